@@ -1,0 +1,60 @@
+"""Every hook that a plugin may implement. Mark implementations with `poller.hookimpl`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+    from poller.sinks import Sink
+    from poller.sources import Source
+    from state.records import NewEvent
+
+hookspec = pluggy.HookspecMarker("poller")
+
+
+@hookspec
+def register_sources(register: Callable[[str, type[Source]], None]) -> None:
+    """Name the source classes that this plugin brings: `register("rest", RestSource)`.
+
+    Called once at start, before the configuration is read against the plugins' `Options`.
+    """
+
+
+@hookspec
+def register_sinks(register: Callable[[str, type[Sink]], None]) -> None:
+    """Name the sink classes that this plugin brings: `register("http", HttpSink)`. Called once at start."""
+
+
+@hookspec
+def register_commands(cli: click.Group) -> None:
+    """Add commands to the command line with `cli.command()`. Entry-point plugins only: called before the TOML is read."""
+
+
+@hookspec
+def transform_event(event: NewEvent) -> NewEvent | bool | None:
+    """Change an event's `data` before it is recorded, or drop it.
+
+    Synchronous, called on the store's side of a poll, before the transaction, once per event. Return a
+    `dataclasses.replace(event, raw=...)` to change the data, False to drop the event (a drop uses up no
+    version), None to leave it. Must be pure: a redo after a crash calls it again.
+    """
+
+
+@hookspec
+def event_recorded(event: Any) -> Any:
+    """An event is in the log. Runs after the fact; may be async; what it raises is logged and changes nothing."""
+
+
+@hookspec
+def started() -> Any:
+    """The daemon is ready. May be async."""
+
+
+@hookspec
+def stopping() -> Any:
+    """The daemon is about to stop; sinks are still open. May be async."""

@@ -1,0 +1,29 @@
+"""Everything that can go wrong, as one tree.
+
+PollerError
+    StateError      the state cannot be opened, read or written
+        Conflict    what a step was based on has changed meanwhile: read again and decide again
+        Held        another process holds the state
+"""
+
+from __future__ import annotations
+
+
+class PollerError(Exception):
+    """Something an operator must know. The message says what and where; `hint` says what to do."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class StateError(PollerError):
+    """The state cannot be opened, read or written."""
+
+
+class Conflict(StateError):
+    """What a step was based on has changed meanwhile: read again and decide again."""
+
+
+class Held(StateError):
+    """Another process holds the state."""

@@ -1,0 +1,70 @@
+"""The nouns that are kept. Every instant is Unix seconds (float, UTC); text form belongs to the edges."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import orjson
+
+
+class Kind(enum.StrEnum):
+    """What happened to an object; the last word of an event's type."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldChange:
+    """One field before and after. `path` is a JSON Pointer into the new object; an absent side is left out."""
+
+    path: str
+    before: Any = None
+    after: Any = None
+    had_before: bool = True  # False: the field was absent, which is not the same as null
+    has_after: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """The difference between a snapshot and what a poll saw of one object."""
+
+    kind: Kind
+    object_id: str
+    version: int  # counts an object's events from 1; the baseline is 0
+    object: Mapping[str, Any]  # as it is now; for a deletion the last known state
+    fields: tuple[FieldChange, ...] = ()
+    observed_after: float | None = None  # the change had certainly not happened then; None: not known
+    observed_at: float = 0.0  # the answer that showed it had arrived
+    truncated: bool = False  # more fields changed than are listed
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewEvent:
+    """An event that has no place in the log yet."""
+
+    id: str
+    source: str  # CloudEvents source: "/sources/acme", or "/poller" where the program speaks of itself
+    type: str
+    subject: str
+    time: float
+    observed_after: float | None
+    raw: bytes  # the `data` member, as JSON, whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event(NewEvent):
+    """An event in the log. `seq` is its place there: given once, rising, never used again."""
+
+    seq: int
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """The event's data, parsed on first use."""
+        parsed: dict[str, Any] = orjson.loads(self.raw)
+        return parsed
