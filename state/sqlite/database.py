@@ -1,0 +1,78 @@
+"""Opening the file: pragmas, migrations, transactions."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlite_utils import Database, Migrations
+
+from state.errors import StateError
+
+meta_migrations = Migrations("meta")
+
+
+@meta_migrations()
+def create_meta(db: Database) -> None:
+    db.executescript("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;")
+    db.execute("INSERT INTO meta VALUES ('log_id', ?)", [secrets.token_hex(8)])
+
+
+def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: bool = False) -> Database:
+    """Open the state, bring its schema up to date, and make every commit durable (WAL, synchronous=FULL).
+
+    Raises StateError when the file cannot be opened or is not a database. A read-only connection never
+    creates the file and never migrates.
+    """
+    try:
+        conn = sqlite3.connect(
+            f"file:{path}?mode={'ro' if read_only else 'rwc'}", uri=True, check_same_thread=False, isolation_level=None
+        )
+        db = Database(conn, execute_plugins=False)
+        conn.execute("PRAGMA busy_timeout = 10000")
+        if not read_only:
+            conn.execute("PRAGMA journal_mode = WAL")
+            conn.execute("PRAGMA synchronous = FULL")
+            conn.execute("PRAGMA wal_autocheckpoint = 1000")
+            for migrations in (meta_migrations, *sets):
+                migrations.apply(db)
+        conn.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        raise StateError(
+            f"{path}: cannot open the state: {error}", hint="check the path, its permissions and free space"
+        ) from error
+    return db
+
+
+@contextlib.contextmanager
+def transaction(db: Database) -> Iterator[sqlite3.Connection]:
+    """One write transaction that holds the write lock from its beginning, so what it reads stays true.
+
+    `Database.atomic` begins deferred: a read followed by a write would fail whenever another process (a
+    command beside the daemon) has written in between.
+    """
+    conn = db.conn
+    if conn is None:
+        raise StateError("the state is closed")
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        yield conn
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
+    conn.execute("COMMIT")
+
+
+def read_meta(db: Database, key: str) -> str | None:
+    """The value kept under `key`, or None."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
+    return None if row is None else str(row[0])
+
+
+def write_meta(conn: sqlite3.Connection, key: str, value: str) -> None:
+    """Keep `value` under `key`, within the caller's transaction."""
+    conn.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", [key, value])
