@@ -99,7 +99,7 @@ def _parsed(given: Any, root: Path) -> Secret:
             return Secret("credential", name)
     # The value given is left out on purpose: a mistyped secret is still one.
     raise PydanticCustomError(
-        "secret", 'a secret is a text, {{ env = "NAME" }}, {{ file = "PATH" }} or {{ credential = "NAME" }}'
+        "secret", 'a secret is a text, { env = "NAME" }, { file = "PATH" } or { credential = "NAME" }'
     )
 
 
