@@ -1,0 +1,109 @@
+"""The records of polling: endpoints, units, snapshots, and what one poll writes."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from state.records import NewEvent
+
+
+class Presence(enum.IntEnum):
+    """Whether an object is there, as far as is known."""
+
+    PRESENT = 0
+    SUSPECT = 1  # the unit that showed it no longer does: to be confirmed
+    DELETED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The last known state of one object. It belongs to the one unit that showed it last."""
+
+    object_id: str
+    version: int
+    digest: bytes  # of the canonical value that is compared
+    body: bytes  # JSON of the normalised object without its excluded fields
+    unit: int | None  # None: no unit vouches for it
+    seen_at: float  # the latest request that is known to have seen this value
+    presence: Presence = Presence.PRESENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointState:
+    """What is kept of one endpoint."""
+
+    id: int
+    source: str
+    name: str
+    shape: str  # what its objects mean: a change of it is a new baseline
+    revision: int = 0  # counts the recordings that changed objects
+    sweep: int = 1  # number of the sweep under way
+    sweep_began: float = 0.0
+    last_sweep: float | None = None  # when the latest complete sweep ended
+    last_sweep_began: float | None = None
+    steady_began: float | None = None  # begin of the latest complete sweep in which nothing moved between units
+    baseline_before: float | None = (
+        None  # objects not seen since then are recorded silently; None: no baseline under way
+    )
+    tail_asked_at: float | None = None  # when the page that was the last one was last asked for
+    since_at: float | None = None  # the latest complete updated-since query was asked then
+    held: bytes | None = None  # JSON of what was seen when it was held
+    accepted: bytes | None = None  # JSON of schema changes taken silently, and until which sweep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitState:
+    """What is kept of one unit: what it showed last, and how asking it goes."""
+
+    id: int
+    key: str
+    position: bytes  # JSON of where it begins
+    asked_at: float | None = None  # of the latest good poll; None: never
+    answered_at: float | None = None
+    digest: bytes | None = None  # of the answer's bytes
+    members: Mapping[bytes, str] = field(default_factory=dict)  # digest of each object's bytes -> its id, in order
+    validators: bytes | None = None  # JSON of ETag and Last-Modified
+    next: bytes | None = None  # JSON of the position behind it; None: it was the last
+    calls: int = 1
+    failures: int = 0
+    retry_at: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """A sweep that this poll completes."""
+
+    ended_at: float
+    steady: bool  # nothing moved between units meanwhile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """All that one poll writes, in one transaction."""
+
+    endpoint: int
+    revision: int  # of the endpoint, as it was read
+    unit: UnitState | None  # as it is now; None: nothing of a unit is written (a look-up of one object)
+    touched: bool = False  # the unit showed just what it showed before: only its times are written
+    vouches: bool = True  # False: the unit shows a selection; it owns no objects
+    snapshots: Sequence[Snapshot] = ()  # new or changed objects; their unit is this unit where it vouches
+    claimed: Sequence[str] = ()  # unchanged objects that moved here from another unit, or were suspects
+    moved_from: Mapping[int, Sequence[str]] = field(default_factory=dict)  # the other units' ids that moved here
+    missing: Sequence[str] = ()  # members that the unit no longer shows: suspects from now on
+    events: Sequence[NewEvent] = ()
+    sweep: Sweep | None = None
+    tail: bool = False  # the unit is the last page
+    since_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """An object that went missing, waiting for its deletion to be confirmed."""
+
+    snapshot: Snapshot
+    missing_at: float
+    missing_sweep: int  # the sweep under way when it went missing
+    checks: int  # times its own URL said that it is still there

@@ -1,0 +1,72 @@
+"""Calls of the budgets: written down, and synced, before they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlite_utils import Database, Migrations
+
+from state.sqlite.database import read_meta, transaction, write_meta
+
+calls_migrations = Migrations("calls")
+
+
+@calls_migrations()
+def create_calls(db: Database) -> None:
+    db.executescript(
+        """
+        CREATE TABLE calls (
+            id INTEGER PRIMARY KEY,
+            budget TEXT NOT NULL,
+            sent_at REAL NOT NULL,
+            answered_at REAL
+        );
+        CREATE INDEX calls_budget ON calls (budget, sent_at);
+        CREATE INDEX calls_unanswered ON calls (budget) WHERE answered_at IS NULL;
+        """
+    )
+
+
+class Calls:
+    """The calls of every budget. Times are steady seconds, see `poller.clock`."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def spend(self, budget: str, at: float, *, answers: Iterable[tuple[int, float]] = (), anchor: str = "") -> int:
+        """Write one call down, durably, and with it the answers known by now. Returns the call's id.
+
+        `anchor` is the clock's, so that time goes on from here after a restart, whatever the wall clock says then.
+        """
+        with transaction(self._db) as conn:
+            conn.executemany("UPDATE calls SET answered_at = ? WHERE id = ?", [(at, id_) for id_, at in answers])
+            if anchor:
+                write_meta(conn, "clock", anchor)
+            row = conn.execute(
+                "INSERT INTO calls (budget, sent_at) VALUES (?, ?) RETURNING id", [budget, at]
+            ).fetchone()
+            return int(row[0])
+
+    def answered(self, answers: Iterable[tuple[int, float]]) -> None:
+        """Note answers without a call (at the end of a run)."""
+        with transaction(self._db) as conn:
+            conn.executemany("UPDATE calls SET answered_at = ? WHERE id = ?", [(at, id_) for id_, at in answers])
+
+    def restore(self, budget: str, *, since: float, now: float) -> Sequence[tuple[float, float]]:
+        """(sent, answered) of the calls answered after `since`; those that a crash left unanswered count from `now`."""
+        with transaction(self._db) as conn:
+            conn.execute("DELETE FROM calls WHERE budget = ? AND answered_at < ?", [budget, since])
+            conn.execute("UPDATE calls SET answered_at = ? WHERE budget = ? AND answered_at IS NULL", [now, budget])
+            rows = conn.execute(
+                "SELECT sent_at, answered_at FROM calls WHERE budget = ? ORDER BY answered_at", [budget]
+            )
+            return [(float(sent), float(answered)) for sent, answered in rows]
+
+    def forget(self, budget: str, *, before: float) -> None:
+        """Drop calls that no window counts any more."""
+        with transaction(self._db) as conn:
+            conn.execute("DELETE FROM calls WHERE budget = ? AND answered_at < ?", [budget, before])
+
+    def anchor(self) -> str | None:
+        """The clock's anchor as saved with the latest call."""
+        return read_meta(self._db, "clock")
