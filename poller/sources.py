@@ -53,6 +53,7 @@ class Endpoint:
     since: bool = False  # Position(since=...) is understood: only objects changed since then
     since_field: str | None = None  # the objects' modification time (dotted path), where they tell it
     overlap: float = 120.0  # seconds that a since query reaches back behind the last one
+    page_headers: tuple[str, ...] = ()  # headers that say where the list goes on: a page is unchanged if they are, too
     has_items: bool = False  # item_request answers: deletions are confirmed by the object's own URL
     ignore: tuple[str, ...] = ()  # JSON Pointers, `*` for one step: kept, but no reason for an event
     exclude: tuple[str, ...] = ()  # never stored, never sent
