@@ -1,0 +1,453 @@
+"""Endpoints, units and objects: what a poll reads, and what it records in one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from sqlite_utils import Database, Migrations
+
+from state.errors import Conflict
+from state.polls import EndpointState, Presence, Recording, Snapshot, Suspect, Sweep, UnitState
+from state.sqlite.database import transaction
+from state.sqlite.log import append
+
+polls_migrations = Migrations("polls")
+
+# An object belongs to the one unit that showed it last: its id is in that unit's members, and nowhere else. So an
+# unchanged unit vouches for all of its objects by its own time, and no object is written for having been seen again.
+SCHEMA = """
+CREATE TABLE endpoints (
+    id INTEGER PRIMARY KEY,
+    source TEXT NOT NULL,
+    name TEXT NOT NULL,
+    shape TEXT NOT NULL,
+    revision INTEGER NOT NULL DEFAULT 0,
+    sweep INTEGER NOT NULL DEFAULT 1,
+    sweep_began REAL NOT NULL,
+    last_sweep REAL,
+    last_sweep_began REAL,
+    steady_began REAL,
+    baseline_before REAL,
+    tail_asked_at REAL,
+    since_at REAL,
+    held BLOB,
+    accepted BLOB,
+    UNIQUE (source, name)
+);
+CREATE TABLE units (
+    id INTEGER PRIMARY KEY,
+    endpoint INTEGER NOT NULL REFERENCES endpoints (id),
+    key TEXT NOT NULL,
+    position BLOB NOT NULL,
+    asked_at REAL,
+    answered_at REAL,
+    digest BLOB,
+    members BLOB,
+    validators BLOB,
+    next BLOB,
+    calls INTEGER NOT NULL DEFAULT 1,
+    failures INTEGER NOT NULL DEFAULT 0,
+    retry_at REAL,
+    error TEXT,
+    UNIQUE (endpoint, key)
+);
+CREATE TABLE objects (
+    endpoint INTEGER NOT NULL,
+    object TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    body BLOB NOT NULL,
+    unit INTEGER,
+    seen_at REAL NOT NULL,
+    presence INTEGER NOT NULL DEFAULT 0,
+    missing_at REAL,
+    missing_sweep INTEGER,
+    checks INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (endpoint, object)
+) WITHOUT ROWID;
+CREATE INDEX objects_loose ON objects (endpoint, presence, seen_at) WHERE unit IS NULL;
+CREATE TABLE learned (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+UNIT = "id, key, position, asked_at, answered_at, digest, members, validators, next, calls, failures, retry_at, error"
+ENDPOINT = (
+    "id, source, name, shape, revision, sweep, sweep_began, last_sweep, last_sweep_began, steady_began, "
+    "baseline_before, tail_asked_at, since_at, held, accepted"
+)
+# What the unit showed last it vouches for until it is asked again: the object was seen when the unit was.
+KNOWN = (
+    "o.object, o.version, o.digest, o.body, o.unit, "
+    "CASE WHEN u.asked_at > o.seen_at THEN u.asked_at ELSE o.seen_at END, o.presence"
+)
+AT_ONCE = 500  # host parameters in one statement
+
+_decode_members = msgspec.msgpack.Decoder(dict[bytes, str]).decode
+_encode_members = msgspec.msgpack.Encoder().encode
+
+
+@polls_migrations()
+def create_polls(db: Database) -> None:
+    db.executescript(SCHEMA)
+
+
+def _unit_of(row: Sequence[Any]) -> UnitState:
+    names = UNIT.split(", ")
+    fields = dict(zip(names, row, strict=True))
+    fields["members"] = _decode_members(fields["members"]) if fields["members"] else {}
+    return UnitState(**fields)
+
+
+def _endpoint_of(row: Sequence[Any]) -> EndpointState:
+    return EndpointState(**dict(zip(ENDPOINT.split(", "), row, strict=True)))
+
+
+def _snapshot_of(row: Sequence[Any]) -> Snapshot:
+    object_id, version, digest, body, unit, seen_at, presence = row
+    return Snapshot(
+        object_id=object_id,
+        version=version,
+        digest=digest,
+        body=body,
+        unit=unit,
+        seen_at=seen_at,
+        presence=Presence(presence),
+    )
+
+
+def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), AT_ONCE):
+        yield ids[start : start + AT_ONCE]
+
+
+class Polls:
+    """The writing side of polling. Every method is one whole step."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def open_endpoint(self, source: str, name: str, shape: str, *, now: float) -> tuple[EndpointState, bool]:
+        """The endpoint's state, made when it is new. True: its shape is another one, so a new baseline begins.
+
+        What was known stays, for its versions; the first sweep takes whatever it shows without events.
+        """
+        with transaction(self._db) as conn:
+            conn.execute(
+                "INSERT INTO endpoints (source, name, shape, sweep_began, baseline_before) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (source, name) DO NOTHING",
+                [source, name, shape, now, now],
+            )
+            row = conn.execute(f"SELECT {ENDPOINT} FROM endpoints WHERE source = ? AND name = ?", [source, name])
+            state = _endpoint_of(row.fetchone())
+            if state.shape == shape:
+                return state, False
+            conn.execute("UPDATE endpoints SET shape = ? WHERE id = ?", [shape, state.id])
+            self._rebaseline(conn, state.id, now)
+        return self.endpoint(state.id), True
+
+    def rebaseline(self, endpoint: int, *, now: float) -> EndpointState:
+        """Begin a new baseline: the next complete sweep is taken as it is, without events."""
+        with transaction(self._db) as conn:
+            self._rebaseline(conn, endpoint, now)
+        return self.endpoint(endpoint)
+
+    @staticmethod
+    def _rebaseline(conn: sqlite3.Connection, endpoint: int, now: float) -> None:
+        conn.execute("DELETE FROM units WHERE endpoint = ?", [endpoint])
+        conn.execute("UPDATE objects SET unit = NULL WHERE endpoint = ?", [endpoint])
+        conn.execute(
+            "UPDATE endpoints SET revision = revision + 1, sweep = sweep + 1, sweep_began = ?, baseline_before = ?, "
+            "last_sweep = NULL, last_sweep_began = NULL, steady_began = NULL, tail_asked_at = NULL, since_at = NULL, "
+            "held = NULL, accepted = NULL WHERE id = ?",
+            [now, now, endpoint],
+        )
+
+    def endpoint(self, endpoint: int) -> EndpointState:
+        """The endpoint's state as it is now."""
+        row = self._db.execute(f"SELECT {ENDPOINT} FROM endpoints WHERE id = ?", [endpoint]).fetchone()
+        return _endpoint_of(row)
+
+    def units(self, endpoint: int) -> list[UnitState]:
+        """Every unit of the endpoint, without its members."""
+        columns = UNIT.replace("members", "NULL")
+        rows = self._db.execute(f"SELECT {columns} FROM units WHERE endpoint = ? ORDER BY id", [endpoint])
+        return [_unit_of(row) for row in rows]
+
+    def unit(self, endpoint: int, key: str, position: bytes) -> UnitState:
+        """One unit with its members, made when it is new."""
+        query = f"SELECT {UNIT} FROM units WHERE endpoint = ? AND key = ?"
+        row = self._db.execute(query, [endpoint, key]).fetchone()
+        if row is None:
+            with transaction(self._db) as conn:
+                conn.execute(
+                    "INSERT INTO units (endpoint, key, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                    [endpoint, key, position],
+                )
+            row = self._db.execute(query, [endpoint, key]).fetchone()
+        return _unit_of(row)
+
+    def drop_units(self, endpoint: int, keys: Iterable[str], *, now: float) -> None:
+        """Forget units that are no more (a list grew shorter, a parent is gone); their objects are suspects."""
+        with transaction(self._db) as conn:
+            for key in keys:
+                row = conn.execute("SELECT id FROM units WHERE endpoint = ? AND key = ?", [endpoint, key]).fetchone()
+                if row is None:
+                    continue
+                conn.execute(
+                    "UPDATE objects SET seen_at = max(seen_at, (SELECT coalesce(asked_at, 0) FROM units WHERE id = ?1)), "
+                    "presence = CASE presence WHEN 0 THEN 1 ELSE presence END, missing_at = ?2, "
+                    "missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?3), checks = 0, unit = NULL "
+                    "WHERE endpoint = ?3 AND unit = ?1",
+                    [row[0], now, endpoint],
+                )
+                conn.execute("DELETE FROM units WHERE id = ?", row)
+
+    def fail(self, unit: int, *, failures: int, retry_at: float, error: str) -> None:
+        """Note a failed poll: when it may be tried again, and what was wrong."""
+        with transaction(self._db) as conn:
+            conn.execute(
+                "UPDATE units SET failures = ?, retry_at = ?, error = ? WHERE id = ?",
+                [failures, retry_at, error, unit],
+            )
+
+    def known(self, endpoint: int, ids: Sequence[str]) -> dict[str, Snapshot]:
+        """The snapshots of those objects that are known."""
+        found: dict[str, Snapshot] = {}
+        for batch in _batches(ids):
+            rows = self._db.execute(
+                f"SELECT {KNOWN} FROM objects o LEFT JOIN units u ON u.id = o.unit "
+                f"WHERE o.endpoint = ? AND o.object IN ({','.join('?' * len(batch))})",
+                [endpoint, *batch],
+            )
+            found.update((row[0], _snapshot_of(row)) for row in rows)
+        return found
+
+    def record(self, recording: Recording) -> list[int]:
+        """Write one poll: snapshots, events and the unit, all or nothing. Returns the events' numbers.
+
+        Raises Conflict when the endpoint's objects have changed since they were read.
+        """
+        with transaction(self._db) as conn:
+            if recording.snapshots or recording.claimed or recording.missing:
+                self._advance(conn, recording)
+                self._write_objects(conn, recording)
+            if recording.unit is not None:
+                self._write_unit(conn, recording.unit, touched=recording.touched)
+            self._write_endpoint(conn, recording)
+            return append(conn, recording.events)
+
+    @staticmethod
+    def _advance(conn: sqlite3.Connection, recording: Recording) -> None:
+        done = conn.execute(
+            "UPDATE endpoints SET revision = revision + 1 WHERE id = ? AND revision = ?",
+            [recording.endpoint, recording.revision],
+        )
+        if done.rowcount != 1:
+            raise Conflict(f"endpoint {recording.endpoint} has changed since revision {recording.revision} was read")
+
+    @staticmethod
+    def _write_objects(conn: sqlite3.Connection, recording: Recording) -> None:
+        endpoint = recording.endpoint
+        conn.executemany(
+            "INSERT INTO objects (endpoint, object, version, digest, body, unit, seen_at, presence) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (endpoint, object) DO UPDATE SET version = excluded.version, "
+            "digest = excluded.digest, body = excluded.body, unit = excluded.unit, seen_at = excluded.seen_at, "
+            "presence = excluded.presence, missing_at = NULL, missing_sweep = NULL, checks = 0",
+            [
+                (endpoint, s.object_id, s.version, s.digest, s.body, s.unit, s.seen_at, int(s.presence))
+                for s in recording.snapshots
+            ],
+        )
+        unit = recording.unit
+        if unit is None:
+            return
+        owner = unit.id if recording.vouches else None
+        conn.executemany(
+            "UPDATE objects SET unit = coalesce(?, unit), seen_at = ?, missing_at = NULL, missing_sweep = NULL, "
+            "checks = 0, presence = CASE presence WHEN 1 THEN 0 ELSE presence END WHERE endpoint = ? AND object = ?",
+            [(owner, unit.asked_at, endpoint, object_id) for object_id in recording.claimed],
+        )
+        for loser, ids in recording.moved_from.items():
+            _take_members(conn, loser, frozenset(ids))
+        conn.executemany(
+            "UPDATE objects SET unit = NULL, seen_at = max(seen_at, (SELECT coalesce(asked_at, 0) FROM units WHERE id = ?1)),"
+            " presence = CASE presence WHEN 0 THEN 1 ELSE presence END, missing_at = ?2, checks = 0, "
+            "missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?3) WHERE endpoint = ?3 AND object = ?4",
+            [(unit.id, unit.asked_at, endpoint, object_id) for object_id in recording.missing],
+        )
+
+    @staticmethod
+    def _write_unit(conn: sqlite3.Connection, unit: UnitState, *, touched: bool) -> None:
+        if touched:
+            conn.execute(
+                "UPDATE units SET asked_at = ?, answered_at = ?, failures = 0, retry_at = NULL, error = NULL WHERE id = ?",
+                [unit.asked_at, unit.answered_at, unit.id],
+            )
+            return
+        conn.execute(
+            "UPDATE units SET position = ?, asked_at = ?, answered_at = ?, digest = ?, members = ?, validators = ?, next = ?,"
+            " calls = ?, failures = 0, retry_at = NULL, error = ? WHERE id = ?",
+            [
+                unit.position,
+                unit.asked_at,
+                unit.answered_at,
+                unit.digest,
+                _encode_members(unit.members),
+                unit.validators,
+                unit.next,
+                unit.calls,
+                unit.error,
+                unit.id,
+            ],
+        )
+
+    @staticmethod
+    def _write_endpoint(conn: sqlite3.Connection, recording: Recording) -> None:
+        unit, endpoint = recording.unit, recording.endpoint
+        if recording.tail and unit is not None:
+            conn.execute("UPDATE endpoints SET tail_asked_at = ? WHERE id = ?", [unit.asked_at, endpoint])
+        if recording.since_at is not None:
+            conn.execute("UPDATE endpoints SET since_at = ? WHERE id = ?", [recording.since_at, endpoint])
+        if recording.sweep is not None:
+            _end_sweep(conn, endpoint, recording.sweep)
+
+    def suspects(self, endpoint: int, *, limit: int = 1000) -> list[Suspect]:
+        """Objects that wait for their deletion to be confirmed, longest missing first."""
+        rows = self._db.execute(
+            "SELECT object, version, digest, body, unit, seen_at, presence, missing_at, missing_sweep, checks "
+            "FROM objects WHERE endpoint = ? AND presence = 1 AND unit IS NULL ORDER BY missing_at LIMIT ?",
+            [endpoint, limit],
+        )
+        return [
+            Suspect(snapshot=_snapshot_of(row[:7]), missing_at=row[7] or 0.0, missing_sweep=row[8] or 0, checks=row[9])
+            for row in rows
+        ]
+
+    def still_there(self, endpoint: int, object_id: str, *, seen_at: float, checks: int) -> None:
+        """The object's own URL answers: it is no suspect, though no list shows it."""
+        with transaction(self._db) as conn:
+            conn.execute(
+                "UPDATE objects SET presence = 0, seen_at = ?, checks = ? "
+                "WHERE endpoint = ? AND object = ? AND unit IS NULL AND presence = 1",
+                [seen_at, checks, endpoint, object_id],
+            )
+
+    def hold(self, endpoint: int, held: bytes | None) -> None:
+        """Hold the endpoint (a JSON text says why), or hold it no longer (None)."""
+        with transaction(self._db) as conn:
+            conn.execute("UPDATE endpoints SET held = ? WHERE id = ?", [held, endpoint])
+
+    def accept(self, endpoint: int, accepted: bytes | None) -> None:
+        """Take schema changes silently from now on: a JSON text says which, and until which sweep."""
+        with transaction(self._db) as conn:
+            conn.execute("UPDATE endpoints SET accepted = ? WHERE id = ?", [accepted, endpoint])
+
+
+def _take_members(conn: sqlite3.Connection, unit: int, ids: frozenset[str]) -> None:
+    """Take objects from a unit that showed them before; what it shows next is compared whole."""
+    row = conn.execute("SELECT members FROM units WHERE id = ?", [unit]).fetchone()
+    if row is None or not row[0]:
+        return
+    kept = {digest: object_id for digest, object_id in _decode_members(row[0]).items() if object_id not in ids}
+    conn.execute(
+        "UPDATE units SET members = ?, digest = NULL, validators = NULL WHERE id = ?", [_encode_members(kept), unit]
+    )
+
+
+def _end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
+    # Who is known, belongs to no unit and was not seen in the whole sweep is a suspect now; one whose own URL
+    # has said that it lives is asked again after twice as many sweeps each time.
+    conn.execute(
+        "UPDATE objects SET presence = 1, missing_at = ?1, missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2) "
+        "WHERE endpoint = ?2 AND unit IS NULL AND presence = 0 "
+        "AND seen_at < (SELECT sweep_began FROM endpoints WHERE id = ?2) "
+        "AND (missing_sweep IS NULL OR missing_sweep + (1 << min(checks, 10)) <= (SELECT sweep FROM endpoints WHERE id = ?2))",
+        [sweep.ended_at, endpoint],
+    )
+    conn.execute(
+        # A baseline takes what its sweep did not show as deleted, silently.
+        "UPDATE objects SET presence = 2, missing_at = NULL WHERE endpoint = ?1 AND unit IS NULL AND presence < 2 "
+        "AND seen_at < (SELECT baseline_before FROM endpoints WHERE id = ?1)",
+        [endpoint],
+    )
+    conn.execute(
+        "UPDATE endpoints SET last_sweep = ?1, last_sweep_began = sweep_began, "
+        "steady_began = CASE WHEN ?2 THEN sweep_began ELSE steady_began END, "
+        "baseline_before = NULL, sweep = sweep + 1, sweep_began = ?1 WHERE id = ?3",
+        [sweep.ended_at, sweep.steady, endpoint],
+    )
+
+
+class Learned:
+    """What the planners learned, kept as they dump it."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def save(self, values: Mapping[str, bytes]) -> None:
+        """Keep every value under its key."""
+        with transaction(self._db) as conn:
+            conn.executemany(
+                "INSERT INTO learned VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                list(values.items()),
+            )
+
+    def load(self, key: str) -> bytes | None:
+        """What was kept under `key`."""
+        row = self._db.execute("SELECT value FROM learned WHERE key = ?", [key]).fetchone()
+        return None if row is None else bytes(row[0])
+
+
+class PollReader:
+    """Looking at endpoints, units and objects; works on a read-only connection beside the daemon."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """One row per endpoint: source, endpoint, units, objects, last_sweep, suspects, held, failing, error, ..."""
+        cursor = self._db.execute(
+            """
+            SELECT e.id, e.source, e.name AS endpoint, e.last_sweep, e.last_sweep_began, e.sweep_began, e.held,
+                e.baseline_before IS NOT NULL AS baseline,
+                (SELECT count(*) FROM units u WHERE u.endpoint = e.id) AS units,
+                (SELECT min(coalesce(u.asked_at, e.sweep_began)) FROM units u WHERE u.endpoint = e.id) AS oldest_asked_at,
+                (SELECT count(*) FROM units u WHERE u.endpoint = e.id AND u.failures > 0) AS failing,
+                (SELECT u.error FROM units u WHERE u.endpoint = e.id AND u.error IS NOT NULL
+                    ORDER BY u.failures DESC, u.id LIMIT 1) AS error,
+                (SELECT count(*) FROM objects o WHERE o.endpoint = e.id AND o.presence < 2) AS objects,
+                (SELECT count(*) FROM objects o WHERE o.endpoint = e.id AND o.unit IS NULL AND o.presence = 1) AS suspects
+            FROM endpoints e ORDER BY e.source, e.id
+            """
+        )
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def object(self, source: str, endpoint: str, object_id: str) -> Snapshot | None:
+        """The snapshot of one object, or None when it was never seen."""
+        row = self._db.execute(
+            f"SELECT {KNOWN} FROM objects o LEFT JOIN units u ON u.id = o.unit JOIN endpoints e ON e.id = o.endpoint "
+            "WHERE e.source = ? AND e.name = ? AND o.object = ?",
+            [source, endpoint, object_id],
+        ).fetchone()
+        return None if row is None else _snapshot_of(row)
+
+    def parents(self, endpoint: int) -> Iterator[str]:
+        """Ids of the objects that are there, in order."""
+        rows = self._db.execute("SELECT object FROM objects WHERE endpoint = ? AND presence < 2", [endpoint])
+        return (row[0] for row in rows)
+
+    def body(self, endpoint: int, object_id: str) -> bytes | None:
+        """The last known state of one object, as JSON."""
+        row = self._db.execute(
+            "SELECT body FROM objects WHERE endpoint = ? AND object = ?", [endpoint, object_id]
+        ).fetchone()
+        return None if row is None else bytes(row[0])
+
+
+def without_members(unit: UnitState) -> UnitState:
+    """The unit as the engine keeps it in memory: the same, without the objects' ids."""
+    return replace(unit, members={})
