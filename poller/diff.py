@@ -1,0 +1,306 @@
+"""What differs between a snapshot and what a poll saw, by value.
+
+Two objects are the same when their *canonical* forms are: ignored and excluded fields are left out, keys are
+sorted, numbers stand for their value (1, 1.0 and 1e0 are one number, -0.0 is 0, true is not 1), arrays of
+objects with an `id` are sorted by it and `unordered` arrays by their elements. `fingerprint` digests the
+canonical form and `diff` walks both objects: no difference is found exactly when the fingerprints are equal.
+
+Integers keep all their digits; other numbers are IEEE 754 doubles, as RFC 8259 section 6 recommends, so decimals that
+differ only beyond double precision are equal. All functions are pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain
+from typing import Any
+
+import msgspec
+import orjson
+
+from state.errors import PollerError
+from state.records import FieldChange
+
+DEPTH = 64  # below this many steps values are compared and given whole, as they stand
+MOST_FIELDS = 100
+MOST_BYTES = 262_144  # of all values before and after together
+
+_ID_TYPES = frozenset({str, int, float})
+_PLAIN = frozenset({str, int, bool, type(None)})  # canonical as they are
+
+_decode = msgspec.json.Decoder().decode  # as fast as orjson, and keeps integers beyond 64 bits
+_encode = msgspec.json.Encoder().encode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+
+# Signs in canonical JSON that a value may need more than sorted keys. Each begins with one rare byte, which makes the
+# search four times cheaper than one for a class of bytes. A match within a text only costs time.
+_END = rb"(?:[,\]}]|\Z)"
+_has_integral = re.compile(rb"\.0" + _END).search  # 1.0
+_has_large = re.compile((rb"\+" if b"+" in orjson.dumps(1e16) else rb"e") + rb"\d\d+" + _END).search  # 1e+16
+_has_objects = re.compile(rb"\},\{").search  # an array of objects
+
+Steps = tuple[str, ...]
+
+
+class PointerError(PollerError, ValueError):
+    """A text that is no JSON Pointer to a field of an object."""
+
+
+class ParseError(PollerError, ValueError):
+    """Bytes that are no JSON, or hold a number that no double can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """Fields to leave out: plain keys of the object itself, and deeper steps."""
+
+    keys: frozenset[str] = frozenset()
+    deep: tuple[Steps, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How the objects of an endpoint are compared and kept. Made by `compile_rules`."""
+
+    hidden: Cut = Cut()  # left out where objects are compared: ignored and excluded
+    excluded: Cut = Cut()  # never stored
+    unordered: tuple[Steps, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What changed. A field whose values are too large has neither `before` nor `after`, only its path.
+
+    `truncated`: more fields changed than are listed, or values were left out.
+    """
+
+    fields: tuple[FieldChange, ...] = ()
+    truncated: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.fields)
+
+
+def compile_rules(ignore: Iterable[str] = (), exclude: Iterable[str] = (), unordered: Iterable[str] = ()) -> Rules:
+    """Read JSON Pointers (RFC 6901), where a step `*` stands for every key of an object or element of an array.
+
+    Elements of arrays are reached by `*` alone: a number is a key. Raises PointerError.
+    """
+    ignored, excluded = [steps(pointer) for pointer in ignore], [steps(pointer) for pointer in exclude]
+    return Rules(
+        hidden=_cut(ignored + excluded), excluded=_cut(excluded), unordered=tuple(steps(text) for text in unordered)
+    )
+
+
+def steps(pointer: str) -> Steps:
+    """Split a JSON Pointer (RFC 6901). Raises PointerError, which names it."""
+    if not pointer.startswith("/"):
+        raise PointerError(f"{pointer!r} is not a JSON Pointer to a field", hint=f"Write '/{pointer}'.")
+    if any(part[:1] not in ("0", "1") for part in pointer.split("~")[1:]):
+        raise PointerError(f"{pointer!r}: '~' must be followed by 0 or 1", hint="Write ~0 for ~ and ~1 for /.")
+    return tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer[1:].split("/"))
+
+
+def pointer(path: Sequence[str | int]) -> str:
+    """The JSON Pointer of these steps."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+
+
+def parse(raw: bytes | msgspec.Raw) -> Any:
+    """Parse JSON; integers keep all their digits. Raises ParseError, for NaN and infinite numbers too."""
+    try:
+        return _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise ParseError(f"not JSON: {exc}") from exc
+    except RecursionError as exc:
+        raise ParseError("JSON nested too deeply") from exc
+
+
+def dump(value: Any) -> bytes:
+    """Write JSON; integers keep all their digits."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return _encode(value)
+
+
+def dump_sorted(value: Any) -> bytes:
+    """Write JSON with sorted keys."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        return _encode_sorted(value)
+
+
+def stored(obj: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
+    """The object as it may be kept: without excluded fields. Not a copy where there are none."""
+    return _without(obj, rules.excluded)
+
+
+def fingerprint(obj: Mapping[str, Any], rules: Rules) -> bytes:
+    """16 bytes (BLAKE2b) that are equal exactly for objects without a difference."""
+    return blake2b(_canonical_bytes(_without(obj, rules.hidden), rules.unordered), digest_size=16).digest()
+
+
+def diff(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    rules: Rules,
+    *,
+    most: int = MOST_FIELDS,
+    most_bytes: int = MOST_BYTES,
+) -> Difference:
+    """Every field that changed, in an order that does not depend on the order of keys.
+
+    Objects are descended into. Arrays whose elements all are objects with an `id` of their own are matched by
+    it; an order that alone changed is no change. Other arrays and values of different types are given whole.
+    Paths lead into the new object, except that a removed element (no `after`) has the index it had in the old array.
+    """
+    walk = _objects(_without(before, rules.hidden), _without(after, rules.hidden), (), rules.unordered)
+    fields: list[FieldChange] = []
+    truncated = False
+    for field in walk:
+        if len(fields) == most:
+            return Difference(fields=tuple(fields), truncated=True)
+        most_bytes -= _size(field.before) + _size(field.after)
+        if most_bytes < 0:
+            field, truncated = FieldChange(path=field.path, had_before=False, has_after=False), True
+        fields.append(field)
+    return Difference(fields=tuple(fields), truncated=truncated)
+
+
+def _cut(pointers: Iterable[Steps]) -> Cut:
+    plain = {path for path in pointers if len(path) == 1 and path != ("*",)}
+    return Cut(keys=frozenset(path[0] for path in plain), deep=tuple(set(pointers) - plain))
+
+
+def _without(obj: Mapping[str, Any], cut: Cut) -> dict[str, Any]:
+    kept = obj if isinstance(obj, dict) else dict(obj)
+    if cut.keys and not cut.keys.isdisjoint(kept):
+        kept = {key: value for key, value in kept.items() if key not in cut.keys}
+    for path in cut.deep:
+        kept = _without_path(kept, path)
+    return kept
+
+
+def _without_path(value: Any, path: Steps) -> Any:
+    """A copy where something is left out, else the value itself."""
+    step, rest = path[0], path[1:]
+    if isinstance(value, list) and step == "*":
+        if not rest:
+            return []
+        return [_without_path(item, rest) for item in value]
+    if not isinstance(value, dict):
+        return value
+    keys = set(value) if step == "*" else {step} & value.keys()
+    if not keys:
+        return value
+    if not rest:
+        return {key: item for key, item in value.items() if key not in keys}
+    return {key: _without_path(item, rest) if key in keys else item for key, item in value.items()}
+
+
+def _canonical_bytes(value: Any, unordered: tuple[Steps, ...], depth: int = 0) -> bytes:
+    """The canonical form as JSON. Most values have it already once their keys are sorted: that is seen in the text."""
+    try:
+        raw = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        return _encode_sorted(_canonical(value, unordered, depth))
+    if unordered or _has_objects(raw) or _has_large(raw) or _has_integral(raw):
+        return dump_sorted(_canonical(value, unordered, depth))
+    return raw
+
+
+def _canonical(value: Any, unordered: tuple[Steps, ...], depth: int) -> Any:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if depth >= DEPTH:
+        return value
+    if isinstance(value, dict):
+        return {
+            key: item if type(item) in _PLAIN else _canonical(item, _below(unordered, key), depth + 1)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return _canonical_array(value, unordered, depth)
+    return value
+
+
+def _canonical_array(array: list[Any], unordered: tuple[Steps, ...], depth: int) -> list[Any]:
+    below = _below(unordered, "*")
+    items = [item if type(item) in _PLAIN else _canonical(item, below, depth + 1) for item in array]
+    if _ids(items):
+        items.sort(key=lambda item: (isinstance(item["id"], str), item["id"]))
+    elif () in unordered:
+        items.sort(key=dump_sorted)
+    return items
+
+
+def _below(unordered: tuple[Steps, ...], step: str) -> tuple[Steps, ...]:
+    return tuple(path[1:] for path in unordered if path and path[0] in (step, "*")) if unordered else ()
+
+
+def _ids(array: list[Any]) -> dict[Any, int] | None:
+    """Where each element's `id` stands; None unless all are objects with an id that is a text or number, once each."""
+    places: dict[Any, int] = {}
+    for index, item in enumerate(array):
+        if not isinstance(item, dict) or type(item.get("id")) not in _ID_TYPES:
+            return None
+        places[item["id"]] = index
+    return places if len(places) == len(array) else None
+
+
+Path = tuple[str | int, ...]
+
+
+def _values(before: Any, after: Any, path: Path, unordered: tuple[Steps, ...]) -> Iterator[FieldChange]:
+    if len(path) < DEPTH:
+        if isinstance(before, dict) and isinstance(after, dict):
+            return _objects(before, after, path, unordered)
+        if isinstance(before, list) and isinstance(after, list):
+            return _arrays(before, after, path, unordered)
+    return _whole(before, after, path, unordered)
+
+
+def _objects(
+    before: dict[str, Any], after: dict[str, Any], path: Path, unordered: tuple[Steps, ...]
+) -> Iterator[FieldChange]:
+    for key in sorted(before.keys() | after.keys()):
+        if key not in after:
+            yield FieldChange(path=pointer((*path, key)), before=before[key], has_after=False)
+        elif key not in before:
+            yield FieldChange(path=pointer((*path, key)), after=after[key], had_before=False)
+        elif type(before[key]) in _PLAIN and type(before[key]) is type(after[key]) and before[key] == after[key]:
+            continue
+        else:
+            yield from _values(before[key], after[key], (*path, key), _below(unordered, key))
+
+
+def _arrays(before: list[Any], after: list[Any], path: Path, unordered: tuple[Steps, ...]) -> Iterator[FieldChange]:
+    old, new = _ids(before), _ids(after)
+    if old is None or new is None:
+        yield from _whole(before, after, path, unordered)
+        return
+    for key, index in old.items():
+        if key not in new:
+            yield FieldChange(path=pointer((*path, index)), before=before[index], has_after=False)
+    for key, index in new.items():
+        if key not in old:
+            yield FieldChange(path=pointer((*path, index)), after=after[index], had_before=False)
+        else:
+            yield from _values(before[old[key]], after[index], (*path, index), _below(unordered, "*"))
+
+
+def _whole(before: Any, after: Any, path: Path, unordered: tuple[Steps, ...]) -> Iterator[FieldChange]:
+    one, other = (_canonical_bytes(value, unordered, len(path)) for value in (before, after))
+    return iter(()) if one == other else chain((FieldChange(path=pointer(path), before=before, after=after),))
+
+
+def _size(value: Any) -> int:
+    """Roughly the bytes of a value as JSON."""
+    if isinstance(value, str):
+        return len(value)
+    return len(dump(value)) if isinstance(value, dict | list) else 8
