@@ -65,7 +65,7 @@ class Profile:
     token_path: str = "token"
 
 
-_NAMES = "name_dede name_enus name_eses name_esus name_frca name_frfr name_itit name_plpl name_ptbr name_ruru"  # ten languages
+_NAMES = "name_dede name_enus name_eses name_esus name_frca name_frfr name_itit name_plpl name_ptbr name_ruru"
 
 _DATE_FORMAT = {f: i for i, f in enumerate(("yyyy-MM-dd", "MM-dd-yyyy", "MM/dd/yyyy", "dd-MM-yyyy", "dd/MM/yyyy"))}
 _DATE_FORMAT["dd.MM.yyyy"] = 5
