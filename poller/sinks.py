@@ -31,7 +31,7 @@ class Receipt:
 
 
 class DeliveryError(Exception):
-    """A delivery that did not happen, in a way that the sink can tell apart. Root of the three below."""
+    """A delivery that did not happen, in a way that the sink can tell apart. Root of the four below."""
 
     def __init__(self, receipt: Receipt) -> None:
         super().__init__(f"{receipt.status} {receipt.text[:200]}".strip())
@@ -50,6 +50,10 @@ class Rejected(DeliveryError):
     """Never, as it is: a dead letter at once."""
 
 
+class Refused(DeliveryError):
+    """The receiver says no to what it was sent, but may yet be put right: got 3 attempts, then dead."""
+
+
 class Gone(DeliveryError):
     """The receiver wants no more: the subscription is disabled, its events are kept."""
 
@@ -58,7 +62,7 @@ class Sink(Protocol):
     """Where events leave. Opened once: `async with Sink(name, options) as sink`.
 
     `deliver` may be called again with the same events (same ids), and concurrently for different objects.
-    Returning means that the receiver has them. It may raise RetryLater, Rejected or Gone; anything else
+    Returning means that the receiver has them. It may raise RetryLater, Refused, Rejected or Gone; anything else
     raised is a failed attempt that follows the retry schedule.
     """
 

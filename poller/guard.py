@@ -1,0 +1,123 @@
+"""Which addresses a callback may connect to.
+
+A callback URL is written by one person and called from another's network: without a guard it reaches
+routers, databases and the cloud's metadata service (server-side request forgery). The last word is spoken
+where the socket is made, on the address that is about to be dialled: whatever a name resolved to a moment
+ago (DNS rebinding), and IP literals, which never pass a resolver. The resolver looks first so that the
+message can name the host.
+
+Sources: the IANA special-purpose registries (RFC 6890) as `ipaddress.is_global` has them; embedded IPv4 by
+RFC 4291 2.5.5 (mapped, compatible), RFC 3056 (6to4), RFC 4380 (Teredo), RFC 6052 and 8215 (NAT64), RFC 5214
+(ISATAP).
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final
+
+from aiohttp import TCPConnector
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import DefaultResolver
+
+_FORBIDDEN: Final = tuple(
+    ip_network(text)
+    for text in (
+        "168.63.129.16/32",  # Azure's platform address; public by the registry, answered inside
+        "192.88.99.0/24",  # 6to4 relays (RFC 7526)
+        "fec0::/10",  # site-local, deprecated but routed
+        "64:ff9b:1::/48",  # local NAT64: what it embeds depends on the site
+        "5f00::/16",  # segment routing inside a domain (RFC 9602)
+    )
+)
+_NAT64: Final = ip_network("64:ff9b::/96")
+_COMPATIBLE: Final = ip_network("::/96")
+_ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})
+
+
+class AddressRefused(OSError):
+    """A connection to an address that callbacks must not reach."""
+
+
+def why_refused(address: str) -> str | None:
+    """What is wrong with an IP address as a destination, in a word or two; None if it is public."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return "not an IP address"
+    return _why(parsed)
+
+
+def _why(address: IPv4Address | IPv6Address) -> str | None:
+    if isinstance(address, IPv6Address) and (inner := _embedded(address)) is not None:
+        reason = _why(inner)
+        return f"{reason} inside IPv6" if reason else None
+    kinds = {
+        "unspecified": address.is_unspecified,
+        "loopback": address.is_loopback,
+        "link-local": address.is_link_local,  # the metadata services of most clouds (169.254.169.254) too
+        "multicast": address.is_multicast,
+        "private": address.is_private,
+        "reserved": address.is_reserved or not address.is_global,
+        "internal": any(address.version == net.version and address in net for net in _FORBIDDEN),
+    }
+    return next((kind for kind, applies in kinds.items() if applies), None)
+
+
+def _embedded(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that an IPv6 form stands for: where packets to it end."""
+    if address.ipv4_mapped or address.sixtofour:
+        return address.ipv4_mapped or address.sixtofour
+    if address.teredo:
+        return address.teredo[1]
+    last = int(address) & 0xFFFFFFFF
+    if address in _NAT64 or (address in _COMPATIBLE and last > 1):
+        return IPv4Address(last)
+    if (int(address) >> 32) & 0xFFFFFFFF in _ISATAP:
+        return IPv4Address(last)
+    return None
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolves names and leaves out the addresses that must not be reached."""
+
+    def __init__(self, resolver: AbstractResolver | None = None) -> None:
+        self._resolver = resolver or DefaultResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Public addresses of `host`. Raises AddressRefused if it has only others."""
+        found = await self._resolver.resolve(host, port, family)
+        public = [result for result in found if why_refused(result["host"]) is None]
+        if found and not public:
+            address = found[0]["host"]
+            raise AddressRefused(f"{host} is {address}, which is {why_refused(address)}")
+        return public
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+def guarded_socket(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+    """A socket for one address about to be dialled. Raises AddressRefused."""
+    family, kind, proto, _, address = info
+    reason = why_refused(str(address[0]))
+    if reason is not None:
+        raise AddressRefused(f"{address[0]} is {reason}")
+    return socket.socket(family, kind, proto)
+
+
+def connector(
+    *,
+    allow_private: bool = False,
+    limit: int = 100,
+    tls: ssl.SSLContext | bool = True,
+    resolver: AbstractResolver | None = None,
+) -> TCPConnector:
+    """An aiohttp connector that dials public addresses only, unless `allow_private`. At most `limit` connections."""
+    if allow_private:
+        return TCPConnector(limit=limit, ssl=tls, resolver=resolver)
+    return TCPConnector(limit=limit, ssl=tls, resolver=GuardedResolver(resolver), socket_factory=guarded_socket)

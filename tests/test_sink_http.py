@@ -1,0 +1,362 @@
+"""The http sink against a real server: signatures, statuses, templates, bounds and the address guard."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from standardwebhooks import Webhook
+
+from plugins.http import KEPT, HttpOptions, HttpSink, message_id, retry_after, signature
+from poller import Attempt, Event, Gone, Receipt, Rejected, RetryLater
+from poller.sinks import Refused
+
+KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OTHER_KEY = "whsec_" + base64.b64encode(b"another key of 24 bytes!").decode()
+FIRST = Attempt(number=1, delivery_id="7")
+
+
+def make_event(**fields: Any) -> Event:
+    data = fields.pop("data", {"object": {"id": 7, "name": "B"}, "version": 1})
+    return Event(
+        **{
+            "id": "k4x",
+            "source": "/sources/acme",
+            "type": "nutcache.projects.created",
+            "subject": "projects/7",
+            "time": 1795472732.123,
+            "observed_after": None,
+            "raw": orjson.dumps(data),
+            "seq": 1234,
+            **fields,
+        }
+    )
+
+
+@dataclass
+class Callback:
+    """A server that keeps what it was sent and answers as told."""
+
+    url: str = ""
+    answer: Callable[[web.Request], web.StreamResponse] = lambda request: web.Response(text="thanks")
+    requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+    connections: set[Any] = field(default_factory=set)
+
+    async def take(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
+        self.methods.append(request.method)
+        self.connections.add(request.transport)
+        return self.answer(request)
+
+
+@pytest.fixture
+async def callback() -> AsyncIterator[Callback]:
+    async with serving() as server:
+        yield server
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Callback]:
+    server = Callback()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+    try:
+        yield server
+    finally:
+        await runner.cleanup()
+
+
+def options(url: str, **keys: Any) -> HttpOptions:
+    return HttpOptions.model_validate({"url": url, "allow_private": True, **keys})
+
+
+async def deliver(given: HttpOptions, *events: Event) -> Receipt:
+    async with HttpSink("crm", given) as sink:
+        return await sink.deliver(events or [make_event()], FIRST)
+
+
+async def test_an_event_is_posted_as_a_cloudevent(callback: Callback) -> None:
+    receipt = await deliver(options(callback.url), make_event())
+
+    [(headers, body)] = callback.requests
+    assert receipt == Receipt(status="200", text="thanks")
+    assert headers["content-type"] == "application/cloudevents+json"
+    assert headers["webhook-id"] == "k4x"
+    assert orjson.loads(body)["subject"] == "projects/7"
+
+
+async def test_the_signature_is_accepted_by_the_standardwebhooks_library(callback: Callback) -> None:
+    await deliver(options(callback.url, secret=KEY), make_event())
+
+    [(headers, body)] = callback.requests
+    assert Webhook(KEY).verify(body, headers)["id"] == "k4x"
+
+
+async def test_while_rotating_either_secret_verifies(callback: Callback) -> None:
+    await deliver(options(callback.url, secret=[OTHER_KEY, KEY]), make_event())
+
+    [(headers, body)] = callback.requests
+    for key in (KEY, OTHER_KEY):
+        assert Webhook(key).verify(body, headers)["id"] == "k4x"
+
+
+def test_the_signature_is_that_of_the_published_vector() -> None:
+    signed = signature("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}', [KEY])
+
+    assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+async def test_the_timestamp_is_of_the_attempt(callback: Callback) -> None:
+    async with HttpSink("crm", options(callback.url, secret=KEY), clock=lambda: 1614265330.9) as sink:
+        await sink.deliver([make_event()], FIRST)
+
+    assert callback.requests[0][0]["webhook-timestamp"] == "1614265330"
+
+
+async def test_batched_mode_sends_one_array(callback: Callback) -> None:
+    await deliver(options(callback.url, mode="batched"), make_event(), make_event(id="k4y"))
+
+    [(headers, body)] = callback.requests
+    assert headers["content-type"] == "application/cloudevents-batch+json"
+    assert [event["id"] for event in orjson.loads(body)] == ["k4x", "k4y"]
+    assert headers["webhook-id"] == message_id([make_event(), make_event(id="k4y")])
+
+
+async def test_structured_mode_sends_several_events_in_order(callback: Callback) -> None:
+    await deliver(options(callback.url), make_event(), make_event(id="k4y"))
+
+    assert [headers["webhook-id"] for headers, _ in callback.requests] == ["k4x", "k4y"]
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+async def test_any_2xx_is_delivered(callback: Callback, status: int) -> None:
+    callback.answer = lambda request: web.Response(status=status)
+
+    assert (await deliver(options(callback.url))).status == str(status)
+
+
+@pytest.mark.parametrize(
+    ("status", "raised"),
+    [
+        *[(status, RetryLater) for status in (301, 302, 304, 307, 408, 425, 429, 500, 502, 503, 504)],
+        *[(status, Refused) for status in (400, 401, 403, 404, 405, 413, 415, 422)],
+        (410, Gone),
+    ],
+)
+async def test_each_status_says_what_happens_next(
+    callback: Callback, status: int, raised: type[RetryLater | Refused | Gone]
+) -> None:
+    callback.answer = lambda request: web.Response(status=status, headers={"Location": "/elsewhere"})
+
+    with pytest.raises(raised) as failure:
+        await deliver(options(callback.url))
+    assert failure.value.receipt.status == str(status)
+    assert len(callback.requests) == 1
+
+
+async def test_retry_after_is_handed_on(callback: Callback) -> None:
+    callback.answer = lambda request: web.Response(status=429, headers={"Retry-After": "3600"})
+
+    with pytest.raises(RetryLater) as failure:
+        await deliver(options(callback.url))
+    assert failure.value.after == 3600.0
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("120", 120.0),
+        ("0", 0.0),
+        ("Thu, 01 Jan 1970 00:02:00 GMT", 20.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
+    assert retry_after(header, now=100.0) == seconds
+
+
+@given(st.text())
+def test_no_retry_after_raises(header: str) -> None:
+    after = retry_after(header, now=100.0)
+
+    assert after is None or after >= 0
+
+
+async def test_the_start_of_the_answer_is_kept(callback: Callback) -> None:
+    callback.answer = lambda request: web.Response(status=500, text="é" * 400_000)
+
+    with pytest.raises(RetryLater) as failure:
+        await deliver(options(callback.url))
+    assert len(failure.value.receipt.text.encode()) <= KEPT
+    assert failure.value.receipt.text.startswith("éé")
+
+
+async def test_an_endless_answer_is_cut_off() -> None:
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"x" * 4096)
+                await writer.drain()
+        except ConnectionError:
+            writer.close()
+
+    server = await asyncio.start_server(endless, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        receipt = await deliver(options(f"http://127.0.0.1:{port}/"))
+
+    assert receipt == Receipt(status="200", text="x" * KEPT)
+
+
+async def test_no_answer_in_time_is_tried_again() -> None:
+    taken: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda reader, writer: taken.append(writer), "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(RetryLater) as failure:
+            await deliver(options(f"http://127.0.0.1:{port}/", timeout="50ms"))
+        for writer in taken:
+            writer.close()
+
+    assert failure.value.receipt.status == "timeout"
+
+
+async def test_a_2xx_whose_body_breaks_off_is_delivered() -> None:
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nthan")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(cut, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        receipt = await deliver(options(f"http://127.0.0.1:{port}/"))
+
+    assert receipt.status == "200"
+
+
+async def test_nobody_there_is_told_without_secrets(callback: Callback) -> None:
+    url = "http://user:hunter2@127.0.0.1:1/hook?token=hunter2"
+
+    with pytest.raises(RetryLater) as failure:
+        await deliver(options(url))
+    assert failure.value.receipt.status == "unreachable"
+    assert "http://127.0.0.1:1/hook" in failure.value.receipt.text
+    assert "hunter2" not in str(failure.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"])
+async def test_private_addresses_are_refused_unless_allowed(callback: Callback, host: str) -> None:
+    url = callback.url.replace("127.0.0.1", host)
+
+    with pytest.raises(RetryLater) as failure:
+        await deliver(options(url, allow_private=False))
+    assert failure.value.receipt.status == "refused address"
+    assert "allow_private" in failure.value.receipt.text
+    assert callback.requests == []
+
+
+async def test_connections_are_kept_open(callback: Callback) -> None:
+    async with HttpSink("crm", options(callback.url)) as sink:
+        for number in range(5):
+            await sink.deliver([make_event(id=f"k{number}")], FIRST)
+
+        assert len(callback.connections) == 1
+
+
+async def test_own_headers_and_method(callback: Callback, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK_TOKEN", "Bearer t0ken")
+    given = options(callback.url, method="PUT", headers={"Authorization": {"env": "HOOK_TOKEN"}, "X-Tenant": "7"})
+
+    await deliver(given)
+    [(headers, _)] = callback.requests
+    assert (headers["authorization"], headers["x-tenant"]) == ("Bearer t0ken", "7")
+    assert callback.methods == ["PUT"]
+
+
+async def test_a_template_makes_the_body(callback: Callback) -> None:
+    template = '{"what": {{ event.headline|tojson }}, "missing": {{ event.data.object.nothing|tojson }}}'
+
+    await deliver(options(callback.url, template=template, headers={"content-type": "application/vnd.x+json"}))
+    [(headers, body)] = callback.requests
+    assert orjson.loads(body) == {"what": "Project “B” (7) created", "missing": None}
+    assert headers["content-type"] == "application/vnd.x+json"
+
+
+async def test_a_template_that_fails_on_an_event_is_a_dead_letter(callback: Callback) -> None:
+    with pytest.raises(Rejected) as failure:
+        await deliver(options(callback.url, template="{{ 1 / 0 }}"))
+
+    assert failure.value.receipt.status == "template"
+    assert callback.requests == []
+
+
+async def test_a_proxy_is_used_and_may_be_private(callback: Callback) -> None:
+    given = options("http://callback.example/hook", proxy=callback.url, allow_private=False)
+
+    assert (await deliver(given)).status == "200"
+    assert callback.requests[0][0]["host"] == "callback.example"
+
+
+async def test_a_proxy_is_not_asked_for_a_private_address(callback: Callback) -> None:
+    with pytest.raises(RetryLater) as failure:
+        await deliver(options("http://169.254.169.254/latest", proxy=callback.url, allow_private=False))
+
+    assert failure.value.receipt.status == "refused address"
+    assert callback.requests == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ({"url": "crm.example"}, "https://"),
+        ({"url": "ftp://crm.example"}, "https://"),
+        ({"secret": "hunter2!"}, "whsec_"),
+        ({"headers": {"webhook-id": "x"}}, "set by Poller"),
+        ({"headers": {"a b": "x"}}, "not a header name"),
+        ({"ca_file": "nowhere.pem"}, "no file"),
+        ({"template": "{% if %}"}, "line 1"),
+        ({"template": "x", "template_file": "y"}, "exclude each other"),
+        ({"timeout": 0}, "duration"),
+        ({"methd": "POST"}, "methd"),
+    ],
+)
+def test_wrong_options_are_explained(keys: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError) as failure:
+        options(**{"url": "https://crm.example/", **keys})
+
+    assert complaint in str(failure.value)
+    assert "hunter2" not in str(failure.value.errors(include_input=False))
+
+
+async def test_a_preview_shows_the_request_but_no_secrets() -> None:
+    sink = HttpSink("crm", options("https://u:p4ss@crm.example/hook?key=s3cret", headers={"X-Key": "s3cret"}))
+
+    text = sink.render([make_event()])
+    assert text.startswith("POST https://crm.example/hook\n")
+    assert '"subject":"projects/7"' in text
+    assert "s3cret" not in text
+    assert "p4ss" not in text
