@@ -1,0 +1,184 @@
+"""Sink `jsonl`: appends events to a file, one CloudEvent a line, and tells of none before it is on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from poller import Attempt, Event, Receipt, hookimpl
+from poller.cloudevents import structured
+from poller.rates import Size
+
+_STEP: Final = 64 * 1024
+
+
+class JsonlOptions(BaseModel):
+    """`[[subscriptions]]` with `plugin = "jsonl"`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Path
+    rotate: Size | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: Path, info: ValidationInfo) -> Path:
+        return Path((info.context or {}).get("root") or ".") / path.expanduser()
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Lines that go to the disk together: one sync for all that wait meanwhile."""
+
+    lines: list[bytes] = field(default_factory=list)
+    written: bool = False
+
+
+class JsonlSink:
+    """One file, appended to by this process alone."""
+
+    Options = JsonlOptions
+
+    def __init__(self, name: str, options: JsonlOptions) -> None:
+        self.name = name
+        self._options = options
+        self._turn = asyncio.Lock()
+        self._batch = _Batch()
+        self._file: LineFile | None = None
+
+    async def __aenter__(self) -> Self:
+        self._file = await asyncio.to_thread(LineFile, self._options.path, self._options.rotate)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            await asyncio.to_thread(self._file.close)
+            self._file = None
+
+    async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:  # noqa: ARG002 - the contract's
+        """Append the events. Raises OSError if they are not all on the disk."""
+        if self._file is None:
+            raise RuntimeError("deliver was called outside of `async with`")
+        batch = self._batch
+        batch.lines += (line(event) for event in events)
+        async with self._turn:
+            if batch is self._batch:  # the first whose turn it is writes for all who came meanwhile
+                self._batch = _Batch()
+                await asyncio.to_thread(self._file.append, b"".join(batch.lines))
+                batch.written = True
+        if not batch.written:
+            raise OSError(f"{self._options.path}: not written, as the line before it was not")
+        return Receipt(status="written", text=str(self._options.path))
+
+    def render(self, events: Sequence[Event]) -> str:
+        """The lines as they are appended."""
+        return b"".join(line(event) for event in events).decode()
+
+
+class LineFile:
+    """A file of whole lines. A last line torn by a crash is taken off when it is opened."""
+
+    def __init__(self, path: Path, rotate: int | None) -> None:
+        self._path, self._rotate = path, rotate
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = _opened(path)
+
+    def append(self, lines: bytes) -> None:
+        """Write and sync; a failed write leaves the file as it was. Raises OSError."""
+        with self._lock:
+            self._follow(len(lines))
+            size = os.fstat(self._fd).st_size
+            try:
+                _write(self._fd, lines)
+                os.fsync(self._fd)
+            except OSError:
+                os.ftruncate(self._fd, size)
+                raise
+
+    def close(self) -> None:
+        with self._lock:
+            os.close(self._fd)
+
+    def _follow(self, coming: int) -> None:
+        """Begin a new file where this one is full, or was moved away by somebody else."""
+        size = os.fstat(self._fd).st_size
+        if not self._is_in_place():
+            self._reopen()
+        elif self._rotate is not None and size and size + coming > self._rotate:
+            os.rename(self._path, _next_free(self._path))
+            self._reopen()
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+        except FileNotFoundError:
+            return False
+
+    def _reopen(self) -> None:
+        fresh = _opened(self._path)
+        os.close(self._fd)
+        self._fd = fresh
+
+
+def line(event: Event) -> bytes:
+    """The event on one line; a line end in JSON is white space, as those in texts are escaped."""
+    return structured(event).replace(b"\n", b" ") + b"\n"
+
+
+def _opened(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    try:
+        os.ftruncate(fd, _end_of_whole_lines(fd))
+        _sync_folder(path.parent)  # or the file itself may be gone after a power cut
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _end_of_whole_lines(fd: int) -> int:
+    end = os.fstat(fd).st_size
+    while end > 0:
+        start = max(0, end - _STEP)
+        newline = os.pread(fd, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def _write(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _next_free(path: Path) -> Path:
+    """events.jsonl.1 is the oldest: rotated files keep their names."""
+    taken = (other.name.removeprefix(f"{path.name}.") for other in path.parent.glob(f"{path.name}.*"))
+    number = max((int(suffix) for suffix in taken if suffix.isdecimal()), default=0) + 1
+    return path.with_name(f"{path.name}.{number}")
+
+
+def _sync_folder(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@hookimpl
+def register_sinks(register: Callable[[str, type[Any]], None]) -> None:
+    register("jsonl", JsonlSink)

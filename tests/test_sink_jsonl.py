@@ -1,0 +1,144 @@
+"""The jsonl sink: whole lines, on the disk when told, one after the other, rotated by size."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plugins.jsonl import JsonlOptions, JsonlSink, LineFile
+from poller import Attempt, Event
+
+FIRST = Attempt(number=1, delivery_id="7")
+
+
+def make_event(number: int = 1, **fields: Any) -> Event:
+    return Event(
+        **{
+            "id": f"k{number}",
+            "source": "/sources/acme",
+            "type": "nutcache.projects.created",
+            "subject": f"projects/{number}",
+            "time": 1795472732.123,
+            "observed_after": None,
+            "raw": b'{"object":{"id":7},"version":1}',
+            "seq": number,
+            **fields,
+        }
+    )
+
+
+def opened(path: Path, **keys: Any) -> JsonlSink:
+    return JsonlSink("log", JsonlOptions.model_validate({"path": path.name, **keys}, context={"root": path.parent}))
+
+
+def ids(path: Path) -> list[str]:
+    return [orjson.loads(line)["id"] for line in path.read_bytes().splitlines()]
+
+
+async def test_events_are_appended_over_restarts(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "events.jsonl"
+    for number in (1, 2):
+        async with opened(path) as sink:
+            receipt = await sink.deliver([make_event(number)], FIRST)
+
+    assert ids(path) == ["k1", "k2"]
+    assert receipt.text == str(path)
+
+
+async def test_many_at_once_are_all_there_in_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    async with opened(path) as sink:
+        await asyncio.gather(*(sink.deliver([make_event(number)], FIRST) for number in range(200)))
+
+    assert ids(path) == [f"k{number}" for number in range(200)]
+
+
+async def test_an_event_with_line_ends_in_its_json_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    async with opened(path) as sink:
+        await sink.deliver([make_event(raw=b'{\n"object": {"note": "a\\nb"}\n}')], FIRST)
+
+    [line] = path.read_bytes().splitlines()
+    assert orjson.loads(line)["data"]["object"]["note"] == "a\nb"
+
+
+@given(torn=st.binary(max_size=300).filter(lambda tail: b"\n" not in tail), lines=st.integers(0, 3))
+@settings(max_examples=30)
+def test_a_torn_last_line_is_taken_off_on_opening(
+    tmp_path_factory: pytest.TempPathFactory, torn: bytes, lines: int
+) -> None:
+    path = tmp_path_factory.mktemp("torn") / "events.jsonl"
+    whole = b'{"id":"x"}\n' * lines
+    path.write_bytes(whole + torn)
+
+    LineFile(path, None).close()
+    assert path.read_bytes() == whole
+
+
+def test_a_torn_line_longer_than_a_block_is_taken_off(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"{}\n" + b"x" * 200_000)
+
+    LineFile(path, None).close()
+    assert path.read_bytes() == b"{}\n"
+
+
+async def test_a_full_file_is_set_aside_under_the_next_number(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    async with opened(path, rotate="600B") as sink:
+        for number in range(7):
+            await sink.deliver([make_event(number)], FIRST)
+
+    files = [tmp_path / "events.jsonl.1", tmp_path / "events.jsonl.2", tmp_path / "events.jsonl.3", path]
+    assert [line for file in files for line in ids(file)] == [f"k{number}" for number in range(7)]
+    assert all(file.stat().st_size <= 600 for file in files)
+
+
+async def test_a_file_moved_away_is_begun_again(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    async with opened(path) as sink:
+        await sink.deliver([make_event(1)], FIRST)
+        os.rename(path, tmp_path / "moved")
+        await sink.deliver([make_event(2)], FIRST)
+
+    assert (ids(tmp_path / "moved"), ids(path)) == (["k1"], ["k2"])
+
+
+async def test_a_write_that_fails_is_told_and_leaves_no_part_of_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        async with opened(path) as sink:
+            await sink.deliver([make_event(1)], FIRST)
+            size = path.stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))  # as a full disk would
+            failed = await asyncio.gather(
+                *(sink.deliver([make_event(number)], FIRST) for number in (2, 3)), return_exceptions=True
+            )
+            assert path.stat().st_size == size
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            await sink.deliver([make_event(2)], FIRST)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+    assert all(isinstance(failure, OSError) for failure in failed)
+    assert ids(path) == ["k1", "k2"]
+
+
+async def test_a_path_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(OSError):
+        async with opened(tmp_path / "file" / "events.jsonl"):
+            raise AssertionError
