@@ -1,0 +1,271 @@
+"""Source `rest`: any JSON API with lists, described in `poller.toml` without code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from copy import deepcopy
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Final, Literal
+from urllib.parse import quote
+
+import httpx
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from poller import Endpoint, Limit, Page, PageError, Position, Source, hookimpl
+from poller.auth import AuthTable, NoAuth, authenticate, http_url, text
+from poller.extract import MISSING, Answer, compile_path, identity, reader
+from poller.pagination import (
+    JsonPath,
+    Pagination,
+    Whole,
+    first,
+    following,
+    is_url,
+    page_headers,
+    parameters,
+    same_origin,
+)
+from poller.rates import Duration
+from poller.secrets import Secret
+
+_PARENT: Final = re.compile(r"\{parent\.([^{}]+)\}")
+_ANY_BRACES: Final = re.compile(r"\{[^{}]*\}")
+_HEADER_NAME: Final = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
+
+Scalar = str | int | float | bool
+
+
+def _valid_id(spec: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    identity(spec)
+    return spec
+
+
+def _valid_path(path: str) -> str:
+    if "://" in path or path.startswith("//"):
+        raise ValueError("a path is relative to base_url and names no host")
+    return path
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class UpdatedSince(_Table):
+    """A parameter that asks for what changed since a time, and the objects' field that tells it."""
+
+    param: str
+    field: JsonPath
+    overlap: Duration = 120.0
+    format: Literal["iso", "epoch"] = "iso"
+
+
+class EndpointTable(_Table):
+    """One list of the API."""
+
+    path: Annotated[str, AfterValidator(_valid_path)]
+    method: Literal["GET", "POST"] = "GET"
+    params: Mapping[str, Scalar | tuple[Scalar, ...]] = {}
+    body: Mapping[str, Any] | None = None
+    items: JsonPath | None = None
+    id: Annotated[str | tuple[str, ...], AfterValidator(_valid_id)] = "id"
+    pagination: Pagination = Whole()
+    order: Literal["id", "newest", "any"] = "any"
+    item_path: Annotated[str, AfterValidator(_valid_path)] | None = None
+    updated_since: UpdatedSince | None = None
+    parent: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> EndpointTable:
+        if self.body is not None and self.method == "GET":
+            raise ValueError('body: a GET carries none; set method = "POST"')
+        if self.pagination.place == "body" and self.method == "GET":
+            raise ValueError('pagination: in = "body" needs method = "POST"')
+        if self.item_path is not None:
+            _check_item_path(self.item_path, self.id)
+        _check_templates(self)
+        return self
+
+
+class RestOptions(_Table):
+    """The `[sources.NAME]` table of a `rest` source."""
+
+    base_url: Annotated[str, AfterValidator(http_url)]
+    headers: Mapping[Annotated[str, Field(pattern=_HEADER_NAME)], Secret] = {}
+    auth: AuthTable = NoAuth()
+    endpoints: Mapping[str, EndpointTable] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _parents_exist(self) -> RestOptions:
+        for name in self.endpoints:
+            _check_lineage(name, self.endpoints)
+        return self
+
+
+def _check_item_path(path: str, spec: str | tuple[str, ...]) -> None:
+    if _ANY_BRACES.findall(path) != ["{id}"]:
+        raise ValueError("item_path: write {id} once where the object's id goes, as in /items/{id}")
+    if not isinstance(spec, str) or spec == "content":
+        raise ValueError("item_path: an object has an own URL only where its id is one field")
+
+
+def _check_templates(table: EndpointTable) -> None:
+    texts = [table.path, *(value for value in table.params.values() if isinstance(value, str))]
+    wanted = any(_PARENT.search(part) for part in texts)
+    if wanted and table.parent is None:
+        raise ValueError("path: {parent...} needs parent = the name of the parents' endpoint")
+    if table.parent is not None and not wanted:
+        raise ValueError("path: a list per parent needs the parent in its path, as in /items/{parent.id}/lines")
+    if unknown := [braces for braces in _ANY_BRACES.findall(table.path) if not _PARENT.fullmatch(braces)]:
+        raise ValueError(f"path: {unknown[0]} means nothing here; write {{parent.FIELD}}")
+
+
+def _check_lineage(name: str, endpoints: Mapping[str, EndpointTable]) -> None:
+    seen = [name]
+    while (parent := endpoints[seen[-1]].parent) is not None:
+        if parent not in endpoints:
+            near = get_close_matches(parent, endpoints, n=1)
+            raise ValueError(
+                f'endpoints.{seen[-1]}.parent: there is no endpoint "{parent}"'
+                + (f'; did you mean "{near[0]}"?' if near else f"; there are: {', '.join(endpoints)}")
+            )
+        if parent in seen:
+            raise ValueError(f"endpoints.{name}.parent: {' -> '.join([*seen, parent])} goes in a circle")
+        seen.append(parent)
+
+
+class RestSource:
+    """Lists of a JSON API as its options describe them."""
+
+    Options: ClassVar[type[BaseModel]] = RestOptions
+    limits: Sequence[Limit] = (Limit(1, 1.0),)
+
+    def __init__(self, name: str, options: RestOptions) -> None:
+        self._name = name
+        self._base = httpx.URL(options.base_url)
+        self._headers = options.headers
+        self._tables = options.endpoints
+        self.auth = authenticate(options.auth, self._base)
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Every configured list."""
+        return [_endpoint(name, table) for name, table in self._tables.items()]
+
+    def request(self, endpoint: Endpoint, at: Position) -> httpx.Request:
+        """The request for the list from `at` on. Raises PageError for a parent without what the path names."""
+        table = self._tables[endpoint.name]
+        carried: dict[str, Any] = dict(parameters(table.pagination, at))
+        if table.updated_since and at.since is not None:
+            carried[table.updated_since.param] = _time_text(table.updated_since, at.since)
+        if at.cursor is not None and is_url(at.cursor):
+            return self._built(table.method, self._own(at.cursor), table.body)
+        body = deepcopy(dict(table.body)) if table.body is not None else None
+        query = {key: _filled(value, at.parent) for key, value in table.params.items()}
+        for key, value in carried.items():
+            if _belongs_into_body(table, key):
+                body = {} if body is None else body
+                _set(body, key, value)
+            else:
+                query[key] = value
+        return self._built(table.method, self._url(_filled(table.path, at.parent, quoted=True), query), body)
+
+    def page(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> Page:
+        """What an answer shows. Raises PageError."""
+        table = self._tables[endpoint.name]
+        answer = Answer(response.content)
+        objects = answer.objects(compile_path(table.items) if table.items is not None else None)
+        onward, total = following(table.pagination, at, answer=answer, count=len(objects), response=response)
+        return Page(objects=objects, next=onward, total=total)
+
+    def item_request(self, endpoint: Endpoint, object_id: str) -> httpx.Request | None:
+        """The object's own URL, if `item_path` says where."""
+        path = self._tables[endpoint.name].item_path
+        if path is None:
+            return None
+        return self._built("GET", self._url(path.replace("{id}", _quoted(object_id)), {}), None)
+
+    def discover(self) -> Generator[httpx.Request, httpx.Response, None]:
+        """Nothing need be asked first."""
+        yield from ()
+
+    def _built(self, method: str, url: httpx.URL, body: Mapping[str, Any] | None) -> httpx.Request:
+        headers = {"Accept": "application/json"}
+        request = httpx.Request(method, url, headers=headers, json=body if method == "POST" else None)
+        for name, value in self._headers.items():
+            request.headers[name] = text(value)
+        return request
+
+    def _url(self, path: str, query: Mapping[str, Any]) -> httpx.URL:
+        base = str(self._base).rstrip("/")
+        url = httpx.URL(f"{base}/{path.lstrip('/')}" if path else base)
+        return url.copy_merge_params(dict(query)) if query else url
+
+    def _own(self, cursor: str) -> httpx.URL:
+        url = self._base.join(cursor)
+        if not same_origin(url, self._base):
+            raise PageError(f"{self._name}: the next URL leads to another origin than base_url")
+        return url
+
+
+def _endpoint(name: str, table: EndpointTable) -> Endpoint:
+    since = table.updated_since
+    return Endpoint(
+        name=name,
+        id=table.id,
+        first=first(table.pagination),
+        parent=table.parent,
+        order=table.order,
+        since=since is not None,
+        since_field=since.field if since else None,
+        overlap=since.overlap if since else 120.0,
+        page_headers=page_headers(table.pagination),
+        has_items=table.item_path is not None,
+    )
+
+
+def _time_text(since: UpdatedSince, at: float) -> str | int:
+    if since.format == "epoch":
+        return int(at)
+    return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _belongs_into_body(table: EndpointTable, key: str) -> bool:
+    if table.method != "POST" or table.pagination.place == "query":
+        return False
+    return table.pagination.place == "body" or reader(key)(table.body or {}) is not MISSING
+
+
+def _set(body: dict[str, Any], key: str, value: Any) -> None:
+    """Set a value at a dotted path, making the objects on the way."""
+    *steps, last = key.split(".")
+    for step in steps:
+        body = body.setdefault(step, {})
+    body[last] = value
+
+
+def _filled(value: Any, parent: Mapping[str, Any] | None, *, quoted: bool = False) -> Any:
+    """A text with every `{parent.FIELD}` replaced by the parent's field."""
+    if not isinstance(value, str):
+        return value
+
+    def fill(found: re.Match[str]) -> str:
+        field = identity(found[1])(parent or {})
+        if field is None:
+            raise PageError(f"the parent has no {found[1]}, which {value} asks for")
+        return _quoted(field) if quoted else field
+
+    return _PARENT.sub(fill, value)
+
+
+def _quoted(part: str) -> str:
+    """One step of a URL's path. Raises PageError for a step that would lead out of the path."""
+    if part in (".", ".."):
+        raise PageError(f"{part!r} cannot stand in a URL's path")
+    return quote(part, safe="")
+
+
+@hookimpl
+def register_sources(register: Callable[[str, type[Source]], None]) -> None:
+    """Bring the source `rest`."""
+    register("rest", RestSource)
