@@ -140,9 +140,14 @@ def stored(obj: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
     return _without(obj, rules.excluded)
 
 
+def compared(obj: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
+    """The object as it is compared: without ignored and excluded fields. Not a copy where there are none."""
+    return _without(obj, rules.hidden)
+
+
 def fingerprint(obj: Mapping[str, Any], rules: Rules) -> bytes:
     """16 bytes (BLAKE2b) that are equal exactly for objects without a difference."""
-    return blake2b(_canonical_bytes(_without(obj, rules.hidden), rules.unordered), digest_size=16).digest()
+    return blake2b(_canonical_bytes(compared(obj, rules), rules.unordered), digest_size=16).digest()
 
 
 def diff(
@@ -159,7 +164,7 @@ def diff(
     it; an order that alone changed is no change. Other arrays and values of different types are given whole.
     Paths lead into the new object, except that a removed element (no `after`) has the index it had in the old array.
     """
-    walk = _objects(_without(before, rules.hidden), _without(after, rules.hidden), (), rules.unordered)
+    walk = _objects(compared(before, rules), compared(after, rules), (), rules.unordered)
     fields: list[FieldChange] = []
     truncated = False
     for field in walk:

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from poller.diff import compile_rules, diff
+from poller.guards import (
+    HOUR,
+    NoiseDetector,
+    Shape,
+    ShapeShift,
+    agree,
+    generalised,
+    is_mass_deletion,
+    shape_shift,
+    unexplained,
+)
+from state.records import FieldChange
+
+NONE = compile_rules()
+OLD: dict[str, Any] = {"name": "A", "owner": {"id": 1, "mail": "a@example.org"}, "lines": [{"id": 1, "text": "x"}]}
+
+
+def make_shift(**fields: Shape) -> ShapeShift:
+    return ShapeShift(fields={f"/{name}": shape for name, shape in fields.items()}, objects=10)
+
+
+@pytest.mark.parametrize(
+    ("new", "expected"),
+    [
+        ({**OLD, "vat": None}, {"/vat": Shape.ADDED}),
+        ({"name": "A", "lines": OLD["lines"]}, {"/owner": Shape.REMOVED}),
+        ({**OLD, "name": None}, {"/name": Shape.NULLED}),
+        ({**OLD, "owner": {"id": 1}}, {"/owner/mail": Shape.REMOVED}),
+        (
+            {**OLD, "owner": {"id": 1, "mail": None, "a/b": 1}},
+            {"/owner/mail": Shape.NULLED, "/owner/a~1b": Shape.ADDED},
+        ),
+    ],
+)
+def test_one_shift_on_most_objects_of_a_page_is_seen(new: dict[str, Any], expected: dict[str, Shape]):
+    assert shape_shift([(OLD, new)] * 11, shown=20) == ShapeShift(fields=expected, objects=11)
+
+
+@pytest.mark.parametrize(
+    "new", [{**OLD, "name": "B"}, {**OLD, "lines": [{"id": 1}]}, {**OLD, "lines": []}, {**OLD, "owner": 3}]
+)
+def test_edits_of_values_are_never_a_shift_however_many(new: dict[str, Any]):
+    assert shape_shift([(OLD, new)] * 100, shown=100) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "shown", "seen"), [(10, 19, True), (10, 20, False), (9, 9, False), (51, 100, True)]
+)
+def test_a_shift_needs_more_than_half_of_the_page_and_ten_objects(changed: int, shown: int, seen: bool):
+    pairs = [(OLD, {**OLD, "vat": 19})] * changed
+    assert (shape_shift(pairs, shown) is not None) is seen
+
+
+def test_different_fields_do_not_add_up_to_a_shift():
+    pairs = [({}, {f"field{number}": 1}) for number in range(50)]
+    assert shape_shift(pairs, shown=50) is None
+
+
+def test_a_hidden_field_is_no_shift():
+    rules = compile_rules(ignore=["/vat"], exclude=["/owner/mail"])
+    new = {"name": "A", "owner": {"id": 1}, "lines": OLD["lines"], "vat": 1}
+    assert shape_shift([(OLD, new)] * 20, shown=20, rules=rules) is None
+
+
+def test_pages_agree_where_one_field_shifted_alike_on_both():
+    assert agree(make_shift(vat=Shape.ADDED, fax=Shape.REMOVED), make_shift(vat=Shape.ADDED))
+    assert not agree(make_shift(vat=Shape.ADDED), make_shift(vat=Shape.REMOVED))
+    assert not agree(make_shift(vat=Shape.ADDED), make_shift(fax=Shape.ADDED))
+
+
+def test_a_schema_change_explains_its_own_fields_and_nothing_else():
+    shift = make_shift(vat=Shape.ADDED, fax=Shape.REMOVED, mail=Shape.NULLED)
+    before = {"fax": "1", "mail": "a", "name": "A", "phone": "5"}
+    after = {"vat": 19, "mail": None, "name": "B", "phone": None}
+    left = unexplained(diff(before, after, NONE).fields, shift)
+    assert [field.path for field in left] == ["/name", "/phone"]
+
+
+def test_a_value_edited_in_a_field_that_shifted_elsewhere_is_not_explained():
+    left = unexplained([FieldChange(path="/vat", before=7, after=19)], make_shift(vat=Shape.ADDED))
+    assert [field.after for field in left] == [19]
+
+
+@pytest.mark.parametrize(
+    ("known", "deleted", "held"),
+    [(49, 50, True), (50, 50, False), (0, 49, False), (10, 49, False), (0, 50, True), (1_000_000, 900, False)],
+)
+def test_most_of_at_least_fifty_objects_gone_is_a_mass_deletion(known: int, deleted: int, held: bool):
+    assert is_mass_deletion(known, [100.0] * deleted, now=100.0 + 60) is held
+
+
+def test_deletions_of_more_than_an_hour_ago_are_forgotten():
+    assert not is_mass_deletion(10, [0.0] * 30 + [HOUR] * 30, now=HOUR)
+    assert is_mass_deletion(10, [1.0] * 30 + [HOUR] * 30, now=HOUR)
+
+
+def poll(
+    detector: NoiseDetector, *paths: str, unit: str = "page=1", shown: int = 3, changed: int = 2
+) -> tuple[str, ...]:
+    fields = [FieldChange(path=path, before=1, after=2) for path in paths]
+    return detector.observe(unit, shown, [fields] * changed)
+
+
+def test_a_field_that_changes_at_every_poll_is_named_once():
+    detector = NoiseDetector(polls=5)
+    named = [poll(detector, "/seen", "/lines/3/age") for _ in range(8)]
+    assert named == [(), (), (), (), ("/lines/*/age", "/seen"), (), (), ()]
+    assert detector.candidates == {"/seen", "/lines/*/age"}
+
+
+def test_one_poll_without_the_change_begins_the_count_anew():
+    detector = NoiseDetector(polls=3)
+    named = [poll(detector, *paths) for paths in (["/a"], ["/a"], [], ["/a"], ["/a"], ["/a"])]
+    assert named == [(), (), (), (), (), ("/a",)]
+
+
+def test_a_field_that_changes_on_few_of_the_objects_is_no_noise():
+    detector = NoiseDetector(polls=2)
+    assert [poll(detector, "/a", shown=100, changed=50) for _ in range(9)] == [()] * 9
+
+
+def test_units_are_counted_apart_and_a_gone_one_is_forgotten():
+    detector = NoiseDetector(polls=2)
+    assert poll(detector, "/a", unit="page=1") == ()
+    assert poll(detector, "/a", unit="page=2") == ()
+    detector.forget("page=1")
+    assert poll(detector, "/a", unit="page=1") == ()
+    assert poll(detector, "/a", unit="page=2") == ("/a",)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), [("/a/0/b", "/a/*/b"), ("/0/1", "/*/*"), ("/a1/2b", "/a1/2b"), ("/x", "/x")]
+)
+def test_indexes_are_generalised(path: str, expected: str):
+    assert generalised(path) == expected
