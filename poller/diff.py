@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
+from operator import is_
 from typing import Any
 
 import msgspec
@@ -170,10 +171,11 @@ def diff(
     for field in walk:
         if len(fields) == most:
             return Difference(fields=tuple(fields), truncated=True)
-        most_bytes -= _size(field.before) + _size(field.after)
-        if most_bytes < 0:
-            field, truncated = FieldChange(path=field.path, had_before=False, has_after=False), True
+        size = _size(field.before) + _size(field.after)
+        if size > most_bytes:
+            field, size, truncated = FieldChange(path=field.path, had_before=False, has_after=False), 0, True
         fields.append(field)
+        most_bytes -= size
     return Difference(fields=tuple(fields), truncated=truncated)
 
 
@@ -213,39 +215,50 @@ def _canonical_bytes(value: Any, unordered: tuple[Steps, ...], depth: int = 0) -
     try:
         raw = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except TypeError:
-        return _encode_sorted(_canonical(value, unordered, depth))
-    if unordered or _has_objects(raw) or _has_large(raw) or _has_integral(raw):
         return dump_sorted(_canonical(value, unordered, depth))
-    return raw
+    if not (unordered or _has_objects(raw) or _has_large(raw) or _has_integral(raw)):
+        return raw
+    canonical = _canonical(value, unordered, depth)
+    return raw if canonical is value else dump_sorted(canonical)
 
 
 def _canonical(value: Any, unordered: tuple[Steps, ...], depth: int) -> Any:
+    """The value itself where it is canonical but for the order of its keys."""
     if isinstance(value, float):
         return int(value) if value.is_integer() else value
-    if depth >= DEPTH:
-        return value
-    if isinstance(value, dict):
-        return {
-            key: item if type(item) in _PLAIN else _canonical(item, _below(unordered, key), depth + 1)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return _canonical_array(value, unordered, depth)
+    if depth < DEPTH and isinstance(value, dict):
+        return _canonical_object(value, unordered, depth + 1)
+    if depth < DEPTH and isinstance(value, list):
+        return _canonical_array(value, unordered, depth + 1)
     return value
 
 
-def _canonical_array(array: list[Any], unordered: tuple[Steps, ...], depth: int) -> list[Any]:
-    below = _below(unordered, "*")
-    items = [item if type(item) in _PLAIN else _canonical(item, below, depth + 1) for item in array]
+def _canonical_object(value: dict[str, Any], unordered: tuple[Steps, ...], depth: int) -> dict[str, Any]:
+    other = {
+        key: canonical
+        for key, item in value.items()
+        if type(item) not in _PLAIN
+        and (canonical := _canonical(item, unordered and _below(unordered, key), depth)) is not item
+    }
+    return {**value, **other} if other else value
+
+
+def _canonical_array(value: list[Any], unordered: tuple[Steps, ...], depth: int) -> list[Any]:
+    below = unordered and _below(unordered, "*")
+    items = [item if type(item) in _PLAIN else _canonical(item, below, depth) for item in value]
     if _ids(items):
-        items.sort(key=lambda item: (isinstance(item["id"], str), item["id"]))
+        items.sort(key=_by_id)
     elif () in unordered:
         items.sort(key=dump_sorted)
-    return items
+    return value if all(map(is_, items, value)) else items
+
+
+def _by_id(item: dict[str, Any]) -> tuple[bool, Any]:
+    return isinstance(item["id"], str), item["id"]
 
 
 def _below(unordered: tuple[Steps, ...], step: str) -> tuple[Steps, ...]:
-    return tuple(path[1:] for path in unordered if path and path[0] in (step, "*")) if unordered else ()
+    return tuple(path[1:] for path in unordered if path and path[0] in (step, "*"))
 
 
 def _ids(array: list[Any]) -> dict[Any, int] | None:
