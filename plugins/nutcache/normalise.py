@@ -1,0 +1,122 @@
+"""Nutcache records in one form, so that another serializer or release does not look like an edit of every record.
+
+Keys in the table's spelling, enums as their codes, decimals by value, days as dates, instants as UTC to the second,
+GUIDs in lower case without braces; a known field that is absent is null. What the table does not know stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from plugins.nutcache.profiles import Field, Kind, Resource
+
+_NOT_ALNUM: Final = re.compile(r"[^a-z0-9]")
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def normaliser(resource: Resource) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The function that puts a record of this resource into its one form."""
+    known = {name.lower(): field for name, field in resource.fields.items()}
+    blank = dict.fromkeys(field.name for field in resource.fields.values())
+
+    def normalise(record: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = dict(blank)
+        for key, value in record.items():
+            name = key.lower()
+            field = known.get(name)
+            if field is None:
+                result[name] = value
+            elif value is not None:
+                result[field.name] = normal(field, value)
+        return result
+
+    return normalise
+
+
+def normal(field: Field, value: Any) -> Any:
+    """One value in its one form; what cannot be read as the field's kind stays as it is."""
+    if field.kind == "enum":
+        return _code(field, value)
+    read = _READERS.get(field.kind)
+    return value if read is None else read(value)
+
+
+def guid(value: Any) -> Any:
+    """A GUID as it is compared: lower case, without braces."""
+    return value.strip().strip("{}").lower() if isinstance(value, str) else value
+
+
+def _code(field: Field, value: Any) -> Any:
+    value = _number(value)
+    if not isinstance(value, str):
+        return value
+    wanted = _bare(value)
+    return next((code for name, code in field.members.items() if _bare(name) == wanted), value)
+
+
+def _bare(name: str) -> str:
+    """An enum's name without case and punctuation; date formats differ in these only, and keep them."""
+    bare = _NOT_ALNUM.sub("", name.lower())
+    return name if bare in ("mmddyyyy", "ddmmyyyy") else bare
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, str):
+        return value
+    try:
+        number = Decimal(value.strip())
+    except InvalidOperation:
+        return value
+    if not number.is_finite() or abs(number.adjusted()) > 30:
+        return value
+    return int(number) if number == number.to_integral_value() else float(number)
+
+
+def _day(value: Any) -> Any:
+    """The calendar day, never shifted by a zone: midnight is how the API writes a day."""
+    if not isinstance(value, str) or not _DAY.match(value):
+        return value
+    try:
+        return date.fromisoformat(value[:10]).isoformat()
+    except ValueError:
+        return value
+
+
+def _instant(value: Any) -> Any:
+    """UTC to the second (v4 tells no fraction, v3 does): a text without a zone means UTC."""
+    moment = _moment(value)
+    if moment is None:
+        return value
+    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _wall_time(value: Any) -> Any:
+    """A wall clock's time without a zone: nobody says where the clock hangs."""
+    moment = _moment(value)
+    return value if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _moment(value: Any) -> datetime | None:
+    if not isinstance(value, str) or not _DAY.match(value):
+        return None
+    try:
+        return datetime.fromisoformat(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+_READERS: Final[Mapping[Kind, Callable[[Any], Any]]] = {
+    "int": _number,
+    "ref": _number,
+    "decimal": _number,
+    "day": _day,
+    "timestamp": _instant,
+    "local": _wall_time,
+    "guid": guid,
+}
