@@ -227,6 +227,8 @@ def _canonical(value: Any, unordered: tuple[Steps, ...], depth: int) -> Any:
     if isinstance(value, float):
         return int(value) if value.is_integer() else value
     if depth < DEPTH and isinstance(value, dict):
+        if _PLAIN.issuperset(map(type, value.values())):
+            return value
         return _canonical_object(value, unordered, depth + 1)
     if depth < DEPTH and isinstance(value, list):
         return _canonical_array(value, unordered, depth + 1)
@@ -244,10 +246,13 @@ def _canonical_object(value: dict[str, Any], unordered: tuple[Steps, ...], depth
 
 
 def _canonical_array(value: list[Any], unordered: tuple[Steps, ...], depth: int) -> list[Any]:
+    if _PLAIN.issuperset(map(type, value)):
+        return sorted(value, key=dump_sorted) if () in unordered else value
     below = unordered and _below(unordered, "*")
-    items = [item if type(item) in _PLAIN else _canonical(item, below, depth) for item in value]
-    if _ids(items):
-        items.sort(key=_by_id)
+    items = [_canonical(item, below, depth) for item in value]
+    if ids := _ids(items):
+        if len(ids) > 1:
+            items.sort(key=_by_id)
     elif () in unordered:
         items.sort(key=dump_sorted)
     return value if all(map(is_, items, value)) else items
