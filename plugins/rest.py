@@ -66,8 +66,8 @@ class EndpointTable(_Table):
 
     path: Annotated[str, AfterValidator(_valid_path)]
     method: Literal["GET", "POST"] = "GET"
-    params: Mapping[str, Scalar | tuple[Scalar, ...]] = {}
-    body: Mapping[str, Any] | None = None
+    params: dict[str, Scalar | tuple[Scalar, ...]] = {}
+    body: dict[str, Any] | None = None
     items: JsonPath | None = None
     id: Annotated[str | tuple[str, ...], AfterValidator(_valid_id)] = "id"
     pagination: Pagination = Whole()
@@ -92,9 +92,9 @@ class RestOptions(_Table):
     """The `[sources.NAME]` table of a `rest` source."""
 
     base_url: Annotated[str, AfterValidator(http_url)]
-    headers: Mapping[Annotated[str, Field(pattern=_HEADER_NAME)], Secret] = {}
+    headers: dict[Annotated[str, Field(pattern=_HEADER_NAME)], Secret] = {}
     auth: AuthTable = NoAuth()
-    endpoints: Mapping[str, EndpointTable] = Field(min_length=1)
+    endpoints: dict[str, EndpointTable] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _parents_exist(self) -> RestOptions:
@@ -160,7 +160,7 @@ class RestSource:
             carried[table.updated_since.param] = _time_text(table.updated_since, at.since)
         if at.cursor is not None and is_url(at.cursor):
             return self._built(table.method, self._own(at.cursor), table.body)
-        body = deepcopy(dict(table.body)) if table.body is not None else None
+        body = deepcopy(table.body)
         query = {key: _filled(value, at.parent) for key, value in table.params.items()}
         for key, value in carried.items():
             if _belongs_into_body(table, key):

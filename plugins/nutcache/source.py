@@ -50,7 +50,7 @@ class NutcacheOptions(BaseModel):
     api_key: Secret | None = None
     company: str | None = Field(default=None, min_length=1)
     company_header: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]+$")
-    endpoints: Mapping[str, EndpointTable] | None = None
+    endpoints: dict[str, EndpointTable] | None = None
 
     @model_validator(mode="after")
     def _credentials_are_whole(self) -> NutcacheOptions:
@@ -105,6 +105,7 @@ class NutcacheSource:
     """The lists of one company."""
 
     Options: ClassVar[type[BaseModel]] = NutcacheOptions
+    namespace: ClassVar[str] = "nutcache"
     limits: Sequence[Limit] = tuple(parse_rate(limit) for limit in LIMITS)
 
     def __init__(self, name: str, options: NutcacheOptions) -> None:
