@@ -129,6 +129,28 @@ def test_where_sees_type_source_subject_and_data(where: str, expected: bool):
 
 
 @pytest.mark.parametrize(
+    "where",
+    [
+        "size(data.object) == 3",
+        "'b' in data.object",
+        "data.object['b'] == 2",
+        "data.object.exists(key, key == 'c')",
+        "data.object.exists (key, key == 'c')",
+        "data.object.a == 1 && data . object . b == 2",
+        "data.object == {'a': 1, 'b': 2, 'c': 3}",
+        "data.object.data.object.d == 4",
+        "data.object.a == 1 && size(data) == 3",
+        "data.version == 2 && data.changes[0].after == 2 && data.object.b == data.changes[0].after",
+        "data.object.a == 1 && data.object.ab == 3 || data.object.a == 1",
+    ],
+)
+def test_every_way_to_reach_a_field_sees_it(where: str):
+    obj = {"a": 1, "b": 2, "c": 3} if "data.object.data" not in where else {"data": {"object": {"d": 4}}}
+    event = make_event({"object": obj, "version": 2, "changes": [{"path": "/b", "after": 2}]})
+    assert Filter(where=where).matches(event)
+
+
+@pytest.mark.parametrize(
     ("where", "says"),
     [
         ("data.object.missing == 1", "there is no 'missing'"),
