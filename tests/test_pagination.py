@@ -1,0 +1,238 @@
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from poller import PageError, Position
+from poller.extract import Answer
+from poller.pagination import Pagination, first, following, is_url, page_headers, parameters, same_origin
+
+STYLE = TypeAdapter(Pagination)
+URL = "https://shop.example/items"
+Serve = Callable[[httpx.Request], httpx.Response]
+
+
+def make_style(**table: Any) -> Pagination:
+    return STYLE.validate_python(table)
+
+
+def answer(body: Any, url: str = URL, **headers: str) -> httpx.Response:
+    return httpx.Response(200, json=body, headers=headers, request=httpx.Request("GET", url))
+
+
+def after(style: Pagination, at: Position, response: httpx.Response, count: int = 0) -> Position | None:
+    return following(style, at, answer=Answer(response.content), count=count, response=response)[0]
+
+
+def walked(style: Pagination, serve: Serve, most: int = 200) -> list[int]:
+    """Every object that the list shows when it is followed to its end."""
+    at: Position | None = first(style)
+    shown: list[int] = []
+    for _ in range(most):
+        if at is None:
+            return shown
+        url = httpx.URL(at.cursor) if at.cursor and is_url(at.cursor) else httpx.URL(URL)
+        request = httpx.Request("GET", url.copy_merge_params(parameters(style, at)))
+        response = serve(request)
+        response.request = request
+        objects = Answer(response.content).objects()
+        shown += [json.loads(bytes(item))["id"] for item in objects]
+        at, _ = following(style, at, answer=Answer(response.content), count=len(objects), response=response)
+    raise AssertionError("the list does not end")
+
+
+def cut(request: httpx.Request, ids: range, start: int, size: int) -> list[dict[str, int]]:
+    return [{"id": n} for n in ids[start : start + size]]
+
+
+def by_page(ids: range, size: int, *, begin: int, total: bool) -> Serve:
+    def serve(request: httpx.Request) -> httpx.Response:
+        page = int(request.url.params["p"])
+        found = cut(request, ids, (page - begin) * size, size)
+        return httpx.Response(200, json={"items": found, "total": len(ids)} if total else found)
+
+    return serve
+
+
+def by_offset(ids: range, size: int) -> Serve:
+    def serve(request: httpx.Request) -> httpx.Response:
+        params = request.url.params
+        return httpx.Response(200, json=cut(request, ids, int(params["offset"]), int(params["limit"])))
+
+    return serve
+
+
+def by_token(ids: range, size: int, *, more: bool) -> Serve:
+    """Stripe's way with `more` (the last object's id), a token in the answer without."""
+
+    def serve(request: httpx.Request) -> httpx.Response:
+        start = int(request.url.params.get("after", -1)) + 1
+        found = cut(request, ids, start, size)
+        left = start + size < len(ids)
+        said: dict[str, Any] = {"has_more": left} if more else {"next": str(start + size - 1) if left else None}
+        return httpx.Response(200, json={"data": found, **said})
+
+    return serve
+
+
+def by_link(ids: range, size: int, *, param: str) -> Serve:
+    def serve(request: httpx.Request) -> httpx.Response:
+        page = int(request.url.params.get(param, 1))
+        found = cut(request, ids, (page - 1) * size, size)
+        headers = (
+            {"Link": f'<{URL}?{param}={page + 1}>; rel="next", <{URL}>; rel="first"'} if page * size < len(ids) else {}
+        )
+        return httpx.Response(200, json=found, headers=headers)
+
+    return serve
+
+
+def ways(ids: range, size: int) -> list[tuple[Pagination, Serve]]:
+    page = {"type": "page", "param": "p"}
+    token = {"type": "cursor", "param": "after"}
+    return [
+        (make_style(**page, size_param="n", size=size), by_page(ids, size, begin=1, total=False)),
+        (make_style(**page), by_page(ids, size, begin=1, total=False)),
+        (make_style(**page, start=0, size=size), by_page(ids, size, begin=0, total=False)),
+        (make_style(**page, size=size, total="$.total"), by_page(ids, size, begin=1, total=True)),
+        (make_style(type="offset", size=size), by_offset(ids, size)),
+        (make_style(**token), by_token(ids, size, more=False)),
+        (make_style(**token, next="$.data[-1].id", more="$.has_more"), by_token(ids, size, more=True)),
+        (make_style(type="link"), by_link(ids, size, param="page")),
+        (make_style(type="link"), by_link(ids, size, param="after_key")),
+        (make_style(type="none"), by_page(ids, len(ids) + 1, begin=1, total=False)),
+    ]
+
+
+@given(count=st.integers(0, 40), size=st.integers(1, 12), way=st.integers(0, 8))
+def test_every_style_shows_every_object_once_and_ends(count, size, way):
+    style, serve = ways(range(count), size)[way]
+
+    assert walked(style, serve) == list(range(count))
+
+
+def test_a_page_by_links_that_count_is_a_page_of_its_own():
+    response = answer([], Link=f'<{URL}?page=2>; rel="next"')
+
+    assert after(make_style(type="link"), Position(page=1), response) == Position(page=2)
+
+
+@pytest.mark.parametrize(
+    "href",
+    [f"{URL}?after=x", f"{URL}?page=2&after=x", f"{URL}?page=7", f"{URL}?page=x"],
+    ids=["a key", "a page and a key", "not the next page", "no number"],
+)
+def test_any_other_link_is_followed_as_it_is(href):
+    response = answer([], Link=f'<{href}>; rel="next"')
+
+    assert after(make_style(type="link"), Position(page=1), response) == Position(cursor=href)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '</items?page=2>; rel="next"',
+        "<?page=2>; rel=next",
+        '<https://shop.example/items?page=9>; rel="last", <?page=2>; rel="NEXT"',
+        '<?page=2>; title="a"; rel="next last"',
+    ],
+)
+def test_links_are_read_as_rfc_8288_writes_them(header):
+    assert after(make_style(type="link"), Position(page=1), answer([], Link=header)) == Position(page=2)
+
+
+def test_a_position_keeps_its_since_and_parent():
+    at = Position(page=1, since=5.0, parent={"id": 1})
+
+    onward = after(make_style(type="page", size=1), at, answer([]), count=1)
+
+    assert onward == Position(page=2, since=5.0, parent={"id": 1})
+
+
+@pytest.mark.parametrize(
+    ("table", "body", "url"),
+    [
+        ({"type": "cursor"}, {"next": "https://evil.example/?c=1"}, URL),
+        ({"type": "cursor"}, {"next": "http://shop.example/items?c=1"}, URL),
+        ({"type": "cursor"}, {"next": {"a": 1}}, URL),
+        ({"type": "cursor", "more": "$.more"}, {"next": None, "more": True}, URL),
+    ],
+    ids=["another host", "another scheme", "an object", "more of nothing"],
+)
+def test_a_cursor_that_leads_nowhere_good_is_an_error(table, body, url):
+    with pytest.raises(PageError):
+        after(make_style(**table), Position(), answer(body, url))
+
+
+def test_a_list_that_names_itself_as_next_would_never_end():
+    with pytest.raises(PageError, match="never end"):
+        after(make_style(type="cursor"), Position(cursor="7"), answer({"next": 7}))
+    with pytest.raises(PageError, match="never end"):
+        after(make_style(type="link"), Position(page=1), answer([], Link=f'<{URL}>; rel="next"'))
+
+
+@pytest.mark.parametrize("nothing", [None, "", False])
+def test_a_chain_ends_where_there_is_no_next(nothing):
+    assert after(make_style(type="cursor"), Position(), answer({"next": nothing})) is None
+    assert after(make_style(type="cursor"), Position(), answer({})) is None
+
+
+@pytest.mark.parametrize(("total", "goes_on"), [("101", True), ("100", False), ("many", True), ("", True)])
+def test_a_total_in_a_header_tells_whether_a_full_page_is_the_last(total, goes_on):
+    style = make_style(type="page", size=100, total_header="X-WP-Total")
+
+    onward = after(style, Position(page=1), answer([], **{"X-WP-Total": total}), count=100)
+
+    assert (onward is not None) == goes_on
+    assert page_headers(style) == ("x-wp-total",)
+
+
+def test_a_short_page_goes_on_where_the_total_says_so():
+    style = make_style(type="offset", size=10, total="$.total")
+
+    assert after(style, Position(offset=0), answer({"total": 11}), count=7) == Position(offset=10)
+
+
+@pytest.mark.parametrize(
+    ("cursor", "expected"),
+    [
+        ("https://a.example/x", True),
+        ("/items?after=1", True),
+        ("?after=1", True),
+        ("/w8BAgMEBQ==", False),
+        ("eyJpZCI6MX0", False),
+        ("cus_123", False),
+    ],
+)
+def test_a_url_is_told_from_a_token(cursor, expected):
+    assert is_url(cursor) == expected
+
+
+def test_the_default_port_is_the_same_origin():
+    assert same_origin(httpx.URL("https://a.example:443/x"), httpx.URL("https://a.example/y"))
+    assert not same_origin(httpx.URL("https://a.example"), httpx.URL("https://b.a.example"))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"type": "page", "size_param": "n"},
+        {"type": "cursor", "size": 3},
+        {"type": "page", "total": "$.t", "total_header": "X-T"},
+        {"type": "page", "size": 0},
+        {"type": "offset", "start": -1},
+        {"type": "cursor", "next": "$.["},
+        {"type": "link", "in": "header"},
+        {"type": "pages"},
+        {},
+    ],
+    ids=str,
+)
+def test_a_table_that_cannot_work_is_refused(table):
+    with pytest.raises(ValidationError):
+        make_style(**table)
