@@ -90,13 +90,20 @@ class Answer:
         """The list at `path`; without a path the answer itself, or the only list in it."""
         if path is None:
             return _split(self._only_list(), "the answer")
-        if path.query is None:
-            raw = self._raw(path.names)
-            if raw is None:
-                _decode(_parse, self._content)
-                raise PageError(f"the answer has no list at {path.text}")
-            return _split(raw, path.text)
-        return self._found(path, path.query)
+        if path.query is not None:
+            return self._found(path, path.query)
+        try:
+            return _objects(_list_decoder(path.names)(self._content), path.text)
+        except (ValueError, RecursionError):  # not this form, or a key that msgspec cannot skip to
+            return self._explained(path)
+
+    def _explained(self, path: Path) -> list[msgspec.Raw]:
+        """The list at a plain path step by step, which tells what stands there instead."""
+        raw = self._raw(path.names)
+        if raw is None:
+            _decode(_parse, self._content)
+            raise PageError(f"the answer has no list at {path.text}")
+        return _split(raw, path.text)
 
     def value(self, path: Path) -> Any:
         """The first value at `path`, parsed, or MISSING."""
@@ -224,11 +231,32 @@ def _split(raw: bytes | msgspec.Raw, where: str) -> list[msgspec.Raw]:
     if _first(raw) != b"[":
         _decode(_parse, raw)
         raise PageError(f"there is no list at {where}: it is {_noun(raw)}")
-    objects: list[msgspec.Raw] = _decode(_elements, raw)
-    for item in objects:
+    return _objects(_decode(_elements, raw), where)
+
+
+def _objects(items: list[msgspec.Raw], where: str) -> list[msgspec.Raw]:
+    for item in items:
         if memoryview(item)[0] != _BRACE:
             raise PageError(f"the list at {where} holds something that is no object: {_noun(item)}")
-    return objects
+    return items
+
+
+@lru_cache(maxsize=256)
+def _list_decoder(names: tuple[str, ...]) -> Callable[[bytes], list[msgspec.Raw]]:
+    """One pass over an answer that skips everything but the list under these keys."""
+    form: Any = list[msgspec.Raw]
+    for name in reversed(names):
+        form = msgspec.defstruct("Answer", [("inner", form)], rename={"inner": name})
+    decode = msgspec.json.Decoder(form).decode
+
+    def split(content: bytes) -> list[msgspec.Raw]:
+        found: Any = decode(content)
+        for _ in names:
+            found = found.inner
+        items: list[msgspec.Raw] = found
+        return items
+
+    return split
 
 
 def _first(raw: bytes | msgspec.Raw) -> bytes:
