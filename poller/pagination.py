@@ -185,7 +185,7 @@ def _total(style: Pages | Offsets, answer: Answer, response: httpx.Response) -> 
         found = answer.value(compile_path(style.total))
     elif style.total_header:
         found = response.headers.get(style.total_header)
-    if isinstance(found, str) and found.isascii() and found.isdigit():
+    if isinstance(found, str) and found.isascii() and found.isdigit() and len(found) < 19:
         return int(found)
     return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
 

@@ -200,10 +200,10 @@ class NutcacheSource:
         """The page that a next link counts to; a link by keys is followed as it is."""
         url = self._own(href)
         number = url.params.get("page", "")
-        if number.isascii() and number.isdigit() and at.cursor is None:
+        if number.isascii() and number.isdigit() and len(number) < 10 and at.cursor is None:
             here = at.page or 1
             if int(number) > here + 1:
-                raise PageError(f"{self._name}: the next link of page {here} leads to page {number[:10]}")
+                raise PageError(f"{self._name}: the next link of page {here} leads to page {number}")
             return replace(at, page=here + 1) if int(number) > here else None
         if url == asked:
             raise PageError(f"{self._name}: the next link is the page that was asked for")
