@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pluggy
 from pydantic import BaseModel
@@ -25,6 +25,8 @@ from poller import hookspecs
 from poller.sinks import Sink
 from poller.sources import Source
 from state.errors import PollerError
+
+T = TypeVar("T")
 
 GROUP: Final = "poller"
 _OWN: Final = "poller"  # the distribution whose plugins come first
@@ -173,6 +175,14 @@ def load_plugins(folder: Path | None = None) -> Plugins:
     if folder is not None:
         plugins.load_folder(folder)
     return plugins
+
+
+def attempted(call: Callable[[], T]) -> tuple[T | None, str | None]:
+    """What a plugin's code returns, or what it raised, in one line."""
+    try:
+        return call(), None
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it is told with its name
+        return None, _said(error)
 
 
 def _distribution(entry: importlib.metadata.EntryPoint) -> str:

@@ -1,0 +1,139 @@
+"""What is wrong with a configuration, told so that it can be mended: one line each, with the key and what to try."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Final, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from state.errors import PollerError
+
+_HINTS: Final = {
+    "missing": "add it",
+    "bool_type": "write true or false, without quotes",
+    "int_type": "write a whole number, without quotes",
+    "float_type": "write a number, without quotes",
+    "string_type": "write a text in quotes",
+    "tuple_type": 'write a list: ["...", "..."]',
+    "list_type": 'write a list: ["...", "..."]',
+    "dict_type": "write a table: { key = value }",
+    "model_type": "write a table: { key = value }",
+}
+
+
+Also = Callable[[tuple[str | int, ...]], Iterable[str]]  # place of an unknown key -> keys known there
+
+
+def nothing(_place: tuple[str | int, ...]) -> Iterable[str]:
+    """No further keys."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong. `key` is its path in the file, empty for the file as a whole."""
+
+    key: str
+    what: str
+    hint: str | None = None
+
+    def line(self, file: Path | str) -> str:
+        """The problem as one line: FILE: key: what is wrong; what to try."""
+        where = f"{file}: {self.key}" if self.key else str(file)
+        return f"{where}: {self.what}" + (f"; {self.hint}" if self.hint else "")
+
+
+class ConfigError(PollerError):
+    """The configuration cannot be used. The message has one line for each of `problems`."""
+
+    def __init__(self, file: Path | str, problems: Sequence[Problem]) -> None:
+        alone = problems[0].hint if len(problems) == 1 else None
+        shown = [Problem(key=problems[0].key, what=problems[0].what)] if alone else problems
+        super().__init__("\n".join(problem.line(file) for problem in shown), hint=alone)
+        self.file = file
+        self.problems = tuple(problems)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that names the known word nearest to `name`, or all of them where none is near."""
+    words = sorted(set(known))
+    close = get_close_matches(name.lower(), words, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(words)}" if words else "nothing is known here"
+
+
+def problems_of(
+    error: ValidationError, *, at: Sequence[str], model: type[BaseModel], also: Also = nothing
+) -> list[Problem]:
+    """The problems that pydantic found below key path `at`. `also` names keys that are known besides the model's."""
+    return [_problem(detail, at, model, also) for detail in error.errors(include_url=False, include_input=False)]
+
+
+def _problem(detail: Any, at: Sequence[str], model: type[BaseModel], also: Also) -> Problem:
+    loc = tuple(detail["loc"])
+    key = dotted((*at, *_written(model, loc)))
+    if detail["type"] == "extra_forbidden":
+        known = known_keys(model, loc[:-1]) | set(also(loc))
+        return Problem(key=key, what="unknown key", hint=nearest(str(loc[-1]), known))
+    what = "required, but missing" if detail["type"] == "missing" else detail["msg"].removeprefix("Value error, ")
+    return Problem(key=key, what=f"{what[:1].lower()}{what[1:]}", hint=_HINTS.get(detail["type"]))
+
+
+def _written(model: Any, loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """The part of pydantic's location that stands in the file: without the names of union members and validators."""
+    if not loc:
+        return ()
+    inner = _inside(model, loc[0])
+    step = () if inner == [model] or (isinstance(loc[0], str) and any(sign in loc[0] for sign in "[(")) else loc[:1]
+    return (*step, *_written(Union[tuple(inner)] if inner else object, loc[1:]))  # noqa: UP007
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """`("a", "b", 0)` -> `"a.b[0]"`."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
+    return text
+
+
+def known_keys(model: Any, loc: Sequence[str | int]) -> set[str]:
+    """The keys that a model, or what stands in it at `loc`, understands."""
+    if not loc:
+        return {key for found in _models(model) for key in keys_of(found)}
+    return {key for inner in _inside(model, loc[0]) for key in known_keys(inner, loc[1:])}
+
+
+def keys_of(model: type[BaseModel]) -> set[str]:
+    """The keys of one model as they are written in the file."""
+    return {field.alias or name for name, field in model.model_fields.items()}
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in _members(annotation) for found in _models(part)]
+
+
+def _members(annotation: Any) -> Sequence[Any]:
+    """What an annotated type or a union stands for; nothing for any other."""
+    if get_origin(annotation) is Annotated:
+        return get_args(annotation)[:1]
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
+
+
+def _inside(annotation: Any, step: str | int) -> list[Any]:
+    """What may stand at `step` inside a value of this type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = {field.alias or name: field.annotation for name, field in annotation.model_fields.items()}
+        return [fields[str(step)]] if step in fields else []
+    if members := _members(annotation):
+        inner = [found for part in members for found in _inside(part, step)]
+        # A step into no member is the tag of one, which pydantic puts into the location.
+        return inner or [annotation]
+    return list(get_args(annotation)[-1:] if get_origin(annotation) is dict else get_args(annotation)[:1])
