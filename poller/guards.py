@@ -36,7 +36,11 @@ class ShapeShift:
 
 
 def shape_shift(
-    pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]], shown: int, rules: Rules | None = None
+    pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    shown: int,
+    rules: Rules | None = None,
+    *,
+    at_least: int = AT_LEAST_SHIFTED,
 ) -> ShapeShift | None:
     """The fields added, removed or nulled on more than half of the objects that a page shows, and on at least 10.
 
@@ -47,7 +51,7 @@ def shape_shift(
     seen = Counter(
         shift for before, after in pairs for shift in _shifts(compared(before, rules), compared(after, rules), ())
     )
-    common = {shift: count for shift, count in seen.items() if count >= AT_LEAST_SHIFTED and count * 2 > shown}
+    common = {shift: count for shift, count in seen.items() if count >= at_least and count * 2 > shown}
     return ShapeShift(fields=dict(sorted(common)), objects=max(common.values())) if common else None
 
 
