@@ -178,6 +178,11 @@ def plain(value: object) -> str:
     return _short(orjson.dumps(value, default=str).decode())
 
 
+def escaped(text: str) -> str:
+    """Text for Slack's mrkdwn, in which it can neither mention anybody nor be a link."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
 def render(
     source: str, events: Sequence[Event], *, escape: Escape = Escape.NONE, more: Mapping[str, object] | None = None
 ) -> str:
@@ -278,7 +283,7 @@ def _line(change: Mapping[str, Any]) -> FieldLine:
 def _label(path: str) -> str:
     """A JSON Pointer (RFC 6901) in words: "/lines/0/unit_price" is "lines 0 unit price"."""
     steps = (step.replace("~1", "/").replace("~0", "~") for step in path.split("/")[1:])
-    return " ".join(_words(step) for step in steps) or "value"
+    return _short(" ".join(_words(step) for step in steps), 120) or "value"
 
 
 def _words(name: str) -> str:
