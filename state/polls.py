@@ -78,6 +78,7 @@ class Sweep:
 
     ended_at: float
     steady: bool  # nothing moved between units meanwhile
+    confirms: bool = True  # False: too odd to prove that anything is gone (an empty list or page)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

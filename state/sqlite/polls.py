@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,8 @@ from sqlite_utils import Database, Migrations
 
 from state.errors import Conflict
 from state.polls import EndpointState, Presence, Recording, Snapshot, Suspect, Sweep, UnitState
-from state.sqlite.database import transaction
+from state.records import NewEvent
+from state.sqlite.database import transaction, write_meta
 from state.sqlite.log import append
 
 polls_migrations = Migrations("polls")
@@ -314,6 +315,23 @@ class Polls:
         if recording.sweep is not None:
             _end_sweep(conn, endpoint, recording.sweep)
 
+    def end_sweep(self, endpoint: int, sweep: Sweep) -> EndpointState:
+        """End a sweep without a poll: there was nothing to ask for."""
+        with transaction(self._db) as conn:
+            _end_sweep(conn, endpoint, sweep)
+        return self.endpoint(endpoint)
+
+    def census(self, endpoint: int) -> tuple[int, int]:
+        """(objects that are there, suspects among them)."""
+        query = "SELECT count(*), coalesce(sum(presence = 1), 0) FROM objects WHERE endpoint = ? AND presence < 2"
+        objects, suspects = self._db.execute(query, [endpoint]).fetchone()
+        return int(objects), int(suspects)
+
+    def suspect_count(self, endpoint: int) -> int:
+        """How many objects wait for their deletion to be confirmed."""
+        query = "SELECT count(*) FROM objects WHERE endpoint = ? AND presence = 1 AND unit IS NULL"
+        return int(self._db.execute(query, [endpoint]).fetchone()[0])
+
     def suspects(self, endpoint: int, *, limit: int = 1000) -> list[Suspect]:
         """Objects that wait for their deletion to be confirmed, longest missing first."""
         rows = self._db.execute(
@@ -334,6 +352,16 @@ class Polls:
                 "WHERE endpoint = ? AND object = ? AND unit IS NULL AND presence = 1",
                 [seen_at, checks, endpoint, object_id],
             )
+
+    def tell(self, subject: str, make: Callable[[int], NewEvent]) -> list[int]:
+        """Append an operational event; `make` is given its version, which counts the events of this subject."""
+        with transaction(self._db) as conn:
+            count = "SELECT count(*) FROM events WHERE subject = ? AND source = '/poller'"
+            key = f"version:{subject}"
+            row = conn.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
+            version = 1 + (int(row[0]) if row else int(conn.execute(count, [subject]).fetchone()[0]))
+            write_meta(conn, key, str(version))
+            return append(conn, [make(version)])
 
     def hold(self, endpoint: int, held: bytes | None) -> None:
         """Hold the endpoint (a JSON text says why), or hold it no longer (None)."""
@@ -373,6 +401,12 @@ def _end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
         "AND seen_at < (SELECT baseline_before FROM endpoints WHERE id = ?1)",
         [endpoint],
     )
+    if not sweep.confirms:
+        conn.execute(
+            "UPDATE objects SET missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?1) "
+            "WHERE endpoint = ?1 AND unit IS NULL AND presence = 1",
+            [endpoint],
+        )
     conn.execute(
         "UPDATE endpoints SET last_sweep = ?1, last_sweep_began = sweep_began, "
         "steady_began = CASE WHEN ?2 THEN sweep_began ELSE steady_began END, "
@@ -440,10 +474,12 @@ class PollReader:
         rows = self._db.execute("SELECT object FROM objects WHERE endpoint = ? AND presence < 2", [endpoint])
         return (row[0] for row in rows)
 
-    def body(self, endpoint: int, object_id: str) -> bytes | None:
-        """The last known state of one object, as JSON."""
+    def parent_body(self, source: str, endpoint: str, object_id: str) -> bytes | None:
+        """The last known state of an object that is there, as JSON."""
         row = self._db.execute(
-            "SELECT body FROM objects WHERE endpoint = ? AND object = ?", [endpoint, object_id]
+            "SELECT o.body FROM objects o JOIN endpoints e ON e.id = o.endpoint "
+            "WHERE e.source = ? AND e.name = ? AND o.object = ? AND o.presence < 2",
+            [source, endpoint, object_id],
         ).fetchone()
         return None if row is None else bytes(row[0])
 

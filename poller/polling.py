@@ -1,0 +1,145 @@
+"""One poll: a unit is asked for, and its answer is settled on the store's thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import orjson
+
+from poller.clock import Clock
+from poller.deciding import Asked, digest_of
+from poller.diff import parse
+from poller.settling import Answer, Outcome, Settling, chain_digest
+from poller.sources import Page, PageError, Position, Source
+from poller.transport import FetchError, shown_url
+from poller.watching import CHILD, NEWEST, SINCE, Watching, load_position
+from poller.writer import Write
+from state.polls import Suspect, UnitState
+from state.sqlite.polls import PollReader
+
+Ask = Callable[[httpx.Request], Awaitable[httpx.Response]]
+
+LARGE = 256 * 1024  # bytes from which an answer is split in a thread
+MOST_PAGES = 10_000  # of one chain: a list that never ends is an error, not a poll
+GONE = frozenset({404, 410})
+
+
+class Unwelcome(FetchError):
+    """The server answered, and not with the list."""
+
+
+class Polling:
+    """Polls the units of one source. `ask` sends one request, paid from the budget; it raises FetchError."""
+
+    def __init__(self, source: Source, *, settling: Settling, reader: PollReader, write: Write, clock: Clock) -> None:
+        self._source = source
+        self._settling = settling
+        self._reader = reader
+        self._write = write
+        self._clock = clock
+
+    async def poll(self, w: Watching, key: str, ask: Ask, *, waits: bool = False) -> Outcome:
+        """Ask for a unit and record what it shows. Raises FetchError or PageError; then nothing is recorded."""
+        answer = await self._ask(w, w.units[key], await self._position(w, key), ask)
+        return await self._write(self._settling.settle, w, key, answer, waits=waits)
+
+    async def confirm(self, w: Watching, suspect: Suspect, ask: Ask) -> Outcome:
+        """Ask for a suspect's own URL: 404 and 410 confirm its deletion. Raises FetchError."""
+        request = self._source.item_request(w.watch.endpoint, suspect.snapshot.object_id)
+        if request is None:
+            return Outcome()
+        asked_at = self._clock.now()
+        response = await ask(request)
+        asked = Asked(at=asked_at, answered_at=self._clock.now())
+        if response.status_code in GONE:
+            return await self._write(self._settling.delete, w, suspect, asked)
+        if response.is_success or response.status_code == httpx.codes.FORBIDDEN:
+            await self._write(self._settling.still_there, w, suspect, asked)
+            return Outcome(calls=1)
+        raise unwelcome(response)
+
+    async def _position(self, w: Watching, key: str) -> Position:
+        first = w.watch.endpoint.first
+        if key == SINCE:
+            since = w.state.since_at or w.state.last_sweep_began or 0.0
+            return replace(first, since=max(0.0, since - w.watch.endpoint.overlap))
+        if key == NEWEST:
+            return first
+        if key.startswith(CHILD):
+            return replace(first, parent=await self._write(self._parent, w, key.removeprefix(CHILD)))
+        return load_position(w.units[key].position)
+
+    def _parent(self, w: Watching, parent_id: str) -> dict[str, Any]:
+        body = self._reader.parent_body(w.state.source, w.watch.endpoint.parent or "", parent_id)
+        if body is None:
+            raise PageError(f"{w.label}: its parent {parent_id} is not known any more")
+        parsed: dict[str, Any] = parse(body)
+        return parsed
+
+    async def _ask(self, w: Watching, unit: UnitState, at: Position, ask: Ask) -> Answer:
+        asked_at = self._clock.now()
+        request = self._source.request(w.watch.endpoint, at)
+        if unit.validators is not None and unit.digest is not None:
+            request.headers.update(orjson.loads(unit.validators))
+        response = await ask(request)
+        if response.status_code == httpx.codes.NOT_MODIFIED:
+            return Answer(asked=Asked(at=asked_at, answered_at=self._clock.now()), calls=1)
+        if unit.calls == 1 and unit.digest is not None and response.is_success:
+            if digest_of(response.content) == unit.digest:
+                return Answer(asked=Asked(at=asked_at, answered_at=self._clock.now()), calls=1)
+        return await self._read_on(w, unit, at, response, ask, asked_at)
+
+    async def _read_on(
+        self, w: Watching, unit: UnitState, at: Position, response: httpx.Response, ask: Ask, asked_at: float
+    ) -> Answer:
+        """Read a chain to its end: cursors, and every page of a list that is one unit."""
+        one_unit = w.is_child or not w.sweeps(unit.key)
+        bodies, pages, complete = [digest_of(response.content)], [await self._page(w, at, response)], True
+        while (following := pages[-1].next) is not None and (following.cursor is not None or one_unit):
+            if unit.key == NEWEST and await self._write(self._settling.shows_nothing_new, w, pages[-1]):
+                complete = False
+                break
+            if len(pages) >= MOST_PAGES:
+                raise PageError(f"{w.label}: the list has not ended after {MOST_PAGES} pages")
+            at = replace(following, parent=at.parent, since=at.since)
+            response = await ask(self._source.request(w.watch.endpoint, at))
+            bodies.append(digest_of(response.content))
+            pages.append(await self._page(w, at, response))
+        digest = chain_digest(bodies)
+        asked = Asked(at=asked_at, answered_at=self._clock.now())
+        if len(bodies) > 1 and digest == unit.digest:
+            return Answer(asked=asked, calls=len(bodies))
+        validators = _validators(response) if len(bodies) == 1 else None
+        return Answer(
+            asked=asked, calls=len(bodies), pages=pages, digest=digest, validators=validators, complete=complete
+        )
+
+    async def _page(self, w: Watching, at: Position, response: httpx.Response) -> Page:
+        if not response.is_success:
+            raise unwelcome(response)
+        if len(response.content) > LARGE:
+            return await asyncio.to_thread(self._source.page, w.watch.endpoint, at, response)
+        return self._source.page(w.watch.endpoint, at, response)
+
+
+def unwelcome(response: httpx.Response) -> Unwelcome:
+    """The error for an answer that is not what was asked for: its status and the start of its text."""
+    start = " ".join(response.text[:200].split())
+    return Unwelcome(
+        shown_url(response.request.url),
+        f"{response.status_code} {response.reason_phrase}" + (f": {start}" if start else ""),
+        status=response.status_code,
+    )
+
+
+def _validators(response: httpx.Response) -> bytes | None:
+    found = {}
+    if etag := response.headers.get("etag"):
+        found["If-None-Match"] = etag
+    if modified := response.headers.get("last-modified"):
+        found["If-Modified-Since"] = modified
+    return orjson.dumps(found) if found else None

@@ -1,0 +1,230 @@
+"""The life of one endpoint while it is watched: its units, its sweeps, and what it holds back."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+import orjson
+
+from poller.deciding import NO_SHIFT, Watch
+from poller.guards import NoiseDetector, Shape, ShapeShift
+from poller.sources import Position
+from state.polls import EndpointState, Sweep, UnitState
+
+SINCE = "since"
+NEWEST = "newest"
+CHILD = "parent="
+MOST_RECENT = 10_000
+LONGEST_POLL = 900.0  # seconds for which an answer may have been under way
+
+
+@dataclass(slots=True)
+class Doubt:
+    """Too much is missing at once: what every unit shows is counted before any of it is believed.
+
+    `seen` counts the known objects that each unit shows since then. Held once a whole round has confirmed it.
+    """
+
+    began: float
+    seen: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Aside:
+    """A page kept aside: it looks like a change of form."""
+
+    shift: ShapeShift
+    asked_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """What an operator or other pages have decided, until which sweep."""
+
+    shift: ShapeShift = NO_SHIFT
+    shift_until: int = 0
+    deletions_until: int = 0
+
+    def dump(self) -> bytes:
+        """As it is kept."""
+        return orjson.dumps(
+            {
+                "fields": self.shift.fields,
+                "objects": self.shift.objects,
+                "shift_until": self.shift_until,
+                "deletions_until": self.deletions_until,
+            }
+        )
+
+    @classmethod
+    def load(cls, raw: bytes | None) -> Trust:
+        """What was kept."""
+        if raw is None:
+            return cls()
+        data = orjson.loads(raw)
+        fields = {path: Shape(shape) for path, shape in data["fields"].items()}
+        return cls(
+            shift=ShapeShift(fields=fields, objects=data["objects"]),
+            shift_until=data["shift_until"],
+            deletions_until=data["deletions_until"],
+        )
+
+
+def key_of(at: Position) -> str:
+    """The key of the unit that begins at this position."""
+    if at.since is not None:
+        return SINCE
+    if at.page is not None:
+        return f"page={at.page}"
+    if at.offset is not None:
+        return f"offset={at.offset}"
+    return "list"
+
+
+def child_key(parent_id: str) -> str:
+    """The key of the unit that is one parent's list."""
+    return f"{CHILD}{parent_id}"
+
+
+def dump_position(at: Position) -> bytes:
+    """A position as it is kept (a parent is known by the unit's key)."""
+    return msgspec.json.encode({k: v for k in ("page", "offset", "cursor") if (v := getattr(at, k)) is not None})
+
+
+def load_position(raw: bytes) -> Position:
+    """A position that was kept."""
+    return Position(**orjson.loads(raw))
+
+
+def place_of(at: Position) -> int:
+    """The order of pages in their list."""
+    return at.page if at.page is not None else at.offset or 0
+
+
+class Watching:
+    """One endpoint: what it means, what is known of it, and how its current sweep goes."""
+
+    def __init__(self, watch: Watch, state: EndpointState, units: Iterable[UnitState]) -> None:
+        self.watch = watch
+        self.state = state
+        self.units: dict[str, UnitState] = {unit.key: unit for unit in units}
+        self.keys: dict[int, str] = {unit.id: unit.key for unit in self.units.values()}
+        self.trust = Trust.load(state.accepted)
+        self.doubt: Doubt | None = Doubt(state.sweep_began) if state.held else None
+        self.aside: dict[str, Aside] = {}
+        self.noise = NoiseDetector()
+        self.deletions: deque[float] = deque(maxlen=100_000)
+        self.recent: dict[str, float] = {}
+        self.notes: dict[str, str] = {}  # by unit: what its latest answer had that was set aside
+        self.begin_sweep()
+
+    @property
+    def name(self) -> str:
+        """The endpoint's name."""
+        return self.watch.endpoint.name
+
+    @property
+    def label(self) -> str:
+        """Source and endpoint, as messages name them."""
+        return f"{self.state.source}/{self.name}"
+
+    @property
+    def is_child(self) -> bool:
+        """A list per parent object."""
+        return self.watch.endpoint.parent is not None
+
+    @property
+    def in_baseline(self) -> bool:
+        """Its first complete sweep is still under way."""
+        return self.state.baseline_before is not None
+
+    @property
+    def shift(self) -> ShapeShift:
+        """The schema change that is taken silently now."""
+        return self.trust.shift if self.state.sweep <= self.trust.shift_until else NO_SHIFT
+
+    @property
+    def trusts_deletions(self) -> bool:
+        """However much is missing, it is believed now."""
+        return self.state.sweep <= self.trust.deletions_until
+
+    def begin_sweep(self) -> None:
+        """Every unit is to be polled once more."""
+        began = self.state.sweep_began
+        self.pending = {key for key, unit in self.units.items() if self.sweeps(key) and (unit.asked_at or -1.0) < began}
+        self.steady = True
+        self.confirms = True
+        self.nonempty = False
+
+    @staticmethod
+    def sweeps(key: str) -> bool:
+        """Whether the unit is a part of sweeps; the others show a selection."""
+        return key not in (SINCE, NEWEST)
+
+    def put(self, unit: UnitState) -> None:
+        """Know a unit, new or as it is after a poll."""
+        if unit.key not in self.units and self.sweeps(unit.key):
+            self.pending.add(unit.key)
+        self.units[unit.key] = replace(unit, members={})
+        self.keys[unit.id] = unit.key
+
+    def forget(self, key: str) -> None:
+        """A unit is no more."""
+        unit = self.units.pop(key, None)
+        if unit is not None:
+            self.keys.pop(unit.id, None)
+        self.pending.discard(key)
+        self.aside.pop(key, None)
+        self.notes.pop(key, None)
+        self.noise.forget(key)
+
+    def robbed(self, unit_ids: Iterable[int]) -> None:
+        """Objects of these units were shown by another one: what they show next is compared whole."""
+        for unit_id in unit_ids:
+            if (key := self.keys.get(unit_id)) in self.units:
+                self.units[key] = replace(self.units[key], digest=None, validators=None)
+
+    def beyond(self, key: str) -> list[str]:
+        """Units of pages behind this one, which says that it is the last."""
+        place = place_of(load_position(self.units[key].position))
+        return [
+            other
+            for other, unit in self.units.items()
+            if self.sweeps(other) and place_of(load_position(unit.position)) > place
+        ]
+
+    def sweep_done(self, key: str, asked_at: float, answered_at: float, *, waits: bool) -> Sweep | None:
+        """The sweep that this poll completes, if it does. `waits`: more units are to come, of a parent not known yet."""
+        if self.sweeps(key) and asked_at >= self.state.sweep_began:
+            self.pending.discard(key)
+        if self.pending or waits or not self.sweeps(key):
+            return None
+        return Sweep(ended_at=answered_at, steady=self.steady, confirms=self.confirms and self.nonempty)
+
+    def remember(self, ids: Iterable[str], answered_at: float) -> None:
+        """These objects were changed by an answer that arrived then."""
+        self.recent.update(dict.fromkeys(ids, answered_at))
+        if len(self.recent) > MOST_RECENT:
+            self.recent = {i: at for i, at in self.recent.items() if at > answered_at - LONGEST_POLL}
+
+    def status(self) -> dict[str, Any]:
+        """What an operator must see of it."""
+        shown: dict[str, Any] = {}
+        if self.doubt is not None and self.state.held is None:
+            shown["in_doubt_since"] = self.doubt.began
+        if self.aside:
+            shown["aside"] = {key: dict(aside.shift.fields) for key, aside in self.aside.items()}
+        if self.notes:
+            shown["notes"] = dict(list(self.notes.items())[:10])
+        if self.noise.candidates:
+            shown["ignore_candidates"] = sorted(self.noise.candidates)
+        return shown
+
+
+def merged(notes: Mapping[str, str]) -> str:
+    """Notes of several units as one text."""
+    return "; ".join(dict.fromkeys(notes.values()))
