@@ -28,7 +28,7 @@ _ABSENT: Final = object()
 # Escape sequences would reach a terminal, and bidirectional overrides show a text as another one.
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _LONGEST: Final = 200  # characters of one value in a text
-_VERBS: Final = {"created": "created", "updated": "updated", "deleted": "deleted"}
+_KINDS: Final = frozenset({"created", "updated", "deleted"})
 _NAMES: Final = (
     "name",
     "title",
@@ -115,7 +115,7 @@ class Told:
     def name(self) -> str | None:
         """What people call the object, where it says so."""
         found = (self.object.get(field) for field in _NAMES)
-        return next((_short(value, 80) for value in found if isinstance(value, str) and value.strip()), None)
+        return next((one_line(value, 80) for value in found if isinstance(value, str) and value.strip()), None)
 
     @cached_property
     def who(self) -> str | None:
@@ -124,18 +124,24 @@ class Told:
             value = self.object.get(field)
             text = value.get("name") or value.get("email") if isinstance(value, dict) else value
             if isinstance(text, str | int) and not isinstance(text, bool) and str(text).strip():
-                return f"{_words(field)}: {_short(text, 80)}"
+                return f"{_words(field)}: {one_line(text, 80)}"
         return None
+
+    @property
+    def title(self) -> str:
+        """What it is about, the same for each event of an object as long as its name stays: `Project “B” (7)`."""
+        if not self.object:
+            return self.headline
+        return f"{self.thing.capitalize()} " + (f"“{self.name}” ({self.key})" if self.name else self.key)
 
     @cached_property
     def headline(self) -> str:
         """One line that says what happened."""
         if summary := self.data.get("summary"):
-            return _short(summary, 300)
-        if self.kind not in _VERBS:
+            return one_line(summary, 300)
+        if self.kind not in _KINDS or not self.object:
             return f"{self.type}: {self.subject}"
-        named = f"“{self.name}” ({self.key})" if self.name else self.key
-        return f"{self.thing.capitalize()} {named} {_VERBS[self.kind]}"
+        return f"{self.title} {self.kind}"
 
     @cached_property
     def fields(self) -> Sequence[FieldLine]:
@@ -172,10 +178,10 @@ def plain(value: object) -> str:
         case bool():
             return "yes" if value else "no"
         case str():
-            return _short(value) if value else "(empty)"
+            return one_line(value) if value else "(empty)"
         case int() | float():
             return f"{value}"
-    return _short(orjson.dumps(value, default=str).decode())
+    return one_line(orjson.dumps(value, default=str).decode())
 
 
 def escaped(text: str) -> str:
@@ -203,11 +209,12 @@ def environment(escape: Escape = Escape.NONE) -> ImmutableSandboxedEnvironment:
     env = ImmutableSandboxedEnvironment(
         autoescape=escape is not Escape.NONE,
         undefined=ChainableUndefined,  # an event without that field is told without it, not left undelivered
+        finalize=lambda value: "" if value is None else value,
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters.update(tojson=_json, plain=plain, short=_short, words=_words, iso=_iso)
+    env.filters.update(tojson=_json, plain=plain, short=one_line, words=_words, iso=_iso)
     return env
 
 
@@ -283,14 +290,14 @@ def _line(change: Mapping[str, Any]) -> FieldLine:
 def _label(path: str) -> str:
     """A JSON Pointer (RFC 6901) in words: "/lines/0/unit_price" is "lines 0 unit price"."""
     steps = (step.replace("~1", "/").replace("~0", "~") for step in path.split("/")[1:])
-    return _short(" ".join(_words(step) for step in steps), 120) or "value"
+    return one_line(" ".join(_words(step) for step in steps), 120) or "value"
 
 
 def _words(name: str) -> str:
     return str(name).replace("_", " ").strip()
 
 
-def _short(value: object, longest: int = _LONGEST) -> str:
+def one_line(value: object, longest: int = _LONGEST) -> str:
     """On one line, without control characters, cut with an ellipsis where it is longer than that many characters."""
     text = _CONTROLS.sub("", " ".join(str(value).split()))
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
