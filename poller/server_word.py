@@ -9,16 +9,21 @@ what cannot be read is left out and told in `notes`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
 
 LONGEST: Final = 86400.0  # seconds; a server that asks for more is asked again once a day
 _EPOCH: Final = 1e9  # a reset above it is an instant, below it seconds from now
-_ITEM: Final = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^\s;,"]+)\s*((?:;[^,"]*(?:"[^"]*")?)*)')
-_PARAMETER: Final = re.compile(r";\s*([a-z*][a-z0-9_.*-]*)\s*=\s*(\"[^\"]*\"|[^;\s]+)", re.IGNORECASE)
-_MILLISECONDS: Final = 1e11  # an epoch above it is counted in milliseconds
+_MILLISECONDS: Final = 1e11  # an instant above it is counted in milliseconds
+_MOST_CALLS: Final = 10**9
+_LONGEST_HEADER: Final = 2048
+_MOST_QUOTAS: Final = 16
+
+_NUMBER: Final = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,9})?")
+_MEMBER: Final = re.compile(r'(?:[^,"]|"[^"]*")+')
+_PART: Final = re.compile(r'(?:[^;"]|"[^"]*")+')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +32,7 @@ class Quota:
 
     name: str = ""
     remaining: int
-    reset_in: float | None = None  # seconds until there is more
+    reset_in: float | None = None  # seconds until there is more, at most LONGEST
     limit: int | None = None  # calls in a whole window
     window: float | None = None  # seconds
 
@@ -40,3 +45,149 @@ class ServerWord:
     retry_after: float | None = None  # seconds from now, at most LONGEST
     quotas: tuple[Quota, ...] = ()
     notes: tuple[str, ...] = ()  # what could not be read, for the operator
+
+
+def read_word(status: int, headers: Mapping[str, str], now: float) -> ServerWord:
+    """What the answer says. `headers` finds lower-case names; `now` is Unix seconds of the wall clock.
+
+    Instants are compared with the answer's own `Date` where it has one: the two clocks need not agree.
+    """
+    if not any("ratelimit" in name.lower() or name.lower() == "retry-after" for name in headers):
+        return ServerWord(status=status)
+    reader = _Reader(headers, now)
+    retry_after = reader.retry_after()
+    quotas = (*reader.structured(), *reader.plain("ratelimit"), *reader.plain("x-ratelimit"))
+    return ServerWord(
+        status=status, retry_after=retry_after, quotas=quotas[:_MOST_QUOTAS], notes=tuple(reader.notes[:_MOST_QUOTAS])
+    )
+
+
+class _Reader:
+    """One answer's headers, and what of them could not be read."""
+
+    def __init__(self, headers: Mapping[str, str], now: float) -> None:
+        self._headers = headers
+        self.notes: list[str] = []
+        sent = _instant(headers.get("date", ""))
+        self._now = now if sent is None else sent
+
+    def retry_after(self) -> float | None:
+        text = self._header("retry-after")
+        if text is None:
+            return None
+        seconds = _number(text)
+        if seconds is None and (instant := _instant(text)) is not None:
+            seconds = instant - self._now
+        if seconds is None:
+            self._unreadable("retry-after", text)
+            return None
+        return min(max(seconds, 0.0), LONGEST)
+
+    def structured(self) -> Iterable[Quota]:
+        """Quotas of `RateLimit`, joined with the policies of the same name."""
+        text = self._header("ratelimit")
+        if text is None:
+            return ()
+        members = _members(text)
+        old = {key.lower(): value for key, _, value in (name.partition("=") for name, _ in members) if value}
+        if "remaining" in old:
+            found = self._quota("ratelimit", old.get("remaining"), old.get("reset"), old.get("limit"), self._window())
+            return () if found is None else (found,)
+        policies = self._policies()
+        quotas = [self._member(name, parameters, policies) for name, parameters in members]
+        return [quota for quota in quotas if quota is not None]
+
+    def plain(self, prefix: str) -> Iterable[Quota]:
+        """The quota told in separate headers."""
+        remaining = self._header(f"{prefix}-remaining")
+        if remaining is None:
+            return ()
+        limit, window = (self._header(f"{prefix}-limit") or "").partition(",")[0].partition(";")[0], None
+        if prefix == "ratelimit":
+            window = self._window()
+        quota = self._quota(f"{prefix}-", remaining, self._header(f"{prefix}-reset"), limit, window)
+        return () if quota is None else (quota,)
+
+    def _member(
+        self, name: str, parameters: Mapping[str, str], policies: Mapping[str, Mapping[str, str]]
+    ) -> Quota | None:
+        policy = policies.get(name, {})
+        if "r" not in parameters:
+            self._unreadable("ratelimit", name)
+            return None
+        window = _seconds(policy.get("w"))
+        return self._quota(name, parameters["r"], parameters.get("t"), policy.get("q"), window)
+
+    def _quota(
+        self, name: str, remaining: str | None, reset: str | None, limit: str | None, window: float | None
+    ) -> Quota | None:
+        left = _number(remaining or "")
+        if left is None:
+            self._unreadable(f"{name} remaining", remaining or "")
+            return None
+        calls = _number(limit or "")
+        return Quota(
+            name=name,
+            remaining=int(min(left, _MOST_CALLS)),
+            reset_in=self._reset(name, reset),
+            limit=None if calls is None else int(min(calls, _MOST_CALLS)),
+            window=window,
+        )
+
+    def _reset(self, name: str, text: str | None) -> float | None:
+        if not text:
+            return None
+        seconds = _number(text)
+        if seconds is None and (seconds := _instant(text)) is None:
+            self._unreadable(f"{name} reset", text)
+            return None
+        if seconds > _MILLISECONDS:
+            seconds /= 1000.0
+        if seconds > _EPOCH:
+            seconds -= self._now
+        return min(max(seconds, 0.0), LONGEST)
+
+    def _policies(self) -> dict[str, Mapping[str, str]]:
+        return dict(_members(self._header("ratelimit-policy") or ""))
+
+    def _window(self) -> float | None:
+        """The only window of a policy that names none (`100;w=60`, to -07); several cannot be told apart."""
+        policies = list(self._policies().values())
+        return _seconds(policies[0].get("w")) if len(policies) == 1 else None
+
+    def _header(self, name: str) -> str | None:
+        text = self._headers.get(name)
+        return None if text is None else text[:_LONGEST_HEADER].strip()
+
+    def _unreadable(self, what: str, text: str) -> None:
+        self.notes.append(f"{what} cannot be read: {text[:40]!r}")
+
+
+def _members(text: str) -> list[tuple[str, dict[str, str]]]:
+    """The members of a structured list (RFC 9651, 3.1), names without quotes, parameters as text."""
+    members = []
+    for member in _MEMBER.findall(text)[:_MOST_QUOTAS]:
+        name, *rest = (part.strip() for part in _PART.findall(member)) if member.strip() else ("",)
+        pairs = (part.partition("=") for part in rest)
+        members.append((name.strip('"'), {key.strip().lower(): value.strip(' "') for key, _, value in pairs}))
+    return members
+
+
+def _number(text: str) -> float | None:
+    """A plain decimal number that is not negative: no sign, no exponent, no other script's digits."""
+    return float(text) if _NUMBER.fullmatch(text.strip()) else None
+
+
+def _seconds(text: str | None) -> float | None:
+    seconds = _number(text or "")
+    return seconds if seconds and seconds <= 366 * LONGEST else None
+
+
+def _instant(text: str) -> float | None:
+    """Unix seconds of an HTTP date, in any of its three forms."""
+    if not text:
+        return None
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None

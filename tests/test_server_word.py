@@ -1,0 +1,148 @@
+"""What servers say about their limits, in every form they say it, and in none."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poller.server_word import LONGEST, Quota, ServerWord, read_word
+
+NOW = 1_784_000_000.0  # Tue, 14 Jul 2026 03:33:20 GMT
+
+
+def read(headers: dict[str, str], status: int = 200) -> ServerWord:
+    return read_word(status, httpx.Headers(headers), NOW)
+
+
+def test_an_answer_without_limits_says_nothing():
+    assert read({"Content-Type": "application/json", "Date": "x"}, 304) == ServerWord(status=304)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30", 30.0),
+        (" 1.5 ", 1.5),
+        ("0", 0.0),
+        ("99999999", LONGEST),
+        ("Tue, 14 Jul 2026 03:34:20 GMT", 60.0),
+        ("Tuesday, 14-Jul-26 03:34:20 GMT", 60.0),
+        ("Tue Jul 14 03:34:20 2026", 60.0),
+        ("Tue, 14 Jul 2020 03:34:20 GMT", 0.0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(text: str, seconds: float):
+    word = read({"Retry-After": text}, 429)
+    assert word == ServerWord(status=429, retry_after=seconds)
+
+
+def test_a_date_is_compared_with_the_servers_own_clock():
+    word = read({"Retry-After": "Tue, 14 Jul 2026 09:00:30 GMT", "Date": "Tue, 14 Jul 2026 09:00:00 GMT"})
+    assert word.retry_after == 30.0
+
+
+@pytest.mark.parametrize("text", ["", "-5", "soon", "1e9", "nan", "inf", "0x10", "Tue, 99 Jul 2026 33:00:00 GMT"])
+def test_what_cannot_be_read_is_noted_and_left_out(text: str):
+    word = read({"Retry-After": text})
+    assert word.retry_after is None
+    assert len(word.notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "quotas"),
+    [
+        ({"RateLimit": '"default";r=50;t=30'}, [Quota(name="default", remaining=50, reset_in=30.0)]),
+        (
+            {"RateLimit": '"default";r=50;t=30', "RateLimit-Policy": '"default";q=100;w=60'},
+            [Quota(name="default", remaining=50, reset_in=30.0, limit=100, window=60.0)],
+        ),
+        (
+            {"RateLimit": '"a";r=1, "b";r=2;t=3', "RateLimit-Policy": '"b";q=9;w=10, "a";q=5;w=1'},
+            [
+                Quota(name="a", remaining=1, limit=5, window=1.0),
+                Quota(name="b", remaining=2, reset_in=3.0, limit=9, window=10.0),
+            ],
+        ),
+        (
+            {"RateLimit": '"a,;b";pk=":sdf,;:";r=7'},
+            [Quota(name="a,;b", remaining=7)],
+        ),
+        (
+            {"RateLimit": "limit=100, remaining=50, reset=5", "RateLimit-Policy": "100;w=60"},
+            [Quota(name="ratelimit", remaining=50, reset_in=5.0, limit=100, window=60.0)],
+        ),
+        (
+            {"RateLimit-Limit": "100, 100;w=60", "RateLimit-Remaining": "9", "RateLimit-Reset": "4"},
+            [Quota(name="ratelimit-", remaining=9, reset_in=4.0, limit=100)],
+        ),
+        (
+            {"X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(NOW) + 90)},
+            [Quota(name="x-ratelimit-", remaining=0, reset_in=90.0, limit=5000)],
+        ),
+        (
+            {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str((int(NOW) + 90) * 1000)},
+            [Quota(name="x-ratelimit-", remaining=0, reset_in=90.0)],
+        ),
+        (
+            {"X-RateLimit-Remaining": "3", "X-RateLimit-Reset": "7"},
+            [Quota(name="x-ratelimit-", remaining=3, reset_in=7.0)],
+        ),
+        ({"X-RateLimit-Remaining": "3"}, [Quota(name="x-ratelimit-", remaining=3)]),
+    ],
+)
+def test_every_form_of_the_rate_limit_headers_is_read(headers: dict[str, str], quotas: list[Quota]):
+    word = read(headers)
+    assert list(word.quotas) == quotas
+    assert word.notes == ()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"RateLimit": '"default";t=30'},
+        {"RateLimit": "garbage"},
+        {"X-RateLimit-Remaining": "many"},
+        {"X-RateLimit-Remaining": "-1"},
+    ],
+)
+def test_a_quota_without_a_readable_remainder_is_noted(headers: dict[str, str]):
+    word = read(headers)
+    assert word.quotas == ()
+    assert word.notes
+
+
+def test_absurd_values_are_bounded():
+    word = read({"X-RateLimit-Remaining": "9" * 19, "X-RateLimit-Reset": "9" * 19})
+    assert word.quotas[0].remaining == 10**9
+    assert word.quotas[0].reset_in == LONGEST
+
+
+NAMES = st.sampled_from(
+    [
+        "date",
+        "retry-after",
+        "ratelimit",
+        "ratelimit-policy",
+        "ratelimit-limit",
+        "ratelimit-remaining",
+        "ratelimit-reset",
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+    ]
+)
+VALUES = st.one_of(
+    st.text(max_size=60), st.from_regex(r'["a-z0-9;,=. :-]{0,40}', fullmatch=True), st.integers().map(str)
+)
+
+
+@given(st.dictionaries(NAMES, VALUES))
+def test_nothing_a_server_says_raises_or_blocks_for_longer_than_a_day(headers: dict[str, str]):
+    word = read_word(429, headers, NOW)
+    assert word.retry_after is None or 0 <= word.retry_after <= LONGEST
+    assert len(word.quotas) <= 16
+    for quota in word.quotas:
+        assert quota.remaining >= 0
+        assert quota.reset_in is None or 0 <= quota.reset_in <= LONGEST
