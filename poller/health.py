@@ -9,11 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from poller.cloudevents import iso
+from poller.health_notices import (
+    Failure,
+    Missed,
+    Notice,
+    endpoint_fails,
+    endpoint_recovered,
+    gap,
+    goes_on,
+    source_fails,
+    source_recovered,
+    stands_still,
+)
 from poller.server_word import LONGEST
+
+__all__ = ["EndpointHealth", "HealthReport", "Notice", "SourceHealth", "StallWatch", "Verdict", "backoff"]
 
 FIRST_WAIT: Final = 5.0  # seconds
 LONGEST_WAIT: Final = 1800.0
@@ -23,20 +36,9 @@ REFUSALS: Final = (401, 403)
 SEVERAL: Final = 5  # units failing in a row, or failures of one unit
 GAP: Final = 300.0  # seconds that an endpoint may stay unseen without a word
 STALL: Final = 300.0
-TOLD: Final = 10  # failing units named in a notice
+CLOCK_SLACK: Final = 60.0
 
-NoticeKind = Literal["source.failing", "source.recovered", "gap"]
 SourceState = Literal["ok", "failing", "probing", "blocked"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
-    """What an operator must know, as `poller.events.notice` takes it. Times in `detail` are text."""
-
-    kind: NoticeKind
-    subject: str  # sources/acme or endpoints/acme/projects
-    summary: str
-    detail: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,7 @@ class _Gate:
 
     def is_shut(self, now: float) -> bool:
         # No wait is longer than the longest: what seems to be is a clock that was set back.
-        return now < self.opens_at <= now + LONGEST_WAIT
+        return now < self.opens_at <= now + LONGEST_WAIT + CLOCK_SLACK
 
     def started(self, unit: tuple[str, str], now: float) -> None:
         self.probe, self.opens_at = unit, now + max(PROBE_TIME, self._wait())
@@ -134,6 +136,12 @@ class _View:
     gate: _Gate | None = None
     episode: _Episode | None = None
     units: dict[str, _Unit] = field(default_factory=dict)
+
+    def missing_since(self) -> float | None:
+        """From when on nothing is known of it: its latest success; None while it can be seen, or is refused alone."""
+        if self.unseen_since is None or self.gate is not None:
+            return None
+        return self.unseen_since if self.seen is None else self.seen
 
     def is_sick(self) -> bool:
         return self.gate is not None or any(unit.failures >= SEVERAL for unit in self.units.values())
@@ -258,7 +266,8 @@ class SourceHealth:
             since = self._gate.since if self._gate else now
             self._gate = _Gate(since=since, refused=True, reason=reason, opens_at=now + REFUSED_WAIT)
         elif self._gate is None and len(self._row) >= SEVERAL:
-            self._gate = _Gate(since=self._failing_since or now, reason=reason, opens_at=now + FIRST_WAIT)
+            since = self._failing_since if self._failing_since is not None else now
+            self._gate = _Gate(since=since, reason=reason, opens_at=now + FIRST_WAIT)
 
     def _told(self, endpoint: str, unit: str, status: int | None) -> Iterator[Notice]:
         """The notice of a failure that begins an episode. One of the source speaks for its endpoints."""
@@ -271,50 +280,34 @@ class SourceHealth:
         if self._gate is not None or (often and alone and failing.count >= SEVERAL):
             since = self._failing_since if self._failing_since is not None else failing.since
             self._episode = _Episode(since=since, reason=failing.reason)
-            yield self._source_fails(endpoint, unit, status)
+            yield self._source_fails(self._failure(endpoint, unit, status, self._gate, since))
         elif view.episode is None and (view.gate is not None or (often and not alone)):
             since = view.gate.since if view.gate is not None else failing.since
             view.episode = _Episode(since=since, reason=failing.reason)
-            yield self._endpoint_fails(endpoint, unit, status)
+            how = f"failed {failing.failures} times in a row at {unit}" if view.gate is None else "is refused"
+            yield endpoint_fails(self.source, self._failure(endpoint, unit, status, view.gate, since), how=how)
 
-    def _source_fails(self, endpoint: str, unit: str, status: int | None) -> Notice:
-        failing = self._views[endpoint].units[unit]
-        since, next_try = self._episode.since if self._episode else failing.since, failing.retry_at
+    def _source_fails(self, failure: Failure) -> Notice:
         if self._gate is None:
-            how = f"nothing of it could be seen since {iso(since)}"
+            how = f"nothing of it could be seen since {iso(failure.since)}"
         elif self._gate.refused:
-            how, next_try = "its credentials are refused", self._gate.opens_at
+            how = "its credentials are refused"
         else:
-            how, next_try = f"{len(self._row)} polls in a row failed, each of another unit", self._gate.opens_at
-        summary = f"Source {self.source} fails: {how}: {failing.reason}. It is tried again at {iso(next_try)}."
-        return Notice(
-            kind="source.failing",
-            subject=f"sources/{self.source}",
-            summary=summary,
-            detail=_failure(endpoint, unit, status, failing, since=since, next_try=next_try)
-            | {"scope": "source", "failing": self._failing_units()},
-        )
+            how = f"{len(self._row)} polls in a row failed, each of another unit"
+        failing = [(name, key, unit.reason) for name, view in self._views.items() for key, unit in view.units.items()]
+        return source_fails(self.source, failure, how=how, failing=failing)
 
-    def _endpoint_fails(self, endpoint: str, unit: str, status: int | None) -> Notice:
-        view = self._views[endpoint]
-        failing = view.units[unit]
-        since, next_try = failing.since, failing.retry_at
-        how = f"fails: {unit or 'it'} failed {failing.failures} times in a row"
-        if view.gate is not None:
-            since, next_try = view.gate.since, view.gate.opens_at
-            how = "is refused to these credentials"
-        return Notice(
-            kind="source.failing",
-            subject=f"sources/{self.source}",
-            summary=f"Endpoint {self.source}/{endpoint} {how}: {failing.reason}. "
-            f"It is tried again at {iso(next_try)}; the other endpoints go on.",
-            detail=_failure(endpoint, unit, status, failing, since=since, next_try=next_try) | {"scope": "endpoint"},
+    def _failure(self, endpoint: str, unit: str, status: int | None, gate: _Gate | None, since: float) -> Failure:
+        failing = self._views[endpoint].units[unit]
+        return Failure(
+            endpoint=endpoint,
+            unit=unit,
+            reason=failing.reason,
+            status=status,
+            failures=failing.failures,
+            since=since,
+            next_try=failing.retry_at if gate is None else gate.opens_at,
         )
-
-    def _failing_units(self) -> list[dict[str, str]]:
-        """Some of what fails, for a notice."""
-        failing = ((name, key, unit) for name, view in self._views.items() for key, unit in view.units.items())
-        return [{"endpoint": name, "unit": key, "reason": unit.reason} for name, key, unit in islice(failing, TOLD)]
 
     def _source_over(self, now: float) -> Iterator[Notice]:
         """The end of the source's episode. Endpoints that its gate kept waiting were unseen, asked or not."""
@@ -322,16 +315,13 @@ class SourceHealth:
         if since is not None and now - since > GAP:
             for view in self._views.values():
                 view.unseen_since = since if view.unseen_since is None else view.unseen_since
-        if self._episode is None:
-            return
-        missed = [
-            _missed(name, view.seen if view.seen is not None else view.unseen_since, now)
-            for name, view in sorted(self._views.items())
-            if view.unseen_since is not None and view.gate is None
-        ]
-        summary = f"Source {self.source} is back after {_span(now - self._episode.since)}"
-        summary += f"; not seen meanwhile: {_names(missed)}." if missed else "."
-        yield self._recovered(self._episode, now, summary, {"scope": "source", "missed": missed})
+        if self._episode is not None:
+            views = sorted(self._views.items())
+            missed = [
+                Missed(endpoint=name, since=at) for name, view in views if (at := view.missing_since()) is not None
+            ]
+            began, reason = self._episode.since, self._episode.reason
+            yield source_recovered(self.source, since=began, now=now, reason=reason, missed=missed)
 
     def _endpoint_over(self, endpoint: str, unit: str, now: float, healed: _Unit | None) -> Iterator[Notice]:
         """The end of an endpoint's episode: it may be asked again, and no unit of it fails for long."""
@@ -339,35 +329,20 @@ class SourceHealth:
         if view is None or view.episode is None or view.is_sick():
             return
         episode, view.episode = view.episode, None
-        if view.unseen_since is not None:
-            missed = [_missed(endpoint, view.seen if view.seen is not None else view.unseen_since, now)]
-        else:
-            missed = [_missed(endpoint, healed.since, now) | {"unit": unit}] if healed is not None else []
-        summary = f"Endpoint {self.source}/{endpoint} is back after {_span(now - episode.since)}."
-        yield self._recovered(episode, now, summary, {"scope": "endpoint", "endpoint": endpoint, "missed": missed})
-
-    def _recovered(self, episode: _Episode, now: float, summary: str, detail: dict[str, Any]) -> Notice:
-        lasted = {"since": iso(episode.since), "until": iso(now), "seconds": _whole(now - episode.since)}
-        return Notice(
-            kind="source.recovered",
-            subject=f"sources/{self.source}",
-            summary=summary,
-            detail={"reason": episode.reason, **lasted, **detail},
-        )
+        missed = []
+        if (since := view.missing_since()) is not None:
+            missed = [Missed(endpoint=endpoint, since=since)]
+        elif healed is not None:
+            missed = [Missed(endpoint=endpoint, since=healed.since, unit=unit)]
+        began, reason = episode.since, episode.reason
+        yield endpoint_recovered(self.source, endpoint, since=began, now=now, reason=reason, missed=missed)
 
     def _gap(self, endpoint: str, now: float) -> Iterator[Notice]:
         """What is said of an endpoint that is seen again after it could not be seen at all for a while."""
         view = self._views[endpoint]
-        if view.unseen_since is None or now - view.unseen_since <= GAP:
-            return
-        since = view.seen if view.seen is not None else view.unseen_since
-        yield Notice(
-            kind="gap",
-            subject=f"endpoints/{self.source}/{endpoint}",
-            summary=f"Endpoint {self.source}/{endpoint} could not be seen for {_span(now - since)}, "
-            f"from {iso(since)} to {iso(now)}: what came and went in between is not known.",
-            detail={"from": iso(since), "to": iso(now), "seconds": _whole(now - since)},
-        )
+        since = view.missing_since()
+        if since is not None and view.unseen_since is not None and now - view.unseen_since > GAP:
+            yield gap(self.source, endpoint, since=since, now=now)
 
 
 class StallWatch:
@@ -387,10 +362,13 @@ class StallWatch:
         `last_poll`: when a call last left, well or not. Both are Unix seconds. Call it at least once a minute.
         """
         polled, self._last_poll = last_poll != self._last_poll, last_poll
+        if due_since is not None and due_since > now:
+            due_since = None
         if polled or due_since is None:
             self._waiting_since = None
         if polled and self._stalled_since is not None:
-            return self._over(now)
+            began, self._stalled_since = self._stalled_since, None
+            return goes_on(self.source, since=began, now=now)
         if due_since is None:
             return None
         began = due_since if last_poll is None else max(due_since, last_poll)
@@ -399,33 +377,7 @@ class StallWatch:
         if self._stalled_since is not None or now - self._waiting_since < self.limit:
             return None
         self._stalled_since = self._waiting_since
-        return self._stalled(now, last_poll)
-
-    def _stalled(self, now: float, last_poll: float | None) -> Notice:
-        since = self._stalled_since if self._stalled_since is not None else now
-        return Notice(
-            kind="source.failing",
-            subject=f"sources/{self.source}",
-            summary=f"Source {self.source} stands still: something was due for {_span(now - since)}, the budget allows "
-            "it, and no call left.",
-            detail={
-                "scope": "stall",
-                "reason": "nothing is polled though something is due",
-                "since": iso(since),
-                "last_poll": None if last_poll is None else iso(last_poll),
-                "seconds": _whole(now - since),
-            },
-        )
-
-    def _over(self, now: float) -> Notice:
-        since = self._stalled_since if self._stalled_since is not None else now
-        self._stalled_since = None
-        return Notice(
-            kind="source.recovered",
-            subject=f"sources/{self.source}",
-            summary=f"Source {self.source} is polled again after it stood still for {_span(now - since)}.",
-            detail={"scope": "stall", "since": iso(since), "until": iso(now), "seconds": _whole(now - since)},
-        )
+        return stands_still(self.source, since=self._stalled_since, now=now, last_poll=last_poll)
 
 
 def _health(name: str, view: _View) -> EndpointHealth:
@@ -440,42 +392,3 @@ def _health(name: str, view: _View) -> EndpointHealth:
         units=len(units),
         next_try=gate.opens_at if gate is not None else min(unit.retry_at for unit in units),
     )
-
-
-def _failure(
-    endpoint: str, unit: str, status: int | None, failing: _Unit, *, since: float, next_try: float
-) -> dict[str, Any]:
-    """What every notice of a failure tells of the one that began it."""
-    return {
-        "reason": failing.reason,
-        "status": status,
-        "endpoint": endpoint,
-        "unit": unit,
-        "failures": failing.failures,
-        "since": iso(since),
-        "next_try": iso(next_try),
-    }
-
-
-def _missed(endpoint: str, since: float | None, until: float) -> dict[str, Any]:
-    began = until if since is None else since
-    return {"endpoint": endpoint, "from": iso(began), "to": iso(until), "seconds": _whole(until - began)}
-
-
-def _names(missed: list[dict[str, Any]]) -> str:
-    names = [entry["endpoint"] for entry in missed]
-    return ", ".join(names[:TOLD]) + (f" and {len(names) - TOLD} more" if len(names) > TOLD else "")
-
-
-def _whole(seconds: float) -> int:
-    return max(round(seconds), 0)
-
-
-def _span(seconds: float) -> str:
-    """7380.0 -> "2 h 3 min"."""
-    whole = _whole(seconds)
-    for unit, size, part, small in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= size:
-            rest = whole % size // small
-            return f"{whole // size} {unit} {rest} {part}" if rest else f"{whole // size} {unit}"
-    return f"{whole} s"
