@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import orjson
+import msgspec
 
 
 class Kind(enum.StrEnum):
@@ -65,6 +65,5 @@ class Event(NewEvent):
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """The event's data, parsed on first use."""
-        parsed: dict[str, Any] = orjson.loads(self.raw)
-        return parsed
+        """The event's data, parsed on first use. Integers keep all their digits."""
+        return msgspec.json.decode(self.raw, type=dict[str, Any])  # orjson makes floats of those beyond 64 bits
