@@ -126,11 +126,17 @@ class Bank:
     asked: list[dict[str, str]] = field(default_factory=list)
     clients: list[str] = field(default_factory=list)
     served: int = 0
+    silent: bool = False  # the token endpoint does not answer before `go_on`
+    waited_on: asyncio.Event = field(default_factory=asyncio.Event)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def token(self, request: Request) -> Response:
         """Give out a token, or the next broken answer."""
         self.asked.append({key: values[0] for key, values in parse_qs((await request.body()).decode()).items()})
         self.clients.append(request.headers.get("authorization", ""))
+        if self.silent:
+            self.waited_on.set()
+            await self.go_on.wait()
         if self.broken:
             status, body = self.broken.pop(0)
             return Response(body, status, headers={"Retry-After": "7"})
@@ -280,6 +286,18 @@ async def test_refused_credentials_are_an_error_without_the_answers_body(client,
 
     assert "hush" not in str(raised.value)
     assert (raised.value.status, bool(raised.value.hint)) == (status, True)
+
+
+async def test_a_login_that_is_given_up_does_not_block_the_next(client, bank):
+    bank.silent = True
+    asking = asyncio.create_task(client.get("/items"))
+    await bank.waited_on.wait()
+    asking.cancel()
+    await asyncio.wait([asking])
+    bank.silent = False
+
+    assert (await client.get("/items")).status_code == 200
+    bank.go_on.set()
 
 
 async def test_another_origin_sees_no_token_and_causes_no_login(client, bank):
