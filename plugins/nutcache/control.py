@@ -81,6 +81,14 @@ def _expire(sandbox: Sandbox, _: Request) -> Any:
     return {}
 
 
+def _sight(sandbox: Sandbox, request: Request) -> Any:
+    """`{"fields": ["customers.phone"], "resources": ["expenses"]}`: what the user may not see from now on."""
+    given = _object(request)
+    sandbox.hide(*given.get("fields", ()))
+    sandbox.forbid(*given.get("resources", ()))
+    return {}
+
+
 def _object(request: Request) -> dict[str, Any]:
     given = orjson.loads(request.body)
     if not isinstance(given, dict):
@@ -97,4 +105,5 @@ _ORDERS: Mapping[tuple[str, str], Callable[[Sandbox, Request], Any]] = {
     ("POST", "_sandbox/faults"): _fault,
     ("DELETE", "_sandbox/faults"): _clear,
     ("POST", "_sandbox/expire"): _expire,
+    ("POST", "_sandbox/hidden"): _sight,
 }

@@ -141,6 +141,8 @@ def time_entry(world: World, project: Record) -> dict[str, Any]:
     services = world.ids("project_services", project.id)
     member = world.tables["project_members"][pick.choice(members)]["member"] if members else None
     minutes = 15 * pick.randint(1, 24)
+    company = world.tables[world.profile.companies][project.company]
+    by_the_clock = company["time_tracking_type"] == 1
     return {
         "project": project.id,
         "project_service": pick.choice(services) if services else None,
@@ -148,6 +150,8 @@ def time_entry(world: World, project: Record) -> dict[str, Any]:
         "working_date": day_text(local_day(world.now)),
         "minutes": minutes,
         "billable_minutes": minutes if project["billing_method"] else 0,
+        "start_time": math.floor(world.now) - 60.0 * minutes if by_the_clock else None,
+        "end_time": float(math.floor(world.now)) if by_the_clock else None,
         "note": pick.choice(NOTES),
         "creation_date": _milliseconds(world.now),
         "creation_userprofile": member,

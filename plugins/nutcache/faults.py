@@ -19,7 +19,7 @@ class Fault:
     """
 
     kind: FaultKind
-    path: str = "*"  # glob over the path below the base URL, without query: "time_entries", "invoices/*"
+    path: str = "*"  # glob over path or path?query below the base URL: "time_entries", "invoices/*", "*page=2"
     times: int | None = 1  # None: until cleared
     after: int = 0  # so many calls of that path are answered well first
     status: int | None = None
@@ -41,10 +41,11 @@ class Faults:
         fault = Fault(kind=kind, path=path.strip("/"), **fields)
         self._waiting.append((fault, [fault.after, -1 if fault.times is None else fault.times]))
 
-    def take(self, path: str) -> Fault | None:
-        """The fault for a call of this path, if one is due."""
+    def take(self, path: str, query: str = "") -> Fault | None:
+        """The fault for this call, if one is due."""
         for fault, left in self._waiting:
-            if left[1] == 0 or not fnmatchcase(path, fault.path):
+            fits = fnmatchcase(path, fault.path) or fnmatchcase(f"{path}?{query}", fault.path)
+            if left[1] == 0 or not fits:
                 continue
             if left[0] > 0:
                 left[0] -= 1

@@ -102,6 +102,10 @@ class Sandbox:
             self._hidden = frozenset(names)
             self._renderer.hide(self._hidden)
 
+    def forbid(self, *resources: str) -> None:
+        """Take the permission for whole resources away (403); without names, give all back."""
+        self.forbidden = set(resources)
+
     def calls(self) -> dict[str, Any]:
         """Calls so far, refused ones, the worst use of each window, and how often each status was answered."""
         statuses = {str(status): count for status, count in sorted(self.statuses.items())}
@@ -145,7 +149,7 @@ class Sandbox:
                 login = self.admission.log_in(request) if is_login else None
                 if login is None:
                     self.admission.admit(request)
-                fault = self.faults.take(request.path)
+                fault = self.faults.take(request.path, request.raw_query)
                 if fault is not None and fault.kind in ("status", "html", "body"):
                     return fault, _faulty(fault)
                 if not full_path.startswith(ROOT + "/"):

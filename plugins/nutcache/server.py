@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -62,8 +63,31 @@ async def serving(
 
     Raises OSError if the port is taken.
     """
-    sandbox = Sandbox(settings)
-    listener = socket.create_server((host, port))
+    with _listen(host, port) as listener:
+        sandbox = Sandbox(settings)
+        server = await _start(sandbox, listener)
+        living = asyncio.create_task(live(sandbox.office, speed=speed, pace=pace))
+        try:
+            yield Server(origin=f"http://{host}:{listener.getsockname()[1]}", sandbox=sandbox)
+        finally:
+            await _end(living)
+            await _stop(server)
+            sandbox.journal.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    # asyncio sets TCP_NODELAY only where the protocol is named; without it every answer waits 40 ms for an ACK.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+async def _start(sandbox: Sandbox, listener: socket.socket) -> uvicorn.Server:
     config = uvicorn.Config(
         sandbox,
         http="h11",
@@ -81,21 +105,13 @@ async def serving(
     server.lifespan = config.lifespan_class(config)
     await server.startup(sockets=[listener])
     sandbox.drop = lambda client: _drop(server, client)
-    living = asyncio.create_task(live(sandbox.office, speed=speed, pace=pace))
-    try:
-        yield Server(origin=f"http://{host}:{listener.getsockname()[1]}", sandbox=sandbox)
-    finally:
-        await _end(living)
-        await _stop(server)
-        listener.close()
-        sandbox.journal.close()
+    return server
 
 
 @contextmanager
 def running(settings: Settings | None = None, **options: Any) -> Iterator[Server]:
     """Serve in a thread while the block runs; `options` as those of `serving`."""
     ready: list[Server] = []
-    failed: list[BaseException] = []
     started = threading.Event()
     loop = asyncio.new_event_loop()
     over = asyncio.Event()
@@ -109,23 +125,20 @@ def running(settings: Settings | None = None, **options: Any) -> Iterator[Server
     def run() -> None:
         try:
             loop.run_until_complete(serve())
-        except OSError as error:
-            failed.append(error)
         finally:
             loop.close()
             started.set()
 
-    thread = threading.Thread(target=run, name="sandbox", daemon=True)
-    thread.start()
-    started.wait()
-    if failed:
-        raise failed[0]
-    try:
-        yield ready[0]
-    finally:
-        with suppress(RuntimeError):  # the loop has ended by itself
+    with ThreadPoolExecutor(1, thread_name_prefix="sandbox") as threads:
+        served = threads.submit(run)
+        started.wait()
+        if not ready:
+            served.result()  # raises what kept it from starting
+        try:
+            yield ready[0]
+        finally:
             loop.call_soon_threadsafe(over.set)
-        thread.join()
+            served.result()
 
 
 async def live(office: Office, *, speed: float = 0.0, pace: float = 0.0) -> None:

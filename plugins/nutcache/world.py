@@ -117,6 +117,9 @@ class World:
             before = self.is_deleted(record)
             record.values.update(new)
             record.form = None
+            if "time_tracking_type" in changed:  # decides which fields time entries have
+                for entry in self.rows("time_entries", record.id):
+                    entry.form = None
             self._tell_change(record, changed, before=before)
         return changed
 
