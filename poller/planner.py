@@ -48,6 +48,9 @@ class Explanation:
     reason: str
 
 
+__all__ = ["Explanation", "Planner", "Unit"]
+
+
 class Planner:
     """Decides which unit to poll next and learns from what polls saw; a function of what it was told and the seed.
 

@@ -1,0 +1,181 @@
+"""The same planner and budget on a virtual clock: how late would changes be found?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poller import bounds
+from poller.budget import Budget, Limit
+from poller.planner import Planner
+from poller.units import Unit
+from poller.worlds import DAY, World
+
+Floats = NDArray[np.float64]
+
+LATENCY = 0.2  # seconds until an answer
+_THINK_AGAIN = 60.0  # seconds a pace is kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How late changes were found, beside polling in turn and the bounds; seconds, calls per second."""
+
+    world: str
+    units: int
+    days: float
+    calls: int
+    available: float
+    delays: Floats = field(repr=False)  # of ordinary changes from `since` on, weights ignored
+    mean: float
+    in_turn: float
+    optimum: float
+    hourly_bound: float
+    stalest: float  # the longest that a unit went unpolled
+    unseen: int  # changes that no poll showed before the end
+
+    @property
+    def used(self) -> float:
+        """The share of the available calls that was used."""
+        return self.calls / (self.available * self.days * DAY)
+
+    def percentile(self, percent: float) -> float:
+        """The delay that so many percent of the changes did not exceed."""
+        return float(np.percentile(self.delays, percent)) if self.delays.size else math.nan
+
+
+def units_of(world: World, *, source: str = "world", max_staleness: float | None = None) -> list[Unit]:
+    """A unit for each of the world's, named by number."""
+    return [Unit(source, "pages", str(number), max_staleness=max_staleness) for number in range(world.units)]
+
+
+def simulate(
+    world: World,
+    *,
+    limits: Sequence[Limit],
+    share: float = 1.0,
+    units: Sequence[Unit] | None = None,
+    since: float = 0.0,
+    until: float = math.inf,
+    seed: int = 0,
+    latency: float = LATENCY,
+) -> Result:
+    """Poll the world with the real planner and budget, and count the delays of changes from `since` to `until`.
+
+    `units` stand for the world's, in order (default: `units_of`); `since` and `until` are seconds from its start.
+    Raises ValueError if there are not as many units as the world has, or no limit.
+    """
+    known = list(units) if units is not None else units_of(world)
+    if len(known) != world.units or not limits:
+        raise ValueError(f"{len(known)} units and {len(limits)} limits for a world of {world.units} units")
+    run = _Run(world, known, Budget("simulated", limits, share=share, seed=seed), seed, latency)
+    run.to(world.start + world.seconds)
+    return _result(run, world.start + since, world.start + until, _available(limits, share))
+
+
+class _Run:
+    """One world being polled."""
+
+    def __init__(self, world: World, units: list[Unit], budget: Budget, seed: int, latency: float) -> None:
+        self.world, self.units, self.budget, self.latency = world, units, budget, latency
+        self.now = world.start
+        self.planner = Planner(units, now=self.now, seed=seed)
+        self.found = np.full(world.times.size, np.nan)
+        self.polled = [math.nan] * len(units)
+        self.calls = 0
+        self.gaps: list[tuple[float, float]] = []  # (when, how long unpolled)
+        self._numbers = {unit: number for number, unit in enumerate(units)}
+        self._seen = world.offsets[:-1].tolist()
+        self._ends = world.offsets[1:].tolist()
+        self._unpolled = len(units)
+        self._gap = 0.0  # seconds between calls at the present pace
+        self._paced = -math.inf
+
+    def to(self, end: float) -> None:
+        """Poll until then."""
+        while self.now < end:
+            wait = self.budget.wait(self.now)
+            unit = self.planner.choose(self.now) if not wait else None
+            if unit is None:
+                self.now = self._later(wait)
+            else:
+                self._poll(unit)
+
+    def _later(self, wait: float) -> float:
+        if wait:
+            return self.now + wait
+        due = self.planner.next_due(self.now)
+        return math.inf if due is None else max(due, self.now + 0.001)
+
+    def _poll(self, unit: Unit) -> None:
+        sent = self.now
+        self.planner.started(unit)
+        for _ in range(unit.cost):
+            self.now += self.budget.wait(self.now)
+            call = self.budget.spend(self.now)
+            self.now += self.latency
+            self.budget.answered(call, self.now)
+        self.calls += unit.cost
+        number = self._numbers[unit]
+        self.planner.observe(unit, self.now, self._look(number, sent))
+        if math.isnan(self.polled[number]):
+            self._unpolled -= 1
+        else:
+            self.gaps.append((sent, sent - self.polled[number]))
+        self.polled[number] = sent
+        if not self._unpolled:  # a first sweep is not paced
+            self.now = max(self.now, sent + unit.cost * self._pace())
+
+    def _look(self, number: int, when: float) -> int:
+        """How many changes a request sent then shows for the first time."""
+        first, times = self._seen[number], self.world.times
+        at, end = first, self._ends[number]
+        while at < end and times[at] <= when:
+            at += 1
+        self.found[first:at] = self.now
+        self._seen[number] = at
+        return int(at - first)
+
+    def _pace(self) -> float:
+        if self.now - self._paced >= _THINK_AGAIN:
+            limit = self.budget.limits[-1]
+            rate = self.planner.pace(self.now, limit.calls, limit.seconds)
+            self._gap = 1 / rate if rate > 0 else 1.0
+            self._paced = self.now
+        return self._gap
+
+
+def _available(limits: Sequence[Limit], share: float) -> float:
+    """Calls per second that the limits allow for good."""
+    return min(limit.calls * (share if limit.seconds >= 3600 else 1.0) / limit.seconds for limit in limits)
+
+
+def _result(run: _Run, since: float, until: float, available: float) -> Result:
+    world = run.world
+    weights = np.array([unit.weight for unit in run.units])
+    costs = np.array([float(unit.cost) for unit in run.units])
+    counted = world.ordinary & (world.times >= since) & (world.times < until)
+    found = counted & ~np.isnan(run.found)
+    delays = (run.found - world.times)[found]
+    owners = np.repeat(np.arange(world.units), np.diff(world.offsets))
+    hours = slice(int((since - world.start) // 3600), None if math.isinf(until) else int((until - world.start) // 3600))
+    hourly = world.hourly[:, hours]
+    rates = hourly.mean(axis=1)
+    return Result(
+        world=world.name,
+        units=world.units,
+        days=world.seconds / DAY,
+        calls=run.calls,
+        available=available,
+        delays=delays,
+        mean=float(np.average(delays, weights=weights[owners[found]])) if delays.size else math.nan,
+        in_turn=bounds.in_turn(available, units=world.units, costs=costs),
+        optimum=bounds.optimum(rates, available, weights=weights, costs=costs),
+        hourly_bound=bounds.hourly(hourly, available, weights=weights, costs=costs),
+        stalest=max((gap for when, gap in run.gaps if when >= since), default=math.nan),
+        unseen=int(counted.sum() - found.sum()),
+    )
