@@ -20,6 +20,7 @@ LIMIT: Final = 64 * 1024  # bytes; intermediaries must forward that much, and co
 
 _Raws = dict[str, msgspec.Raw]
 _TRUE: Final = msgspec.Raw(b"true")
+_BRACE: Final = ord("{")
 _WIDTHS: Final = (4096, 1024, 256, 64, 0)  # bytes left to a single value, tried in turn
 
 
@@ -73,7 +74,7 @@ def _narrow(name: str, value: msgspec.Raw, width: int) -> object:
     """One member of the data: of an object and of changes only the values up to `width` bytes."""
     if name == "changes":
         return [_kept(change, width) for change in msgspec.json.decode(value, type=list[_Raws])]
-    if bytes(value[:1]) == b"{":
+    if memoryview(value)[0] == _BRACE:
         return _kept(msgspec.json.decode(value, type=_Raws), width)
     return value
 

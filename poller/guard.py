@@ -26,6 +26,7 @@ _FORBIDDEN: Final = tuple(
     ip_network(text)
     for text in (
         "168.63.129.16/32",  # Azure's platform address; public by the registry, answered inside
+        "192.0.0.0/24",  # protocol assignments; older Pythons call part of it global
         "192.88.99.0/24",  # 6to4 relays (RFC 7526)
         "fec0::/10",  # site-local, deprecated but routed
         "64:ff9b:1::/48",  # local NAT64: what it embeds depends on the site

@@ -328,8 +328,6 @@ def _jsonable(value: object) -> object:
     match value:
         case Undefined():
             return None
-        case FieldLine():
-            return {"path": value.path, "before": value.before, "after": value.after}
         case Iterator():
             return list(value)
     return str(value)
