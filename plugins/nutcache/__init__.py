@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import click
 
@@ -19,8 +18,7 @@ def register_sources(register: Callable[[str, type[Source]], None]) -> None:
 
 @hookimpl
 def register_commands(cli: click.Group) -> None:
-    """Add `poller sandbox`. Its server is imported here, so that nothing else pays for it."""
-    if find_spec("plugins.nutcache.sandbox_command"):
-        from plugins.nutcache.sandbox_command import sandbox  # type: ignore[import-not-found, unused-ignore]
+    """Add `poller sandbox`. Its server is imported here, so that the source does not pay for it."""
+    from plugins.nutcache.sandbox_command import sandbox
 
-        cli.add_command(sandbox)
+    cli.add_command(sandbox)
