@@ -83,9 +83,12 @@ class Rhythm:
         levels = np.maximum(weeks / weeks.mean(), _FLOOR)
         self._set(levels / levels.mean())
 
-    def coming_day(self, now: float) -> Floats:
-        """The levels of the 24 hours that begin with this one."""
-        return self.levels[np.arange(int(now // HOUR), int(now // HOUR) + 24) % HOURS]
+    def mean_root(self, now: float, seconds: float) -> float:
+        """The mean of the level's square root over the coming seconds, a week of them at most."""
+        end = now + min(max(seconds, 1.0), WEEK)
+        hours = np.arange(int(now // HOUR), int(end // HOUR) + 1)
+        spent = np.minimum(end, (hours + 1) * HOUR) - np.maximum(now, hours * HOUR)
+        return float((np.sqrt(self.levels[hours % HOURS]) * spent).sum() / (end - now))
 
     def _set(self, levels: Floats) -> None:
         self.levels = levels

@@ -222,7 +222,7 @@ class Planner:
         even = left / seconds
         if self._ranking_is_old(now) and self._slots:
             self._rank(now)
-        factor = min(max(self._drive, _PACE[0]), _PACE[1])
+        factor = min(max(self._drive(now, seconds), _PACE[0]), _PACE[1])
         return min(max(even * factor, 1.02 * self._needed), even * _PACE[1])
 
     def explain(self, unit: Unit, now: float, *, calls_per_second: float | None = None) -> Explanation:
@@ -362,7 +362,8 @@ class Planner:
         self._urgent_at = math.inf
         self._used = 0
         self._news = True
-        self._drive = 1.0
+        self._roots: list[float] = []
+        self._current = 0.0
         self._needed = 0.0
 
     def _ranking_is_old(self, now: float) -> bool:
@@ -408,7 +409,7 @@ class Planner:
         best = best[np.argsort(score[best], kind="stable")]
         self._queue = best[score[best] >= 0].tolist()
         self._ranked_at, self._used, self._news = now, 0, False
-        self._drive = self._demand(now, rate)
+        self._demand(now, rate)
         self._promise(now)
 
     def _scores(self, now: float) -> tuple[Floats, Floats]:
@@ -441,24 +442,28 @@ class Planner:
         rates: Floats = (PRIOR + table.changes[:top]) / (PRIOR / pooled + table.exposure[:top])
         return rates
 
-    def _demand(self, now: float, rate: Floats) -> float:
-        """How much more there is to find now than over the coming day: the quotient of sums of root rates."""
+    def _demand(self, now: float, rate: Floats) -> None:
+        """Note what there is to find now, and what makes up the same for any hour: sums of root rates."""
         table, top = self._table, self._table.top
-        weighted = np.where(table.ready[:top] == math.inf, 0.0, table.weight[:top] * table.cost[:top])
-        weighted[np.isnan(table.last[:top])] = 0.0
+        weighted = np.where(np.isnan(table.last[:top]), 0.0, table.weight[:top] * table.cost[:top])
         roots = np.sqrt(weighted * self._base_rates())
-        level = over_day = 0.0
-        for source, lessons in enumerate(self._lessons):
-            of_source = float(roots[table.source[:top] == source].sum())
-            level += of_source * math.sqrt(lessons.rhythm.at(now))
-            over_day += of_source * float(np.sqrt(lessons.rhythm.coming_day(now)).mean())
-        if not over_day:
-            return 1.0
-        current = float(np.sqrt(weighted * rate).sum())
+        self._roots = np.bincount(table.source[:top], roots, len(self._lessons)).tolist()
+        usual = sum(
+            root * math.sqrt(lessons.rhythm.at(now)) for root, lessons in zip(self._roots, self._lessons, strict=True)
+        )
+        self._current = float(np.sqrt(weighted * rate).sum())
         elapsed = 0.0 if self._swelled is None else max(now - self._swelled, 0.0)
-        self._swell += (current / level - self._swell) * (1 - math.exp(-elapsed / DAY))
+        if usual:
+            self._swell += (self._current / usual - self._swell) * (1 - math.exp(-elapsed / DAY))
         self._swelled = now
-        return current / (over_day * self._swell)
+
+    def _drive(self, now: float, seconds: float) -> float:
+        """How much more there is to find now than on average over the coming seconds."""
+        coming = sum(
+            root * lessons.rhythm.mean_root(now, seconds)
+            for root, lessons in zip(self._roots, self._lessons, strict=False)
+        )
+        return self._current / (coming * self._swell) if coming else 1.0
 
     def _promise(self, now: float) -> None:
         """Find the last moment from which only the promised units are polled, the earliest deadline first.

@@ -142,8 +142,8 @@ class _Run:
 
     def _pace(self) -> float:
         if self.now - self._paced >= _THINK_AGAIN:
-            limit = self.budget.limits[-1]
-            rate = self.planner.pace(self.now, limit.calls, limit.seconds)
+            ahead = self.budget.forecast(self.now)
+            rate = self.planner.pace(self.now, ahead.left, ahead.seconds)
             self._gap = 1 / rate if rate > 0 else 1.0
             self._paced = self.now
         return self._gap

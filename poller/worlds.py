@@ -18,7 +18,7 @@ HOUR = 3600.0
 DAY = 24 * HOUR
 MONDAY = 345_600.0  # 1970-01-05, midnight UTC
 SPREAD = 1.5  # of lognormal rates
-BURSTS = ((0.35, 300.0), (0.15, 7200.0))  # changes that one change brings, and how soon on average
+BURSTS = ((0.5, 300.0), (0.25, 7200.0))  # changes that one change brings, and how soon on average
 IMPORT = (600, 900.0)  # changes of one import, and the seconds it takes
 
 
