@@ -15,34 +15,28 @@ from typing import Any, Final
 from plugins.nutcache.profiles import Field, Kind, Resource
 
 _NOT_ALNUM: Final = re.compile(r"[^a-z0-9]")
+_ONE_FORM: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def normaliser(resource: Resource) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The function that puts a record of this resource into its one form."""
-    known = {name.lower(): field for name, field in resource.fields.items()}
+    known = {name.lower(): (field.name, _reader(field)) for name, field in resource.fields.items()}
+    known |= {field.wire: known[name.lower()] for name, field in resource.fields.items()}  # spares most a lower()
     blank = dict.fromkeys(field.name for field in resource.fields.values())
 
     def normalise(record: dict[str, Any]) -> dict[str, Any]:
-        result: dict[str, Any] = dict(blank)
+        result: dict[str, Any] = blank.copy()
         for key, value in record.items():
-            name = key.lower()
-            field = known.get(name)
-            if field is None:
-                result[name] = value
+            found = known.get(key) or known.get(key.lower())
+            if found is None:
+                result[key.lower()] = value
             elif value is not None:
-                result[field.name] = normal(field, value)
+                name, read = found
+                result[name] = value if read is None else read(value)
         return result
 
     return normalise
-
-
-def normal(field: Field, value: Any) -> Any:
-    """One value in its one form; what cannot be read as the field's kind stays as it is."""
-    if field.kind == "enum":
-        return _code(field, value)
-    read = _READERS.get(field.kind)
-    return value if read is None else read(value)
 
 
 def guid(value: Any) -> Any:
@@ -50,12 +44,19 @@ def guid(value: Any) -> Any:
     return value.strip().strip("{}").lower() if isinstance(value, str) else value
 
 
-def _code(field: Field, value: Any) -> Any:
-    value = _number(value)
-    if not isinstance(value, str):
-        return value
-    wanted = _bare(value)
-    return next((code for name, code in field.members.items() if _bare(name) == wanted), value)
+def _reader(field: Field) -> Callable[[Any], Any] | None:
+    """What puts a value of this field into its one form; what cannot be read as the field's kind stays as it is."""
+    return _enum_reader(field) if field.kind == "enum" else _READERS.get(field.kind)
+
+
+def _enum_reader(field: Field) -> Callable[[Any], Any]:
+    codes = {_bare(name): code for name, code in field.members.items()}
+
+    def read(value: Any) -> Any:
+        value = _number(value)
+        return codes.get(_bare(value), value) if isinstance(value, str) else value
+
+    return read
 
 
 def _bare(name: str) -> str:
@@ -65,6 +66,8 @@ def _bare(name: str) -> str:
 
 
 def _number(value: Any) -> Any:
+    if type(value) is int:
+        return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, str):
@@ -90,16 +93,22 @@ def _day(value: Any) -> Any:
 
 def _instant(value: Any) -> Any:
     """UTC to the second (v4 tells no fraction, v3 does): a text without a zone means UTC."""
+    if isinstance(value, str) and _ONE_FORM.fullmatch(value):
+        return value
     moment = _moment(value)
     if moment is None:
         return value
-    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment
+    except OverflowError:  # the first or last day of all
+        return value
+    return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def _wall_time(value: Any) -> Any:
     """A wall clock's time without a zone: nobody says where the clock hangs."""
     moment = _moment(value)
-    return value if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S")
+    return value if moment is None else moment.replace(tzinfo=None).isoformat(timespec="seconds")
 
 
 def _moment(value: Any) -> datetime | None:
