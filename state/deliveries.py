@@ -1,0 +1,250 @@
+"""What is kept of subscriptions and deliveries, and the steps in which a store changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from state.records import Event, NewEvent
+
+Origin = Literal["log", "replay", "redelivery", "ping"]
+State = Literal["pending", "delivered", "dead"]
+
+PENDING_LIMIT = 10_000  # deliveries of one subscription; what is beyond stays in the log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What a store must know of a subscription."""
+
+    name: str
+    start: str | int | float = "now"  # "now", "beginning", the first number, or the first time
+    enabled: bool = True
+    digest: bool = False  # its deliveries wait in one lane and leave together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How a subscription's sink has fared: the breaker, kept so that it outlives a restart."""
+
+    failures: int = 0  # failed attempts in a row
+    open_until: float | None = None  # no attempt before then; None: the breaker is closed
+    wait: float = 0.0  # seconds between the latest probes
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionState:
+    """Where a subscription stands."""
+
+    name: str
+    state: str  # active, failing, paused, disabled or removed
+    reason: str
+    cursor: int  # read up to this number
+    lag: int  # pending, and how many numbers the log is ahead
+    pending: int
+    dead: int
+    health: Health
+    filter_errors: int
+    filter_error: str | None
+
+    @property
+    def last_error(self) -> str | None:
+        """The latest failure of the sink, else of the filter."""
+        return self.health.last_error or self.filter_error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """A place from which a subscription reads on: its own cursor, or that of a replay."""
+
+    subscription: str
+    cursor: int
+    room: int  # so many deliveries more may become pending
+    replay: int | None = None  # the replay's number; None: the subscription's own cursor
+    until: int | None = None  # the last number of a replay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """An event that a subscription wants: where it queues, and from when on it may leave."""
+
+    seq: int
+    lane: str
+    due: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a subscription made of the events between `feed.cursor` and `upto`."""
+
+    feed: Feed
+    upto: int
+    done: bool = False  # the replay has reached its end
+    matches: tuple[Match, ...] = ()
+    not_matching: tuple[int, ...] = ()
+    errors: int = 0  # events whose filter failed; they count as not matching
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One event of one subscription that is to be given now."""
+
+    id: int
+    event: Event
+    attempts: int  # so far
+    tries: int  # so far, of the retry schedule
+    refusals: int  # so far
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A leased lane with its oldest deliveries, in order."""
+
+    lane: str
+    due: float  # as it was
+    floor: float  # not before then, whatever else is decided
+    jobs: tuple[Job, ...]
+    last_reference: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRow:
+    """One attempt of one delivery, as it is kept."""
+
+    number: int
+    at: float
+    latency: float  # seconds
+    status: str
+    text: str = ""  # the start of the answer, at most 4 KiB
+    reference: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What an attempt came to, for the one delivery or the whole digest that it carried."""
+
+    lane: str
+    ids: tuple[int, ...]  # of deliveries; the attempt is kept with the first
+    state: State
+    tries: int
+    refusals: int
+    attempt: AttemptRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A lane that is given back; `due` None means: when its oldest delivery is due by itself."""
+
+    lane: str
+    due: float | None = None
+    floor: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One step of one subscription: what has come of the claims is written, and new ones are taken."""
+
+    subscription: str
+    now: float
+    settled: tuple[Settlement, ...] = ()
+    released: tuple[Release, ...] = ()
+    health: Health | None = None  # None: unchanged
+    disabled: str | None = None  # the reason, if it is disabled now
+    notices: tuple[Callable[[int], NewEvent], ...] = ()  # each is called with its version
+    promote: bool = False  # what only waits for its retry is due now
+    claim: int = 0  # so many deliveries at most
+    run: int = 16  # of one lane, one after the other; at most
+    together: int = 0  # a digest: so many of one lane together at most
+    early: bool = False  # a probe: the lane that is next, also before it is due
+    lease: float = 120.0  # seconds
+    due_at: Callable[[float], float] | None = None  # when what was queued then is due; None: at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turned:
+    """What a turn gave."""
+
+    state: str
+    claims: tuple[Claim, ...] = ()
+    next_due: float | None = None  # of the lanes that nobody leases; of an early turn, the lowest floor
+    recorded: int = 0  # notices appended to the log
+    health: Health  # as it is kept now: somebody may have resumed the subscription meanwhile
+    wants_more: bool = False  # there is room again for what is still in the log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One delivery as it is shown."""
+
+    id: int
+    subscription: str
+    seq: int
+    origin: Origin
+    state: str
+    event_id: str
+    event_type: str
+    event_source: str
+    event_subject: str
+    attempts: int
+    queued_at: float
+    due: float | None  # of its lane, while pending
+    finished_at: float | None
+    status: str | None  # of the latest attempt
+    digest: int | None  # the first delivery of the digest it left with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """One subscription's account: `events` is the sum of the five below it, or it says what is missing."""
+
+    subscription: str
+    events: int
+    delivered: int
+    pending: int
+    dead: int
+    not_matching: int
+    dropped: int
+    unread: int  # in the log, not read yet
+    missing: tuple[int, ...]  # numbers in the log that are on no side
+    stray: tuple[int, ...]  # numbers of deliveries whose event is not in the log
+
+    @property
+    def balanced(self) -> bool:
+        """Whether both sides are equal and nothing is missing."""
+        parts = self.delivered + self.pending + self.dead + self.not_matching + self.dropped
+        return self.events == parts and not self.missing and not self.stray
+
+
+class DeliveryStore(Protocol):
+    """The steps of the way from the log to the sinks; each is one transaction."""
+
+    def register(self, registrations: Sequence[Registration]) -> None:
+        """Make the subscriptions known. New ones begin at their `start`; those not named are kept as removed."""
+        ...
+
+    def free_leases(self) -> None:
+        """Give back what a previous run held."""
+        ...
+
+    def feeds(self, subscriptions: Iterable[str]) -> list[Feed]:
+        """Where the active ones of these subscriptions have room and something to read."""
+        ...
+
+    def read(self, after: int, limit: int) -> list[Event]:
+        """The events behind number `after`, in order."""
+        ...
+
+    def dispatch(self, readings: Sequence[Reading], *, now: float) -> None:
+        """Queue what matched and move the cursors. Raises Conflict if a cursor has moved meanwhile."""
+        ...
+
+    def turn(self, turns: Sequence[Turn]) -> list[Turned]:
+        """Settle and claim for several subscriptions at once."""
+        ...
+
+    def purge(self, before: float, *, notice: Callable[[str, int, int], NewEvent], limit: int = 2000) -> int:
+        """Forget at most `limit` of the oldest events from before that time; 0 when there are none left."""
+        ...

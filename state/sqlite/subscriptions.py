@@ -1,0 +1,152 @@
+"""Rows of subscriptions: registered, paused, resumed, disabled, and where each reads on."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from sqlite_utils import Database
+
+from state.deliveries import PENDING_LIMIT, Feed, Health, Registration
+from state.errors import StateError
+
+CONFIGURATION = "enabled = false"  # the reason of one that the configuration switches off
+
+
+def register(conn: sqlite3.Connection, registrations: Sequence[Registration]) -> None:
+    """Make the subscriptions known within the caller's transaction; those not named are kept as removed."""
+    names = {registration.name for registration in registrations}
+    for (name,) in conn.execute("SELECT name FROM subscriptions WHERE state != 'removed'").fetchall():
+        if name not in names:
+            conn.execute("UPDATE subscriptions SET state = 'removed', reason = '' WHERE name = ?", [name])
+    for registration in registrations:
+        row = conn.execute(
+            "SELECT id, state, reason, digest FROM subscriptions WHERE name = ?", [registration.name]
+        ).fetchone()
+        if row is None:
+            _insert(conn, registration)
+        else:
+            _change(conn, registration, *row)
+
+
+def _insert(conn: sqlite3.Connection, registration: Registration) -> None:
+    begin = first_cursor(conn, registration.start)
+    state, reason = ("active", "") if registration.enabled else ("disabled", CONFIGURATION)
+    conn.execute(
+        "INSERT INTO subscriptions (name, state, reason, started, cursor, purged_upto, digest) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [registration.name, state, reason, begin, begin, begin, registration.digest],
+    )
+
+
+def _change(
+    conn: sqlite3.Connection, registration: Registration, id_: int, state: str, reason: str, digest: int
+) -> None:
+    """Take over new settings; the cursor, a pause and a receiver's own "no more" stay."""
+    if not registration.enabled:
+        state, reason = "disabled", CONFIGURATION
+    elif state == "removed" or reason == CONFIGURATION:
+        state, reason = "active", ""
+    conn.execute("UPDATE subscriptions SET state = ?, reason = ? WHERE id = ?", [state, reason, id_])
+    if bool(digest) != registration.digest:
+        _relane(conn, id_, digest=registration.digest)
+
+
+def first_cursor(conn: sqlite3.Connection, start: str | float) -> int:
+    """The number behind which a new subscription reads."""
+    last = int(conn.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'").fetchone()[0])
+    if start == "now":
+        return last
+    first = int(conn.execute("SELECT coalesce(min(seq), ?) FROM events", [last + 1]).fetchone()[0])
+    if start == "beginning":
+        return first - 1
+    if isinstance(start, int):
+        return min(max(start, first) - 1, last)
+    row = conn.execute("SELECT min(seq) FROM events WHERE time >= ?", [start]).fetchone()
+    return last if row[0] is None else int(row[0]) - 1
+
+
+def _relane(conn: sqlite3.Connection, id_: int, *, digest: bool) -> None:
+    """Queue what is pending anew, in one lane or in one for each object, in the order of the log."""
+    conn.execute("UPDATE subscriptions SET digest = ? WHERE id = ?", [digest, id_])
+    conn.execute("DELETE FROM lanes WHERE subscription = ?", [id_])
+    lane = "''" if digest else f"(SELECT {LANE} FROM events e WHERE e.seq = deliveries.seq)"
+    conn.execute(
+        f"UPDATE deliveries SET digest = NULL, lane = CASE origin WHEN 'log' THEN {lane} ELSE '!' || id END "
+        "WHERE subscription = ? AND state = 'pending'",
+        [id_],
+    )
+    conn.execute(
+        "INSERT INTO lanes (subscription, lane, due) SELECT subscription, lane, min(queued_at) FROM deliveries "
+        "WHERE subscription = ? AND state = 'pending' GROUP BY lane",
+        [id_],
+    )
+
+
+LANE = "e.source || ' ' || e.subject"  # as `lane_of` of the dispatcher writes it
+
+
+def pause(conn: sqlite3.Connection, name: str) -> None:
+    """Give it nothing more until it is resumed."""
+    conn.execute("UPDATE subscriptions SET state = 'paused', reason = 'on command' WHERE id = ?", [id_of(conn, name)])
+
+
+def resume(conn: sqlite3.Connection, name: str) -> None:
+    """Go on at once: active, the breaker closed, what waits for a retry due now as far as the receiver allows."""
+    id_ = id_of(conn, name)
+    conn.execute("UPDATE subscriptions SET state = 'active', reason = '' WHERE id = ?", [id_])
+    write_health(conn, id_, Health())
+    # Due at 0 is due at once without asking a clock; a floor is the receiver's own word and stays.
+    conn.execute(
+        "UPDATE lanes SET due = floor WHERE subscription = ?1 AND lease_until IS NULL "
+        "AND NOT (SELECT digest FROM subscriptions WHERE id = ?1)",
+        [id_],
+    )
+
+
+def disable(conn: sqlite3.Connection, id_: int, reason: str) -> None:
+    """Give it nothing more because of `reason`; its events are kept."""
+    conn.execute("UPDATE subscriptions SET state = 'disabled', reason = ? WHERE id = ?", [reason, id_])
+
+
+def write_health(conn: sqlite3.Connection, id_: int, health: Health) -> None:
+    """Keep how its sink has fared."""
+    conn.execute(
+        "UPDATE subscriptions SET failures = ?, open_until = ?, probe_wait = ?, last_error = ? WHERE id = ?",
+        [health.failures, health.open_until, health.wait, health.last_error, id_],
+    )
+
+
+def id_of(conn: sqlite3.Connection, name: str) -> int:
+    """Its row. Raises StateError where there is none of that name."""
+    row = conn.execute("SELECT id FROM subscriptions WHERE name = ?", [name]).fetchone()
+    if row is None:
+        known = ", ".join(row[0] for row in conn.execute("SELECT name FROM subscriptions ORDER BY name"))
+        raise StateError(f"no subscription is named {name!r}", hint=f"known: {known or 'none'}")
+    return int(row[0])
+
+
+def next_version(conn: sqlite3.Connection, id_: int) -> int:
+    """The version of the next operational event about it."""
+    conn.execute("UPDATE subscriptions SET notices = notices + 1 WHERE id = ?", [id_])
+    return int(conn.execute("SELECT notices FROM subscriptions WHERE id = ?", [id_]).fetchone()[0])
+
+
+def feeds(db: Database, names: Iterable[str]) -> list[Feed]:
+    """Where the active ones of these subscriptions have room and something to read."""
+    last = int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
+    wanted = set(names)
+    own = db.execute(
+        "SELECT name, cursor, ? - pending, NULL, NULL FROM subscriptions WHERE state = 'active' AND cursor < ?",
+        [PENDING_LIMIT, last],
+    ).fetchall()
+    replays = db.execute(
+        "SELECT s.name, r.cursor, ? - s.pending, r.id, r.until FROM replays r "
+        "JOIN subscriptions s ON s.id = r.subscription WHERE s.state = 'active'",
+        [PENDING_LIMIT],
+    ).fetchall()
+    return [
+        Feed(subscription=name, cursor=cursor, room=room, replay=replay, until=until)
+        for name, cursor, room, replay, until in (*own, *replays)
+        if name in wanted and room > 0
+    ]
