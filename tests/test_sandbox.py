@@ -46,7 +46,7 @@ def client(server: Server, **headers: str) -> httpx.Client:
         "api-version": profile.api_version,
         profile.company_header: COMPANY_GUID,
     }
-    return httpx.Client(base_url=server.url + "/", headers={**usual, **headers}, trust_env=False)
+    return httpx.Client(base_url=server.url + "/", headers={**usual, **headers}, trust_env=False, verify=False)
 
 
 def every(http: httpx.Client, path: str, name: str, limit: int = 100) -> list[dict[str, Any]]:
@@ -566,7 +566,7 @@ def test_a_client_that_walks_the_whole_api_sees_the_office_as_it_is(profile):
 
 
 async def test_it_serves_within_the_running_loop_too():
-    async with serving(Settings(size=SMALL)) as server, httpx.AsyncClient(trust_env=False) as http:
+    async with serving(Settings(size=SMALL)) as server, httpx.AsyncClient(trust_env=False, verify=False) as http:
         answer = await http.get(f"{server.url}/companies", headers={"Authorization": f"Bearer {ACCESS_TOKEN}"})
 
         assert answer.status_code == 400  # no api-version

@@ -70,7 +70,7 @@ def _rules(body: bytes, *, lenient: bool) -> tuple[Sequence[Any], Sequence[Any]]
     unknown = given.keys() - {"filter_rules", "sorting_rules"}
     if unknown and not lenient:
         raise RuleError(f"Unknown key: {min(unknown)}.")
-    filters, sortings = given.get("filter_rules") or [], given.get("sorting_rules") or []
+    filters, sortings = (given.get(name, []) for name in ("filter_rules", "sorting_rules"))
     if not isinstance(filters, list) or not isinstance(sortings, list):
         raise RuleError("Rules are arrays.")
     return filters, sortings
