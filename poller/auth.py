@@ -20,15 +20,18 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from poller.pagination import same_origin
 from poller.secrets import Secret, SecretError
-from state.errors import PollerError
+from poller.sources import PageError
 
 _EARLY: Final = 300.0  # seconds before a token ends that it is renewed, or a tenth of its life if that is less
 _DEFAULT_LIFE: Final = 3600.0  # seconds, where the answer names none (RFC 6749 section 5.1 only recommends it)
 _OUTAGES: Final = (408, 425, 429)  # and 5xx: the login says nothing about the credentials
 
 
-class AuthError(PollerError):
-    """The source's credentials are refused where tokens are given out. `status` is that answer's."""
+class AuthError(PageError):
+    """The source's credentials cannot be used: refused where tokens are given out, or not to be read.
+
+    `status` is 401 where they are refused, as if the list itself had said so.
+    """
 
     def __init__(self, message: str, *, hint: str | None = None, status: int | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -119,17 +122,25 @@ def authenticate(table: AuthTable, origin: httpx.URL) -> httpx.Auth | None:
         case Header(name=name, value=value):
             return StaticAuth(origin, lambda request: _add_header(request, name, text(value)))
         case Query(name=name, value=value):
-            return StaticAuth(origin, lambda request: _add_param(request, name, value.reveal()))
+            return StaticAuth(origin, lambda request: _add_param(request, name, revealed(value)))
         case OAuth2():
             return TokenAuth(origin, OAuth2Grants(table))
     return None
 
 
+def revealed(secret: Secret) -> str:
+    """A secret's value now. Raises AuthError."""
+    try:
+        return secret.reveal()
+    except SecretError as exc:
+        raise AuthError(str(exc), hint=exc.hint) from exc
+
+
 def text(secret: Secret) -> str:
-    """A secret as it may stand in a header. Raises SecretError: an HTTP library's own error would show the value."""
-    value = secret.reveal()
+    """A secret as it may stand in a header. Raises AuthError: an HTTP library's own error would show the value."""
+    value = revealed(secret)
     if not (value.isascii() and value.isprintable()):
-        raise SecretError(
+        raise AuthError(
             f"{secret!r} holds characters that no HTTP header may hold", hint="Look for a line break or a space in it."
         )
     return value
@@ -180,12 +191,12 @@ class OAuth2Grants:
         """The request for a token."""
         table = self.table
         if refresh is None and table.refresh_token:
-            refresh = table.refresh_token.reveal()
+            refresh = revealed(table.refresh_token)
         form = {"grant_type": "refresh_token", "refresh_token": refresh} if refresh else {}
         form = form or {"grant_type": "client_credentials"}
         if table.scope:
             form["scope"] = table.scope
-        client, secret = table.client_id.reveal(), table.client_secret.reveal()
+        client, secret = revealed(table.client_id), revealed(table.client_secret)
         if table.client_auth == "body":
             return token_request(table.token_url, {**form, "client_id": client, "client_secret": secret})
         request = token_request(table.token_url, form)
@@ -266,7 +277,7 @@ def read_token(answer: httpx.Response, *, now: float) -> Token:
         raise AuthError(
             f"{url} gives no token: {answer.status_code}, {said}",
             hint="Check the source's credentials, then run `poller check --online`.",
-            status=answer.status_code,
+            status=None if answer.is_success else 401,
         )
     life = _seconds(found.get("expires_in"))
     refresh = found.get("refresh_token")
@@ -297,7 +308,7 @@ def _add_param(request: httpx.Request, name: str, value: str) -> None:
 
 
 def _add_basic(request: httpx.Request, username: Secret, password: Secret) -> None:
-    authorize(request, "Basic", _base64(f"{username.reveal()}:{password.reveal()}"))
+    authorize(request, "Basic", _base64(f"{revealed(username)}:{revealed(password)}"))
 
 
 def _base64(plain: str) -> str:

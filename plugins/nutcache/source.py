@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from plugins.nutcache.normalise import guid, normaliser
 from plugins.nutcache.profiles import BASE_URL, LIMITS, MAX_PAGE_SIZE, PROFILES, Profile, Resource
 from poller import Endpoint, Limit, Page, PageError, Position
-from poller.auth import StaticAuth, TokenAuth, authorize, http_url, text, token_request
+from poller.auth import StaticAuth, TokenAuth, authorize, http_url, revealed, text, token_request
 from poller.extract import Answer, Path, identity
 from poller.pagination import same_origin
 from poller.rates import parse_rate
@@ -97,7 +97,7 @@ class PasswordGrant:
             ("api_key", options.api_key),
         ):
             if secret is not None:
-                form[name] = secret.reveal()
+                form[name] = revealed(secret)
         return token_request(self.url, form)
 
 
