@@ -131,7 +131,7 @@ class HttpSink:
         whole = self._options.timeout
         self._session = aiohttp.ClientSession(
             connector=connector(allow_private=self._options.allow_private or behind_proxy, limit=CONNECTIONS, tls=tls),
-            timeout=aiohttp.ClientTimeout(total=whole, sock_connect=min(whole, 10.0), sock_read=whole),
+            timeout=aiohttp.ClientTimeout(total=whole, sock_connect=min(whole, 10.0)),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers={"User-Agent": f"Poller/{version('poller')}", "Accept-Encoding": "identity"},
