@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 
-from poller.learning import DAY, HOUR, PRIOR, SPANS, Floats, Lessons
+from poller.learning import DAY, HOUR, HOURS, PRIOR, SPANS, Floats, Lessons
 from poller.units import LEARNED, Table, Unit, plain, read
 
 _QUIET = 1e-3  # an excitation below this is none
@@ -234,6 +234,11 @@ class Planner:
         """`explain` of every unit, the next one first."""
         found = self._explanations(now, calls_per_second, list(self._slots.values()))
         return sorted(found, key=lambda one: one.rank)
+
+    def rhythm(self, source: str) -> list[float]:
+        """The learned hour-of-week profile, mean 1, from Thursday midnight UTC on, as the epoch does."""
+        at = self._sources.get(source)
+        return [1.0] * HOURS if at is None else self._lessons[at].rhythm.levels.tolist()
 
     def dump(self) -> bytes:
         """What it learned, for `load` after a restart: last polls, rates, excitements, rhythm, deferrals."""

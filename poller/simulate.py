@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from poller import bounds
 from poller.budget import Budget, Limit
+from poller.plan import allowed
 from poller.planner import Planner
 from poller.units import Unit
-from poller.worlds import DAY, World
+from poller.worlds import DAY, HOUR, World
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +31,9 @@ class Result:
     days: float
     calls: int
     available: float
-    delays: Floats = field(repr=False)  # of ordinary changes from `since` on, weights ignored
+    delays: Floats = field(repr=False)  # of ordinary changes between `since` and `until`
+    happened: Floats = field(repr=False)  # when these were, seconds from the world's start
+    delays_in_turn: Floats = field(repr=False)  # of the same changes
     mean: float
     in_turn: float
     optimum: float
@@ -43,6 +46,10 @@ class Result:
         """The share of the available calls that was used."""
         return self.calls / (self.available * self.days * DAY)
 
+    def mean_between(self, since: float, until: float) -> float:
+        """The mean delay of changes between two moments, seconds from the world's start."""
+        return float(self.delays[(self.happened >= since) & (self.happened < until)].mean())
+
     def percentile(self, percent: float) -> float:
         """The delay that so many percent of the changes did not exceed."""
         return float(np.percentile(self.delays, percent)) if self.delays.size else math.nan
@@ -53,7 +60,7 @@ def units_of(world: World, *, source: str = "world", max_staleness: float | None
     return [Unit(source, "pages", str(number), max_staleness=max_staleness) for number in range(world.units)]
 
 
-def simulate(
+def simulate_world(
     world: World,
     *,
     limits: Sequence[Limit],
@@ -74,7 +81,7 @@ def simulate(
         raise ValueError(f"{len(known)} units and {len(limits)} limits for a world of {world.units} units")
     run = _Run(world, known, Budget("simulated", limits, share=share, seed=seed), seed, latency)
     run.to(world.start + world.seconds)
-    return _result(run, world.start + since, world.start + until, _available(limits, share))
+    return _result(run, world.start + since, world.start + until, allowed(limits, share))
 
 
 class _Run:
@@ -149,9 +156,11 @@ class _Run:
         return self._gap
 
 
-def _available(limits: Sequence[Limit], share: float) -> float:
-    """Calls per second that the limits allow for good."""
-    return min(limit.calls * (share if limit.seconds >= 3600 else 1.0) / limit.seconds for limit in limits)
+def _in_turn(owners: NDArray[np.intp], times: Floats, costs: Floats, available: float) -> Floats:
+    """The delays of the same changes when units are polled one after the other for ever."""
+    turn = np.cumsum(costs) / available
+    delays: Floats = (turn[owners] - times) % turn[-1]
+    return delays
 
 
 def _result(run: _Run, since: float, until: float, available: float) -> Result:
@@ -162,7 +171,7 @@ def _result(run: _Run, since: float, until: float, available: float) -> Result:
     found = counted & ~np.isnan(run.found)
     delays = (run.found - world.times)[found]
     owners = np.repeat(np.arange(world.units), np.diff(world.offsets))
-    hours = slice(int((since - world.start) // 3600), None if math.isinf(until) else int((until - world.start) // 3600))
+    hours = slice(int((since - world.start) // HOUR), None if math.isinf(until) else int((until - world.start) // HOUR))
     hourly = world.hourly[:, hours]
     rates = hourly.mean(axis=1)
     return Result(
@@ -172,6 +181,8 @@ def _result(run: _Run, since: float, until: float, available: float) -> Result:
         calls=run.calls,
         available=available,
         delays=delays,
+        happened=world.times[found] - world.start,
+        delays_in_turn=_in_turn(owners[found], world.times[found] - world.start, costs, available),
         mean=float(np.average(delays, weights=weights[owners[found]])) if delays.size else math.nan,
         in_turn=bounds.in_turn(available, units=world.units, costs=costs),
         optimum=bounds.optimum(rates, available, weights=weights, costs=costs),
