@@ -13,7 +13,7 @@ from plugins.nutcache.normalise import normaliser
 from plugins.nutcache.profiles import PROFILES, V3, V4
 from plugins.nutcache.source import NutcacheOptions, NutcacheSource
 from poller import Endpoint, Page, PageError, Position
-from poller.auth import TokenAuth
+from poller.auth import AuthError, TokenAuth
 
 SERVER = "http://127.0.0.1:9/webapi"
 COMPANY = "5f0c1d2e-77aa-4b1c-9d3e-0a1b2c3d4e5f"
@@ -274,6 +274,12 @@ def test_a_company_that_is_not_clear_is_an_error_that_names_them(company, names,
 def test_companies_that_cannot_be_listed_are_an_error():
     with pytest.raises(PageError, match="cannot be listed: 404"):
         discovered(make_source(company=None), {}, status=404)
+
+
+def test_refused_credentials_are_told_as_such():
+    with pytest.raises(AuthError, match="refused") as raised:
+        discovered(make_source(company=None), b"", status=401)
+    assert raised.value.status == 401
 
 
 def test_without_a_company_no_list_of_it_is_asked_for():

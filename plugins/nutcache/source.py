@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from plugins.nutcache.normalise import guid, normaliser
 from plugins.nutcache.profiles import BASE_URL, LIMITS, MAX_PAGE_SIZE, PROFILES, Profile, Resource
 from poller import Endpoint, Limit, Page, PageError, Position
-from poller.auth import StaticAuth, TokenAuth, authorize, http_url, revealed, text, token_request
+from poller.auth import AuthError, StaticAuth, TokenAuth, authorize, http_url, revealed, text, token_request
 from poller.extract import Answer, Path, identity
 from poller.pagination import same_origin
 from poller.rates import parse_rate
@@ -163,6 +163,8 @@ class NutcacheSource:
             if at is None:
                 break
             response = yield self.request(endpoint, at)
+            if response.status_code == httpx.codes.UNAUTHORIZED:
+                raise AuthError(f"{self._name}: the credentials are refused: 401 from {resource.path}", status=401)
             if not response.is_success:
                 raise PageError(
                     f"{self._name}: the companies cannot be listed: {response.status_code} from {resource.path}",
