@@ -16,11 +16,16 @@ from plugins.nutcache.world import Record, World
 T = TypeVar("T")
 Act = Callable[[World, int], Iterator[None]]
 RECENT = 200  # people work on what is new
+OLD = 0.05  # and seldom on what is not
 
 
 def some(world: World, resource: str, scope: int, where: Callable[[Record], bool] | None = None) -> Record | None:
-    """A recent record that fits, or None."""
-    ids = world.ids(resource, scope)[-RECENT:]
+    """A record that fits, or None: a recent one, now and then an old one."""
+    ids = world.ids(resource, scope)
+    begin = max(0, len(ids) - RECENT)
+    if world.random.random() < OLD:
+        begin = world.random.randint(0, begin)
+    ids = ids[begin : begin + RECENT]
     fitting = list(filter(where, map(world.tables[resource].__getitem__, ids)))
     return world.random.choice(fitting) if fitting else None
 

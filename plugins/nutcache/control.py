@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from plugins.nutcache.exchange import Answer, Request, as_json
 from plugins.nutcache.office import describe
-
-if TYPE_CHECKING:
-    from plugins.nutcache.sandbox import Sandbox
+from plugins.nutcache.sandbox import Sandbox
 
 
 def answer(sandbox: Sandbox, request: Request) -> Answer:

@@ -81,6 +81,8 @@ class Office:
     def ids(self, resource: str, *, parent: int | None = None, company: int | None = None) -> list[int]:
         """Ids of a list, ascending: of a parent's list where `parent` is given."""
         known = self.world.profile.resources[resource]
+        if resource == self.world.profile.companies:
+            return list(self.world.visible)
         scope = parent if parent is not None else (company or self.company) if known.tenant else 0
         return list(self.world.ids(resource, scope))
 

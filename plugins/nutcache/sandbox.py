@@ -1,23 +1,16 @@
-"""A strict local server of the Nutcache API: answers as documented, refuses what is not.
-
-`Sandbox` is the ASGI application; `plugins.nutcache.server` runs it. It speaks one profile, serves below `/webapi`, and
-tells tests about itself below `/_sandbox`, which neither counts nor is limited.
-"""
+"""A strict local server of the Nutcache API: answers as documented, refuses what is not. `server` puts it on a port."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
-from plugins.nutcache import control, filtering, writing
+from plugins.nutcache import filtering, writing
 from plugins.nutcache.admission import TOKEN_SECONDS, Admission
 from plugins.nutcache.exchange import HTML, Answer, Refusal, Request, error_answer
 from plugins.nutcache.faults import Fault, Faults
@@ -31,11 +24,6 @@ from plugins.nutcache.variants import Variants
 from plugins.nutcache.world import GLOBAL, Record
 from poller import Limit
 from poller.rates import parse_rate
-
-ROOT = "/webapi"
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Any]
-Send = Callable[[MutableMapping[str, Any]], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +53,7 @@ class Call:
 
 
 class Sandbox:
-    """The application, its office, its faults in wait and what was asked of it."""
+    """The server without its port: the office, its faults in wait and what was asked of it."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings = settings or Settings()
@@ -86,7 +74,6 @@ class Sandbox:
         self.forbidden: set[str] = set()  # resources that the user lacks permission for: 403
         self.log: deque[Call] = deque(maxlen=100_000)
         self.statuses: Counter[int] = Counter()
-        self.drop: Callable[[Any], None] = lambda _: None  # closes a client's connection; set by the server
         self._world = self.office.world
         self._renderer = Renderer(self._world, self.variants)
         self._listing = Listing(self._world, self._renderer, self.variants)
@@ -111,25 +98,8 @@ class Sandbox:
         statuses = {str(status): count for status, count in sorted(self.statuses.items())}
         return {**self.admission.tallies(), "statuses": statuses, "logins": self.admission.logins}
 
-    # ASGI
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = await _read(scope, receive)
-        if scope["path"].startswith("/_sandbox/"):
-            await _send(send, control.answer(self, request), request)
-            return
-        fault, answer = self._answer(scope["path"], request)
-        if fault is not None and fault.kind == "delay":
-            await asyncio.sleep(fault.seconds)
-        dropped = fault is not None and fault.kind == "drop"
-        self._note(request, 0 if dropped else answer.status)
-        if dropped:
-            self.drop(scope["client"])
-            await asyncio.sleep(0)
-            return
-        await _send(send, answer, request, cut=fault is not None and fault.kind == "cut")
-
-    def _note(self, request: Request, status: int) -> None:
+    def note(self, request: Request, status: int) -> None:
+        """Write down that a call was answered; status 0 if it was not."""
         self.statuses[status] += 1
         self.log.append(
             Call(
@@ -141,7 +111,8 @@ class Sandbox:
             )
         )
 
-    def _answer(self, full_path: str, request: Request) -> tuple[Fault | None, Answer]:
+    def answer(self, request: Request) -> tuple[Fault | None, Answer]:
+        """What is sent back, and the fault that still has to be done to it on the way."""
         fault = None
         try:
             with self._world.lock:
@@ -152,8 +123,6 @@ class Sandbox:
                 fault = self.faults.take(request.path, request.raw_query)
                 if fault is not None and fault.kind in ("status", "html", "body"):
                     return fault, _faulty(fault)
-                if not full_path.startswith(ROOT + "/"):
-                    raise self._missing()
                 answer = login or self._route(request)
         except Refusal as refusal:
             return fault, error_answer(refusal, self.variants.errors)
@@ -300,35 +269,3 @@ def _faulty(fault: Fault) -> Answer:
         return Answer(status=fault.status or 200, body=(fault.body or page).encode(), content_type=HTML)
     status = fault.status or (500 if fault.kind == "status" else 200)
     return Answer(status=status, body=(fault.body or '{"message":"A fault on our side."}').encode(), headers=headers)
-
-
-async def _read(scope: Scope, receive: Receive) -> Request:
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body"):
-            break
-    raw_query = scope["query_string"].decode("latin-1")
-    return Request(
-        method=scope["method"],
-        path=scope["path"].removeprefix(ROOT).strip("/"),
-        query=dict(parse_qsl(raw_query, keep_blank_values=True)),
-        headers={name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
-        body=body,
-        raw_query=raw_query,
-    )
-
-
-async def _send(send: Send, answer: Answer, request: Request, *, cut: bool = False) -> None:
-    headers = [(b"date", formatdate(usegmt=True).encode())]
-    if answer.status != 204:
-        headers.append((b"content-type", answer.content_type.encode()))
-        headers.append((b"content-length", str(len(answer.body)).encode()))
-    headers += [(name.encode(), value.encode()) for name, value in answer.headers.items()]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    body = b"" if request.method == "HEAD" else answer.body
-    if cut:  # less than the length that was promised, then the end
-        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-        return
-    await send({"type": "http.response.body", "body": body})

@@ -24,9 +24,10 @@ from typing import Any
 
 import uvicorn
 
+from plugins.nutcache.asgi import ROOT, Application
 from plugins.nutcache.journal import Journal
 from plugins.nutcache.office import Office
-from plugins.nutcache.sandbox import ROOT, Sandbox, Settings
+from plugins.nutcache.sandbox import Sandbox, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 async def _start(sandbox: Sandbox, listener: socket.socket) -> uvicorn.Server:
     config = uvicorn.Config(
-        sandbox,
+        Application(sandbox, drop=lambda client: _drop(server, client)),
         http="h11",
         ws="none",
         lifespan="off",
@@ -104,7 +105,6 @@ async def _start(sandbox: Sandbox, listener: socket.socket) -> uvicorn.Server:
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     await server.startup(sockets=[listener])
-    sandbox.drop = lambda client: _drop(server, client)
     return server
 
 
