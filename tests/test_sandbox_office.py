@@ -356,3 +356,13 @@ def test_a_reader_over_http_sees_what_life_left():
 
         for name in ("customers", "projects", "time_entries", "invoices", "expenses", "timers"):
             assert [row["id"] for row in every(http, name, name)] == server.office.ids(name)
+
+
+@pytest.mark.parametrize("companies", [1, 2])
+def test_an_office_that_begins_with_next_to_nothing_lives_on(companies):
+    bare = Size(
+        companies=companies, members=1, customers=1, projects=1, time_entries=0, invoices=0, expenses=0, timers=0
+    )
+    office = make_office(size=bare)
+
+    assert office.advance(5 * DAY) > 100
