@@ -1,0 +1,321 @@
+"""How everything stands, in one document: from the state file alone, and with what only the running daemon knows."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from sqlite_utils import Database
+
+from poller.budget import Budget, Usage
+from poller.clock import SystemClock
+from poller.cloudevents import iso
+from poller.events import source_uri
+from poller.health import HealthReport
+from poller.loading import Failed
+from poller.plan import Report, Situation, report
+from poller.tables import BudgetConfig, Config
+from state.deliveries import SubscriptionState
+from state.sqlite.database import open_database
+from state.sqlite.delivery_reader import DeliveryReader
+from state.sqlite.log import Log
+from state.sqlite.polls import PollReader
+from state.sqlite.status_reader import MeasuredDelay, StatusReader
+
+if TYPE_CHECKING:
+    from poller.app import App
+
+DAY = 86400.0
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """Everything that only looks, on one connection."""
+
+    db: Database
+    log: Log
+    polls: PollReader
+    deliveries: DeliveryReader
+    sums: StatusReader
+
+    @classmethod
+    def on(cls, db: Database) -> Reader:
+        """The readers of an open state."""
+        return cls(db=db, log=Log(db), polls=PollReader(db), deliveries=DeliveryReader(db), sums=StatusReader(db))
+
+
+@contextlib.contextmanager
+def open_reader(path: Path) -> Iterator[Reader]:
+    """Look at the state on a read-only connection, beside whoever runs on it. Raises StateError."""
+    db = open_database(path, read_only=True)
+    try:
+        yield Reader.on(db)
+    finally:
+        db.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetView:
+    """One budget now."""
+
+    usage: tuple[Usage, ...]
+    throttled_until: float | None  # Unix seconds
+    polls: int | None = None  # begun since the start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """What only the running program knows, at one moment."""
+
+    budgets: Mapping[str, BudgetView]
+    sources: Mapping[str, HealthReport]
+    endpoints: Mapping[tuple[str, str], Mapping[str, Any]]  # what an operator must see of each that is watched
+    expected_delays: Mapping[tuple[str, str], float] = field(default_factory=dict)  # seconds
+    last_polls: Mapping[str, float | None] = field(default_factory=dict)
+    failed_plugins: Sequence[Failed] = ()
+
+
+def live_of(app: App, plan: Report | None = None) -> Live:
+    """What the running program knows now; `plan` spares asking the planners again."""
+    now, steady = app.clock.now(), app.clock.steady()
+    runs = app.engine.runs
+    budgets = {}
+    for name, lane in app.engine.lanes.items():
+        until = lane.budget.throttled_until(steady)
+        wall = None if until is None else now + until - steady
+        budgets[name] = BudgetView(usage=lane.budget.usage(steady), throttled_until=wall, polls=lane.calls)
+    delays = {
+        (one.source, one.endpoint): one.expected_delay
+        for one in (plan or plan_of(app)).endpoints
+        if math.isfinite(one.expected_delay)
+    }
+    return Live(
+        budgets=budgets,
+        sources={name: run.health.snapshot() for name, run in runs.items()},
+        endpoints={(name, w.name): w.status() for name, run in runs.items() for w in run.watchings.values()},
+        expected_delays=delays,
+        last_polls={name: run.last_poll for name, run in runs.items()},
+        failed_plugins=tuple(app.plugins.failed),
+    )
+
+
+def plan_of(app: App) -> Report:
+    """What the planners expect of every unit, endpoint and budget."""
+    now = app.clock.now()
+    return report(
+        Situation(budget=name, limits=lane.budget.limits, share=_share(app.config, name), planner=lane.planner, now=now)
+        for name, lane in app.engine.lanes.items()
+    )
+
+
+def _share(config: Config, budget: str) -> float:
+    return config.budgets[budget].share if budget in config.budgets else BudgetConfig().share
+
+
+def status(reader: Reader, config: Config, *, now: float, live: Live | None = None) -> Row:
+    """The whole status, ready for JSON: times are ISO text in UTC, spans seconds (`..._s`). Never a secret.
+
+    Without `live` it tells what the file knows: nothing of throttling and of pages aside, and `expected_delay_s` is
+    half of the staleness.
+    """
+    endpoints = _endpoints(reader, config, live, now)
+    return {
+        "time": iso(now),
+        "running": live is not None,
+        "log_id": reader.log.id,
+        "last_seq": reader.log.last_seq(),
+        "budgets": _budgets(reader, config, live, now),
+        "sources": _sources(config, endpoints, live),
+        "endpoints": endpoints,
+        "subscriptions": _subscriptions(reader, now),
+        "plugins_failed": [_failed(plugin) for plugin in (live.failed_plugins if live else ())],
+    }
+
+
+def read_status(config: Config, *, now: float) -> Row:
+    """The status from the file alone; of a state that is not there yet, that nothing is known. Raises StateError."""
+    if not config.poller.state.exists():
+        return _unborn(config, now)
+    with open_reader(config.poller.state) as reader:
+        return status(reader, config, now=now)
+
+
+def _unborn(config: Config, now: float) -> Row:
+    budgets = [_budget(name, _unspent(name, budget, now)) for name, budget in config.budgets.items()]
+    sources = _sources(config, [], None)
+    known: Row = {"time": iso(now), "running": False, "log_id": None, "last_seq": 0, "budgets": budgets}
+    return {**known, "sources": sources, "endpoints": [], "subscriptions": [], "plugins_failed": []}
+
+
+def _unspent(name: str, budget: BudgetConfig, now: float) -> BudgetView:
+    return BudgetView(usage=Budget(name, budget.limits, share=budget.share).usage(now), throttled_until=None)
+
+
+# Budgets.
+
+
+def _budgets(reader: Reader, config: Config, live: Live | None, now: float) -> list[Row]:
+    if live is not None:
+        return [_budget(name, view) for name, view in live.budgets.items()]
+    steady = SystemClock.resume(reader.sums.anchor(), wall=lambda: now).steady()
+    return [_budget(name, _spent(reader, name, budget, steady)) for name, budget in config.budgets.items()]
+
+
+def _spent(reader: Reader, name: str, settings: BudgetConfig, steady: float) -> BudgetView:
+    """How the windows stand by the calls that are written down."""
+    budget = Budget(name, settings.limits, share=settings.share, concurrency=settings.concurrency)
+    longest = max(limit.seconds for limit in settings.limits)
+    budget.restore(reader.sums.calls(name, since=steady - longest - 1.0), steady)
+    return BudgetView(usage=budget.usage(steady), throttled_until=None)
+
+
+def _budget(name: str, view: BudgetView) -> Row:
+    return {
+        "name": name,
+        "limits": [
+            {"rate": usage.rate, "used": usage.used, "remaining": usage.remaining, "foreign": usage.foreign}
+            for usage in view.usage
+        ],
+        "throttled_until": _iso(view.throttled_until),
+    }
+
+
+# Sources and endpoints.
+
+
+def _sources(config: Config, endpoints: Sequence[Row], live: Live | None) -> list[Row]:
+    if live is not None:
+        return [_source(name, health, live.last_polls.get(name)) for name, health in live.sources.items()]
+    errors = {row["source"]: row["error"] for row in reversed(endpoints) if row["error"]}
+    return [
+        {
+            "name": name,
+            "state": "failing" if name in errors else "ok",
+            "reason": errors.get(name),
+            "since": None,
+            "next_probe": None,
+            "last_poll": None,
+        }
+        for name in config.sources
+    ]
+
+
+def _source(name: str, health: HealthReport, last_poll: float | None) -> Row:
+    return {
+        "name": name,
+        "state": health.state,
+        "reason": health.reason,
+        "since": _iso(health.since),
+        "next_probe": _iso(health.next_probe),
+        "last_poll": _iso(last_poll),
+    }
+
+
+def _endpoints(reader: Reader, config: Config, live: Live | None, now: float) -> list[Row]:
+    measured = {(one.source, one.endpoint): one for one in reader.sums.measured_delays(since=now - DAY)}
+    return [
+        _endpoint(row, live, measured.get((source_uri(row["source"]), row["endpoint"])), now)
+        for row in reader.polls.endpoints()
+        if _is_watched(config, live, row["source"], row["endpoint"])
+    ]
+
+
+def _is_watched(config: Config, live: Live | None, source: str, endpoint: str) -> bool:
+    if live is not None:
+        return (source, endpoint) in live.endpoints
+    settings = config.sources.get(source)
+    return settings is not None and (not settings.endpoints or endpoint in settings.endpoints)
+
+
+def _endpoint(row: Row, live: Live | None, measured: MeasuredDelay | None, now: float) -> Row:
+    name = (row["source"], row["endpoint"])
+    oldest = row["oldest_asked_at"]
+    staleness = None if oldest is None else max(0.0, now - oldest)
+    expected = live.expected_delays.get(name) if live is not None else None
+    if expected is None and staleness is not None:
+        expected = staleness / 2
+    return {
+        "source": row["source"],
+        "endpoint": row["endpoint"],
+        "units": row["units"],
+        "objects": row["objects"],
+        "last_sweep": _iso(row["last_sweep"]),
+        "staleness_s": _seconds(staleness),
+        "expected_delay_s": _seconds(expected),
+        "measured_delay_s": None if measured is None else _seconds(measured.mean),
+        "measured_delay_p95_s": None if measured is None else _seconds(measured.p95),
+        "measured_events": 0 if measured is None else measured.events,
+        "baseline": bool(row["baseline"]),
+        "suspects": row["suspects"],
+        "held": None if row["held"] is None else _held(row["held"]),
+        "failing": row["failing"],
+        "error": row["error"],
+        **(live.endpoints[name] if live is not None else {}),
+        **_health(live, *name),
+    }
+
+
+def _held(raw: bytes) -> Row:
+    held: Row = orjson.loads(raw)
+    return {**held, "since": _iso(held.get("since"))}
+
+
+def _health(live: Live | None, source: str, endpoint: str) -> Row:
+    """What the source's health says of an endpoint that fails."""
+    found = live.sources[source].endpoints if live is not None and source in live.sources else ()
+    for one in found:
+        if one.endpoint == endpoint:
+            return {
+                "blocked": one.blocked,
+                "failing_since": _iso(one.since),
+                "next_try": _iso(one.next_try),
+                "error": one.reason,
+            }
+    return {}
+
+
+# Subscriptions.
+
+
+def _subscriptions(reader: Reader, now: float) -> list[Row]:
+    waiting = reader.sums.oldest_waiting()
+    return [
+        _subscription(one, waiting.get(one.name), now)
+        for one in reader.deliveries.subscriptions()
+        if one.state != "removed"
+    ]
+
+
+def _subscription(one: SubscriptionState, oldest: float | None, now: float) -> Row:
+    return {
+        "name": one.name,
+        "state": one.state,
+        "reason": one.reason or None,
+        "cursor": one.cursor,
+        "lag": one.lag,
+        "pending": one.pending,
+        "dead": one.dead,
+        "oldest_waiting_s": None if oldest is None else _seconds(max(0.0, now - oldest)),
+        "failures": one.health.failures,
+        "next_probe": _iso(one.health.open_until),
+        "filter_errors": one.filter_errors,
+        "last_error": one.last_error,
+    }
+
+
+def _failed(plugin: Failed) -> Row:
+    return {"name": plugin.name, "origin": plugin.origin, "error": plugin.error}
+
+
+def _iso(time: float | None) -> str | None:
+    return None if time is None else iso(time)
+
+
+def _seconds(span: float | None) -> float | None:
+    return None if span is None else round(span, 3)

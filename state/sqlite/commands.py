@@ -1,0 +1,111 @@
+"""Commands posted for the daemon beside which they run, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlite_utils import Database, Migrations
+
+from state.sqlite.database import transaction
+
+command_migrations = Migrations("commands")
+
+
+@command_migrations()
+def create_commands(db: Database) -> None:
+    db.executescript(
+        """
+        CREATE TABLE commands (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            name TEXT NOT NULL,
+            args BLOB NOT NULL,         -- JSON
+            posted_at REAL NOT NULL,
+            taken_at REAL,              -- it is being done: never done twice
+            finished_at REAL,
+            result BLOB,                -- JSON
+            error BLOB                  -- JSON: message and hint
+        );
+        CREATE INDEX commands_pending ON commands (id) WHERE taken_at IS NULL;
+        """
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posted:
+    """A command that waits to be done."""
+
+    id: int
+    name: str
+    args: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came of a command: either a result, or an error's message and hint."""
+
+    result: dict[str, Any] | None = None
+    error: str | None = None
+    hint: str | None = None
+
+
+class Commands:
+    """The table of commands. Whoever posts makes it; where there is none, nothing was ever posted."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever posted."""
+        row = self._db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'commands'").fetchone()
+        return row is not None
+
+    def post(self, name: str, args: Mapping[str, Any], *, now: float) -> int:
+        """Leave a command for the daemon and return its id."""
+        with transaction(self._db) as conn:
+            row = conn.execute(
+                "INSERT INTO commands (name, args, posted_at) VALUES (?, ?, ?) RETURNING id",
+                [name, orjson.dumps(dict(args)), now],
+            ).fetchone()
+            return int(row[0])
+
+    def pending(self) -> list[Posted]:
+        """What waits, in the order in which it was posted."""
+        if not self.exists:
+            return []
+        rows = self._db.execute("SELECT id, name, args FROM commands WHERE taken_at IS NULL ORDER BY id")
+        return [Posted(id=id_, name=name, args=orjson.loads(args)) for id_, name, args in rows]
+
+    def take(self, id_: int, *, now: float) -> bool:
+        """Begin with a command; False when it was withdrawn or taken meanwhile."""
+        with transaction(self._db) as conn:
+            changed = conn.execute("UPDATE commands SET taken_at = ? WHERE id = ? AND taken_at IS NULL", [now, id_])
+            return changed.rowcount == 1
+
+    def finish(self, id_: int, outcome: Result, *, now: float) -> None:
+        """Write what came of it, and forget what is older than a day."""
+        result = None if outcome.result is None else orjson.dumps(outcome.result)
+        error = None if outcome.error is None else orjson.dumps({"error": outcome.error, "hint": outcome.hint})
+        with transaction(self._db) as conn:
+            conn.execute(
+                "UPDATE commands SET finished_at = ?, result = ?, error = ? WHERE id = ?", [now, result, error, id_]
+            )
+            conn.execute("DELETE FROM commands WHERE posted_at < ? AND id != ?", [now - 86400.0, id_])
+
+    def result(self, id_: int) -> Result | None:
+        """What came of it; None while it is not finished."""
+        row = self._db.execute(
+            "SELECT result, error FROM commands WHERE id = ? AND finished_at IS NOT NULL", [id_]
+        ).fetchone()
+        if row is None:
+            return None
+        result, error = (None if part is None else orjson.loads(part) for part in row)
+        return Result(**error) if error is not None else Result(result=result)
+
+    def withdraw(self, id_: int) -> bool:
+        """Take back a command that nobody has begun with; False when somebody has."""
+        with transaction(self._db) as conn:
+            return conn.execute("DELETE FROM commands WHERE id = ? AND taken_at IS NULL", [id_]).rowcount == 1
