@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
+from hashlib import sha256
+from itertools import count
 from typing import Any, Literal
 
 import msgspec
@@ -88,8 +89,8 @@ class Decision:
 
 
 def digest_of(raw: bytes | msgspec.Raw) -> bytes:
-    """16 bytes (BLAKE2b) of an answer or an object as it came."""
-    return blake2b(raw, digest_size=16).digest()
+    """16 bytes of an answer or an object as it came (SHA-256, which processors compute faster than others)."""
+    return sha256(raw).digest()[:16]
 
 
 def read(watch: Watch, objects: Iterable[Mapping[str, Any] | msgspec.Raw], before: Mapping[bytes, str]) -> Reading:
@@ -107,13 +108,17 @@ def read(watch: Watch, objects: Iterable[Mapping[str, Any] | msgspec.Raw], befor
         if digest in members:
             if watch.endpoint.id != CONTENT:
                 continue
-            digest = _next_equal(digest, members)
+            digest = _next_equal(digest, members)  # the set is the identity: the second of two equals is another one
         if (known := before.get(digest)) is not None:
             members[digest] = known
             continue
         shown = _shown(watch, item, digest)
         if shown is None:
             nameless += 1
+        elif shown.object_id in fresh and watch.endpoint.id == CONTENT:
+            nth = next(n for n in count(2) if f"{shown.object_id}#{n}" not in fresh)
+            fresh[f"{shown.object_id}#{nth}"] = again = replace(shown, object_id=f"{shown.object_id}#{nth}")
+            members[digest] = again.object_id
         elif shown.object_id in fresh:
             doubles.add(shown.object_id)
         else:
@@ -161,14 +166,12 @@ def _shown(watch: Watch, item: Mapping[str, Any] | msgspec.Raw, digest: bytes) -
     normalise = watch.endpoint.normalise
     obj = normalise(dict(value)) if normalise else dict(value)
     obj = stored(obj, watch.rules)
-    if watch.endpoint.id == CONTENT:
-        return Shown(object_id=digest.hex(), digest=digest, object=obj)
     object_id = watch.identify(value) if not normalise else watch.identify(obj) or watch.identify(value)
     return None if object_id is None else Shown(object_id=object_id, digest=digest, object=obj)
 
 
 def _next_equal(digest: bytes, members: Mapping[bytes, str]) -> bytes:
-    while digest in members:  # the set is the identity: the second of two equal objects is another one
+    while digest in members:
         digest = digest_of(digest)
     return digest
 

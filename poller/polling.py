@@ -83,22 +83,26 @@ class Polling:
     async def _ask(self, w: Watching, unit: UnitState, at: Position, ask: Ask) -> Answer:
         asked_at = self._clock.now()
         request = self._source.request(w.watch.endpoint, at)
-        if unit.validators is not None and unit.digest is not None:
+        if unit.validators is not None and unit.digest is not None and not self._may_go_on(w, unit):
             request.headers.update(orjson.loads(unit.validators))
         response = await ask(request)
         if response.status_code == httpx.codes.NOT_MODIFIED:
             return Answer(asked=Asked(at=asked_at, answered_at=self._clock.now()), calls=1)
-        if unit.calls == 1 and unit.digest is not None and response.is_success:
-            if digest_of(response.content) == unit.digest:
-                return Answer(asked=Asked(at=asked_at, answered_at=self._clock.now()), calls=1)
+        if unit.calls == 1 and response.is_success and _digest(w, response) == unit.digest:
+            return Answer(asked=Asked(at=asked_at, answered_at=self._clock.now()), calls=1)
         return await self._read_on(w, unit, at, response, ask, asked_at)
+
+    @staticmethod
+    def _may_go_on(w: Watching, unit: UnitState) -> bool:
+        """A last page whose headers alone would tell that another one begins must be seen: 304 might not tell."""
+        return bool(w.watch.endpoint.page_headers) and unit.next is None
 
     async def _read_on(
         self, w: Watching, unit: UnitState, at: Position, response: httpx.Response, ask: Ask, asked_at: float
     ) -> Answer:
         """Read a chain to its end: cursors, and every page of a list that is one unit."""
         one_unit = w.is_child or not w.sweeps(unit.key)
-        bodies, pages, complete = [digest_of(response.content)], [await self._page(w, at, response)], True
+        bodies, pages, complete = [_digest(w, response)], [await self._page(w, at, response)], True
         while (following := pages[-1].next) is not None and (following.cursor is not None or one_unit):
             if unit.key == NEWEST and await self._write(self._settling.shows_nothing_new, w, pages[-1]):
                 complete = False
@@ -107,7 +111,7 @@ class Polling:
                 raise PageError(f"{w.label}: the list has not ended after {MOST_PAGES} pages")
             at = replace(following, parent=at.parent, since=at.since)
             response = await ask(self._source.request(w.watch.endpoint, at))
-            bodies.append(digest_of(response.content))
+            bodies.append(_digest(w, response))
             pages.append(await self._page(w, at, response))
         digest = chain_digest(bodies)
         asked = Asked(at=asked_at, answered_at=self._clock.now())
@@ -124,6 +128,15 @@ class Polling:
         if len(response.content) > LARGE:
             return await asyncio.to_thread(self._source.page, w.watch.endpoint, at, response)
         return self._source.page(w.watch.endpoint, at, response)
+
+
+def _digest(w: Watching, response: httpx.Response) -> bytes:
+    """Of the answer's bytes, and of the headers that say where its list goes on."""
+    names = w.watch.endpoint.page_headers
+    if not names:
+        return digest_of(response.content)
+    headers = "\n".join(response.headers.get(name, "") for name in names)
+    return digest_of(digest_of(response.content) + headers.encode())
 
 
 def unwelcome(response: httpx.Response) -> Unwelcome:

@@ -12,9 +12,9 @@ from poller.deciding import Asked, Context, Decision, Reading, decide, delete, d
 from poller.diff import fingerprint
 from poller.events import notice
 from poller.guards import AT_LEAST_DELETED, HOUR, ShapeShift, agree, is_mass_deletion, shape_shift
-from poller.sources import Page
+from poller.sources import Page, Position
 from poller.watching import SINCE, Aside, Doubt, Trust, Watching, dump_position, key_of
-from state.polls import Presence, Recording, Snapshot, Suspect, UnitState
+from state.polls import Presence, Recording, Snapshot, Suspect, Sweep, UnitState
 from state.records import NewEvent
 from state.sqlite.polls import Polls
 
@@ -47,6 +47,7 @@ class Outcome:
     aside: bool = False  # nothing was recorded: it waits for other pages
     touched: list[str] = field(default_factory=list)  # ids of objects created, restored or updated
     gone: list[str] = field(default_factory=list)  # ids of objects deleted
+    missing: bool = False  # objects went missing: suspects
     notes: list[str] = field(default_factory=list)
     noisy: tuple[str, ...] = ()  # fields that are candidates for `ignore` from now on
 
@@ -193,9 +194,10 @@ class Settling:
             missing=tuple(missing),
             events=decision.events,
             tail=now.next is None and not chained,
+            new_units=self._new_units(following, outcome),
             since_at=answer.asked.at if key == SINCE else None,
         )
-        outcome.changed = decision.changed
+        outcome.changed, outcome.missing = decision.changed, bool(missing or outcome.dropped)
         self._note_objects(w, decision, answer, outcome)
         self._write(w, key, now, recording, answer, outcome, waits=waits)
 
@@ -211,8 +213,12 @@ class Settling:
         waits: bool,
     ) -> None:
         w.put(now)
+        for unit in recording.new_units:
+            w.expect(unit[0])
         sweep = w.sweep_done(key, answer.asked.at, answer.asked.answered_at, waits=waits)
         outcome.events += self._polls.record(replace(recording, sweep=sweep) if sweep else recording)
+        for new, position in recording.new_units:
+            w.put(self._polls.unit(w.state.id, new, position))
         if sweep is not None:
             outcome.swept = True
             self._refresh(w)
@@ -223,19 +229,19 @@ class Settling:
     def _refresh(self, w: Watching) -> None:
         w.state = self._polls.endpoint(w.state.id)
 
-    def _follow(self, w: Watching, key: str, following: object, outcome: Outcome) -> None:
+    def _follow(self, w: Watching, key: str, following: Position | None, outcome: Outcome) -> None:
         """Units appear behind a page that says that more follows, and go where it says that it is the last."""
         if following is None:
             dropped = w.beyond(key)
             if dropped:
                 self._drop(w, dropped, outcome)
-            return
-        position = dump_position(following)  # type: ignore[arg-type]
-        new = key_of(following)  # type: ignore[arg-type]
-        if new not in w.units:
-            w.put(self._polls.unit(w.state.id, new, position))
+        elif (new := key_of(following)) not in w.units:
             outcome.added.append(new)
             outcome.heirs.append((new, key))
+
+    @staticmethod
+    def _new_units(following: Position | None, outcome: Outcome) -> tuple[tuple[str, bytes], ...]:
+        return tuple((key, dump_position(following)) for key in outcome.added if following is not None)
 
     def _drop(self, w: Watching, keys: list[str], outcome: Outcome) -> None:
         self._polls.drop_units(w.state.id, keys, now=w.state.sweep_began)
@@ -345,6 +351,8 @@ class Settling:
             following = answer.pages[-1].next if answer.pages else None
             if following is not None and not w.is_child:
                 self._follow(w, key, following, outcome)
+                for new, position in self._new_units(following, outcome):
+                    w.put(self._polls.unit(w.state.id, new, position))
         self._judge_doubt(w, answer.asked, outcome)
 
     def _judge_doubt(self, w: Watching, asked: Asked, outcome: Outcome) -> None:
@@ -422,6 +430,10 @@ class Settling:
             w.put(self._polls.unit(w.state.id, first.key, first.position))
             outcome.added.append(first.key)
         w.begin_sweep()
+        self.say_rebaselined(w, now, outcome)
+
+    def say_rebaselined(self, w: Watching, now: float, outcome: Outcome) -> None:
+        """Log that a new baseline begins."""
         outcome.events += self.tell(
             w,
             "endpoint.rebaselined",
@@ -429,6 +441,17 @@ class Settling:
             {},
             now,
         )
+
+    def begin_sweep(self, w: Watching, now: float) -> None:
+        """Begin the sweep anew, now: every unit is to be polled after it."""
+        self._polls.begin_sweep(w.state.id, now=now)
+        self._refresh(w)
+        w.begin_sweep()
+
+    def end_sweep(self, w: Watching, sweep: Sweep) -> None:
+        """End a sweep that had nothing to ask for."""
+        w.state = self._polls.end_sweep(w.state.id, sweep)
+        w.begin_sweep()
 
     def _trust(self, w: Watching, trust: Trust) -> None:
         w.trust = trust

@@ -160,6 +160,16 @@ class Watching:
         self.confirms = True
         self.nonempty = False
 
+    # The store's thread changes these while the event loop looks: it looks at copies, which are made in one go.
+
+    def outstanding(self) -> tuple[str, ...]:
+        """Keys of the units that the sweep still waits for."""
+        return tuple(self.pending)
+
+    def failing(self) -> list[UnitState]:
+        """Units whose latest poll failed."""
+        return [unit for unit in list(self.units.values()) if unit.failures]
+
     @staticmethod
     def sweeps(key: str) -> bool:
         """Whether the unit is a part of sweeps; the others show a selection."""
@@ -171,6 +181,11 @@ class Watching:
             self.pending.add(unit.key)
         self.units[unit.key] = replace(unit, members={})
         self.keys[unit.id] = unit.key
+
+    def expect(self, key: str) -> None:
+        """A unit is about to appear: the sweep is not complete without it."""
+        if key not in self.units and self.sweeps(key):
+            self.pending.add(key)
 
     def forget(self, key: str) -> None:
         """A unit is no more."""

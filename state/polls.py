@@ -98,6 +98,7 @@ class Recording:
     sweep: Sweep | None = None
     tail: bool = False  # the unit is the last page
     since_at: float | None = None
+    new_units: Sequence[tuple[str, bytes]] = ()  # (key, position) of units that appear behind this one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

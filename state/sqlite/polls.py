@@ -237,6 +237,10 @@ class Polls:
                 self._write_objects(conn, recording)
             if recording.unit is not None:
                 self._write_unit(conn, recording.unit, touched=recording.touched)
+            conn.executemany(
+                "INSERT INTO units (endpoint, key, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                [(recording.endpoint, key, position) for key, position in recording.new_units],
+            )
             self._write_endpoint(conn, recording)
             return append(conn, recording.events)
 
@@ -314,6 +318,11 @@ class Polls:
             conn.execute("UPDATE endpoints SET since_at = ? WHERE id = ?", [recording.since_at, endpoint])
         if recording.sweep is not None:
             _end_sweep(conn, endpoint, recording.sweep)
+
+    def begin_sweep(self, endpoint: int, *, now: float) -> None:
+        """Let the sweep under way begin now."""
+        with transaction(self._db) as conn:
+            conn.execute("UPDATE endpoints SET sweep_began = ? WHERE id = ?", [now, endpoint])
 
     def end_sweep(self, endpoint: int, sweep: Sweep) -> EndpointState:
         """End a sweep without a poll: there was nothing to ask for."""

@@ -1,0 +1,149 @@
+"""One running poller: state, engine and deliveries together, for the daemon, for one sweep, and for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from apscheduler.triggers.cron import CronTrigger
+
+from poller.clock import Clock, SystemClock
+from poller.delivery import Deliverer
+from poller.engine import Engine
+from poller.loading import Plugins
+from poller.store import Store
+from poller.subscriptions import Route, Subscription
+from poller.tables import Config, SubscriptionConfig
+from poller.writer import Writer
+
+
+@dataclass(slots=True, kw_only=True)
+class App:
+    """What runs on one state."""
+
+    config: Config
+    plugins: Plugins
+    store: Store
+    write: Writer
+    clock: Clock
+    engine: Engine
+    deliverer: Deliverer
+
+    def recorded(self, _: list[int]) -> None:
+        """Events are in the log: they may be delivered."""
+        self.deliverer.log_grew()
+
+    async def reconfigure(self, config: Config) -> None:
+        """Go on with another configuration, already validated. Raises PollerError, with nothing changed."""
+        engine = Engine(config, self.plugins, store=self.store, write=self.write, clock=self.clock)
+        await self.deliverer.reconfigure(routes_of(config))
+        await self.engine.close()
+        await engine.open()
+        engine.recorded = self.recorded
+        self.config, self.engine = config, engine
+
+
+@contextlib.asynccontextmanager
+async def open_app(
+    config: Config, plugins: Plugins, *, clock: Clock | None = None, executor: Executor | None = None
+) -> AsyncIterator[App]:
+    """Open the state and everything on it. Nothing is polled or delivered before it is asked for.
+
+    Raises PollerError. The caller holds the state's lock.
+    """
+    with Writer(executor) as write:
+        store = await write(Store.open, config.poller.state)
+        try:
+            clock = clock or SystemClock.resume(await write(store.calls.anchor))
+            deliverer = Deliverer(routes_of(config), store=store.deliveries, write=write, clock=clock)
+            engine = Engine(config, plugins, store=store, write=write, clock=clock)
+            await write(store.deliveries.register, [route.registration for route in routes_of(config)])
+            await engine.open()
+            app = App(
+                config=config,
+                plugins=plugins,
+                store=store,
+                write=write,
+                clock=clock,
+                engine=engine,
+                deliverer=deliverer,
+            )
+            engine.recorded = app.recorded
+            try:
+                yield app
+            finally:
+                await app.engine.close()
+        finally:
+            await write(store.close)
+
+
+def routes_of(config: Config) -> list[Route]:
+    """The subscriptions as delivery takes them."""
+    return [_route(subscription, config) for subscription in config.subscriptions]
+
+
+def _route(settings: SubscriptionConfig, config: Config) -> Route:
+    subscription = Subscription(
+        name=settings.name,
+        plugin=settings.plugin,
+        types=settings.types,
+        sources=settings.sources,
+        where=settings.where,
+        start=settings.start,
+        enabled=settings.enabled,
+        concurrency=settings.concurrency,
+        retry=settings.retry,
+        digest=settings.digest,
+    )
+    next_digest = partial(_next_digest, settings.digest, config) if isinstance(settings.digest, str) else None
+    return Route(subscription=subscription, open_sink=settings.build, next_digest=next_digest)
+
+
+def _next_digest(crontab: str, config: Config, after: float) -> float:
+    from datetime import datetime
+
+    trigger = CronTrigger.from_crontab(crontab, timezone=config.poller.zone)
+    fire = trigger.get_next_fire_time(None, datetime.fromtimestamp(after, tz=config.poller.zone))
+    return after + 86400.0 if fire is None else float(fire.timestamp())
+
+
+async def sweep_once(
+    app: App, endpoints: Sequence[tuple[str, str]] | None = None, *, progress: Callable[[], None] = lambda: None
+) -> list[str]:
+    """One complete sweep of every endpoint (or those named: source, endpoint), begun now.
+
+    Not paced: as fast as the short windows allow. Returns what could not be seen, in words.
+    """
+    engine = app.engine
+    changed = asyncio.Event()
+    await engine.begin_sweeps(endpoints)
+    for lane in engine.lanes.values():
+        lane.hurry = True
+        lane.poke = changed.set
+    while engine.unswept():
+        for lane in engine.lanes.values():
+            await lane.wake()
+        progress()
+        steady = app.clock.steady()
+        wait = min((lane.next_at() for lane in engine.lanes.values()), default=steady) - steady
+        changed.clear()
+        if not any(lane.in_flight for lane in engine.lanes.values()) and wait == float("inf"):
+            break
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), max(0.001, min(wait, 1.0)))
+        if failure := next((lane.failure for lane in engine.lanes.values() if lane.failure), None):
+            raise failure
+    for lane in engine.lanes.values():
+        lane.hurry = False
+        lane.poke = lambda: None
+    return engine.stuck()
+
+
+def state_path(config: Config) -> Path:
+    """Where the state is."""
+    return config.poller.state

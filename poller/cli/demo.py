@@ -1,0 +1,216 @@
+"""`poller demo`: a sandbox, the daemon and the console on this machine, no account needed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from poller.config import load
+from poller.daemon import Daemon, run_daemon
+from poller.loading import load_plugins
+from poller.logs import configure
+from poller.rates import parse_duration
+
+LIMITS = "10/s,450/min"
+PACE = 0.8  # changes per second
+SIZES = ("customers=40", "projects=30", "time_entries=600", "invoices=80", "expenses=120")
+ENDPOINTS = ("customers", "projects", "project_members", "time_entries", "invoices", "invoice_details", "expenses")
+
+CONFIG = """\
+[poller]
+state = "poller.db"
+listen = "{listen}"
+
+[budgets.demo]
+limits = [{limits}]
+
+[sources.acme]
+plugin = "nutcache"
+budget = "demo"
+server = "{server}"
+access_token = "{token}"
+{endpoints}
+
+[[subscriptions]]
+name = "console"
+plugin = "console"
+format = "{style}"
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """The server that the demo started."""
+
+    server: str
+    origin: str
+    token: str
+
+
+@click.command()
+@click.option("--for", "seconds", metavar="DURATION", help="End by itself, with a summary: 20s, 5m.")
+@click.option("--listen", default="", metavar="HOST:PORT", help="Serve API and status page too.")
+@click.option("--json", "as_json", is_flag=True, help="Events as CloudEvents, one a line.")
+def demo(seconds: str | None, listen: str, as_json: bool) -> None:
+    """Watch a living sandbox office: events as they are found, and how quickly.
+
+    Example: poller demo --for 20s
+    """
+    limit = None if seconds is None else _seconds(seconds)
+    configure("warning", "console" if sys.stderr.isatty() else "auto")
+    with tempfile.TemporaryDirectory(prefix="poller-demo-") as folder, _sandbox() as sandbox:
+        path = Path(folder) / "poller.toml"
+        path.write_text(_config(sandbox, listen, "json" if as_json else "text"), encoding="utf-8")
+        plugins = load_plugins()
+        config = load(path, plugins)
+        console = Console(stderr=True)
+        console.print(f"A sandbox of Nutcache serves on {sandbox.server}; limits {LIMITS}; Ctrl-C ends.", style="dim")
+        report: dict[str, Any] = {}
+
+        async def until(daemon: Daemon) -> None:
+            await _watch(daemon, sandbox, console, limit, report)
+
+        asyncio.run(run_daemon(config, plugins, until=until))
+        _print(report)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--for") from error
+
+
+def _config(sandbox: Sandbox, listen: str, style: str) -> str:
+    endpoints = "\n".join(f"[sources.acme.endpoints.{name}]" for name in ENDPOINTS)
+    limits = ", ".join(f'"{rate}"' for rate in LIMITS.split(","))
+    return CONFIG.format(
+        listen=listen, limits=limits, server=sandbox.server, token=sandbox.token, endpoints=endpoints, style=style
+    )
+
+
+@contextlib.contextmanager
+def _sandbox() -> Iterator[Sandbox]:
+    """The sandbox as a process of its own, ended with the demo."""
+    command = [sys.executable, "-m", "poller.cli", "sandbox", "--port", "0", "--pace", str(PACE), "--limits", LIMITS]
+    for size in SIZES:
+        command += ["--size", size]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, process_group=0)
+    try:
+        yield _introduced(process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _introduced(process: subprocess.Popen[str]) -> Sandbox:
+    told: dict[str, str] = {}
+    for line in process.stdout or ():
+        name, _, value = line.strip().partition(" ")
+        told[name] = value.strip()
+        if name == "calls":
+            server = told["server"]
+            return Sandbox(
+                server=server, origin=told["calls"].removesuffix("/_sandbox/calls"), token=told["access_token"]
+            )
+    raise click.ClickException("the sandbox did not start")
+
+
+async def _watch(
+    daemon: Daemon, sandbox: Sandbox, console: Console, limit: float | None, report: dict[str, Any]
+) -> None:
+    """Tell how the first sweep goes, wait, and take stock."""
+    engine = daemon.app.engine
+    started = asyncio.get_running_loop().time()
+    with (
+        console.status("first sweep: everything is read once, silently")
+        if console.is_terminal
+        else contextlib.nullcontext()
+    ):
+        while not daemon.stop.is_set() and _unswept(engine):
+            await asyncio.sleep(0.1)
+    swept_at = daemon.app.clock.now()
+    console.print(
+        f"First sweep complete after {asyncio.get_running_loop().time() - started:.1f} s. Changes from now on:"
+    )
+    try:
+        left = None if limit is None else max(0.0, limit - (asyncio.get_running_loop().time() - started))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(daemon.stop.wait(), left)
+    finally:
+        await _take_stock(daemon, sandbox, swept_at, report)
+
+
+def _unswept(engine: Any) -> bool:
+    return any(w.state.last_sweep is None for run in engine.runs.values() for w in run.watchings.values())
+
+
+async def _take_stock(daemon: Daemon, sandbox: Sandbox, swept_at: float, report: dict[str, Any]) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        journal = (await client.get(f"{sandbox.origin}/_sandbox/journal", params={"after": 0})).json()
+        report["sandbox"] = (await client.get(f"{sandbox.origin}/_sandbox/calls")).json()
+    app = daemon.app
+    events = await app.write(app.store.log.read, limit=1_000_000)
+    lane = app.engine.lanes["demo"]
+    report["calls"] = lane.calls
+    report["usage"] = [(usage.rate, usage.used, usage.remaining) for usage in lane.budget.usage(app.clock.steady())]
+    report["events"] = events
+    report["delays"] = _delays(journal, events, swept_at)
+
+
+def _delays(journal: Any, events: Any, swept_at: float) -> list[float]:
+    """Seconds from each change in the journal to the first event of that object at or after it."""
+    entries = journal["entries"] if isinstance(journal, dict) else journal
+    seen: dict[str, list[float]] = {}
+    for event in events:
+        seen.setdefault(event.subject, []).append(event.time)
+    delays = []
+    for entry in entries:
+        key = entry["id"] if not isinstance(entry["id"], list) else ":".join(map(str, entry["id"]))
+        later = [at for at in seen.get(f"{entry['resource']}/{key}", ()) if at >= entry["at"] >= swept_at]
+        if later:
+            delays.append(min(later) - entry["at"])
+    return delays
+
+
+def _print(report: dict[str, Any]) -> None:
+    if not report:
+        return
+    out = Console()
+    table = Table(title="What the demo did", show_header=False)
+    kinds: dict[str, int] = {}
+    for event in report["events"]:
+        kind = event.type.rpartition(".")[2]
+        kinds[kind] = kinds.get(kind, 0) + 1
+    table.add_row("calls", str(report["calls"]) + "".join(f"; {used} of {rate}" for rate, used, _ in report["usage"]))
+    table.add_row("refused (429)", str(report["sandbox"]["refused"]))
+    table.add_row(
+        "events", f"{len(report['events'])} " + " ".join(f"{kind}={count}" for kind, count in sorted(kinds.items()))
+    )
+    delays = sorted(report["delays"])
+    if delays:
+        p95 = delays[min(len(delays) - 1, int(len(delays) * 0.95))]
+        text = (
+            f"median {statistics.median(delays):.1f} s, 95 % below {p95:.1f} s ({len(delays)} changes of the journal)"
+        )
+        table.add_row("detection delay", text)
+    out.print(table)

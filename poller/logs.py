@@ -1,0 +1,54 @@
+"""Log lines: a constant event name with fields, on standard error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any, Literal
+
+import structlog
+
+LogFormat = Literal["auto", "console", "json", "journal"]
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_PRIORITY = {
+    "critical": 2,
+    "error": 3,
+    "warning": 4,
+    "info": 6,
+    "debug": 7,
+}  # syslog(3), as systemd reads "<N>" prefixes
+
+
+def configure(level: str = "info", style: LogFormat = "auto") -> None:
+    """Set up logging for this process. `auto`: readable on a terminal, journal lines under systemd, else JSON."""
+    if style == "auto":
+        style = "console" if sys.stderr.isatty() else "journal" if os.environ.get("JOURNAL_STREAM") else "json"
+    shared: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
+    renderers: dict[str, list[Any]] = {
+        "console": [
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        "json": [
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        "journal": [structlog.processors.format_exc_info, _journal_line],
+    }
+    structlog.configure(
+        processors=[*shared, *renderers[style]],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+
+
+def _journal_line(_: Any, __: str, fields: Any) -> str:
+    """One line with the priority that the journal understands; it keeps the time itself."""
+    level, event = fields.pop("level", "info"), fields.pop("event", "")
+    text = " ".join(f"{key}={value!r}" for key, value in fields.items())
+    return f"<{_PRIORITY.get(level, 6)}>{event} {text}".rstrip().replace("\n", "\\n")
