@@ -92,7 +92,7 @@ def cost_of_promise(seed: int) -> float:
 
 @cache
 def decision(seed: int, *, units: int = 100_000, decisions: int = 3000) -> tuple[float, float, float]:
-    """Seconds of a decision with what belongs to it (started, observe): median and mean; and of one pass over numbers."""
+    """Seconds of a decision with its observation, median and mean, and of one pass over as many numbers."""
     random = np.random.default_rng(seed)
     planner = Planner([Unit("s", "e", str(number)) for number in range(units)], now=0.0, seed=seed)
     now = 0.0
@@ -104,10 +104,10 @@ def decision(seed: int, *, units: int = 100_000, decisions: int = 3000) -> tuple
     for number in range(decisions):
         now += 4.32
         begin = time.perf_counter()
-        unit = planner.choose(now)
-        assert unit is not None
-        planner.started(unit)
-        planner.observe(unit, now, changed[number])
+        chosen = planner.choose(now)
+        assert chosen is not None
+        planner.started(chosen)
+        planner.observe(chosen, now, changed[number])
         took.append(time.perf_counter() - begin)
     rates, weights, last = random.random(units), random.random(units), random.random(units)
     passes = []
@@ -179,7 +179,7 @@ def write(docs: Path) -> None:
 
 
 def draw(path: Path) -> None:
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     result = run("realistic", SEEDS[0], days=7)
     for delays, label in ((result.delays, "planner"), (result.delays_in_turn, "in turn")):
@@ -187,15 +187,15 @@ def draw(path: Path) -> None:
         left.plot(np.sort(delays), np.linspace(0, 1, delays.size), label=mean)
     left.axvline(result.optimum, color="grey", linestyle=":", label=f"D* = {result.optimum:.0f} s")
     left.set(xscale="log", xlim=(1, None), xlabel="detection delay, seconds", ylabel="share of changes")
-    left.set_title("realistic world, 200 units, 20,000 calls a day")
-    left.legend()
+    left.set_title("realistic world, 200 units, 20,000 calls a day", fontsize=10)
+    left.legend(loc="lower right", fontsize=8)
     rows = [row for row in ROWS if row.measure.startswith("/")]
     places = np.arange(len(rows))[::-1]
     right.barh(places, [max(row.seen) / row.target for row in rows], color="#4c78a8")
     right.axvline(1.0, color="#e45756", label="target")
     right.set_yticks(places, [f"{row.world} {row.measure}" for row in rows], fontsize=7)
-    right.set(xlabel="worst of three seeds, as a share of the target")
-    right.legend()
+    right.set(xlabel="worst seed / target")
+    right.legend(loc="lower left")
     figure.savefig(path, dpi=110)
 
 

@@ -161,9 +161,9 @@ def _endpoints(situation: Situation, found: Sequence[Explanation]) -> list[Endpo
             source=source,
             endpoint=endpoint,
             units=len(group),
-            changes_per_day=sum(one.base_rate for one in group) * DAY,
+            changes_per_day=sum(one.mean_rate for one in group) * DAY,
             calls_per_day=sum(one.calls_per_day for one in group),
-            expected_delay=_mean_delay([(one.rate, one.expected_delay) for one in group]),
+            expected_delay=_mean_delay([(one.mean_rate, one.expected_delay) for one in group]),
             staleness=_stalest(group),
             next_poll=min(one.next_poll for one in group),
             busiest=busiest(situation.planner.rhythm(source)),
@@ -215,7 +215,7 @@ def _budget(situation: Situation, found: Sequence[Explanation], changes: Changes
 
 def _expect(label: str, found: Sequence[Explanation], calls: float, weights: Mapping[str, float]) -> Expectation:
     units = [_weighted(one.unit, weights) for one in found]
-    rates = np.array([one.rate for one in found], float)
+    rates = np.array([one.mean_rate for one in found], float)
     delays = intervals(units, rates, calls) / 2
     groups: dict[str, list[tuple[float, float]]] = {}
     for unit, rate, delay in zip(units, rates.tolist(), delays.tolist(), strict=True):

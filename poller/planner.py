@@ -34,7 +34,7 @@ class Explanation:
     """Why a unit is polled as often as it is; rates per second, times in Unix seconds, spans in seconds."""
 
     unit: Unit
-    base_rate: float  # learned, changes per second, averaged over the week
+    mean_rate: float  # learned, changes per second, over the week and with the bursts they bring
     rate: float  # expected now: with the hour and what recent changes bring
     unseen: float  # changes expected since the last poll
     last_poll: float | None
@@ -86,13 +86,23 @@ class Planner:
         return unit in self._slots
 
     @property
+    def capacity(self) -> int:
+        """How many units there is room for; what memory is taken for."""
+        return int(self._table.source.size)
+
+    @property
+    def waiting(self) -> int:
+        """Length of the line of units never polled, those included that have left it since."""
+        return len(self._fresh)
+
+    @property
     def units(self) -> list[Unit]:
         """All units, in no particular order."""
         return [unit for unit in self._units if unit is not None]
 
     def add(self, unit: Unit, *, now: float) -> None:
         """Take a unit in, to be polled before all that have been; a known one gets the new cost, weight and limit."""
-        slot = self._slots.pop(unit, None)
+        slot = self._slots.get(unit)
         if slot is None:
             slot = self._settle(unit, now)
         else:
@@ -176,6 +186,7 @@ class Planner:
         table.last[slot] = now
         table.grown[slot] = lessons.rhythm.integral(now)
         table.ready[slot] = -math.inf
+        self._polled.add(slot)
         self._news = True
         if lessons.refit_due(now):
             self._refit(now)
@@ -248,7 +259,7 @@ class Planner:
                 "version": 1,
                 "units": [[unit.source, unit.endpoint, unit.key] for unit in self._slots],
                 "columns": {name: plain(getattr(table, name)[slots]) for name in LEARNED},
-                "sources": {name: self._lessons[at].dump() for name, at in self._sources.items()},
+                "sources": {name: self._lessons[at].dump() for name, at in sorted(self._sources.items())},
                 "pace": [self._calls, self._began, self._answered, self._swell, self._swelled],
             }
         )
@@ -268,8 +279,7 @@ class Planner:
         for name, values in columns.items():
             getattr(table, name)[slots] = values[places]
         for name, lessons in sources.items():
-            if name in self._sources:
-                self._lessons[self._sources[name]] = lessons
+            self._lessons[self._source(name, 0.0)] = lessons
         self._calls, self._began, self._answered, self._swell, self._swelled = pace
         for source in range(len(self._lessons)):
             self._recount(source)
@@ -283,11 +293,8 @@ class Planner:
             self._luck = np.concatenate((self._luck, self._fortune()))[: table.source.size]
         if slot == len(self._units):
             self._units.append(None)
-        if unit.source not in self._sources:
-            self._sources[unit.source] = len(self._lessons)
-            self._lessons.append(Lessons(now))
         table.rows[:, slot] = 0.0
-        table.source[slot] = self._sources[unit.source]
+        table.source[slot] = self._source(unit.source, now)
         table.last[slot] = math.nan
         table.ready[slot] = -math.inf
         table.place[slot] = self._places
@@ -296,6 +303,12 @@ class Planner:
         self._fresh.append((slot, self._places))
         self._places += 1
         return slot
+
+    def _source(self, name: str, now: float) -> int:
+        if name not in self._sources:
+            self._sources[name] = len(self._lessons)
+            self._lessons.append(Lessons(now))
+        return self._sources[name]
 
     def _fortune(self) -> Floats:
         return self._random.uniform(1 - 1e-6, 1 + 1e-6, self._table.source.size)
@@ -366,6 +379,7 @@ class Planner:
         self._urgent: list[int] = []
         self._urgent_at = math.inf
         self._used = 0
+        self._polled: set[int] = set()
         self._news = True
         self._roots: list[float] = []
         self._current = 0.0
@@ -399,7 +413,7 @@ class Planner:
         table = self._table
         while line:
             slot = line[-1]
-            if table.ready[slot] <= now and not table.last[slot] > self._ranked_at:
+            if table.ready[slot] <= now and slot not in self._polled:
                 return slot
             line.pop()
         return None
@@ -414,6 +428,7 @@ class Planner:
         best = best[np.argsort(score[best], kind="stable")]
         self._queue = best[score[best] >= 0].tolist()
         self._ranked_at, self._used, self._news = now, 0, False
+        self._polled.clear()
         self._demand(now, rate)
         self._promise(now)
 
@@ -500,11 +515,11 @@ class Planner:
         ranks = np.empty(order.size, np.intp)
         ranks[order] = np.arange(1, order.size + 1)
         speed = calls_per_second or self.calls_per_second or 1.0
-        roots = np.sqrt(self._table.weight[: order.size] * rate * self._table.cost[: order.size])
-        alive = list(self._slots.values())
+        offspring = np.array([sum(lessons.eta) for lessons in self._lessons])
+        mean = self._base_rates() / (1 - offspring[self._table.source[: order.size]])
+        roots = np.sqrt(self._table.weight[: order.size] * mean * self._table.cost[: order.size])
         # sum c/T = B with T = sqrt(2 m c / (w l)): the score at which a unit is polled.
-        bar = float(roots[alive].sum()) ** 2 / (2 * speed**2)
-        base = self._base_rates()
+        bar = float(roots[list(self._slots.values())].sum()) ** 2 / (2 * speed**2)
         return [
             self._explanation(
                 slot, now, float(score[slot]), int(ranks[slot]), float(rate[slot]), float(base[slot]), bar
@@ -513,34 +528,37 @@ class Planner:
         ]
 
     def _explanation(
-        self, slot: int, now: float, score: float, rank: int, rate: float, base: float, bar: float
+        self, slot: int, now: float, score: float, rank: int, rate: float, mean: float, bar: float
     ) -> Explanation:
         table, unit = self._table, self._units[slot]
         assert unit is not None
         last, ready = float(table.last[slot]), float(table.ready[slot])
         never = math.isnan(last)
-        interval = math.sqrt(2 * bar * unit.cost / (unit.weight * rate)) if unit.weight * rate > 0 else math.inf
-        kept = unit.max_staleness is not None and unit.max_staleness < interval
-        if unit.max_staleness is not None:
-            interval = min(interval, unit.max_staleness)
-        due = now if never else max(last + interval, now)
-        if ready < math.inf:
-            due = max(due, ready)
+        age = None if never else max(now - last, 0.0)
+        interval, promised = _interval(unit, mean, bar), unit.max_staleness or math.inf
+        due = now if never else max(last + min(_interval(unit, rate, bar), promised), now)
+        reason = _reason(never=never, ready=ready, now=now, kept=promised < interval, burst=rate > 2 * mean)
+        interval = min(interval, promised)
         return Explanation(
             unit=unit,
-            base_rate=base,
+            mean_rate=mean,
             rate=rate,
-            unseen=0.0 if never else rate * max(now - last, 0.0),
+            unseen=rate * (age or 0.0),
             last_poll=None if never else last,
-            staleness=None if never else max(now - last, 0.0),
+            staleness=age,
             rank=rank,
             score=math.inf if never else score,
             interval=interval,
             expected_delay=interval / 2,
             calls_per_day=unit.cost * DAY / interval,
-            next_poll=due,
-            reason=_reason(never=never, ready=ready, now=now, kept=kept, burst=rate > 2 * base),
+            next_poll=due if ready == math.inf else max(due, ready),
+            reason=reason,
         )
+
+
+def _interval(unit: Unit, rate: float, bar: float) -> float:
+    worth = unit.weight * rate
+    return math.sqrt(2 * bar * unit.cost / worth) if worth > 0 else math.inf
 
 
 def _reason(*, never: bool, ready: float, now: float, kept: bool, burst: bool) -> str:

@@ -92,7 +92,7 @@ def _unit(one: Explanation) -> list[str]:
     return [
         str(one.rank),
         f"{one.unit.source}/{one.unit.endpoint} {one.unit.key}",
-        f"{one.base_rate * 86400:,.1f}",
+        f"{one.mean_rate * 86400:,.1f}",
         f"{one.unseen:.2f}",
         _span(one.staleness),
         _span(one.interval),

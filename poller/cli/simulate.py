@@ -110,7 +110,7 @@ def draw(result: Result, path: Path) -> None:
     axes.axvline(result.optimum, color="grey", linestyle=":", label=f"D* = {result.optimum:.0f} s")
     axes.set(xscale="log", xlabel="detection delay, seconds", ylabel="share of changes", xlim=(1, None))
     axes.set_title(f"{result.world}: {result.units} units, {result.days:g} days")
-    axes.legend()
+    axes.legend(loc="lower right")
     figure.savefig(path, dpi=120)
 
 
