@@ -31,7 +31,7 @@ from pydantic_core import PydanticCustomError
 from poller import Attempt, Event, Receipt, Rejected, RetryLater, hookimpl
 from poller.secrets import Secret
 from poller.sinks import Refused
-from poller.templates import Escape, RenderError, Templated, one_line, render, render_default
+from poller.templates import Escape, RenderError, Templated, TemplateText, one_line, render, render_default
 
 COMMAND: Final = 60.0  # seconds for one SMTP command
 ACCEPTANCE: Final = 600.0  # seconds after the final dot: giving up earlier makes duplicates (RFC 5321 4.5.3.2.6)
@@ -78,7 +78,7 @@ class EmailOptions(Templated):
     sender: MailAddress = Field(alias="from")
     to: MailAddresses = Field(min_length=1)
     cc: MailAddresses = ()
-    subject: str = _SUBJECT
+    subject: TemplateText = _SUBJECT
     list_unsubscribe: str | None = Field(default=None, pattern=r"^(https://|mailto:)[\x21-\x3b\x3d\x3f-\x7e]+$")
 
     @field_validator("ca_file")

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 
 import orjson
 from jinja2 import ChainableUndefined, FileSystemLoader, Template, TemplateError, TemplateSyntaxError, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from state.errors import PollerError
@@ -239,12 +239,23 @@ def _compiled(source: str, escape: Escape) -> Template:
         raise RenderError(f"the template is not valid Jinja2, line {exc.lineno}: {exc.message}") from exc
 
 
+def _checked(source: str) -> str:
+    try:
+        _compiled(source, Escape.NONE)
+    except RenderError as exc:
+        raise PydanticCustomError("template", "{why}", {"why": str(exc)}) from None
+    return source
+
+
+TemplateText = Annotated[str, AfterValidator(_checked)]
+
+
 class Templated(BaseModel):
     """The two keys of every sink that renders: a template in place, or in a file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    template: str | None = None
+    template: TemplateText | None = None
     template_file: Path | None = None
 
     @model_validator(mode="after")
@@ -253,9 +264,7 @@ class Templated(BaseModel):
             raise PydanticCustomError("template", "template and template_file exclude each other: give one")
         if self.template_file is not None:
             root = Path((info.context or {}).get("root") or ".")
-            object.__setattr__(self, "template", _text_of(root / self.template_file.expanduser()))
-        if self.template is not None:
-            _checked(self.template)
+            object.__setattr__(self, "template", _checked(_text_of(root / self.template_file.expanduser())))
         return self
 
 
@@ -267,13 +276,6 @@ def _text_of(path: Path) -> str:
         raise PydanticCustomError(
             "template", "the template file {path} cannot be read: {reason}", {"path": str(path), "reason": reason}
         ) from None
-
-
-def _checked(source: str) -> None:
-    try:
-        _compiled(source, Escape.NONE)
-    except RenderError as exc:
-        raise PydanticCustomError("template", "{why}", {"why": str(exc)}) from None
 
 
 def _line(change: Mapping[str, Any]) -> FieldLine:

@@ -122,3 +122,10 @@ def test_a_url_of_no_service_is_refused_without_repeating_it(urls: list[str]) ->
         AppriseOptions.model_validate({"urls": urls})
 
     assert not any("s3cret" in error["msg"] for error in failure.value.errors())
+
+
+def test_a_url_that_is_not_there_is_no_error_for_a_command_that_only_looks() -> None:
+    AppriseOptions.model_validate({"urls": [{"env": "NOT_SET_ANYWHERE"}]}, context={"secrets": "later"})
+
+    with pytest.raises(ValidationError, match="NOT_SET_ANYWHERE"):
+        AppriseOptions.model_validate({"urls": [{"env": "NOT_SET_ANYWHERE"}]})

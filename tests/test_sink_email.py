@@ -433,6 +433,7 @@ def test_no_header_can_be_injected(name: str, subject: str, last: str) -> None:
         ({"tls": "ssl"}, "starttls"),
         ({"list_unsubscribe": "https://x/\r\nX: y"}, "pattern"),
         ({"ca_file": "nowhere.pem"}, "no file"),
+        ({"subject": "{{ event.name"}, "line 1"),
         ({"hosts": "x"}, "hosts"),
     ],
 )

@@ -352,6 +352,14 @@ def test_wrong_options_are_explained(keys: dict[str, Any], complaint: str) -> No
     assert "hunter2" not in str(failure.value.errors(include_input=False))
 
 
+def test_a_secret_that_is_not_there_is_no_error_for_a_command_that_only_looks() -> None:
+    given = {"url": "https://crm.example/", "secret": {"env": "NOT_SET_ANYWHERE"}}
+
+    assert HttpOptions.model_validate(given, context={"secrets": "later"}).secret is not None
+    with pytest.raises(ValidationError, match="NOT_SET_ANYWHERE"):
+        HttpOptions.model_validate(given)
+
+
 async def test_a_preview_shows_the_request_but_no_secrets() -> None:
     sink = HttpSink("crm", options("https://u:p4ss@crm.example/hook?key=s3cret", headers={"X-Key": "s3cret"}))
 
