@@ -84,7 +84,7 @@ class HttpOptions(Templated):
     secret: SigningSecret | tuple[SigningSecret, ...] | None = None
     method: Literal["POST", "PUT", "PATCH"] = "POST"
     headers: Mapping[str, Secret] = Field(default_factory=dict)
-    timeout: Duration = Field(default=15.0, gt=0)
+    timeout: Duration = Field(default=15.0, gt=0, le=60)  # the engine gives an attempt no more
     mode: Literal["structured", "batched"] = "structured"
     allow_private: bool = False
     ca_file: Path | None = None
@@ -167,7 +167,10 @@ class HttpSink:
         return "\n".join([*lines, "", body.decode()])
 
     async def _post(self, events: Sequence[Event]) -> Receipt:
-        content_type, body = self._body(events)
+        try:
+            content_type, body = self._body(events)
+        except RenderError as exc:  # nothing that waiting puts right
+            raise Rejected(Receipt(status="template", text=str(exc))) from exc
         headers = self._headers(message_id(events), body, content_type)
         try:
             return await self._send(headers, body)
@@ -196,12 +199,9 @@ class HttpSink:
             return judged(response.status, response.headers, text, now=self._clock())
 
     def _body(self, events: Sequence[Event]) -> tuple[str, bytes]:
-        """Content type and bytes. A template that cannot be rendered is nothing that waiting puts right."""
+        """Content type and bytes. Raises RenderError."""
         if self._options.template is not None:
-            try:
-                return "application/json", render(self._options.template, events).encode()
-            except RenderError as exc:
-                raise Rejected(Receipt(status="template", text=str(exc))) from exc
+            return "application/json", render(self._options.template, events).encode()
         if self._options.mode == "batched":
             return BATCH_CONTENT_TYPE, batched(events)
         return CONTENT_TYPE, structured(events[0])

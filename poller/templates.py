@@ -253,7 +253,7 @@ TemplateText = Annotated[str, AfterValidator(_checked)]
 class Templated(BaseModel):
     """The two keys of every sink that renders: a template in place, or in a file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     template: TemplateText | None = None
     template_file: Path | None = None

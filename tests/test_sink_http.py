@@ -341,6 +341,8 @@ async def test_a_proxy_is_not_asked_for_a_private_address(callback: Callback) ->
         ({"template": "{% if %}"}, "line 1"),
         ({"template": "x", "template_file": "y"}, "exclude each other"),
         ({"timeout": 0}, "duration"),
+        ({"timeout": "0s"}, "greater than 0"),
+        ({"timeout": "2m"}, "less than or equal to 60"),
         ({"methd": "POST"}, "methd"),
     ],
 )
@@ -349,7 +351,7 @@ def test_wrong_options_are_explained(keys: dict[str, Any], complaint: str) -> No
         options(**{"url": "https://crm.example/", **keys})
 
     assert complaint in str(failure.value)
-    assert "hunter2" not in str(failure.value.errors(include_input=False))
+    assert "hunter2" not in str(failure.value)
 
 
 def test_a_secret_that_is_not_there_is_no_error_for_a_command_that_only_looks() -> None:
