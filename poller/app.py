@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
-from pathlib import Path
 
 from apscheduler.triggers.cron import CronTrigger
 
@@ -105,45 +106,40 @@ def _route(settings: SubscriptionConfig, config: Config) -> Route:
 
 
 def _next_digest(crontab: str, config: Config, after: float) -> float:
-    from datetime import datetime
-
     trigger = CronTrigger.from_crontab(crontab, timezone=config.poller.zone)
     fire = trigger.get_next_fire_time(None, datetime.fromtimestamp(after, tz=config.poller.zone))
     return after + 86400.0 if fire is None else float(fire.timestamp())
 
 
 async def sweep_once(
-    app: App, endpoints: Sequence[tuple[str, str]] | None = None, *, progress: Callable[[], None] = lambda: None
+    app: App,
+    endpoints: Collection[tuple[str, str]] | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """One complete sweep of every endpoint (or those named: source, endpoint), begun now.
 
-    Not paced: as fast as the short windows allow. Returns what could not be seen, in words.
+    Not paced: as fast as the short windows allow. `progress` is told (units polled, units). Returns what could not
+    be seen, in words.
     """
-    engine = app.engine
-    changed = asyncio.Event()
-    await engine.begin_sweeps(endpoints)
+    engine, changed = app.engine, asyncio.Event()
+    sweeping = await engine.begin_sweeps(endpoints)
     for lane in engine.lanes.values():
-        lane.hurry = True
-        lane.poke = changed.set
-    while engine.unswept():
+        lane.hurry, lane.poke = True, changed.set
+    while sweeping.goes_on(app.clock.now()):
+        changed.clear()
         for lane in engine.lanes.values():
             await lane.wake()
-        progress()
-        steady = app.clock.steady()
-        wait = min((lane.next_at() for lane in engine.lanes.values()), default=steady) - steady
-        changed.clear()
-        if not any(lane.in_flight for lane in engine.lanes.values()) and wait == float("inf"):
+            if lane.failure is not None:
+                raise lane.failure
+        if progress is not None:
+            progress(*sweeping.progress())
+        due = min((lane.next_at() for lane in engine.lanes.values()), default=math.inf) - app.clock.steady()
+        if due == math.inf and not any(lane.in_flight for lane in engine.lanes.values()):
             break
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), max(0.001, min(wait, 1.0)))
-        if failure := next((lane.failure for lane in engine.lanes.values() if lane.failure), None):
-            raise failure
+            await asyncio.wait_for(changed.wait(), max(0.001, min(due, 1.0)))
+    engine.sweeping = None
     for lane in engine.lanes.values():
-        lane.hurry = False
-        lane.poke = lambda: None
-    return engine.stuck()
-
-
-def state_path(config: Config) -> Path:
-    """Where the state is."""
-    return config.poller.state
+        lane.hurry, lane.poke = False, lambda: None
+    return sweeping.stuck()

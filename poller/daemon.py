@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -40,7 +41,7 @@ class LaneTrigger(BaseTrigger):  # type: ignore[misc]
         self._lane = lane
         self._steady = steady
 
-    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+    def get_next_fire_time(self, _: datetime | None, now: datetime) -> datetime:
         """Strictly after `now`; never None, which would end the job."""
         seconds = min(self._lane.next_at() - self._steady(), LOOK_AGAIN)
         return now + timedelta(seconds=max(seconds, 0.001))
@@ -155,7 +156,15 @@ class Daemon:
         await self.app.engine.watch()
 
     async def _heartbeat(self) -> None:
-        await self.app.engine.heartbeat()
+        """Call the heartbeat URL while all is well, so that silence is noticed elsewhere."""
+        url = self.app.config.poller.heartbeat
+        if url is None or not self.app.engine.is_well():
+            return
+        try:
+            async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+                (await client.get(url.reveal())).raise_for_status()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            log.warning("heartbeat.failed", error=type(error).__name__)
 
     async def _purge(self) -> None:
         now = self.app.clock.now()

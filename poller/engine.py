@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ import structlog
 from poller.budget import Budget
 from poller.clock import Clock, SystemClock
 from poller.deciding import Asked
-from poller.health import SourceHealth, Verdict
+from poller.health import SourceHealth, StallWatch, Verdict
 from poller.lane import Lane
 from poller.loading import Plugins
 from poller.planner import Planner
@@ -24,6 +24,7 @@ from poller.running import Run, add_children, drop_children, open_watching, sync
 from poller.settling import Outcome, Settling
 from poller.sources import PageError
 from poller.store import Store
+from poller.sweeping import Sweeping
 from poller.tables import Config, SourceConfig
 from poller.transport import FetchError, Gate, build_client, fetch
 from poller.watching import SINCE, Watching, child_key
@@ -34,7 +35,6 @@ from state.polls import Suspect, Sweep
 log = structlog.get_logger("poller")
 
 Work = Callable[[], Awaitable[None]]
-TRIES = 3  # failures of a unit after which a sweep on command goes on without it
 MOST_BLOCKED = 500  # units found blocked in one go before others get a turn
 
 
@@ -54,7 +54,7 @@ class Engine:
         self._clients: list[httpx.AsyncClient] = []
         self._confirmed_last: dict[str, bool] = {}
         self._flying: set[tuple[str, str, str]] = set()  # units being asked for: source, endpoint, key
-        self._sweeping: dict[tuple[str, str], float] = {}  # sweeps on command, and when they were begun
+        self.sweeping: Sweeping | None = None  # a sweep on command, instead of what the planner would choose
 
     async def open(self) -> None:
         """Build every source and open every endpoint. Raises PollerError where a plugin or rule is unusable."""
@@ -72,11 +72,6 @@ class Engine:
         await asyncio.gather(*(lane.gate.flush() for lane in self.lanes.values()))
         for client in self._clients:
             await client.aclose()
-
-    async def save(self) -> None:
-        """Keep what the planners learned."""
-        learned = {f"planner:{name}": lane.planner.dump() for name, lane in self.lanes.items()}
-        await self._write(self._store.learned.save, learned)
 
     async def _lane(self, name: str, limits: Any, share: float, concurrency: int) -> Lane:
         budget = Budget(name, limits, share=share, concurrency=concurrency)
@@ -111,6 +106,8 @@ class Engine:
             source=source,
             polling=polling,
             health=SourceHealth(config.name),
+            stall=StallWatch(config.name),
+            opened_at=self._clock.now(),
             ask=partial(fetch, client, most=config.max_answer),
         )
         self.runs[config.name] = run
@@ -150,81 +147,46 @@ class Engine:
             if unit.retry_at is not None and unit.retry_at > self._clock.now():
                 lane.planner.defer(run.unit(w, key), unit.retry_at)
 
-    # Sweeps on command.
-
-    async def begin_sweeps(self, endpoints: Sequence[tuple[str, str]] | None = None) -> None:
-        """Begin a complete sweep of every endpoint (or those named: source, endpoint), and of nothing else."""
-        now = self._clock.now()
-        self._sweeping = {}
+    async def begin_sweeps(self, endpoints: Collection[tuple[str, str]] | None = None) -> Sweeping:
+        """Begin a complete sweep of every endpoint (or those named: source, endpoint), and poll nothing else."""
+        began = {}
         for run in self.runs.values():
             for w in run.watchings.values():
                 if endpoints is None or (run.name, w.name) in endpoints:
-                    await self._write(self.settling.begin_sweep, w, now)
-                    self._sweeping[run.name, w.name] = now
+                    await self._write(self.settling.begin_sweep, w, self._clock.now())
+                    began[run.name, w.name] = w.state.sweep_began
+        self.sweeping = Sweeping(self.runs, self._flying, began)
+        return self.sweeping
 
-    def unswept(self) -> bool:
-        """Whether a sweep on command still has something to ask for."""
-        return any(
-            (not self._is_swept(run, w) and not self._is_stuck(run, w))
-            or run.suspects.get(w.name)
-            or self._is_under_way(run, w)
-            for run, w in self._swept()
-        )
+    # Housekeeping.
 
-    def stuck(self) -> list[str]:
-        """What a sweep on command could not see, in words."""
-        return [f"{w.label}: {self._why_stuck(run, w)}" for run, w in self._swept() if not self._is_swept(run, w)]
+    async def save(self) -> None:
+        """Keep what the planners learned."""
+        learned = {f"planner:{name}": lane.planner.dump() for name, lane in self.lanes.items()}
+        await self._write(self._store.learned.save, learned)
 
-    def sweep_progress(self) -> list[tuple[str, int, int]]:
-        """(endpoint, units polled, units) of each sweep on command."""
-        return [
-            (w.label, len(w.units) - (0 if self._is_swept(run, w) else len(w.pending)), len(w.units))
-            for run, w in self._swept()
-        ]
+    async def forget_calls(self) -> None:
+        """Drop calls that no window counts any more."""
+        steady = self._clock.steady()
+        for lane in self.lanes.values():
+            longest = max(limit.seconds for limit in lane.budget.limits)
+            await self._write(partial(self._store.calls.forget, lane.name, before=steady - longest - 60))
 
-    def _swept(self) -> Iterable[tuple[Run, Watching]]:
-        return ((self.runs[source], self.runs[source].watchings[name]) for source, name in self._sweeping)
+    def is_well(self) -> bool:
+        """Whether every source can be polled."""
+        return all(run.discovered and run.health.snapshot().state == "ok" for run in self.runs.values())
 
-    def _is_swept(self, run: Run, w: Watching) -> bool:
-        return (w.state.last_sweep_began or 0.0) >= self._sweeping[run.name, w.name]
-
-    def _is_under_way(self, run: Run, w: Watching) -> bool:
-        return any(flying[:2] == (run.name, w.name) for flying in self._flying)
-
-    def _is_stuck(self, run: Run, w: Watching) -> bool:
-        """Nothing more can come of it now: it is held back, or what is left of it has failed several times."""
-        if self._is_under_way(run, w):
-            return False
-        if not run.discovered:
-            return run.discover_failures >= TRIES
-        if w.doubt is not None and w.state.held is not None:
-            return True
-        if run.health.blocked_until(w.name, self._clock.now()) is not None:
-            return True
-        parent = run.watchings.get(w.watch.endpoint.parent or "")
-        if not w.pending and parent is not None:
-            return self._is_stuck(run, parent) or (run.name, parent.name) not in self._sweeping
-        failing = {unit.key for unit in w.failing() if unit.failures >= TRIES}
-        return bool(w.pending) and failing.issuperset(w.outstanding())
-
-    def _why_stuck(self, run: Run, w: Watching) -> str:
-        errors = [unit.error for unit in w.failing()]
-        report = run.health.snapshot()
-        return (errors[0] if errors else None) or report.reason or ("held" if w.doubt else "not complete")
-
-    def _sweep_work(self, lane: Lane, now: float) -> Work | None:
-        for run, w in self._swept():
-            if run.config.budget != lane.name or self._is_swept(run, w):
-                continue
-            for key in w.outstanding():
-                unit = w.units.get(key)
-                if unit is None or (run.name, w.name, key) in self._flying or unit.failures >= TRIES or key in w.aside:
-                    continue
-                if unit.retry_at is not None and unit.retry_at > now and unit.failures:
-                    continue
-                if self._not_before(run, w, key, now) is None:
-                    return self._take_unit(lane, run, w, key, now)
-        return None
+    async def watch(self) -> None:
+        """Raise the alarm for a source that should poll and does not."""
+        now = self._clock.now()
+        for run in self.runs.values():
+            lane = self.lanes[run.config.budget]
+            idle = lane.next_at() > self._clock.steady() + 1.0
+            stalled = run.stall.check(
+                now, due_since=None if idle else run.last_poll or run.opened_at, last_poll=run.last_poll
+            )
+            if stalled is not None:
+                await self._take(run, Verdict(notices=(stalled,)), lane)
 
     # What is to be done next.
 
@@ -240,8 +202,8 @@ class Engine:
     def due(self, lane: Lane, now: float) -> float | None:
         """When there may be work again."""
         at = [run.discover_at for run in self._of(lane) if not run.discovered]
-        if lane.hurry:
-            at += [u.retry_at or now for run, w in self._swept() for u in w.failing()]
+        if self.sweeping is not None and (retry := self.sweeping.next_retry(now)) is not None:
+            at.append(retry)
         if (next_due := lane.planner.next_due(now)) is not None and any(run.discovered for run in self._of(lane)):
             at.append(next_due)
         return max(min(at), now + 0.05) if at else None
@@ -253,10 +215,16 @@ class Engine:
                 run.discover_at = now + 60.0
                 return partial(self._discover, lane, run)
         confirmation = None if self._confirmed_last.get(lane.name) else self._confirmation(lane, now)
-        poll = self._sweep_work if lane.hurry else self._poll_work
-        work = confirmation or poll(lane, now) or self._confirmation(lane, now)
-        self._confirmed_last[lane.name] = work is not None and work is confirmation
-        return work
+        if confirmation is not None:
+            self._confirmed_last[lane.name] = True
+            return confirmation
+        self._confirmed_last[lane.name] = False
+        poll = self._poll_work(lane, now) if self.sweeping is None else self._sweep_work(self.sweeping, lane, now)
+        return poll or self._confirmation(lane, now)
+
+    def _sweep_work(self, sweeping: Sweeping, lane: Lane, now: float) -> Work | None:
+        found = sweeping.next_unit(lane.name, now, self._not_before)
+        return None if found is None else self._take_unit(lane, *found, now)
 
     def _of(self, lane: Lane) -> Iterable[Run]:
         return (run for run in self.runs.values() if run.config.budget == lane.name)
@@ -345,7 +313,7 @@ class Engine:
             lane.planner.add(run.unit(w, key), now=now)
         lane.planner.observe(unit, now, outcome.changed)
         await self._take(run, run.health.succeeded(w.name, key, now), lane)
-        await self._follow(lane, run, w, outcome)
+        await self.followed(run, w, outcome)
 
     async def _poll_failed(self, lane: Lane, run: Run, w: Watching, key: str, error: PollerError) -> None:
         known = w.units.get(key)
@@ -385,7 +353,7 @@ class Engine:
             if not run.suspects.get(w.name):
                 run.stale_suspects.add(w.name)
         await self._take(run, run.health.succeeded(w.name, "item", self._clock.now()), lane)
-        await self._follow(lane, run, w, outcome)
+        await self.followed(run, w, outcome)
 
     async def _take(self, run: Run, verdict: Verdict, lane: Lane) -> None:
         if verdict.notices:
@@ -405,9 +373,9 @@ class Engine:
 
     # What follows from a poll.
 
-    async def _follow(self, lane: Lane, run: Run, w: Watching, outcome: Outcome) -> None:
+    async def followed(self, run: Run, w: Watching, outcome: Outcome) -> None:
         """Units come and go, children are told of their parents, deletions are confirmed."""
-        now = self._clock.now()
+        lane, now = self.lanes[run.config.budget], self._clock.now()
         for key in outcome.dropped:
             lane.planner.remove(run.unit(w, key))
         for key in outcome.added:

@@ -14,7 +14,7 @@ from poller.diff import compile_rules
 from poller.events import notice
 from poller.extract import identity
 from poller.filters import ObjectRule
-from poller.health import Notice, SourceHealth
+from poller.health import Notice, SourceHealth, StallWatch
 from poller.loading import Plugins
 from poller.planner import Unit
 from poller.polling import Ask, Polling
@@ -38,6 +38,8 @@ class Run:
     polling: Polling
     health: SourceHealth
     ask: Ask
+    stall: StallWatch
+    opened_at: float
     watchings: dict[str, Watching] = field(default_factory=dict)
     discovered: bool = False
     discover_at: float = 0.0

@@ -9,6 +9,7 @@ from typing import Self
 from sqlite_utils import Database
 
 from state.sqlite.calls import Calls, calls_migrations
+from state.sqlite.commands import command_migrations
 from state.sqlite.database import open_database
 from state.sqlite.deliveries import Deliveries, delivery_migrations
 from state.sqlite.delivery_reader import DeliveryReader
@@ -32,7 +33,7 @@ class Store:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open the state for writing, made and migrated where needed. Raises StateError."""
-        sets = (calls_migrations, log_migrations, polls_migrations, delivery_migrations)
+        sets = (calls_migrations, log_migrations, polls_migrations, delivery_migrations, command_migrations)
         db = open_database(path, sets=sets)
         return cls(
             db=db,
