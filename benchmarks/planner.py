@@ -77,7 +77,7 @@ def beside_hourly(world: str) -> Callable[[int], float]:
 
 
 def beside_no_imports(seed: int) -> float:
-    return run("imports", seed, days=7).mean / run("realistic", seed, days=7).mean
+    return run("imports", seed, days=9).mean / run("realistic", seed, days=9).mean
 
 
 def stalest(seed: int) -> float:
@@ -131,12 +131,12 @@ ROWS = [
     Row("the same, first 2 days", "/ D*", 1.10, beside_optimum_at_first("zipf")),
     Row("daily rhythm", "/ hourly rates known", 1.15, beside_hourly("rhythm")),
     Row("drifting rates", "/ hourly rates known", 1.15, beside_hourly("drift")),
-    Row("realistic: rhythm, bursts, drift", "/ D*", 0.75, beside_optimum("realistic", days=7)),
+    Row("realistic: rhythm, bursts, drift", "/ D*", 0.75, beside_optimum("realistic", days=9)),
     Row("imports in it", "/ without imports", 1.15, beside_no_imports),
     Row("max_staleness 1 h on every unit", "slots later than 1 h", SLOT, stalest),
     Row("the same, mean delay", "/ without promise", 1.02, cost_of_promise),
-    Row("5,000 units, lognormal", "/ D*", 1.15, beside_optimum("lognormal", units=5000, days=7)),
-    Row("5,000 units, Zipf", "/ D*", 1.15, beside_optimum("zipf", units=5000, days=7)),
+    Row("5,000 units, lognormal", "/ D*", 1.15, beside_optimum("lognormal", units=5000)),
+    Row("5,000 units, Zipf", "/ D*", 1.15, beside_optimum("zipf", units=5000)),
     Row("a decision, 100,000 units, median", "/ one pass over the numbers", 1.0, median_decision),
 ]
 
@@ -181,7 +181,7 @@ def write(docs: Path) -> None:
 def draw(path: Path) -> None:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    result = run("realistic", SEEDS[0], days=7)
+    result = run("realistic", SEEDS[0], days=9)
     for delays, label in ((result.delays, "planner"), (result.delays_in_turn, "in turn")):
         mean = f"{label}, mean {delays.mean():.0f} s"
         left.plot(np.sort(delays), np.linspace(0, 1, delays.size), label=mean)

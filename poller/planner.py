@@ -522,7 +522,7 @@ class Planner:
         bar = float(roots[list(self._slots.values())].sum()) ** 2 / (2 * speed**2)
         return [
             self._explanation(
-                slot, now, float(score[slot]), int(ranks[slot]), float(rate[slot]), float(base[slot]), bar
+                slot, now, float(score[slot]), int(ranks[slot]), float(rate[slot]), float(mean[slot]), bar
             )
             for slot in slots
         ]
