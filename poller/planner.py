@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import orjson
 
+from poller.explanation import Explanation, Figures, explained
 from poller.learning import DAY, HOUR, HOURS, PRIOR, SPANS, Floats, Lessons
 from poller.units import LEARNED, Table, Unit, plain, read
 
@@ -27,25 +27,6 @@ _RANK_AGAIN = 60.0  # seconds after which a ranking of up to 10,000 units is too
 _PACE = (0.3, 3.0)
 _RECENT = HOUR
 _SPARE = 2  # calls in hand where a promise is at stake
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """Why a unit is polled as often as it is; rates per second, times in Unix seconds, spans in seconds."""
-
-    unit: Unit
-    mean_rate: float  # learned, changes per second, over the week and with the bursts they bring
-    rate: float  # expected now: with the hour and what recent changes bring
-    unseen: float  # changes expected since the last poll
-    last_poll: float | None
-    staleness: float | None
-    rank: int  # 1 is next
-    score: float  # weighted delay gathered per call, seconds
-    interval: float  # between polls at the present pace
-    expected_delay: float  # of a change, on average
-    calls_per_day: float
-    next_poll: float
-    reason: str
 
 
 __all__ = ["Explanation", "Planner", "Unit"]
@@ -507,67 +488,9 @@ class Planner:
         self._needed = float((calls / left).max())
 
     def _explanations(self, now: float, calls_per_second: float | None, slots: list[int]) -> list[Explanation]:
-        self._rank(now)
         score, rate = self._scores(now)
-        ready = self._table.ready[: self._table.top]
-        standing = np.where(ready > now, -1.0, score)
-        order = np.argsort(-standing, kind="stable")
-        ranks = np.empty(order.size, np.intp)
-        ranks[order] = np.arange(1, order.size + 1)
-        speed = calls_per_second or self.calls_per_second or 1.0
         offspring = np.array([sum(lessons.eta) for lessons in self._lessons])
-        mean = self._base_rates() / (1 - offspring[self._table.source[: order.size]])
-        roots = np.sqrt(self._table.weight[: order.size] * mean * self._table.cost[: order.size])
-        # sum c/T = B with T = sqrt(2 m c / (w l)): the score at which a unit is polled.
-        bar = float(roots[list(self._slots.values())].sum()) ** 2 / (2 * speed**2)
-        return [
-            self._explanation(
-                slot, now, float(score[slot]), int(ranks[slot]), float(rate[slot]), float(mean[slot]), bar
-            )
-            for slot in slots
-        ]
-
-    def _explanation(
-        self, slot: int, now: float, score: float, rank: int, rate: float, mean: float, bar: float
-    ) -> Explanation:
-        table, unit = self._table, self._units[slot]
-        assert unit is not None
-        last, ready = float(table.last[slot]), float(table.ready[slot])
-        never = math.isnan(last)
-        age = None if never else max(now - last, 0.0)
-        interval, promised = _interval(unit, mean, bar), unit.max_staleness or math.inf
-        due = now if never else max(last + min(_interval(unit, rate, bar), promised), now)
-        reason = _reason(never=never, ready=ready, now=now, kept=promised < interval, burst=rate > 2 * mean)
-        interval = min(interval, promised)
-        return Explanation(
-            unit=unit,
-            mean_rate=mean,
-            rate=rate,
-            unseen=rate * (age or 0.0),
-            last_poll=None if never else last,
-            staleness=age,
-            rank=rank,
-            score=math.inf if never else score,
-            interval=interval,
-            expected_delay=interval / 2,
-            calls_per_day=unit.cost * DAY / interval,
-            next_poll=due if ready == math.inf else max(due, ready),
-            reason=reason,
-        )
-
-
-def _interval(unit: Unit, rate: float, bar: float) -> float:
-    worth = unit.weight * rate
-    return math.sqrt(2 * bar * unit.cost / worth) if worth > 0 else math.inf
-
-
-def _reason(*, never: bool, ready: float, now: float, kept: bool, burst: bool) -> str:
-    if ready == math.inf:
-        return "in flight"
-    if ready > now:
-        return "deferred after a failure"
-    if never:
-        return "never polled: it goes first"
-    if kept:
-        return "its max_staleness asks for more than its rate"
-    return "more is expected now than usual" if burst else "its rate and weight, per call"
+        mean = self._base_rates() / (1 - offspring[self._table.source[: self._table.top]])
+        units = [(slot, unit) for slot in slots if (unit := self._units[slot]) is not None]
+        calls = calls_per_second or self.calls_per_second or 1.0
+        return explained(units, self._table, Figures(now=now, score=score, rate=rate, mean=mean, calls=calls))
