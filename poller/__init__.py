@@ -3,7 +3,7 @@
 import pluggy
 
 from poller.budget import Limit
-from poller.sinks import Attempt, Gone, Receipt, Rejected, RetryLater, Sink
+from poller.sinks import Attempt, Gone, Receipt, Refused, Rejected, RetryLater, Sink
 from poller.sources import Endpoint, Page, PageError, Position, Source
 from state.records import Change, Event
 
@@ -20,6 +20,7 @@ __all__ = [
     "PageError",
     "Position",
     "Receipt",
+    "Refused",
     "Rejected",
     "RetryLater",
     "Sink",

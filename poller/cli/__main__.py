@@ -1,0 +1,5 @@
+"""`python -m poller.cli` is `poller`."""
+
+from poller.cli import main
+
+main()

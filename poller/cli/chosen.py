@@ -1,0 +1,25 @@
+"""What the command line was told before its command: which configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from poller.config import load
+from poller.loading import Plugins, load_plugins
+from poller.tables import Config
+
+
+@dataclass(slots=True)
+class Chosen:
+    """Where the configuration is; None: where it is looked for."""
+
+    path: Path | None = None
+
+    def load(self, *, reveal: bool = True) -> tuple[Config, Plugins]:
+        """The configuration and the plugins that it was checked against. Raises ConfigError.
+
+        Without `reveal`, secrets that are not there are no error: for commands that only look.
+        """
+        plugins = load_plugins()
+        return load(self.path, plugins, reveal=reveal), plugins
