@@ -212,7 +212,7 @@ class Planner:
         than what the units' `max_staleness` needs (within 3).
         """
         even = left / seconds
-        if self._ranking_is_old(now) and self._slots:
+        if self._slots and self._is_outdated(now):
             self._rank(now)
         factor = min(max(self._drive(now, seconds), _PACE[0]), _PACE[1])
         return min(max(even * factor, 1.02 * self._needed), even * _PACE[1])
@@ -367,9 +367,10 @@ class Planner:
         self._needed = 0.0
 
     def _ranking_is_old(self, now: float) -> bool:
-        units = len(self._slots)
-        old_after = _RANK_AGAIN * max(1.0, units / 10_000)
-        return not 0 <= now - self._ranked_at < old_after or self._used >= max(1, units // 500)
+        return self._is_outdated(now) or self._used >= max(1, len(self._slots) // 500)
+
+    def _is_outdated(self, now: float) -> bool:
+        return not 0 <= now - self._ranked_at < _RANK_AGAIN * max(1.0, len(self._slots) / 10_000)
 
     def _next_fresh(self, now: float) -> int | None:
         table, fresh = self._table, self._fresh
