@@ -95,6 +95,7 @@ class Courier:
         self._turn = Turn(subscription=self._name, now=0.0)  # what is to be written next
         self._look = True  # the store may have something new for us
         self._next: float | None = None  # when it has by itself
+        self._known = False  # how it stands is in the store
         self._active = True
         self._resting = False
         self._stop = asyncio.Event()
@@ -142,7 +143,7 @@ class Courier:
 
     def _has_business(self) -> bool:
         """Whether another exchange would do something now."""
-        return self._has_news() or self._wants_claim() or (self._look and self._is_held())
+        return self._has_news() or self._wants_claim() or (self._look and self._is_held()) or not self._known
 
     def _is_held(self) -> bool:
         """Whether only a command could let us go on."""
@@ -156,7 +157,7 @@ class Courier:
 
     def _room(self) -> int:
         """How many deliveries to claim; while the breaker is open one, and only when it may be probed."""
-        if not self._active or self._stopping:
+        if not (self._known and self._active) or self._stopping:
             return 0
         if breaker.is_open(self._health):
             return int(not self._in_hand() and breaker.may_probe(self._health, now=self._clock.now()))
@@ -200,8 +201,10 @@ class Courier:
             wait = min(30.0, 2 * wait)
 
     def _take(self, turn: Turn, turned: Turned) -> None:
-        self._active = turned.state == "active"
-        if self._turn.health is None:  # else an attempt has ended meanwhile and knows better
+        self._known = True
+        if self._turn.disabled is None:  # else an attempt has ended meanwhile and knows better, as below
+            self._active = turned.state == "active"
+        if self._turn.health is None:
             self._health = turned.health
         self._next = turned.next_due
         if breaker.is_open(self._health):

@@ -22,7 +22,6 @@ from state.sqlite.log import COLUMNS, append, event_of
 
 delivery_migrations = Migrations("deliveries")
 
-REFILL = 500  # deliveries of room before a subscription that was full reads on
 EVENT_COLUMNS = ", ".join(f"e.{column}" for column in COLUMNS.split(", "))
 
 
@@ -124,8 +123,9 @@ def step(db: Database) -> Iterator[sqlite3.Connection]:
 class Deliveries:
     """The steps of the way from the log to the sinks, each in one transaction."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, *, pending_limit: int = PENDING_LIMIT) -> None:
         self._db = db
+        self._limit = pending_limit
 
     def register(self, registrations: Sequence[Registration]) -> None:
         """Make the subscriptions known. New ones begin at their `start`; those not named are kept as removed."""
@@ -149,7 +149,7 @@ class Deliveries:
 
     def feeds(self, names: Iterable[str]) -> list[Feed]:
         """Where the active ones of these subscriptions have room and something to read."""
-        return subscriptions.feeds(self._db, names)
+        return subscriptions.feeds(self._db, names, self._limit)
 
     def read(self, after: int, limit: int) -> list[Event]:
         """The events behind number `after`, in order."""
@@ -165,7 +165,7 @@ class Deliveries:
     def turn(self, turns: Sequence[Turn]) -> list[Turned]:
         """Settle and claim for several subscriptions at once, in one commit."""
         with step(self._db) as conn:
-            return [_turn(conn, turn) for turn in turns]
+            return [_turn(conn, turn, self._limit) for turn in turns]
 
     def redeliver(self, ids: Iterable[int], *, now: float) -> int:
         """Queue deliveries again and return how many: dead letters as they are, delivered ones as a copy.
@@ -246,7 +246,7 @@ def _advance(conn: sqlite3.Connection, id_: int, reading: Reading) -> None:
         raise Conflict(f"subscription {feed.subscription}: the cursor has moved from {feed.cursor} meanwhile")
 
 
-def _turn(conn: sqlite3.Connection, turn: Turn) -> Turned:
+def _turn(conn: sqlite3.Connection, turn: Turn, limit: int) -> Turned:
     id_ = subscriptions.id_of(conn, turn.subscription)
     ended = sum(_settle(conn, id_, settlement) for settlement in turn.settled)
     if ended:
@@ -266,7 +266,7 @@ def _turn(conn: sqlite3.Connection, turn: Turn) -> Turned:
     state, wants_more, *health = conn.execute(
         "SELECT state, pending < ? AND (cursor < (SELECT max(seq) FROM events) OR EXISTS (SELECT 1 FROM replays r "
         "WHERE r.subscription = s.id)), failures, open_until, probe_wait, last_error FROM subscriptions s WHERE id = ?",
-        [PENDING_LIMIT - REFILL, id_],
+        [limit - limit // 20, id_],
     ).fetchone()
     claims = _claim(conn, id_, turn) if turn.claim and state == "active" else ()
     instant = "floor" if turn.early else "due"

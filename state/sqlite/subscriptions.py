@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlite_utils import Database
 
-from state.deliveries import PENDING_LIMIT, Feed, Health, Registration
+from state.deliveries import Feed, Health, Registration
 from state.errors import StateError
 
 CONFIGURATION = "enabled = false"  # the reason of one that the configuration switches off
@@ -132,18 +132,18 @@ def next_version(conn: sqlite3.Connection, id_: int) -> int:
     return int(conn.execute("SELECT notices FROM subscriptions WHERE id = ?", [id_]).fetchone()[0])
 
 
-def feeds(db: Database, names: Iterable[str]) -> list[Feed]:
+def feeds(db: Database, names: Iterable[str], limit: int) -> list[Feed]:
     """Where the active ones of these subscriptions have room and something to read."""
     last = int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
     wanted = set(names)
     own = db.execute(
         "SELECT name, cursor, ? - pending, NULL, NULL FROM subscriptions WHERE state = 'active' AND cursor < ?",
-        [PENDING_LIMIT, last],
+        [limit, last],
     ).fetchall()
     replays = db.execute(
         "SELECT s.name, r.cursor, ? - s.pending, r.id, r.until FROM replays r "
         "JOIN subscriptions s ON s.id = r.subscription WHERE s.state = 'active'",
-        [PENDING_LIMIT],
+        [limit],
     ).fetchall()
     return [
         Feed(subscription=name, cursor=cursor, room=room, replay=replay, until=until)
