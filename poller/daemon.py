@@ -60,6 +60,7 @@ class Daemon:
             timezone=UTC, job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
         )
         self._reloading = asyncio.Lock()
+        self._drains: list[asyncio.Task[None]] = []
 
     async def run(self) -> None:
         """Listen, say READY, poll and deliver until stopped; then end cleanly within seconds."""
@@ -83,6 +84,9 @@ class Daemon:
                 await self.app.plugins.observe("stopping")
                 self._scheduler.shutdown(wait=False)
                 self.stop.set()
+                for drain in self._drains:
+                    drain.cancel()
+                await asyncio.gather(*self._drains, return_exceptions=True)
                 await self.app.engine.close()
         log.info("poller.stopped")
 
@@ -110,6 +114,9 @@ class Daemon:
             for lane in self.app.engine.lanes.values():
                 if lane.failure is not None:
                     raise lane.failure
+            for drain in self._drains:
+                if drain.done() and not drain.cancelled():
+                    drain.result()
             self._notifier.alive(status=self._status_line())
 
     def _schedule(self) -> None:
@@ -122,6 +129,9 @@ class Daemon:
         every(self._purge, CronTrigger(minute=17, timezone=self.app.config.poller.zone), id="purge")
 
     def _schedule_lanes(self) -> None:
+        for drain in self._drains:
+            drain.cancel()
+        self._drains.clear()
         for job in self._scheduler.get_jobs():
             if job.id.startswith("budget "):
                 job.remove()
@@ -130,21 +140,29 @@ class Daemon:
 
     def _schedule_lane(self, lane: Lane) -> None:
         trigger = LaneTrigger(lane, self.app.clock.steady)
+        due = asyncio.Event()
 
         def soon() -> datetime:
             return trigger.get_next_fire_time(None, datetime.now(UTC))
 
         async def wake() -> None:
-            await lane.wake()
-            job.modify(next_run_time=soon())
+            due.set()
 
-        job = self._scheduler.add_job(wake, trigger, id=f"budget {lane.name}", max_instances=2, next_run_time=soon())
+        job = self._scheduler.add_job(wake, trigger, id=f"budget {lane.name}", max_instances=10, next_run_time=soon())
 
         def poke() -> None:
             with contextlib.suppress(LookupError):  # the job is gone: another configuration took over
                 job.modify(next_run_time=soon())
 
+        async def drain() -> None:
+            while True:
+                await due.wait()
+                due.clear()
+                await lane.wake()
+                poke()
+
         lane.poke = poke
+        self._drains.append(asyncio.create_task(drain(), name=f"budget {lane.name}"))
 
     async def _commands(self) -> None:
         await commands.run_posted(self.app)

@@ -25,8 +25,8 @@ from poller.logs import configure
 from poller.rates import parse_duration
 
 LIMITS = "10/s,450/min"
-PACE = 0.8  # changes per second
-SIZES = ("customers=40", "projects=30", "time_entries=600", "invoices=80", "expenses=120")
+PACE = 1.0  # changes per second
+SIZES = ("customers=30", "projects=12", "time_entries=400", "invoices=24", "expenses=60")
 ENDPOINTS = ("customers", "projects", "project_members", "time_entries", "invoices", "invoice_details", "expenses")
 
 CONFIG = """\
