@@ -30,7 +30,7 @@ class Result:
     units: int
     days: float
     calls: int
-    available: float
+    most: float  # calls that the windows let out in that time
     delays: Floats = field(repr=False)  # of ordinary changes between `since` and `until`
     happened: Floats = field(repr=False)  # when these were, seconds from the world's start
     delays_in_turn: Floats = field(repr=False)  # of the same changes
@@ -44,7 +44,7 @@ class Result:
     @property
     def used(self) -> float:
         """The share of the available calls that was used."""
-        return self.calls / (self.available * self.days * DAY)
+        return self.calls / self.most
 
     def mean_between(self, since: float, until: float) -> float:
         """The mean delay of changes between two moments, seconds from the world's start."""
@@ -81,7 +81,9 @@ def simulate_world(
         raise ValueError(f"{len(known)} units and {len(limits)} limits for a world of {world.units} units")
     run = _Run(world, known, Budget("simulated", limits, share=share, seed=seed), seed, latency)
     run.to(world.start + world.seconds)
-    return _result(run, world.start + since, world.start + until, allowed(limits, share))
+    return _result(
+        run, world.start + since, world.start + until, allowed(limits, share), _most(limits, share, world.seconds)
+    )
 
 
 class _Run:
@@ -156,6 +158,11 @@ class _Run:
         return self._gap
 
 
+def _most(limits: Sequence[Limit], share: float, seconds: float) -> float:
+    """Calls that the windows let out at most; in less than a window, all of it may be spent."""
+    return min(allowed([limit], share) * max(limit.seconds, seconds) for limit in limits)
+
+
 def _in_turn(owners: NDArray[np.intp], times: Floats, costs: Floats, available: float) -> Floats:
     """The delays of the same changes when units are polled one after the other for ever."""
     turn = np.cumsum(costs) / available
@@ -163,7 +170,7 @@ def _in_turn(owners: NDArray[np.intp], times: Floats, costs: Floats, available: 
     return delays
 
 
-def _result(run: _Run, since: float, until: float, available: float) -> Result:
+def _result(run: _Run, since: float, until: float, available: float, most: float) -> Result:
     world = run.world
     weights = np.array([unit.weight for unit in run.units])
     costs = np.array([float(unit.cost) for unit in run.units])
@@ -179,7 +186,7 @@ def _result(run: _Run, since: float, until: float, available: float) -> Result:
         units=world.units,
         days=world.seconds / DAY,
         calls=run.calls,
-        available=available,
+        most=most,
         delays=delays,
         happened=world.times[found] - world.start,
         delays_in_turn=_in_turn(owners[found], world.times[found] - world.start, costs, available),
