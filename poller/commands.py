@@ -7,11 +7,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
+from poller.app import App, open_app
 from poller.loading import Plugins
 from poller.notices import ping
 from poller.problems import nearest
@@ -23,9 +24,6 @@ from state.errors import PollerError
 from state.lock import StateLock
 from state.sqlite.commands import Commands, Result, command_migrations
 from state.sqlite.database import open_database
-
-if TYPE_CHECKING:
-    from poller.app import App
 
 log = structlog.get_logger("poller")
 
@@ -124,9 +122,6 @@ async def run_command(
 
     What it queued for delivery is delivered within `timeout` seconds where no daemon does it.
     """
-    # Imported here: only what opens a whole app needs everything that an app needs.
-    from poller.app import open_app
-
     lock = StateLock(config.poller.state)
     holder = lock.holder()
     if holder is not None:

@@ -66,7 +66,9 @@ class BudgetView:
 
     usage: tuple[Usage, ...]
     throttled_until: float | None  # Unix seconds
-    polls: int | None = None  # begun since the start
+    polls: int = 0  # begun since the start
+    calls: int = 0  # left since the start, those of logins and redirects included
+    refused: int = 0  # answered 429 since the start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,13 @@ def live_of(app: App, plan: Report | None = None) -> Live:
     for name, lane in app.engine.lanes.items():
         until = lane.budget.throttled_until(steady)
         wall = None if until is None else now + until - steady
-        budgets[name] = BudgetView(usage=lane.budget.usage(steady), throttled_until=wall, polls=lane.calls)
+        budgets[name] = BudgetView(
+            usage=lane.budget.usage(steady),
+            throttled_until=wall,
+            polls=lane.calls,
+            calls=lane.gate.calls,
+            refused=lane.gate.refused,
+        )
     delays = {
         (one.source, one.endpoint): one.expected_delay
         for one in (plan or plan_of(app)).endpoints

@@ -13,7 +13,7 @@ LATEST = 10_000  # events that a measured delay looks back on at most
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredDelay:
-    """How long the changes of one endpoint took to be seen; a change happened between two looks: half of that counts."""
+    """How long the changes of one endpoint took to be seen; it happened between two looks: half of that counts."""
 
     source: str  # CloudEvents source
     endpoint: str

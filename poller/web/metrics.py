@@ -1,0 +1,117 @@
+"""The status in numbers, as Prometheus reads them. Gathered when asked; nothing is counted in passing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from poller.status import Live, Row
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+BUDGET = ["budget"]
+WINDOW = ["budget", "limit"]
+ENDPOINT = ["source", "endpoint"]
+SUBSCRIPTION = ["subscription"]
+STATES = ("active", "failing", "paused", "disabled")
+
+Values = Iterable[tuple[Sequence[str], float | None]]
+
+
+def exposition(status: Row, live: Live, deliveries: Sequence[tuple[str, str, int]]) -> bytes:
+    """Everything as text."""
+    registry = CollectorRegistry()
+    registry.register(_Now([*_budgets(status, live), *_endpoints(status), *_delivery(status, deliveries)]))
+    ProcessCollector(registry=registry)
+    return generate_latest(registry)
+
+
+class _Now(Collector):
+    """What is known at this moment."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families
+
+
+def _gauge(name: str, what: str, labels: Sequence[str], values: Values) -> Metric:
+    family = GaugeMetricFamily(f"poller_{name}", what, labels=labels)
+    for label, value in values:
+        if value is not None:
+            family.add_metric(label, value)
+    return family
+
+
+def _counter(name: str, what: str, labels: Sequence[str], values: Values) -> Metric:
+    family = CounterMetricFamily(f"poller_{name}", what, labels=labels)
+    for label, value in values:
+        if value is not None:
+            family.add_metric(label, value)
+    return family
+
+
+def _budgets(status: Row, live: Live) -> Iterator[Metric]:
+    views = live.budgets.items()
+    windows = [((name, usage.rate), usage) for name, view in views for usage in view.usage]
+    yield _counter("calls", "Calls that left since the start.", BUDGET, [((n,), v.calls) for n, v in views])
+    yield _counter(
+        "refused_calls", "Calls answered 429 since the start.", BUDGET, [((n,), v.refused) for n, v in views]
+    )
+    yield _counter("polls", "Polls and look-ups begun since the start.", BUDGET, [((n,), v.polls) for n, v in views])
+    yield _gauge("budget_used", "Calls that count in a window now.", WINDOW, [(at, u.used) for at, u in windows])
+    yield _gauge("budget_remaining", "Calls left in a window now.", WINDOW, [(at, u.remaining) for at, u in windows])
+    yield _gauge("budget_limit", "Calls that a window allows.", WINDOW, [(at, u.limit.calls) for at, u in windows])
+    throttled = [((n,), float(v.throttled_until is not None)) for n, v in views]
+    yield _gauge("budget_throttled", "1 while the server wants no call.", BUDGET, throttled)
+    sources = [((row["name"],), float(row["state"] == "ok")) for row in status["sources"]]
+    yield _gauge("source_ok", "1 while nothing is wrong with a source.", ["source"], sources)
+
+
+def _endpoints(status: Row) -> Iterator[Metric]:
+    rows = [((row["source"], row["endpoint"]), row) for row in status["endpoints"]]
+
+    def of(key: str) -> Values:
+        return [(at, row[key]) for at, row in rows]
+
+    yield _gauge("endpoint_objects", "Objects known.", ENDPOINT, of("objects"))
+    yield _gauge("endpoint_units", "Units polled.", ENDPOINT, of("units"))
+    yield _gauge("endpoint_failing_units", "Units whose latest poll failed.", ENDPOINT, of("failing"))
+    yield _gauge("endpoint_suspects", "Objects that may be gone.", ENDPOINT, of("suspects"))
+    held = [(at, float(row["held"] is not None)) for at, row in rows]
+    yield _gauge("endpoint_held", "1 while an endpoint is held.", ENDPOINT, held)
+    yield _gauge("endpoint_staleness_seconds", "Age of the oldest look.", ENDPOINT, of("staleness_s"))
+    yield _gauge(
+        "endpoint_expected_delay_seconds", "Expected until a change is seen.", ENDPOINT, of("expected_delay_s")
+    )
+    measured = "Mean until a change was seen, over the latest day."
+    yield _gauge("endpoint_measured_delay_seconds", measured, ENDPOINT, of("measured_delay_s"))
+    sweeps = [(at, _unix(row["last_sweep"])) for at, row in rows]
+    yield _gauge("endpoint_last_sweep_timestamp_seconds", "When the latest sweep ended.", ENDPOINT, sweeps)
+
+
+def _delivery(status: Row, deliveries: Sequence[tuple[str, str, int]]) -> Iterator[Metric]:
+    rows = [((row["name"],), row) for row in status["subscriptions"]]
+
+    def of(key: str) -> Values:
+        return [(at, row[key]) for at, row in rows]
+
+    yield _counter("events", "Events ever recorded.", [], [((), status["last_seq"])])
+    kept = [((name, state), count) for name, state, count in deliveries]
+    yield _gauge("deliveries", "Deliveries kept.", ["subscription", "state"], kept)
+    yield _gauge("subscription_lag", "Events not delivered yet.", SUBSCRIPTION, of("lag"))
+    yield _gauge("subscription_pending", "Deliveries that wait.", SUBSCRIPTION, of("pending"))
+    yield _gauge("subscription_dead", "Dead letters.", SUBSCRIPTION, of("dead"))
+    oldest = [(at, row["oldest_waiting_s"] or 0.0) for at, row in rows]
+    yield _gauge("subscription_oldest_waiting_seconds", "Age of the oldest event not delivered.", SUBSCRIPTION, oldest)
+    states = [((*at, state), float(row["state"] == state)) for at, row in rows for state in STATES]
+    yield _gauge("subscription_state", "1 for the state it is in.", ["subscription", "state"], states)
+
+
+def _unix(text: str | None) -> float | None:
+    return None if text is None else datetime.fromisoformat(text).timestamp()
