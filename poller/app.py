@@ -59,6 +59,7 @@ async def open_app(
     """
     with Writer(executor) as write:
         store = await write(Store.open, config.poller.state)
+        write.group = store.together
         try:
             clock = clock or SystemClock.resume(await write(store.calls.anchor))
             deliverer = Deliverer(routes_of(config), store=store.deliveries, write=write, clock=clock)

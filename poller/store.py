@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,7 +11,7 @@ from sqlite_utils import Database
 
 from state.sqlite.calls import Calls, calls_migrations
 from state.sqlite.commands import command_migrations
-from state.sqlite.database import open_database
+from state.sqlite.database import open_database, transaction
 from state.sqlite.deliveries import Deliveries, delivery_migrations
 from state.sqlite.delivery_reader import DeliveryReader
 from state.sqlite.log import Log, log_migrations
@@ -45,6 +46,10 @@ class Store:
             deliveries=Deliveries(db),
             delivery_reader=DeliveryReader(db),
         )
+
+    def together(self) -> AbstractContextManager[object]:
+        """One transaction around several steps: they share its commit."""
+        return transaction(self.db)
 
     def close(self) -> None:
         """Close the file."""

@@ -52,19 +52,27 @@ def transaction(db: Database) -> Iterator[sqlite3.Connection]:
     """One write transaction that holds the write lock from its beginning, so what it reads stays true.
 
     `Database.atomic` begins deferred: a read followed by a write would fail whenever another process (a
-    command beside the daemon) has written in between.
+    command beside the daemon) has written in between. Within another one it is a savepoint: undone alone,
+    committed together.
     """
     conn = db.conn
     if conn is None:
         raise StateError("the state is closed")
-    conn.execute("BEGIN IMMEDIATE")
+    begin, undo, commit = _NESTED if conn.in_transaction else _OUTERMOST
+    conn.execute(begin)
     try:
         yield conn
     except BaseException:
         if conn.in_transaction:
-            conn.execute("ROLLBACK")
+            conn.execute(undo)
+            if undo is not _OUTERMOST[1]:
+                conn.execute(commit)
         raise
-    conn.execute("COMMIT")
+    conn.execute(commit)
+
+
+_OUTERMOST = ("BEGIN IMMEDIATE", "ROLLBACK", "COMMIT")
+_NESTED = ("SAVEPOINT step", "ROLLBACK TO step", "RELEASE step")
 
 
 def read_meta(db: Database, key: str) -> str | None:
