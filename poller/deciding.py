@@ -6,15 +6,16 @@ Compared from cheap to dear, and stopped early: the bytes of the answer (in `pol
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from itertools import count
 from typing import Any, Literal
 
 import msgspec
 
-from poller.diff import Rules, diff, dump, fingerprint, parse, stored
+from poller.diff import ParseError, Rules, diff, dump, fingerprint, parse, stored
 from poller.events import change_event
 from poller.filters import FilterError, ObjectRule
 from poller.guards import ShapeShift, shape_shift, unexplained
@@ -24,6 +25,9 @@ from state.records import Change, FieldChange, Kind, NewEvent
 
 CONTENT = "content"
 NO_SHIFT = ShapeShift(fields={}, objects=0)
+MOST_OBJECTS = 100_000  # in one answer
+
+_tokens = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL).finditer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,7 @@ class Watch:
     soft: ObjectRule | None = None  # true: the object is as good as deleted
     deletes: bool = True
     baseline: Literal["silent", "emit"] = "silent"
+    max_depth: int = 64  # of an object's own nesting: a deeper one is set aside
     transform: Callable[[NewEvent], NewEvent | None] = lambda event: event
 
 
@@ -57,6 +62,8 @@ class Reading:
     members: dict[bytes, str]  # digest of bytes -> id, of all objects shown, in order
     fresh: tuple[Shown, ...]
     missing: tuple[str, ...]  # shown before, not now
+    unsure: tuple[str, ...] = ()  # how these are cannot be told from this answer
+    is_partial: bool = False  # it shows objects that cannot be told apart: nothing is missing for sure
     notes: tuple[str, ...] = ()  # what was set aside, and why
 
 
@@ -75,6 +82,7 @@ class Decision:
     snapshots: list[Snapshot] = field(default_factory=list)
     claimed: list[str] = field(default_factory=list)
     moved_from: dict[int, list[str]] = field(default_factory=dict)
+    returned: int = 0  # suspects that are shown again, here or elsewhere in the list
     events: list[NewEvent] = field(default_factory=list)
     changed: int = 0
     updates: list[tuple[FieldChange, ...]] = field(default_factory=list)  # of each updated object
@@ -85,7 +93,7 @@ class Decision:
     @property
     def moves(self) -> bool:
         """Objects moved between units."""
-        return bool(self.moved_from)
+        return bool(self.moved_from or self.returned)
 
 
 def digest_of(raw: bytes | msgspec.Raw) -> bytes:
@@ -93,74 +101,131 @@ def digest_of(raw: bytes | msgspec.Raw) -> bytes:
     return sha256(raw).digest()[:16]
 
 
-def read(watch: Watch, objects: Iterable[Mapping[str, Any] | msgspec.Raw], before: Mapping[bytes, str]) -> Reading:
-    """Tell what is new in an answer. Raises PageError when none of its objects can be told apart.
+@dataclass(slots=True, kw_only=True)
+class _Sorting:
+    """The objects of an answer while they are told apart."""
 
-    Objects without an id, and different ones under one id, are set aside with a note; nothing is concluded
-    about what such an answer does not show.
+    members: dict[bytes, str] = field(default_factory=dict)
+    fresh: dict[str, Shown] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)  # ids so far, of a list whose objects are their content
+    doubles: set[str] = field(default_factory=set)
+    aside: Counter[str] = field(default_factory=Counter)  # why, and how many
+
+
+def read(watch: Watch, objects: Iterable[Mapping[str, Any] | msgspec.Raw], before: Mapping[bytes, str]) -> Reading:
+    """Tell what is new in an answer. Raises PageError when none of its objects can be used, or there are too many.
+
+    Objects that cannot be used (without an id, nested too deeply) and different ones under one id are set aside with
+    a note; nothing is concluded about what such an answer does not show.
     """
-    members: dict[bytes, str] = {}
-    fresh: dict[str, Shown] = {}
-    nameless = 0
-    doubles: set[str] = set()
-    for item in objects:
-        digest = digest_of(item if isinstance(item, msgspec.Raw) else dump(item))
-        if digest in members:
-            if watch.endpoint.id != CONTENT:
+    sorting = _Sorting()
+    is_content = watch.endpoint.id == CONTENT
+    for number, item in enumerate(objects):
+        if number == MOST_OBJECTS:
+            raise PageError(f"more than {MOST_OBJECTS:,} objects in one answer", hint="ask for smaller pages")
+        raw = bytes(item) if isinstance(item, msgspec.Raw) else dump(item)
+        digest = digest_of(raw)
+        if digest in sorting.members:
+            if not is_content:
                 continue
-            digest = _next_equal(digest, members)  # the set is the identity: the second of two equals is another one
+            digest = _next_equal(
+                digest, sorting.members
+            )  # the set is the identity: the second of two equals is another
         if (known := before.get(digest)) is not None:
-            members[digest] = known
-            continue
-        shown = _shown(watch, item, digest)
-        if shown is None:
-            nameless += 1
-        elif shown.object_id in fresh and watch.endpoint.id == CONTENT:
-            nth = next(n for n in count(2) if f"{shown.object_id}#{n}" not in fresh)
-            fresh[f"{shown.object_id}#{nth}"] = again = replace(shown, object_id=f"{shown.object_id}#{nth}")
-            members[digest] = again.object_id
-        elif shown.object_id in fresh:
-            doubles.add(shown.object_id)
+            sorting.members[digest] = known
+            if is_content:
+                sorting.names.add(known)
         else:
-            fresh[shown.object_id] = shown
-            members[digest] = shown.object_id
-    if nameless and not members:
+            _sort(watch, item, raw, digest, sorting)
+    if sorting.aside and not sorting.members and not sorting.doubles:
         raise PageError(
-            f"none of the {nameless} objects has an id ({_id_text(watch)})",
+            f"none of its objects can be used: {_told_aside(sorting)}",
             hint='set `id` to the field that names an object, or to "content"',
         )
-    return _reading(watch, members, fresh, before, nameless, doubles)
+    return _reading(sorting, before)
 
 
-def _reading(
+def _sort(
     watch: Watch,
-    members: dict[bytes, str],
-    fresh: dict[str, Shown],
-    before: Mapping[bytes, str],
-    nameless: int,
-    doubles: set[str],
-) -> Reading:
-    unchanged = [object_id for digest, object_id in members.items() if digest in before]
-    doubles |= fresh.keys() & set(unchanged)
+    item: Mapping[str, Any] | msgspec.Raw,
+    raw: bytes,
+    digest: bytes,
+    sorting: _Sorting,
+) -> None:
+    """Tell an object that the unit has not shown in these bytes from the others."""
+    if is_too_deep(raw, watch.max_depth):
+        sorting.aside[f"nested deeper than max_depth = {watch.max_depth}"] += 1
+        return
+    shown = _shown(watch, item, digest)
+    if shown is None:
+        sorting.aside[f"without an id ({_id_text(watch)})"] += 1
+        return
+    if watch.endpoint.id == CONTENT:
+        shown = _another(shown, sorting.names)
+    elif shown.object_id in sorting.fresh:
+        sorting.doubles.add(shown.object_id)
+        return
+    sorting.fresh[shown.object_id] = shown
+    sorting.members[digest] = shown.object_id
+
+
+def _another(shown: Shown, taken: set[str]) -> Shown:
+    """The second of two equal objects has an id of its own."""
+    name, nth = shown.object_id, 1
+    while name in taken:
+        nth += 1
+        name = f"{shown.object_id}#{nth}"
+    taken.add(name)
+    return shown if nth == 1 else replace(shown, object_id=name)
+
+
+def is_too_deep(raw: bytes, most: int) -> bool:
+    """Whether an object in JSON is nested deeper than that. Walked only where it has enough brackets for it."""
+    if raw.count(b"{") + raw.count(b"[") <= most:
+        return False
+    depth = 0
+    for token in _tokens(raw):
+        sign = raw[token.start()]
+        if sign in b"[{":
+            depth += 1
+            if depth > most:
+                return True
+        elif sign in b"]}":
+            depth -= 1
+    return False
+
+
+def _reading(sorting: _Sorting, before: Mapping[bytes, str]) -> Reading:
+    members, doubles = sorting.members, sorting.doubles
+    doubles |= sorting.fresh.keys() & {object_id for digest, object_id in members.items() if digest in before}
     notes = []
-    if nameless:
-        notes.append(f"{nameless} objects without an id ({_id_text(watch)}) set aside")
+    if sorting.aside:
+        notes.append(f"{_told_aside(sorting)} set aside")
     if doubles:
         some = ", ".join(sorted(doubles)[:3])
         notes.append(f"{len(doubles)} ids shown more than once with different content set aside ({some})")
-        members = {d: i for d, i in members.items() if i not in doubles or d in before}
-        members |= {d: i for d, i in before.items() if i in doubles}
-    shown = set(members.values()) | doubles
+        members = {digest: object_id for digest, object_id in members.items() if object_id not in doubles}
+    shown = {*members.values(), *doubles}
+    gone = tuple(object_id for object_id in before.values() if object_id not in shown)
     return Reading(
         members=members,
-        fresh=tuple(item for object_id, item in fresh.items() if object_id not in doubles),
-        missing=() if nameless else tuple(i for i in before.values() if i not in shown),
+        fresh=tuple(item for object_id, item in sorting.fresh.items() if object_id not in doubles),
+        missing=() if sorting.aside else gone,
+        unsure=(*sorted(doubles), *(gone if sorting.aside else ())),
+        is_partial=bool(sorting.aside),
         notes=tuple(notes),
     )
 
 
+def _told_aside(sorting: _Sorting) -> str:
+    return ", ".join(f"{number} objects {why}" for why, number in sorting.aside.items())
+
+
 def _shown(watch: Watch, item: Mapping[str, Any] | msgspec.Raw, digest: bytes) -> Shown | None:
-    value = parse(item) if isinstance(item, msgspec.Raw) else item
+    try:
+        value = parse(item) if isinstance(item, msgspec.Raw) else item
+    except ParseError:  # a number that nothing can hold
+        return None
     if not isinstance(value, Mapping):
         return None
     normalise = watch.endpoint.normalise
@@ -246,6 +311,7 @@ def _seen_again(
     moved = old.unit is not None and old.unit != context.unit
     new = _snapshot(watch, shown, context, version=old.version, presence=Presence.DELETED if soft else Presence.PRESENT)
     same = new.digest == old.digest
+    decision.returned += old.presence is Presence.SUSPECT
     told_since = context.recent.get(shown.object_id, 0.0) > context.asked.at
     if told_since and (not same or old.presence is Presence.DELETED):
         # Both answers were under way at once: which one is the older cannot be told, the next one will tell.

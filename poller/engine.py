@@ -119,7 +119,7 @@ class Engine:
             if reshaped:
                 log.info("endpoint.rebaselined", endpoint=w.label, why="its path, id or excluded fields changed")
                 outcome = Outcome()
-                await self._write(self.settling.say_rebaselined, w, now, outcome)
+                await self._write(self.settling.guarding.say_rebaselined, w, now, outcome)
                 self._announce(outcome.events)
         for w in run.watchings.values():
             if w.is_child:

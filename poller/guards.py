@@ -25,6 +25,7 @@ class Shape(enum.StrEnum):
     ADDED = "added"
     REMOVED = "removed"
     NULLED = "nulled"
+    REPLACED = "replaced"  # not a field: the objects are others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,11 @@ from typing import Any
 import httpx
 import orjson
 
+from poller.answers import Answer, Outcome
 from poller.clock import Clock
 from poller.deciding import Asked, digest_of
 from poller.diff import parse
-from poller.settling import Answer, Outcome, Settling, chain_digest
+from poller.settling import Settling, chain_digest
 from poller.sources import Page, PageError, Position, Source
 from poller.transport import FetchError, shown_url
 from poller.watching import CHILD, NEWEST, SINCE, Watching, load_position
@@ -44,7 +45,10 @@ class Polling:
 
     async def poll(self, w: Watching, key: str, ask: Ask, *, waits: bool = False) -> Outcome:
         """Ask for a unit and record what it shows. Raises FetchError or PageError; then nothing is recorded."""
-        answer = await self._ask(w, w.units[key], await self._position(w, key), ask)
+        unit = w.units.get(key)
+        if unit is None:
+            return Outcome(aside=True)  # it has just gone
+        answer = await self._ask(w, unit, await self._position(w, key), ask)
         return await self._write(self._settling.settle, w, key, answer, waits=waits)
 
     async def confirm(self, w: Watching, suspect: Suspect, ask: Ask) -> Outcome:
@@ -83,13 +87,15 @@ class Polling:
     async def _ask(self, w: Watching, unit: UnitState, at: Position, ask: Ask) -> Answer:
         asked_at = self._clock.now()
         request = self._source.request(w.watch.endpoint, at)
+        conditional = False
         if unit.validators is not None and unit.digest is not None and not self._may_go_on(w, unit):
             request.headers.update(orjson.loads(unit.validators))
+            conditional = True
         response = await ask(request)
-        if response.status_code == httpx.codes.NOT_MODIFIED:
-            return Answer(asked=Asked(at=asked_at, answered_at=self._clock.now()), calls=1)
-        if unit.calls == 1 and response.is_success and _digest(w, response) == unit.digest:
-            return Answer(asked=Asked(at=asked_at, answered_at=self._clock.now()), calls=1)
+        unmodified = conditional and response.status_code == httpx.codes.NOT_MODIFIED
+        if unmodified or (unit.calls == 1 and response.is_success and _digest(w, response) == unit.digest):
+            asked = Asked(at=asked_at, answered_at=self._clock.now())
+            return Answer(asked=asked, calls=1, unit=unit.id, digest=unit.digest)
         return await self._read_on(w, unit, at, response, ask, asked_at)
 
     @staticmethod
@@ -116,10 +122,16 @@ class Polling:
         digest = chain_digest(bodies)
         asked = Asked(at=asked_at, answered_at=self._clock.now())
         if len(bodies) > 1 and digest == unit.digest:
-            return Answer(asked=asked, calls=len(bodies))
+            return Answer(asked=asked, calls=len(bodies), unit=unit.id, digest=digest)
         validators = _validators(response) if len(bodies) == 1 else None
         return Answer(
-            asked=asked, calls=len(bodies), pages=pages, digest=digest, validators=validators, complete=complete
+            asked=asked,
+            calls=len(bodies),
+            unit=unit.id,
+            digest=digest,
+            pages=pages,
+            validators=validators,
+            complete=complete,
         )
 
     async def _page(self, w: Watching, at: Position, response: httpx.Response) -> Page:

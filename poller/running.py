@@ -85,6 +85,7 @@ def watch_of(config: SourceConfig, endpoint: Endpoint, plugins: Plugins) -> Watc
         soft=ObjectRule(deleted_when) if deleted_when else None,
         deletes=settings.deletes,
         baseline=settings.baseline,
+        max_depth=config.max_depth,
         transform=transformer(plugins),
     )
 

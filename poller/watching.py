@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +31,17 @@ class Doubt:
 
     began: float
     seen: dict[str, int] = field(default_factory=dict)
+    last: int | None = None  # place of the page that says it is the last
+    deleted: int = 0  # objects whose deletion was told before the rest was held
+    by_hand: bool = False  # held on command: nothing that is shown ends it
+
+    @classmethod
+    def load(cls, held: bytes | None, began: float) -> Doubt | None:
+        """What was kept of a hold."""
+        if held is None:
+            return None
+        detail = orjson.loads(held)
+        return cls(began, deleted=detail.get("deleted", 0), by_hand=detail.get("by_hand", False))
 
 
 @dataclass(slots=True)
@@ -105,6 +116,20 @@ def place_of(at: Position) -> int:
     return at.page if at.page is not None else at.offset or 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What one poll means to the sweep under way."""
+
+    key: str
+    asked_at: float
+    answered_at: float
+    added: Sequence[str] = ()  # keys of units that appear behind it
+    dropped: Sequence[str] = ()  # keys of units that are no more
+    steady: bool = True  # nothing moved to or from other units
+    confirms: bool = True  # not too odd to prove that anything is gone
+    nonempty: bool = True  # it showed objects
+
+
 class Watching:
     """One endpoint: what it means, what is known of it, and how its current sweep goes."""
 
@@ -114,13 +139,16 @@ class Watching:
         self.units: dict[str, UnitState] = {unit.key: unit for unit in units}
         self.keys: dict[int, str] = {unit.id: unit.key for unit in self.units.values()}
         self.trust = Trust.load(state.accepted)
-        self.doubt: Doubt | None = Doubt(state.sweep_began) if state.held else None
+        self.doubt = Doubt.load(state.held, state.sweep_began)
         self.aside: dict[str, Aside] = {}
         self.noise = NoiseDetector()
         self.deletions: deque[float] = deque(maxlen=100_000)
         self.recent: dict[str, float] = {}
         self.notes: dict[str, str] = {}  # by unit: what its latest answer had that was set aside
         self.begin_sweep()
+        if any(unit.asked_at is not None and unit.asked_at >= state.sweep_began for unit in self.units.values()):
+            # What moved, or was empty, in this sweep before the restart is not known any more.
+            self.steady = self.confirms = False
 
     @property
     def name(self) -> str:
@@ -156,9 +184,20 @@ class Watching:
         """Every unit is to be polled once more."""
         began = self.state.sweep_began
         self.pending = {key for key, unit in self.units.items() if self.sweeps(key) and (unit.asked_at or -1.0) < began}
-        self.steady = True
-        self.confirms = True
+        self.steady = True  # nothing moved between units
+        self.confirms = True  # nothing was too odd to prove that anything is gone
         self.nonempty = False
+
+    def renew(self, state: EndpointState) -> None:
+        """Forget all but what the endpoint means: a new baseline begins."""
+        self.state = state
+        self.units.clear()
+        self.keys.clear()
+        self.aside.clear()
+        self.deletions.clear()
+        self.doubt = None
+        self.trust = Trust()
+        self.begin_sweep()
 
     # The store's thread changes these while the event loop looks: it looks at copies, which are made in one go.
 
@@ -181,11 +220,6 @@ class Watching:
             self.pending.add(unit.key)
         self.units[unit.key] = replace(unit, members={})
         self.keys[unit.id] = unit.key
-
-    def expect(self, key: str) -> None:
-        """A unit is about to appear: the sweep is not complete without it."""
-        if key not in self.units and self.sweeps(key):
-            self.pending.add(key)
 
     def forget(self, key: str) -> None:
         """A unit is no more."""
@@ -212,13 +246,24 @@ class Watching:
             if self.sweeps(other) and place_of(load_position(unit.position)) > place
         ]
 
-    def sweep_done(self, key: str, asked_at: float, answered_at: float, *, waits: bool) -> Sweep | None:
-        """The sweep that this poll completes, if it does. `waits`: more units are to come, of a parent not known yet."""
-        if self.sweeps(key) and asked_at >= self.state.sweep_began:
-            self.pending.discard(key)
-        if self.pending or waits or not self.sweeps(key):
+    def sweep_ends(self, seen: Seen, *, waits: bool) -> Sweep | None:
+        """The sweep that this poll completes, if it does. `waits`: more units are to come, of parents not known yet."""
+        if waits or not self.sweeps(seen.key) or seen.added or self._left(seen):
             return None
-        return Sweep(ended_at=answered_at, steady=self.steady, confirms=self.confirms and self.nonempty)
+        confirms = self.confirms and seen.confirms and (self.nonempty or seen.nonempty)
+        return Sweep(ended_at=seen.answered_at, steady=self.steady and seen.steady, confirms=confirms)
+
+    def see(self, seen: Seen) -> None:
+        """Take a poll into the sweep under way."""
+        self.pending = self._left(seen)
+        if self.sweeps(seen.key):
+            self.steady &= seen.steady
+            self.confirms &= seen.confirms
+            self.nonempty |= seen.nonempty
+
+    def _left(self, seen: Seen) -> set[str]:
+        done = {seen.key} if seen.asked_at >= self.state.sweep_began else set()
+        return self.pending - done - set(seen.dropped)
 
     def remember(self, ids: Iterable[str], answered_at: float) -> None:
         """These objects were changed by an answer that arrived then."""

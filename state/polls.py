@@ -43,7 +43,8 @@ class EndpointState:
     sweep_began: float = 0.0
     last_sweep: float | None = None  # when the latest complete sweep ended
     last_sweep_began: float | None = None
-    steady_began: float | None = None  # begin of the latest complete sweep in which nothing moved between units
+    steady_began: float | None = None  # what no sweep has shown by now was certainly not there then
+    calm_began: float | None = None  # begin of the latest complete sweep, if nothing moved between units meanwhile
     baseline_before: float | None = (
         None  # objects not seen since then are recorded silently; None: no baseline under way
     )
@@ -64,6 +65,7 @@ class UnitState:
     answered_at: float | None = None
     digest: bytes | None = None  # of the answer's bytes
     members: Mapping[bytes, str] = field(default_factory=dict)  # digest of each object's bytes -> its id, in order
+    shown: int = 0  # how many objects these are
     validators: bytes | None = None  # JSON of ETag and Last-Modified
     next: bytes | None = None  # JSON of the position behind it; None: it was the last
     calls: int = 1
@@ -94,11 +96,18 @@ class Recording:
     claimed: Sequence[str] = ()  # unchanged objects that moved here from another unit, or were suspects
     moved_from: Mapping[int, Sequence[str]] = field(default_factory=dict)  # the other units' ids that moved here
     missing: Sequence[str] = ()  # members that the unit no longer shows: suspects from now on
+    unsure: Sequence[str] = ()  # the answer was too odd to tell how these are: no unit vouches for them any more
+    dropped: Sequence[str] = ()  # keys of units that are no more; their objects are suspects
     events: Sequence[NewEvent] = ()
     sweep: Sweep | None = None
     tail: bool = False  # the unit is the last page
     since_at: float | None = None
     new_units: Sequence[tuple[str, bytes]] = ()  # (key, position) of units that appear behind this one
+
+    @property
+    def changes_objects(self) -> bool:
+        """Something is written of an object."""
+        return bool(self.snapshots or self.claimed or self.missing or self.unsure or self.dropped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ CREATE TABLE endpoints (
     last_sweep REAL,
     last_sweep_began REAL,
     steady_began REAL,
+    calm_began REAL,
     baseline_before REAL,
     tail_asked_at REAL,
     since_at REAL,
@@ -40,7 +41,7 @@ CREATE TABLE endpoints (
     UNIQUE (source, name)
 );
 CREATE TABLE units (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: an answer may be under way for a unit that is gone
     endpoint INTEGER NOT NULL REFERENCES endpoints (id),
     key TEXT NOT NULL,
     position BLOB NOT NULL,
@@ -48,6 +49,7 @@ CREATE TABLE units (
     answered_at REAL,
     digest BLOB,
     members BLOB,
+    shown INTEGER NOT NULL DEFAULT 0,
     validators BLOB,
     next BLOB,
     calls INTEGER NOT NULL DEFAULT 1,
@@ -74,9 +76,12 @@ CREATE INDEX objects_loose ON objects (endpoint, presence, seen_at) WHERE unit I
 CREATE TABLE learned (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
 
-UNIT = "id, key, position, asked_at, answered_at, digest, members, validators, next, calls, failures, retry_at, error"
+UNIT = (
+    "id, key, position, asked_at, answered_at, digest, members, shown, validators, next, calls, "
+    "failures, retry_at, error"
+)
 ENDPOINT = (
-    "id, source, name, shape, revision, sweep, sweep_began, last_sweep, last_sweep_began, steady_began, "
+    "id, source, name, shape, revision, sweep, sweep_began, last_sweep, last_sweep_began, steady_began, calm_began, "
     "baseline_before, tail_asked_at, since_at, held, accepted"
 )
 # What the unit showed last it vouches for until it is asked again: the object was seen when the unit was.
@@ -161,8 +166,8 @@ class Polls:
         conn.execute("UPDATE objects SET unit = NULL WHERE endpoint = ?", [endpoint])
         conn.execute(
             "UPDATE endpoints SET revision = revision + 1, sweep = sweep + 1, sweep_began = ?, baseline_before = ?, "
-            "last_sweep = NULL, last_sweep_began = NULL, steady_began = NULL, tail_asked_at = NULL, since_at = NULL, "
-            "held = NULL, accepted = NULL WHERE id = ?",
+            "last_sweep = NULL, last_sweep_began = NULL, steady_began = NULL, calm_began = NULL, "
+            "tail_asked_at = NULL, since_at = NULL, held = NULL, accepted = NULL WHERE id = ?",
             [now, now, endpoint],
         )
 
@@ -193,18 +198,7 @@ class Polls:
     def drop_units(self, endpoint: int, keys: Iterable[str], *, now: float) -> None:
         """Forget units that are no more (a list grew shorter, a parent is gone); their objects are suspects."""
         with transaction(self._db) as conn:
-            for key in keys:
-                row = conn.execute("SELECT id FROM units WHERE endpoint = ? AND key = ?", [endpoint, key]).fetchone()
-                if row is None:
-                    continue
-                conn.execute(
-                    "UPDATE objects SET seen_at = max(seen_at, (SELECT coalesce(asked_at, 0) FROM units WHERE id = ?1)), "
-                    "presence = CASE presence WHEN 0 THEN 1 ELSE presence END, missing_at = ?2, "
-                    "missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?3), checks = 0, unit = NULL "
-                    "WHERE endpoint = ?3 AND unit = ?1",
-                    [row[0], now, endpoint],
-                )
-                conn.execute("DELETE FROM units WHERE id = ?", row)
+            _drop_units(conn, endpoint, keys, now)
 
     def fail(self, unit: int, *, failures: int, retry_at: float, error: str) -> None:
         """Note a failed poll: when it may be tried again, and what was wrong."""
@@ -232,7 +226,7 @@ class Polls:
         Raises Conflict when the endpoint's objects have changed since they were read.
         """
         with transaction(self._db) as conn:
-            if recording.snapshots or recording.claimed or recording.missing:
+            if recording.changes_objects:
                 self._advance(conn, recording)
                 self._write_objects(conn, recording)
             if recording.unit is not None:
@@ -278,29 +272,40 @@ class Polls:
         for loser, ids in recording.moved_from.items():
             _take_members(conn, loser, frozenset(ids))
         conn.executemany(
-            "UPDATE objects SET unit = NULL, seen_at = max(seen_at, (SELECT coalesce(asked_at, 0) FROM units WHERE id = ?1)),"
-            " presence = CASE presence WHEN 0 THEN 1 ELSE presence END, missing_at = ?2, checks = 0, "
+            "UPDATE objects SET unit = NULL, "
+            "seen_at = max(seen_at, (SELECT coalesce(asked_at, 0) FROM units WHERE id = ?1)), "
+            "presence = CASE presence WHEN 0 THEN 1 ELSE presence END, missing_at = ?2, checks = 0, "
             "missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?3) WHERE endpoint = ?3 AND object = ?4",
             [(unit.id, unit.asked_at, endpoint, object_id) for object_id in recording.missing],
         )
+        conn.executemany(
+            "UPDATE objects SET seen_at = max(seen_at, coalesce((SELECT asked_at FROM units WHERE id = unit), 0)), "
+            "presence = CASE presence WHEN 1 THEN 0 ELSE presence END, checks = 0, "
+            "unit = CASE unit WHEN ?1 THEN NULL ELSE unit END, "
+            "missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2) WHERE endpoint = ?2 AND object = ?3",
+            [(unit.id, endpoint, object_id) for object_id in recording.unsure],
+        )
+        _drop_units(conn, endpoint, recording.dropped, unit.asked_at or 0.0)
 
     @staticmethod
     def _write_unit(conn: sqlite3.Connection, unit: UnitState, *, touched: bool) -> None:
         if touched:
             conn.execute(
-                "UPDATE units SET asked_at = ?, answered_at = ?, failures = 0, retry_at = NULL, error = NULL WHERE id = ?",
+                "UPDATE units SET asked_at = ?, answered_at = ?, failures = 0, retry_at = NULL, error = NULL "
+                "WHERE id = ?",
                 [unit.asked_at, unit.answered_at, unit.id],
             )
             return
         conn.execute(
-            "UPDATE units SET position = ?, asked_at = ?, answered_at = ?, digest = ?, members = ?, validators = ?, next = ?,"
-            " calls = ?, failures = 0, retry_at = NULL, error = ? WHERE id = ?",
+            "UPDATE units SET position = ?, asked_at = ?, answered_at = ?, digest = ?, members = ?, shown = ?, "
+            "validators = ?, next = ?, calls = ?, failures = 0, retry_at = NULL, error = ? WHERE id = ?",
             [
                 unit.position,
                 unit.asked_at,
                 unit.answered_at,
                 unit.digest,
                 _encode_members(unit.members),
+                unit.shown,
                 unit.validators,
                 unit.next,
                 unit.calls,
@@ -394,6 +399,21 @@ def _take_members(conn: sqlite3.Connection, unit: int, ids: frozenset[str]) -> N
     )
 
 
+def _drop_units(conn: sqlite3.Connection, endpoint: int, keys: Iterable[str], now: float) -> None:
+    for key in keys:
+        row = conn.execute("SELECT id FROM units WHERE endpoint = ? AND key = ?", [endpoint, key]).fetchone()
+        if row is None:
+            continue
+        conn.execute(
+            "UPDATE objects SET seen_at = max(seen_at, (SELECT coalesce(asked_at, 0) FROM units WHERE id = ?1)), "
+            "presence = CASE presence WHEN 0 THEN 1 ELSE presence END, missing_at = ?2, "
+            "missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?3), checks = 0, unit = NULL "
+            "WHERE endpoint = ?3 AND unit = ?1",
+            [row[0], now, endpoint],
+        )
+        conn.execute("DELETE FROM units WHERE id = ?", row)
+
+
 def _end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
     # Who is known, belongs to no unit and was not seen in the whole sweep is a suspect now; one whose own URL
     # has said that it lives is asked again after twice as many sweeps each time.
@@ -401,7 +421,8 @@ def _end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
         "UPDATE objects SET presence = 1, missing_at = ?1, missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2) "
         "WHERE endpoint = ?2 AND unit IS NULL AND presence = 0 "
         "AND seen_at < (SELECT sweep_began FROM endpoints WHERE id = ?2) "
-        "AND (missing_sweep IS NULL OR missing_sweep + (1 << min(checks, 10)) <= (SELECT sweep FROM endpoints WHERE id = ?2))",
+        "AND (missing_sweep IS NULL "
+        "OR missing_sweep + (1 << min(checks, 10)) <= (SELECT sweep FROM endpoints WHERE id = ?2))",
         [sweep.ended_at, endpoint],
     )
     conn.execute(
@@ -416,9 +437,12 @@ def _end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
             "WHERE endpoint = ?1 AND unit IS NULL AND presence = 1",
             [endpoint],
         )
+    # One sweep may miss an object that a shift took from a page not yet read to one already read. The next one,
+    # if nothing moved in it either, shows that there was no such shift.
     conn.execute(
         "UPDATE endpoints SET last_sweep = ?1, last_sweep_began = sweep_began, "
-        "steady_began = CASE WHEN ?2 THEN sweep_began ELSE steady_began END, "
+        "steady_began = CASE WHEN ?2 AND calm_began IS NOT NULL THEN calm_began ELSE steady_began END, "
+        "calm_began = CASE WHEN ?2 THEN sweep_began END, "
         "baseline_before = NULL, sweep = sweep + 1, sweep_began = ?1 WHERE id = ?3",
         [sweep.ended_at, sweep.steady, endpoint],
     )
@@ -457,12 +481,14 @@ class PollReader:
             SELECT e.id, e.source, e.name AS endpoint, e.last_sweep, e.last_sweep_began, e.sweep_began, e.held,
                 e.baseline_before IS NOT NULL AS baseline,
                 (SELECT count(*) FROM units u WHERE u.endpoint = e.id) AS units,
-                (SELECT min(coalesce(u.asked_at, e.sweep_began)) FROM units u WHERE u.endpoint = e.id) AS oldest_asked_at,
+                (SELECT min(coalesce(u.asked_at, e.sweep_began)) FROM units u
+                    WHERE u.endpoint = e.id) AS oldest_asked_at,
                 (SELECT count(*) FROM units u WHERE u.endpoint = e.id AND u.failures > 0) AS failing,
                 (SELECT u.error FROM units u WHERE u.endpoint = e.id AND u.error IS NOT NULL
                     ORDER BY u.failures DESC, u.id LIMIT 1) AS error,
                 (SELECT count(*) FROM objects o WHERE o.endpoint = e.id AND o.presence < 2) AS objects,
-                (SELECT count(*) FROM objects o WHERE o.endpoint = e.id AND o.unit IS NULL AND o.presence = 1) AS suspects
+                (SELECT count(*) FROM objects o
+                    WHERE o.endpoint = e.id AND o.unit IS NULL AND o.presence = 1) AS suspects
             FROM endpoints e ORDER BY e.source, e.id
             """
         )
