@@ -7,7 +7,7 @@ FOR ?=
 SOURCES := poller plugins state
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types format check lock clean
+.PHONY: help install demo test bench-planner prove-budget lint types format check lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,3 +46,9 @@ lock: $(STAMP)  ## pin every dependency again, with hashes
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+
+bench-planner: $(STAMP)  ## the planner against its bounds and targets (6 minutes)
+	$(BIN)/python benchmarks/planner.py
+
+prove-budget: $(STAMP)  ## the budget against the sandbox's count, over 50 restarts by SIGKILL (5 minutes)
+	$(BIN)/python -m benchmarks.budget

@@ -39,8 +39,6 @@ COMMANDS: Final = {
     "rebaseline": "changing",
     "simulate": "simulate",
     "demo": "demo",
-    "backup": "keeping",
-    "doctor": "keeping",
 }
 
 

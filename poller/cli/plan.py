@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -13,9 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from poller.budget import Limit
+from poller.cli.chosen import Chosen
+from poller.daemon import opened
+from poller.loading import Plugins
 from poller.plan import Changes, Report, Situation, report
 from poller.planner import Explanation
 from poller.rates import duration_text, parse_rate
+from poller.tables import Config
 
 SHOWN = 20  # units in the table, unless all are asked for
 
@@ -28,7 +33,7 @@ SHOWN = 20  # units in the table, unless all are asked for
 @click.option("--limits", "limits", multiple=True, metavar="RATE", help="What if these were the limits?")
 @click.pass_obj
 def plan(
-    situations: Callable[[], Sequence[Situation]],
+    chosen: Chosen,
     as_json: bool,
     everything: bool,
     share: float | None,
@@ -40,11 +45,24 @@ def plan(
     Example: poller plan --weight projects=5 --share 1
     """
     changes = Changes(share=share, limits=limits_option(limits), weights=dict(map(_weight, weights)))
-    found = report(situations(), changes)
+    config, plugins = chosen.load()
+    found = report(asyncio.run(_situations(config, plugins)), changes)
     if as_json:
         click.echo(orjson.dumps(plan_json(found), option=orjson.OPT_INDENT_2))
     else:
         render_plan(found, Console(), units=None if everything else SHOWN)
+
+
+async def _situations(config: Config, plugins: Plugins) -> list[Situation]:
+    """How the planners of this state stand. The state must not be held by a daemon: its API has the plan then."""
+    async with opened(config, plugins) as app:
+        now = app.clock.now()
+        return [
+            Situation(
+                budget=name, limits=lane.budget.limits, share=config.budgets[name].share, planner=lane.planner, now=now
+            )
+            for name, lane in app.engine.lanes.items()
+        ]
 
 
 def plan_json(found: Report) -> dict[str, Any]:

@@ -1,0 +1,299 @@
+"""`poller status`, `events`, `plugins`, `show`: what there is to see, beside a daemon or without one."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import click
+import msgspec
+import orjson
+from rich.console import Console
+
+from poller.cli.chosen import Chosen
+from poller.cli.opening import NOTHING_YET, reading, say_nothing_yet, told
+from poller.cli.printing import clock, console, print_json, print_json_line, print_table, span
+from poller.cli.telling import print_event
+from poller.cloudevents import iso, structured
+from poller.commands import NotThere, find_endpoint
+from poller.config import load
+from poller.loading import Plugins, load_plugins
+from poller.problems import ConfigError
+from poller.status import open_reader, read_status
+from poller.tables import Config
+from state.lock import StateLock
+from state.polls import Snapshot
+from state.records import Event
+from state.sqlite.log import Log
+
+LATEST: Final = 20  # events shown where none is named
+LOOK_EVERY: Final = 0.5  # seconds between two looks of --follow
+_PAGE: Final = 500  # events read at once
+
+
+# poller status
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
+@click.pass_obj
+def status(chosen: Chosen, as_json: bool) -> None:
+    """Show how budgets, sources, endpoints and subscriptions stand.
+
+    Example: poller status --json
+    """
+    config, _ = chosen.load(reveal=False)
+    with told(config):
+        found = read_status(config, now=time.time())
+    holder = StateLock(config.poller.state).holder()
+    found["running"] = holder is not None
+    if as_json:
+        print_json(found)
+    elif found["log_id"] is None:
+        click.echo(NOTHING_YET)
+    else:
+        _print_status(found, holder)
+
+
+def _print_status(found: dict[str, Any], holder: int | None) -> None:
+    out = console()
+    running = f"running (process {holder})" if holder is not None else "not running"
+    click.echo(f"{running}; {found['last_seq']} events in the log")
+    heads = ["budget", "limit", "used", "left", "throttled until"]
+    print_table(out, "budgets", heads, [row for one in found["budgets"] for row in _budget(one)])
+    heads = ["source", "state", "reason"]
+    print_table(out, "sources", heads, [[one["name"], one["state"], one["reason"] or "-"] for one in found["sources"]])
+    heads = ["endpoint", "units", "objects", "last sweep", "stalest", "expected delay", "suspects", "notes"]
+    print_table(out, "endpoints", heads, [_endpoint(one) for one in found["endpoints"]])
+    heads = ["subscription", "state", "lag", "pending", "dead", "waits since", "last error"]
+    print_table(out, "subscriptions", heads, [_subscription(one) for one in found["subscriptions"]])
+
+
+def _budget(one: dict[str, Any]) -> list[list[str]]:
+    until = one["throttled_until"] or "-"
+    return [[one["name"], limit["rate"], f"{limit['used']}", f"{limit['remaining']}", until] for limit in one["limits"]]
+
+
+def _endpoint(one: dict[str, Any]) -> list[str]:
+    return [
+        f"{one['source']}/{one['endpoint']}",
+        f"{one['units']}",
+        f"{one['objects']}",
+        one["last_sweep"] or "-",
+        span(one["staleness_s"]),
+        span(one["expected_delay_s"]),
+        f"{one['suspects']}",
+        "; ".join(_notes(one)) or "-",
+    ]
+
+
+def _notes(one: dict[str, Any]) -> Iterator[str]:
+    if one["held"] is not None:
+        yield f"held since {one['held'].get('since')}: {one['held'].get('reason', 'on command')}"
+    if one["baseline"]:
+        yield "first sweep under way"
+    if one["failing"]:
+        yield f"{one['failing']} units fail"
+    if one["error"]:
+        yield one["error"]
+
+
+def _subscription(one: dict[str, Any]) -> list[str]:
+    state = f"{one['state']}: {one['reason']}" if one["reason"] else one["state"]
+    numbers = [f"{one[name]}" for name in ("lag", "pending", "dead")]
+    return [one["name"], state, *numbers, span(one["oldest_waiting_s"]), one["last_error"] or "-"]
+
+
+# poller events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """Which events of the log."""
+
+    type_glob: str | None
+    source: str | None
+
+    def behind(self, log: Log, after: int) -> Iterator[Event]:
+        """Every one behind a number, in order, a page of them in memory at a time."""
+        while page := log.read(after=after, limit=_PAGE, type_glob=self.type_glob, source=self.source):
+            yield from page
+            after = page[-1].seq
+
+    def latest(self, log: Log, count: int) -> list[Event]:
+        """The latest of them, in order: looked for from the end in ever larger steps."""
+        last, first, step = log.last_seq(), log.first_seq(), max(count, _PAGE)
+        while True:
+            after = max(first - 1, last - step, 0)
+            found = deque(self.behind(log, after), maxlen=count)
+            if len(found) == count or after < first:
+                return list(found)
+            step *= 8
+
+
+@click.command()
+@click.option("--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("--type", "type_glob", metavar="GLOB", help='Only these types: "*.deleted".')
+@click.option("--source", metavar="NAME", help="Only of this source.")
+@click.option("--after", type=click.IntRange(0), metavar="SEQ", help="From behind this number on.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help=f"With --after: at most so many, then end. Without: how many of the latest ones, {LATEST} by default.",
+)
+@click.option("--json", "as_json", is_flag=True, help="CloudEvents, one a line.")
+@click.pass_obj
+def events(
+    chosen: Chosen,
+    follow: bool,
+    type_glob: str | None,
+    source: str | None,
+    after: int | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Show the event log: the latest events, or those behind a number.
+
+    Example: poller events --follow --type "*.deleted" --json
+    """
+    config, _ = chosen.load(reveal=False)
+    if not _wait_for_state(config, follow):
+        return
+    wanted, out = _Wanted(type_glob=type_glob, source=source), console()
+    with told(config), open_reader(config.poller.state) as reader:
+        left = None if after is None else limit
+        last = reader.log.last_seq()
+        begin = wanted.latest(reader.log, limit or LATEST) if after is None else wanted.behind(reader.log, after)
+        seen, left = _print_events(begin, out, as_json, left)
+        seen = max(seen, last, after or 0)
+        while follow and left != 0:
+            time.sleep(LOOK_EVERY)
+            last = reader.log.last_seq()
+            upto, left = _print_events(wanted.behind(reader.log, seen), out, as_json, left)
+            seen = max(seen, upto, last)
+
+
+def _wait_for_state(config: Config, follow: bool) -> bool:
+    """Whether there is a state to read."""
+    if config.poller.state.exists():
+        return True
+    say_nothing_yet()
+    while follow and not config.poller.state.exists():
+        time.sleep(LOOK_EVERY)
+    return follow
+
+
+def _print_events(
+    found: Iterator[Event] | list[Event], out: Console, as_json: bool, left: int | None
+) -> tuple[int, int | None]:
+    """Print at most `left` of them; gives the last one's number, and how many are left."""
+    seen = 0
+    for event in found:
+        if as_json:
+            click.echo(structured(event))
+        else:
+            print_event(out, event)
+        seen = event.seq
+        left = None if left is None else left - 1
+        if left == 0:
+            break
+    return seen, left
+
+
+# poller plugins
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One plugin a line.")
+@click.pass_obj
+def plugins(chosen: Chosen, as_json: bool) -> None:
+    """Show which plugins are loaded, from where, what they bring, and what failed.
+
+    Example: poller plugins --json
+    """
+    found = load_plugins()
+    _load_configured(chosen, found)
+    if as_json:
+        for one in found.loaded:
+            print_json_line({"state": "loaded", **asdict(one)})
+        for failed in found.failed:
+            print_json_line({"state": "failed", **asdict(failed)})
+        return
+    out = console()
+    rows = [
+        [one.name, one.version or "-", _brings(one.sources, one.sinks, one.hooks), one.origin] for one in found.loaded
+    ]
+    print_table(out, "loaded", ["plugin", "version", "brings", "from"], rows)
+    if found.failed:
+        rows = [[one.name, one.error, one.origin] for one in found.failed]
+        print_table(out, "failed", ["plugin", "error", "from"], rows)
+
+
+def _load_configured(chosen: Chosen, found: Plugins) -> None:
+    """Load those of the configured folder, too; a configuration that is wrong hides none of them."""
+    try:
+        load(chosen.path, found, reveal=False)
+    except ConfigError as error:
+        if chosen.path is not None:
+            click.echo(f"Error: {error}", err=True)
+
+
+def _brings(sources: list[str], sinks: list[str], hooks: list[str]) -> str:
+    others = [hook for hook in hooks if hook not in ("register_sources", "register_sinks")]
+    parts = (("source", sources), ("sink", sinks), ("hook", others))
+    return "; ".join(f"{word} {', '.join(names)}" for word, names in parts if names) or "-"
+
+
+# poller show
+
+
+@click.command()
+@click.argument("endpoint")
+@click.argument("object_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
+@click.pass_obj
+def show(chosen: Chosen, endpoint: str, object_id: str, as_json: bool) -> None:
+    """Show one object of ENDPOINT (or SOURCE/ENDPOINT): its last known state and its history.
+
+    Example: poller show acme/projects 201001
+    """
+    config, _ = chosen.load(reveal=False)
+    with reading(config) as reader:
+        if reader is None:
+            raise NotThere("no object is known", hint="poller once")
+        source, name = find_endpoint(((row["source"], row["endpoint"]) for row in reader.polls.endpoints()), endpoint)
+        snapshot = reader.polls.object(source, name, object_id)
+        if snapshot is None:
+            raise NotThere(
+                f"{source}/{name} has no object {object_id!r}", hint="its id is the end of an event's subject"
+            )
+        history = reader.log.history(source, f"{name}/{object_id}")
+    if as_json:
+        print_json(_object_json(source, name, snapshot, history))
+        return
+    presence = snapshot.presence.name.lower()
+    click.echo(
+        f"{source}/{name} {object_id}: version {snapshot.version}, {presence}, seen {clock(snapshot.seen_at)} UTC"
+    )
+    click.echo(msgspec.json.format(snapshot.body, indent=2).decode())
+    click.echo(f"{len(history)} events")
+    out = console()
+    for event in history:
+        print_event(out, event)
+
+
+def _object_json(source: str, endpoint: str, snapshot: Snapshot, history: list[Event]) -> dict[str, Any]:
+    return {
+        "source": source,
+        "endpoint": endpoint,
+        "id": snapshot.object_id,
+        "version": snapshot.version,
+        "presence": snapshot.presence.name.lower(),
+        "seen_at": iso(snapshot.seen_at),
+        "object": orjson.Fragment(snapshot.body),
+        "history": [orjson.Fragment(structured(event)) for event in history],
+    }

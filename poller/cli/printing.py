@@ -1,0 +1,73 @@
+"""What commands print: tables on a terminal, plain aligned lines elsewhere, JSON for machines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from poller.rates import duration_text
+from poller.templates import one_line
+
+_WIDE: Final = 1_000_000  # columns: nothing that goes into a file or a pipe is wrapped or cut
+
+
+def console() -> Console:
+    """Standard output. What is printed is text: no markup, no highlighting, no emoji."""
+    out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    if not out.is_terminal:
+        out.width = _WIDE
+    return out
+
+
+def print_table(out: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under their heads: as a table on a terminal, elsewhere one line each with columns aligned."""
+    cells = [[one_line(cell, 2000) for cell in row] for row in rows]
+    if out.is_terminal:
+        table = Table(title=Text(title) if title else None, title_justify="left")
+        for head in heads:
+            table.add_column(head, overflow="fold")
+        for row in cells:
+            table.add_row(*map(Text, row))
+        out.print(table)
+        return
+    if title:
+        click.echo(title)
+    lines = [list(heads), *cells]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_json(value: Any) -> None:
+    """One document."""
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def print_json_line(value: Any) -> None:
+    """One line of JSON Lines."""
+    click.echo(orjson.dumps(value).decode())
+
+
+def span(seconds: float | None) -> str:
+    """A span as people say it: "never" where it is not known."""
+    if seconds is None:
+        return "-"
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f}{unit}"
+    return duration_text(round(seconds)) if seconds < 60 else f"{seconds:.0f}s"
+
+
+def clock(time: float | None) -> str:
+    """Unix seconds as date and time in UTC."""
+    return "-" if time is None else datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S")
