@@ -32,7 +32,7 @@ def register_sinks(register: Callable[[str, type[Sink]], None]) -> None:
 
 @hookspec
 def register_commands(cli: click.Group) -> None:
-    """Add commands to the command line with `cli.command()`. Entry-point plugins only: called before the TOML is read."""
+    """Add commands with `cli.command()`. Entry-point plugins only: called before the TOML is read."""
 
 
 @hookspec

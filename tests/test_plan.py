@@ -31,6 +31,13 @@ def situation(**fields):
     return Situation(**(given | fields))
 
 
+class Given:
+    """A state with one budget."""
+
+    def situations(self) -> list[Situation]:
+        return [situation()]
+
+
 def test_the_tightest_window_says_what_is_allowed():
     assert allowed([Limit(5, 1.0), Limit(3600, 3600.0)], 0.5) == 0.5
     assert allowed([Limit(1, 10.0)], 0.5) == 0.1
@@ -108,8 +115,8 @@ def test_a_budget_without_units_is_told_too():
 
 def test_the_command_prints_tables_and_json():
     runner = CliRunner()
-    text = runner.invoke(plan, ["--weight", "projects=5"], obj=lambda: [situation()])
-    told = orjson.loads(runner.invoke(plan, ["--json", "--share", "1"], obj=lambda: [situation()]).output)
+    text = runner.invoke(plan, ["--weight", "projects=5"], obj=Given())
+    told = orjson.loads(runner.invoke(plan, ["--json", "--share", "1"], obj=Given()).output)
 
     assert text.exit_code == 0, text.output
     assert "budget office" in text.output
@@ -129,7 +136,7 @@ def test_json_of_what_was_never_polled_can_be_written():
     "wrong", [["--weight", "projects"], ["--weight", "x=-1"], ["--limits", "fast"], ["--share", "2"]]
 )
 def test_wrong_what_ifs_are_said_so(wrong):
-    answer = CliRunner().invoke(plan, wrong, obj=list)
+    answer = CliRunner().invoke(plan, wrong, obj=Given())
 
     assert answer.exit_code == 2
     assert wrong[0] in answer.output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,12 +14,9 @@ from rich.table import Table
 
 from poller.budget import Limit
 from poller.cli.chosen import Chosen
-from poller.daemon import opened
-from poller.loading import Plugins
-from poller.plan import Changes, Report, Situation, report
+from poller.plan import Changes, Report, report
 from poller.planner import Explanation
 from poller.rates import duration_text, parse_rate
-from poller.tables import Config
 
 SHOWN = 20  # units in the table, unless all are asked for
 
@@ -45,24 +41,11 @@ def plan(
     Example: poller plan --weight projects=5 --share 1
     """
     changes = Changes(share=share, limits=limits_option(limits), weights=dict(map(_weight, weights)))
-    config, plugins = chosen.load()
-    found = report(asyncio.run(_situations(config, plugins)), changes)
+    found = report(chosen.situations(), changes)
     if as_json:
         click.echo(orjson.dumps(plan_json(found), option=orjson.OPT_INDENT_2))
     else:
         render_plan(found, Console(), units=None if everything else SHOWN)
-
-
-async def _situations(config: Config, plugins: Plugins) -> list[Situation]:
-    """How the planners of this state stand. The state must not be held by a daemon: its API has the plan then."""
-    async with opened(config, plugins) as app:
-        now = app.clock.now()
-        return [
-            Situation(
-                budget=name, limits=lane.budget.limits, share=config.budgets[name].share, planner=lane.planner, now=now
-            )
-            for name, lane in app.engine.lanes.items()
-        ]
 
 
 def plan_json(found: Report) -> dict[str, Any]:
