@@ -306,6 +306,15 @@ class Budget:
         self._throttled = max(self._throttled, now + max(backoff, word.retry_after or 0.0))
 
 
+def share_of(limit: Limit, share: float) -> float:
+    """The part of a window that is ours: `share` of one of an hour or longer; short ones are used whole."""
+    return share if limit.seconds >= HOUR else 1.0
+
+
+def allowed(limits: Iterable[Limit], share: float) -> float:
+    """Calls per second that all windows together allow for good."""
+    return min(_allowed(limit, share) / limit.seconds for limit in limits)
+
+
 def _allowed(limit: Limit, share: float) -> int:
-    calls = limit.calls * share if limit.seconds >= HOUR else limit.calls
-    return max(1, floor(calls + 1e-9))
+    return max(1, floor(limit.calls * share_of(limit, share) + 1e-9))

@@ -23,6 +23,7 @@ from poller.config import load
 from poller.lane import Lane
 from poller.loading import Plugins
 from poller.notify import Notifier
+from poller.situations import check_promises
 from poller.tables import Config
 from poller.web import serve
 from state.errors import PollerError
@@ -209,9 +210,18 @@ async def opened(config: Config, plugins: Plugins) -> AsyncIterator[App]:
 async def run_daemon(
     config: Config, plugins: Plugins, *, until: Callable[[Daemon], Awaitable[Any]] | None = None
 ) -> None:
-    """Run in the foreground until SIGTERM or SIGINT, or until `until` returns. Raises PollerError."""
+    """Run in the foreground until SIGTERM or SIGINT, or until `until` returns. Raises PollerError: ConfigError for a
+    `max_staleness` that cannot be kept.
+    """
+    check_promises(config)
+
+    def reloaded() -> Config:
+        fresh = load(config.path, plugins)
+        check_promises(fresh)
+        return fresh
+
     async with opened(config, plugins) as app:
-        daemon = Daemon(app, reload=lambda: load(config.path, app.plugins), notifier=Notifier())
+        daemon = Daemon(app, reload=reloaded, notifier=Notifier())
         if until is None:
             await daemon.run()
             return

@@ -90,7 +90,7 @@ class Engine:
 
         gate = Gate(budget, self._clock, spend=spend, flush=flush)
         planner = Planner([], now=self._clock.now())
-        return Lane(name=name, budget=budget, planner=planner, gate=gate, clock=self._clock, crew=self)
+        return Lane(name=name, budget=budget, share=share, planner=planner, gate=gate, clock=self._clock, crew=self)
 
     async def _open_source(self, config: SourceConfig) -> None:
         source = config.build()
@@ -143,7 +143,10 @@ class Engine:
                     self._recall_times(lane, run, w)
 
     def _recall_times(self, lane: Lane, run: Run, w: Watching) -> None:
+        """What the state knows better than what was saved a minute before a crash."""
         for key, unit in w.units.items():
+            if unit.answered_at is not None:
+                lane.planner.polled(run.unit(w, key), unit.answered_at)
             if unit.retry_at is not None and unit.retry_at > self._clock.now():
                 lane.planner.defer(run.unit(w, key), unit.retry_at)
 
@@ -177,8 +180,10 @@ class Engine:
         return all(run.discovered and run.health.snapshot().state == "ok" for run in self.runs.values())
 
     async def watch(self) -> None:
-        """Raise the alarm for a source that should poll and does not."""
+        """Raise the alarm for a source that should poll and does not, and for promises that grown lists have broken."""
         now = self._clock.now()
+        for lane in self.lanes.values():
+            lane.check_promises()
         for run in self.runs.values():
             lane = self.lanes[run.config.budget]
             idle = lane.next_at() > self._clock.steady() + 1.0
@@ -380,7 +385,7 @@ class Engine:
             lane.planner.remove(run.unit(w, key))
         for key in outcome.added:
             lane.planner.add(run.unit(w, key), now=now)
-        if outcome.swept:
+        if not w.in_baseline:
             for new, old in outcome.heirs:
                 lane.planner.inherit(run.unit(w, new), run.unit(w, old))
         self._say(w, outcome)

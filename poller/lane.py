@@ -7,10 +7,15 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+import structlog
+
 from poller.budget import Budget
 from poller.clock import Clock
 from poller.planner import Planner
+from poller.promises import Shortfall, shortfall
 from poller.transport import Gate, Permit
+
+log = structlog.get_logger("poller")
 
 CREDIT = 2.0  # seconds by which the pace may be made up for
 
@@ -34,9 +39,12 @@ class Crew(Protocol):
 class Lane:
     """The calls of one budget. `poke` is called whenever `next_at` may have become earlier."""
 
-    def __init__(self, *, name: str, budget: Budget, planner: Planner, gate: Gate, clock: Clock, crew: Crew) -> None:
+    def __init__(
+        self, *, name: str, budget: Budget, share: float, planner: Planner, gate: Gate, clock: Clock, crew: Crew
+    ) -> None:
         self.name = name
         self.budget = budget
+        self.share = share
         self.planner = planner
         self.gate = gate
         self.poke: Callable[[], None] = lambda: None
@@ -50,6 +58,7 @@ class Lane:
         self._paced_at = -math.inf  # steady
         self._idle_until: float | None = None  # wall: there is no work before
         self.failure: BaseException | None = None
+        self.shortfall: Shortfall | None = None  # `max_staleness` that cannot be kept since lists grew
 
     @property
     def in_flight(self) -> int:
@@ -91,6 +100,17 @@ class Lane:
         """There may be new work."""
         self._idle_until = None
         self.poke()
+
+    def check_promises(self) -> None:
+        """Say once when lists have grown so that their `max_staleness` cannot be kept, and once when it can again."""
+        before, self.shortfall = self.shortfall, self._shortfall()
+        if self.shortfall is not None and before is None:
+            log.warning("promises.broken", budget=self.name, why=str(self.shortfall), hint=self.shortfall.problem.hint)
+        elif self.shortfall is None and before is not None:
+            log.info("promises.kept", budget=self.name)
+
+    def _shortfall(self) -> Shortfall | None:
+        return shortfall(self.planner.promised, budget=self.name, limits=self.budget.limits, share=self.share)
 
     async def finish(self, seconds: float) -> None:
         """Begin nothing more; let what is under way end within that time, then cancel it."""

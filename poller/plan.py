@@ -8,26 +8,22 @@ and the others share what remains.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from poller.budget import HOUR, Limit
+from poller.budget import Limit, allowed
+from poller.cloudevents import iso
 from poller.learning import DAY, HOURS, Floats
 from poller.planner import Explanation, Planner, Unit
+from poller.problems import nearest
+from poller.promises import shortfall
 from state.errors import PollerError
 
 _THURSDAY = 3  # the epoch's weekday, Monday is 0
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-
-
-class Unkeepable(PollerError):
-    """The budget cannot keep what `max_staleness` promises; `least` is the calls per second that could."""
-
-    def __init__(self, message: str, *, least: float, hint: str) -> None:
-        super().__init__(message, hint=hint)
-        self.least = least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +59,7 @@ class EndpointPlan:
     staleness: float | None  # of the unit that was polled longest ago; None: one was never polled
     next_poll: float
     busiest: str  # hour of the week, UTC, and how much busier than the average
+    rhythm: tuple[float, ...]  # each hour's level, mean 1, from Monday midnight UTC on
     weight: float
 
 
@@ -73,7 +70,16 @@ class Expectation:
     label: str
     calls_per_day: float
     expected_delay: float
-    endpoints: Mapping[str, float]
+    keeps_promises: bool  # every `max_staleness`
+    expected_delays: Mapping[str, float]  # by source/endpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowPlan:
+    """One limit, and what it allows for good."""
+
+    limit: str
+    calls_per_day: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +87,10 @@ class BudgetPlan:
     """What the windows allow, and what a change of them or of weights would bring: the first is as things are."""
 
     name: str
-    limits: tuple[str, ...]
+    windows: tuple[WindowPlan, ...]
     share: float
-    calls_per_day: float
+    calls_per_day: float  # of the tightest window
+    broken_promise: str | None  # the `max_staleness` that it cannot keep
     expectations: tuple[Expectation, ...]
 
 
@@ -94,31 +101,6 @@ class Report:
     budgets: tuple[BudgetPlan, ...]
     endpoints: tuple[EndpointPlan, ...]
     units: tuple[Explanation, ...]
-
-
-def allowed(limits: Iterable[Limit], share: float) -> float:
-    """Calls per second that all windows together allow for good; `share` counts for those of an hour or longer."""
-    return min(limit.calls * (share if limit.seconds >= HOUR else 1.0) / limit.seconds for limit in limits)
-
-
-def check_promises(units: Iterable[Unit], *, budget: str, calls_per_second: float) -> None:
-    """Raise Unkeepable unless sum c / max_staleness stays below the calls there are."""
-    asked: dict[str, float] = {}
-    for unit in units:
-        if unit.max_staleness is not None:
-            name = f"{unit.source}/{unit.endpoint}"
-            asked[name] = asked.get(name, 0.0) + unit.cost / unit.max_staleness
-    least = sum(asked.values())
-    if least < calls_per_second:
-        return
-    most = sorted(asked, key=lambda name: -asked[name])[:3]
-    needs = ", ".join(f"{name} {math.ceil(asked[name] * DAY)}" for name in most)
-    raise Unkeepable(
-        f"budget {budget}: max_staleness needs {math.ceil(least * DAY)} calls a day ({needs}),"
-        f" the limits allow {math.floor(calls_per_second * DAY)}",
-        least=least,
-        hint=f"allow more than {math.ceil(least * DAY)} calls a day, or raise max_staleness of {most[0]}",
-    )
 
 
 def intervals(units: Sequence[Unit], rates: Floats, calls_per_second: float) -> Floats:
@@ -141,8 +123,13 @@ def intervals(units: Sequence[Unit], rates: Floats, calls_per_second: float) -> 
 
 
 def report(situations: Iterable[Situation], changes: Changes | None = None) -> Report:
-    """Explain every unit, endpoint and budget, and what the changes asked for would bring."""
+    """Explain every unit, endpoint and budget, and what the changes asked for would bring.
+
+    Raises PollerError where a weight is of an endpoint that there is not.
+    """
     budgets, endpoints, units = [], [], []
+    situations = list(situations)
+    _check_names(situations, changes or Changes())
     for situation in situations:
         calls = allowed(situation.limits, situation.share)
         found = situation.planner.explanations(situation.now, calls_per_second=calls)
@@ -150,6 +137,51 @@ def report(situations: Iterable[Situation], changes: Changes | None = None) -> R
         endpoints += _endpoints(situation, found)
         budgets.append(_budget(situation, found, changes or Changes()))
     return Report(budgets=tuple(budgets), endpoints=tuple(endpoints), units=tuple(units))
+
+
+def rows(found: Report) -> Iterator[dict[str, Any]]:
+    """The report as JSON, a row for each budget, endpoint and unit: spans end in `_s`, times are ISO text."""
+    for budget in found.budgets:
+        expectations = [_in_seconds(asdict(one)) for one in budget.expectations]
+        yield {"kind": "budget", **asdict(budget), "expectations": expectations}
+    for endpoint in found.endpoints:
+        yield {"kind": "endpoint", **_in_seconds(asdict(endpoint))}
+    for one in found.units:
+        unit = one.unit
+        identity = {"source": unit.source, "endpoint": unit.endpoint, "key": unit.key}
+        settings = {"cost": unit.cost, "weight": unit.weight, "max_staleness": unit.max_staleness}
+        figures = {name: value for name, value in asdict(one).items() if name != "unit"}
+        yield {"kind": "unit", **identity, **_in_seconds(settings | figures)}
+
+
+_TIMES = ("last_poll", "next_poll")
+_SPANS = ("expected_delay", "expected_delays", "staleness", "interval", "max_staleness")
+
+
+def _in_seconds(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows neither infinity nor NaN: orjson writes both as null."""
+    told = {f"{name}_s" if name in _SPANS else name: value for name, value in values.items()}
+    return told | {name: iso(at) for name in _TIMES if (at := told.get(name)) is not None and math.isfinite(at)}
+
+
+def parse_weight(text: str) -> tuple[str, float]:
+    """`"projects=5"` -> ("projects", 5.0). Raises ValueError."""
+    name, _, number = text.partition("=")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = 0.0
+    if not name or not 0 < weight < math.inf:
+        raise ValueError(f"{text!r} is not ENDPOINT=N with N above 0")
+    return name, weight
+
+
+def _check_names(situations: Sequence[Situation], changes: Changes) -> None:
+    units = [unit for situation in situations for unit in situation.planner.units] if changes.weights else []
+    known = {unit.endpoint for unit in units} | {f"{unit.source}/{unit.endpoint}" for unit in units}
+    for name in changes.weights:
+        if name not in known:
+            raise PollerError(f"no endpoint is named {name!r}", hint=nearest(name, known))
 
 
 def _endpoints(situation: Situation, found: Sequence[Explanation]) -> list[EndpointPlan]:
@@ -166,7 +198,8 @@ def _endpoints(situation: Situation, found: Sequence[Explanation]) -> list[Endpo
             expected_delay=_mean_delay([(one.mean_rate, one.expected_delay) for one in group]),
             staleness=_stalest(group),
             next_poll=min(one.next_poll for one in group),
-            busiest=busiest(situation.planner.rhythm(source)),
+            busiest=busiest(rhythm := _from_monday(situation.planner.rhythm(source))),
+            rhythm=tuple(rhythm),
             weight=max(one.unit.weight for one in group),
         )
         for (source, endpoint), group in sorted(groups.items())
@@ -178,13 +211,19 @@ def _stalest(group: Sequence[Explanation]) -> float | None:
     return max(stale) if len(stale) == len(group) else None
 
 
+def _from_monday(levels: Sequence[float]) -> list[float]:
+    """The planner's week begins as the epoch did, on a Thursday."""
+    monday = HOURS - _THURSDAY * 24
+    return [*levels[monday:], *levels[:monday]]
+
+
 def busiest(levels: Sequence[float]) -> str:
-    """The hour of the week (UTC) with the highest level, as text; "even" while nothing stands out."""
+    """The hour of the week (from Monday on, UTC) with the highest level, as text; "even" while nothing stands out."""
     hour = max(range(HOURS), key=lambda at: levels[at])
     if levels[hour] < 1.2:
         return "even"
-    day, hour_of_day = divmod(hour + _THURSDAY * 24, 24)
-    return f"{_DAYS[day % 7]} {hour_of_day:02}:00 UTC, {levels[hour]:.1f} times the mean"
+    day, hour_of_day = divmod(hour, 24)
+    return f"{_DAYS[day]} {hour_of_day:02}:00 UTC, {levels[hour]:.1f} times the mean"
 
 
 def _mean_delay(pairs: Iterable[tuple[float, float]]) -> float:
@@ -196,21 +235,33 @@ def _mean_delay(pairs: Iterable[tuple[float, float]]) -> float:
 
 def _budget(situation: Situation, found: Sequence[Explanation], changes: Changes) -> BudgetPlan:
     calls = allowed(situation.limits, situation.share)
-    expectations = [_expect("as it is", found, calls, {}), _expect("+10 % calls", found, calls * 1.1, {})]
-    if changes.limits or changes.share is not None:
-        share = situation.share if changes.share is None else changes.share
-        other = allowed(changes.limits or situation.limits, share)
-        words = " ".join(map(str, changes.limits))
-        expectations.append(_expect(f"share {share:g} {words}".strip(), found, other, {}))
-    for name, weight in changes.weights.items():
-        expectations.append(_expect(f"weight {name}={weight:g}", found, calls, {name: weight}))
+    broken = shortfall(
+        situation.planner.promised, budget=situation.budget, limits=situation.limits, share=situation.share
+    )
     return BudgetPlan(
         name=situation.budget,
-        limits=tuple(map(str, situation.limits)),
+        windows=tuple(
+            WindowPlan(limit=str(limit), calls_per_day=allowed([limit], situation.share) * DAY)
+            for limit in situation.limits
+        ),
         share=situation.share,
         calls_per_day=calls * DAY,
-        expectations=tuple(expectations),
+        broken_promise=None if broken is None else str(broken),
+        expectations=tuple(_expectations(situation, found, calls, changes)),
     )
+
+
+def _expectations(
+    situation: Situation, found: Sequence[Explanation], calls: float, changes: Changes
+) -> Iterator[Expectation]:
+    yield _expect("as it is", found, calls, {})
+    yield _expect("+10 % calls", found, calls * 1.1, {})
+    if changes.limits or changes.share is not None:
+        share = situation.share if changes.share is None else changes.share
+        label = f"share {share:g} {' '.join(map(str, changes.limits))}".strip()
+        yield _expect(label, found, allowed(changes.limits or situation.limits, share), {})
+    for name, weight in changes.weights.items():
+        yield _expect(f"weight {name}={weight:g}", found, calls, {name: weight})
 
 
 def _expect(label: str, found: Sequence[Explanation], calls: float, weights: Mapping[str, float]) -> Expectation:
@@ -224,7 +275,8 @@ def _expect(label: str, found: Sequence[Explanation], calls: float, weights: Map
         label=label,
         calls_per_day=calls * DAY,
         expected_delay=_mean_delay(pair for group in groups.values() for pair in group),
-        endpoints={name: _mean_delay(group) for name, group in sorted(groups.items())},
+        keeps_promises=sum(unit.cost / unit.max_staleness for unit in units if unit.max_staleness) < calls,
+        expected_delays={name: _mean_delay(group) for name, group in sorted(groups.items())},
     )
 
 

@@ -81,6 +81,12 @@ class Planner:
         """All units, in no particular order."""
         return [unit for unit in self._units if unit is not None]
 
+    @property
+    def promised(self) -> list[Unit]:
+        """The units that have a `max_staleness`."""
+        limited = np.flatnonzero(self._table.limit[: self._table.top] < math.inf) if self._limited else ()
+        return [unit for slot in limited if (unit := self._units[slot]) is not None]
+
     def add(self, unit: Unit, *, now: float) -> None:
         """Take a unit in, to be polled before all that have been; a known one gets the new cost, weight and limit."""
         slot = self._slots.get(unit)
@@ -171,6 +177,14 @@ class Planner:
         self._news = True
         if lessons.refit_due(now):
             self._refit(now)
+
+    def polled(self, unit: Unit, at: float) -> None:
+        """It was polled then, and what that taught is lost (a crash) or saved elsewhere; an earlier time is ignored."""
+        slot = self._slots.get(unit)
+        if slot is not None and not at <= self._table.last[slot]:
+            self._table.last[slot] = at
+            self._table.grown[slot] = self._lessons[self._table.source[slot]].rhythm.integral(at)
+            self._forget_ranking()
 
     def excite(self, unit: Unit, changed: int) -> None:
         """Its parent changed that often: expect changes here, too."""

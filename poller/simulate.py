@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poller import bounds
-from poller.budget import Budget, Limit
-from poller.plan import allowed
+from poller.budget import Budget, Limit, allowed
 from poller.planner import Planner
 from poller.units import Unit
 from poller.worlds import DAY, HOUR, World

@@ -18,7 +18,9 @@ from poller.cloudevents import iso
 from poller.events import source_uri
 from poller.health import HealthReport
 from poller.loading import Failed
-from poller.plan import Report, Situation, report
+from poller.plan import Changes, Report, Situation, report
+from poller.promises import Shortfall
+from poller.situations import shortfalls, situations
 from poller.tables import BudgetConfig, Config
 from state.deliveries import SubscriptionState
 from state.sqlite.database import open_database
@@ -69,6 +71,7 @@ class BudgetView:
     polls: int = 0  # begun since the start
     calls: int = 0  # left since the start, those of logins and redirects included
     refused: int = 0  # answered 429 since the start
+    shortfall: Shortfall | None = None  # `max_staleness` that it cannot keep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,40 +100,33 @@ def live_of(app: App, plan: Report | None = None) -> Live:
             polls=lane.calls,
             calls=lane.gate.calls,
             refused=lane.gate.refused,
+            shortfall=lane.shortfall,
         )
-    delays = {
-        (one.source, one.endpoint): one.expected_delay
-        for one in (plan or plan_of(app)).endpoints
-        if math.isfinite(one.expected_delay)
-    }
     return Live(
         budgets=budgets,
         sources={name: run.health.snapshot() for name, run in runs.items()},
         endpoints={(name, w.name): w.status() for name, run in runs.items() for w in run.watchings.values()},
-        expected_delays=delays,
+        expected_delays=expected_delays(plan or plan_of(app)),
         last_polls={name: run.last_poll for name, run in runs.items()},
         failed_plugins=tuple(app.plugins.failed),
     )
 
 
-def plan_of(app: App) -> Report:
-    """What the planners expect of every unit, endpoint and budget."""
+def plan_of(app: App, changes: Changes | None = None) -> Report:
+    """What the planners expect of every unit, endpoint and budget, and what the changes would bring."""
     now = app.clock.now()
-    return report(
-        Situation(budget=name, limits=lane.budget.limits, share=_share(app.config, name), planner=lane.planner, now=now)
+    standing = [
+        Situation(budget=name, limits=lane.budget.limits, share=lane.share, planner=lane.planner, now=now)
         for name, lane in app.engine.lanes.items()
-    )
-
-
-def _share(config: Config, budget: str) -> float:
-    return config.budgets[budget].share if budget in config.budgets else BudgetConfig().share
+    ]
+    return report(standing, changes)
 
 
 def status(reader: Reader, config: Config, *, now: float, live: Live | None = None) -> Row:
     """The whole status, ready for JSON: times are ISO text in UTC, spans seconds (`..._s`). Never a secret.
 
-    Without `live` it tells what the file knows: nothing of throttling and of pages aside, and `expected_delay_s` is
-    half of the staleness.
+    Without `live` it tells what the file knows: nothing of throttling and of pages aside, and what was learned a minute
+    ago.
     """
     endpoints = _endpoints(reader, config, live, now)
     return {
@@ -172,15 +168,18 @@ def _budgets(reader: Reader, config: Config, live: Live | None, now: float) -> l
     if live is not None:
         return [_budget(name, view) for name, view in live.budgets.items()]
     steady = SystemClock.resume(reader.sums.anchor(), wall=lambda: now).steady()
-    return [_budget(name, _spent(reader, name, budget, steady)) for name, budget in config.budgets.items()]
+    broken = {one.budget: one for one in shortfalls(config, reader.sums.units())}
+    return [
+        _budget(name, _spent(reader, name, budget, steady, broken.get(name))) for name, budget in config.budgets.items()
+    ]
 
 
-def _spent(reader: Reader, name: str, settings: BudgetConfig, steady: float) -> BudgetView:
+def _spent(reader: Reader, name: str, settings: BudgetConfig, steady: float, shortfall: Shortfall | None) -> BudgetView:
     """How the windows stand by the calls that are written down."""
     budget = Budget(name, settings.limits, share=settings.share, concurrency=settings.concurrency)
     longest = max(limit.seconds for limit in settings.limits)
     budget.restore(reader.sums.calls(name, since=steady - longest - 1.0), steady)
-    return BudgetView(usage=budget.usage(steady), throttled_until=None)
+    return BudgetView(usage=budget.usage(steady), throttled_until=None, shortfall=shortfall)
 
 
 def _budget(name: str, view: BudgetView) -> Row:
@@ -191,6 +190,7 @@ def _budget(name: str, view: BudgetView) -> Row:
             for usage in view.usage
         ],
         "throttled_until": _iso(view.throttled_until),
+        "broken_promise": None if view.shortfall is None else str(view.shortfall),
     }
 
 
@@ -227,8 +227,15 @@ def _source(name: str, health: HealthReport, last_poll: float | None) -> Row:
 
 def _endpoints(reader: Reader, config: Config, live: Live | None, now: float) -> list[Row]:
     measured = {(one.source, one.endpoint): one for one in reader.sums.measured_delays(since=now - DAY)}
+    expected = live.expected_delays if live is not None else _expected(reader, config, now)
     return [
-        _endpoint(row, live, measured.get((source_uri(row["source"]), row["endpoint"])), now)
+        _endpoint(
+            row,
+            live,
+            expected.get((row["source"], row["endpoint"])),
+            measured.get((source_uri(row["source"]), row["endpoint"])),
+            now,
+        )
         for row in reader.polls.endpoints()
         if _is_watched(config, live, row["source"], row["endpoint"])
     ]
@@ -241,13 +248,22 @@ def _is_watched(config: Config, live: Live | None, source: str, endpoint: str) -
     return settings is not None and (not settings.endpoints or endpoint in settings.endpoints)
 
 
-def _endpoint(row: Row, live: Live | None, measured: MeasuredDelay | None, now: float) -> Row:
+def _expected(reader: Reader, config: Config, now: float) -> dict[tuple[str, str], float]:
+    """What the planners expect by what they saved."""
+    return expected_delays(report(situations(config, reader.sums, now=now)))
+
+
+def expected_delays(plan: Report) -> dict[tuple[str, str], float]:
+    """Of each endpoint, seconds."""
+    return {
+        (one.source, one.endpoint): one.expected_delay for one in plan.endpoints if math.isfinite(one.expected_delay)
+    }
+
+
+def _endpoint(row: Row, live: Live | None, expected: float | None, measured: MeasuredDelay | None, now: float) -> Row:
     name = (row["source"], row["endpoint"])
     oldest = row["oldest_asked_at"]
     staleness = None if oldest is None else max(0.0, now - oldest)
-    expected = live.expected_delays.get(name) if live is not None else None
-    if expected is None and staleness is not None:
-        expected = staleness / 2
     return {
         "source": row["source"],
         "endpoint": row["endpoint"],

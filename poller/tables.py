@@ -176,7 +176,11 @@ class SourceConfig(_Table):
 
     def chosen(self, offered: Sequence[Endpoint]) -> list[Endpoint]:
         """Of the endpoints that the plugin offers those that the configuration names; all where it names none."""
-        return [endpoint for endpoint in offered if not self.endpoints or endpoint.name in self.endpoints]
+        return [endpoint for endpoint in offered if self.watches(endpoint.name)]
+
+    def watches(self, endpoint: str) -> bool:
+        """Whether an endpoint of this name, if there is one, is chosen."""
+        return not self.endpoints or endpoint in self.endpoints
 
     def endpoint(self, name: str) -> EndpointConfig:
         """What is configured for an endpoint; the defaults where nothing is."""

@@ -8,10 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from poller import bounds
-from poller.budget import Limit
-from poller.cli.plan import plan, plan_json
-from poller.plan import Changes, Situation, Unkeepable, allowed, busiest, check_promises, intervals, report
+from poller.budget import Limit, allowed
+from poller.cli.chosen import Chosen
+from poller.cli.plan import plan
+from poller.plan import Changes, Situation, busiest, intervals, report, rows
 from poller.planner import Planner, Unit
+from state.errors import PollerError
 
 NOON = 1_790_000_000.0
 DAY = 86_400.0
@@ -29,13 +31,6 @@ def situation(**fields):
     limits = (Limit(5, 1.0), Limit(5000, DAY))
     given = {"budget": "office", "limits": limits, "share": 0.9, "planner": planner, "now": now}
     return Situation(**(given | fields))
-
-
-class Given:
-    """A state with one budget."""
-
-    def situations(self) -> list[Situation]:
-        return [situation()]
 
 
 def test_the_tightest_window_says_what_is_allowed():
@@ -67,9 +62,9 @@ def test_what_ifs_are_told_beside_what_is():
 
     assert other.calls_per_day == pytest.approx(9000)
     assert other.expected_delay == pytest.approx(as_is.expected_delay / 2)
-    assert heavier.endpoints["acme/projects"] < as_is.endpoints["acme/projects"]
-    assert heavier.endpoints["acme/tasks"] > as_is.endpoints["acme/tasks"]
-    assert lighter.endpoints["acme/tasks"] > as_is.endpoints["acme/tasks"]
+    assert heavier.expected_delays["acme/projects"] < as_is.expected_delays["acme/projects"]
+    assert heavier.expected_delays["acme/tasks"] > as_is.expected_delays["acme/tasks"]
+    assert lighter.expected_delays["acme/tasks"] > as_is.expected_delays["acme/tasks"]
 
 
 def test_intervals_are_those_of_the_square_root_rule():
@@ -88,21 +83,11 @@ def test_a_promise_is_paid_for_by_the_others():
     assert found[1:].tolist() == pytest.approx([2 / 0.9, 2 / 0.9])
 
 
-def test_a_promise_that_cannot_be_kept_is_refused_with_the_least_budget():
-    units = [Unit("acme", "tasks", str(key), cost=2, max_staleness=60.0) for key in range(10)]
-    check_promises(units, budget="office", calls_per_second=0.34)
-
-    with pytest.raises(Unkeepable, match=r"office.*28800 calls a day.*acme/tasks.*25920") as refused:
-        check_promises(units, budget="office", calls_per_second=0.3)
-    assert refused.value.least == pytest.approx(1 / 3)
-    assert "28800" in refused.value.hint
-
-
 def test_the_busiest_hour_is_named():
     levels = [0.9] * 168
-    levels[10] = 3.0
+    levels[34] = 3.0
 
-    assert busiest(levels) == "Thu 10:00 UTC, 3.0 times the mean"
+    assert busiest(levels) == "Tue 10:00 UTC, 3.0 times the mean"
     assert busiest([1.0] * 168) == "even"
 
 
@@ -113,30 +98,44 @@ def test_a_budget_without_units_is_told_too():
     assert math.isnan(found.budgets[0].expectations[0].expected_delay)
 
 
-def test_the_command_prints_tables_and_json():
-    runner = CliRunner()
-    text = runner.invoke(plan, ["--weight", "projects=5"], obj=Given())
-    told = orjson.loads(runner.invoke(plan, ["--json", "--share", "1"], obj=Given()).output)
+def test_rows_tell_everything_ready_for_json():
+    told = [orjson.loads(orjson.dumps(row)) for row in rows(report([situation()], Changes(share=1.0)))]
+    budget, projects, _, unit = told[0], *told[1:4]
 
-    assert text.exit_code == 0, text.output
-    assert "budget office" in text.output
-    assert "weight projects=5" in text.output
-    assert {"source", "endpoint", "key", "rank", "reason", "next_poll"} <= told["units"][0].keys()
-    assert told["budgets"][0]["expectations"][2]["label"] == "share 1"
-    assert [one["rank"] for one in told["units"]] == [1, 2, 3, 4, 5, 6]
+    assert [row["kind"] for row in told] == ["budget", "endpoint", "endpoint", *["unit"] * 6]
+    assert budget["expectations"][2]["label"] == "share 1"
+    assert budget["windows"][1] == {"limit": "5000/day", "calls_per_day": pytest.approx(4500)}
+    assert len(projects["rhythm"]) == 168
+    assert {"source", "endpoint", "key", "rank", "reason", "staleness_s", "expected_delay_s"} <= unit.keys()
+    assert unit["next_poll"].endswith("Z")
 
 
-def test_json_of_what_was_never_polled_can_be_written():
+def test_rows_of_what_was_never_polled_can_be_written():
     found = report([situation(planner=Planner([Unit("a", "b", "c")], now=NOON))])
 
-    assert orjson.loads(orjson.dumps(plan_json(found)))["units"][0]["staleness"] is None
+    assert orjson.loads(orjson.dumps(list(rows(found))))[-1]["staleness_s"] is None
+
+
+def test_a_weight_of_nothing_is_refused_with_the_nearest_name():
+    with pytest.raises(PollerError, match="no endpoint is named 'project'") as refused:
+        report([situation()], Changes(weights={"project": 2.0}))
+    assert refused.value.hint == "did you mean 'projects'?"
+
+
+def test_promises_that_cannot_be_kept_are_told_of_the_budget_and_of_what_ifs():
+    units = [Unit("acme", "tasks", str(key), max_staleness=60.0) for key in range(4)]
+    found = report([situation(planner=Planner(units, now=NOON))], Changes(limits=(Limit(10_000, DAY),)))
+
+    now, _, other = found.budgets[0].expectations
+    assert "asks for 5760 calls a day (acme/tasks 5760)" in found.budgets[0].broken_promise
+    assert (now.keeps_promises, other.keeps_promises) == (False, True)
 
 
 @pytest.mark.parametrize(
     "wrong", [["--weight", "projects"], ["--weight", "x=-1"], ["--limits", "fast"], ["--share", "2"]]
 )
 def test_wrong_what_ifs_are_said_so(wrong):
-    answer = CliRunner().invoke(plan, wrong, obj=Given())
+    answer = CliRunner().invoke(plan, wrong, obj=Chosen())
 
     assert answer.exit_code == 2
     assert wrong[0] in answer.output

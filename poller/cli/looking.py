@@ -64,9 +64,12 @@ def _print_status(found: dict[str, Any], holder: int | None) -> None:
     click.echo(f"{running}; {found['last_seq']} events in the log")
     heads = ["budget", "limit", "used", "left", "throttled until"]
     print_table(out, "budgets", heads, [row for one in found["budgets"] for row in _budget(one)])
+    for one in found["budgets"]:
+        if one["broken_promise"]:
+            click.echo(f"Warning: {one['broken_promise']}")
     heads = ["source", "state", "reason"]
     print_table(out, "sources", heads, [[one["name"], one["state"], one["reason"] or "-"] for one in found["sources"]])
-    heads = ["endpoint", "units", "objects", "last sweep", "stalest", "expected delay", "suspects", "notes"]
+    heads = ["endpoint", "units", "objects", "last sweep", "stalest", "expected delay", "measured", "suspects", "notes"]
     print_table(out, "endpoints", heads, [_endpoint(one) for one in found["endpoints"]])
     heads = ["subscription", "state", "lag", "pending", "dead", "waits since", "last error"]
     print_table(out, "subscriptions", heads, [_subscription(one) for one in found["subscriptions"]])
@@ -85,6 +88,7 @@ def _endpoint(one: dict[str, Any]) -> list[str]:
         one["last_sweep"] or "-",
         span(one["staleness_s"]),
         span(one["expected_delay_s"]),
+        span(one["measured_delay_s"]),
         f"{one['suspects']}",
         "; ".join(_notes(one)) or "-",
     ]

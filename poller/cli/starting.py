@@ -11,6 +11,7 @@ from poller.app import App
 from poller.cli.chosen import Chosen
 from poller.daemon import opened
 from poller.loading import Plugins
+from poller.situations import check_promises
 from poller.sources import PageError
 from poller.tables import Config
 from poller.transport import FetchError
@@ -91,6 +92,7 @@ def check(chosen: Chosen, online: bool) -> int:
     Example: poller check --online
     """
     config, plugins = chosen.load()
+    check_promises(config)
     for source in config.sources.values():
         names = ", ".join(endpoint.name for endpoint in source.chosen(source.build().endpoints()))
         limits = ", ".join(str(limit) for limit in config.budgets[source.budget].limits)

@@ -16,7 +16,8 @@ from starlette.types import ASGIApp
 
 from poller.cloudevents import iso, structured
 from poller.commands import NotThere, execute
-from poller.plan import Report
+from poller.plan import Changes, Report, parse_weight, rows
+from poller.rates import parse_rate
 from poller.status import Reader, Row
 from poller.web.guard import Guard
 from poller.web.metrics import CONTENT_TYPE, exposition
@@ -88,9 +89,13 @@ def _looking(api: FastAPI, site: Site) -> None:
         return _json(await site.status())
 
     @api.get("/api/v1/plan")
-    async def plan() -> Response:
-        """What is polled how often, and why: by budget, endpoint and unit."""
-        found = site.plan()
+    async def plan(
+        share: Annotated[float | None, Query(gt=0, le=1, description="What if this share were used?")] = None,
+        weight: Annotated[list[str], Query(description="What if? ENDPOINT=N, repeatable.")] = [],  # noqa: B006
+        limits: Annotated[list[str], Query(description="What if these were the limits? Repeatable.")] = [],  # noqa: B006
+    ) -> Response:
+        """What is polled how often, and why: by budget, endpoint and unit; and what if."""
+        found = site.plan(_changes(share, weight, limits))
         return _json(await asyncio.to_thread(_plan, found))
 
     @api.get("/metrics")
@@ -180,15 +185,20 @@ def _attempt(one: AttemptRow) -> Row:
     return {**asdict(one), "at": iso(one.at)}
 
 
+def _changes(share: float | None, weights: list[str], limits: list[str]) -> Changes | None:
+    if share is None and not weights and not limits:
+        return None
+    try:
+        return Changes(share=share, limits=tuple(map(parse_rate, limits)), weights=dict(map(parse_weight, weights)))
+    except ValueError as error:
+        raise PollerError(str(error), hint="?share=1&weight=projects=5&limits=200/min") from error
+
+
 def _plan(found: Report) -> Row:
-    units = [{**asdict(one.unit), **asdict(one)} for one in found.units]
-    for unit in units:
-        del unit["unit"]
-    return {
-        "budgets": [asdict(budget) for budget in found.budgets],
-        "endpoints": [asdict(endpoint) for endpoint in found.endpoints],
-        "units": units,
-    }
+    answer: Row = {"budgets": [], "endpoints": [], "units": []}
+    for row in rows(found):
+        answer[f"{row.pop('kind')}s"].append(row)
+    return answer
 
 
 def _errors(api: FastAPI) -> None:

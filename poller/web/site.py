@@ -14,7 +14,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sqlite_utils import Database
 
 from poller.app import App
-from poller.plan import Report
+from poller.plan import Changes, Report
 from poller.status import Live, Reader, Row, live_of, plan_of, status
 from state.errors import StateError
 from state.sqlite.database import open_database
@@ -88,8 +88,10 @@ class Site:
         """What only the running program knows."""
         return live_of(self.app, self.plan())
 
-    def plan(self) -> Report:
-        """What the planners expect, at most two seconds old."""
+    def plan(self, changes: Changes | None = None) -> Report:
+        """What the planners expect, at most two seconds old; what changes would bring is asked anew."""
+        if changes is not None:
+            return plan_of(self.app, changes)
         now = time.monotonic()
         if self._plan is None or now - self._plan[0] > PLAN_KEPT:
             self._plan = now, plan_of(self.app)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from sqlite_utils import Database
 
@@ -22,6 +22,18 @@ class MeasuredDelay:
     p95: float  # seconds
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitRow:
+    """One unit of an endpoint, as far as a plan needs it; times are Unix seconds."""
+
+    source: str
+    endpoint: str
+    key: str
+    calls: int  # of its latest poll
+    answered_at: float | None
+    retry_at: float | None
+
+
 class StatusReader:
     """Sums for a status; works on a read-only connection."""
 
@@ -39,6 +51,20 @@ class StatusReader:
     def anchor(self) -> str | None:
         """The clock's anchor as saved with the latest call."""
         return read_meta(self._db, "clock")
+
+    def units(self) -> list[UnitRow]:
+        """Every unit, in the order in which they were met."""
+        rows = self._db.execute(
+            "SELECT e.source, e.name, u.key, u.calls, u.answered_at, u.retry_at "
+            "FROM units u JOIN endpoints e ON e.id = u.endpoint ORDER BY u.id"
+        )
+        names = [field.name for field in fields(UnitRow)]
+        return [UnitRow(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def learned(self, key: str) -> bytes | None:
+        """What a planner saved last under `key`."""
+        row = self._db.execute("SELECT value FROM learned WHERE key = ?", [key]).fetchone()
+        return None if row is None else bytes(row[0])
 
     def measured_delays(self, *, since: float) -> list[MeasuredDelay]:
         """Of each endpoint with events since then, within the latest 10,000 events of the log."""
