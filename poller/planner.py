@@ -110,8 +110,8 @@ class Planner:
         table = self._table
         self._limited -= bool(table.limit[slot] < math.inf)
         lessons = self._lessons[table.source[slot]]
-        lessons.changes -= table.changes[slot]
-        lessons.exposure -= table.exposure[slot]
+        lessons.changes -= float(table.changes[slot])
+        lessons.exposure -= float(table.exposure[slot])
         table.rows[:, slot] = 0.0
         table.ready[slot] = math.inf
         table.limit[slot] = math.inf

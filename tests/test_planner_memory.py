@@ -15,7 +15,7 @@ DAY = 86_400.0
 
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["poll", "fail", "excite", "add", "remove", "release"]),
+        st.sampled_from(["poll", "fail", "excite", "add", "remove", "release", "pace"]),
         st.integers(0, 9),
         st.integers(0, 50),
         st.floats(0.1, 30_000),
@@ -46,6 +46,8 @@ def replay(planner, history, now=NOON):
         elif action == "release":
             planner.started(unit)
             planner.released(unit)
+        elif action == "pace":
+            planner.pace(now, 1000 + count, 86_400.0)
     return now
 
 
@@ -63,6 +65,14 @@ def choices(planner, now, number=15):
             planner.observe(unit, now, 1)
         found.append(unit)
     return found
+
+
+def test_what_the_others_learn_after_a_unit_is_gone_can_be_dumped():
+    history = [("poll", 0, 3, 10.0)] * 10 + [("remove", 0, 0, 10.0)] + [("poll", 0, 3, 10.0)] * 5
+    planner = Planner([named(number) for number in range(5)], now=NOON)
+    replay(planner, history)
+
+    assert known(planner.dump()) == [named(number) for number in range(1, 5)]
 
 
 @settings(max_examples=40, deadline=None)
