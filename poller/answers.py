@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from poller.deciding import Asked
 from poller.sources import Page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """When a poll's first request left, and when its last answer had arrived."""
+
+    at: float
+    answered_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,12 @@ from typing import Any, Final, Literal
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
+from poller.answers import Outcome
 from poller.app import App, open_app
 from poller.loading import Plugins
 from poller.notices import ping
 from poller.problems import nearest
 from poller.running import Run
-from poller.settling import Outcome
 from poller.tables import Config
 from poller.watching import Watching
 from state.errors import PollerError

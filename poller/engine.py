@@ -12,16 +12,16 @@ from typing import Any
 import httpx
 import structlog
 
+from poller.answers import Asked, Outcome
 from poller.budget import Budget
 from poller.clock import Clock, SystemClock
-from poller.deciding import Asked
 from poller.health import SourceHealth, StallWatch, Verdict
 from poller.lane import Lane
 from poller.loading import Plugins
 from poller.planner import Planner
 from poller.polling import Polling
 from poller.running import Run, add_children, drop_children, open_watching, sync_children, tell
-from poller.settling import Outcome, Settling
+from poller.settling import Settling
 from poller.sources import PageError
 from poller.store import Store
 from poller.sweeping import Sweeping

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import orjson
 
-from poller.answers import Answer, Outcome
-from poller.deciding import CONTENT, Asked, Decision, Reading
+from poller.answers import Answer, Asked, Outcome
+from poller.deciding import Decision
 from poller.events import notice
 from poller.guards import (
     AT_LEAST_DELETED,
@@ -25,6 +25,7 @@ from poller.guards import (
     is_mass_deletion,
     shape_shift,
 )
+from poller.reading import CONTENT, Reading
 from poller.watching import Aside, Doubt, Trust, Watching, load_position, place_of
 from state.polls import Presence, Snapshot, UnitState
 from state.records import NewEvent

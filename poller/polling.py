@@ -10,17 +10,17 @@ from typing import Any
 import httpx
 import orjson
 
-from poller.answers import Answer, Outcome
+from poller.answers import Answer, Asked, Outcome
 from poller.clock import Clock
-from poller.deciding import Asked, digest_of
 from poller.diff import parse
+from poller.reading import digest_of
 from poller.settling import Settling, chain_digest
 from poller.sources import Page, PageError, Position, Source
 from poller.transport import FetchError, shown_url
 from poller.watching import CHILD, NEWEST, SINCE, Watching, load_position
 from poller.writer import Write
 from state.polls import Suspect, UnitState
-from state.sqlite.polls import PollReader
+from state.sqlite.poll_reader import PollReader
 
 Ask = Callable[[httpx.Request], Awaitable[httpx.Response]]
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import structlog
 
-from poller.deciding import Watch
 from poller.diff import compile_rules
 from poller.events import notice
 from poller.extract import identity
@@ -18,6 +17,7 @@ from poller.health import Notice, SourceHealth, StallWatch
 from poller.loading import Plugins
 from poller.planner import Unit
 from poller.polling import Ask, Polling
+from poller.reading import Watch
 from poller.sources import Endpoint, PageError, Source
 from poller.store import Store
 from poller.tables import EndpointConfig, SourceConfig

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from poller.answers import Answer, Outcome
-from poller.deciding import Asked, Context, Decision, Reading, decide, delete, digest_of, read
+from poller.answers import Answer, Asked, Outcome
+from poller.deciding import Context, Decision, decide, delete
 from poller.diff import fingerprint
 from poller.guarding import STRANGERS, Guarding
+from poller.reading import Reading, digest_of, read
 from poller.sources import Page, Position
 from poller.watching import SINCE, Seen, Watching, dump_position, key_of
 from state.polls import Presence, Recording, Snapshot, Suspect, Sweep, UnitState
 from state.sqlite.polls import Polls
-
-__all__ = ["Answer", "Outcome", "Settling", "chain_digest"]
 
 SWEEPS_TO_CONFIRM = 3  # the one in which it went missing, then two complete ones without it
 

@@ -26,7 +26,7 @@ from state.deliveries import SubscriptionState
 from state.sqlite.database import open_database
 from state.sqlite.delivery_reader import DeliveryReader
 from state.sqlite.log import Log
-from state.sqlite.polls import PollReader
+from state.sqlite.poll_reader import PollReader
 from state.sqlite.status_reader import MeasuredDelay, StatusReader
 
 if TYPE_CHECKING:

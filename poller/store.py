@@ -14,8 +14,10 @@ from state.sqlite.commands import command_migrations
 from state.sqlite.database import open_database, transaction
 from state.sqlite.deliveries import Deliveries, delivery_migrations
 from state.sqlite.delivery_reader import DeliveryReader
+from state.sqlite.learned import Learned
 from state.sqlite.log import Log, log_migrations
-from state.sqlite.polls import Learned, PollReader, Polls, polls_migrations
+from state.sqlite.poll_reader import PollReader
+from state.sqlite.polls import Polls, polls_migrations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 import orjson
 
-from poller.deciding import NO_SHIFT, Watch
+from poller.deciding import NO_SHIFT
 from poller.guards import NoiseDetector, Shape, ShapeShift
+from poller.reading import Watch
 from poller.sources import Position
 from state.polls import EndpointState, Sweep, UnitState
 

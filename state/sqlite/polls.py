@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -111,7 +110,7 @@ def _endpoint_of(row: Sequence[Any]) -> EndpointState:
     return EndpointState(**dict(zip(ENDPOINT.split(", "), row, strict=True)))
 
 
-def _snapshot_of(row: Sequence[Any]) -> Snapshot:
+def snapshot_of(row: Sequence[Any]) -> Snapshot:
     object_id, version, digest, body, unit, seen_at, presence = row
     return Snapshot(
         object_id=object_id,
@@ -217,7 +216,7 @@ class Polls:
                 f"WHERE o.endpoint = ? AND o.object IN ({','.join('?' * len(batch))})",
                 [endpoint, *batch],
             )
-            found.update((row[0], _snapshot_of(row)) for row in rows)
+            found.update((row[0], snapshot_of(row)) for row in rows)
         return found
 
     def record(self, recording: Recording) -> list[int]:
@@ -354,7 +353,7 @@ class Polls:
             [endpoint, limit],
         )
         return [
-            Suspect(snapshot=_snapshot_of(row[:7]), missing_at=row[7] or 0.0, missing_sweep=row[8] or 0, checks=row[9])
+            Suspect(snapshot=snapshot_of(row[:7]), missing_at=row[7] or 0.0, missing_sweep=row[8] or 0, checks=row[9])
             for row in rows
         ]
 
@@ -446,79 +445,3 @@ def _end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
         "baseline_before = NULL, sweep = sweep + 1, sweep_began = ?1 WHERE id = ?3",
         [sweep.ended_at, sweep.steady, endpoint],
     )
-
-
-class Learned:
-    """What the planners learned, kept as they dump it."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-
-    def save(self, values: Mapping[str, bytes]) -> None:
-        """Keep every value under its key."""
-        with transaction(self._db) as conn:
-            conn.executemany(
-                "INSERT INTO learned VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                list(values.items()),
-            )
-
-    def load(self, key: str) -> bytes | None:
-        """What was kept under `key`."""
-        row = self._db.execute("SELECT value FROM learned WHERE key = ?", [key]).fetchone()
-        return None if row is None else bytes(row[0])
-
-
-class PollReader:
-    """Looking at endpoints, units and objects; works on a read-only connection beside the daemon."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-
-    def endpoints(self) -> list[dict[str, Any]]:
-        """One row per endpoint: source, endpoint, units, objects, last_sweep, suspects, held, failing, error, ..."""
-        cursor = self._db.execute(
-            """
-            SELECT e.id, e.source, e.name AS endpoint, e.last_sweep, e.last_sweep_began, e.sweep_began, e.held,
-                e.baseline_before IS NOT NULL AS baseline,
-                (SELECT count(*) FROM units u WHERE u.endpoint = e.id) AS units,
-                (SELECT min(coalesce(u.asked_at, e.sweep_began)) FROM units u
-                    WHERE u.endpoint = e.id) AS oldest_asked_at,
-                (SELECT count(*) FROM units u WHERE u.endpoint = e.id AND u.failures > 0) AS failing,
-                (SELECT u.error FROM units u WHERE u.endpoint = e.id AND u.error IS NOT NULL
-                    ORDER BY u.failures DESC, u.id LIMIT 1) AS error,
-                (SELECT count(*) FROM objects o WHERE o.endpoint = e.id AND o.presence < 2) AS objects,
-                (SELECT count(*) FROM objects o
-                    WHERE o.endpoint = e.id AND o.unit IS NULL AND o.presence = 1) AS suspects
-            FROM endpoints e ORDER BY e.source, e.id
-            """
-        )
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
-
-    def object(self, source: str, endpoint: str, object_id: str) -> Snapshot | None:
-        """The snapshot of one object, or None when it was never seen."""
-        row = self._db.execute(
-            f"SELECT {KNOWN} FROM objects o LEFT JOIN units u ON u.id = o.unit JOIN endpoints e ON e.id = o.endpoint "
-            "WHERE e.source = ? AND e.name = ? AND o.object = ?",
-            [source, endpoint, object_id],
-        ).fetchone()
-        return None if row is None else _snapshot_of(row)
-
-    def parents(self, endpoint: int) -> Iterator[str]:
-        """Ids of the objects that are there, in order."""
-        rows = self._db.execute("SELECT object FROM objects WHERE endpoint = ? AND presence < 2", [endpoint])
-        return (row[0] for row in rows)
-
-    def parent_body(self, source: str, endpoint: str, object_id: str) -> bytes | None:
-        """The last known state of an object that is there, as JSON."""
-        row = self._db.execute(
-            "SELECT o.body FROM objects o JOIN endpoints e ON e.id = o.endpoint "
-            "WHERE e.source = ? AND e.name = ? AND o.object = ? AND o.presence < 2",
-            [source, endpoint, object_id],
-        ).fetchone()
-        return None if row is None else bytes(row[0])
-
-
-def without_members(unit: UnitState) -> UnitState:
-    """The unit as the engine keeps it in memory: the same, without the objects' ids."""
-    return replace(unit, members={})

@@ -1,0 +1,29 @@
+"""What the planners learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlite_utils import Database
+
+from state.sqlite.database import transaction
+
+
+class Learned:
+    """What the planners learned, kept as they dump it."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def save(self, values: Mapping[str, bytes]) -> None:
+        """Keep every value under its key."""
+        with transaction(self._db) as conn:
+            conn.executemany(
+                "INSERT INTO learned VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                list(values.items()),
+            )
+
+    def load(self, key: str) -> bytes | None:
+        """What was kept under `key`."""
+        row = self._db.execute("SELECT value FROM learned WHERE key = ?", [key]).fetchone()
+        return None if row is None else bytes(row[0])
