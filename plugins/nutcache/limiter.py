@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from poller import Limit
 
 DAY = 86400.0
+LEAST = 0.001  # seconds: at the very end of a window a call is still refused
 
 
 class Window(Protocol):
@@ -114,4 +115,4 @@ class Limiter:
         self.refused += 1
         for tally, is_full in zip(self.tallies, full, strict=True):
             tally.refused += is_full
-        return max(window.wait(now) for window in self._windows)
+        return max(LEAST, *(window.wait(now) for window in self._windows))
