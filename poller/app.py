@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import time
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ from poller.clock import Clock, SystemClock
 from poller.delivery import Deliverer
 from poller.engine import Engine
 from poller.loading import Plugins
-from poller.store import Store
 from poller.subscriptions import Route, Subscription
 from poller.tables import Config, SubscriptionConfig
 from poller.writer import Writer
+from state.sqlite.store import Store
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,7 +59,7 @@ async def open_app(
     Raises PollerError. The caller holds the state's lock.
     """
     with Writer(executor) as write:
-        store = await write(Store.open, config.poller.state)
+        store = await write(Store.open, config.poller.state, now=time.time())
         write.group = store.together
         try:
             clock = clock or SystemClock.resume(await write(store.calls.anchor))

@@ -16,24 +16,20 @@ from poller.answers import Outcome
 from poller.app import App, open_app
 from poller.loading import Plugins
 from poller.notices import ping
-from poller.problems import nearest
+from poller.problems import NotThere, find_endpoint, nearest
 from poller.running import Run
 from poller.tables import Config
 from poller.watching import Watching
 from state.errors import PollerError
 from state.lock import StateLock
-from state.sqlite.commands import Commands, Result, command_migrations
-from state.sqlite.database import open_database
+from state.sqlite.commands import Result
+from state.sqlite.store import open_commands
 
 log = structlog.get_logger("poller")
 
 LOOK_EVERY: Final = 0.05  # seconds between two looks for a result
 AT_ONCE: Final = 500  # deliveries queued again in one transaction
 Answer = dict[str, Any]
-
-
-class NotThere(PollerError):
-    """What a command names does not exist."""
 
 
 class _Args(BaseModel):
@@ -101,7 +97,7 @@ async def execute(app: App, name: str, args: Mapping[str, Any]) -> Answer:
 
 async def run_posted(app: App) -> None:
     """Do every command that was posted, each once, and write what came of it beside it."""
-    posted = Commands(app.store.db)
+    posted = app.store.commands
     for command in await app.write(posted.pending):
         if not await app.write(posted.take, command.id, now=app.clock.now()):
             continue
@@ -136,9 +132,7 @@ async def run_command(
 
 async def _post(config: Config, holder: int, name: str, args: Mapping[str, Any], timeout: float) -> Answer:
     """Leave the command for the daemon and wait for what comes of it."""
-    db = open_database(config.poller.state, sets=(command_migrations,))
-    try:
-        posted = Commands(db)
+    with open_commands(config.poller.state) as posted:
         number = posted.post(name, args, now=time.time())
         until = time.monotonic() + timeout
         while (outcome := posted.result(number)) is None:
@@ -153,8 +147,6 @@ async def _post(config: Config, holder: int, name: str, args: Mapping[str, Any],
                     hint="its log says what came of it",
                 )
             await asyncio.sleep(LOOK_EVERY)
-    finally:
-        db.close()
     if outcome.error is not None:
         raise PollerError(outcome.error, hint=outcome.hint)
     return outcome.result or {}
@@ -286,23 +278,6 @@ def _watching(app: App, text: str) -> tuple[Run, Watching]:
     runs = app.engine.runs
     source, endpoint = find_endpoint(((run.name, name) for run in runs.values() for name in run.watchings), text)
     return runs[source], runs[source].watchings[endpoint]
-
-
-def find_endpoint(names: Iterable[tuple[str, str]], text: str) -> tuple[str, str]:
-    """(source, endpoint) of `SOURCE/ENDPOINT`, or of `ENDPOINT` where one source alone has it. Raises NotThere."""
-    known = sorted(names)
-    found = [name for name in known if text in ("/".join(name), name[1])]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        either = " or ".join("/".join(name) for name in found)
-        raise NotThere(f"several sources have an endpoint {text!r}", hint=f"write {either}")
-    words = ["/".join(name) for name in known]
-    raise NotThere(f"no endpoint is named {text!r}", hint=nearest(text, words if "/" in text else _words(known)))
-
-
-def _words(known: Iterable[tuple[str, str]]) -> list[str]:
-    return [endpoint for _, endpoint in known]
 
 
 COMMANDS: Final[Mapping[str, Command]] = {

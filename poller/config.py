@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -152,7 +152,7 @@ class _Reading:
         mine, theirs = _split(given, SourceConfig)
         endpoints, rest = self.endpoints(at, mine.pop("endpoints", {}))
         source = self.table(SourceConfig, {**mine, "name": name} if isinstance(given, dict) else given, *at)
-        cls = self.plugin(at, mine.get("plugin"), self._plugins.sources, "source")
+        cls = self.plugin(at, mine.get("plugin"), "source")
         if cls is None:
             return source
         if "endpoints" in keys_of(cls.Options):
@@ -194,16 +194,20 @@ class _Reading:
         name = mine.get("name")
         at = ("subscriptions", name) if isinstance(name, str) and name else (f"subscriptions[{place}]",)
         subscription = self.table(SubscriptionConfig, mine if isinstance(given, dict) else given, *at)
-        cls = self.plugin(at, mine.get("plugin"), self._plugins.sinks, "sink")
+        cls = self.plugin(at, mine.get("plugin"), "sink")
         if cls is None:
             return subscription
         options = self.options(cls.Options, theirs, at, _subscription_keys)
         return subscription and subscription.model_copy(update={"cls": cls, "options": options})
 
-    def plugin(self, at: tuple[str, ...], name: Any, known: Mapping[str, type[Any]], kind: str) -> type[Any] | None:
+    def plugin(self, at: tuple[str, ...], name: Any, kind: Literal["source", "sink"]) -> type[Any] | None:
         """The class that a plugin registered under `name`; None, and why noted."""
-        if not isinstance(name, str) or name in known:
-            return known[name] if isinstance(name, str) else None
+        if not isinstance(name, str):
+            return None
+        found = self._plugins.source(name) if kind == "source" else self._plugins.sink(name)
+        if found is not None:
+            return found
+        known = self._plugins.sources if kind == "source" else self._plugins.sinks
         failed = next((failed for failed in self._plugins.failed if failed.name == name), None)
         what = f"there is no {kind} plugin {name!r}"
         hint = f"{nearest(name, known)} (installed: {', '.join(sorted(known)) or 'none'})"

@@ -23,7 +23,6 @@ from poller.polling import Polling
 from poller.running import Run, add_children, drop_children, open_watching, sync_children, tell
 from poller.settling import Settling
 from poller.sources import PageError
-from poller.store import Store
 from poller.sweeping import Sweeping
 from poller.tables import Config, SourceConfig
 from poller.transport import FetchError, Gate, build_client, fetch
@@ -31,6 +30,7 @@ from poller.watching import SINCE, Watching, child_key
 from poller.writer import Write
 from state.errors import PollerError
 from state.polls import Suspect, Sweep
+from state.sqlite.store import Store
 
 log = structlog.get_logger("poller")
 

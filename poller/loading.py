@@ -10,7 +10,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
@@ -65,16 +65,40 @@ class Plugins:
         self.sinks: dict[str, type[Sink]] = {}
         self.loaded: list[Loaded] = []
         self.failed: list[Failed] = []
+        self._offered: list[importlib.metadata.EntryPoint] = []  # installed, not loaded yet
         self._manager = pluggy.PluginManager("poller")
         self._manager.add_hookspecs(hookspecs)
 
-    def load_entry_points(self) -> None:
-        """Load what installed packages offer: ours first, then others, each in order of name."""
+    def offer_entry_points(self) -> None:
+        """Know what installed packages offer, without loading it: ours first, then others, each in order of name."""
         found = importlib.metadata.entry_points(group=GROUP)
-        for entry in sorted(found, key=lambda e: (_distribution(e) != _OWN, _distribution(e), e.name)):
+        self._offered = sorted(found, key=lambda e: (_distribution(e) != _OWN, _distribution(e), e.name))
+
+    def load_offered(self, name: str | None = None) -> None:
+        """Load what is offered, or of it what has this name."""
+        wanted = [entry for entry in self._offered if name in (None, entry.name)]
+        self._offered = [entry for entry in self._offered if entry not in wanted]
+        for entry in wanted:
             version = entry.dist.version if entry.dist else None
             origin = f"{entry.value} ({_distribution(entry)} {version})"
             self._load(entry.name, origin, version, entry.load)
+
+    def source(self, name: str) -> type[Source] | None:
+        """The source plugin of that name, loaded if it is offered; None where there is none."""
+        self._find(name, self.sources)
+        return self.sources.get(name)
+
+    def sink(self, name: str) -> type[Sink] | None:
+        """The sink plugin of that name, loaded if it is offered; None where there is none."""
+        self._find(name, self.sinks)
+        return self.sinks.get(name)
+
+    def _find(self, name: str, known: Mapping[str, object]) -> None:
+        """Load what is offered under the name; only if that was not it, all the rest, which may register it too."""
+        if name not in known:
+            self.load_offered(name)
+        if name not in known:
+            self.load_offered()
 
     def load_folder(self, folder: Path) -> None:
         """Load each `*.py` of `folder` by its path, in order of name; a file already loaded is left as it is."""
@@ -168,10 +192,15 @@ class Plugins:
                 implementation.function(register)
 
 
-def load_plugins(folder: Path | None = None) -> Plugins:
-    """Every installed plugin, and those of `folder`."""
+def load_plugins(folder: Path | None = None, *, lazily: bool = False) -> Plugins:
+    """Every installed plugin, and those of `folder`; lazily: installed ones once they are asked for by name.
+
+    Lazily is for commands that only look, since hooks of what is not loaded are not called.
+    """
     plugins = Plugins()
-    plugins.load_entry_points()
+    plugins.offer_entry_points()
+    if not lazily:
+        plugins.load_offered()
     if folder is not None:
         plugins.load_folder(folder)
     return plugins

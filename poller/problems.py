@@ -59,6 +59,10 @@ class ConfigError(PollerError):
         self.problems = tuple(problems)
 
 
+class NotThere(PollerError):
+    """What a command names does not exist."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the known word nearest to `name`, or all of them where none is near."""
     words = sorted(set(known))
@@ -137,3 +141,16 @@ def _inside(annotation: Any, step: str | int) -> list[Any]:
         # A step into no member is the tag of one, which pydantic puts into the location.
         return inner or [annotation]
     return list(get_args(annotation)[-1:] if get_origin(annotation) is dict else get_args(annotation)[:1])
+
+
+def find_endpoint(names: Iterable[tuple[str, str]], text: str) -> tuple[str, str]:
+    """(source, endpoint) of `SOURCE/ENDPOINT`, or of `ENDPOINT` where one source alone has it. Raises NotThere."""
+    known = sorted(names)
+    found = [name for name in known if text in ("/".join(name), name[1])]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        either = " or ".join("/".join(name) for name in found)
+        raise NotThere(f"several sources have an endpoint {text!r}", hint=f"write {either}")
+    words = ["/".join(name) if "/" in text else name[1] for name in known]
+    raise NotThere(f"no endpoint is named {text!r}", hint=nearest(text, words))

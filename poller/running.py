@@ -19,11 +19,11 @@ from poller.planner import Unit
 from poller.polling import Ask, Polling
 from poller.reading import Watch
 from poller.sources import Endpoint, PageError, Source
-from poller.store import Store
 from poller.tables import EndpointConfig, SourceConfig
 from poller.watching import NEWEST, SINCE, Watching, child_key, dump_position, key_of
 from state.polls import Suspect
 from state.records import NewEvent
+from state.sqlite.store import Store
 
 log = structlog.get_logger("poller")
 

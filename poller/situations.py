@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Sequence
 
 from poller.loading import attempted
@@ -14,8 +13,9 @@ from poller.promises import Shortfall, shortfall
 from poller.tables import Config, SourceConfig
 from poller.units import Unit
 from poller.watching import key_of
-from state.sqlite.database import open_database
+from state.errors import Outdated
 from state.sqlite.status_reader import StatusReader, UnitRow
+from state.sqlite.store import open_reader
 
 
 def situations(config: Config, sums: StatusReader | None, *, now: float) -> list[Situation]:
@@ -52,13 +52,11 @@ def check_promises(config: Config) -> None:
 def _known(config: Config) -> list[UnitRow]:
     if not config.poller.state.exists():
         return []
-    db = open_database(config.poller.state, read_only=True)
     try:
-        return StatusReader(db).units()
-    except sqlite3.OperationalError:  # an empty file: its tables are yet to be made
+        with open_reader(config.poller.state) as reader:
+            return reader.sums.units()
+    except Outdated:  # whoever runs on it next brings it up to date
         return []
-    finally:
-        db.close()
 
 
 def _units(config: Config, budget: str, rows: Sequence[UnitRow]) -> list[Unit]:

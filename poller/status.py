@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
-from sqlite_utils import Database
 
 from poller.budget import Budget, Usage
 from poller.clock import SystemClock
@@ -18,48 +15,16 @@ from poller.cloudevents import iso
 from poller.events import source_uri
 from poller.health import HealthReport
 from poller.loading import Failed
-from poller.plan import Changes, Report, Situation, report
+from poller.plan import Report, report
 from poller.promises import Shortfall
 from poller.situations import shortfalls, situations
 from poller.tables import BudgetConfig, Config
 from state.deliveries import SubscriptionState
-from state.sqlite.database import open_database
-from state.sqlite.delivery_reader import DeliveryReader
-from state.sqlite.log import Log
-from state.sqlite.poll_reader import PollReader
-from state.sqlite.status_reader import MeasuredDelay, StatusReader
-
-if TYPE_CHECKING:
-    from poller.app import App
+from state.sqlite.status_reader import MeasuredDelay
+from state.sqlite.store import Reader, open_reader
 
 DAY = 86400.0
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
-    """Everything that only looks, on one connection."""
-
-    db: Database
-    log: Log
-    polls: PollReader
-    deliveries: DeliveryReader
-    sums: StatusReader
-
-    @classmethod
-    def on(cls, db: Database) -> Reader:
-        """The readers of an open state."""
-        return cls(db=db, log=Log(db), polls=PollReader(db), deliveries=DeliveryReader(db), sums=StatusReader(db))
-
-
-@contextlib.contextmanager
-def open_reader(path: Path) -> Iterator[Reader]:
-    """Look at the state on a read-only connection, beside whoever runs on it. Raises StateError."""
-    db = open_database(path, read_only=True)
-    try:
-        yield Reader.on(db)
-    finally:
-        db.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,42 +49,6 @@ class Live:
     expected_delays: Mapping[tuple[str, str], float] = field(default_factory=dict)  # seconds
     last_polls: Mapping[str, float | None] = field(default_factory=dict)
     failed_plugins: Sequence[Failed] = ()
-
-
-def live_of(app: App, plan: Report | None = None) -> Live:
-    """What the running program knows now; `plan` spares asking the planners again."""
-    now, steady = app.clock.now(), app.clock.steady()
-    runs = app.engine.runs
-    budgets = {}
-    for name, lane in app.engine.lanes.items():
-        until = lane.budget.throttled_until(steady)
-        wall = None if until is None else now + until - steady
-        budgets[name] = BudgetView(
-            usage=lane.budget.usage(steady),
-            throttled_until=wall,
-            polls=lane.calls,
-            calls=lane.gate.calls,
-            refused=lane.gate.refused,
-            shortfall=lane.shortfall,
-        )
-    return Live(
-        budgets=budgets,
-        sources={name: run.health.snapshot() for name, run in runs.items()},
-        endpoints={(name, w.name): w.status() for name, run in runs.items() for w in run.watchings.values()},
-        expected_delays=expected_delays(plan or plan_of(app)),
-        last_polls={name: run.last_poll for name, run in runs.items()},
-        failed_plugins=tuple(app.plugins.failed),
-    )
-
-
-def plan_of(app: App, changes: Changes | None = None) -> Report:
-    """What the planners expect of every unit, endpoint and budget, and what the changes would bring."""
-    now = app.clock.now()
-    standing = [
-        Situation(budget=name, limits=lane.budget.limits, share=lane.share, planner=lane.planner, now=now)
-        for name, lane in app.engine.lanes.items()
-    ]
-    return report(standing, changes)
 
 
 def status(reader: Reader, config: Config, *, now: float, live: Live | None = None) -> Row:

@@ -4,6 +4,7 @@ PollerError
     StateError      the state cannot be opened, read or written
         Conflict    what a step was based on has changed meanwhile: read again and decide again
         Held        another process holds the state
+        Outdated    an earlier version's: whoever runs on it brings it up to date
 """
 
 from __future__ import annotations
@@ -27,3 +28,7 @@ class Conflict(StateError):
 
 class Held(StateError):
     """Another process holds the state."""
+
+
+class Outdated(StateError):
+    """An earlier version's state, or an empty file: whoever runs on it brings it up to date."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -70,6 +71,11 @@ class Daemon:
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    def url(self) -> str | None:
+        """Where it listens since its latest start; None before it has said so."""
+        found = re.findall(r'"url": "(http://[^"]+)"', self.log)
+        return found[-1] if found else None
 
     @property
     def log(self) -> str:

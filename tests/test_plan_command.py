@@ -18,9 +18,9 @@ from poller import Limit
 from poller.app import open_app, sweep_once
 from poller.cli import cli
 from poller.config import load
+from poller.live import live_of
 from poller.loading import load_plugins
 from poller.problems import ConfigError
-from poller.status import live_of
 from tests.daemon import running_daemon, wait_for
 
 CONFIG = """

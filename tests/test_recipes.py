@@ -66,7 +66,8 @@ async def set_up(name: str, upstream: Upstream, routes: list[Route], folder: Pat
         file = folder / "poller.toml"
         file.write_text(re.sub(r'(base_url = ")https?://[^/"]+', rf"\g<1>{url}", text))
         loaded = Plugins()
-        loaded.load_entry_points()
+        loaded.offer_entry_points()
+        loaded.load_offered()
         source = next(iter(load(file, loaded).sources.values())).build()
         async with httpx.AsyncClient(trust_env=False) as client:
             yield Recipe(source, client, upstream)

@@ -12,7 +12,7 @@ from plugins.nutcache.sandbox import Settings
 from plugins.nutcache.seeding import Size
 from plugins.nutcache.server import Server, running
 from poller import Limit
-from poller.status import open_reader
+from state.sqlite.store import open_reader
 from tests.daemon import Callback, Daemon, running_daemon, wait_for
 
 RESOURCES = ("customers", "projects", "time_entries", "invoices", "expenses")

@@ -78,7 +78,8 @@ def test_the_guide_names_every_hook() -> None:
 @pytest.mark.parametrize("name", ["http", "slack", "email", "console", "jsonl", "apprise"])
 def test_the_reference_names_every_key_of_a_sink(name: str) -> None:
     found = Plugins()
-    found.load_entry_points()
+    found.offer_entry_points()
+    found.load_offered()
     section = re.split(rf"^## {name}$", REFERENCE, flags=re.MULTILINE)[1].split("\n## ")[0]
 
     assert {key for key in keys_of(found.sinks[name].Options) if key not in section} == set()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -15,31 +16,34 @@ from poller.cli.chosen import Chosen
 from poller.problems import ConfigError
 from state.errors import PollerError
 
-COMMANDS: Final = {
-    "init": "starting",
-    "check": "starting",
-    "run": "running",
-    "once": "running",
-    "poll": "running",
-    "status": "looking",
-    "plan": "plan",
-    "events": "looking",
-    "deliveries": "deliveries",
-    "plugins": "looking",
-    "show": "looking",
-    "ledger": "deliveries",
-    "preview": "deliveries",
-    "redeliver": "changing",
-    "replay": "changing",
-    "ping": "changing",
-    "pause": "changing",
-    "resume": "changing",
-    "hold": "changing",
-    "release": "changing",
-    "rebaseline": "changing",
-    "simulate": "simulate",
-    "demo": "demo",
+COMMANDS: Final = {  # name: its module, and what the list of commands says of it
+    "init": ("starting", "Write a commented poller.toml."),
+    "check": ("checking", "Validate the configuration, and online the credentials."),
+    "run": ("running", "Poll and deliver in the foreground until stopped."),
+    "once": ("running", "Sweep every endpoint once, deliver, and exit."),
+    "poll": ("running", "Sweep one endpoint once, deliver, and exit."),
+    "status": ("looking", "How budgets, endpoints and subscriptions stand."),
+    "plan": ("plan", "What is polled how often, and why."),
+    "events": ("looking", "The event log; --follow goes on."),
+    "deliveries": ("deliveries", "Deliveries and their attempts."),
+    "plugins": ("looking", "Which plugins are loaded, and what failed."),
+    "show": ("looking", "One object: its state and its history."),
+    "ledger": ("deliveries", "Prove that the books balance."),
+    "preview": ("deliveries", "What a subscription would be sent."),
+    "redeliver": ("changing", "Deliver again: dead letters, or by number."),
+    "replay": ("changing", "Deliver again what the log holds."),
+    "ping": ("changing", "Send a test event to a subscription."),
+    "pause": ("changing", "Stop delivering to a subscription."),
+    "resume": ("changing", "Go on delivering to a subscription."),
+    "hold": ("changing", "Record nothing of an endpoint for now."),
+    "release": ("changing", "End the hold of an endpoint."),
+    "rebaseline": ("changing", "Take an endpoint silently as it is."),
+    "backup": ("backup", "Copy the state while it is in use."),
+    "simulate": ("simulate", "Try the planner on a virtual clock."),
+    "demo": ("demo", "A living sandbox office, no account needed."),
 }
+FORESEEN: Final = (PollerError, OSError, sqlite3.Error)  # told in one line; anything else is a bug, with its traceback
+INTERRUPTED: Final = 130
 
 
 def _choose(context: click.Context, _: click.Parameter, path: Path | None) -> None:
@@ -67,14 +71,21 @@ class _Commands(click.Group):
 
     def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
         """The command, loaded; None where there is none of that name."""
-        module = COMMANDS.get(cmd_name)
-        if module is None:
+        if cmd_name not in COMMANDS:
             return self._of_plugins().get(cmd_name)
+        module = COMMANDS[cmd_name][0]
         command = getattr(importlib.import_module(f"poller.cli.{module}"), cmd_name)
         assert isinstance(command, click.Command)
         if not any(option.name == "config" for option in command.params):
             command.params.append(_config_option())
         return command
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, without loading ours for it."""
+        told = [(name, what) for name, (_, what) in COMMANDS.items()]
+        told += [(name, command.get_short_help_str(limit=60)) for name, command in sorted(self._of_plugins().items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(told)
 
     def _of_plugins(self) -> dict[str, click.Command]:
         if not self.commands:
@@ -96,35 +107,47 @@ def cli(context: click.Context) -> None:
 
 
 def main() -> None:
-    """The console script. Exit status: 0 done, 1 failed, 2 wrong usage or configuration."""
-    sys.exit(_status(lambda: cli.main(standalone_mode=False)))
+    """The console script."""
+    sys.exit(run())
 
 
-def _status(run: Callable[[], Any]) -> int:
+def run(words: Sequence[str] | None = None) -> int:
+    """Run a command line, by default this process's own. Gives its exit status: 0 done, 1 failed, 2 called wrongly."""
     try:
-        result = run()
-    except click.UsageError as error:
-        error.show()
-        return 2
-    except ConfigError as error:
-        _complain(error)
-        return 2
-    except PollerError as error:
-        _complain(error)
-        return 1
+        result = cli.main(words, standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        return 1
+        return 2 if isinstance(error, click.UsageError) else 1
     except (click.Abort, KeyboardInterrupt):
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no complaint at exit either
         return 1
+    except ExceptionGroup as group:  # from the daemon's tasks
+        mine, others = group.split(FORESEEN)
+        if mine is None or others is not None:
+            raise
+        return max(_complain(error) for error in _leaves(mine))
+    except FORESEEN as error:
+        return _complain(error)
     return result if isinstance(result, int) else 0
 
 
-def _complain(error: PollerError) -> None:
-    for line in str(error).splitlines():
+def _leaves(group: ExceptionGroup[Exception]) -> Iterator[Exception]:
+    for error in group.exceptions:
+        yield from _leaves(error) if isinstance(error, ExceptionGroup) else (error,)
+
+
+def _complain(error: Exception) -> int:
+    """Say what is wrong and what to do; gives the exit status."""
+    hint = error.hint if isinstance(error, PollerError) else None
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        text, hint = f"{error.filename}: {error.strerror}", "check the path, its permissions and free space"
+    if isinstance(error, sqlite3.Error):
+        text, hint = f"the state cannot be read or written: {error}", "poller doctor looks closer"
+    for line in text.splitlines():
         click.echo(f"Error: {line}", err=True)
-    if error.hint:
-        click.echo(f"Try:   {error.hint}", err=True)
+    if hint:
+        click.echo(f"Try:   {hint}", err=True)
+    return 2 if isinstance(error, ConfigError) else 1

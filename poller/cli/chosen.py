@@ -19,7 +19,8 @@ class Chosen:
     def load(self, *, reveal: bool = True) -> tuple[Config, Plugins]:
         """The configuration and the plugins that it was checked against. Raises ConfigError.
 
-        Without `reveal`, secrets that are not there are no error: for commands that only look.
+        Without `reveal` it is for commands that only look: secrets that are not there are no error, and only the
+        plugins that it names are loaded.
         """
-        plugins = load_plugins()
+        plugins = load_plugins(lazily=not reveal)
         return load(self.path, plugins, reveal=reveal), plugins

@@ -14,17 +14,16 @@ from poller.cli.chosen import Chosen
 from poller.cli.opening import reading
 from poller.cli.printing import clock, console, print_json, print_json_line, print_table
 from poller.cloudevents import iso
-from poller.commands import NotThere
 from poller.events import change_event
 from poller.filters import Filter, FilterError
 from poller.loading import attempted
-from poller.problems import nearest
-from poller.status import Reader
+from poller.problems import NotThere, nearest
 from poller.tables import Config, SubscriptionConfig
 from poller.templates import RenderError
 from state.deliveries import AttemptRow, Books, Delivery
 from state.errors import PollerError
 from state.records import Change, Event, FieldChange, Kind
+from state.sqlite.store import Reader
 
 STATES: Final = ("pending", "delivered", "dead")
 _LOOKED_BACK: Final = 10_000  # events among which the latest that matches is looked for

@@ -14,20 +14,20 @@ import orjson
 from rich.console import Console
 
 from poller.cli.chosen import Chosen
-from poller.cli.opening import NOTHING_YET, reading, say_nothing_yet, told
+from poller.cli.opening import NOTHING_YET, reading, say_nothing_yet
 from poller.cli.printing import clock, console, print_json, print_json_line, print_table, span
 from poller.cli.telling import print_event
 from poller.cloudevents import iso, structured
-from poller.commands import NotThere, find_endpoint
 from poller.config import load
 from poller.loading import Plugins, load_plugins
-from poller.problems import ConfigError
-from poller.status import open_reader, read_status
+from poller.problems import ConfigError, NotThere, find_endpoint
+from poller.status import read_status
 from poller.tables import Config
 from state.lock import StateLock
 from state.polls import Snapshot
 from state.records import Event
 from state.sqlite.log import Log
+from state.sqlite.store import open_reader
 
 LATEST: Final = 20  # events shown where none is named
 LOOK_EVERY: Final = 0.5  # seconds between two looks of --follow
@@ -46,8 +46,7 @@ def status(chosen: Chosen, as_json: bool) -> None:
     Example: poller status --json
     """
     config, _ = chosen.load(reveal=False)
-    with told(config):
-        found = read_status(config, now=time.time())
+    found = read_status(config, now=time.time())
     holder = StateLock(config.poller.state).holder()
     found["running"] = holder is not None
     if as_json:
@@ -168,7 +167,7 @@ def events(
     if not _wait_for_state(config, follow):
         return
     wanted, out = _Wanted(type_glob=type_glob, source=source), console()
-    with told(config), open_reader(config.poller.state) as reader:
+    with open_reader(config.poller.state) as reader:
         left = None if after is None else limit
         last = reader.log.last_seq()
         begin = wanted.latest(reader.log, limit or LATEST) if after is None else wanted.behind(reader.log, after)

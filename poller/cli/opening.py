@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Iterator
 from typing import Final
 
 import click
 
-from poller.status import Reader, open_reader
 from poller.tables import Config
-from state.errors import StateError
+from state.sqlite.store import Reader, open_reader
 
 NOTHING_YET: Final = "nothing yet: `poller once` or `poller run` begins"
 
@@ -24,20 +22,8 @@ def reading(config: Config) -> Iterator[Reader | None]:
         say_nothing_yet()
         yield None
         return
-    with told(config), open_reader(path) as reader:
+    with open_reader(path) as reader:
         yield reader
-
-
-@contextlib.contextmanager
-def told(config: Config) -> Iterator[None]:
-    """SQLite's errors as ours."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StateError(
-            f"{config.poller.state}: cannot be read: {error}",
-            hint="is it Poller's state, and of this version? `poller doctor` looks closer",
-        ) from error
 
 
 def say_nothing_yet() -> None:

@@ -71,3 +71,11 @@ def span(seconds: float | None) -> str:
 def clock(time: float | None) -> str:
     """Unix seconds as date and time in UTC."""
     return "-" if time is None else datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def size(count: int) -> str:
+    """A number of bytes as people say it."""
+    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= length:
+            return f"{count / length:.1f} {unit}"
+    return f"{count} bytes"

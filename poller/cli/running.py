@@ -13,10 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from poller.app import sweep_once
 from poller.cli.chosen import Chosen
-from poller.commands import find_endpoint
 from poller.daemon import opened, run_daemon
 from poller.loading import Plugins
 from poller.logs import configure
+from poller.problems import find_endpoint
 from poller.rates import parse_duration
 from poller.tables import Config
 

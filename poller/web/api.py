@@ -15,10 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from poller.cloudevents import iso, structured
-from poller.commands import NotThere, execute
+from poller.commands import execute
 from poller.plan import Changes, Report, parse_weight, rows
+from poller.problems import NotThere
 from poller.rates import parse_rate
-from poller.status import Reader, Row
+from poller.status import Row
 from poller.web.guard import Guard
 from poller.web.metrics import CONTENT_TYPE, exposition
 from poller.web.page import render
@@ -26,6 +27,7 @@ from poller.web.pulling import BadCursor, OtherLog, Wanted, place, read_batch, s
 from poller.web.site import Site
 from state.deliveries import AttemptRow, Delivery
 from state.errors import PollerError, StateError
+from state.sqlite.store import Reader
 
 NEWEST = 20  # events on the page
 

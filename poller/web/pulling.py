@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from poller.cloudevents import structured
-from poller.status import Reader
 from poller.web.site import Site
 from state.errors import PollerError
 from state.records import Event
+from state.sqlite.store import Reader
 
 BATCH = 200  # events of a stream read at once
 LOOK_AGAIN = 1.0  # seconds: what others write into the log rings no bell

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlite_utils import Database
-
 from poller.app import App
+from poller.live import live_of, plan_of
 from poller.plan import Changes, Report
-from poller.status import Live, Reader, Row, live_of, plan_of, status
+from poller.status import Live, Row, status
 from state.errors import StateError
-from state.sqlite.database import open_database
+from state.sqlite.store import Reader
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,7 +44,7 @@ class Site:
     def opened(self) -> Iterator[Site]:
         """Open the readers and hear of what is recorded. Raises StateError."""
         path = self.app.config.poller.state
-        opened: list[Database] = []
+        opened: list[Reader] = []
         before = self.app.engine.recorded
 
         def recorded(seqs: list[int]) -> None:
@@ -54,16 +53,16 @@ class Site:
 
         try:
             for _ in range(READERS):
-                opened.append(open_database(path, read_only=True))
-                self._readers.put(Reader.on(opened[-1]))
+                opened.append(Reader.open(path))
+                self._readers.put(opened[-1])
             self.app.engine.recorded = recorded
             yield self
         finally:
             self.app.engine.recorded = before
             self.ring()
             self._threads.shutdown(wait=True)
-            for db in opened:
-                db.close()
+            for reader in opened:
+                reader.close()
 
     async def look(self, step: Callable[Concatenate[Reader, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Read in a thread, on a read-only connection. Raises StateError."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
-from state.errors import StateError
+from state.errors import Outdated, StateError
 
 meta_migrations = Migrations("meta")
 
@@ -24,27 +24,55 @@ def create_meta(db: Database) -> None:
 def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: bool = False) -> Database:
     """Open the state, bring its schema up to date, and make every commit durable (WAL, synchronous=FULL).
 
-    Raises StateError when the file cannot be opened or is not a database. A read-only connection never
-    creates the file and never migrates.
+    Raises StateError when the file cannot be opened, is not a database, or is not of this version. A read-only
+    connection never creates the file and never migrates.
     """
+    sets = (meta_migrations, *sets)
     try:
+        if not (read_only or path.exists()):
+            path.touch(0o600)  # it holds what the API shows: for nobody else's eyes
         conn = sqlite3.connect(
             f"file:{path}?mode={'ro' if read_only else 'rwc'}", uri=True, check_same_thread=False, isolation_level=None
         )
         db = Database(conn, execute_plugins=False)
         conn.execute("PRAGMA busy_timeout = 10000")
-        if not read_only:
+        _refuse_newer(db, sets, path)
+        if read_only:
+            _refuse_older(db, sets, path)
+        else:
             conn.execute("PRAGMA journal_mode = WAL")
             conn.execute("PRAGMA synchronous = FULL")
             conn.execute("PRAGMA wal_autocheckpoint = 1000")
-            for migrations in (meta_migrations, *sets):
+            for migrations in sets:
                 migrations.apply(db)
-        conn.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise StateError(
             f"{path}: cannot open the state: {error}", hint="check the path, its permissions and free space"
         ) from error
     return db
+
+
+def _refuse_newer(db: Database, sets: Sequence[Migrations], path: Path) -> None:
+    """What a later version has made of the file is not known here: writing into it could destroy it."""
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [Migrations.migrations_table]).fetchone() is None:
+        return
+    applied = set(db.execute(f"SELECT migration_set, name FROM {Migrations.migrations_table}").fetchall())
+    nothing = Database(memory=True)
+    known = {(one.name, migration.name) for one in sets for migration in one.pending(nothing)}
+    if unknown := applied - known:
+        raise StateError(
+            f"{path}: was written by a later version of Poller ({', '.join(sorted(name for _, name in unknown))})",
+            hint="install that version, or restore a backup made before it",
+        )
+
+
+def _refuse_older(db: Database, sets: Sequence[Migrations], path: Path) -> None:
+    """Who only looks cannot bring the file up to date."""
+    if any(migrations.pending(db) for migrations in sets):
+        raise Outdated(
+            f"{path}: is not a state of this version of Poller",
+            hint="poller once, or poller run, brings an earlier one up to date",
+        )
 
 
 @contextlib.contextmanager

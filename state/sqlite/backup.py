@@ -1,0 +1,114 @@
+"""Copies of the state, and what becomes of a copy that is used: a log of its own.
+
+The original goes on after the copy was made. A copy that is put in its place knows nothing of the calls and the events
+since then: numbers of the one log mean something else in the other. So a copy carries a mark, and whoever opens it to
+write to it gives it a new log id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+from sqlite_utils import Database
+
+from state.errors import StateError
+from state.sqlite.database import read_meta, transaction, write_meta
+
+_MARK = "backup"  # in a copy that nobody has written to: of which log, when
+_ORIGIN = "restored"  # in a state that began as a copy: the same, and since when it goes on by itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """What a backup holds."""
+
+    bytes: int
+    events: int
+    objects: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """That a state began as a copy of another one."""
+
+    log_id: str  # the other log's
+    taken_at: float
+    since: float
+
+
+def copy_state(state: Path, to: Path, *, now: float) -> Copy:
+    """Copy the state as it is at one moment, beside whoever writes to it; the copy is whole and on disk at the end.
+
+    Raises StateError, with nothing left behind, where that fails or something is at `to` already.
+    """
+    part = to.with_name(f"{to.name}.part")
+    try:
+        # Both names are made here and nowhere else: nothing that is there is overwritten, whoever comes by meanwhile.
+        mode = state.stat().st_mode & 0o777
+        os.close(os.open(to, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+    except FileExistsError as error:
+        raise StateError(f"{to} is there already", hint="name another file, or move that one away") from error
+    except OSError as error:
+        raise StateError(
+            f"{to}: cannot be written: {error.strerror}", hint="name a file in a folder of yours"
+        ) from error
+    try:
+        os.close(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, mode))
+        with contextlib.closing(sqlite3.connect(f"file:{state}?mode=ro", uri=True, isolation_level=None)) as conn:
+            conn.execute("PRAGMA busy_timeout = 10000")
+            conn.execute("VACUUM INTO ?", [str(part)])
+        copied = _sealed(part, now)
+        _sync(part)
+        part.replace(to)
+        _sync(to.parent)
+    except (sqlite3.Error, OSError, StateError) as error:
+        part.unlink(missing_ok=True)
+        to.unlink(missing_ok=True)
+        if isinstance(error, StateError):
+            raise
+        raise StateError(f"{state}: cannot be copied to {to}: {error}", hint="is there space? poller doctor") from error
+    return copied
+
+
+def _sealed(part: Path, now: float) -> Copy:
+    """Check the copy and mark it as one."""
+    with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as conn:
+        found = [row[0] for row in conn.execute("PRAGMA integrity_check(3)")]
+        if found != ["ok"]:
+            raise StateError(f"the copy is damaged: {'; '.join(found)}", hint="the state itself may be: poller doctor")
+        log_id = conn.execute("SELECT value FROM meta WHERE key = 'log_id'").fetchone()[0]
+        write_meta(conn, _MARK, orjson.dumps({"log_id": log_id, "taken_at": now}).decode())
+        events, objects = (conn.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("events", "objects"))
+    return Copy(bytes=part.stat().st_size, events=events, objects=objects)
+
+
+def begin_anew(db: Database, *, now: float) -> None:
+    """Where the state is a copy that is written to for the first time: give it a log of its own."""
+    mark = read_meta(db, _MARK)
+    if mark is None:
+        return
+    with transaction(db) as conn:
+        write_meta(conn, "log_id", secrets.token_hex(8))
+        write_meta(conn, _ORIGIN, orjson.dumps({**orjson.loads(mark), "since": now}).decode())
+        conn.execute("DELETE FROM meta WHERE key = ?", [_MARK])
+
+
+def restored(db: Database) -> Restored | None:
+    """From what copy this state began; None where it did not, or is a copy that nobody has used yet."""
+    origin = read_meta(db, _ORIGIN)
+    return None if origin is None else Restored(**orjson.loads(origin))
+
+
+def _sync(path: Path) -> None:
+    """SQLite does not sync what VACUUM INTO writes."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

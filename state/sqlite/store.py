@@ -1,0 +1,111 @@
+"""One state file, opened: everything that writes it, or everything that only looks at it."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from sqlite_utils import Database
+
+from state.errors import StateError
+from state.sqlite.backup import begin_anew
+from state.sqlite.calls import Calls, calls_migrations
+from state.sqlite.commands import Commands, command_migrations
+from state.sqlite.database import open_database, transaction
+from state.sqlite.deliveries import Deliveries, delivery_migrations
+from state.sqlite.delivery_reader import DeliveryReader
+from state.sqlite.learned import Learned
+from state.sqlite.log import Log, log_migrations
+from state.sqlite.poll_reader import PollReader
+from state.sqlite.polls import Polls, polls_migrations
+from state.sqlite.status_reader import StatusReader
+
+SCHEMA: Final = (calls_migrations, log_migrations, polls_migrations, delivery_migrations, command_migrations)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """One open state. What writes is called on the store's thread alone."""
+
+    db: Database
+    calls: Calls
+    polls: Polls
+    poll_reader: PollReader
+    learned: Learned
+    log: Log
+    deliveries: Deliveries
+    delivery_reader: DeliveryReader
+    commands: Commands
+
+    @classmethod
+    def open(cls, path: Path, *, now: float) -> Self:
+        """Open the state for writing, made and migrated where needed; a backup begins anew. Raises StateError."""
+        db = open_database(path, sets=SCHEMA)
+        begin_anew(db, now=now)
+        return cls(
+            db=db,
+            calls=Calls(db),
+            polls=Polls(db),
+            poll_reader=PollReader(db),
+            learned=Learned(db),
+            log=Log(db),
+            deliveries=Deliveries(db),
+            delivery_reader=DeliveryReader(db),
+            commands=Commands(db),
+        )
+
+    def together(self) -> AbstractContextManager[object]:
+        """One transaction around several steps: they share its commit."""
+        return transaction(self.db)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.db.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """Everything that only looks, on one connection."""
+
+    db: Database
+    log: Log
+    polls: PollReader
+    deliveries: DeliveryReader
+    sums: StatusReader
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Look at the state beside whoever runs on it. Raises StateError."""
+        db = open_database(path, sets=SCHEMA, read_only=True)
+        return cls(db=db, log=Log(db), polls=PollReader(db), deliveries=DeliveryReader(db), sums=StatusReader(db))
+
+    def close(self) -> None:
+        """Close the file."""
+        self.db.close()
+
+
+@contextlib.contextmanager
+def open_reader(path: Path) -> Iterator[Reader]:
+    """The state to look at, on a read-only connection. SQLite's errors, at any look, are raised as StateError."""
+    reader = Reader.open(path)
+    try:
+        yield reader
+    except sqlite3.Error as error:
+        raise StateError(f"{path}: cannot be read: {error}", hint="poller doctor looks closer") from error
+    finally:
+        reader.close()
+
+
+@contextlib.contextmanager
+def open_commands(path: Path) -> Iterator[Commands]:
+    """The commands posted to whoever runs on the state, to post one more. Raises StateError."""
+    db = open_database(path, sets=SCHEMA)
+    try:
+        yield Commands(db)
+    finally:
+        db.close()

@@ -1,0 +1,32 @@
+"""What several tests are given."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from poller.cli import run
+from tests.command_line import Ran, Run, Shop, open_shop
+
+
+@pytest.fixture
+def poller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """`poller(*words)` in an empty folder: what it printed, and its exit status."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("POLLER_CONFIG", raising=False)
+
+    def run_words(*words: object) -> Ran:
+        capfd.readouterr()
+        status = run([str(word) for word in words])
+        out, err = capfd.readouterr()
+        return Ran(status=status, out=out, err=err)
+
+    yield run_words
+    structlog.reset_defaults()  # it writes to a stream that ends with the test
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    with open_shop() as shop:
+        yield shop
