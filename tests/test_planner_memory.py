@@ -68,11 +68,14 @@ def choices(planner, now, number=15):
 
 
 def test_what_the_others_learn_after_a_unit_is_gone_can_be_dumped():
-    history = [("poll", 0, 3, 10.0)] * 10 + [("remove", 0, 0, 10.0)] + [("poll", 0, 3, 10.0)] * 5
-    planner = Planner([named(number) for number in range(5)], now=NOON)
-    replay(planner, history)
+    gone, kept = named(0), named(2)
+    planner = Planner([gone, kept], now=NOON)
+    for number, unit in enumerate([gone, kept, gone, kept]):
+        planner.observe(unit, NOON + 10.0 * number, 3)
+    planner.remove(gone)
+    planner.observe(kept, NOON + 100.0, 3)
 
-    assert known(planner.dump()) == [named(number) for number in range(1, 5)]
+    assert known(planner.dump()) == [kept]
 
 
 @settings(max_examples=40, deadline=None)
