@@ -220,7 +220,6 @@ def _endpoint(name: str, table: EndpointTable) -> Endpoint:
         since_field=since.field if since else None,
         overlap=since.overlap if since else 120.0,
         page_headers=page_headers(table.pagination),
-        has_items=table.item_path is not None,
     )
 
 

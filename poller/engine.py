@@ -95,7 +95,7 @@ class Engine:
     async def _open_source(self, config: SourceConfig) -> None:
         source = config.build()
         lane = self.lanes[config.budget]
-        client = build_client(config, gate=lane.gate, auth=source.auth)
+        client = build_client(config, gate=lane.gate, auth=getattr(source, "auth", None))
         self._clients.append(client)
         polling = Polling(
             source, settling=self.settling, reader=self._store.poll_reader, write=self._write, clock=self._clock
@@ -281,7 +281,7 @@ class Engine:
 
     async def _discover(self, lane: Lane, run: Run) -> None:
         try:
-            steps = run.source.discover()
+            steps = run.discovery()
             try:
                 request = next(steps)
                 while True:
@@ -417,14 +417,20 @@ class Engine:
             run.suspects.pop(w.name, None)
             run.stale_suspects.add(w.name)
             return
-        if w.watch.endpoint.has_items:
-            if (outcome.missing or outcome.swept or w.name in run.stale_suspects) and not run.suspects.get(w.name):
-                found = await self._write(self._store.polls.suspects, w.state.id)
-                run.stale_suspects.discard(w.name)
-                run.suspects[w.name] = deque(s for s in found if (w.name, s.snapshot.object_id) not in run.confirming)
-        elif outcome.swept:
+        if (outcome.missing or outcome.swept or w.name in run.stale_suspects) and not run.suspects.get(w.name):
+            found = await self._write(self._store.polls.suspects, w.state.id)
+            run.stale_suspects.discard(w.name)
+            run.suspects[w.name] = deque(
+                suspect
+                for suspect in found
+                if (w.name, suspect.snapshot.object_id) not in run.confirming
+                and run.polling.item_request(w, suspect) is not None
+            )
+        if outcome.swept:
             asked = Asked(at=w.state.last_sweep_began or 0.0, answered_at=self._clock.now())
             for suspect in await self._write(self.settling.deletable, w):
+                if run.polling.item_request(w, suspect) is not None:
+                    continue
                 told = await self._write(self.settling.delete, w, suspect, asked)
                 self._announce(told.events)
                 await self._tell_children(lane, run, w, told, asked.answered_at)

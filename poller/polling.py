@@ -53,7 +53,7 @@ class Polling:
 
     async def confirm(self, w: Watching, suspect: Suspect, ask: Ask) -> Outcome:
         """Ask for a suspect's own URL: 404 and 410 confirm its deletion. Raises FetchError."""
-        request = self._source.item_request(w.watch.endpoint, suspect.snapshot.object_id)
+        request = self.item_request(w, suspect)
         if request is None:
             return Outcome()
         asked_at = self._clock.now()
@@ -65,6 +65,14 @@ class Polling:
             await self._write(self._settling.still_there, w, suspect, asked)
             return Outcome(calls=1)
         raise unwelcome(response)
+
+    def item_request(self, w: Watching, suspect: Suspect) -> httpx.Request | None:
+        """The request for a suspect's own URL. None: it has none, and complete sweeps decide."""
+        ask = getattr(self._source, "item_request", None)
+        try:
+            return None if ask is None else ask(w.watch.endpoint, suspect.snapshot.object_id)
+        except PageError:  # an id that no URL can hold
+            return None
 
     async def _position(self, w: Watching, key: str) -> Position:
         first = w.watch.endpoint.first

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from state.records import Event
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """Which try of which delivery this is."""
 
@@ -21,7 +21,7 @@ class Attempt:
     last_reference: str | None = None  # of this object's latest receipt (a mail's id, a Slack ts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What the receiver answered. `status` is short ("200", "250 2.0.0"); `text` the start of the answer, <= 4 KiB."""
 

@@ -54,7 +54,6 @@ class Endpoint:
     since_field: str | None = None  # the objects' modification time (dotted path), where they tell it
     overlap: float = 120.0  # seconds that a since query reaches back behind the last one
     page_headers: tuple[str, ...] = ()  # headers that say where the list goes on: a page is unchanged if they are, too
-    has_items: bool = False  # item_request answers: deletions are confirmed by the object's own URL
     ignore: tuple[str, ...] = ()  # JSON Pointers, `*` for one step: kept, but no reason for an event
     exclude: tuple[str, ...] = ()  # never stored, never sent
     unordered: tuple[str, ...] = ()  # arrays compared as sets
@@ -62,7 +61,7 @@ class Endpoint:
     normalise: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # pure; before anything is compared
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Page:
     """What one answer showed. Objects may be left unparsed (`msgspec.Raw`): unchanged ones never are parsed."""
 
@@ -73,6 +72,8 @@ class Page:
 
 class Source(Protocol):
     """One account of one API. Built once per `[sources.NAME]` as `Source(name, options)`.
+
+    `auth`, `item_request` and `discover` may be left out where there is nothing of the kind.
 
     `page` raises `PageError` for an answer that is not the list it should be. A status that is not 2xx never
     reaches it. Everything here must be quick and free of side effects; it is called on the event loop.
@@ -95,7 +96,7 @@ class Source(Protocol):
         ...
 
     def item_request(self, endpoint: Endpoint, object_id: str) -> httpx.Request | None:
-        """The object's own URL, or None where it has none."""
+        """The object's own URL, whose 404 or 410 alone confirms a deletion. None: two complete sweeps do."""
         ...
 
     def discover(self) -> Generator[httpx.Request, httpx.Response, None]:

@@ -97,7 +97,6 @@ def test_an_object_has_its_own_url():
 
     endpoint = source.endpoints()[0]
 
-    assert endpoint.has_items
     assert str(source.item_request(endpoint, "a/b ?").url) == f"{BASE}/items/a%2Fb%20%3F"
     with pytest.raises(PageError):
         source.item_request(endpoint, "..")
@@ -107,7 +106,6 @@ def test_a_list_without_item_path_has_no_items():
     source = make_source()
 
     assert source.item_request(source.endpoints()[0], "1") is None
-    assert not source.endpoints()[0].has_items
 
 
 def test_a_list_per_parent_has_the_parents_fields_in_its_path():

@@ -227,7 +227,6 @@ def _endpoint(resource: Resource) -> Endpoint:
         id=resource.id[0] if len(resource.id) == 1 else resource.id,
         first=Position(page=1),
         parent=resource.parent,
-        has_items=resource.has_items,
         ignore=tuple(f"/{field}" for field in resource.volatile),
         exclude=("/links",),
         deleted_when=None if deleted is None else f"object.status == {deleted}",
