@@ -95,7 +95,7 @@ class Engine:
     async def _open_source(self, config: SourceConfig) -> None:
         source = config.build()
         lane = self.lanes[config.budget]
-        client = build_client(config, gate=lane.gate, auth=getattr(source, "auth", None))
+        client = build_client(config, gate=lane.gate, auth=source.auth)
         self._clients.append(client)
         polling = Polling(
             source, settling=self.settling, reader=self._store.poll_reader, write=self._write, clock=self._clock
@@ -281,7 +281,7 @@ class Engine:
 
     async def _discover(self, lane: Lane, run: Run) -> None:
         try:
-            steps = run.discovery()
+            steps = run.source.discover()
             try:
                 request = next(steps)
                 while True:

@@ -139,7 +139,7 @@ class Plugins:
                 try:
                     await answer
                 except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it is noted with its name
-                    self.note(name, hook, _said(error))
+                    self.note(name, hook, said(error))
 
     def note(self, name: str, origin: str, error: str) -> None:
         """Keep what a plugin did wrong, once."""
@@ -151,7 +151,7 @@ class Plugins:
         try:
             self.add(name, load(), origin=origin, version=version)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - importing runs a stranger's code: noted with its name
-            self.note(name, origin, _said(error))
+            self.note(name, origin, said(error))
 
     def _answers(self, hook: str, arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         """(plugin, answer) of each implementation, in the order of loading; pluggy would stop at the first error."""
@@ -161,7 +161,7 @@ class Plugins:
             try:
                 answer = implementation.function(*wanted)
             except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it is noted with its name
-                self.note(implementation.plugin_name, hook, _said(error))
+                self.note(implementation.plugin_name, hook, said(error))
             else:
                 yield implementation.plugin_name, answer
 
@@ -211,7 +211,7 @@ def attempted(call: Callable[[], T]) -> tuple[T | None, str | None]:
     try:
         return call(), None
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it is told with its name
-        return None, _said(error)
+        return None, said(error)
 
 
 def _distribution(entry: importlib.metadata.EntryPoint) -> str:
@@ -234,7 +234,7 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """An error in one line, with the last line of the plugin's own code that it passed."""
     text = " ".join(str(error).split()) or "no message"
     last = error.__traceback__

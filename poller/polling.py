@@ -68,9 +68,8 @@ class Polling:
 
     def item_request(self, w: Watching, suspect: Suspect) -> httpx.Request | None:
         """The request for a suspect's own URL. None: it has none, and complete sweeps decide."""
-        ask = getattr(self._source, "item_request", None)
         try:
-            return None if ask is None else ask(w.watch.endpoint, suspect.snapshot.object_id)
+            return self._source.item_request(w.watch.endpoint, suspect.snapshot.object_id)
         except PageError:  # an id that no URL can hold
             return None
 

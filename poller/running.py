@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import structlog
 
 from poller.diff import compile_rules
@@ -53,12 +52,6 @@ class Run:
     def children(self, endpoint: str) -> Iterator[Watching]:
         """The endpoints that have a list per object of this one."""
         return (w for w in self.watchings.values() if w.watch.endpoint.parent == endpoint)
-
-    def discovery(self) -> Generator[httpx.Request, httpx.Response, None]:
-        """What the source must ask first; nothing where its plugin does not say."""
-        discover = getattr(self.source, "discover", None)
-        if discover is not None:
-            yield from discover()
 
     def waits(self, w: Watching) -> bool:
         """Whether more units of it are to come: its parents are not all known yet."""

@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from poller.plugged import PluggedSource
 from poller.rates import Duration, Rate, Size, parse_duration
 from poller.secrets import Secret
 from poller.sinks import Sink
@@ -171,8 +172,7 @@ class SourceConfig(_Table):
 
     def build(self) -> Source:
         """The source as its plugin makes it. It may raise what it likes."""
-        made: Source = self.cls(self.name, self.options)
-        return made
+        return PluggedSource(self.plugin, self.cls(self.name, self.options))
 
     def chosen(self, offered: Sequence[Endpoint]) -> list[Endpoint]:
         """Of the endpoints that the plugin offers those that the configuration names; all where it names none."""

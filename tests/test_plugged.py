@@ -1,0 +1,134 @@
+"""What a plugin's source leaves out has a default, and what its code raises costs one poll."""
+
+from __future__ import annotations
+
+import httpx
+import msgspec
+import pytest
+from pydantic import BaseModel
+
+from poller import Endpoint, Page, PageError, Position
+from poller.plugged import PluggedSource
+
+THINGS = Endpoint(name="things")
+FIRST = Position()
+
+
+class Least:
+    """As little as a source can be."""
+
+    Options = BaseModel
+    limits = ()
+
+    def endpoints(self):
+        return [THINGS]
+
+    def request(self, endpoint, at):
+        return httpx.Request("GET", "https://api.example/things")
+
+    def page(self, endpoint, at, response):
+        return Page(response.json())
+
+
+def plugged(source=None, **members):
+    """The source with these members of its class set."""
+    cls = type("Broken", (Least,), members) if source is None else source
+    return PluggedSource("broken", cls())
+
+
+def answer(objects, source):
+    return httpx.Response(200, json=objects, request=source.request(THINGS, FIRST))
+
+
+def raising(*_):
+    raise KeyError("boom")
+
+
+def test_auth_item_request_and_discover_may_be_left_out():
+    source = plugged(Least)
+
+    assert source.auth is None
+    assert source.item_request(THINGS, "1") is None
+    assert list(source.discover()) == []
+
+
+def test_objects_are_handed_on_unparsed():
+    source = plugged(Least)
+
+    [shown] = source.page(THINGS, FIRST, answer([{"id": 1}], source)).objects
+
+    assert isinstance(shown, msgspec.Raw)
+    assert bytes(shown) == b'{"id":1}'
+
+
+@pytest.mark.parametrize(
+    ("member", "call"),
+    [
+        ("endpoints", lambda source: source.endpoints()),
+        ("request", lambda source: source.request(THINGS, FIRST)),
+        ("page", lambda source: source.page(THINGS, FIRST, httpx.Response(200))),
+        ("item_request", lambda source: source.item_request(THINGS, "1")),
+        ("discover", lambda source: list(source.discover())),
+    ],
+)
+def test_what_a_plugin_raises_is_told_with_its_name_and_where(member, call):
+    source = plugged(**{member: raising})
+
+    with pytest.raises(PageError, match=rf"the plugin 'broken' failed in {member}\(\): KeyError: 'boom' \(line \d+ of"):
+        call(source)
+
+
+@pytest.mark.parametrize("given", [None, [{"id": 1}], Page([object()])])
+def test_a_page_that_is_none_is_told(given):
+    source = plugged(page=lambda *_: given)
+
+    with pytest.raises(PageError, match=r"'broken' failed in page\(\)"):
+        source.page(THINGS, FIRST, httpx.Response(200))
+
+
+def test_a_plugins_own_page_error_stays_as_it_is():
+    def page(*_):
+        raise PageError("not a list")
+
+    with pytest.raises(PageError, match=r"^not a list$"):
+        plugged(page=page).page(THINGS, FIRST, httpx.Response(200))
+
+
+def test_normalising_is_guarded_too():
+    [endpoint] = plugged(endpoints=lambda _: [Endpoint(name="things", normalise=raising)]).endpoints()
+
+    with pytest.raises(PageError, match=r"failed in normalise\(\)"):
+        endpoint.normalise({})
+
+
+class Failing(httpx.Auth):
+    def auth_flow(self, request):
+        yield request
+        raise KeyError("token")
+
+
+class Twice(httpx.Auth):
+    def auth_flow(self, request):
+        yield httpx.Request("POST", "https://api.example/token")
+        yield request
+
+
+async def send(auth):
+    asked = []
+
+    def respond(request):
+        asked.append(request.url.path)
+        return httpx.Response(200)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(respond), auth=auth) as client:
+        await client.get("https://api.example/things")
+    return asked
+
+
+async def test_an_auth_flow_runs_as_the_plugin_wrote_it():
+    assert await send(plugged(auth=Twice()).auth) == ["/token", "/things"]
+
+
+async def test_an_auth_flow_that_raises_is_told():
+    with pytest.raises(PageError, match=r"failed in auth\(\): KeyError: 'token'"):
+        await send(plugged(auth=Failing()).auth)
