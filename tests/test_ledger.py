@@ -11,7 +11,7 @@ from poller.notices import dropped
 from poller.sinks import Attempt, Receipt, Rejected
 from state.records import Event, NewEvent
 from state.sqlite.passed_over import add, forget, numbers
-from tests.test_delivery import Bench, bench, make_event, said
+from tests.bench import Bench, bench, make_event, said
 
 __all__ = ["bench", "said"]
 
