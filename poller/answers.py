@@ -29,6 +29,19 @@ class Answer:
     complete: bool = True  # False: a newest-first list was read up to what is known
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polled:
+    """A poll that is over, as observers are told."""
+
+    source: str
+    endpoint: str
+    unit: str
+    calls: int = 0
+    changed: int = 0  # objects
+    events: tuple[int, ...] = ()  # their numbers in the log
+    error: str | None = None  # why nothing was recorded
+
+
 @dataclass(slots=True, kw_only=True)
 class Outcome:
     """What became of one poll, for planner, log and status."""

@@ -18,6 +18,7 @@ from poller.clock import Clock, SystemClock
 from poller.delivery import Deliverer
 from poller.engine import Engine
 from poller.loading import Plugins
+from poller.observing import Observers
 from poller.subscriptions import Route, Subscription
 from poller.tables import Config, SubscriptionConfig
 from poller.writer import Writer
@@ -35,10 +36,16 @@ class App:
     clock: Clock
     engine: Engine
     deliverer: Deliverer
+    observers: Observers
 
-    def recorded(self, _: list[int]) -> None:
-        """Events are in the log: they may be delivered."""
+    def watch_engine(self) -> None:
+        """Hear what the engine does: what it records may be delivered, and plugins may be told."""
+        self.engine.recorded = self._recorded
+        self.engine.polled = lambda poll: self.observers.tell("poll_finished", poll=poll)
+
+    def _recorded(self, numbers: list[int]) -> None:
         self.deliverer.log_grew()
+        self.observers.tell_recorded(numbers)
 
     async def reconfigure(self, config: Config) -> None:
         """Go on with another configuration, already validated. Raises PollerError, with nothing changed."""
@@ -46,8 +53,8 @@ class App:
         await self.deliverer.reconfigure(routes_of(config))
         await self.engine.close()
         await engine.open()
-        engine.recorded = self.recorded
         self.config, self.engine = config, engine
+        self.watch_engine()
 
 
 @contextlib.asynccontextmanager
@@ -63,7 +70,14 @@ async def open_app(
         write.group = store.together
         try:
             clock = clock or SystemClock.resume(await write(store.calls.anchor))
-            deliverer = Deliverer(routes_of(config), store=store.deliveries, write=write, clock=clock)
+            observers = Observers(plugins, lambda number: write(store.log.event, number))
+            deliverer = Deliverer(
+                routes_of(config),
+                store=store.deliveries,
+                write=write,
+                clock=clock,
+                finished=lambda delivery: observers.tell("delivery_finished", delivery=delivery),
+            )
             engine = Engine(config, plugins, store=store, write=write, clock=clock)
             await write(store.deliveries.register, [route.registration for route in routes_of(config)])
             await engine.open()
@@ -75,12 +89,14 @@ async def open_app(
                 clock=clock,
                 engine=engine,
                 deliverer=deliverer,
+                observers=observers,
             )
-            engine.recorded = app.recorded
-            try:
-                yield app
-            finally:
-                await app.engine.close()
+            app.watch_engine()
+            async with observers:
+                try:
+                    yield app
+                finally:
+                    await app.engine.close()
         finally:
             await write(store.close)
 

@@ -22,6 +22,7 @@ from poller.tables import (
     Start,
     SubscriptionConfig,
 )
+from poller.templates import Escape, environment
 
 __all__ = [
     "BudgetConfig",
@@ -72,6 +73,9 @@ def load(path: Path | None = None, plugins: Plugins | None = None, *, reveal: bo
     settings = reading.table(Settings, given.pop("poller", {}), "poller") or Settings()
     if settings.plugins_dir is not None:
         plugins.load_folder(settings.plugins_dir)
+    if plugins.implements("template_environment"):
+        for escape in Escape:
+            plugins.call("template_environment", env=environment(escape))
     named = given.pop("sources", {})
     config = Config(
         path=file,

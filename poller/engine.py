@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import structlog
 
-from poller.answers import Asked, Outcome
+from poller.answers import Asked, Outcome, Polled
 from poller.budget import Budget
 from poller.clock import Clock, SystemClock
 from poller.health import SourceHealth, StallWatch, Verdict
@@ -47,6 +47,7 @@ class Engine:
         self.runs: dict[str, Run] = {}
         self.settling = Settling(store.polls)
         self.recorded: Callable[[list[int]], None] = _nobody
+        self.polled: Callable[[Polled], None] = _nobody
         self._plugins = plugins
         self._store = store
         self._write = write
@@ -304,6 +305,7 @@ class Engine:
             outcome = await run.polling.poll(w, key, run.ask, waits=run.waits(w))
         except (FetchError, PageError) as error:
             await self._poll_failed(lane, run, w, key, error)
+            self.polled(Polled(source=run.name, endpoint=w.name, unit=key, error=str(error)))
             return
         except BaseException:
             lane.planner.released(unit)
@@ -319,6 +321,16 @@ class Engine:
         lane.planner.observe(unit, now, outcome.changed)
         await self._take(run, run.health.succeeded(w.name, key, now), lane)
         await self.followed(run, w, outcome)
+        self.polled(
+            Polled(
+                source=run.name,
+                endpoint=w.name,
+                unit=key,
+                calls=outcome.calls,
+                changed=outcome.changed,
+                events=tuple(outcome.events),
+            )
+        )
 
     async def _poll_failed(self, lane: Lane, run: Run, w: Watching, key: str, error: PollerError) -> None:
         known = w.units.get(key)
@@ -459,7 +471,7 @@ class Engine:
             log.debug("sweep.complete", endpoint=w.label, sweep=w.state.sweep - 1)
 
 
-def _nobody(_: list[int]) -> None:
+def _nobody(_: object) -> None:
     """Nobody wants to know what was recorded."""
 
 

@@ -9,10 +9,13 @@ import pluggy
 
 if TYPE_CHECKING:
     import click
+    import jinja2
 
+    from poller.answers import Polled
+    from poller.courier import Finished
     from poller.sinks import Sink
     from poller.sources import Source
-    from state.records import NewEvent
+    from state.records import Event, NewEvent
 
 hookspec = pluggy.HookspecMarker("poller")
 
@@ -46,8 +49,30 @@ def transform_event(event: NewEvent) -> NewEvent | bool | None:
 
 
 @hookspec
-def event_recorded(event: Any) -> Any:
-    """An event is in the log. Runs after the fact; may be async; what it raises is logged and changes nothing."""
+def event_recorded(event: Event) -> Any:
+    """An event is in the log: its number is `event.seq`. An observer, see `poll_finished`."""
+
+
+@hookspec
+def poll_finished(poll: Polled) -> Any:
+    """A unit was polled, or could not be (`poll.error` says why).
+
+    Observers run after the fact, one call after the other in the order of what they tell; they may be async. What
+    they raise is noted beside the plugin's name and changes nothing. One that is 10,000 calls behind misses some.
+    """
+
+
+@hookspec
+def delivery_finished(delivery: Finished) -> Any:
+    """An attempt is over: `delivery.state` is delivered, dead, or pending where it is retried. An observer."""
+
+
+@hookspec
+def template_environment(env: jinja2.Environment) -> None:
+    """Add filters or globals to the sandboxed Jinja2 environment of templates.
+
+    Called for each environment (plain text, HTML, Slack) each time a configuration is read, before its templates are.
+    """
 
 
 @hookspec

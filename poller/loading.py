@@ -132,6 +132,10 @@ class Plugins:
         """Ask every plugin that implements `hook` and return what they answered, None left out."""
         return [answer for _, answer in self._answers(hook, arguments) if answer is not None]
 
+    def implements(self, hook: str) -> bool:
+        """Whether any plugin has this hook."""
+        return bool(getattr(self._manager.hook, hook).get_hookimpls())
+
     async def observe(self, hook: str, **arguments: Any) -> None:
         """Tell every plugin that implements `hook`; those that are async are awaited, one after the other."""
         for name, answer in self._answers(hook, arguments):
