@@ -5,17 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal, Self
 
 from rich.console import Console
 from rich.text import Text
 
 from poller import Attempt, Event, Receipt, hookimpl
 from poller.cloudevents import structured
-from poller.templates import FieldLine, Templated, Told, render
-
-_COLOURS: Final = {"created": "green", "updated": "yellow", "deleted": "red"}
-_FIELDS: Final = 8  # changed fields shown of one event
+from poller.lines import coloured, plain_line
+from poller.templates import Templated, Told, render
 
 
 class ConsoleOptions(Templated):
@@ -45,7 +43,8 @@ class ConsoleSink:
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:  # noqa: ARG002 - the contract's
         """Write the events."""
         if self._options.format == "text" and self._options.template is None and self._console.is_terminal:
-            self._console.print(Text("\n").join(coloured(Told(event)) for event in events), soft_wrap=True)
+            lines = [coloured(told, _clock(told)) for told in map(Told, events)]
+            self._console.print(Text("\n").join(lines), soft_wrap=True)
         else:
             self._console.file.write(self.render(events) + "\n")
             self._console.file.flush()
@@ -57,44 +56,11 @@ class ConsoleSink:
             return "\n".join(structured(event).decode() for event in events)
         if self._options.template is not None:
             return render(self._options.template, events).rstrip("\n")
-        return "\n".join(plain_line(Told(event)) for event in events)
+        return "\n".join(plain_line(told, _clock(told)) for told in map(Told, events))
 
 
-def plain_line(told: Told) -> str:
-    """One event on one line."""
-    named = f" “{told.name}”" if told.name else ""
-    fields = "; ".join([*(str(field) for field in told.fields[:_FIELDS]), *_left_out(told)])
-    summary = "" if told.object else told.headline
-    rest = ": ".join(part for part in (summary, fields) if part)
-    return f"{told.time:%H:%M:%S} {told.account} {told.type} {told.subject}{named}" + (f"  {rest}" if rest else "")
-
-
-def coloured(told: Told) -> Text:
-    """One event for a terminal: what happened, then a line for each changed field."""
-    text = Text.assemble(
-        (f"{told.time:%H:%M:%S} ", "dim"),
-        (f"{told.kind:<8}", f"bold {_COLOURS.get(told.kind, 'magenta')}"),
-        (f" {told.subject}", "bold"),
-        f" {told.name or ''}".rstrip() if told.object else f" {told.headline}",
-        (f"  {told.account}", "dim"),
-    )
-    for field in told.fields[:_FIELDS]:
-        text.append("\n").append_text(_coloured_field(field))
-    for note in _left_out(told):
-        text.append(f"\n{'':>18}{note}", "dim")
-    return text
-
-
-def _coloured_field(field: FieldLine) -> Text:
-    text = Text(f"{'':>18}").append(f"{field.label}: ", "cyan")
-    if field.before is not None:
-        text.append(field.before, "red strike").append(" → ")
-    return text.append("(removed)", "dim") if field.after is None else text.append(field.after, "green")
-
-
-def _left_out(told: Told) -> Sequence[str]:
-    count = len(told.fields) - _FIELDS
-    return [f"… and {count} more"] if count > 0 else []
+def _clock(told: Told) -> str:
+    return f"{told.time:%H:%M:%S}"
 
 
 @hookimpl

@@ -15,8 +15,7 @@ from rich.console import Console
 
 from poller.cli.chosen import Chosen
 from poller.cli.opening import NOTHING_YET, reading, say_nothing_yet
-from poller.cli.printing import clock, console, print_json, print_json_line, print_table, span
-from poller.cli.telling import print_event
+from poller.cli.printing import clock, console, print_event, print_json, print_json_line, print_table, span
 from poller.cloudevents import iso, structured
 from poller.config import load
 from poller.loading import Plugins, load_plugins

@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from poller.lines import coloured, plain_line
 from poller.rates import duration_text
-from poller.templates import one_line
+from poller.templates import Told, one_line
+from state.records import Event
 
 _WIDE: Final = 1_000_000  # columns: nothing that goes into a file or a pipe is wrapped or cut
 
@@ -54,6 +56,15 @@ def print_json(value: Any) -> None:
 def print_json_line(value: Any) -> None:
     """One line of JSON Lines."""
     click.echo(orjson.dumps(value).decode())
+
+
+def print_event(out: Console, event: Event) -> None:
+    """One event, whole."""
+    told = Told(event)
+    if out.is_terminal:
+        out.print(coloured(told, f"{told.sequence:>6} {told.time:%m-%d %H:%M:%S}"), soft_wrap=True)
+    else:
+        click.echo(plain_line(told, f"{told.sequence} {told.time:%Y-%m-%d %H:%M:%S}"))
 
 
 def span(seconds: float | None) -> str:
