@@ -8,12 +8,13 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
 from apscheduler.triggers.cron import CronTrigger
 
+from poller.answers import Polled
 from poller.clock import Clock, SystemClock
 from poller.delivery import Deliverer
 from poller.engine import Engine
@@ -23,6 +24,26 @@ from poller.subscriptions import Route, Subscription
 from poller.tables import Config, SubscriptionConfig
 from poller.writer import Writer
 from state.sqlite.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """Who hears what the engine does: what it records may be delivered, plugins are told, and streams go on."""
+
+    deliverer: Deliverer
+    observers: Observers
+    ears: list[Callable[[], None]] = field(default_factory=list)  # called when the log has grown
+
+    def recorded(self, numbers: list[int]) -> None:
+        """Events with these numbers are in the log."""
+        self.deliverer.log_grew()
+        self.observers.tell_recorded(numbers)
+        for hear in self.ears:
+            hear()
+
+    def polled(self, poll: Polled) -> None:
+        """A poll is over."""
+        self.observers.tell("poll_finished", poll=poll)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,25 +57,15 @@ class App:
     clock: Clock
     engine: Engine
     deliverer: Deliverer
-    observers: Observers
-
-    def watch_engine(self) -> None:
-        """Hear what the engine does: what it records may be delivered, and plugins may be told."""
-        self.engine.recorded = self._recorded
-        self.engine.polled = lambda poll: self.observers.tell("poll_finished", poll=poll)
-
-    def _recorded(self, numbers: list[int]) -> None:
-        self.deliverer.log_grew()
-        self.observers.tell_recorded(numbers)
+    news: News
 
     async def reconfigure(self, config: Config) -> None:
         """Go on with another configuration, already validated. Raises PollerError, with nothing changed."""
-        engine = Engine(config, self.plugins, store=self.store, write=self.write, clock=self.clock)
+        engine = Engine(config, self.plugins, store=self.store, write=self.write, clock=self.clock, listener=self.news)
         await self.deliverer.reconfigure(routes_of(config))
         await self.engine.close()
         await engine.open()
         self.config, self.engine = config, engine
-        self.watch_engine()
 
 
 @contextlib.asynccontextmanager
@@ -78,7 +89,8 @@ async def open_app(
                 clock=clock,
                 finished=lambda delivery: observers.tell("delivery_finished", delivery=delivery),
             )
-            engine = Engine(config, plugins, store=store, write=write, clock=clock)
+            news = News(deliverer=deliverer, observers=observers)
+            engine = Engine(config, plugins, store=store, write=write, clock=clock, listener=news)
             await write(store.deliveries.register, [route.registration for route in routes_of(config)])
             await engine.open()
             app = App(
@@ -89,9 +101,8 @@ async def open_app(
                 clock=clock,
                 engine=engine,
                 deliverer=deliverer,
-                observers=observers,
+                news=news,
             )
-            app.watch_engine()
             async with observers:
                 try:
                     yield app
@@ -157,7 +168,7 @@ async def sweep_once(
             break
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(changed.wait(), max(0.001, min(due, 1.0)))
-    engine.sweeping = None
+    engine.end_sweeps()
     for lane in engine.lanes.values():
         lane.hurry, lane.poke = False, lambda: None
     return sweeping.stuck()

@@ -249,7 +249,7 @@ def _known(app: App, name: str) -> str:
 async def _hold(app: App, args: OfEndpoint) -> Answer:
     run, w = _watching(app, args.endpoint)
     outcome = await app.write(app.engine.settling.guarding.hold, w, app.clock.now())
-    await app.engine.followed(run, w, outcome)
+    await app.engine.following.followed(run, w, outcome)
     return {"endpoint": w.label, "held": True, "was_held": not outcome.events}
 
 
@@ -262,7 +262,7 @@ async def _release(app: App, args: Release) -> Answer:
     outcome, way = Outcome(), {"accept": args.accept, "emit": args.emit}
     why = "on command" + next((f", {word}" for word, chosen in way.items() if chosen), "")
     await app.write(app.engine.settling.guarding.release, w, app.clock.now(), outcome, why=why, **way)
-    await app.engine.followed(run, w, outcome)
+    await app.engine.following.followed(run, w, outcome)
     return {"endpoint": w.label, "held": False, **way}
 
 
@@ -270,7 +270,7 @@ async def _rebaseline(app: App, args: OfEndpoint) -> Answer:
     run, w = _watching(app, args.endpoint)
     outcome = Outcome()
     await app.write(app.engine.settling.guarding.rebaseline, w, app.clock.now(), outcome)
-    await app.engine.followed(run, w, outcome)
+    await app.engine.following.followed(run, w, outcome)
     return {"endpoint": w.label, "baseline": True}
 
 

@@ -14,6 +14,7 @@ from poller.events import notice
 from poller.extract import identity
 from poller.filters import ObjectRule
 from poller.health import Notice, SourceHealth, StallWatch
+from poller.lane import Lane
 from poller.loading import Plugins
 from poller.planner import Unit
 from poller.polling import Ask, Polling
@@ -35,6 +36,7 @@ class Run:
     name: str
     config: SourceConfig
     source: Source
+    lane: Lane
     polling: Polling
     health: SourceHealth
     ask: Ask

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, MutableSet
 
 from poller.running import Run
 from poller.watching import Watching
 
 TRIES = 3  # failures of a unit after which the sweep goes on without it
 
-Flying = Set[tuple[str, str, str]]  # units being asked for: source, endpoint, key
+Flying = MutableSet[tuple[str, str, str]]  # units being asked for: source, endpoint, key
 
 
 class Sweeping:

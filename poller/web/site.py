@@ -45,20 +45,14 @@ class Site:
         """Open the readers and hear of what is recorded. Raises StateError."""
         path = self.app.config.poller.state
         opened: list[Reader] = []
-        before = self.app.engine.recorded
-
-        def recorded(seqs: list[int]) -> None:
-            before(seqs)
-            self.ring()
-
+        self.app.news.ears.append(self.ring)
         try:
             for _ in range(READERS):
                 opened.append(Reader.open(path))
                 self._readers.put(opened[-1])
-            self.app.engine.recorded = recorded
             yield self
         finally:
-            self.app.engine.recorded = before
+            self.app.news.ears.remove(self.ring)
             self.ring()
             self._threads.shutdown(wait=True)
             for reader in opened:
