@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -28,18 +28,15 @@ from state.sqlite.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """Who hears what the engine does: what it records may be delivered, plugins are told, and streams go on."""
+    """Who hears what the engine does: what it records may be delivered, and plugins are told of it."""
 
     deliverer: Deliverer
     observers: Observers
-    ears: list[Callable[[], None]] = field(default_factory=list)  # called when the log has grown
 
     def recorded(self, numbers: list[int]) -> None:
         """Events with these numbers are in the log."""
         self.deliverer.log_grew()
         self.observers.tell_recorded(numbers)
-        for hear in self.ears:
-            hear()
 
     def polled(self, poll: Polled) -> None:
         """A poll is over."""

@@ -58,6 +58,7 @@ class Deliverer:
         self._write = write
         self._observe = finished
         self._wanted = _compile(routes)
+        self.ears: list[Callable[[], None]] = []  # called when the log has grown
         self._posts: dict[str, Post] = {}
         self._bell = Bell(clock)
         self._calm = Bell(clock)
@@ -136,6 +137,8 @@ class Deliverer:
         """Something was recorded, or there is room to read on."""
         self._resting = False
         self._bell.ring()
+        for hear in self.ears:
+            hear()
 
     def at_rest(self) -> None:
         """A courier has nothing to do for now."""

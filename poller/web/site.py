@@ -45,14 +45,14 @@ class Site:
         """Open the readers and hear of what is recorded. Raises StateError."""
         path = self.app.config.poller.state
         opened: list[Reader] = []
-        self.app.news.ears.append(self.ring)
+        self.app.deliverer.ears.append(self.ring)
         try:
             for _ in range(READERS):
                 opened.append(Reader.open(path))
                 self._readers.put(opened[-1])
             yield self
         finally:
-            self.app.news.ears.remove(self.ring)
+            self.app.deliverer.ears.remove(self.ring)
             self.ring()
             self._threads.shutdown(wait=True)
             for reader in opened:
