@@ -62,7 +62,7 @@ class Polling:
         if response.status_code in GONE:
             return await self._write(self._settling.delete, w, suspect, asked)
         if response.is_success or response.status_code == httpx.codes.FORBIDDEN:
-            await self._write(self._settling.still_there, w, suspect, asked)
+            await self._write(self._settling.still_there, w, suspect)
             return Outcome(calls=1)
         raise unwelcome(response)
 

@@ -283,9 +283,9 @@ class Settling:
         w.state = self._polls.endpoint(w.state.id)
         return outcome
 
-    def still_there(self, w: Watching, suspect: Suspect, asked: Asked) -> None:
+    def still_there(self, w: Watching, suspect: Suspect) -> None:
         """The object's own URL answers."""
-        self._polls.still_there(w.state.id, suspect.snapshot.object_id, seen_at=asked.at, checks=suspect.checks + 1)
+        self._polls.still_there(w.state.id, suspect.snapshot.object_id, checks=suspect.checks + 1)
 
     def begin_sweep(self, w: Watching, now: float) -> None:
         """Begin the sweep anew, now: every unit is to be polled after it."""

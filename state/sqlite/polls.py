@@ -357,13 +357,14 @@ class Polls:
             for row in rows
         ]
 
-    def still_there(self, endpoint: int, object_id: str, *, seen_at: float, checks: int) -> None:
-        """The object's own URL answers: it is no suspect, though no list shows it."""
+    def still_there(self, endpoint: int, object_id: str, *, checks: int) -> None:
+        """The object's own URL answers: it is no suspect, though no list shows it. How it is now, nobody has seen."""
         with transaction(self._db) as conn:
             conn.execute(
-                "UPDATE objects SET presence = 0, seen_at = ?, checks = ? "
-                "WHERE endpoint = ? AND object = ? AND unit IS NULL AND presence = 1",
-                [seen_at, checks, endpoint, object_id],
+                "UPDATE objects SET presence = 0, checks = ?1, "
+                "missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2) "
+                "WHERE endpoint = ?2 AND object = ?3 AND unit IS NULL AND presence = 1",
+                [checks, endpoint, object_id],
             )
 
     def tell(self, subject: str, make: Callable[[int], NewEvent]) -> list[int]:
