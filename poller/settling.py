@@ -149,7 +149,8 @@ class Settling:
         w, unit, answer, reading, outcome = poll.w, poll.unit, poll.answer, poll.reading, poll.outcome
         for digest in decision.undecided:
             reading.members.pop(digest, None)
-        certain = not (decision.undecided or reading.unsure or reading.is_partial)
+        whole = not (reading.unsure or reading.is_partial)
+        certain = whole and not decision.undecided
         missing = tuple(set(reading.missing) - {shown.object_id for shown in reading.fresh})
         now = replace(
             unit,
@@ -182,7 +183,7 @@ class Settling:
             unsure=reading.unsure if w.sweeps(unit.key) else (),
             dropped=tuple(outcome.dropped),
             events=decision.events,
-            tail=now.next is None and poll.is_paged,
+            tail=now.next is None and poll.is_paged and whole,
             new_units=[(key, dump_position(poll.following)) for key in outcome.added if poll.following is not None],
             since_at=answer.asked.at if unit.key == SINCE else None,
         )
@@ -191,7 +192,7 @@ class Settling:
             answer,
             added=outcome.added,
             dropped=outcome.dropped,
-            steady=not (decision.moves or missing or reading.unsure or outcome.dropped),
+            steady=whole and not (decision.moves or missing or outcome.dropped),
             confirms=not reading.is_partial and (bool(reading.members) or now.next is None),
         )
         self._write(w, seen, recording, outcome, waits=poll.waits)
