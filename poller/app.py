@@ -62,6 +62,7 @@ class App:
         await self.deliverer.reconfigure(routes_of(config))
         await self.engine.close()
         await engine.open()
+        engine.probe_now()
         self.config, self.engine = config, engine
 
 

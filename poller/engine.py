@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -178,6 +179,18 @@ class Engine:
     def end_sweeps(self) -> None:
         """Poll what the planners choose again."""
         self._chooser.sweeping = None
+
+    def probe_now(self) -> None:
+        """Ask at once whatever waits after a failure: somebody has seen to it."""
+        now = self._clock.now()
+        for run in self.runs.values():
+            run.health.probe_now()
+            lane = self.lanes[run.config.budget]
+            for w in run.watchings.values():
+                for unit in w.failing():
+                    w.put(replace(unit, retry_at=None))
+                    lane.planner.defer(run.unit(w, unit.key), now)
+            lane.refresh()
 
     # Housekeeping.
 
