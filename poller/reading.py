@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from itertools import chain
 from typing import Any, Literal
 
 import msgspec
 
 from poller.diff import ParseError, Rules, dump, parse, stored
 from poller.filters import ObjectRule
-from poller.sources import Endpoint, PageError
+from poller.sources import Endpoint, Page, PageError
 from state.records import NewEvent
 
 CONTENT = "content"
@@ -109,6 +110,30 @@ def read(watch: Watch, objects: Iterable[Mapping[str, Any] | msgspec.Raw], befor
             hint='set `id` to the field that names an object, or to "content"',
         )
     return _reading(sorting, before)
+
+
+def gathered(watch: Watch, pages: Sequence[Page]) -> Iterator[Mapping[str, Any] | msgspec.Raw]:
+    """The objects of all answers that one poll got.
+
+    A list that shifts while it is read shows an object again on the next page. Where objects are their content, that
+    is no second one: of equals there are as many as one page shows.
+    """
+    if watch.endpoint.id != CONTENT or len(pages) == 1:
+        return chain.from_iterable(page.objects for page in pages)
+    return _gathered_by_content(watch, pages)
+
+
+def _gathered_by_content(watch: Watch, pages: Sequence[Page]) -> Iterator[Mapping[str, Any] | msgspec.Raw]:
+    most: Counter[str] = Counter()
+    for page in pages:
+        here: Counter[str] = Counter()
+        for item in page.objects:
+            shown = _shown(watch, item, b"")
+            name = "" if shown is None else shown.object_id
+            here[name] += 1
+            if here[name] > most[name]:
+                most[name] = here[name]
+                yield item
 
 
 def _sort(

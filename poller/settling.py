@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 
 from poller.answers import Answer, Asked, Outcome
 from poller.deciding import Context, Decision, decide, delete
 from poller.diff import fingerprint
 from poller.guarding import STRANGERS, Guarding
-from poller.reading import Reading, digest_of, read
+from poller.reading import Reading, digest_of, gathered, read
 from poller.sources import Page, Position
 from poller.watching import SINCE, Seen, Watching, dump_position, key_of
 from state.polls import Presence, Recording, Snapshot, Suspect, Sweep, UnitState
@@ -90,7 +89,7 @@ class Settling:
             revision=w.state.revision,
             unit=now,
             touched=True,
-            tail=unit.next is None and w.sweeps(unit.key) and not w.is_child,
+            tail=unit.next is None and w.sweeps(unit.key) and not w.is_child and unit.shown > 0,
             since_at=answer.asked.at if unit.key == SINCE else None,
         )
         self._write(w, seen, recording, outcome, waits=waits)
@@ -99,7 +98,7 @@ class Settling:
         self, w: Watching, unit: UnitState, answer: Answer, pages: Sequence[Page], outcome: Outcome, *, waits: bool
     ) -> None:
         before = self._polls.unit(w.state.id, unit.key, unit.position).members
-        reading = read(w.watch, chain.from_iterable(page.objects for page in pages), before)
+        reading = read(w.watch, gathered(w.watch, pages), before)
         if not w.sweeps(unit.key) or not answer.complete:
             reading = replace(reading, missing=())
         known = self._polls.known(w.state.id, [shown.object_id for shown in reading.fresh])
@@ -183,7 +182,7 @@ class Settling:
             unsure=reading.unsure if w.sweeps(unit.key) else (),
             dropped=tuple(outcome.dropped),
             events=decision.events,
-            tail=now.next is None and poll.is_paged and whole,
+            tail=now.next is None and poll.is_paged and whole and now.shown > 0,
             new_units=[(key, dump_position(poll.following)) for key in outcome.added if poll.following is not None],
             since_at=answer.asked.at if unit.key == SINCE else None,
         )
