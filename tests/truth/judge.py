@@ -1,0 +1,158 @@
+"""The judge: a subscriber who believes the log alone, held against what the upstream really was."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from poller.diff import parse
+from poller.engine import Engine
+from state.records import Event
+from state.sqlite.store import Store
+from tests.truth.upstream import State, Upstream
+
+ALIVE: State = {}  # whatever it was, it was there
+
+
+class Untrue(AssertionError):
+    """The log does not tell what happened."""
+
+
+class Judge:
+    """Takes the baseline of each endpoint when it is complete, and folds the events behind it over it."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._baselines: dict[
+            str, tuple[int, dict[str, State]]
+        ] = {}  # by endpoint: the log's end then, and what was known
+        self.told: dict[str, Event] = {}  # by id
+
+    @property
+    def calls(self) -> int:
+        """How many calls the upstream has answered."""
+        return self._upstream.calls
+
+    def look(self, store: Store, engine: Engine) -> None:
+        """Take the baselines that are complete. Called after every write, so that nothing lies in between."""
+        for run in engine.runs.values():
+            for w in run.watchings.values():
+                if w.name in self._baselines or w.state.last_sweep is None:
+                    continue
+                ids = list(store.poll_reader.parents(w.state.id))
+                known = {self.subject(w.name, i, o): o for i, o in _bodies(store, w.state.id, ids)}
+                self._baselines[w.name] = (store.log.last_seq(), known)
+
+    def subject(self, endpoint: str, object_id: str, obj: State) -> str:
+        """How the upstream calls an object."""
+        return f"{endpoint}/{obj['name'] if self._upstream.world.content and endpoint == 'things' else object_id}"
+
+    def hear(self, store: Store) -> None:
+        """Read the log whole. Raises Untrue for what cannot have been."""
+        events = [event for event in store.log.read(limit=1_000_000) if event.source != "/poller"]
+        versions: defaultdict[str, int] = defaultdict(int)
+        if len({event.id for event in events}) != len(events):
+            raise Untrue("an event id is told twice")
+        latest: dict[str, State | None] = {}
+        for event in events:
+            versions[event.subject] += 1
+            if event.data["version"] != versions[event.subject]:
+                raise Untrue(
+                    f"version {event.data['version']} of {event.subject} follows {versions[event.subject] - 1}"
+                )
+            self._check(event, latest)
+        gone = [event for event in self.told if event not in {event.id for event in events}]
+        if gone:
+            raise Untrue(f"forgotten: {gone}")
+        self.told = {event.id: event for event in events}
+
+    def _check(self, event: Event, latest: dict[str, State | None]) -> None:
+        """Something that the event tells did happen, and between its two times."""
+        kind, obj = event.type.rpartition(".")[2], _plain(event.data["object"])
+        endpoint, _, object_id = event.subject.partition("/")
+        subject = self.subject(endpoint, object_id, obj)
+        before = latest.get(subject)
+        if before is None and kind != "created":
+            before = _undone(event) if kind == "updated" else ALIVE if obj.get("gone") else obj
+        after = None if kind == "deleted" else obj
+        latest[subject] = after
+        past = self._upstream.history.get(subject, [(0.0, None)])
+        since = event.observed_after
+        if since is not None and since > event.time:
+            raise Untrue(f"{_words(event)}: observed after {since} which is later than {event.time}")
+        ends = [at for at, _ in past[1:]] + [float("inf")]
+        was = [i for i, (_, state) in enumerate(past) if _same(state, before) and (since is None or ends[i] >= since)]
+        if kind == "created" and any((since or 0.0) <= at <= event.time for at in self._upstream.hidden):
+            was.append(-1)  # it was told so
+        became = [i for i, (at, state) in enumerate(past) if _same(state, after) and at <= event.time]
+        if not any(i < j for i in was for j in became):
+            raise Untrue(f"{_words(event)}: it never was like that between {since} and {event.time}, but: {past}")
+
+    def fold(self, store: Store) -> dict[str, State]:
+        """What a subscriber knows who took the baseline and every event behind it. Raises Untrue."""
+        known: dict[str, Any] = {}
+        for _, baseline in self._baselines.values():
+            known |= deepcopy(baseline)
+        if self._upstream.world.baseline == "emit":
+            known = {}
+        for event in store.log.read(limit=1_000_000):
+            endpoint = event.subject.partition("/")[0]
+            if event.source != "/poller" and (
+                self._upstream.world.baseline == "emit" or event.seq > self._baselines.get(endpoint, (2**62, {}))[0]
+            ):
+                self._apply(known, event)
+        return {subject: _plain(state) for subject, state in known.items()}
+
+    def _apply(self, known: dict[str, Any], event: Event) -> None:
+        obj = event.data["object"]
+        endpoint, _, object_id = event.subject.partition("/")
+        subject, kind = self.subject(endpoint, object_id, obj), event.type.rpartition(".")[2]
+        if (subject in known) == (kind == "created"):
+            raise Untrue(f"{_words(event)}: the subscriber knows {known.get(subject)}")
+        if kind == "deleted":
+            if _plain(known.pop(subject)) != _plain(obj) and not obj.get("gone"):
+                raise Untrue(f"{_words(event)} is not what was known of it last")
+            return
+        if kind == "updated":
+            changed = _changed(known[subject], event.data["changes"])
+            if _plain(changed) != _plain(obj):
+                raise Untrue(f"{_words(event)}: its changes lead to {changed}")
+        known[subject] = obj
+
+
+def _bodies(store: Store, endpoint: int, ids: list[str]) -> list[tuple[str, State]]:
+    return [(object_id, parse(snapshot.body)) for object_id, snapshot in store.polls.known(endpoint, ids).items()]
+
+
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if key != "noise"}
+
+
+def _same(one: State | None, other: State | None) -> bool:
+    return one is not None if other is ALIVE else one == other
+
+
+def _undone(event: Event) -> State:
+    """The object before an update, as the update tells it."""
+    return _changed(
+        _plain(event.data["object"]),
+        [{"path": c["path"], **({"after": c["before"]} if "before" in c else {})} for c in event.data["changes"]],
+    )
+
+
+def _changed(state: State, changes: list[dict[str, Any]]) -> dict[str, Any]:
+    """The flat object with these changes."""
+    result = dict(state)
+    for change in changes:
+        key = change["path"].removeprefix("/")
+        if "after" in change:
+            result[key] = change["after"]
+        else:
+            result.pop(key, None)
+    return result
+
+
+def _words(event: Event) -> str:
+    return f"#{event.seq} {event.type} {event.subject} v{event.data['version']} {event.data['object']}"

@@ -1,0 +1,195 @@
+"""Lives of the poller on one state: the real engine and store, which crash and begin again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from plugins.rest import RestOptions, RestSource
+from poller.answers import Polled
+from poller.budget import Limit
+from poller.engine import Engine
+from poller.loading import Plugins
+from poller.tables import BudgetConfig, Config, EndpointConfig, SourceConfig
+from poller.transport import USER_AGENT, BudgetTransport, fetch
+from state.sqlite.store import Store
+from tests.truth.loop import LoopClock
+from tests.truth.upstream import Upstream
+from tests.truth.world import World
+
+LIMITS = (Limit(4, 1.0), Limit(60, 60.0))
+TIMEOUT = 5.0
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+class Nobody:
+    """Hears nothing."""
+
+    def recorded(self, numbers: list[int]) -> None:
+        pass
+
+    def polled(self, poll: Polled) -> None:
+        pass
+
+
+class Life:
+    """One life of the poller, from opening the state to closing it, well or not."""
+
+    def __init__(self, path: Path, config: Config, upstream: Upstream, look: Callable[[Store, Engine], None]) -> None:
+        self.path = path
+        clock = LoopClock()
+        self.store = Store.open(path, now=clock.now())
+        self.engine = Engine(config, Plugins(), store=self.store, write=self._write, clock=clock, listener=Nobody())
+        self._upstream = upstream
+        self._look = look
+        self._crash_in = -1  # writes until then
+        self._crash_kind = ""
+        self._wreck: Path | None = None
+
+    async def open(self) -> Self:
+        """Begin to watch. May crash."""
+        await self.engine.open()
+        for run in self.engine.runs.values():
+            gate = self.engine.lanes[run.config.budget].gate
+            transport = BudgetTransport(self._upstream, gate, timeout=TIMEOUT)
+            client = httpx.AsyncClient(transport=transport, timeout=None, headers={"user-agent": USER_AGENT})
+            run.ask = partial(fetch, client, most=run.config.max_answer)
+        return self
+
+    async def work(self, until: float, *, done: Callable[[], bool] = lambda: False) -> None:
+        """Poll until then. Raises Crash when that is what is to happen."""
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+        lanes = list(self.engine.lanes.values())
+        for lane in lanes:
+            lane.poke = changed.set
+        while loop.time() < until and not done():
+            changed.clear()
+            for lane in lanes:
+                await lane.wake()
+                if lane.failure is not None:
+                    raise lane.failure
+            due = min(lane.next_at() for lane in lanes) - loop.time()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), max(0.001, min(due, until - loop.time())))
+
+    def crash(self, kind: str, writes: int) -> None:
+        """Crash at one of the next writes: before it, inside it, or after it and before anybody knows."""
+        self._crash_kind, self._crash_in = kind, writes
+
+    async def close(self) -> None:
+        """End well."""
+        await self.engine.close()
+        self.store.close()
+
+    async def bury(self) -> None:
+        """End after a crash; what its tasks still do, nobody sees. The state is as it was at the crash."""
+        assert self._wreck is not None
+        for lane in self.engine.lanes.values():
+            await lane.finish(0.0)
+        self.store.close()
+        for suffix in ("", "-wal"):
+            shutil.move(f"{self._wreck}{suffix}", f"{self.path}{suffix}")
+        Path(f"{self.path}-shm").unlink(missing_ok=True)
+
+    async def _write(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._wreck is not None:
+            raise Crash
+        kind, self._crash_in = self._crash_kind if self._crash_in == 0 else "", self._crash_in - 1
+        if kind == "before":
+            self._die()
+        if kind == "inside":
+            self._interrupt(13)
+        try:
+            result = step(*args, **kwargs)
+        except sqlite3.OperationalError:
+            if self._wreck is None:
+                raise
+            raise Crash from None
+        finally:
+            if kind == "inside":
+                self._interrupt(0)
+        if kind and self._wreck is None:
+            self._die()
+        self._look(self.store, self.engine)
+        return result
+
+    def _interrupt(self, every: int) -> None:
+        conn = self.store.db.conn
+        left = 20
+
+        def count_down() -> int:
+            nonlocal left
+            left -= 1
+            if left == 0 and conn.in_transaction:
+                self._copy()
+            return int(left <= 0 and self._wreck is not None)
+
+        conn.set_progress_handler(count_down if every else None, every)
+
+    def _die(self) -> None:
+        self._copy()
+        raise Crash
+
+    def _copy(self) -> None:
+        """The files as they are at this moment: what kill -9 leaves."""
+        self._wreck = Path(f"{self.path}.wreck")
+        shutil.copy(self.path, self._wreck)
+        shutil.copy(f"{self.path}-wal", f"{self._wreck}-wal")
+
+
+def config_of(world: World, path: Path) -> Config:
+    """The configuration with which that world is watched."""
+    endpoints: dict[str, Any] = {"things": _things(world)}
+    if world.lines:
+        endpoints["lines"] = {"path": "/things/{parent.id}/lines", "items": "$.items", "parent": "things"}
+    settings = EndpointConfig(
+        ignore=("/noise",), deleted_when="object.gone == true" if world.soft else None, baseline=world.baseline
+    )
+    source = SourceConfig(
+        name="api",
+        plugin="rest",
+        budget="api",
+        namespace="api",
+        timeout=TIMEOUT,
+        verify=False,
+        cls=RestSource,
+        options=RestOptions.model_validate({"base_url": "http://api.test", "endpoints": endpoints}),
+        endpoints={"things": settings, **({"lines": EndpointConfig(baseline=world.baseline)} if world.lines else {})},
+    )
+    budget = BudgetConfig.model_construct(limits=LIMITS, share=1.0, concurrency=world.concurrency)
+    return Config(path=path, budgets={"api": budget}, sources={"api": source})
+
+
+def _things(world: World) -> dict[str, Any]:
+    table: dict[str, Any] = {"path": "/things", "items": "$.items", "order": world.order}
+    table["id"] = "content" if world.content else "id"
+    size = world.size
+    match world.style:
+        case "page":
+            table["pagination"] = {"type": "page", "size": size, "size_param": "size"}
+        case "page-total":
+            table["pagination"] = {"type": "page", "size": size, "size_param": "size", "total": "$.total"}
+        case "page-open":
+            table["pagination"] = {"type": "page"}
+        case "offset":
+            table["pagination"] = {"type": "offset", "size": size}
+        case "link":
+            table["pagination"] = {"type": "link"}
+        case "keyset" | "cursor":
+            table["pagination"] = {"type": "cursor"}
+    if world.has_items:
+        table["item_path"] = "/things/{id}"
+    if world.since:
+        table["updated_since"] = {"param": "since", "field": "updated_at", "overlap": "5s"}
+    return table

@@ -1,0 +1,152 @@
+"""One run: a world is watched while things happen to it, and judged once it is quiet."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from poller.watching import Watching
+from state.sqlite.store import Store
+from tests.truth.judge import Judge, Untrue
+from tests.truth.life import Crash, Life, config_of
+from tests.truth.loop import BEGIN, JumpingLoop
+from tests.truth.upstream import Upstream
+from tests.truth.world import Step, World
+
+SWEEPS_TO_SETTLE = 40
+SWEEPS_IN_PEACE = 4
+SWEEP_TIME = 600.0  # seconds in which one must have ended
+
+
+@lru_cache(maxsize=1)
+def _folder() -> Path:
+    """In memory where there is such a place: what is proved here is not the disk."""
+    memory = Path("/dev/shm")
+    made = tempfile.TemporaryDirectory(prefix="poller-truth-", dir=memory if memory.is_dir() else None)
+    _folder.keep = made  # type: ignore[attr-defined]  # lives as long as the process
+    Store.open(Path(made.name) / "empty.db", now=BEGIN).close()
+    return Path(made.name)
+
+
+def prove(world: World, steps: Sequence[Step]) -> Judge:
+    """Let it happen. Raises Untrue where the log does not tell just that."""
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        return runner.run(_prove(world, steps))
+
+
+async def _prove(world: World, steps: Sequence[Step]) -> Judge:
+    path = _folder() / "run.db"
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    shutil.copy(_folder() / "empty.db", path)
+    watching = Watched(world, path)
+    try:
+        for step in steps:
+            await watching.do(step)
+        await watching.settle()
+        return watching.judge
+    finally:
+        await watching.end()
+
+
+class Watched:
+    """A world and the poller that watches it, however many lives that takes."""
+
+    def __init__(self, world: World, path: Path) -> None:
+        self.upstream = Upstream(world, asyncio.get_running_loop().time)
+        self.judge = Judge(self.upstream)
+        self._path = path
+        self._config = config_of(world, path)
+        self._life: Life | None = None
+
+    async def do(self, step: Step) -> None:
+        """Let one thing happen and some time pass."""
+        if step.act == "fault":
+            self.upstream.fail(step)
+        elif step.act == "crash":
+            (await self._living()).crash(step.kind, step.pick)
+        elif step.act == "restart":
+            await self._restart()
+        elif step.act != "wait":
+            self.upstream.change(step.act, step.pick)
+        await self._pass(asyncio.get_running_loop().time() + step.wait)
+
+    async def settle(self) -> None:
+        """Nothing happens any more: what the subscriber knows must become what is, and stay so."""
+        self.upstream.faults.clear()
+        self.upstream.keep_one()
+        await self._restart()
+        assert self._life is not None
+        self._life.engine.probe_now()  # as a reload does
+        for sweep in range(SWEEPS_TO_SETTLE):
+            await self._sweep()
+            known = self._known()
+            if known == self.upstream.state() and sweep >= 1:
+                break
+        else:
+            raise Untrue(f"the subscriber knows {known}, but there is {self.upstream.state()}")
+        told = len(self.judge.told)
+        for _ in range(SWEEPS_IN_PEACE):
+            await self._sweep()
+        if self._known() != known or len(self.judge.told) != told:
+            raise Untrue("events although nothing happened")
+
+    async def end(self) -> None:
+        """Stop watching."""
+        if self._life is not None:
+            await self._life.close()
+
+    def _known(self) -> dict[str, object]:
+        assert self._life is not None
+        self.judge.hear(self._life.store)
+        return dict(self.judge.fold(self._life.store))
+
+    async def _sweep(self) -> None:
+        """Until every endpoint has seen one more complete sweep that began now or later."""
+        life = await self._living()
+        began = asyncio.get_running_loop().time()
+
+        def is_swept(w: Watching) -> bool:
+            return w.state.last_sweep_began is not None and w.state.last_sweep_began >= began
+
+        def done() -> bool:
+            return all(is_swept(w) for run in life.engine.runs.values() for w in run.watchings.values())
+
+        await life.work(began + SWEEP_TIME, done=done)
+        if not done():
+            raise Untrue("no complete sweep in ten minutes")
+
+    async def _pass(self, until: float) -> None:
+        while asyncio.get_running_loop().time() < until:
+            life = await self._living()
+            try:
+                await life.work(until)
+            except Crash:
+                await self._bury()
+
+    async def _restart(self) -> None:
+        life = await self._living()
+        try:
+            await life.close()
+            self._life = None
+        except Crash:
+            await self._bury()
+        await self._living()
+
+    async def _living(self) -> Life:
+        while self._life is None:
+            life = self._life = Life(self._path, self._config, self.upstream, self.judge.look)
+            try:
+                await life.open()
+            except Crash:
+                await self._bury()
+        return self._life
+
+    async def _bury(self) -> None:
+        assert self._life is not None
+        life, self._life = self._life, None
+        await life.bury()
