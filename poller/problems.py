@@ -76,7 +76,15 @@ def problems_of(
     error: ValidationError, *, at: Sequence[str], model: type[BaseModel], also: Also = nothing
 ) -> list[Problem]:
     """The problems that pydantic found below key path `at`. `also` names keys that are known besides the model's."""
-    return [_problem(detail, at, model, also) for detail in error.errors(include_url=False, include_input=False)]
+    details = error.errors(include_url=False, include_input=False)
+    problems = [_problem(detail, at, model, also) for detail in details]
+    # Of the members of a union, the one that liked the type knows best what is wrong.
+    told = {one.key for one, detail in zip(problems, details, strict=True) if not detail["type"].endswith("_type")}
+    return [
+        one
+        for one, detail in zip(problems, details, strict=True)
+        if one.key not in told or not detail["type"].endswith("_type")
+    ]
 
 
 def _problem(detail: Any, at: Sequence[str], model: type[BaseModel], also: Also) -> Problem:

@@ -29,6 +29,10 @@ class StateLock:
             pass
         return None
 
+    def since(self) -> float:
+        """When its present or latest holder took it, Unix seconds."""
+        return self._path.stat().st_mtime
+
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock. Raises Held when another process does."""

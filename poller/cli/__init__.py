@@ -30,6 +30,7 @@ COMMANDS: Final = {  # name: its module, and what the list of commands says of i
     "show": ("looking", "One object: its state and its history."),
     "ledger": ("deliveries", "Prove that the books balance."),
     "preview": ("deliveries", "What a subscription would be sent."),
+    "doctor": ("doctor", "What is wrong, and how to mend it."),
     "redeliver": ("changing", "Deliver again: dead letters, or by number."),
     "replay": ("changing", "Deliver again what the log holds."),
     "ping": ("changing", "Send a test event to a subscription."),

@@ -114,6 +114,11 @@ class Log:
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
         return 0 if row is None else int(row[0])
 
+    def latest_time(self) -> float | None:
+        """Of the events kept, the latest time; None when there is none."""
+        row = self._db.execute("SELECT max(time) FROM events").fetchone()
+        return None if row[0] is None else float(row[0])
+
     def seq_at(self, time: float) -> int:
         """The number after which to read for the events recorded from `time` on."""
         row = self._db.execute("SELECT min(seq) FROM events WHERE time >= ?", [time]).fetchone()

@@ -84,6 +84,14 @@ class Reader:
         db = open_database(path, sets=SCHEMA, read_only=True)
         return cls(db=db, log=Log(db), polls=PollReader(db), deliveries=DeliveryReader(db), sums=StatusReader(db))
 
+    def damage(self) -> str | None:
+        """What SQLite finds wrong with the file, reading all of it; None where it is whole."""
+        try:
+            found = [str(row[0]) for row in self.db.execute("PRAGMA quick_check(3)")]
+        except sqlite3.DatabaseError as error:
+            return str(error)
+        return None if found == ["ok"] else "; ".join(found)
+
     def close(self) -> None:
         """Close the file."""
         self.db.close()
