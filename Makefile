@@ -7,7 +7,7 @@ FOR ?=
 SOURCES := poller plugins state
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench-planner prove prove-truth prove-budget prove-delivery lint types format check lock clean
+.PHONY: help install demo test bench-planner prove prove-truth prove-budget prove-delivery lint types format check docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ format: $(STAMP)  ## rewrite to the house format
 	$(BIN)/ruff format .
 
 check: lint types test  ## everything that CI runs
+
+docs: $(STAMP)  ## write docs/cli.md from the commands' own help
+	$(BIN)/python -m poller.cli.reference
 
 lock: $(STAMP)  ## pin every dependency again, with hashes
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \

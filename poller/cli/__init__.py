@@ -13,7 +13,7 @@ from typing import Final
 import click
 
 from poller.cli.chosen import Chosen
-from poller.problems import ConfigError
+from poller.problems import ConfigError, nearest
 from state.errors import PollerError
 
 COMMANDS: Final = {  # name: its module, and what the list of commands says of it
@@ -81,6 +81,14 @@ class _Commands(click.Group):
             command.params.append(_config_option())
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command. Raises UsageError that names the nearest one."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            raise click.UsageError(f"no command {args[0]!r}: {nearest(args[0], self.list_commands(ctx))}", ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands, without loading ours for it."""
         told = [(name, what) for name, (_, what) in COMMANDS.items()]
@@ -115,10 +123,12 @@ def main() -> None:
 def run(words: Sequence[str] | None = None) -> int:
     """Run a command line, by default this process's own. Gives its exit status: 0 done, 1 failed, 2 called wrongly."""
     try:
-        result = cli.main(words, standalone_mode=False)
+        result = cli.main(words, prog_name="poller", standalone_mode=False)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "poller"
+        return _tell(error.format_message(), f"{path} --help", status=2)
     except click.ClickException as error:
-        error.show()
-        return 2 if isinstance(error, click.UsageError) else 1
+        return _tell(error.format_message(), None, status=1)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
@@ -147,8 +157,12 @@ def _complain(error: Exception) -> int:
         text, hint = f"{error.filename}: {error.strerror}", "check the path, its permissions and free space"
     if isinstance(error, sqlite3.Error):
         text, hint = f"the state cannot be read or written: {error}", "poller doctor looks closer"
+    return _tell(text, hint, status=2 if isinstance(error, ConfigError) else 1)
+
+
+def _tell(text: str, hint: str | None, *, status: int) -> int:
     for line in text.splitlines():
         click.echo(f"Error: {line}", err=True)
     if hint:
         click.echo(f"Try:   {hint}", err=True)
-    return 2 if isinstance(error, ConfigError) else 1
+    return status

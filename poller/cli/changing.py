@@ -21,7 +21,13 @@ def _do(chosen: Chosen, name: str, **args: Any) -> None:
 @click.command()
 @click.argument("ids", nargs=-1, type=int)
 @click.option("--subscription", help="All of one subscription.")
-@click.option("--state", type=click.Choice(["dead", "delivered", "pending"]), default="dead", show_default=True)
+@click.option(
+    "--state",
+    type=click.Choice(["dead", "delivered", "pending"]),
+    default="dead",
+    show_default=True,
+    help="In this state.",
+)
 @click.option("--all", "everything", is_flag=True, help="Of every subscription.")
 @click.pass_obj
 def redeliver(chosen: Chosen, ids: tuple[int, ...], subscription: str | None, state: str, everything: bool) -> None:

@@ -60,7 +60,13 @@ plugin = "console"
 
 
 @click.command()
-@click.option("--source", type=click.Choice(["nutcache", "rest"]), default="nutcache", show_default=True)
+@click.option(
+    "--source",
+    type=click.Choice(["nutcache", "rest"]),
+    default="nutcache",
+    show_default=True,
+    help="Of what kind of API.",
+)
 @click.option("--force", is_flag=True, help="Overwrite what is there.")
 @click.pass_obj
 def init(chosen: Chosen, source: str, force: bool) -> None:
