@@ -205,7 +205,9 @@ def _time(text: str) -> float:
     try:
         when = datetime.fromisoformat(text)
     except ValueError as error:
-        raise PollerError(f"replay: {text!r} is neither a number nor a time such as 2026-11-23T08:00:00Z") from error
+        raise PollerError(
+            f"replay: {text!r} is neither a number nor a time", hint="--after 1200, or --after 2026-11-23T08:00:00Z"
+        ) from error
     if when.tzinfo is None:
         raise PollerError(f"replay: the time {text} needs its offset", hint=f"{text}Z is UTC")
     return when.timestamp()

@@ -69,7 +69,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name.lower(), words, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(words)}" if words else "nothing is known here"
+    return f"known: {', '.join(words)}" if words else "there is none"
 
 
 def problems_of(

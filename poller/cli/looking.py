@@ -131,7 +131,7 @@ class _Wanted:
         while True:
             after = max(first - 1, last - step, 0)
             found = deque(self.behind(log, after), maxlen=count)
-            if len(found) == count or after < first:
+            if len(found) == count or after <= max(first - 1, 0):
                 return list(found)
             step *= 8
 

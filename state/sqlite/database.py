@@ -46,8 +46,12 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
             for migrations in sets:
                 migrations.apply(db)
     except (sqlite3.Error, OSError) as error:
+        damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
         raise StateError(
-            f"{path}: cannot open the state: {error}", hint="check the path, its permissions and free space"
+            f"{path}: cannot open the state: {error}",
+            hint="it is damaged, or another program's file: move it away, or put a backup in its place"
+            if damaged
+            else "check the path, its permissions and free space",
         ) from error
     return db
 
