@@ -1,0 +1,212 @@
+"""Who may import whom, read from the source: the arrows of docs/architecture.md."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import poller
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("poller", "plugins", "state")
+NOUNS = {
+    "state",
+    "state.records",
+    "state.errors",
+    "state.polls",
+    "state.deliveries",
+}  # of the state: what is kept, no I/O
+PURE = ["answers", "bounds", "breaker", "budget", "cloudevents", "deciding", "diff", "dispatch", "doctor", "events"]
+PURE += ["explanation", "extract", "filters", "guards", "health", "health_notices", "learning", "pagination", "plan"]
+PURE += ["planner", "promises", "rates", "retry", "server_word", "simulate", "sweeping", "units", "worlds"]
+INPUT_OUTPUT = {"asyncio", "http", "os", "select", "selectors", "signal", "socket", "sqlite3", "ssl", "subprocess"}
+INPUT_OUTPUT |= {"threading", "urllib.request", "shutil", "tempfile"}
+FRAMEWORKS = {"aiohttp", "apprise", "apscheduler", "click", "fastapi", "rich", "slack_sdk", "sqlite_utils", "starlette"}
+FRAMEWORKS |= {"structlog", "uvicorn", "aiosmtplib", "httpx_aiohttp", "prometheus_client"}
+EDGES = ("poller.cli", "poller.daemon", "poller.web")
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            yield name.removesuffix(".__init__"), path
+
+
+def imports_of(path: Path, *, late: bool = True) -> Iterator[str]:
+    """Every module that is imported, also inside functions; names imported from one count as modules, too."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree) if late else tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+FILES = dict(modules())
+IMPORTS = {name: set(imports_of(path)) - {name} for name, path in FILES.items()}
+OURS = {name: found & FILES.keys() for name, found in IMPORTS.items()}
+
+
+def within(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def arrows(inside: str, *to: str) -> list[str]:
+    """The imports of modules in a room of modules in others."""
+    return [
+        f"{name} -> {other}"
+        for name, found in IMPORTS.items()
+        if within(name, inside)
+        for other in sorted(found)
+        if within(other, *to)
+    ]
+
+
+def test_the_state_knows_neither_the_engine_nor_plugins():
+    assert arrows("state", "poller", "plugins") == []
+
+
+def test_the_engine_knows_no_plugin():
+    assert arrows("poller", "plugins") == []
+
+
+def test_plugins_never_touch_the_state():
+    assert arrows("plugins", "state") == []
+
+
+def test_a_plugin_knows_no_sibling():
+    rooms = {name.split(".")[1] for name in FILES if name.startswith("plugins.")}
+    siblings = [
+        arrow
+        for room in rooms
+        for arrow in arrows(f"plugins.{room}", *(f"plugins.{other}" for other in rooms - {room}))
+    ]
+    assert siblings == []
+
+
+def test_plugins_import_only_what_is_public():
+    """What `poller` exports, and modules that docs/writing-plugins.md names."""
+    documented = (ROOT / "docs" / "writing-plugins.md").read_text()
+    used = {
+        other
+        for name, found in IMPORTS.items()
+        if within(name, "plugins")
+        for other in found & FILES.keys()
+        if within(other, "poller") and other != "poller"
+    }
+    assert sorted(module for module in used if f"`{module}`" not in documented) == []
+
+
+def test_nothing_imports_in_a_circle():
+    try:
+        order = list(TopologicalSorter(OURS).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+    assert set(order) == set(FILES)
+
+
+def test_the_edges_are_imported_by_nobody_but_each_other():
+    inner = [name for name in FILES if within(name, "poller", "state") and not within(name, *EDGES)]
+    assert [f"{name} -> {other}" for name in inner for other in IMPORTS[name] if within(other, *EDGES)] == []
+
+
+def test_who_imports_poller_gets_neither_daemon_nor_command_line_nor_loader():
+    reached, waiting = set(), ["poller"]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += {other for other in imports_of(FILES[name], late=False) if other in FILES}
+    assert [name for name in sorted(reached) if within(name, "poller.loading", "poller.app", *EDGES)] == []
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_what_is_pure_does_no_input_or_output_and_knows_no_framework(name: str) -> None:
+    found = IMPORTS[f"poller.{name}"]
+
+    assert [other for other in sorted(found) if within(other, *INPUT_OUTPUT, *FRAMEWORKS)] == []
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_what_is_pure_reads_no_clock(name: str) -> None:
+    calls = {
+        ast.unparse(node.func)
+        for node in ast.walk(ast.parse(FILES[f"poller.{name}"].read_text()))
+        if isinstance(node, ast.Call)
+    }
+    assert not calls & {"time.time", "time.monotonic", "datetime.now", "datetime.utcnow", "date.today"}
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_what_is_pure_knows_of_the_state_only_its_nouns(name: str) -> None:
+    assert {other for other in OURS[f"poller.{name}"] if within(other, "state")} <= NOUNS
+
+
+def test_nouns_import_nothing_but_nouns():
+    assert {name: OURS[name] - NOUNS for name in NOUNS if OURS[name] - NOUNS} == {}
+
+
+def test_only_the_state_knows_sql():
+    elsewhere = [
+        name
+        for name, found in IMPORTS.items()
+        if not within(name, "state.sqlite") and any(within(other, "sqlite_utils", "sqlite3") for other in found)
+    ]
+    assert elsewhere == ["poller.cli", "poller.web.site"]  # they tell SQLite's errors
+
+
+@pytest.mark.parametrize(
+    ("library", "rooms"),
+    [
+        ("apscheduler", ("poller.daemon", "poller.app", "poller.tables")),
+        ("click", ("poller.cli", "poller.hookspecs", "plugins.nutcache")),
+        ("rich", ("poller.cli", "poller.lines", "plugins.console")),
+        ("fastapi", ("poller.web",)),
+        ("uvicorn", ("poller.web", "plugins.nutcache.server")),
+        (
+            "numpy",
+            (
+                "poller.planner",
+                "poller.plan",
+                "poller.learning",
+                "poller.bounds",
+                "poller.explanation",
+                "poller.units",
+                "poller.worlds",
+                "poller.simulate",
+                "poller.cli",
+            ),
+        ),
+        ("prometheus_client", ("poller.web.metrics",)),
+    ],
+)
+def test_a_library_shows_up_in_few_rooms(library: str, rooms: tuple[str, ...]) -> None:
+    found = [name for name, imported in IMPORTS.items() if any(within(other, library) for other in imported)]
+
+    assert [name for name in found if not within(name, *rooms)] == []
+
+
+def test_late_imports_are_for_what_is_optional_or_dear() -> None:
+    """A late import hides an arrow: there is one for each reason, and no more."""
+    late = {
+        f"{name} -> {other}"
+        for name, path in FILES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.ImportFrom | ast.Import)
+        for other in [inner.module if isinstance(inner, ast.ImportFrom) else inner.names[0].name]
+    }
+    dear = {"poller.cli -> poller.loading", "poller.filters -> cel"}
+    assert late <= dear | {"poller.cli.simulate -> matplotlib.figure"}
+
+
+def test_every_public_name_is_there() -> None:
+    assert [name for name in poller.__all__ if not hasattr(poller, name)] == []
+    assert sys.modules["poller"].__doc__ == "What plugin authors import."
