@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from poller.budget import Limit
+from poller.filters import ExpressionError, ObjectRule, event_rule
 from poller.loading import Plugins, attempted
 from poller.problems import Also, ConfigError, Problem, dotted, keys_of, nearest, nothing, problems_of
 from poller.tables import (
@@ -156,6 +157,7 @@ class _Reading:
         mine, theirs = _split(given, SourceConfig)
         endpoints, rest = self.endpoints(at, mine.pop("endpoints", {}))
         source = self.table(SourceConfig, {**mine, "name": name} if isinstance(given, dict) else given, *at)
+        source = source and source.model_copy(update={"budget": source.budget or name})
         cls = self.plugin(at, mine.get("plugin"), "source")
         if cls is None:
             return source
@@ -168,7 +170,7 @@ class _Reading:
             return source
         namespace = source.namespace or getattr(cls, "namespace", None) or name
         update = {"endpoints": endpoints, "cls": cls, "options": options, "namespace": namespace}
-        return source.model_copy(update={**update, "budget": source.budget or name})
+        return source.model_copy(update=update)
 
     def endpoints(self, at: tuple[str, ...], given: Any) -> tuple[dict[str, EndpointConfig], dict[str, dict[str, Any]]]:
         """What is ours of each `[sources.NAME.endpoints.X]`, and what is left for the plugin."""
@@ -235,6 +237,7 @@ class _Reading:
         if self._context.get("secrets") != "later":
             for source in config.sources.values():
                 self.check_endpoints(source)
+            self.check_expressions(config)
         budgets = dict(config.budgets)
         for source in config.sources.values():
             if source.budget not in budgets and source.budget != source.name:
@@ -254,6 +257,23 @@ class _Reading:
             for name in subscription.sources:
                 if name not in known:
                     self.wrong(*at, "sources", what=f"no source {name!r}", hint=nearest(name, known))
+
+    def check_expressions(self, config: Config) -> None:
+        """Whether every CEL expression can be evaluated."""
+        for subscription in config.subscriptions:
+            if subscription.where is not None:
+                self.expression(event_rule, subscription.where, "subscriptions", subscription.name, "where")
+        for source in config.sources.values():
+            for name, endpoint in source.endpoints.items():
+                if endpoint.deleted_when is not None:
+                    at = ("sources", source.name, "endpoints", name, "deleted_when")
+                    self.expression(ObjectRule, endpoint.deleted_when, *at)
+
+    def expression(self, compiled: Callable[[str], object], text: str, *at: str) -> None:
+        try:
+            compiled(text)
+        except ExpressionError as error:
+            self.wrong(*at, what=str(error), hint=error.hint)
 
     def check_endpoints(self, source: SourceConfig) -> None:
         """Whether the plugin can be set up with its options and offers the endpoints that are named."""

@@ -92,7 +92,7 @@ class Filter:
         self._is_notice = matcher(glob for glob in globs if _literal(glob).startswith(_OPERATIONAL))
         self._sources = frozenset(source_uri(name) for name in sources)
         self._itself = f"subscriptions/{subscription}"
-        self._where = Expression(where, ("type", "source", "subject", "data")) if where is not None else None
+        self._where = event_rule(where) if where is not None else None
         self._seen = _fields(where or "")
 
     def matches(self, event: Event) -> bool:
@@ -106,6 +106,11 @@ class Filter:
     def _context(self, event: Event) -> dict[str, Any]:
         data = event.data if self._seen is None else _only(event.data, self._seen)
         return {"type": event.type, "source": event.source, "subject": event.subject, "data": data}
+
+
+def event_rule(expression: str) -> Expression:
+    """A CEL expression over an event, such as `where`. Raises ExpressionError."""
+    return Expression(expression, ("type", "source", "subject", "data"))
 
 
 class ObjectRule:

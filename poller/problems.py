@@ -91,6 +91,7 @@ def _problem(detail: Any, at: Sequence[str], model: type[BaseModel], also: Also)
     loc = tuple(detail["loc"])
     key = dotted((*at, *_written(model, loc)))
     if detail["type"] == "extra_forbidden":
+        key = dotted((*at, *_written(model, loc[:-1]), loc[-1]))  # in no model, so it would be taken for a tag
         known = known_keys(model, loc[:-1]) | set(also(loc))
         return Problem(key=key, what="unknown key", hint=nearest(str(loc[-1]), known))
     what = "required, but missing" if detail["type"] == "missing" else detail["msg"].removeprefix("Value error, ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from ipaddress import ip_address
@@ -31,9 +32,13 @@ from poller.sources import Endpoint, Source
 
 RETRY: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
-NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 
-Name = Annotated[str, Field(pattern=NAME, max_length=100)]
+
+def _name(text: str) -> str:
+    if not re.fullmatch(NAME, text):
+        raise ValueError(f"{text[:120]!r} is no name: 1 to 100 letters, digits and . _ - with a letter or digit first")
+    return text
 
 
 def _rooted(path: Path, info: ValidationInfo) -> Path:
@@ -47,6 +52,19 @@ def _pointer(text: str) -> str:
     return text
 
 
+def _readable(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    return path
+
+
+def _proxy(url: str) -> str:
+    if not url.startswith(("http://", "https://")) or not url.partition("://")[2]:
+        raise ValueError('a proxy is a URL such as "http://proxy.example:3128"')
+    return url
+
+
+Name = Annotated[str, AfterValidator(_name)]
 RootedPath = Annotated[Path, AfterValidator(_rooted)]
 Pointer = Annotated[str, AfterValidator(_pointer)]
 Start = Literal["now", "beginning"] | int | float  # an int is a sequence number, a float a time in Unix seconds
@@ -162,8 +180,8 @@ class SourceConfig(_Table):
     timeout: Duration = 30.0
     max_answer: Size = 32_000_000
     max_depth: StrictInt = Field(default=64, ge=1, le=1000)
-    ca_file: RootedPath | None = None
-    proxy: str | None = None
+    ca_file: Annotated[RootedPath, AfterValidator(_readable)] | None = None
+    proxy: Annotated[str, AfterValidator(_proxy)] | None = None
     verify: StrictBool = True
     endpoints: Mapping[str, EndpointConfig] = Field(default_factory=dict)  # empty: all of the plugin's
     name: Name = ""
@@ -189,19 +207,29 @@ class SourceConfig(_Table):
 
 def _start(given: Any) -> Any:
     if isinstance(given, datetime) or (isinstance(given, str) and given[:4].isdigit()):
-        when = given if isinstance(given, datetime) else datetime.fromisoformat(given)
+        when = given if isinstance(given, datetime) else _instant(given)
         if when.tzinfo is None:
             raise ValueError('a time needs its offset, for example "2026-11-23T08:00:00Z"')
         return when.timestamp()
-    if given in ("now", "beginning") or (isinstance(given, int | float) and not isinstance(given, bool)):
+    if given in ("now", "beginning") or (isinstance(given, int | float) and not isinstance(given, bool) and given >= 0):
         return given
     raise ValueError('start is "now", "beginning", a sequence number or a time such as "2026-11-23T08:00:00Z"')
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f'{text!r} is no time: {error}; "2026-11-23T08:00:00Z" is one') from error
 
 
 def _digest(given: Any) -> Any:
     if not isinstance(given, str) or len(given.split()) != 5:
         return parse_duration(given)
-    CronTrigger.from_crontab(given)
+    try:
+        CronTrigger.from_crontab(given)
+    except ValueError as error:
+        raise ValueError(f'{given!r} is no crontab line: {error}; "0 9 * * mon-fri" is one') from error
     return given
 
 

@@ -45,7 +45,8 @@ def page() -> str:
 
 def help_of(name: str, command: click.Command) -> str:
     """What `--help` says, at a width of its own."""
-    context = click.Context(command, info_name=f"poller {name}", terminal_width=WIDTH, max_content_width=WIDTH)
+    top = click.Context(cli, info_name="poller", **cli.context_settings)
+    context = click.Context(command, parent=top, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
     shown = command.get_help(context)
     return "\n".join(line.rstrip() for line in shown.splitlines())
 
