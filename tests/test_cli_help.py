@@ -4,7 +4,7 @@ import click
 import pytest
 
 from poller.cli import COMMANDS
-from poller.cli.reference import PAGE, commands, page
+from poller.cli.reference import PAGE, commands, context_of, page
 from tests.command_line import Run
 
 EVERY = dict(commands())
@@ -26,7 +26,7 @@ def test_every_example_is_understood(name: str) -> None:
     """The words of the example are options and arguments that the command knows."""
     example = (EVERY[name].help or "").split("Example: ")[1].splitlines()[0]
     words = [word.strip('"') for word in example.split()][1 + len(name.split()) :]
-    with click.Context(EVERY[name]) as context:
+    with context_of(name, EVERY[name]) as context:
         EVERY[name].parse_args(context, words)
 
 

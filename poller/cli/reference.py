@@ -43,12 +43,15 @@ def page() -> str:
     return HEAD + "".join(f"\n## poller {name}\n\n```text\n{help_of(name, one)}\n```\n" for name, one in commands())
 
 
-def help_of(name: str, command: click.Command) -> str:
-    """What `--help` says, at a width of its own."""
+def context_of(name: str, command: click.Command) -> click.Context:
+    """The context in which `poller NAME` runs, at a width of its own."""
     top = click.Context(cli, info_name="poller", **cli.context_settings)
-    context = click.Context(command, parent=top, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
-    shown = command.get_help(context)
-    return "\n".join(line.rstrip() for line in shown.splitlines())
+    return click.Context(command, parent=top, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
+
+
+def help_of(name: str, command: click.Command) -> str:
+    """What `--help` says."""
+    return "\n".join(line.rstrip() for line in command.get_help(context_of(name, command)).splitlines())
 
 
 if __name__ == "__main__":
