@@ -5,7 +5,7 @@ The last two steps of the comparison: an object's canonical value, then its fiel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,6 +53,7 @@ class Context:
     appended: frozenset[str] = frozenset()  # of the new objects those at the very end of a list in order of ids
     tail_since: float | None = None  # those were certainly not there then
     accepted: ShapeShift = NO_SHIFT  # a schema change that is taken silently
+    nulled: Set[str] = frozenset()  # fields that turned null silently
     recent: Mapping[str, float] = field(default_factory=dict)  # when objects were last changed by another answer
 
 
@@ -68,7 +69,7 @@ def decide(watch: Watch, reading: Reading, known: Mapping[str, Snapshot], contex
             pair = _seen_again(watch, shown, old, context, decision)
             if pair is not None:
                 pairs.append(pair)
-    shift = shape_shift(pairs, len(reading.members), watch.rules) if pairs else None
+    shift = shape_shift(pairs, len(reading.members), watch.rules, nulled=context.nulled) if pairs else None
     if shift is not None and not shift.fields.items() <= context.accepted.fields.items():
         decision.shift = shift
     return decision

@@ -73,6 +73,7 @@ class Guarding:
         objects = self._polls.census(w.state.id)[0] + doubt.deleted
         gone = objects - sum(doubt.seen.values())
         doubt.seen.clear()
+        doubt.judged_at = asked.answered_at
         if doubt.by_hand:
             return
         if gone >= AT_LEAST_DELETED and gone * 2 > objects:
@@ -203,12 +204,13 @@ class Guarding:
             return False
         aside = w.aside.get(key)
         if aside is None or not agree(aside.shift, shift):
-            w.aside[key] = Aside(shift, answer.asked.at)
+            w.aside[key] = Aside(shift, answer.asked.at, answer.asked.at)
             return True
         others = [unit for other, unit in w.units.items() if other != key and w.sweeps(other) and other not in w.aside]
         asked = [unit for unit in others if (unit.asked_at or 0.0) > aside.asked_at]
         if shift is STRANGERS and any(unit.shown for unit in asked):
             return False
+        aside.seen_at = answer.asked.at
         return len(asked) < len(others)
 
     def agreed(
@@ -233,7 +235,9 @@ class Guarding:
             return False
         fields = {path: shape for one in (shift, *agreeing) for path, shape in one.fields.items()}
         accepted = ShapeShift(fields={**w.shift.fields, **fields}, objects=shift.objects)
-        self._trust(w, replace(w.trust, shift=accepted, shift_until=w.state.sweep + 1))
+        nulled = w.trust.nulled | {path for path, shape in fields.items() if shape is Shape.NULLED}
+        nulled -= {path for path, shape in fields.items() if shape is Shape.RETURNED}
+        self._trust(w, replace(w.trust, shift=accepted, shift_until=w.state.sweep + 1, nulled=nulled))
         w.aside.clear()
         told = {path: str(shape) for path, shape in fields.items()}
         words = ", ".join(f"{path} {shape}" for path, shape in told.items())
@@ -258,7 +262,7 @@ class Guarding:
             for shown in reading.fresh
             if shown.object_id in known
         ]
-        return shape_shift(pairs, len(reading.members), w.watch.rules, at_least=1)
+        return shape_shift(pairs, len(reading.members), w.watch.rules, at_least=1, nulled=w.trust.nulled)
 
     def _trust(self, w: Watching, trust: Trust) -> None:
         w.trust = trust

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ class Shape(enum.StrEnum):
     ADDED = "added"
     REMOVED = "removed"
     NULLED = "nulled"
+    RETURNED = "returned"  # after it was nulled everywhere
     REPLACED = "replaced"  # not a field: the objects are others
 
 
@@ -42,15 +43,21 @@ def shape_shift(
     rules: Rules | None = None,
     *,
     at_least: int = AT_LEAST_SHIFTED,
+    nulled: Set[str] = frozenset(),
 ) -> ShapeShift | None:
     """The fields added, removed or nulled on more than half of the objects that a page shows, and on at least 10.
+
+    So are those of `nulled` that have a value again: what a permission hid comes back with it.
 
     `pairs` are the objects that changed, before and after; `shown` counts all on the page. Fields of nested
     objects count, elements of arrays do not. What `rules` hide is not looked at.
     """
     rules = rules or Rules()
     seen = Counter(
-        shift for before, after in pairs for shift in _shifts(compared(before, rules), compared(after, rules), ())
+        shift
+        for before, after in pairs
+        for shift in _shifts(compared(before, rules), compared(after, rules), ())
+        if shift[1] is not Shape.RETURNED or shift[0] in nulled
     )
     common = {shift: count for shift, count in seen.items() if count >= at_least and count * 2 > shown}
     return ShapeShift(fields=dict(sorted(common)), objects=max(common.values())) if common else None
@@ -124,6 +131,8 @@ def _shifts(before: Mapping[str, Any], after: Mapping[str, Any], path: tuple[str
             yield pointer((*path, key)), Shape.REMOVED
         elif new is None and old is not None:
             yield pointer((*path, key)), Shape.NULLED
+        elif old is None and new is not None:
+            yield pointer((*path, key)), Shape.RETURNED
         elif isinstance(old, dict) and isinstance(new, dict) and len(path) < DEPTH:
             yield from _shifts(old, new, (*path, key))
 
@@ -131,4 +140,6 @@ def _shifts(before: Mapping[str, Any], after: Mapping[str, Any], path: tuple[str
 def _shape(field: FieldChange) -> Shape | None:
     if field.had_before != field.has_after:
         return Shape.ADDED if field.has_after else Shape.REMOVED
-    return Shape.NULLED if field.has_after and field.after is None else None
+    if field.has_after and field.after is None:
+        return Shape.NULLED
+    return Shape.RETURNED if field.had_before and field.before is None else None

@@ -141,6 +141,7 @@ class Settling:
             appended=_appended(poll),
             tail_since=w.state.tail_asked_at,
             accepted=w.shift,
+            nulled=w.trust.nulled,
             recent=w.recent,
         )
 

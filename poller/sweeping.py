@@ -50,7 +50,7 @@ class Sweeping:
     ) -> tuple[Run, Watching, str] | None:
         """A unit that a sweep still waits for."""
         for run, w in self:
-            if run.config.budget != budget or self.is_swept(run, w):
+            if run.config.budget != budget or self.is_swept(run, w) or self.is_held(run, w):
                 continue
             for key in w.outstanding():
                 if self._is_due(run, w, key, now) and held_back(run, w, key, now) is None:
@@ -63,9 +63,16 @@ class Sweeping:
 
     def _is_due(self, run: Run, w: Watching, key: str, now: float) -> bool:
         unit = w.units.get(key)
-        if unit is None or (run.name, w.name, key) in self._flying or key in w.aside:
+        if unit is None or (run.name, w.name, key) in self._flying or w.waits_for_others(key):
             return False
         return not unit.failures or (unit.failures < TRIES and (unit.retry_at or now) <= now)
+
+    def is_held(self, run: Run, w: Watching) -> bool:
+        """It is held, and what it shows now has been counted: it is not back to normal."""
+        doubt = w.doubt
+        if w.state.held is None or doubt is None:
+            return False
+        return doubt.by_hand or doubt.judged_at >= self._began[run.name, w.name]
 
     def _is_under_way(self, run: Run, w: Watching) -> bool:
         return any(flying[:2] == (run.name, w.name) for flying in self._flying)
@@ -76,13 +83,14 @@ class Sweeping:
             return False
         if not run.discovered:
             return run.discover_failures >= TRIES
-        if w.state.held is not None or run.health.blocked_until(w.name, now) is not None:
+        if self.is_held(run, w) or run.health.blocked_until(w.name, now) is not None:
             return True
         parent = run.watchings.get(w.watch.endpoint.parent or "")
         if not w.pending and parent is not None:
             return (run.name, parent.name) not in self._began or self._is_stuck(run, parent, now)
-        tried = {unit.key for unit in w.failing() if unit.failures >= TRIES} | w.aside.keys()
-        return bool(w.pending) and tried.issuperset(w.outstanding())
+        left = w.outstanding()
+        tried = {unit.key for unit in w.failing() if unit.failures >= TRIES}
+        return bool(left) and all(key in tried or w.waits_for_others(key) for key in left)
 
 
 def _why(run: Run, w: Watching) -> str:

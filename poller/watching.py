@@ -34,6 +34,7 @@ class Doubt:
     seen: dict[str, int] = field(default_factory=dict)
     last: int | None = None  # place of the page that says it is the last
     deleted: int = 0  # objects whose deletion was told before the rest was held
+    judged_at: float = 0.0  # when what every unit showed was counted last
     by_hand: bool = False  # held on command: nothing that is shown ends it
 
     @classmethod
@@ -50,7 +51,8 @@ class Aside:
     """A page kept aside: it looks like a change of form."""
 
     shift: ShapeShift
-    asked_at: float
+    asked_at: float  # when it first looked so
+    seen_at: float  # when it last did
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class Trust:
 
     shift: ShapeShift = NO_SHIFT
     shift_until: int = 0
+    nulled: frozenset[str] = frozenset()  # fields that turned null silently: they may come back as silently
     deletions_until: int = 0
 
     def dump(self) -> bytes:
@@ -68,6 +71,7 @@ class Trust:
                 "fields": self.shift.fields,
                 "objects": self.shift.objects,
                 "shift_until": self.shift_until,
+                "nulled": sorted(self.nulled),
                 "deletions_until": self.deletions_until,
             }
         )
@@ -82,6 +86,7 @@ class Trust:
         return cls(
             shift=ShapeShift(fields=fields, objects=data["objects"]),
             shift_until=data["shift_until"],
+            nulled=frozenset(data.get("nulled", ())),
             deletions_until=data["deletions_until"],
         )
 
@@ -209,6 +214,17 @@ class Watching:
     def failing(self) -> list[UnitState]:
         """Units whose latest poll failed."""
         return [unit for unit in list(self.units.values()) if unit.failures]
+
+    def waits_for_others(self, key: str) -> bool:
+        """Whether asking this unit again tells nothing before others were asked: it is counted, or aside."""
+        if self.doubt is not None and key in self.doubt.seen:
+            return True
+        aside = self.aside.get(key)
+        return aside is not None and any(
+            (unit.asked_at or 0.0) <= aside.seen_at
+            for other, unit in list(self.units.items())
+            if other != key and self.sweeps(other) and other not in self.aside
+        )
 
     @staticmethod
     def sweeps(key: str) -> bool:

@@ -140,3 +140,10 @@ def test_units_are_counted_apart_and_a_gone_one_is_forgotten():
 )
 def test_indexes_are_generalised(path: str, expected: str):
     assert generalised(path) == expected
+
+
+def test_a_field_that_was_nulled_everywhere_comes_back_as_a_change_of_form():
+    pairs = [({"id": n, "owner": None}, {"id": n, "owner": n}) for n in range(20)]
+
+    assert shape_shift(pairs, 20) is None
+    assert shape_shift(pairs, 20, nulled={"/owner"}).fields == {"/owner": Shape.RETURNED}
