@@ -54,6 +54,7 @@ class Daemon:
     def __init__(self, app: App, *, reload: Callable[[], Config], notifier: Notifier) -> None:
         self.app = app
         self.stop = asyncio.Event()
+        self.url: str | None = None  # where it answers, once it does
         self.started_at = time.time()
         self._reload = reload
         self._notifier = notifier
@@ -69,7 +70,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self.reload()))
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop.set)
-        async with serve(self.app, self.stop), asyncio.TaskGroup() as group:
+        async with serve(self.app, self.stop) as self.url, asyncio.TaskGroup() as group:
             group.create_task(self.app.deliverer.run(self.stop))
             self._schedule()
             self._scheduler.start()

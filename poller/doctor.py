@@ -136,8 +136,9 @@ def _endpoint(row: Row, config: Config) -> Iterator[Finding]:
             f"poller release {name}, with --accept to take what is there silently or --emit to tell it",
         )
     if row["error"] is not None:
-        yield bad(about, f"{row['failing'] or 'some'} units fail: {row['error']}", "poller check --online asks at once")
-    if row["last_sweep"] is None:
+        failing = f"{row['failing']} of its {row['units']} units failing" if row["failing"] else "failing"
+        yield bad(about, f"{failing}: {row['error']}", "poller check --online asks at once")
+    elif row["last_sweep"] is None:
         yield warn(about, "not seen completely yet", "poller run, or poller once")
     for path in row.get("ignore_candidates", ()):
         yield warn(about, f"{path} changes at every poll", f'add ignore = ["{path}"] if nobody wants to know')

@@ -14,7 +14,15 @@ from tests.command_line import Ran, Run, Shop
 from tests.daemon import running_daemon
 
 SOURCE = {"name": "shop", "state": "ok", "reason": None, "since": None, "next_probe": None, "last_poll": "2026"}
-ENDPOINT = {"source": "shop", "endpoint": "items", "held": None, "error": None, "failing": 0, "last_sweep": "2026"}
+ENDPOINT = {
+    "source": "shop",
+    "endpoint": "items",
+    "held": None,
+    "error": None,
+    "failing": 0,
+    "last_sweep": "2026",
+    "units": 9,
+}
 SUBSCRIPTION = {"name": "crm", "state": "active", "reason": None, "lag": 0, "pending": 0, "dead": 0}
 SUBSCRIPTION |= {"oldest_waiting_s": None, "filter_errors": 0, "last_error": None}
 PROMISING = SourceConfig(plugin="rest", endpoints={"items": EndpointConfig(max_staleness=600.0)})
@@ -50,7 +58,7 @@ def test_where_all_is_well_nothing_is_to_do():
             "half is gone",
             "release shop/items, with --accept",
         ),
-        ({"endpoint": {"error": "no id", "failing": 3}}, "bad", "3 units fail: no id", "check --online"),
+        ({"endpoint": {"error": "no id", "failing": 3}}, "bad", "3 of its 9 units failing: no id", "check --online"),
         ({"endpoint": {"last_sweep": None}}, "warn", "not seen completely", "poller run"),
         ({"endpoint": {"staleness_s": 1200.0}}, "bad", "stale for 20m, promised were 10m", "daemon running"),
         ({"endpoint": {"ignore_candidates": ["/hits"]}}, "warn", "/hits changes at every poll", 'ignore = ["/hits"]'),

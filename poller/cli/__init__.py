@@ -22,7 +22,7 @@ COMMANDS: Final = {  # name: its module, and what the list of commands says of i
     "run": ("running", "Poll and deliver in the foreground until stopped."),
     "once": ("running", "Sweep every endpoint once, deliver, and exit."),
     "poll": ("running", "Sweep one endpoint once, deliver, and exit."),
-    "status": ("looking", "How budgets, endpoints and subscriptions stand."),
+    "status": ("status", "How budgets, endpoints and subscriptions stand."),
     "plan": ("plan", "What is polled how often, and why."),
     "events": ("looking", "The event log; --follow goes on."),
     "deliveries": ("deliveries", "Deliveries and their attempts."),

@@ -12,7 +12,7 @@ import click
 from poller.app import routes_of
 from poller.cli.chosen import Chosen
 from poller.cli.opening import reading
-from poller.cli.printing import clock, console, print_json, print_json_line, print_table
+from poller.cli.printing import away, clock, console, print_json, print_json_line, print_table
 from poller.cloudevents import iso
 from poller.events import change_event
 from poller.filters import Filter, FilterError
@@ -74,8 +74,8 @@ def deliveries(
         for one in found:
             print_json_line(_delivery_json(one))
         return
-    heads = ["id", "subscription", "event", "type", "subject", "state", "attempts", "answer", "queued", "next or end"]
-    print_table(console(), "", heads, [_delivery(one) for one in found])
+    heads = ["id", "subscription", "event", "what", "state", "tries", "next or end", "answer"]
+    print_table(console(), "", heads, [_delivery(one, time.time()) for one in found])
 
 
 def _check_known(name: str, kept: Iterable[str], config: Config) -> None:
@@ -84,11 +84,12 @@ def _check_known(name: str, kept: Iterable[str], config: Config) -> None:
         raise NotThere(f"no subscription is named {name!r}", hint=nearest(name, known))
 
 
-def _delivery(one: Delivery) -> list[str]:
-    end = one.due if one.state == "pending" else one.finished_at
+def _delivery(one: Delivery, now: float) -> list[str]:
     event = f"{one.seq}" + ("" if one.origin == "log" else f" ({one.origin})")
-    head = [f"{one.id}", one.subscription, event, one.event_type, one.event_subject, one.state, f"{one.attempts}"]
-    return [*head, one.status or "-", clock(one.queued_at), clock(end)]
+    what = f"{one.event_subject} {one.event_type.rpartition('.')[2]}"
+    end = one.due if one.state == "pending" else one.finished_at
+    head = [f"{one.id}", one.subscription, event, what, one.state, f"{one.attempts}"]
+    return [*head, away(end, now), one.status or "-"]
 
 
 def _delivery_json(one: Delivery) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from poller.loading import load_plugins
 from poller.logs import configure
 from poller.rates import parse_duration
 
+PORT = 8765
 LIMITS = "10/s,450/min"
 PACE = 1.0  # changes per second
 SIZES = ("customers=30", "projects=12", "time_entries=400", "invoices=24", "expenses=60")
@@ -62,10 +64,14 @@ class Sandbox:
 
 @click.command()
 @click.option("--for", "seconds", metavar="DURATION", help="End by itself, with a summary: 20s, 5m.")
-@click.option("--listen", default="", metavar="HOST:PORT", help="Serve API and status page too.")
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help='Of API and dashboard; "" for none. Default: 127.0.0.1:8765, or a free port.',
+)
 @click.option("--json", "as_json", is_flag=True, help="Events as CloudEvents, one a line.")
-def demo(seconds: str | None, listen: str, as_json: bool) -> None:
-    """Watch a living sandbox office: events as they are found, and how quickly.
+def demo(seconds: str | None, listen: str | None, as_json: bool) -> None:
+    """Watch a living sandbox office: events as they are found, a dashboard, and how quickly changes were seen.
 
     Example: poller demo --for 20s
     """
@@ -73,11 +79,14 @@ def demo(seconds: str | None, listen: str, as_json: bool) -> None:
     configure("warning", "console" if sys.stderr.isatty() else "auto")
     with tempfile.TemporaryDirectory(prefix="poller-demo-") as folder, _sandbox() as sandbox:
         path = Path(folder) / "poller.toml"
-        path.write_text(_config(sandbox, listen, "json" if as_json else "text"), encoding="utf-8")
+        path.write_text(
+            _config(sandbox, _free_address() if listen is None else listen, "json" if as_json else "text"),
+            encoding="utf-8",
+        )
         plugins = load_plugins()
         config = load(path, plugins)
         console = Console(stderr=True)
-        console.print(f"A sandbox of Nutcache serves on {sandbox.server}; limits {LIMITS}; Ctrl-C ends.", style="dim")
+        console.print(f"Sandbox:   {sandbox.server}, at most {LIMITS.replace(',', ' and ')}", highlight=False)
         report: dict[str, Any] = {}
 
         async def until(daemon: Daemon) -> None:
@@ -85,6 +94,17 @@ def demo(seconds: str | None, listen: str, as_json: bool) -> None:
 
         asyncio.run(run_daemon(config, plugins, until=until))
         _print(report)
+
+
+def _free_address() -> str:
+    """The usual one, or any port where somebody has that."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", PORT))
+        except OSError:
+            return "127.0.0.1:0"
+    return f"127.0.0.1:{PORT}"
 
 
 def _seconds(text: str) -> float:
@@ -139,6 +159,11 @@ async def _watch(
     daemon: Daemon, sandbox: Sandbox, console: Console, limit: float | None, report: dict[str, Any]
 ) -> None:
     """Tell how the first sweep goes, wait, and take stock."""
+    while daemon.url is None and daemon.app.config.poller.listen and not daemon.stop.is_set():
+        await asyncio.sleep(0.01)
+    if daemon.url is not None:
+        console.print(f"Dashboard: {daemon.url}", highlight=False)
+    console.print("Ctrl-C ends.", style="dim")
     engine = daemon.app.engine
     started = asyncio.get_running_loop().time()
     with (
@@ -149,9 +174,8 @@ async def _watch(
         while not daemon.stop.is_set() and _unswept(engine):
             await asyncio.sleep(0.1)
     swept_at = daemon.app.clock.now()
-    console.print(
-        f"First sweep complete after {asyncio.get_running_loop().time() - started:.1f} s. Changes from now on:"
-    )
+    took = asyncio.get_running_loop().time() - started
+    console.print(f"First sweep complete after {took:.1f} s. Changes from now on:", highlight=False)
     try:
         left = None if limit is None else max(0.0, limit - (asyncio.get_running_loop().time() - started))
         with contextlib.suppress(TimeoutError):

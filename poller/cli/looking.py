@@ -1,4 +1,4 @@
-"""`poller status`, `events`, `plugins`, `show`: what there is to see, beside a daemon or without one."""
+"""`poller events`, `plugins`, `show`: what there is to see, beside a daemon or without one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ import orjson
 from rich.console import Console
 
 from poller.cli.chosen import Chosen
-from poller.cli.opening import NOTHING_YET, reading, say_nothing_yet
-from poller.cli.printing import clock, console, print_event, print_json, print_json_line, print_table, span
+from poller.cli.opening import reading, say_nothing_yet
+from poller.cli.printing import clock, console, print_event, print_json, print_json_line, print_table
 from poller.cloudevents import iso, structured
 from poller.config import load
 from poller.loading import Plugins, load_plugins
 from poller.problems import ConfigError, NotThere, find_endpoint
-from poller.status import read_status
 from poller.tables import Config
-from state.lock import StateLock
 from state.polls import Snapshot
 from state.records import Event
 from state.sqlite.log import Log
@@ -31,82 +29,6 @@ from state.sqlite.store import open_reader
 LATEST: Final = 20  # events shown where none is named
 LOOK_EVERY: Final = 0.5  # seconds between two looks of --follow
 _PAGE: Final = 500  # events read at once
-
-
-# poller status
-
-
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
-@click.pass_obj
-def status(chosen: Chosen, as_json: bool) -> None:
-    """Show how budgets, sources, endpoints and subscriptions stand.
-
-    Example: poller status --json
-    """
-    config, _ = chosen.load(reveal=False)
-    found = read_status(config, now=time.time())
-    holder = StateLock(config.poller.state).holder()
-    found["running"] = holder is not None
-    if as_json:
-        print_json(found)
-    elif found["log_id"] is None:
-        click.echo(NOTHING_YET)
-    else:
-        _print_status(found, holder)
-
-
-def _print_status(found: dict[str, Any], holder: int | None) -> None:
-    out = console()
-    running = f"running (process {holder})" if holder is not None else "not running"
-    click.echo(f"{running}; {found['last_seq']} events in the log")
-    heads = ["budget", "limit", "used", "left", "throttled until"]
-    print_table(out, "budgets", heads, [row for one in found["budgets"] for row in _budget(one)])
-    for one in found["budgets"]:
-        if one["broken_promise"]:
-            click.echo(f"Warning: {one['broken_promise']}")
-    heads = ["source", "state", "reason"]
-    print_table(out, "sources", heads, [[one["name"], one["state"], one["reason"] or "-"] for one in found["sources"]])
-    heads = ["endpoint", "units", "objects", "last sweep", "stalest", "expected delay", "measured", "suspects", "notes"]
-    print_table(out, "endpoints", heads, [_endpoint(one) for one in found["endpoints"]])
-    heads = ["subscription", "state", "lag", "pending", "dead", "waits since", "last error"]
-    print_table(out, "subscriptions", heads, [_subscription(one) for one in found["subscriptions"]])
-
-
-def _budget(one: dict[str, Any]) -> list[list[str]]:
-    until = one["throttled_until"] or "-"
-    return [[one["name"], limit["rate"], f"{limit['used']}", f"{limit['remaining']}", until] for limit in one["limits"]]
-
-
-def _endpoint(one: dict[str, Any]) -> list[str]:
-    return [
-        f"{one['source']}/{one['endpoint']}",
-        f"{one['units']}",
-        f"{one['objects']}",
-        one["last_sweep"] or "-",
-        span(one["staleness_s"]),
-        span(one["expected_delay_s"]),
-        span(one["measured_delay_s"]),
-        f"{one['suspects']}",
-        "; ".join(_notes(one)) or "-",
-    ]
-
-
-def _notes(one: dict[str, Any]) -> Iterator[str]:
-    if one["held"] is not None:
-        yield f"held since {one['held'].get('since')}: {one['held'].get('reason', 'on command')}"
-    if one["baseline"]:
-        yield "first sweep under way"
-    if one["failing"]:
-        yield f"{one['failing']} units fail"
-    if one["error"]:
-        yield one["error"]
-
-
-def _subscription(one: dict[str, Any]) -> list[str]:
-    state = f"{one['state']}: {one['reason']}" if one["reason"] else one["state"]
-    numbers = [f"{one[name]}" for name in ("lag", "pending", "dead")]
-    return [one["name"], state, *numbers, span(one["oldest_waiting_s"]), one["last_error"] or "-"]
 
 
 # poller events

@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from poller.lines import coloured, plain_line
-from poller.rates import duration_text
 from poller.templates import Told, one_line
 from state.records import Event
 
@@ -33,12 +32,8 @@ def print_table(out: Console, title: str, heads: Sequence[str], rows: Sequence[S
     """Print rows under their heads: as a table on a terminal, elsewhere one line each with columns aligned."""
     cells = [[one_line(cell, 2000) for cell in row] for row in rows]
     if out.is_terminal:
-        table = Table(title=Text(title) if title else None, title_justify="left")
-        for head in heads:
-            table.add_column(head, overflow="fold")
-        for row in cells:
-            table.add_row(*map(Text, row))
-        out.print(table)
+        out.print(_table(title, heads, cells, out.width))
+        out.print()
         return
     if title:
         click.echo(title)
@@ -46,6 +41,20 @@ def print_table(out: Console, title: str, heads: Sequence[str], rows: Sequence[S
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _table(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> Table:
+    """Without lines, for them to be had by texts; where it is too wide, only what has blanks is wrapped."""
+    table = Table(title=Text(title, "bold") if title else None, title_justify="left", box=None, pad_edge=False)
+    columns = [[row[place] for row in cells] for place in range(len(heads))]
+    wide = sum(max(map(len, (head, *column))) + 2 for head, column in zip(heads, columns, strict=True)) > width
+    for head, column in zip(heads, columns, strict=True):
+        solid = not any(" " in cell or len(cell) > width // 2 for cell in column)
+        shown = head.replace(" ", "\n") if wide and solid else head
+        table.add_column(shown, overflow="fold", no_wrap=solid, header_style="dim")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def print_json(value: Any) -> None:
@@ -76,7 +85,14 @@ def span(seconds: float | None) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f}{unit}"
-    return duration_text(round(seconds)) if seconds < 60 else f"{seconds:.0f}s"
+    return f"{seconds:.0f}s"
+
+
+def away(time: float | None, now: float) -> str:
+    """Unix seconds as a distance: "5m ago", "in 30s"."""
+    if time is None:
+        return "-"
+    return f"{span(now - time)} ago" if time <= now else f"in {span(time - now)}"
 
 
 def clock(time: float | None) -> str:

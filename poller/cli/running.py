@@ -81,6 +81,7 @@ async def _sweep_and_deliver(
 ) -> int:
     async with opened(config, plugins) as app:
         before = await app.write(app.store.log.last_seq)
+        new = [w for run in app.engine.runs.values() for w in run.watchings.values() if w.state.last_sweep is None]
         with _progress() as progress:
             stuck = await sweep_once(app, endpoints, progress=progress)
         await app.deliverer.drain(until=app.clock.now() + wait)
@@ -88,6 +89,8 @@ async def _sweep_and_deliver(
         calls = sum(lane.calls for lane in app.engine.lanes.values())
         waiting = sum(state.pending for state in await app.write(app.store.delivery_reader.subscriptions))
     click.echo(f"{calls} calls, {events} events" + (f", {waiting} deliveries wait" if waiting else ""), err=True)
+    if baselines := sum(w.state.last_sweep is not None for w in new):
+        click.echo(f"First sweep of {baselines} endpoints: what is there now is known, changes are told.", err=True)
     for line in stuck:
         click.echo(f"Error: {line}", err=True)
     return 1 if stuck else 0

@@ -10,7 +10,7 @@ from poller.cli.chosen import Chosen
 from state.errors import PollerError
 
 NUTCACHE = """\
-# Poller: every key is explained in docs/. Check this file with `poller check --online`.
+# Poller: every key is explained in docs/configuration.md. Check this file with `poller check --online`.
 [poller]
 state = "poller.db"
 listen = "127.0.0.1:8765"          # API and status page; "" switches them off
@@ -23,6 +23,15 @@ access_token = "sandbox-access-token"
 # ... and write:
 # access_token = { env = "NUTCACHE_TOKEN" }
 # company = "11111111-2222-3333-4444-555555555555"
+
+# Naming endpoints chooses them; without any, all that Nutcache has are watched. Keys of each: weight, max_staleness,
+# ignore, exclude and others, see docs/configuration.md.
+[sources.acme.endpoints.customers]
+[sources.acme.endpoints.projects]
+weight = 5                         # a minute of delay matters five times as much here
+[sources.acme.endpoints.time_entries]
+[sources.acme.endpoints.invoices]
+[sources.acme.endpoints.expenses]
 
 [[subscriptions]]
 name = "console"
@@ -37,7 +46,7 @@ plugin = "console"
 """
 
 REST = """\
-# Poller: every key is explained in docs/. Check this file with `poller check --online`.
+# Poller: every key is explained in docs/configuration.md. Check this file with `poller check --online`.
 [poller]
 state = "poller.db"
 

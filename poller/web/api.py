@@ -22,7 +22,7 @@ from poller.rates import parse_rate
 from poller.status import Row
 from poller.web.guard import Guard
 from poller.web.metrics import CONTENT_TYPE, exposition
-from poller.web.page import render
+from poller.web.page import HEADERS, render
 from poller.web.pulling import BadCursor, OtherLog, Wanted, place, read_batch, stream
 from poller.web.site import Site
 from state.deliveries import AttemptRow, Delivery
@@ -36,7 +36,6 @@ TypeGlob = Annotated[str | None, Query(alias="type", description="A glob on the 
 SourceName = Annotated[str | None, Query(description="The name of a source.")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 STREAM = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
-PAGE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
 
 
 class ReplayFrom(BaseModel):
@@ -83,7 +82,7 @@ def _looking(api: FastAPI, site: Site) -> None:
     async def page() -> Response:
         status = await site.status()
         newest = await site.look(lambda reader: reader.log.read(after=reader.log.last_seq() - NEWEST, limit=NEWEST))
-        return Response(render(status, newest[::-1]), media_type="text/html", headers=PAGE)
+        return Response(render(status, newest[::-1], site.app.config), media_type="text/html", headers=HEADERS)
 
     @api.get("/api/v1/status")
     async def status() -> Response:
