@@ -172,7 +172,7 @@ def _deliveries(api: FastAPI, site: Site) -> None:
 def _one_delivery(reader: Reader, number: int) -> Row:
     found = reader.deliveries.delivery(number)
     if found is None:
-        raise NotThere(f"there is no delivery {number}")
+        raise NotThere(f"there is no delivery {number}", hint="/api/v1/deliveries lists them")
     return {**_delivery(found), "tries": [_attempt(one) for one in reader.deliveries.attempts(number)]}
 
 
