@@ -7,7 +7,7 @@ FOR ?=
 SOURCES := poller plugins state
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench-planner prove prove-truth prove-budget prove-delivery lint types format check docs lock clean
+.PHONY: help install demo test bench bench-sweep bench-planner prove prove-truth prove-budget prove-delivery lint types format check docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -53,6 +53,11 @@ clean:  ## remove the virtual environment and caches
 
 bench-planner: $(STAMP)  ## the planner against its bounds and targets (6 minutes)
 	$(BIN)/python benchmarks/planner.py
+
+bench: bench-sweep  ## what sweeps cost, as ratios to a limit of the same run
+
+bench-sweep: $(STAMP)  ## sweeps against orjson.loads of the same bytes, memory and cost as lists grow (4 minutes)
+	$(BIN)/python -m benchmarks.sweep
 
 prove-budget: $(STAMP)  ## the budget against the sandbox's count, over 50 restarts by SIGKILL (5 minutes)
 	$(BIN)/python -m benchmarks.budget

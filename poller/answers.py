@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from poller.sources import Page
+from poller.sources import Unparsed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Answer:
     calls: int
     unit: int  # as it was known when it was asked: it may be another one, or none, by now
     digest: bytes | None  # of the answer's bytes
-    pages: Sequence[Page] | None = None
+    pages: Sequence[Unparsed] | None = None
     validators: bytes | None = None
     complete: bool = True  # False: a newest-first list was read up to what is known
 

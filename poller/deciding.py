@@ -9,8 +9,10 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from poller.answers import Asked
-from poller.diff import diff, dump, fingerprint, parse
+from poller.diff import Difference, diff, parse
 from poller.events import change_event
 from poller.filters import FilterError
 from poller.guards import ShapeShift, shape_shift, unexplained
@@ -78,10 +80,10 @@ def decide(watch: Watch, reading: Reading, known: Mapping[str, Snapshot], contex
 def _first_seen(watch: Watch, shown: Shown, context: Context, decision: Decision) -> None:
     baseline = context.state.baseline_before is not None
     if _is_soft(watch, shown, decision):
-        decision.snapshots.append(_snapshot(watch, shown, context, version=0, presence=Presence.DELETED))
+        decision.snapshots.append(_snapshot(shown, context, version=0, presence=Presence.DELETED))
         return
     if baseline and watch.baseline == "silent":
-        decision.snapshots.append(_snapshot(watch, shown, context, version=0))
+        decision.snapshots.append(_snapshot(shown, context, version=0))
         return
     change = Change(
         kind=Kind.CREATED,
@@ -91,7 +93,7 @@ def _first_seen(watch: Watch, shown: Shown, context: Context, decision: Decision
         observed_after=None if baseline else _absent_since(shown.object_id, context),
         observed_at=context.asked.answered_at,
     )
-    _tell(watch, decision, _snapshot(watch, shown, context, version=1), change, dropped=0)
+    _tell(watch, decision, _snapshot(shown, context, version=1), change, dropped=0)
 
 
 def _absent_since(object_id: str, context: Context) -> float | None:
@@ -106,8 +108,9 @@ def _seen_again(
     before_baseline = context.state.baseline_before is not None and old.seen_at < context.state.baseline_before
     soft = _is_soft(watch, shown, decision)
     moved = old.unit is not None and old.unit != context.unit
-    new = _snapshot(watch, shown, context, version=old.version, presence=Presence.DELETED if soft else Presence.PRESENT)
-    same = new.digest == old.digest
+    new = _snapshot(shown, context, version=old.version, presence=Presence.DELETED if soft else Presence.PRESENT)
+    before, difference = _compared(watch, shown, old)
+    same = not difference
     decision.returned += old.presence is Presence.SUSPECT
     told_since = context.recent.get(shown.object_id, 0.0) > context.asked.at
     if told_since and (not same or old.presence is Presence.DELETED):
@@ -135,12 +138,13 @@ def _seen_again(
         _tell(
             watch,
             decision,
-            replace(new, version=old.version + 1),
+            _snapshot(shown, context, version=old.version + 1, presence=new.presence),
             _change(told, shown, old, context),
             dropped=old.version,
         )
         return None
-    return _updated(watch, shown, old, new, context, decision)
+    _updated(watch, shown, old, difference, context, decision)
+    return before, shown.object
 
 
 def _is_soft(watch: Watch, shown: Shown, decision: Decision) -> bool:
@@ -153,19 +157,29 @@ def _is_soft(watch: Watch, shown: Shown, decision: Decision) -> bool:
         return False
 
 
-def _updated(
-    watch: Watch, shown: Shown, old: Snapshot, new: Snapshot, context: Context, decision: Decision
-) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _compared(watch: Watch, shown: Shown, old: Snapshot) -> tuple[Mapping[str, Any], Difference]:
+    """The object as it was known, and what differs."""
+    if shown.body == old.body:
+        return shown.object, Difference()
     before = parse(old.body)
-    difference = diff(before, shown.object, watch.rules)
+    return before, diff(before, shown.object, watch.rules)
+
+
+def is_known(watch: Watch, shown: Shown, old: Snapshot | None) -> bool:
+    """Whether the object is known just as it is shown."""
+    return old is not None and old.presence is not Presence.DELETED and not _compared(watch, shown, old)[1]
+
+
+def _updated(
+    watch: Watch, shown: Shown, old: Snapshot, difference: Difference, context: Context, decision: Decision
+) -> None:
     fields = unexplained(difference.fields, context.accepted)
     if fields:
         decision.updates.append(fields)
         change = replace(_change(Kind.UPDATED, shown, old, context), fields=fields, truncated=difference.truncated)
-        _tell(watch, decision, replace(new, version=old.version + 1), change, dropped=old.version)
+        _tell(watch, decision, _snapshot(shown, context, version=old.version + 1), change, dropped=old.version)
     else:
-        decision.snapshots.append(new)
-    return before, shown.object
+        decision.snapshots.append(_snapshot(shown, context, version=old.version))
 
 
 def _change(kind: Kind, shown: Shown, old: Snapshot, context: Context) -> Change:
@@ -184,14 +198,11 @@ def _move(decision: Decision, object_id: str, old: Snapshot, moved: bool) -> Non
         decision.moved_from.setdefault(old.unit, []).append(object_id)
 
 
-def _snapshot(
-    watch: Watch, shown: Shown, context: Context, *, version: int, presence: Presence = Presence.PRESENT
-) -> Snapshot:
+def _snapshot(shown: Shown, context: Context, *, version: int, presence: Presence = Presence.PRESENT) -> Snapshot:
     return Snapshot(
         object_id=shown.object_id,
         version=version,
-        digest=fingerprint(shown.object, watch.rules),
-        body=dump(shown.object),
+        body=shown.body,
         unit=context.unit,
         seen_at=context.asked.at,
         presence=presence,
@@ -212,7 +223,7 @@ def _tell(
     )
     decision.changed += 1
     if event is None:
-        decision.snapshots.append(replace(snapshot, version=dropped))
+        decision.snapshots.append(msgspec.structs.replace(snapshot, version=dropped))
     else:
         decision.snapshots.append(snapshot)
         decision.events.append(event)
@@ -229,6 +240,6 @@ def delete(watch: Watch, suspect: Suspect, asked: Asked) -> Decision:
         observed_after=old.seen_at,
         observed_at=asked.answered_at,
     )
-    gone = replace(old, version=old.version + 1, presence=Presence.DELETED, unit=None, seen_at=asked.at)
+    gone = msgspec.structs.replace(old, version=old.version + 1, presence=Presence.DELETED, unit=None, seen_at=asked.at)
     _tell(watch, decision, gone, change, dropped=old.version)
     return decision

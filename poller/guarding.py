@@ -89,9 +89,11 @@ class Guarding:
             return False
         while w.deletions and w.deletions[0] <= asked.answered_at - HOUR:
             w.deletions.popleft()
-        recent, (objects, suspects) = len(w.deletions), self._polls.census(w.state.id)
         # What is about to be told counts before the first of it is told.
-        gone = [*w.deletions, *[asked.answered_at] * max(1, suspects)]
+        gone = [*w.deletions, *[asked.answered_at] * max(1, self._polls.suspect_count(w.state.id))]
+        if len(gone) < AT_LEAST_DELETED:
+            return False
+        recent, (objects, suspects) = len(w.deletions), self._polls.census(w.state.id)
         if not is_mass_deletion(objects - max(1, suspects), gone, asked.answered_at):
             return False
         self._hold(w, asked, outcome, gone=len(gone), objects=objects + recent, deleted=recent)

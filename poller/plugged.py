@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import httpx
 import msgspec
@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from poller.budget import Limit
 from poller.diff import dump
 from poller.loading import said
-from poller.sources import Endpoint, Page, PageError, Position
+from poller.sources import Endpoint, Page, PageError, Position, Unparsed
 from state.errors import PollerError
 
 log = structlog.get_logger("poller")
@@ -50,11 +50,11 @@ class PluggedSource:
         with self._running("request"):
             return _checked(self._source.request(endpoint, at), httpx.Request)
 
-    def page(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> Page:
+    def page(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> Unparsed:
         """What a 2xx answer shows, its objects unparsed."""
         with self._running("page"):
             page = _checked(self._source.page(endpoint, at, response), Page)
-            return replace(page, objects=[_raw(shown) for shown in page.objects])
+            return Unparsed(_unparsed(page.objects), page.next, page.total)
 
     def item_request(self, endpoint: Endpoint, object_id: str) -> httpx.Request | None:
         """The request for an object's own URL. None: it has none, and complete sweeps decide."""
@@ -124,5 +124,7 @@ def _checked(given: object, wanted: type[T]) -> T:
     return given
 
 
-def _raw(shown: Mapping[str, Any] | msgspec.Raw) -> msgspec.Raw:
-    return shown if isinstance(shown, msgspec.Raw) else msgspec.Raw(dump(shown))
+def _unparsed(objects: Sequence[Mapping[str, Any] | msgspec.Raw]) -> Sequence[msgspec.Raw]:
+    if set(map(type, objects)) <= {msgspec.Raw}:
+        return cast("Sequence[msgspec.Raw]", objects)
+    return [shown if isinstance(shown, msgspec.Raw) else msgspec.Raw(dump(shown)) for shown in objects]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -13,9 +13,10 @@ import orjson
 from poller.answers import Answer, Asked, Outcome
 from poller.clock import Clock
 from poller.diff import parse
+from poller.plugged import PluggedSource
 from poller.reading import digest_of
 from poller.settling import Settling, chain_digest
-from poller.sources import Page, PageError, Position, Source
+from poller.sources import PageError, Position, Unparsed
 from poller.transport import FetchError, shown_url
 from poller.watching import CHILD, NEWEST, SINCE, Watching, load_position
 from poller.writer import Write
@@ -36,7 +37,9 @@ class Unwelcome(FetchError):
 class Polling:
     """Polls the units of one source. `ask` sends one request, paid from the budget; it raises FetchError."""
 
-    def __init__(self, source: Source, *, settling: Settling, reader: PollReader, write: Write, clock: Clock) -> None:
+    def __init__(
+        self, source: PluggedSource, *, settling: Settling, reader: PollReader, write: Write, clock: Clock
+    ) -> None:
         self._source = source
         self._settling = settling
         self._reader = reader
@@ -49,6 +52,8 @@ class Polling:
         if unit is None:
             return Outcome(aside=True)  # it has just gone
         answer = await self._ask(w, unit, await self._position(w, key), ask)
+        if self._write.is_idle and self._settling.writes_nothing(w, key, answer):
+            return self._settling.settle(w, key, answer, waits=waits)
         return await self._write(self._settling.settle, w, key, answer, waits=waits)
 
     async def confirm(self, w: Watching, suspect: Suspect, ask: Ask) -> Outcome:
@@ -100,22 +105,22 @@ class Polling:
             conditional = True
         response = await ask(request)
         unmodified = conditional and response.status_code == httpx.codes.NOT_MODIFIED
-        if unmodified or (unit.calls == 1 and response.is_success and _digest(w, response) == unit.digest):
+        digest = _digest(w, response)
+        if unmodified or (unit.calls == 1 and response.is_success and digest == unit.digest):
             asked = Asked(at=asked_at, answered_at=self._clock.now())
             return Answer(asked=asked, calls=1, unit=unit.id, digest=unit.digest)
-        return await self._read_on(w, unit, at, response, ask, asked_at)
+        return await self._read_on(w, unit, _Begun(at=at, response=response, digest=digest, asked_at=asked_at), ask)
 
     @staticmethod
     def _may_go_on(w: Watching, unit: UnitState) -> bool:
         """A last page whose headers alone would tell that another one begins must be seen: 304 might not tell."""
         return bool(w.watch.endpoint.page_headers) and unit.next is None
 
-    async def _read_on(
-        self, w: Watching, unit: UnitState, at: Position, response: httpx.Response, ask: Ask, asked_at: float
-    ) -> Answer:
+    async def _read_on(self, w: Watching, unit: UnitState, begun: _Begun, ask: Ask) -> Answer:
         """Read a chain to its end: cursors, and every page of a list that is one unit."""
         one_unit = w.is_child or not w.sweeps(unit.key)
-        bodies, pages, complete = [_digest(w, response)], [await self._page(w, at, response)], True
+        at, response = begun.at, begun.response
+        bodies, pages, complete = [begun.digest], [await self._page(w, at, response)], True
         while (following := pages[-1].next) is not None and (following.cursor is not None or one_unit):
             if unit.key == NEWEST and await self._write(self._settling.shows_nothing_new, w, pages[-1]):
                 complete = False
@@ -127,7 +132,7 @@ class Polling:
             bodies.append(_digest(w, response))
             pages.append(await self._page(w, at, response))
         digest = chain_digest(bodies)
-        asked = Asked(at=asked_at, answered_at=self._clock.now())
+        asked = Asked(at=begun.asked_at, answered_at=self._clock.now())
         if len(bodies) > 1 and digest == unit.digest:
             return Answer(asked=asked, calls=len(bodies), unit=unit.id, digest=digest)
         validators = _validators(response) if len(bodies) == 1 else None
@@ -141,12 +146,22 @@ class Polling:
             complete=complete,
         )
 
-    async def _page(self, w: Watching, at: Position, response: httpx.Response) -> Page:
+    async def _page(self, w: Watching, at: Position, response: httpx.Response) -> Unparsed:
         if not response.is_success:
             raise unwelcome(response)
         if len(response.content) > LARGE:
             return await asyncio.to_thread(self._source.page, w.watch.endpoint, at, response)
         return self._source.page(w.watch.endpoint, at, response)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """The first answer of a poll."""
+
+    at: Position
+    response: httpx.Response
+    digest: bytes
+    asked_at: float
 
 
 def _digest(w: Watching, response: httpx.Response) -> bytes:

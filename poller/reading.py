@@ -8,20 +8,24 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
 
 import msgspec
+from xxhash import xxh3_128_digest
 
 from poller.diff import ParseError, Rules, dump, parse, stored
 from poller.filters import ObjectRule
-from poller.sources import Endpoint, Page, PageError
+from poller.sources import Endpoint, PageError, Unparsed
 from state.records import NewEvent
 
 CONTENT = "content"
 MOST_OBJECTS = 100_000  # in one answer
+
+# 16 bytes of an answer or an object as it came (XXH3). Nobody gains by two that collide: whoever could make them may
+# as well leave a change out. A cryptographic digest takes nine times as long, more than all the rest of a quiet poll.
+digest_of = xxh3_128_digest
 
 _tokens = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL).finditer
 
@@ -42,13 +46,13 @@ class Watch:
     transform: Callable[[NewEvent], NewEvent | None] = lambda event: event
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """An object that this unit has not shown in just these bytes before."""
 
     object_id: str
     digest: bytes
     object: dict[str, Any]
+    body: bytes  # the object as JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +67,6 @@ class Reading:
     notes: tuple[str, ...] = ()  # what was set aside, and why
 
 
-def digest_of(raw: bytes | msgspec.Raw) -> bytes:
-    """16 bytes of an answer or an object as it came (SHA-256, which processors compute faster than others)."""
-    return sha256(raw).digest()[:16]
-
-
 @dataclass(slots=True, kw_only=True)
 class _Sorting:
     """The objects of an answer while they are told apart."""
@@ -79,7 +78,7 @@ class _Sorting:
     aside: Counter[str] = field(default_factory=Counter)  # why, and how many
 
 
-def read(watch: Watch, objects: Iterable[Mapping[str, Any] | msgspec.Raw], before: Mapping[bytes, str]) -> Reading:
+def read(watch: Watch, objects: Iterable[msgspec.Raw], before: Mapping[bytes, str]) -> Reading:
     """Tell what is new in an answer. Raises PageError when none of its objects can be used, or there are too many.
 
     Objects that cannot be used (without an id, nested too deeply) and different ones under one id are set aside with
@@ -90,20 +89,18 @@ def read(watch: Watch, objects: Iterable[Mapping[str, Any] | msgspec.Raw], befor
     for number, item in enumerate(objects):
         if number == MOST_OBJECTS:
             raise PageError(f"more than {MOST_OBJECTS:,} objects in one answer", hint="ask for smaller pages")
-        raw = bytes(item) if isinstance(item, msgspec.Raw) else dump(item)
-        digest = digest_of(raw)
+        digest = digest_of(item)
         if digest in sorting.members:
             if not is_content:
                 continue
-            digest = _next_equal(
-                digest, sorting.members
-            )  # the set is the identity: the second of two equals is another
+            # The set is the identity: the second of two equals is another.
+            digest = _next_equal(digest, sorting.members)
         if (known := before.get(digest)) is not None:
             sorting.members[digest] = known
             if is_content:
                 sorting.names.add(known)
         else:
-            _sort(watch, item, raw, digest, sorting)
+            _sort(watch, item, digest, sorting)
     if sorting.aside and not sorting.members and not sorting.doubles:
         raise PageError(
             f"none of its objects can be used: {_told_aside(sorting)}",
@@ -112,7 +109,7 @@ def read(watch: Watch, objects: Iterable[Mapping[str, Any] | msgspec.Raw], befor
     return _reading(sorting, before)
 
 
-def gathered(watch: Watch, pages: Sequence[Page]) -> Iterator[Mapping[str, Any] | msgspec.Raw]:
+def gathered(watch: Watch, pages: Sequence[Unparsed]) -> Iterator[msgspec.Raw]:
     """The objects of all answers that one poll got.
 
     A list that shifts while it is read shows an object again on the next page. Where objects are their content, that
@@ -123,12 +120,12 @@ def gathered(watch: Watch, pages: Sequence[Page]) -> Iterator[Mapping[str, Any] 
     return _gathered_by_content(watch, pages)
 
 
-def _gathered_by_content(watch: Watch, pages: Sequence[Page]) -> Iterator[Mapping[str, Any] | msgspec.Raw]:
+def _gathered_by_content(watch: Watch, pages: Sequence[Unparsed]) -> Iterator[msgspec.Raw]:
     most: Counter[str] = Counter()
     for page in pages:
         here: Counter[str] = Counter()
         for item in page.objects:
-            shown = _shown(watch, item, b"")
+            shown = _shown(watch, bytes(item), b"")
             name = "" if shown is None else shown.object_id
             here[name] += 1
             if here[name] > most[name]:
@@ -136,18 +133,13 @@ def _gathered_by_content(watch: Watch, pages: Sequence[Page]) -> Iterator[Mappin
                 yield item
 
 
-def _sort(
-    watch: Watch,
-    item: Mapping[str, Any] | msgspec.Raw,
-    raw: bytes,
-    digest: bytes,
-    sorting: _Sorting,
-) -> None:
+def _sort(watch: Watch, item: msgspec.Raw, digest: bytes, sorting: _Sorting) -> None:
     """Tell an object that the unit has not shown in these bytes from the others."""
+    raw = bytes(item)
     if is_too_deep(raw, watch.max_depth):
         sorting.aside[f"nested deeper than max_depth = {watch.max_depth}"] += 1
         return
-    shown = _shown(watch, item, digest)
+    shown = _shown(watch, raw, digest)
     if shown is None:
         sorting.aside[f"without an id ({_id_text(watch)})"] += 1
         return
@@ -167,7 +159,7 @@ def _another(shown: Shown, taken: set[str]) -> Shown:
         nth += 1
         name = f"{shown.object_id}#{nth}"
     taken.add(name)
-    return shown if nth == 1 else replace(shown, object_id=name)
+    return shown if nth == 1 else msgspec.structs.replace(shown, object_id=name)
 
 
 def is_too_deep(raw: bytes, most: int) -> bool:
@@ -212,18 +204,20 @@ def _told_aside(sorting: _Sorting) -> str:
     return ", ".join(f"{number} objects {why}" for why, number in sorting.aside.items())
 
 
-def _shown(watch: Watch, item: Mapping[str, Any] | msgspec.Raw, digest: bytes) -> Shown | None:
+def _shown(watch: Watch, raw: bytes, digest: bytes) -> Shown | None:
     try:
-        value = parse(item) if isinstance(item, msgspec.Raw) else item
+        value = parse(raw)
     except ParseError:  # a number that nothing can hold
         return None
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return None
     normalise = watch.endpoint.normalise
-    obj = normalise(dict(value)) if normalise else dict(value)
-    obj = stored(obj, watch.rules)
-    object_id = watch.identify(value) if not normalise else watch.identify(obj) or watch.identify(value)
-    return None if object_id is None else Shown(object_id=object_id, digest=digest, object=obj)
+    kept = stored(normalise(dict(value)) if normalise else value, watch.rules)
+    object_id = watch.identify(value) if not normalise else watch.identify(kept) or watch.identify(value)
+    if object_id is None:
+        return None
+    body = raw if kept is value and b"\n" not in raw else dump(kept)
+    return Shown(object_id=object_id, digest=digest, object=kept, body=body)
 
 
 def _next_equal(digest: bytes, members: Mapping[bytes, str]) -> bytes:

@@ -17,6 +17,7 @@ from poller.health import Notice, SourceHealth, StallWatch
 from poller.lane import Lane
 from poller.loading import Plugins
 from poller.planner import Unit
+from poller.plugged import PluggedSource
 from poller.polling import Ask, Polling
 from poller.reading import Watch
 from poller.sources import Endpoint, PageError, Source
@@ -35,7 +36,7 @@ class Run:
 
     name: str
     config: SourceConfig
-    source: Source
+    source: PluggedSource
     lane: Lane
     polling: Polling
     health: SourceHealth

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from poller.answers import Answer, Asked, Outcome
-from poller.deciding import Context, Decision, decide, delete
-from poller.diff import fingerprint
+from poller.deciding import Context, Decision, decide, delete, is_known
 from poller.guarding import STRANGERS, Guarding
 from poller.reading import Reading, digest_of, gathered, read
-from poller.sources import Page, Position
+from poller.sources import Position, Unparsed
 from poller.watching import SINCE, Seen, Watching, dump_position, key_of
 from state.polls import Presence, Recording, Snapshot, Suspect, Sweep, UnitState
 from state.sqlite.polls import Polls
@@ -65,12 +64,25 @@ class Settling:
             self._shown(w, unit, answer, answer.pages, outcome, waits=waits)
         return outcome
 
+    @staticmethod
+    def writes_nothing(w: Watching, key: str, answer: Answer) -> bool:
+        """Whether settling it is a matter of memory: the unit shows what it showed before, and no sweep ends by it."""
+        unit = w.units.get(key)
+        return (
+            unit is not None
+            and answer.pages is None
+            and w.doubt is None
+            and key != SINCE
+            and (unit.next is not None or w.is_child)
+            and not w.pending <= {key}
+        )
+
     def _unchanged(self, w: Watching, unit: UnitState, answer: Answer, outcome: Outcome, *, waits: bool) -> None:
         if answer.digest is None or answer.digest != unit.digest:
             outcome.aside = True  # what it was compared with is not what is known by now
             return
         if w.doubt is not None:
-            members = self._polls.unit(w.state.id, unit.key, unit.position).members
+            members = self._polls.members(unit.id)
             self.guarding.count(w, unit.key, members.values(), answer, outcome)
             return
         now = replace(
@@ -84,20 +96,20 @@ class Settling:
         w.noise.observe(unit.key, 1, ())
         w.aside.pop(unit.key, None)
         seen = _seen(now, answer, confirms=bool(unit.shown) or unit.next is None)
+        is_tail = unit.next is None and w.sweeps(unit.key) and not w.is_child and unit.shown > 0
         recording = Recording(
             endpoint=w.state.id,
             revision=w.state.revision,
-            unit=now,
-            touched=True,
-            tail=unit.next is None and w.sweeps(unit.key) and not w.is_child and unit.shown > 0,
+            tail_asked_at=answer.asked.at if is_tail else None,
             since_at=answer.asked.at if unit.key == SINCE else None,
         )
-        self._write(w, seen, recording, outcome, waits=waits)
+        self._polls.touch(unit.id, answer.asked.at, answer.asked.answered_at)
+        self._write(w, now, seen, recording, outcome, waits=waits)
 
     def _shown(
-        self, w: Watching, unit: UnitState, answer: Answer, pages: Sequence[Page], outcome: Outcome, *, waits: bool
+        self, w: Watching, unit: UnitState, answer: Answer, pages: Sequence[Unparsed], outcome: Outcome, *, waits: bool
     ) -> None:
-        before = self._polls.unit(w.state.id, unit.key, unit.position).members
+        before = self._polls.members(unit.id)
         reading = read(w.watch, gathered(w.watch, pages), before)
         if not w.sweeps(unit.key) or not answer.complete:
             reading = replace(reading, missing=())
@@ -151,7 +163,7 @@ class Settling:
             reading.members.pop(digest, None)
         whole = not (reading.unsure or reading.is_partial)
         certain = whole and not decision.undecided
-        missing = tuple(set(reading.missing) - {shown.object_id for shown in reading.fresh})
+        missing = reading.missing and tuple({*reading.missing} - {shown.object_id for shown in reading.fresh})
         now = replace(
             unit,
             asked_at=answer.asked.at,
@@ -183,7 +195,7 @@ class Settling:
             unsure=reading.unsure if w.sweeps(unit.key) else (),
             dropped=tuple(outcome.dropped),
             events=decision.events,
-            tail=now.next is None and poll.is_paged and whole and now.shown > 0,
+            tail_asked_at=answer.asked.at if now.next is None and poll.is_paged and whole and now.shown else None,
             new_units=[(key, dump_position(poll.following)) for key in outcome.added if poll.following is not None],
             since_at=answer.asked.at if unit.key == SINCE else None,
         )
@@ -195,24 +207,30 @@ class Settling:
             steady=whole and not (decision.moves or missing or outcome.dropped),
             confirms=not reading.is_partial and (bool(reading.members) or now.next is None),
         )
-        self._write(w, seen, recording, outcome, waits=poll.waits)
+        self._write(w, now, seen, recording, outcome, waits=poll.waits)
         w.aside.pop(unit.key, None)
         w.robbed(decision.moved_from)
         self._tell(poll, decision)
 
-    def _write(self, w: Watching, seen: Seen, recording: Recording, outcome: Outcome, *, waits: bool) -> None:
+    def _write(
+        self, w: Watching, now: UnitState, seen: Seen, recording: Recording, outcome: Outcome, *, waits: bool
+    ) -> None:
         """Record it, and only then know it."""
         sweep = w.sweep_ends(seen, waits=waits)
-        outcome.events += self._polls.record(replace(recording, sweep=sweep))
+        if sweep is not None:
+            recording = replace(recording, sweep=sweep)
+        if recording.unit is not None or recording.changes_objects or recording.changes_marks:
+            outcome.events += self._polls.record(recording)
         w.see(seen)
-        if recording.unit is not None:
-            w.put(recording.unit)
+        w.put(now)
         for key in seen.dropped:
             w.forget(key)
         for new, position in recording.new_units:
             w.put(self._polls.unit(w.state.id, new, position))
-        if sweep is not None or recording.changes_objects or recording.tail or recording.since_at is not None:
+        if recording.changes_marks:
             w.state = self._polls.endpoint(w.state.id)
+        elif recording.changes_objects:
+            w.state = replace(w.state, revision=w.state.revision + 1)
         if sweep is not None:
             outcome.swept = True
             w.begin_sweep()
@@ -231,15 +249,12 @@ class Settling:
         outcome.gone = [s.object_id for s in decision.snapshots if s.presence is Presence.DELETED]
         w.remember((snapshot.object_id for snapshot in decision.snapshots), poll.answer.asked.answered_at)
 
-    def shows_nothing_new(self, w: Watching, page: Page) -> bool:
+    def shows_nothing_new(self, w: Watching, page: Unparsed) -> bool:
         """Whether every object of the page is known just as it is: a newest-first list has no news behind it."""
         reading = read(w.watch, page.objects, {})
         known = self._polls.known(w.state.id, [shown.object_id for shown in reading.fresh])
         return bool(reading.fresh) and all(
-            (old := known.get(shown.object_id)) is not None
-            and old.presence is not Presence.DELETED
-            and old.digest == fingerprint(shown.object, w.watch.rules)
-            for shown in reading.fresh
+            is_known(w.watch, shown, known.get(shown.object_id)) for shown in reading.fresh
         )
 
     # Deletions: confirmed one by one, or by sweeps.
@@ -273,7 +288,6 @@ class Settling:
         recording = Recording(
             endpoint=w.state.id,
             revision=w.state.revision,
-            unit=None,
             snapshots=decision.snapshots,
             events=decision.events,
         )
@@ -329,10 +343,7 @@ def _absent_since(w: Watching, unit: UnitState) -> float | None:
     One answer is one moment: what a list in one answer did not show was not there. A list of several pages shifts while
     it is read.
     """
-    whole = unit if w.is_child else None
-    if not w.is_child:
-        swept = [other for key, other in w.units.items() if w.sweeps(key)]
-        whole = swept[0] if len(swept) == 1 else None
+    whole = unit if w.is_child else w.only_unit
     if whole is not None and whole.digest is not None and whole.calls == 1 and whole.next is None:
         return whole.asked_at
     return None if w.is_child and unit.asked_at is None else w.state.steady_began

@@ -70,6 +70,13 @@ class Page:
     total: int | None = None  # objects in the whole list, where the answer says so
 
 
+@dataclass(frozen=True, slots=True)
+class Unparsed(Page):
+    """A page of unparsed objects, as the engine takes it from every source."""
+
+    objects: Sequence[msgspec.Raw]
+
+
 class Source(Protocol):
     """One account of one API. Built once per `[sources.NAME]` as `Source(name, options)`.
 

@@ -28,7 +28,7 @@ from poller.plugged import PluggedSource
 from poller.rates import Duration, Rate, Size, parse_duration
 from poller.secrets import Secret
 from poller.sinks import Sink
-from poller.sources import Endpoint, Source
+from poller.sources import Endpoint
 
 RETRY: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
@@ -188,7 +188,7 @@ class SourceConfig(_Table):
     cls: Any = None  # the plugin's class: type[Source]
     options: Any = None  # the plugin's own Options
 
-    def build(self) -> Source:
+    def build(self) -> PluggedSource:
         """The source as its plugin makes it. It may raise what it likes."""
         return PluggedSource(self.plugin, self.cls(self.name, self.options))
 

@@ -205,6 +205,14 @@ class Watching:
         self.trust = Trust()
         self.begin_sweep()
 
+    @property
+    def only_unit(self) -> UnitState | None:
+        """The unit that is the whole list, where one is."""
+        if len(self.units) > 3:  # a list, and at most the two kinds of selections
+            return None
+        swept = [unit for key, unit in self.units.items() if self.sweeps(key)]
+        return swept[0] if len(swept) == 1 else None
+
     # The store's thread changes these while the event loop looks: it looks at copies, which are made in one go.
 
     def outstanding(self) -> tuple[str, ...]:
@@ -235,7 +243,7 @@ class Watching:
         """Know a unit, new or as it is after a poll."""
         if unit.key not in self.units and self.sweeps(unit.key):
             self.pending.add(unit.key)
-        self.units[unit.key] = replace(unit, members={})
+        self.units[unit.key] = replace(unit, members={}) if unit.members else unit
         self.keys[unit.id] = unit.key
 
     def forget(self, key: str) -> None:
@@ -265,22 +273,23 @@ class Watching:
 
     def sweep_ends(self, seen: Seen, *, waits: bool) -> Sweep | None:
         """The sweep that this poll completes, if it does. `waits`: more units are to come, of parents not known yet."""
-        if waits or not self.sweeps(seen.key) or seen.added or self._left(seen):
+        if waits or not self.sweeps(seen.key) or seen.added or len(self.pending) > len(self._done(seen)):
             return None
         confirms = self.confirms and seen.confirms and (self.nonempty or seen.nonempty)
         return Sweep(ended_at=seen.answered_at, steady=self.steady and seen.steady, confirms=confirms)
 
     def see(self, seen: Seen) -> None:
         """Take a poll into the sweep under way."""
-        self.pending = self._left(seen)
+        self.pending -= self._done(seen)
         if self.sweeps(seen.key):
             self.steady &= seen.steady
             self.confirms &= seen.confirms
             self.nonempty |= seen.nonempty
 
-    def _left(self, seen: Seen) -> set[str]:
-        done = {seen.key} if seen.asked_at >= self.state.sweep_began else set()
-        return self.pending - done - set(seen.dropped)
+    def _done(self, seen: Seen) -> set[str]:
+        """What the sweep no longer waits for."""
+        done = {seen.key, *seen.dropped} if seen.asked_at >= self.state.sweep_began else set(seen.dropped)
+        return done & self.pending
 
     def remember(self, ids: Iterable[str], answered_at: float) -> None:
         """These objects were changed by an answer that arrived then."""

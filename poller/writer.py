@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
@@ -20,6 +21,11 @@ class Write(Protocol):
     """Runs one whole step of the store and returns what it returns; steps never overlap and keep their order."""
 
     async def __call__(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    @property
+    def is_idle(self) -> bool:
+        """No step is under way, nor can one begin before the caller waits: what writes nothing may be done at once."""
+        ...
 
 
 Group = Callable[[], AbstractContextManager[object]]
@@ -37,32 +43,51 @@ class Writer:
     def __init__(self, executor: Executor | None = None) -> None:
         self.group: Group = nullcontext
         self._executor = executor or ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-        self._waiting: SimpleQueue[_Step] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._waiting: list[_Step] = []
+        self._working = False
 
     async def __call__(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        done: Future[T] = Future()
-        self._waiting.put(_Step(call=partial(step, *args, **kwargs), done=done))
-        self._executor.submit(self._work)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        with self._lock:
+            self._waiting.append(_Step(call=partial(step, *args, **kwargs), done=done))
+            begin, self._working = not self._working, True
+        if begin:
+            self._executor.submit(self._work, loop)
         # A step that began is awaited to its end even when the caller is cancelled: half-known is worse than late.
-        return await asyncio.shield(asyncio.wrap_future(done))
+        return await asyncio.shield(done)
 
-    def _work(self) -> None:
-        """Do what waits; a later call finds nothing left to do where an earlier one took its step along."""
-        steps = _taken(self._waiting)
-        if not steps:
+    @property
+    def is_idle(self) -> bool:
+        """See `Write`."""
+        with self._lock:
+            return not self._working
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Do what waits, until nothing does."""
+        while steps := self._taken():
+            self._run(steps)
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits for these any more
+                loop.call_soon_threadsafe(_answer, steps)
+
+    def _taken(self) -> list[_Step]:
+        with self._lock:
+            steps, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
+            self._working = bool(steps)
+            return steps
+
+    def _run(self, steps: list[_Step]) -> None:
+        if len(steps) == 1:
+            steps[0].run()
             return
         try:
-            if len(steps) == 1:
-                steps[0].run()
-            else:
-                with self.group():
-                    for step in steps:
-                        step.run()
+            with self.group():
+                for step in steps:
+                    step.run()
         except BaseException as error:  # noqa: BLE001 - the commit failed: handed to whoever awaits these steps
             for step in steps:
                 step.error = error
-        for step in steps:
-            step.answer()
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +101,7 @@ class Writer:
 @dataclass(slots=True, kw_only=True)
 class _Step:
     call: Callable[[], Any]
-    done: Future[Any]
+    done: asyncio.Future[Any]
     result: Any = None
     error: BaseException | None = None
 
@@ -86,21 +111,15 @@ class _Step:
         except BaseException as error:  # noqa: BLE001 - handed to whoever awaits the step
             self.error = error
 
-    def answer(self) -> None:
-        if self.error is not None:
-            self.done.set_exception(self.error)
+
+def _answer(steps: list[_Step]) -> None:
+    for step in steps:
+        if step.done.done():
+            continue
+        if step.error is not None:
+            step.done.set_exception(step.error)
         else:
-            self.done.set_result(self.result)
-
-
-def _taken(waiting: SimpleQueue[_Step]) -> list[_Step]:
-    steps: list[_Step] = []
-    while len(steps) < TOGETHER:
-        try:
-            steps.append(waiting.get_nowait())
-        except Empty:
-            break
-    return steps
+            step.done.set_result(step.result)
 
 
 class InlineExecutor(Executor):

@@ -18,7 +18,7 @@ import orjson
 from sqlite_utils import Database
 
 from state.errors import StateError
-from state.sqlite.database import read_meta, transaction, write_meta
+from state.sqlite.database import State, read_meta, transaction, write_meta
 
 _MARK = "backup"  # in a copy that nobody has written to: of which log, when
 _ORIGIN = "restored"  # in a state that began as a copy: the same, and since when it goes on by itself
@@ -88,7 +88,7 @@ def _sealed(part: Path, now: float) -> Copy:
     return Copy(bytes=part.stat().st_size, events=events, objects=objects)
 
 
-def begin_anew(db: Database, *, now: float) -> None:
+def begin_anew(db: State, *, now: float) -> None:
     """Where the state is a copy that is written to for the first time: give it a log of its own."""
     mark = read_meta(db, _MARK)
     if mark is None:

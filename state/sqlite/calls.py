@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlite_utils import Database, Migrations
 
-from state.sqlite.database import read_meta, transaction, write_meta
+from state.sqlite.database import State, read_meta, transaction, write_meta
 
 calls_migrations = Migrations("calls")
 
@@ -30,7 +30,7 @@ def create_calls(db: Database) -> None:
 class Calls:
     """The calls of every budget. Times are steady seconds, see `poller.clock`."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: State) -> None:
         self._db = db
 
     def spend(self, budget: str, at: float, *, answers: Iterable[tuple[int, float]] = (), anchor: str = "") -> int:

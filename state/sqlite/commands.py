@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from sqlite_utils import Database, Migrations
 
-from state.sqlite.database import transaction
+from state.sqlite.database import State, transaction
 
 command_migrations = Migrations("commands")
 
@@ -54,7 +54,7 @@ class Result:
 class Commands:
     """The table of commands. Whoever posts makes it; where there is none, nothing was ever posted."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: State) -> None:
         self._db = db
 
     @property

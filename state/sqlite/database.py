@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sqlite_utils import Database, Migrations
@@ -14,6 +14,17 @@ from state.errors import Outdated, StateError
 
 meta_migrations = Migrations("meta")
 
+Rider = Callable[[sqlite3.Connection], None]
+
+
+class State(Database):
+    """One connection. `riders` are called at the beginning of each transaction: small writes that can wait for one."""
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        super().__init__(conn, execute_plugins=False)
+        self.riders: list[Rider] = []
+        self.is_shared = False  # transactions share a commit now
+
 
 @meta_migrations()
 def create_meta(db: Database) -> None:
@@ -21,7 +32,7 @@ def create_meta(db: Database) -> None:
     db.execute("INSERT INTO meta VALUES ('log_id', ?)", [secrets.token_hex(8)])
 
 
-def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: bool = False) -> Database:
+def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: bool = False) -> State:
     """Open the state, bring its schema up to date, and make every commit durable (WAL, synchronous=FULL).
 
     Raises StateError when the file cannot be opened, is not a database, or is not of this version. A read-only
@@ -34,7 +45,7 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
         conn = sqlite3.connect(
             f"file:{path}?mode={'ro' if read_only else 'rwc'}", uri=True, check_same_thread=False, isolation_level=None
         )
-        db = Database(conn, execute_plugins=False)
+        db = State(conn)
         conn.execute("PRAGMA busy_timeout = 10000")
         _refuse_newer(db, sets, path)
         if read_only:
@@ -80,31 +91,52 @@ def _refuse_older(db: Database, sets: Sequence[Migrations], path: Path) -> None:
 
 
 @contextlib.contextmanager
-def transaction(db: Database) -> Iterator[sqlite3.Connection]:
+def transaction(db: State) -> Iterator[sqlite3.Connection]:
     """One write transaction that holds the write lock from its beginning, so what it reads stays true.
 
     `Database.atomic` begins deferred: a read followed by a write would fail whenever another process (a
-    command beside the daemon) has written in between. Within another one it is a savepoint: undone alone,
-    committed together.
+    command beside the daemon) has written in between. Within another one, or `together`, it is a savepoint: undone
+    alone, committed with the others.
     """
     conn = db.conn
     if conn is None:
         raise StateError("the state is closed")
-    begin, undo, commit = _NESTED if conn.in_transaction else _OUTERMOST
-    conn.execute(begin)
+    begun = not conn.in_transaction
+    if begun:
+        _begin(conn, db.riders)
+    shared = db.is_shared or not begun
+    if shared:
+        conn.execute("SAVEPOINT step")
     try:
         yield conn
     except BaseException:
         if conn.in_transaction:
-            conn.execute(undo)
-            if undo is not _OUTERMOST[1]:
-                conn.execute(commit)
+            for undo in ("ROLLBACK TO step", "RELEASE step") if shared else ("ROLLBACK",):
+                conn.execute(undo)
         raise
-    conn.execute(commit)
+    conn.execute("RELEASE step" if shared else "COMMIT")
 
 
-_OUTERMOST = ("BEGIN IMMEDIATE", "ROLLBACK", "COMMIT")
-_NESTED = ("SAVEPOINT step", "ROLLBACK TO step", "RELEASE step")
+def _begin(conn: sqlite3.Connection, riders: Sequence[Rider]) -> None:
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        for ride in riders:
+            ride(conn)
+    except BaseException:
+        conn.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def together(db: State) -> Iterator[None]:
+    """Transactions in it share one commit, at its end. Where none is begun, nothing is committed."""
+    db.is_shared = True
+    try:
+        yield
+    finally:
+        db.is_shared = False
+        if db.conn is not None and db.conn.in_transaction:
+            db.conn.execute("COMMIT")
 
 
 def read_meta(db: Database, key: str) -> str | None:

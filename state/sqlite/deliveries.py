@@ -17,7 +17,7 @@ from state.deliveries import PENDING_LIMIT, Claim, Feed, Health, Job, Reading, R
 from state.errors import Conflict, StateError
 from state.records import Event, NewEvent
 from state.sqlite import passed_over, retention, subscriptions
-from state.sqlite.database import transaction
+from state.sqlite.database import State, transaction
 from state.sqlite.log import COLUMNS, append, event_of
 
 delivery_migrations = Migrations("deliveries")
@@ -109,7 +109,7 @@ def create_deliveries(db: Database) -> None:
 
 
 @contextlib.contextmanager
-def step(db: Database) -> Iterator[sqlite3.Connection]:
+def step(db: State) -> Iterator[sqlite3.Connection]:
     """One transaction; a disk that is full or a lock that is held is a StateError."""
     try:
         with transaction(db) as conn:
@@ -123,7 +123,7 @@ def step(db: Database) -> Iterator[sqlite3.Connection]:
 class Deliveries:
     """The steps of the way from the log to the sinks, each in one transaction."""
 
-    def __init__(self, db: Database, *, pending_limit: int = PENDING_LIMIT) -> None:
+    def __init__(self, db: State, *, pending_limit: int = PENDING_LIMIT) -> None:
         self._db = db
         self._limit = pending_limit
 

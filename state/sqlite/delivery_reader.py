@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlite_utils import Database
-
 from state.deliveries import AttemptRow, Books, Delivery, Health, SubscriptionState
+from state.sqlite.database import State
 from state.sqlite.ledger import ledger
 
 DELIVERY = (
@@ -20,7 +19,7 @@ DELIVERY = (
 class DeliveryReader:
     """What there is to see of subscriptions and deliveries."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: State) -> None:
         self._db = db
 
     def subscriptions(self) -> list[SubscriptionState]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlite_utils import Database
-
-from state.sqlite.database import transaction
+from state.sqlite.database import State, transaction
 
 
 class Learned:
     """What the planners learned, kept as they dump it."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: State) -> None:
         self._db = db
 
     def save(self, values: Mapping[str, bytes]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from sqlite_utils import Database, Migrations
 
 from state.records import Event, NewEvent
-from state.sqlite.database import read_meta, transaction
+from state.sqlite.database import State, read_meta, transaction
 
 log_migrations = Migrations("log")
 
@@ -67,7 +67,7 @@ def event_of(row: Sequence[object]) -> Event:
 class Log:
     """The event log of one state file."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: State) -> None:
         self._db = db
 
     @property

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlite_utils import Database
-
 from state.polls import Snapshot
+from state.sqlite.database import State
 from state.sqlite.polls import KNOWN, snapshot_of
 
 
 class PollReader:
     """Looking at endpoints, units and objects; works on a read-only connection beside the daemon."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: State) -> None:
         self._db = db
 
     def endpoints(self) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ from sqlite_utils import Database, Migrations
 from state.errors import Conflict
 from state.polls import EndpointState, Presence, Recording, Snapshot, Suspect, Sweep, UnitState
 from state.records import NewEvent
-from state.sqlite.database import transaction, write_meta
+from state.sqlite.database import State, transaction, write_meta
 from state.sqlite.log import append
 
 polls_migrations = Migrations("polls")
@@ -61,7 +61,6 @@ CREATE TABLE objects (
     endpoint INTEGER NOT NULL,
     object TEXT NOT NULL,
     version INTEGER NOT NULL,
-    digest BLOB NOT NULL,
     body BLOB NOT NULL,
     unit INTEGER,
     seen_at REAL NOT NULL,
@@ -85,9 +84,34 @@ ENDPOINT = (
 )
 # What the unit showed last it vouches for until it is asked again: the object was seen when the unit was.
 KNOWN = (
-    "o.object, o.version, o.digest, o.body, o.unit, "
+    "o.object, o.version, o.body, o.unit, "
     "CASE WHEN u.asked_at > o.seen_at THEN u.asked_at ELSE o.seen_at END, o.presence"
 )
+# What one poll writes of objects: those that are new or changed, and those shown unchanged by another unit ...
+UPSERT = """
+INSERT INTO objects (endpoint, object, version, body, unit, seen_at, presence) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (endpoint, object) DO UPDATE SET version = excluded.version, body = excluded.body, unit = excluded.unit,
+    seen_at = excluded.seen_at, presence = excluded.presence, missing_at = NULL, missing_sweep = NULL, checks = 0
+"""
+CLAIM = """
+UPDATE objects SET unit = coalesce(?, unit), seen_at = ?, missing_at = NULL, missing_sweep = NULL, checks = 0,
+    presence = CASE presence WHEN 1 THEN 0 ELSE presence END
+WHERE endpoint = ? AND object = ?
+"""
+# ... those that the unit (1) no longer shows when it was asked (2): suspects, last seen when it was asked before ...
+MISS = """
+UPDATE objects SET unit = NULL, seen_at = max(seen_at, (SELECT coalesce(asked_at, 0) FROM units WHERE id = ?1)),
+    presence = CASE presence WHEN 0 THEN 1 ELSE presence END, missing_at = ?2, checks = 0,
+    missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?3)
+WHERE endpoint = ?3 AND object = ?4
+"""
+# ... and those of which the unit (1) cannot tell how they are: nobody vouches for them from now on.
+DOUBT = """
+UPDATE objects SET seen_at = max(seen_at, coalesce((SELECT asked_at FROM units WHERE id = unit), 0)),
+    presence = CASE presence WHEN 1 THEN 0 ELSE presence END, checks = 0,
+    unit = CASE unit WHEN ?1 THEN NULL ELSE unit END, missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2)
+WHERE endpoint = ?2 AND object = ?3
+"""
 AT_ONCE = 500  # host parameters in one statement
 
 _decode_members = msgspec.msgpack.Decoder(dict[bytes, str]).decode
@@ -111,11 +135,10 @@ def _endpoint_of(row: Sequence[Any]) -> EndpointState:
 
 
 def snapshot_of(row: Sequence[Any]) -> Snapshot:
-    object_id, version, digest, body, unit, seen_at, presence = row
+    object_id, version, body, unit, seen_at, presence = row
     return Snapshot(
         object_id=object_id,
         version=version,
-        digest=digest,
         body=body,
         unit=unit,
         seen_at=seen_at,
@@ -131,8 +154,30 @@ def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 class Polls:
     """The writing side of polling. Every method is one whole step."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: State) -> None:
         self._db = db
+        self._touched: dict[int, tuple[float, float]] = {}  # unit -> when it was asked and had answered
+        db.riders.append(self._write_touched)
+
+    @property
+    def has_touched(self) -> bool:
+        """Whether times of units wait for a transaction."""
+        return bool(self._touched)
+
+    def touch(self, unit: int, asked_at: float, answered_at: float) -> None:
+        """Note that a unit shows just what it showed before. Written with the next transaction, whatever that is for.
+
+        Lost in a crash before that, the unit counts as asked for earlier than it was: what follows is told later or
+        less exactly, never wrongly.
+        """
+        self._touched[unit] = (asked_at, answered_at)
+
+    def _write_touched(self, conn: sqlite3.Connection) -> None:
+        conn.executemany(
+            "UPDATE units SET asked_at = ?, answered_at = ?, failures = 0, retry_at = NULL, error = NULL WHERE id = ?",
+            [(*times, unit) for unit, times in self._touched.items()],
+        )
+        self._touched.clear()
 
     def open_endpoint(self, source: str, name: str, shape: str, *, now: float) -> tuple[EndpointState, bool]:
         """The endpoint's state, made when it is new. True: its shape is another one, so a new baseline begins.
@@ -194,6 +239,11 @@ class Polls:
             row = self._db.execute(query, [endpoint, key]).fetchone()
         return _unit_of(row)
 
+    def members(self, unit: int) -> Mapping[bytes, str]:
+        """What a unit showed last: the digest of each object's bytes -> its id, in order."""
+        row = self._db.execute("SELECT members FROM units WHERE id = ?", [unit]).fetchone()
+        return _decode_members(row[0]) if row is not None and row[0] else {}
+
     def drop_units(self, endpoint: int, keys: Iterable[str], *, now: float) -> None:
         """Forget units that are no more (a list grew shorter, a parent is gone); their objects are suspects."""
         with transaction(self._db) as conn:
@@ -217,7 +267,11 @@ class Polls:
                 [endpoint, *batch],
             )
             found.update((row[0], snapshot_of(row)) for row in rows)
-        return found
+        return {object_id: self._seen_by_touched(old) for object_id, old in found.items()} if self._touched else found
+
+    def _seen_by_touched(self, old: Snapshot) -> Snapshot:
+        touched = None if old.unit is None else self._touched.get(old.unit)
+        return old if touched is None or touched[0] <= old.seen_at else msgspec.structs.replace(old, seen_at=touched[0])
 
     def record(self, recording: Recording) -> list[int]:
         """Write one poll: snapshots, events and the unit, all or nothing. Returns the events' numbers.
@@ -229,11 +283,12 @@ class Polls:
                 self._advance(conn, recording)
                 self._write_objects(conn, recording)
             if recording.unit is not None:
-                self._write_unit(conn, recording.unit, touched=recording.touched)
-            conn.executemany(
-                "INSERT INTO units (endpoint, key, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                [(recording.endpoint, key, position) for key, position in recording.new_units],
-            )
+                self._write_unit(conn, recording.unit)
+            if recording.new_units:
+                conn.executemany(
+                    "INSERT INTO units (endpoint, key, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                    [(recording.endpoint, key, position) for key, position in recording.new_units],
+                )
             self._write_endpoint(conn, recording)
             return append(conn, recording.events)
 
@@ -248,53 +303,29 @@ class Polls:
 
     @staticmethod
     def _write_objects(conn: sqlite3.Connection, recording: Recording) -> None:
-        endpoint = recording.endpoint
+        endpoint, unit = recording.endpoint, recording.unit
         conn.executemany(
-            "INSERT INTO objects (endpoint, object, version, digest, body, unit, seen_at, presence) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (endpoint, object) DO UPDATE SET version = excluded.version, "
-            "digest = excluded.digest, body = excluded.body, unit = excluded.unit, seen_at = excluded.seen_at, "
-            "presence = excluded.presence, missing_at = NULL, missing_sweep = NULL, checks = 0",
+            UPSERT,
             [
-                (endpoint, s.object_id, s.version, s.digest, s.body, s.unit, s.seen_at, int(s.presence))
+                (endpoint, s.object_id, s.version, s.body, s.unit, s.seen_at, int(s.presence))
                 for s in recording.snapshots
             ],
         )
-        unit = recording.unit
         if unit is None:
             return
-        owner = unit.id if recording.vouches else None
-        conn.executemany(
-            "UPDATE objects SET unit = coalesce(?, unit), seen_at = ?, missing_at = NULL, missing_sweep = NULL, "
-            "checks = 0, presence = CASE presence WHEN 1 THEN 0 ELSE presence END WHERE endpoint = ? AND object = ?",
-            [(owner, unit.asked_at, endpoint, object_id) for object_id in recording.claimed],
-        )
+        if recording.claimed:
+            owner = unit.id if recording.vouches else None
+            conn.executemany(CLAIM, [(owner, unit.asked_at, endpoint, object_id) for object_id in recording.claimed])
         for loser, ids in recording.moved_from.items():
             _take_members(conn, loser, frozenset(ids))
-        conn.executemany(
-            "UPDATE objects SET unit = NULL, "
-            "seen_at = max(seen_at, (SELECT coalesce(asked_at, 0) FROM units WHERE id = ?1)), "
-            "presence = CASE presence WHEN 0 THEN 1 ELSE presence END, missing_at = ?2, checks = 0, "
-            "missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?3) WHERE endpoint = ?3 AND object = ?4",
-            [(unit.id, unit.asked_at, endpoint, object_id) for object_id in recording.missing],
-        )
-        conn.executemany(
-            "UPDATE objects SET seen_at = max(seen_at, coalesce((SELECT asked_at FROM units WHERE id = unit), 0)), "
-            "presence = CASE presence WHEN 1 THEN 0 ELSE presence END, checks = 0, "
-            "unit = CASE unit WHEN ?1 THEN NULL ELSE unit END, "
-            "missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2) WHERE endpoint = ?2 AND object = ?3",
-            [(unit.id, endpoint, object_id) for object_id in recording.unsure],
-        )
+        if recording.missing:
+            conn.executemany(MISS, [(unit.id, unit.asked_at, endpoint, object_id) for object_id in recording.missing])
+        if recording.unsure:
+            conn.executemany(DOUBT, [(unit.id, endpoint, object_id) for object_id in recording.unsure])
         _drop_units(conn, endpoint, recording.dropped, unit.asked_at or 0.0)
 
     @staticmethod
-    def _write_unit(conn: sqlite3.Connection, unit: UnitState, *, touched: bool) -> None:
-        if touched:
-            conn.execute(
-                "UPDATE units SET asked_at = ?, answered_at = ?, failures = 0, retry_at = NULL, error = NULL "
-                "WHERE id = ?",
-                [unit.asked_at, unit.answered_at, unit.id],
-            )
-            return
+    def _write_unit(conn: sqlite3.Connection, unit: UnitState) -> None:
         conn.execute(
             "UPDATE units SET position = ?, asked_at = ?, answered_at = ?, digest = ?, members = ?, shown = ?, "
             "validators = ?, next = ?, calls = ?, failures = 0, retry_at = NULL, error = ? WHERE id = ?",
@@ -315,9 +346,9 @@ class Polls:
 
     @staticmethod
     def _write_endpoint(conn: sqlite3.Connection, recording: Recording) -> None:
-        unit, endpoint = recording.unit, recording.endpoint
-        if recording.tail and unit is not None:
-            conn.execute("UPDATE endpoints SET tail_asked_at = ? WHERE id = ?", [unit.asked_at, endpoint])
+        endpoint = recording.endpoint
+        if recording.tail_asked_at is not None:
+            conn.execute("UPDATE endpoints SET tail_asked_at = ? WHERE id = ?", [recording.tail_asked_at, endpoint])
         if recording.since_at is not None:
             conn.execute("UPDATE endpoints SET since_at = ? WHERE id = ?", [recording.since_at, endpoint])
         if recording.sweep is not None:
@@ -348,12 +379,12 @@ class Polls:
     def suspects(self, endpoint: int, *, limit: int = 1000) -> list[Suspect]:
         """Objects that wait for their deletion to be confirmed, longest missing first."""
         rows = self._db.execute(
-            "SELECT object, version, digest, body, unit, seen_at, presence, missing_at, missing_sweep, checks "
+            "SELECT object, version, body, unit, seen_at, presence, missing_at, missing_sweep, checks "
             "FROM objects WHERE endpoint = ? AND presence = 1 AND unit IS NULL ORDER BY missing_at LIMIT ?",
             [endpoint, limit],
         )
         return [
-            Suspect(snapshot=snapshot_of(row[:7]), missing_at=row[7] or 0.0, missing_sweep=row[8] or 0, checks=row[9])
+            Suspect(snapshot=snapshot_of(row[:6]), missing_at=row[6] or 0.0, missing_sweep=row[7] or 0, checks=row[8])
             for row in rows
         ]
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from sqlite_utils import Database
-
-from state.sqlite.database import read_meta
+from state.sqlite.database import State, read_meta
 
 LATEST = 10_000  # events that a measured delay looks back on at most
 
@@ -37,7 +35,7 @@ class UnitRow:
 class StatusReader:
     """Sums for a status; works on a read-only connection."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: State) -> None:
         self._db = db
 
     def calls(self, budget: str, *, since: float) -> list[tuple[float, float | None]]:

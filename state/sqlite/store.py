@@ -16,7 +16,7 @@ from state.errors import StateError
 from state.sqlite.backup import begin_anew
 from state.sqlite.calls import Calls, calls_migrations
 from state.sqlite.commands import Commands, command_migrations
-from state.sqlite.database import open_database, transaction
+from state.sqlite.database import State, open_database, together, transaction
 from state.sqlite.deliveries import Deliveries, delivery_migrations
 from state.sqlite.delivery_reader import DeliveryReader
 from state.sqlite.learned import Learned
@@ -32,7 +32,7 @@ SCHEMA: Final = (calls_migrations, log_migrations, polls_migrations, delivery_mi
 class Store:
     """One open state. What writes is called on the store's thread alone."""
 
-    db: Database
+    db: State
     calls: Calls
     polls: Polls
     poll_reader: PollReader
@@ -59,12 +59,19 @@ class Store:
             commands=Commands(db),
         )
 
+    def flush(self) -> None:
+        """Write what waits to ride along with a transaction, if anything does."""
+        if self.polls.has_touched:
+            with transaction(self.db):
+                pass
+
     def together(self) -> AbstractContextManager[object]:
         """One transaction around several steps: they share its commit."""
-        return transaction(self.db)
+        return together(self.db)
 
     def close(self) -> None:
         """Close the file."""
+        self.flush()
         self.db.close()
 
 

@@ -1,0 +1,94 @@
+"""What makes sweeps cheap does not depend on a clock: what is written, what is read, and what is never parsed."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from benchmarks.sweep import Sweeper, changed_once_a_page, pages_of
+from poller.app import App, open_app
+from poller.config import load
+from poller.loading import load_plugins
+
+CONFIG = """
+[poller]
+listen = ""
+[sources.shop]
+plugin = "rest"
+base_url = "http://127.0.0.1:1"
+[sources.shop.endpoints.items]
+path = "/items"
+items = "$.items"
+pagination = { type = "page", param = "page", size_param = "per_page", size = 100 }
+"""
+
+
+class Statements:
+    """What is executed on the state while it is watched."""
+
+    def __init__(self, app: App) -> None:
+        self._conn = app.store.db.conn
+        self.seen: list[str] = []
+
+    def __enter__(self) -> list[str]:
+        assert isinstance(self._conn, sqlite3.Connection)
+        self._conn.set_trace_callback(lambda sql: self.seen.append(" ".join(sql.split())))
+        return self.seen
+
+    def __exit__(self, *_: object) -> None:
+        self._conn.set_trace_callback(None)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "poller.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+async def swept(app: App, pages: list[bytes], *, known: int) -> list[str]:
+    """The statements of a sweep of these pages, of an endpoint that has that many objects."""
+    sweeper = Sweeper(app)
+    await sweeper.cost(pages_of(known))
+    with Statements(app) as seen:
+        await sweeper.cost(pages)
+    return seen
+
+
+async def test_an_unchanged_sweep_is_one_commit_and_one_row_a_page(config: Path) -> None:
+    plugins = load_plugins()
+    async with open_app(load(config, plugins), plugins) as app:
+        seen = await swept(app, pages_of(1000), known=1000)
+
+    assert seen.count("COMMIT") == 1
+    assert sum(sql.startswith("UPDATE units") for sql in seen) == 11  # ten pages and the empty one behind them
+    assert not any("objects" in sql and "INSERT" in sql for sql in seen)
+    assert not any(sql.startswith("SELECT members") for sql in seen)
+
+
+@pytest.mark.parametrize("known", [300, 3000])
+async def test_a_changed_page_costs_the_same_however_many_objects_are_known(config: Path, known: int) -> None:
+    plugins = load_plugins()
+    async with open_app(load(config, plugins), plugins) as app:
+        seen = await swept(app, changed_once_a_page(known, 1)[:2], known=known)
+
+    assert sum("INSERT INTO objects" in sql for sql in seen) == 2
+    assert sum("INSERT INTO events" in sql for sql in seen) == 2
+    assert len(seen) <= 2 * 12
+
+
+async def test_what_a_poll_reads_is_found_by_an_index(config: Path) -> None:
+    plugins = load_plugins()
+    async with open_app(load(config, plugins), plugins) as app:
+        seen = await swept(app, changed_once_a_page(300, 1), known=300)
+        plans = [
+            (sql, row[3])
+            for sql in seen
+            if sql.startswith(("SELECT", "UPDATE"))
+            for row in app.store.db.execute(f"EXPLAIN QUERY PLAN {sql}")
+        ]
+
+    assert plans
+    assert [(sql, plan) for sql, plan in plans if plan.startswith("SCAN")] == []
