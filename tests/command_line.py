@@ -54,9 +54,10 @@ class Shop:
     items: list[Any] = field(default_factory=list)
     answer: tuple[int, bytes, str] | None = None  # status, body, content type
     url: str = ""
+    answers: dict[str, tuple[int, bytes, str]] = field(default_factory=dict)  # by path, for what is no list of ours
 
-    def said(self) -> tuple[int, bytes, str]:
-        return self.answer or (200, orjson.dumps(self.items), "application/json")
+    def said(self, path: str) -> tuple[int, bytes, str]:
+        return self.answers.get(path) or self.answer or (200, orjson.dumps(self.items), "application/json")
 
     def configure(self, folder: Path, *, listen: str = "", more: str = "") -> Path:
         path = folder / "poller.toml"
@@ -71,7 +72,7 @@ def open_shop() -> Iterator[Shop]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body, kind = shop.said()
+            status, body, kind = shop.said(self.path)
             self.send_response(status)
             self.send_header("content-type", kind)
             self.send_header("content-length", str(len(body)))

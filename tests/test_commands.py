@@ -103,7 +103,7 @@ def test_status_as_json_has_what_the_design_names(poller: Run, told: Shop) -> No
     assert (file["pending"], file["dead"]) == (0, 0)
 
 
-@pytest.mark.parametrize("word", ["budgets", "shop/items", "file", "not running; 3 events"])
+@pytest.mark.parametrize("word", ["1000/s", "shop/items", "file", "not running; 3 events"])
 def test_status_as_text_names_everything(poller: Run, told: Shop, word: str) -> None:
     assert word in poller("status").out
 

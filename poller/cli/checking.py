@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from typing import Final
 
 import click
 
@@ -10,10 +12,22 @@ from poller.app import App
 from poller.cli.chosen import Chosen
 from poller.daemon import opened
 from poller.loading import Plugins
+from poller.polling import unwelcome
+from poller.reading import read
+from poller.running import Run
 from poller.situations import check_promises
 from poller.sources import PageError
 from poller.tables import Config
 from poller.transport import FetchError
+
+HINTS: Final = {
+    301: "write the address that it names",
+    302: "write the address that it names; a login page is no API",
+    401: "are the credentials right, and not ended?",
+    403: "this key may not see it: give it the right, or name only endpoints that it may see",
+    404: "is the path right? what is asked for is base_url and path, one after the other",
+    429: "it passes by itself: a daemon waits it out",
+}
 
 
 @click.command()
@@ -46,31 +60,36 @@ async def _online(config: Config, plugins: Plugins) -> int:
 
 
 async def _asked(app: App, name: str) -> int:
-    """Log in, discover, and ask for one list; a limit or an outage is a warning."""
+    """Log in, discover, and read the beginning of one list; a limit or an outage is a warning."""
     run = app.engine.runs[name]
+    w = next(w for w in run.watchings.values() if not w.is_child)
+    endpoint = w.watch.endpoint
     try:
-        steps = run.source.discover()
-        try:
-            request = next(steps)
-            while True:
-                request = steps.send(await run.ask(request))
-        except StopIteration:
-            pass
-        w = next(w for w in run.watchings.values() if not w.is_child)
-        endpoint = w.watch.endpoint
+        await _discover(run)
         response = await run.ask(run.source.request(endpoint, endpoint.first))
+        if not response.is_success:
+            raise unwelcome(response)
+        page = run.source.page(endpoint, endpoint.first, response)
+        reading = read(w.watch, page.objects, {})
     except (FetchError, PageError) as error:
-        return _complain(name, str(error), getattr(error, "status", None))
-    if not response.is_success:
-        return _complain(
-            name, f"{endpoint.name}: {response.status_code} {response.reason_phrase}", response.status_code
-        )
-    page = run.source.page(endpoint, endpoint.first, response)
+        return _complain(f"sources.{name}: {endpoint.name}: {error}", error.hint, getattr(error, "status", None))
     click.echo(f"source {name}: {endpoint.name} answers, {len(page.objects)} objects on its first page")
+    for note in reading.notes:
+        click.echo(f"Warning: sources.{name}: {endpoint.name}: {note}", err=True)
     return 0
 
 
-def _complain(name: str, text: str, status: int | None) -> int:
+async def _discover(run: Run) -> None:
+    steps = run.source.discover()
+    with contextlib.suppress(StopIteration):
+        request = next(steps)
+        while True:
+            request = steps.send(await run.ask(request))
+
+
+def _complain(text: str, hint: str | None, status: int | None) -> int:
     passing = status == 429 or (status or 0) >= 500
-    click.echo(f"{'Warning' if passing else 'Error'}: sources.{name}: {text}", err=True)
+    click.echo(f"{'Warning' if passing else 'Error'}: {text}", err=True)
+    if hint := hint or HINTS.get(status or 0):
+        click.echo(f"Try:   {hint}", err=True)
     return 0 if passing else 1

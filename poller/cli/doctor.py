@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import httpx
 from pydantic import BaseModel
 from rich.text import Text
 
+from poller.cli.asking import ask_status
 from poller.cli.chosen import Chosen
 from poller.cli.printing import clock, console, print_json_line
 from poller.cloudevents import iso
@@ -25,8 +25,8 @@ from poller.loading import Plugins
 from poller.problems import ConfigError
 from poller.secrets import Secret
 from poller.status import Row, read_status
-from poller.tables import LOOPBACK, Config, is_loopback
-from state.errors import StateError
+from poller.tables import Config
+from state.errors import PollerError, StateError
 from state.lock import StateLock
 from state.sqlite.backup import restored
 from state.sqlite.store import Reader, open_reader
@@ -146,16 +146,10 @@ def _listening(config: Config, holder: int | None) -> tuple[Finding, Row | None]
         return (ok(about, "free") if _is_free(host, port) else _taken(about)), None
     if port == 0:
         return ok(about, "on a port of the system's choice: its log names it"), None
-    name = host if is_loopback(host) else next(iter(config.poller.allowed_hosts or LOOPBACK))
-    reached = host if host not in ("0.0.0.0", "::") else "127.0.0.1"
-    token = {"Authorization": f"Bearer {config.poller.token.reveal()}"} if config.poller.token else {}
     try:
-        url = httpx.URL(scheme="http", host=reached, port=port, path="/api/v1/status")
-        answer = httpx.get(url, headers={"Host": name, **token}, timeout=5, trust_env=False)
-        answer.raise_for_status()
-        return ok(about, "answers"), answer.json()
-    except (httpx.HTTPError, ValueError) as error:
-        return bad(about, f"the daemon does not answer: {error}", "its log says why; restart it"), None
+        return ok(about, "answers"), ask_status(config)
+    except PollerError as error:
+        return bad(about, str(error), error.hint), None
 
 
 def _is_free(host: str, port: int) -> bool:

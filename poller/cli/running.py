@@ -90,9 +90,12 @@ async def _sweep_and_deliver(
         waiting = sum(state.pending for state in await app.write(app.store.delivery_reader.subscriptions))
     click.echo(f"{calls} calls, {events} events" + (f", {waiting} deliveries wait" if waiting else ""), err=True)
     if baselines := sum(w.state.last_sweep is not None for w in new):
-        click.echo(f"First sweep of {baselines} endpoints: what is there now is known, changes are told.", err=True)
+        lists = "one endpoint" if baselines == 1 else f"{baselines} endpoints"
+        click.echo(f"First sweep of {lists}: what is there now is known, changes are told from now on.", err=True)
     for line in stuck:
         click.echo(f"Error: {line}", err=True)
+    if stuck:
+        click.echo("Try:   poller check --online asks each source once; poller doctor looks at everything", err=True)
     return 1 if stuck else 0
 
 

@@ -8,10 +8,13 @@ from datetime import datetime
 
 import click
 
+from poller.cli.asking import ask_status
 from poller.cli.chosen import Chosen
 from poller.cli.opening import NOTHING_YET
 from poller.cli.printing import console, print_json, print_table, span
 from poller.status import Row, read_status
+from poller.tables import Config
+from state.errors import PollerError
 from state.lock import StateLock
 
 
@@ -21,13 +24,17 @@ from state.lock import StateLock
 def status(chosen: Chosen, as_json: bool) -> None:
     """Show how budgets, sources, endpoints and subscriptions stand.
 
+    Beside a daemon that listens, as the daemon tells it; else as the state tells it.
+
     Example: poller status --json
     """
     config, _ = chosen.load(reveal=False)
     now = time.time()
-    found = read_status(config, now=now)
     holder = StateLock(config.poller.state).holder()
-    found["running"] = holder is not None
+    found = _of_daemon(config) if holder is not None else None
+    if found is None:
+        found = read_status(config, now=now)
+        found["running"] = holder is not None
     if as_json:
         print_json(found)
     elif found["log_id"] is None:
@@ -36,6 +43,14 @@ def status(chosen: Chosen, as_json: bool) -> None:
         running = f"running (process {holder})" if holder is not None else "not running"
         click.echo(f"{running}; {found['last_seq']} events in the log")
         _print_status(found, now)
+
+
+def _of_daemon(config: Config) -> Row | None:
+    """As the daemon tells it, who knows more than the file; None where it cannot be asked: poller doctor says why."""
+    try:
+        return ask_status(config)
+    except PollerError:
+        return None
 
 
 def _print_status(found: Row, now: float) -> None:
@@ -86,6 +101,7 @@ def _notes(one: Row) -> Iterator[str]:
         yield f"held since {one['held'].get('since')}: {one['held'].get('reason', 'on command')}"
     if one["error"]:
         yield f"{one['failing']} of {one['units']} units fail: {one['error']}" if one["failing"] else one["error"]
+    yield from (f"{unit}: {note}" for unit, note in one.get("notes", {}).items())
     if one["suspects"]:
         yield f"{one['suspects']} objects may be gone; their deletion is being confirmed"
 
