@@ -125,7 +125,7 @@ async def test_lists_that_grew_beyond_a_promise_are_told_and_polled_on(tmp_path,
         assert await sweep_once(app) == []
         await app.engine.watch()
         assert "acme/time_entries" in str(live_of(app).budgets["acme"].shortfall)
-    assert "Warning: max_staleness asks for" in command(config.path, "status").stdout
+    assert "! acme: max_staleness asks for" in command(config.path, "status").stdout
 
 
 def test_a_reload_that_cannot_be_kept_is_refused_and_the_old_goes_on(tmp_path, sandbox):
