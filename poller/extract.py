@@ -195,8 +195,21 @@ def reader(text: str) -> Callable[[Object], Any]:
 
 
 def _part(text: str) -> Callable[[Object], str | None]:
-    read = _reader(compile_path(text))
+    path = compile_path(text)
+    if path.query is None and len(path.names) == 1:
+        return _key(path.names[0])
+    read = _reader(path)
     return lambda found: _id_text(read(found))
+
+
+def _key(name: str) -> Callable[[Object], str | None]:
+    """Most ids are a number under a key of the object: one call for each object of a list."""
+
+    def identify(found: Object) -> str | None:
+        value = found.get(name)
+        return str(value) if type(value) is int else _id_text(value)
+
+    return identify
 
 
 def _reader(path: Path) -> Callable[[Object], Any]:

@@ -45,6 +45,11 @@ class Watch:
     max_depth: int = 64  # of an object's own nesting: a deeper one is set aside
     transform: Callable[[NewEvent], NewEvent | None] = lambda event: event
 
+    @property
+    def excludes(self) -> bool:
+        """Whether fields are left out before anything is kept."""
+        return bool(self.rules.excluded.keys or self.rules.excluded.deep)
+
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """An object that this unit has not shown in just these bytes before."""
@@ -136,7 +141,7 @@ def _gathered_by_content(watch: Watch, pages: Sequence[Unparsed]) -> Iterator[ms
 def _sort(watch: Watch, item: msgspec.Raw, digest: bytes, sorting: _Sorting) -> None:
     """Tell an object that the unit has not shown in these bytes from the others."""
     raw = bytes(item)
-    if is_too_deep(raw, watch.max_depth):
+    if raw.count(b"{") + raw.count(b"[") > watch.max_depth and is_too_deep(raw, watch.max_depth):
         sorting.aside[f"nested deeper than max_depth = {watch.max_depth}"] += 1
         return
     shown = _shown(watch, raw, digest)
@@ -163,9 +168,7 @@ def _another(shown: Shown, taken: set[str]) -> Shown:
 
 
 def is_too_deep(raw: bytes, most: int) -> bool:
-    """Whether an object in JSON is nested deeper than that. Walked only where it has enough brackets for it."""
-    if raw.count(b"{") + raw.count(b"[") <= most:
-        return False
+    """Whether an object in JSON is nested deeper than that."""
     depth = 0
     for token in _tokens(raw):
         sign = raw[token.start()]
@@ -212,7 +215,9 @@ def _shown(watch: Watch, raw: bytes, digest: bytes) -> Shown | None:
     if not isinstance(value, dict):
         return None
     normalise = watch.endpoint.normalise
-    kept = stored(normalise(dict(value)) if normalise else value, watch.rules)
+    kept = normalise(dict(value)) if normalise else value
+    if watch.excludes:
+        kept = stored(kept, watch.rules)
     object_id = watch.identify(value) if not normalise else watch.identify(kept) or watch.identify(value)
     if object_id is None:
         return None
