@@ -62,12 +62,15 @@ class Cut:
     deep: tuple[Steps, ...] = ()
 
 
+NOTHING = Cut()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """How the objects of an endpoint are compared and kept. Made by `compile_rules`."""
 
-    hidden: Cut = Cut()  # left out where objects are compared: ignored and excluded
-    excluded: Cut = Cut()  # never stored
+    hidden: Cut = NOTHING  # left out where objects are compared: ignored and excluded
+    excluded: Cut = NOTHING  # never stored
     unordered: tuple[Steps, ...] = ()
 
 
@@ -181,7 +184,7 @@ def diff(
 
 def _cut(pointers: Iterable[Steps]) -> Cut:
     plain = {path for path in pointers if len(path) == 1 and path != ("*",)}
-    return Cut(keys=frozenset(path[0] for path in plain), deep=tuple(set(pointers) - plain))
+    return Cut(keys=frozenset(path[0] for path in plain), deep=tuple(set(pointers) - plain)) if pointers else NOTHING
 
 
 def _without(obj: Mapping[str, Any], cut: Cut) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,12 +95,14 @@ class NoiseDetector:
         self._polls = polls
         self._streaks: dict[str, dict[str, int]] = {}  # by unit, then field: polls in a row
 
-    def observe(self, unit: str, shown: int, changed: Iterable[Iterable[FieldChange]]) -> tuple[str, ...]:
+    def observe(self, unit: str, shown: int, changed: Collection[Iterable[FieldChange]]) -> tuple[str, ...]:
         """Note the changes of each object updated in a poll that showed `shown`; return what is a candidate only now.
 
         A field counts when it changed on more than half of the objects shown. Indexes of arrays become `*`.
         """
         before = self._streaks.pop(unit, {})
+        if not changed:
+            return ()
         seen = Counter(path for fields in changed for path in {generalised(field.path) for field in fields})
         noisy = [path for path, count in seen.items() if count * 2 > shown and path not in self.candidates]
         found = sorted(path for path in noisy if before.get(path, 0) + 1 >= self._polls)

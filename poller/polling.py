@@ -51,10 +51,11 @@ class Polling:
         unit = w.units.get(key)
         if unit is None:
             return Outcome(aside=True)  # it has just gone
-        answer = await self._ask(w, unit, await self._position(w, key), ask)
-        if self._write.is_idle and self._settling.writes_nothing(w, key, answer):
-            return self._settling.settle(w, key, answer, waits=waits)
-        return await self._write(self._settling.settle, w, key, answer, waits=waits)
+        with w.asking(key, self._clock.now()):
+            answer = await self._ask(w, unit, await self._position(w, key), ask)
+            if self._write.is_idle and self._settling.writes_nothing(w, key, answer):
+                return self._settling.settle(w, key, answer, waits=waits)
+            return await self._write(self._settling.settle, w, key, answer, waits=waits)
 
     async def confirm(self, w: Watching, suspect: Suspect, ask: Ask) -> Outcome:
         """Ask for a suspect's own URL: 404 and 410 confirm its deletion. Raises FetchError."""
@@ -62,14 +63,15 @@ class Polling:
         if request is None:
             return Outcome()
         asked_at = self._clock.now()
-        response = await ask(request)
-        asked = Asked(at=asked_at, answered_at=self._clock.now())
-        if response.status_code in GONE:
-            return await self._write(self._settling.delete, w, suspect, asked)
-        if response.is_success or response.status_code == httpx.codes.FORBIDDEN:
-            await self._write(self._settling.still_there, w, suspect)
-            return Outcome(calls=1)
-        raise unwelcome(response)
+        with w.asking(f"item {suspect.snapshot.object_id}", asked_at):
+            response = await ask(request)
+            asked = Asked(at=asked_at, answered_at=self._clock.now())
+            if response.status_code in GONE:
+                return await self._write(self._settling.delete, w, suspect, asked)
+            if response.is_success or response.status_code == httpx.codes.FORBIDDEN:
+                await self._write(self._settling.still_there, w, suspect)
+                return Outcome(calls=1)
+            raise unwelcome(response)
 
     def item_request(self, w: Watching, suspect: Suspect) -> httpx.Request | None:
         """The request for a suspect's own URL. None: it has none, and complete sweeps decide."""

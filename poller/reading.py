@@ -15,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 from xxhash import xxh3_128_digest
 
-from poller.diff import ParseError, Rules, dump, parse, stored
+from poller.diff import NOTHING, ParseError, Rules, dump, parse, stored
 from poller.filters import ObjectRule
 from poller.sources import Endpoint, PageError, Unparsed
 from state.records import NewEvent
@@ -44,11 +44,6 @@ class Watch:
     baseline: Literal["silent", "emit"] = "silent"
     max_depth: int = 64  # of an object's own nesting: a deeper one is set aside
     transform: Callable[[NewEvent], NewEvent | None] = lambda event: event
-
-    @property
-    def excludes(self) -> bool:
-        """Whether fields are left out before anything is kept."""
-        return bool(self.rules.excluded.keys or self.rules.excluded.deep)
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,7 +211,7 @@ def _shown(watch: Watch, raw: bytes, digest: bytes) -> Shown | None:
         return None
     normalise = watch.endpoint.normalise
     kept = normalise(dict(value)) if normalise else value
-    if watch.excludes:
+    if watch.rules.excluded is not NOTHING:
         kept = stored(kept, watch.rules)
     object_id = watch.identify(value) if not normalise else watch.identify(kept) or watch.identify(value)
     if object_id is None:

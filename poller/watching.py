@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +21,6 @@ SINCE = "since"
 NEWEST = "newest"
 CHILD = "parent="
 MOST_RECENT = 10_000
-LONGEST_POLL = 900.0  # seconds for which an answer may have been under way
 
 
 @dataclass(slots=True)
@@ -149,7 +149,8 @@ class Watching:
         self.aside: dict[str, Aside] = {}
         self.noise = NoiseDetector()
         self.deletions: deque[float] = deque(maxlen=100_000)
-        self.recent: dict[str, float] = {}
+        self.recent: dict[str, float] = {}  # objects changed since an answer that is still to come was asked for
+        self._asked: dict[str, float] = {}  # when what is under way was asked for
         self.notes: dict[str, str] = {}  # by unit: what its latest answer had that was set aside
         self.begin_sweep()
         if any(unit.asked_at is not None and unit.asked_at >= state.sweep_began for unit in self.units.values()):
@@ -291,11 +292,23 @@ class Watching:
         done = {seen.key, *seen.dropped} if seen.asked_at >= self.state.sweep_began else set(seen.dropped)
         return done & self.pending
 
+    @contextlib.contextmanager
+    def asking(self, what: str, at: float) -> Iterator[None]:
+        """An answer is under way, from when it was asked for until it is settled."""
+        self._asked[what] = at
+        try:
+            yield
+        finally:
+            self._asked.pop(what, None)
+
     def remember(self, ids: Iterable[str], answered_at: float) -> None:
-        """These objects were changed by an answer that arrived then."""
-        self.recent.update(dict.fromkeys(ids, answered_at))
-        if len(self.recent) > MOST_RECENT:
-            self.recent = {i: at for i, at in self.recent.items() if at > answered_at - LONGEST_POLL}
+        """These objects were changed by an answer that arrived then: others that are under way may be older."""
+        others = len(self._asked) > 1
+        if others:
+            self.recent.update(dict.fromkeys(ids, answered_at))
+        if self.recent and (not others or len(self.recent) > MOST_RECENT):
+            oldest = min(list(self._asked.values()), default=answered_at)
+            self.recent = {i: at for i, at in self.recent.items() if at > oldest}
 
     def status(self) -> dict[str, Any]:
         """What an operator must see of it."""
