@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -20,6 +19,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from poller import commands
 from poller.app import App, open_app
 from poller.config import load
+from poller.heartbeat import beat
 from poller.lane import Lane
 from poller.loading import Plugins
 from poller.notify import Notifier
@@ -178,15 +178,7 @@ class Daemon:
         await self.app.engine.watch()
 
     async def _heartbeat(self) -> None:
-        """Call the heartbeat URL while all is well, so that silence is noticed elsewhere."""
-        url = self.app.config.poller.heartbeat
-        if url is None or not self.app.engine.is_well():
-            return
-        try:
-            async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
-                (await client.get(url.reveal())).raise_for_status()
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            log.warning("heartbeat.failed", error=type(error).__name__)
+        await beat(self.app)
 
     async def _purge(self) -> None:
         now = self.app.clock.now()

@@ -235,9 +235,8 @@ class _Stream(httpx.AsyncByteStream):
 def build_client(config: SourceConfig, *, gate: Gate, auth: httpx.Auth | None) -> httpx.AsyncClient:
     """The client of one source. Raises PollerError where its `ca_file` cannot be used."""
     try:
-        verify: ssl.SSLContext | bool = (
-            ssl.create_default_context(cafile=str(config.ca_file)) if config.ca_file else config.verify
-        )
+        # The system's certificates, not those that httpx would bring.
+        verify = config.verify and ssl.create_default_context(cafile=config.ca_file)
     except (OSError, ssl.SSLError) as error:
         raise PollerError(f"sources.{config.name}.ca_file: {config.ca_file}: {error}", hint="a PEM file") from error
     inner = httpx.AsyncHTTPTransport(

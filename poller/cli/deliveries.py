@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import tzinfo
 from typing import Any, Final
 
 import click
@@ -124,15 +125,16 @@ def show(chosen: Chosen, number: int, as_json: bool) -> None:
     )
     if found.digest is not None and found.digest != found.id:
         click.echo(f"left in the digest of delivery {found.digest}")
-    more = f"; next attempt {clock(found.due)} UTC" if found.state == "pending" and found.due is not None else ""
-    click.echo(f"{found.state}, {found.attempts} attempts, queued {clock(found.queued_at)} UTC{more}")
+    zone = config.poller.zone
+    more = f"; next attempt {clock(found.due, zone)}" if found.state == "pending" and found.due is not None else ""
+    click.echo(f"{found.state}, {found.attempts} attempts, queued {clock(found.queued_at, zone)}{more}")
     heads = ["attempt", "at", "took", "status", "answer"]
-    print_table(console(), "", heads, [_attempt(one) for one in attempts])
+    print_table(console(), "", heads, [_attempt(one, zone) for one in attempts])
 
 
-def _attempt(one: AttemptRow) -> list[str]:
+def _attempt(one: AttemptRow, zone: tzinfo) -> list[str]:
     text = one.text if len(one.text) <= _TEXT else one.text[:_TEXT] + "…"
-    return [f"{one.number}", clock(one.at), f"{one.latency * 1000:.0f} ms", one.status, text]
+    return [f"{one.number}", clock(one.at, zone), f"{one.latency * 1000:.0f} ms", one.status, text]
 
 
 def _attempt_json(one: AttemptRow) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def _daemon(config: Config, holder: int | None) -> Finding:
     if holder is None:
         return warn("daemon", "not running", "poller run, or systemctl start poller")
     since = StateLock(config.poller.state).since()
-    return ok("daemon", f"running since {clock(since)} UTC (process {holder})")
+    return ok("daemon", f"running since {clock(since, config.poller.zone)} (process {holder})")
 
 
 def _listening(config: Config, holder: int | None) -> tuple[Finding, Row | None]:

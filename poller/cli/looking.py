@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import tzinfo
+from functools import partial
 from typing import Any, Final
 
 import click
 import msgspec
 import orjson
-from rich.console import Console
 
 from poller.cli.chosen import Chosen
 from poller.cli.opening import reading, say_nothing_yet
@@ -87,17 +88,17 @@ def events(
     config, _ = chosen.load(reveal=False)
     if not _wait_for_state(config, follow):
         return
-    wanted, out = _Wanted(type_glob=type_glob, source=source), console()
+    wanted, tell = _Wanted(type_glob=type_glob, source=source), _teller(config.poller.zone, as_json)
     with open_reader(config.poller.state) as reader:
         left = None if after is None else limit
         last = reader.log.last_seq()
         begin = wanted.latest(reader.log, limit or LATEST) if after is None else wanted.behind(reader.log, after)
-        seen, left = _print_events(begin, out, as_json, left)
+        seen, left = _print_events(begin, tell, left)
         seen = max(seen, last, after or 0)
         while follow and left != 0:
             time.sleep(LOOK_EVERY)
             last = reader.log.last_seq()
-            upto, left = _print_events(wanted.behind(reader.log, seen), out, as_json, left)
+            upto, left = _print_events(wanted.behind(reader.log, seen), tell, left)
             seen = max(seen, upto, last)
 
 
@@ -111,16 +112,20 @@ def _wait_for_state(config: Config, follow: bool) -> bool:
     return follow
 
 
+def _teller(zone: tzinfo, as_json: bool) -> Callable[[Event], None]:
+    """How one event is printed."""
+    if as_json:
+        return lambda event: click.echo(structured(event))
+    return partial(print_event, console(), zone=zone)
+
+
 def _print_events(
-    found: Iterator[Event] | list[Event], out: Console, as_json: bool, left: int | None
+    found: Iterator[Event] | list[Event], tell: Callable[[Event], None], left: int | None
 ) -> tuple[int, int | None]:
     """Print at most `left` of them; gives the last one's number, and how many are left."""
     seen = 0
     for event in found:
-        if as_json:
-            click.echo(structured(event))
-        else:
-            print_event(out, event)
+        tell(event)
         seen = event.seq
         left = None if left is None else left - 1
         if left == 0:
@@ -199,15 +204,15 @@ def show(chosen: Chosen, endpoint: str, object_id: str, as_json: bool) -> None:
     if as_json:
         print_json(_object_json(source, name, snapshot, history))
         return
-    presence = snapshot.presence.name.lower()
+    presence, zone = snapshot.presence.name.lower(), config.poller.zone
     click.echo(
-        f"{source}/{name} {object_id}: version {snapshot.version}, {presence}, seen {clock(snapshot.seen_at)} UTC"
+        f"{source}/{name} {object_id}: version {snapshot.version}, {presence}, seen {clock(snapshot.seen_at, zone)}"
     )
     click.echo(msgspec.json.format(snapshot.body, indent=2).decode())
     click.echo(f"{len(history)} events")
     out = console()
     for event in history:
-        print_event(out, event)
+        print_event(out, event, zone)
 
 
 def _object_json(source: str, endpoint: str, snapshot: Snapshot, history: list[Event]) -> dict[str, Any]:

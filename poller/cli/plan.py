@@ -11,7 +11,7 @@ import click
 from poller.budget import Limit
 from poller.cli.chosen import Chosen
 from poller.cli.opening import reading
-from poller.cli.printing import clock, console, print_json_line, print_table, span
+from poller.cli.printing import away, console, print_json_line, print_table, span
 from poller.plan import BudgetPlan, Changes, EndpointPlan, Report, parse_weight, report, rows
 from poller.planner import Explanation
 from poller.rates import parse_rate
@@ -57,7 +57,7 @@ def plan(
 
 def print_plan(found: Report, *, units: int | None = SHOWN) -> None:
     """Print budgets, endpoints and the next units as tables."""
-    out = console()
+    out, now = console(), time.time()
     for budget in found.budgets:
         if budget.broken_promise:
             click.echo(f"Warning: {budget.broken_promise}")
@@ -66,8 +66,8 @@ def print_plan(found: Report, *, units: int | None = SHOWN) -> None:
         print_table(out, f"budget {budget.name}, share {budget.share:g}: {windows}", heads, list(_what_if(budget)))
     heads = ["endpoint", "units", "changes a day", "calls a day", "expected delay", "stalest", "weight", "busiest"]
     print_table(out, "endpoints", heads, [_endpoint(one) for one in found.endpoints])
-    heads = ["#", "unit", "changes a day", "unseen", "stale", "every", "expected delay", "next, UTC", "why"]
-    print_table(out, "units, the next one first", heads, [_unit(one) for one in found.units[:units]])
+    heads = ["#", "unit", "changes a day", "unseen", "stale", "every", "expected delay", "next", "why"]
+    print_table(out, "units, the next one first", heads, [_unit(one, now) for one in found.units[:units]])
     if units is not None and len(found.units) > units:
         click.echo(f"{len(found.units) - units} more: --all shows them")
 
@@ -91,7 +91,7 @@ def _endpoint(one: EndpointPlan) -> list[str]:
     ]
 
 
-def _unit(one: Explanation) -> list[str]:
+def _unit(one: Explanation, now: float) -> list[str]:
     return [
         str(one.rank),
         f"{one.unit.source}/{one.unit.endpoint} {one.unit.key}",
@@ -100,7 +100,7 @@ def _unit(one: Explanation) -> list[str]:
         _span(one.staleness),
         _span(one.interval),
         _span(one.expected_delay),
-        clock(one.next_poll),
+        away(one.next_poll, now),
         one.reason,
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime, tzinfo
 from typing import Any, Final
 
 import click
@@ -67,13 +67,14 @@ def print_json_line(value: Any) -> None:
     click.echo(orjson.dumps(value).decode())
 
 
-def print_event(out: Console, event: Event) -> None:
+def print_event(out: Console, event: Event, zone: tzinfo) -> None:
     """One event, whole."""
     told = Told(event)
+    seen = told.time.astimezone(zone)
     if out.is_terminal:
-        out.print(coloured(told, f"{told.sequence:>6} {told.time:%m-%d %H:%M:%S}"), soft_wrap=True)
+        out.print(coloured(told, f"{told.sequence:>6} {seen:%m-%d %H:%M:%S}"), soft_wrap=True)
     else:
-        click.echo(plain_line(told, f"{told.sequence} {told.time:%Y-%m-%d %H:%M:%S}"))
+        click.echo(plain_line(told, f"{told.sequence} {seen:%Y-%m-%d %H:%M:%S}"))
 
 
 def span(seconds: float | None) -> str:
@@ -95,9 +96,9 @@ def away(time: float | None, now: float) -> str:
     return f"{span(now - time)} ago" if time <= now else f"in {span(time - now)}"
 
 
-def clock(time: float | None) -> str:
-    """Unix seconds as date and time in UTC."""
-    return "-" if time is None else datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+def clock(time: float | None, zone: tzinfo) -> str:
+    """Unix seconds as date and time in a zone, which is named."""
+    return "-" if time is None else f"{datetime.fromtimestamp(time, zone):%Y-%m-%d %H:%M:%S %Z}"
 
 
 def size(count: int) -> str:
