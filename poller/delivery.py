@@ -10,9 +10,10 @@ from random import Random
 import structlog
 
 from poller.clock import Clock
-from poller.courier import Courier, Finished
+from poller.courier import Courier
 from poller.dispatch import Wanted, dispatch
 from poller.notices import dropped
+from poller.slip import Finished
 from poller.subscriptions import Route
 from poller.turns import Bell, Turns
 from poller.writer import Write
@@ -21,6 +22,8 @@ from state.errors import Conflict, StateError
 
 ATTEMPT_LIMIT = 60.0  # seconds of one attempt, whole; sinks have shorter ones of their own
 GRACE = 10.0  # seconds in which attempts may end when the program stops
+
+_LOUD = {"delivered": "debug", "pending": "info", "dead": "warning"}
 
 log = structlog.get_logger("poller.delivery")
 
@@ -146,8 +149,7 @@ class Deliverer:
 
     def finished(self, attempt: Finished) -> None:
         """An attempt is over."""
-        level = {"delivered": log.debug, "pending": log.info, "dead": log.warning}[attempt.state]
-        level(
+        getattr(log, _LOUD[attempt.state])(
             f"delivery.{attempt.state}",
             subscription=attempt.subscription,
             sequence=attempt.jobs[0].event.seq,

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import jinja2
 
     from poller.answers import Polled
-    from poller.courier import Finished
     from poller.sinks import Sink
+    from poller.slip import Finished
     from poller.sources import Source
     from state.records import Event, NewEvent
 

@@ -14,6 +14,10 @@ REFUSALS = 3  # attempts at a receiver that says no to what it is sent
 TEXT_LIMIT = 4096  # bytes of an answer that are kept
 
 
+class Unfinished(Exception):
+    """The program stopped before the answer came."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What becomes of a delivery after an attempt."""

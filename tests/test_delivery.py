@@ -209,6 +209,19 @@ async def test_a_hanging_attempt_is_given_up(bench: Bench) -> None:
     assert (first.status, first.latency, second.status) == ("timeout", 60.0, "200")
 
 
+async def test_what_follows_an_attempt_that_was_given_up_is_given_up_in_its_turn(bench: Bench) -> None:
+    box = bench.route("crm", retry=())
+    box.answer = box.hang
+    await bench.start()
+    await bench.record(1, 2, subject="items/a")
+    await bench.pass_(121)
+
+    assert [(row.seq, row.state, row.status) for row in bench.reader.deliveries()] == [
+        (2, "dead", "timeout"),
+        (1, "dead", "timeout"),
+    ]
+
+
 async def test_a_sink_that_cannot_be_opened_is_opened_again(bench: Bench) -> None:
     box = bench.route("crm", retry=(5.0,))
     box.open_error = ConnectionRefusedError("no mail server")
@@ -229,7 +242,7 @@ async def test_the_breaker_opens_once_probes_alone_and_tells_when_it_is_over(ben
 
     assert bench.state("crm").state == "failing"
     calls = len(box.calls)
-    assert calls <= 8
+    assert calls <= 4 + 8  # four failures, and what is in flight beside the fifth
     await bench.pass_(5.1)
     assert len(box.calls) == calls + 1
     await bench.pass_(10.1)

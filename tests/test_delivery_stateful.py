@@ -375,12 +375,13 @@ class Deliveries(RuleBasedStateMachine):
     async def _heal(self) -> None:
         """Everybody is well, nothing dies any more, and time passes."""
         world = self.world
-        world.absent.clear()
+        gone, world.absent = world.absent, set()
         for receiver in world.receivers.values():
             receiver.script.clear()
             receiver.usual = OK
         world.write.steps_left = None
-        await world.reborn()
+        if gone:  # else not: it would free what is stuck
+            await self._reconfigure()
         for name in world.receivers:
             world.store.resume(name)
         world.delivering.wake()
