@@ -21,8 +21,9 @@ from poller.writer import InlineExecutor, Writer
 from state.deliveries import PENDING_LIMIT, Books, SubscriptionState
 from state.records import Event, NewEvent
 from state.sqlite.database import open_database
-from state.sqlite.deliveries import Deliveries, delivery_migrations
+from state.sqlite.deliveries import Deliveries
 from state.sqlite.delivery_reader import DeliveryReader
+from state.sqlite.delivery_schema import delivery_migrations
 from state.sqlite.log import Log, log_migrations
 
 OK = Receipt(status="200", text="thanks")

@@ -17,8 +17,9 @@ from state.sqlite.backup import begin_anew
 from state.sqlite.calls import Calls, calls_migrations
 from state.sqlite.commands import Commands, command_migrations
 from state.sqlite.database import State, open_database, together, transaction
-from state.sqlite.deliveries import Deliveries, delivery_migrations
+from state.sqlite.deliveries import Deliveries
 from state.sqlite.delivery_reader import DeliveryReader
+from state.sqlite.delivery_schema import delivery_migrations
 from state.sqlite.learned import Learned
 from state.sqlite.log import Log, log_migrations
 from state.sqlite.poll_reader import PollReader

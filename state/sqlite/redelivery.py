@@ -1,0 +1,44 @@
+"""Queueing again, outside the order: each in a lane of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+
+
+def redeliver(conn: sqlite3.Connection, delivery: int, now: float) -> bool:
+    """Queue a delivery again, and say whether there is one of that id."""
+    row = conn.execute("SELECT subscription, seq, state, lane FROM deliveries WHERE id = ?", [delivery]).fetchone()
+    if row is None:
+        return False
+    id_, seq, state, lane = row
+    if state == "pending":
+        conn.execute("UPDATE lanes SET due = min(due, ?) WHERE subscription = ? AND lane = ?", [now, id_, lane])
+    elif state == "delivered":
+        queue_apart(conn, id_, seq, origin="redelivery", now=now)
+    else:
+        conn.execute(
+            "UPDATE deliveries SET state = 'pending', lane = ?, tries = 0, refusals = 0, digest = NULL, "
+            "finished_at = NULL, queued_at = ? WHERE id = ?",
+            [f"!{delivery}", now, delivery],
+        )
+        _open_lane(conn, id_, f"!{delivery}", now)
+    return True
+
+
+def queue_apart(conn: sqlite3.Connection, id_: int, seq: int, *, origin: str, now: float) -> int:
+    """Queue one event in a lane of its own, outside the order."""
+    cursor = conn.execute(
+        "INSERT INTO deliveries (subscription, seq, origin, lane, state, queued_at) VALUES (?, ?, ?, '', 'pending', ?)",
+        [id_, seq, origin, now],
+    )
+    delivery = int(cursor.lastrowid or 0)
+    conn.execute("UPDATE deliveries SET lane = ? WHERE id = ?", [f"!{delivery}", delivery])
+    _open_lane(conn, id_, f"!{delivery}", now)
+    return delivery
+
+
+def _open_lane(conn: sqlite3.Connection, id_: int, lane: str, now: float) -> None:
+    conn.execute(
+        "INSERT INTO lanes (subscription, lane, due) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", [id_, lane, now]
+    )
+    conn.execute("UPDATE subscriptions SET pending = pending + 1 WHERE id = ?", [id_])
