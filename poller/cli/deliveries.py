@@ -13,7 +13,7 @@ import click
 from poller.app import routes_of
 from poller.cli.chosen import Chosen
 from poller.cli.opening import reading
-from poller.cli.printing import away, clock, console, print_json, print_json_line, print_table
+from poller.cli.printing import away, clock, console, counted, print_json, print_json_line, print_table
 from poller.cloudevents import iso
 from poller.events import change_event
 from poller.filters import Filter, FilterError
@@ -127,7 +127,7 @@ def show(chosen: Chosen, number: int, as_json: bool) -> None:
         click.echo(f"left in the digest of delivery {found.digest}")
     zone = config.poller.zone
     more = f"; next attempt {clock(found.due, zone)}" if found.state == "pending" and found.due is not None else ""
-    click.echo(f"{found.state}, {found.attempts} attempts, queued {clock(found.queued_at, zone)}{more}")
+    click.echo(f"{found.state}, {counted(found.attempts, 'attempt')}, queued {clock(found.queued_at, zone)}{more}")
     heads = ["attempt", "at", "took", "status", "answer"]
     print_table(console(), "", heads, [_attempt(one, zone) for one in attempts])
 

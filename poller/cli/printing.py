@@ -107,3 +107,8 @@ def size(count: int) -> str:
         if count >= length:
             return f"{count / length:.1f} {unit}"
     return f"{count} bytes"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: 1 call, 2 calls."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

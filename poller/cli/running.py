@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from poller.app import sweep_once
 from poller.cli.chosen import Chosen
+from poller.cli.printing import counted
 from poller.daemon import opened, run_daemon
 from poller.loading import Plugins
 from poller.logs import configure
@@ -88,10 +89,10 @@ async def _sweep_and_deliver(
         events = await app.write(app.store.log.last_seq) - before
         calls = sum(lane.calls for lane in app.engine.lanes.values())
         waiting = sum(state.pending for state in await app.write(app.store.delivery_reader.subscriptions))
-    click.echo(f"{calls} calls, {events} events" + (f", {waiting} deliveries wait" if waiting else ""), err=True)
+    told = [counted(calls, "call"), counted(events, "event")]
+    click.echo(", ".join([*told, *([f"{waiting} deliveries wait"] if waiting else [])]), err=True)
     if baselines := sum(w.state.last_sweep is not None for w in new):
-        lists = "one endpoint" if baselines == 1 else f"{baselines} endpoints"
-        click.echo(f"First sweep of {lists}: what is there now is known, changes are told from now on.", err=True)
+        click.echo(f"First sweep of {counted(baselines, 'endpoint')}: changes are told from now on.", err=True)
     for line in stuck:
         click.echo(f"Error: {line}", err=True)
     if stuck:
