@@ -167,7 +167,7 @@ def _members(text: str) -> list[tuple[str, dict[str, str]]]:
     """The members of a structured list (RFC 9651, 3.1), names without quotes, parameters as text."""
     members = []
     for member in _MEMBER.findall(text)[:_MOST_QUOTAS]:
-        name, *rest = (part.strip() for part in _PART.findall(member)) if member.strip() else ("",)
+        name, *rest = [part.strip() for part in _PART.findall(member)] or [""]
         pairs = (part.partition("=") for part in rest)
         members.append((name.strip('"'), {key.strip().lower(): value.strip(' "') for key, _, value in pairs}))
     return members

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from poller.server_word import LONGEST, Quota, ServerWord, read_word
@@ -138,6 +138,7 @@ VALUES = st.one_of(
 )
 
 
+@example({"ratelimit-policy": ";"})  # a member without a name
 @given(st.dictionaries(NAMES, VALUES))
 def test_nothing_a_server_says_raises_or_blocks_for_longer_than_a_day(headers: dict[str, str]):
     word = read_word(429, headers, NOW)
