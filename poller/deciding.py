@@ -15,7 +15,7 @@ from poller.answers import Asked
 from poller.diff import Difference, diff, parse
 from poller.events import change_event
 from poller.filters import FilterError
-from poller.guards import ShapeShift, shape_shift, unexplained
+from poller.guards import AT_LEAST_SHIFTED, ShapeShift, shape_shift, unexplained
 from poller.reading import Reading, Shown, Watch
 from state.polls import EndpointState, Presence, Snapshot, Suspect
 from state.records import Change, FieldChange, Kind, NewEvent
@@ -71,7 +71,11 @@ def decide(watch: Watch, reading: Reading, known: Mapping[str, Snapshot], contex
             pair = _seen_again(watch, shown, old, context, decision)
             if pair is not None:
                 pairs.append(pair)
-    shift = shape_shift(pairs, len(reading.members), watch.rules, nulled=context.nulled) if pairs else None
+    shift = (
+        shape_shift(pairs, len(reading.members), watch.rules, nulled=context.nulled)
+        if len(pairs) >= AT_LEAST_SHIFTED
+        else None
+    )
     if shift is not None and not shift.fields.items() <= context.accepted.fields.items():
         decision.shift = shift
     return decision

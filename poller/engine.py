@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
 import httpx
 import structlog
+from msgspec import structs
 
 from poller.answers import Outcome, Polled
 from poller.budget import Budget
@@ -188,7 +188,7 @@ class Engine:
             lane = self.lanes[run.config.budget]
             for w in run.watchings.values():
                 for unit in w.failing():
-                    w.put(replace(unit, retry_at=None))
+                    w.put(structs.replace(unit, retry_at=None))
                     lane.planner.defer(run.unit(w, unit.key), now)
             lane.refresh()
 

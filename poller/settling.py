@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from poller.answers import Answer, Asked, Outcome
 from poller.deciding import Context, Decision, decide, delete, is_known
 from poller.guarding import STRANGERS, Guarding
@@ -85,7 +87,7 @@ class Settling:
             members = self._polls.members(unit.id)
             self.guarding.count(w, unit.key, members.values(), answer, outcome)
             return
-        now = replace(
+        now = structs.replace(
             unit,
             asked_at=answer.asked.at,
             answered_at=answer.asked.answered_at,
@@ -164,7 +166,7 @@ class Settling:
         whole = not (reading.unsure or reading.is_partial)
         certain = whole and not decision.undecided
         missing = reading.missing and tuple({*reading.missing} - {shown.object_id for shown in reading.fresh})
-        now = replace(
+        now = structs.replace(
             unit,
             asked_at=answer.asked.at,
             answered_at=answer.asked.answered_at,
@@ -218,7 +220,7 @@ class Settling:
         """Record it, and only then know it."""
         sweep = w.sweep_ends(seen, waits=waits)
         if sweep is not None:
-            recording = replace(recording, sweep=sweep)
+            recording = structs.replace(recording, sweep=sweep)
         if recording.unit is not None or recording.changes_objects or recording.changes_marks:
             outcome.events += self._polls.record(recording)
         w.see(seen)
@@ -230,7 +232,7 @@ class Settling:
         if recording.changes_marks:
             w.state = self._polls.endpoint(w.state.id)
         elif recording.changes_objects:
-            w.state = replace(w.state, revision=w.state.revision + 1)
+            w.state = structs.replace(w.state, revision=w.state.revision + 1)
         if sweep is not None:
             outcome.swept = True
             w.begin_sweep()
@@ -284,7 +286,7 @@ class Settling:
             return outcome
         if self.guarding.holds_deletion(w, asked, outcome):
             return outcome
-        decision = delete(w.watch, replace(suspect, snapshot=now), asked)
+        decision = delete(w.watch, structs.replace(suspect, snapshot=now), asked)
         recording = Recording(
             endpoint=w.state.id,
             revision=w.state.revision,

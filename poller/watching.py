@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import orjson
+from msgspec import structs
 
 from poller.deciding import NO_SHIFT
 from poller.guards import NoiseDetector, Shape, ShapeShift
@@ -244,7 +245,7 @@ class Watching:
         """Know a unit, new or as it is after a poll."""
         if unit.key not in self.units and self.sweeps(unit.key):
             self.pending.add(unit.key)
-        self.units[unit.key] = replace(unit, members={}) if unit.members else unit
+        self.units[unit.key] = structs.replace(unit, members={}) if unit.members else unit
         self.keys[unit.id] = unit.key
 
     def forget(self, key: str) -> None:
@@ -261,7 +262,7 @@ class Watching:
         """Objects of these units were shown by another one: what they show next is compared whole."""
         for unit_id in unit_ids:
             if (key := self.keys.get(unit_id)) in self.units:
-                self.units[key] = replace(self.units[key], digest=None, validators=None)
+                self.units[key] = structs.replace(self.units[key], digest=None, validators=None)
 
     def beyond(self, key: str) -> list[str]:
         """Units of pages behind this one, which says that it is the last."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import structlog
+from msgspec import structs
 
 from poller.answers import Polled
 from poller.clock import Clock
@@ -105,7 +105,7 @@ class Worker:
         verdict = await self._failed(run, w.name, key, error, failures)
         retry_at = verdict.retry_at or self._clock.now() + 5.0
         if known is not None:
-            w.put(replace(known, failures=failures, retry_at=retry_at, error=str(error)))
+            w.put(structs.replace(known, failures=failures, retry_at=retry_at, error=str(error)))
             fail = partial(self._store.polls.fail, known.id, failures=failures, retry_at=retry_at, error=str(error))
             await self._write(fail)
         run.lane.planner.defer(run.unit(w, key), retry_at)

@@ -54,7 +54,8 @@ class Writer:
             self._waiting.append(_Step(call=partial(step, *args, **kwargs), done=done))
             begin, self._working = not self._working, True
         if begin:
-            self._executor.submit(self._work, loop)
+            # What else is asked for in this turn of the loop shares the commit.
+            loop.call_soon(self._executor.submit, self._work, loop)
         # A step that began is awaited to its end even when the caller is cancelled: half-known is worse than late.
         return await asyncio.shield(done)
 

@@ -1,10 +1,12 @@
-"""The records of polling: endpoints, units, snapshots, and what one poll writes."""
+"""The records of polling: endpoints, units, snapshots, and what one poll writes.
+
+A poll makes them by the hundred: a struct is made ten times faster than a frozen dataclass, and so is its copy.
+"""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -20,10 +22,7 @@ class Presence(enum.IntEnum):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The last known state of one object. It belongs to the one unit that showed it last.
-
-    A baseline makes one for each object of a list: a struct is made five times faster than a dataclass.
-    """
+    """The last known state of one object. It belongs to the one unit that showed it last."""
 
     object_id: str
     version: int
@@ -33,8 +32,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     presence: Presence = Presence.PRESENT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointState:
+class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept of one endpoint."""
 
     id: int
@@ -57,8 +55,7 @@ class EndpointState:
     accepted: bytes | None = None  # JSON of schema changes taken silently, and until which sweep
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitState:
+class UnitState(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept of one unit: what it showed last, and how asking it goes."""
 
     id: int
@@ -67,7 +64,7 @@ class UnitState:
     asked_at: float | None = None  # of the latest good poll; None: never
     answered_at: float | None = None
     digest: bytes | None = None  # of the answer's bytes
-    members: Mapping[bytes, str] = field(default_factory=dict)  # digest of each object's bytes -> its id, in order
+    members: Mapping[bytes, str] = {}  # digest of each object's bytes -> its id, in order
     shown: int = 0  # how many objects these are
     validators: bytes | None = None  # JSON of ETag and Last-Modified
     next: bytes | None = None  # JSON of the position behind it; None: it was the last
@@ -77,8 +74,7 @@ class UnitState:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
+class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     """A sweep that this poll completes."""
 
     ended_at: float
@@ -86,8 +82,7 @@ class Sweep:
     confirms: bool = True  # False: too odd to prove that anything is gone (an empty list or page)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recording:
+class Recording(msgspec.Struct, frozen=True, kw_only=True):
     """All that one poll writes, in one transaction."""
 
     endpoint: int
@@ -96,7 +91,7 @@ class Recording:
     vouches: bool = True  # False: the unit shows a selection; it owns no objects
     snapshots: Sequence[Snapshot] = ()  # new or changed objects; their unit is this unit where it vouches
     claimed: Sequence[str] = ()  # unchanged objects that moved here from another unit, or were suspects
-    moved_from: Mapping[int, Sequence[str]] = field(default_factory=dict)  # the other units' ids that moved here
+    moved_from: Mapping[int, Sequence[str]] = {}  # the other units' ids that moved here
     missing: Sequence[str] = ()  # members that the unit no longer shows: suspects from now on
     unsure: Sequence[str] = ()  # the answer was too odd to tell how these are: no unit vouches for them any more
     dropped: Sequence[str] = ()  # keys of units that are no more; their objects are suspects
@@ -117,8 +112,7 @@ class Recording:
         return bool(self.snapshots or self.claimed or self.missing or self.unsure or self.dropped)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Suspect:
+class Suspect(msgspec.Struct, frozen=True, kw_only=True):
     """An object that went missing, waiting for its deletion to be confirmed."""
 
     snapshot: Snapshot
