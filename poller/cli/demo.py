@@ -93,7 +93,7 @@ def demo(seconds: str | None, listen: str | None, as_json: bool) -> None:
             await _watch(daemon, sandbox, console, limit, report)
 
         asyncio.run(run_daemon(config, plugins, until=until))
-        _print(report)
+        _print(report, Console(stderr=as_json))
 
 
 def _free_address() -> str:
@@ -216,10 +216,9 @@ def _delays(journal: Any, events: Any, swept_at: float) -> list[float]:
     return delays
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any], out: Console) -> None:
     if not report:
         return
-    out = Console()
     table = Table(title="What the demo did", show_header=False)
     kinds: dict[str, int] = {}
     for event in report["events"]:
