@@ -1,5 +1,7 @@
 import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -411,3 +413,13 @@ def test_a_login_asks_for_a_token_as_documented():
     request = source.auth._grants.ask(None)
     assert str(request.url) == f"{SERVER}/token"
     assert request.content == b"grant_type=password&username=ana&password=hush&api_key=k"
+
+
+def test_each_consequence_of_the_api_has_a_row_whose_tests_exist():
+    folder = Path(__file__).parent
+    rows = [line.split(" | ") for line in (folder.parent / "docs/nutcache.md").read_text().splitlines()]
+    rows = [row for row in rows if row[0].removeprefix("| ").isdecimal()]
+    tests = "\n".join(file.read_text() for file in folder.glob("test_*.py"))
+
+    assert [int(row[0].removeprefix("| ")) for row in rows] == list(range(1, 25))
+    assert [name for row in rows for name in re.findall(r"`(test_\w+)`", row[3]) if f"def {name}(" not in tests] == []
