@@ -53,6 +53,7 @@ class Outcome:
     dropped: list[str] = field(default_factory=list)
     heirs: list[tuple[str, str]] = field(default_factory=list)  # (new last page, the one before)
     swept: bool = False
+    baseline: bool = False  # a first sweep was under way: nothing that it shows is news
     aside: bool = False  # nothing was recorded: it waits for other pages, or the answer came too late
     touched: list[str] = field(default_factory=list)  # ids of objects created, restored or updated
     gone: list[str] = field(default_factory=list)  # ids of objects deleted

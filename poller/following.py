@@ -63,7 +63,7 @@ class Following:
             await self._write(add_children, self._store, child, new)
             for key in new:
                 planner.add(run.unit(child, key), now=now)
-            if not w.in_baseline and not outcome.swept:
+            if not outcome.baseline:
                 for key in keys:
                     planner.excite(run.unit(child, key), 1)
             gone = [key for object_id in outcome.gone if (key := child_key(object_id)) in child.units]

@@ -56,7 +56,7 @@ class Settling:
 
     def settle(self, w: Watching, key: str, answer: Answer, *, waits: bool = False) -> Outcome:
         """Record what a poll of the unit showed. `waits`: the parent's first sweep is not complete yet."""
-        outcome = Outcome(calls=answer.calls)
+        outcome = Outcome(calls=answer.calls, baseline=w.in_baseline)
         unit = w.units.get(key)
         if unit is None or unit.id != answer.unit or (unit.asked_at is not None and answer.asked.at < unit.asked_at):
             outcome.aside = True  # the unit is no more, or a later answer is known
