@@ -1,7 +1,6 @@
 """Whatever the server leaves open, the program tells what the office's journal says, and nothing else."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest

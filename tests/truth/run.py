@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar
 
+from poller.tables import Config
 from poller.watching import Watching
 from state.sqlite.store import Store
 from tests.truth.judge import Judge, Untrue
@@ -16,6 +19,8 @@ from tests.truth.life import Crash, Life, config_of
 from tests.truth.loop import BEGIN, JumpingLoop
 from tests.truth.upstream import Upstream
 from tests.truth.world import Step, World
+
+T = TypeVar("T")
 
 SWEEPS_TO_SETTLE = 40
 SWEEPS_IN_PEACE = 4
@@ -34,21 +39,33 @@ def _folder() -> Path:
 
 def prove(world: World, steps: Sequence[Step]) -> Judge:
     """Let it happen. Raises Untrue where the log does not tell just that."""
+    return in_jumping_time(_prove(world, steps))
+
+
+def in_jumping_time(work: Coroutine[Any, Any, T]) -> T:
+    """Run it on a loop of its own whose time jumps."""
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:
-        return runner.run(_prove(world, steps))
+        return runner.run(work)
 
 
 async def _prove(world: World, steps: Sequence[Step]) -> Judge:
+    async with watched(world) as watching:
+        for step in steps:
+            await watching.do(step)
+        await watching.settle()
+        return watching.judge
+
+
+@contextlib.asynccontextmanager
+async def watched(world: World) -> AsyncIterator[Watched]:
+    """A world with a poller that begins with an empty state."""
     path = _folder() / "run.db"
     for suffix in ("-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     shutil.copy(_folder() / "empty.db", path)
     watching = Watched(world, path)
     try:
-        for step in steps:
-            await watching.do(step)
-        await watching.settle()
-        return watching.judge
+        yield watching
     finally:
         await watching.end()
 
@@ -60,7 +77,7 @@ class Watched:
         self.upstream = Upstream(world, asyncio.get_running_loop().time)
         self.judge = Judge(self.upstream)
         self._path = path
-        self._config = config_of(world, path)
+        self.config = config_of(world, path)
         self._life: Life | None = None
 
     async def do(self, step: Step) -> None:
@@ -68,7 +85,7 @@ class Watched:
         if step.act == "fault":
             self.upstream.fail(step)
         elif step.act == "crash":
-            (await self._living()).crash(step.kind, step.pick)
+            (await self.living()).crash(step.kind, step.pick)
         elif step.act == "restart":
             await self._restart()
         elif step.act != "wait":
@@ -83,7 +100,7 @@ class Watched:
         assert self._life is not None
         self._life.engine.probe_now()  # as a reload does
         for sweep in range(SWEEPS_TO_SETTLE):
-            await self._sweep()
+            await self.sweep()
             known = self._known()
             if known == self.upstream.state() and sweep >= 1:
                 break
@@ -91,7 +108,7 @@ class Watched:
             raise Untrue(f"the subscriber knows {known}, but there is {self.upstream.state()}")
         told = len(self.judge.told)
         for _ in range(SWEEPS_IN_PEACE):
-            await self._sweep()
+            await self.sweep()
         if self._known() != known or len(self.judge.told) != told:
             raise Untrue("events although nothing happened")
 
@@ -105,9 +122,9 @@ class Watched:
         self.judge.hear(self._life.store)
         return dict(self.judge.fold(self._life.store))
 
-    async def _sweep(self) -> None:
+    async def sweep(self) -> None:
         """Until every endpoint has seen one more complete sweep that began now or later."""
-        life = await self._living()
+        life = await self.living()
         began = asyncio.get_running_loop().time()
 
         def is_swept(w: Watching) -> bool:
@@ -122,24 +139,30 @@ class Watched:
 
     async def _pass(self, until: float) -> None:
         while asyncio.get_running_loop().time() < until:
-            life = await self._living()
+            life = await self.living()
             try:
                 await life.work(until)
             except Crash:
                 await self._bury()
 
     async def _restart(self) -> None:
-        life = await self._living()
+        life = await self.living()
         try:
             await life.close()
             self._life = None
         except Crash:
             await self._bury()
-        await self._living()
+        await self.living()
 
-    async def _living(self) -> Life:
+    async def reconfigure(self, config: Config) -> None:
+        """Begin again with another configuration."""
+        self.config = config
+        await self._restart()
+
+    async def living(self) -> Life:
+        """The life that goes on, or the next one."""
         while self._life is None:
-            life = self._life = Life(self._path, self._config, self.upstream, self.judge.look)
+            life = self._life = Life(self._path, self.config, self.upstream, self.judge.look)
             try:
                 await life.open()
             except Crash:

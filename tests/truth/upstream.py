@@ -43,6 +43,7 @@ class Upstream(httpx.AsyncBaseTransport):
     faults: list[Fault] = field(default_factory=list)
     hidden: list[float] = field(default_factory=list)  # when it pretended that there was nothing
     calls: int = 0
+    answers: list[tuple[str, int]] = field(default_factory=list)  # (path, status) of each
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.world.seed)
@@ -175,6 +176,7 @@ class Upstream(httpx.AsyncBaseTransport):
             if fault == "empty":
                 self.hidden.append(self.now())
         await asyncio.sleep(self._random.choice((0.01, 0.1, 0.7)))
+        self.answers.append((request.url.path, answer.status_code))
         return answer
 
     def _answer(self, request: httpx.Request) -> tuple[str, httpx.Response]:

@@ -1,0 +1,194 @@
+"""The engine on a real state, in a time of its own, against the model API of `tests.truth`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import structlog
+
+from poller import PageError
+from poller.reading import MOST_OBJECTS, read
+from poller.tables import Config
+from poller.watching import Watching
+from tests.truth.life import config_of
+from tests.truth.run import Watched, in_jumping_time, watched
+from tests.truth.world import Step, World
+
+Story = Callable[[Watched], Awaitable[None]]
+
+
+def within(world: World, story: Story, *, begin: Callable[[Config], Config] = lambda config: config) -> None:
+    """Tell the story of a world that is watched, from its baseline on; `begin` makes the first configuration."""
+
+    async def told() -> None:
+        async with watched(world) as watching:
+            watching.config = begin(watching.config)
+            await watching.sweep()
+            await story(watching)
+
+    in_jumping_time(told())
+
+
+async def types(watching: Watched) -> list[str]:
+    return [event.type for event in (await watching.living()).store.log.read(limit=1000)]
+
+
+async def things(watching: Watched, name: str = "things") -> Watching:
+    return (await watching.living()).engine.runs["api"].watchings[name]
+
+
+def with_endpoint(config: Config, name: str, **table: Any) -> Config:
+    """The configuration with other keys of one endpoint, the plugin's."""
+    source = config.sources["api"]
+    tables = dict(source.options.endpoints)
+    tables[name] = tables[name].model_copy(update=table)
+    options = source.options.model_copy(update={"endpoints": tables})
+    return config.model_copy(update={"sources": {"api": source.model_copy(update={"options": options})}})
+
+
+def with_settings(config: Config, name: str, **settings: Any) -> Config:
+    """The configuration with other keys of one endpoint, the engine's."""
+    source = config.sources["api"]
+    known = source.endpoint(name).model_copy(update=settings)
+    source = source.model_copy(update={"endpoints": {**source.endpoints, name: known}})
+    return config.model_copy(update={"sources": {"api": source}})
+
+
+def without_lines(config: Config) -> Config:
+    source = config.sources["api"]
+    tables = {name: table for name, table in source.options.endpoints.items() if name != "lines"}
+    settings = {name: table for name, table in source.endpoints.items() if name != "lines"}
+    options = source.options.model_copy(update={"endpoints": tables})
+    source = source.model_copy(update={"options": options, "endpoints": settings})
+    return config.model_copy(update={"sources": {"api": source}})
+
+
+def test_an_unmodified_answer_costs_a_call_and_nothing_else():
+    async def story(watching):
+        before = (await things(watching)).state
+        asked = watching.upstream.calls
+        await watching.sweep()
+
+        statuses = {status for _, status in watching.upstream.answers[asked:]}
+        assert statuses == {304}
+        assert (await things(watching)).state.revision == before.revision
+        assert await types(watching) == []
+
+    within(World(style="none", etags=True), story)
+
+
+def test_a_child_list_is_asked_for_soon_after_its_parent_changed():
+    async def story(watching):
+        await watching.sweep()
+        begun = len(watching.upstream.answers)
+        watching.upstream.change("edit", 17)
+        while "api.things.updated" not in await types(watching):
+            await watching.do(Step(wait=0.5))
+        await watching.do(Step(wait=8.0))
+
+        asked = [path for path, _ in watching.upstream.answers[begun:]]
+        row = next(row for row in watching.upstream.rows if row["name"].startswith("edit"))
+        since = asked.index("/things")
+        assert f"/things/{row['n']}/lines" in asked[since : since + 25]
+
+    within(World(style="none", lines=True, objects=60), story)
+
+
+def test_a_field_that_changes_at_every_poll_is_named_once_as_a_candidate_for_ignore():
+    async def story(watching):
+        watching.config = with_settings(watching.config, "things", ignore=())
+        await watching.do(Step(act="restart"))
+        for _ in range(10):
+            await watching.sweep()
+
+        assert (await things(watching)).status()["ignore_candidates"] == ["/noise"]
+
+    with structlog.testing.capture_logs() as logs:
+        within(World(style="none", noisy=True), story)
+
+    named = [entry["hint"] for entry in logs if entry["event"] == "field.noisy"]
+    assert named == ['changes at every poll: ignore = ["/noise"]?']
+
+
+def test_an_endpoint_that_is_added_later_has_a_silent_baseline_of_its_own():
+    async def story(watching):
+        await watching.reconfigure(config_of(watching.upstream.world, watching.config.path))
+        watching.upstream.change("edit", 0)
+        await watching.sweep()
+        await watching.sweep()
+
+        assert await types(watching) == ["api.things.updated"]
+        assert (await things(watching, "lines")).state.last_sweep is not None
+
+    within(World(style="none", lines=True), story, begin=without_lines)
+
+
+def test_an_endpoint_that_is_added_later_may_tell_what_it_begins_with():
+    async def story(watching):
+        full = config_of(watching.upstream.world, watching.config.path)
+        await watching.reconfigure(with_settings(full, "lines", baseline="emit"))
+        await watching.sweep()
+
+        assert await types(watching) == ["api.lines.created"] * 3
+
+    within(World(style="none", lines=True), story, begin=without_lines)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: with_endpoint(config, "things", path="/things/"),
+        lambda config: with_endpoint(config, "things", id="name"),
+        lambda config: with_settings(config, "things", exclude=("/updated_at",)),
+    ],
+    ids=["path", "id", "exclude"],
+)
+def test_an_endpoint_that_means_something_else_begins_a_new_baseline(change):
+    async def story(watching):
+        watching.upstream.change("edit", 0)
+        await watching.reconfigure(change(watching.config))
+        await watching.sweep()
+        watching.upstream.change("create", 0)
+        await watching.sweep()
+
+        assert await types(watching) == ["poller.endpoint.rebaselined", "api.things.created"]
+
+    within(World(style="none"), story)
+
+
+def test_a_source_that_should_poll_and_does_not_raises_one_alarm_and_says_when_it_goes_on():
+    async def story(watching):
+        engine = (await watching.living()).engine
+        for _ in range(12):
+            await asyncio.sleep(60)  # nobody wakes the budget
+            await engine.watch()
+        alarms = await types(watching)
+        await watching.sweep()
+        await engine.watch()
+
+        assert alarms == ["poller.source.failing"]
+        assert await types(watching) == ["poller.source.failing", "poller.source.recovered"]
+
+    within(World(style="none"), story)
+
+
+@pytest.mark.parametrize("kind", ["429", "500", "timeout", "reset", "html"])
+def test_an_outage_at_the_start_is_got_over(kind):
+    async def told():
+        async with watched(World()) as watching:
+            await watching.do(Step(act="fault", kind=kind, times=3))
+            await watching.sweep()
+            assert (await things(watching)).state.last_sweep is not None
+
+    in_jumping_time(told())
+
+
+def test_an_answer_of_too_many_objects_is_an_error():
+    async def story(watching):
+        watch = (await things(watching)).watch
+        objects = ({"id": n} for n in range(MOST_OBJECTS + 1))
+        with pytest.raises(PageError, match="more than 100,000 objects in one answer"):
+            read(watch, objects, {})
+
+    within(World(style="none"), story)
