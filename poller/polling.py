@@ -49,10 +49,11 @@ class Polling:
     async def poll(self, w: Watching, key: str, ask: Ask, *, waits: bool = False) -> Outcome:
         """Ask for a unit and record what it shows. Raises FetchError or PageError; then nothing is recorded."""
         unit = w.units.get(key)
-        if unit is None:
-            return Outcome(aside=True)  # it has just gone
+        at = None if unit is None else await self._position(w, key)
+        if unit is None or at is None:
+            return Outcome(aside=True)  # it, or its parent, has just gone
         with w.asking(key, self._clock.now()):
-            answer = await self._ask(w, unit, await self._position(w, key), ask)
+            answer = await self._ask(w, unit, at, ask)
             if self._write.is_idle and self._settling.writes_nothing(w, key, answer):
                 return self._settling.settle(w, key, answer, waits=waits)
             return await self._write(self._settling.settle, w, key, answer, waits=waits)
@@ -80,7 +81,7 @@ class Polling:
         except PageError:  # an id that no URL can hold
             return None
 
-    async def _position(self, w: Watching, key: str) -> Position:
+    async def _position(self, w: Watching, key: str) -> Position | None:
         first = w.watch.endpoint.first
         if key == SINCE:
             since = w.state.since_at or w.state.last_sweep_began or 0.0
@@ -88,15 +89,13 @@ class Polling:
         if key == NEWEST:
             return first
         if key.startswith(CHILD):
-            return replace(first, parent=await self._write(self._parent, w, key.removeprefix(CHILD)))
+            parent = await self._write(self._parent, w, key.removeprefix(CHILD))
+            return None if parent is None else replace(first, parent=parent)
         return load_position(w.units[key].position)
 
-    def _parent(self, w: Watching, parent_id: str) -> dict[str, Any]:
+    def _parent(self, w: Watching, parent_id: str) -> dict[str, Any] | None:
         body = self._reader.parent_body(w.state.source, w.watch.endpoint.parent or "", parent_id)
-        if body is None:
-            raise PageError(f"{w.label}: its parent {parent_id} is not known any more")
-        parsed: dict[str, Any] = parse(body)
-        return parsed
+        return None if body is None else parse(body)
 
     async def _ask(self, w: Watching, unit: UnitState, at: Position, ask: Ask) -> Answer:
         asked_at = self._clock.now()
