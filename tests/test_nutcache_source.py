@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -365,6 +365,7 @@ def test_what_cannot_be_read_stays(value):
     assert {key: record[key] for key in fields} == fields
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     resource=st.sampled_from([*V3.resources.values(), *V4.resources.values()]),
     data=st.data(),
