@@ -70,6 +70,9 @@ class Following:
             await self._write(drop_children, self._store, child, gone, now=now)
             for key in gone:
                 planner.remove(run.unit(child, key))
+            if gone and child.units and not child.pending and not run.waits(child):
+                # The last lists that its sweep waited for are gone: no poll of theirs will end it.
+                await self._end_sweep(run, child, now, confirms=child.confirms and child.nonempty)
 
     async def _suspect(self, run: Run, w: Watching, outcome: Outcome) -> None:
         """See to what went missing: by its own URL, or by sweeps."""
@@ -99,9 +102,12 @@ class Following:
         """A list per parent, and no parents: there is nothing to sweep."""
         for child in run.children(w.name):
             if not child.pending and not run.waits(child) and (child.state.last_sweep is None or not child.units):
-                sweep = Sweep(ended_at=now, steady=True, confirms=False)
-                await self._write(self._settling.end_sweep, child, sweep)
-                await self._end_empty_sweeps(run, child, now)
+                await self._end_sweep(run, child, now, confirms=False)
+
+    async def _end_sweep(self, run: Run, w: Watching, now: float, *, confirms: bool) -> None:
+        """End a sweep that has nothing more to ask for."""
+        await self._write(self._settling.end_sweep, w, Sweep(ended_at=now, steady=w.steady, confirms=confirms))
+        await self._end_empty_sweeps(run, w, now)
 
     def announce(self, seqs: list[int]) -> None:
         """Say that these events are in the log."""

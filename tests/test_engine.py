@@ -184,6 +184,21 @@ def test_an_outage_at_the_start_is_got_over(kind):
     in_jumping_time(told())
 
 
+def test_a_sweep_on_command_ends_though_the_last_list_that_it_waits_for_is_gone_with_its_parent():
+    async def story(watching):
+        life = await watching.living()
+        watching.upstream.change("delete", 0)  # its lines are 404 by now
+        watching.upstream.fail(Step(act="fault", kind="500"))  # and that it is gone is only seen later
+        sweeping = await life.engine.begin_sweeps()
+        now = asyncio.get_running_loop().time
+        await life.work(now() + 60, done=lambda: not sweeping.goes_on(now()))
+
+        assert not sweeping.goes_on(now())
+        assert sweeping.stuck() == []
+
+    within(World(style="none", lines=True, has_items=True), story)
+
+
 def test_an_answer_of_too_many_objects_is_an_error():
     async def story(watching):
         watch = (await things(watching)).watch
