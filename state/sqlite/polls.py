@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 from sqlite_utils import Database, Migrations
 
-from state.errors import Conflict
 from state.polls import EndpointState, Presence, Recording, Snapshot, Suspect, Sweep, UnitState
 from state.records import NewEvent
 from state.sqlite.database import State, transaction, write_meta
 from state.sqlite.log import append
+from state.sqlite.recording import decode_members, drop_units, end_sweep, write
 
 polls_migrations = Migrations("polls")
 
@@ -87,35 +87,7 @@ KNOWN = (
     "o.object, o.version, o.body, o.unit, "
     "CASE WHEN u.asked_at > o.seen_at THEN u.asked_at ELSE o.seen_at END, o.presence"
 )
-# What one poll writes of objects: those that are new or changed, and those shown unchanged by another unit ...
-UPSERT = """
-INSERT INTO objects (endpoint, object, version, body, unit, seen_at, presence) VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (endpoint, object) DO UPDATE SET version = excluded.version, body = excluded.body, unit = excluded.unit,
-    seen_at = excluded.seen_at, presence = excluded.presence, missing_at = NULL, missing_sweep = NULL, checks = 0
-"""
-CLAIM = """
-UPDATE objects SET unit = coalesce(?, unit), seen_at = ?, missing_at = NULL, missing_sweep = NULL, checks = 0,
-    presence = CASE presence WHEN 1 THEN 0 ELSE presence END
-WHERE endpoint = ? AND object = ?
-"""
-# ... those that the unit (1) no longer shows when it was asked (2): suspects, last seen when it was asked before ...
-MISS = """
-UPDATE objects SET unit = NULL, seen_at = max(seen_at, (SELECT coalesce(asked_at, 0) FROM units WHERE id = ?1)),
-    presence = CASE presence WHEN 0 THEN 1 ELSE presence END, missing_at = ?2, checks = 0,
-    missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?3)
-WHERE endpoint = ?3 AND object = ?4
-"""
-# ... and those of which the unit (1) cannot tell how they are: nobody vouches for them from now on.
-DOUBT = """
-UPDATE objects SET seen_at = max(seen_at, coalesce((SELECT asked_at FROM units WHERE id = unit), 0)),
-    presence = CASE presence WHEN 1 THEN 0 ELSE presence END, checks = 0,
-    unit = CASE unit WHEN ?1 THEN NULL ELSE unit END, missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2)
-WHERE endpoint = ?2 AND object = ?3
-"""
 AT_ONCE = 500  # host parameters in one statement
-
-_decode_members = msgspec.msgpack.Decoder(dict[bytes, str]).decode
-_encode_members = msgspec.msgpack.Encoder().encode
 
 
 @polls_migrations()
@@ -126,7 +98,7 @@ def create_polls(db: Database) -> None:
 def _unit_of(row: Sequence[Any]) -> UnitState:
     names = UNIT.split(", ")
     fields = dict(zip(names, row, strict=True))
-    fields["members"] = _decode_members(fields["members"]) if fields["members"] else {}
+    fields["members"] = decode_members(fields["members"]) if fields["members"] else {}
     return UnitState(**fields)
 
 
@@ -242,12 +214,12 @@ class Polls:
     def members(self, unit: int) -> Mapping[bytes, str]:
         """What a unit showed last: the digest of each object's bytes -> its id, in order."""
         row = self._db.execute("SELECT members FROM units WHERE id = ?", [unit]).fetchone()
-        return _decode_members(row[0]) if row is not None and row[0] else {}
+        return decode_members(row[0]) if row is not None and row[0] else {}
 
     def drop_units(self, endpoint: int, keys: Iterable[str], *, now: float) -> None:
         """Forget units that are no more (a list grew shorter, a parent is gone); their objects are suspects."""
         with transaction(self._db) as conn:
-            _drop_units(conn, endpoint, keys, now)
+            drop_units(conn, endpoint, keys, now)
 
     def fail(self, unit: int, *, failures: int, retry_at: float, error: str) -> None:
         """Note a failed poll: when it may be tried again, and what was wrong."""
@@ -279,80 +251,7 @@ class Polls:
         Raises Conflict when the endpoint's objects have changed since they were read.
         """
         with transaction(self._db) as conn:
-            if recording.changes_objects:
-                self._advance(conn, recording)
-                self._write_objects(conn, recording)
-            if recording.unit is not None:
-                self._write_unit(conn, recording.unit)
-            if recording.new_units:
-                conn.executemany(
-                    "INSERT INTO units (endpoint, key, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                    [(recording.endpoint, key, position) for key, position in recording.new_units],
-                )
-            self._write_endpoint(conn, recording)
-            return append(conn, recording.events)
-
-    @staticmethod
-    def _advance(conn: sqlite3.Connection, recording: Recording) -> None:
-        done = conn.execute(
-            "UPDATE endpoints SET revision = revision + 1 WHERE id = ? AND revision = ?",
-            [recording.endpoint, recording.revision],
-        )
-        if done.rowcount != 1:
-            raise Conflict(f"endpoint {recording.endpoint} has changed since revision {recording.revision} was read")
-
-    @staticmethod
-    def _write_objects(conn: sqlite3.Connection, recording: Recording) -> None:
-        endpoint, unit = recording.endpoint, recording.unit
-        conn.executemany(
-            UPSERT,
-            [
-                (endpoint, s.object_id, s.version, s.body, s.unit, s.seen_at, int(s.presence))
-                for s in recording.snapshots
-            ],
-        )
-        if unit is None:
-            return
-        if recording.claimed:
-            owner = unit.id if recording.vouches else None
-            conn.executemany(CLAIM, [(owner, unit.asked_at, endpoint, object_id) for object_id in recording.claimed])
-        for loser, ids in recording.moved_from.items():
-            _take_members(conn, loser, frozenset(ids))
-        if recording.missing:
-            conn.executemany(MISS, [(unit.id, unit.asked_at, endpoint, object_id) for object_id in recording.missing])
-        if recording.unsure:
-            conn.executemany(DOUBT, [(unit.id, endpoint, object_id) for object_id in recording.unsure])
-        _drop_units(conn, endpoint, recording.dropped, unit.asked_at or 0.0)
-
-    @staticmethod
-    def _write_unit(conn: sqlite3.Connection, unit: UnitState) -> None:
-        conn.execute(
-            "UPDATE units SET position = ?, asked_at = ?, answered_at = ?, digest = ?, members = ?, shown = ?, "
-            "validators = ?, next = ?, calls = ?, failures = 0, retry_at = NULL, error = ? WHERE id = ?",
-            [
-                unit.position,
-                unit.asked_at,
-                unit.answered_at,
-                unit.digest,
-                _encode_members(unit.members),
-                unit.shown,
-                unit.validators,
-                unit.next,
-                unit.calls,
-                unit.error,
-                unit.id,
-            ],
-        )
-
-    @staticmethod
-    def _write_endpoint(conn: sqlite3.Connection, recording: Recording) -> None:
-        endpoint = recording.endpoint
-        if recording.tail_asked_at is not None:
-            conn.execute("UPDATE endpoints SET tail_asked_at = ? WHERE id = ?", [recording.tail_asked_at, endpoint])
-        if recording.since_at is not None:
-            conn.execute("UPDATE endpoints SET since_at = ? WHERE id = ?", [recording.since_at, endpoint])
-        if recording.sweep is not None:
-            _end_sweep(conn, endpoint, recording.sweep)
+            return write(conn, recording)
 
     def begin_sweep(self, endpoint: int, *, now: float) -> None:
         """Let the sweep under way begin now."""
@@ -362,7 +261,7 @@ class Polls:
     def end_sweep(self, endpoint: int, sweep: Sweep) -> EndpointState:
         """End a sweep without a poll: there was nothing to ask for."""
         with transaction(self._db) as conn:
-            _end_sweep(conn, endpoint, sweep)
+            end_sweep(conn, endpoint, sweep)
         return self.endpoint(endpoint)
 
     def census(self, endpoint: int) -> tuple[int, int]:
@@ -417,63 +316,3 @@ class Polls:
         """Take schema changes silently from now on: a JSON text says which, and until which sweep."""
         with transaction(self._db) as conn:
             conn.execute("UPDATE endpoints SET accepted = ? WHERE id = ?", [accepted, endpoint])
-
-
-def _take_members(conn: sqlite3.Connection, unit: int, ids: frozenset[str]) -> None:
-    """Take objects from a unit that showed them before; what it shows next is compared whole."""
-    row = conn.execute("SELECT members FROM units WHERE id = ?", [unit]).fetchone()
-    if row is None or not row[0]:
-        return
-    kept = {digest: object_id for digest, object_id in _decode_members(row[0]).items() if object_id not in ids}
-    conn.execute(
-        "UPDATE units SET members = ?, digest = NULL, validators = NULL WHERE id = ?", [_encode_members(kept), unit]
-    )
-
-
-def _drop_units(conn: sqlite3.Connection, endpoint: int, keys: Iterable[str], now: float) -> None:
-    for key in keys:
-        row = conn.execute("SELECT id FROM units WHERE endpoint = ? AND key = ?", [endpoint, key]).fetchone()
-        if row is None:
-            continue
-        conn.execute(
-            "UPDATE objects SET seen_at = max(seen_at, (SELECT coalesce(asked_at, 0) FROM units WHERE id = ?1)), "
-            "presence = CASE presence WHEN 0 THEN 1 ELSE presence END, missing_at = ?2, "
-            "missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?3), checks = 0, unit = NULL "
-            "WHERE endpoint = ?3 AND unit = ?1",
-            [row[0], now, endpoint],
-        )
-        conn.execute("DELETE FROM units WHERE id = ?", row)
-
-
-def _end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
-    # Who is known, belongs to no unit and was not seen in the whole sweep is a suspect now; one whose own URL
-    # has said that it lives is asked again after twice as many sweeps each time.
-    conn.execute(
-        "UPDATE objects SET presence = 1, missing_at = ?1, missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2) "
-        "WHERE endpoint = ?2 AND unit IS NULL AND presence = 0 "
-        "AND seen_at < (SELECT sweep_began FROM endpoints WHERE id = ?2) "
-        "AND (missing_sweep IS NULL "
-        "OR missing_sweep + (1 << min(checks, 10)) <= (SELECT sweep FROM endpoints WHERE id = ?2))",
-        [sweep.ended_at, endpoint],
-    )
-    conn.execute(
-        # A baseline takes what its sweep did not show as deleted, silently.
-        "UPDATE objects SET presence = 2, missing_at = NULL WHERE endpoint = ?1 AND unit IS NULL AND presence < 2 "
-        "AND seen_at < (SELECT baseline_before FROM endpoints WHERE id = ?1)",
-        [endpoint],
-    )
-    if not sweep.confirms:
-        conn.execute(
-            "UPDATE objects SET missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?1) "
-            "WHERE endpoint = ?1 AND unit IS NULL AND presence = 1",
-            [endpoint],
-        )
-    # One sweep may miss an object that a shift took from a page not yet read to one already read. The next one,
-    # if nothing moved in it either, shows that there was no such shift.
-    conn.execute(
-        "UPDATE endpoints SET last_sweep = ?1, last_sweep_began = sweep_began, "
-        "steady_began = CASE WHEN ?2 AND calm_began IS NOT NULL THEN calm_began ELSE steady_began END, "
-        "calm_began = CASE WHEN ?2 THEN sweep_began END, "
-        "baseline_before = NULL, sweep = sweep + 1, sweep_began = ?1 WHERE id = ?3",
-        [sweep.ended_at, sweep.steady, endpoint],
-    )
