@@ -41,6 +41,15 @@ async def test_an_event_reaches_every_subscription_that_wants_it(bench: Bench) -
     )
 
 
+async def test_what_is_due_at_once_leaves_in_the_order_of_the_log(bench: Bench) -> None:
+    box = bench.route("crm", concurrency=1)
+    await bench.record(9, 11, 10, 2)
+    await bench.start()
+
+    assert box.seqs == [1, 2, 3, 4]
+    await bench.end()
+
+
 async def test_events_of_one_object_wait_for_the_one_being_retried_and_others_do_not(bench: Bench) -> None:
     box = bench.route("crm", retry=(5.0, 5.0))
     failing = {1}

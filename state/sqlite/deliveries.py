@@ -126,8 +126,8 @@ def _dispatch(conn: sqlite3.Connection, reading: Reading, now: float) -> None:
         [(id_, match.seq, origin, match.lane, now) for match in reading.matches],
     )
     conn.executemany(
-        "INSERT INTO lanes (subscription, lane, due) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        [(id_, match.lane, match.due) for match in reading.matches],
+        "INSERT INTO lanes (subscription, lane, due, place) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [(id_, match.lane, match.due, match.seq) for match in reading.matches],
     )
     conn.execute("UPDATE subscriptions SET pending = pending + ? WHERE id = ?", [len(reading.matches), id_])
     if origin == "log":

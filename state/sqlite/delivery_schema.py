@@ -70,11 +70,12 @@ CREATE TABLE lanes (
     subscription INTEGER NOT NULL,
     lane TEXT NOT NULL,
     due REAL NOT NULL,
+    place INTEGER NOT NULL DEFAULT 0,       -- the event that it began with: of lanes due at once the oldest is first
     floor REAL NOT NULL DEFAULT 0,          -- the receiver's own word: not before
     lease_until REAL,
     PRIMARY KEY (subscription, lane)
 ) WITHOUT ROWID;
-CREATE INDEX lanes_due ON lanes (subscription, due) WHERE lease_until IS NULL;
+CREATE INDEX lanes_due ON lanes (subscription, due, place) WHERE lease_until IS NULL;
 """
 
 ATTEMPTS = """

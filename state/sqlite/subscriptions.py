@@ -77,7 +77,8 @@ def _relane(conn: sqlite3.Connection, id_: int, *, digest: bool) -> None:
         [id_],
     )
     conn.execute(
-        "INSERT INTO lanes (subscription, lane, due) SELECT subscription, lane, min(queued_at) FROM deliveries "
+        "INSERT INTO lanes (subscription, lane, due, place) "
+        "SELECT subscription, lane, min(queued_at), min(seq) FROM deliveries "
         "WHERE subscription = ? AND state = 'pending' GROUP BY lane",
         [id_],
     )

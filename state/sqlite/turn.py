@@ -131,7 +131,7 @@ def _claim(conn: sqlite3.Connection, id_: int, turn: Turn) -> tuple[Claim, ...]:
     lanes = conn.execute(
         "SELECT l.lane, l.due, l.floor, r.reference FROM lanes l LEFT JOIN last_references r "
         f"USING (subscription, lane) WHERE l.subscription = ? AND l.lease_until IS NULL AND {condition} "
-        "ORDER BY l.due LIMIT ?",
+        "ORDER BY l.due, l.place LIMIT ?",
         [id_, turn.now, turn.claim],
     ).fetchall()
     conn.executemany(
