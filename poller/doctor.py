@@ -144,7 +144,9 @@ def _endpoint(row: Row, config: Config) -> Iterator[Finding]:
         yield warn(about, f"{path} changes at every poll", f'add ignore = ["{path}"] if nobody wants to know')
     for unit, note in (row.get("notes") or {}).items():
         yield warn(about, f"{unit}: {note}")
-    promised = config.sources[row["source"]].endpoint(row["endpoint"]).max_staleness
+    # The daemon may still run on an earlier configuration, with sources that are no longer in this one.
+    source = config.sources.get(row["source"])
+    promised = source.endpoint(row["endpoint"]).max_staleness if source is not None else None
     if promised is not None and (row["staleness_s"] or 0.0) > promised * 1.5:
         stale = duration_text(round(row["staleness_s"]))
         yield bad(

@@ -80,6 +80,12 @@ def test_what_is_wrong_is_named_with_what_to_do(rows: Any, level: str, what: str
     assert (hint is None) if found.hint is None else (hint is not None and hint in found.hint)
 
 
+def test_a_source_of_an_earlier_configuration_is_told_of_all_the_same():
+    assert [found.what for found in told(endpoint={"source": "old", "staleness_s": 1e6, "last_sweep": None})] == [
+        "not seen completely yet"
+    ]
+
+
 def test_a_subscription_that_the_configuration_switches_off_is_no_news():
     assert told(subscription={"state": "disabled", "reason": "enabled = false"}) == []
 
