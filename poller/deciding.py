@@ -35,7 +35,7 @@ class Decision:
     changed: int = 0
     updates: list[tuple[FieldChange, ...]] = field(default_factory=list)  # of each updated object
     notes: list[str] = field(default_factory=list)
-    undecided: list[bytes] = field(default_factory=list)  # digests of objects to be looked at again
+    undecided: dict[bytes, bool] = field(default_factory=dict)  # digests of objects to be looked at again: ours?
     shift: ShapeShift | None = None
 
     @property
@@ -119,7 +119,7 @@ def _seen_again(
     told_since = context.recent.get(shown.object_id, 0.0) > context.asked.at
     if told_since and (not same or old.presence is Presence.DELETED):
         # Both answers were under way at once: which one is the older cannot be told, the next one will tell.
-        decision.undecided.append(shown.digest)
+        decision.undecided[shown.digest] = old.unit is not None and not moved
         return None
     if before_baseline or (soft and old.presence is Presence.DELETED):
         if not same or before_baseline or old.unit != context.unit:

@@ -49,7 +49,7 @@ class Guarding:
         if not missing or w.in_baseline or not w.watch.deletes or w.trusts_deletions:
             return False
         missing += self._polls.suspect_count(w.state.id)
-        return missing >= AT_LEAST_DELETED and missing * 2 > self._polls.census(w.state.id)[0]
+        return missing >= AT_LEAST_DELETED and missing * 2 > w.state.objects
 
     def count(self, w: Watching, key: str, ids: Iterable[str], answer: Answer, outcome: Outcome) -> None:
         """Count what the unit shows of what is known, and judge once every unit was counted. Nothing is recorded."""
@@ -70,7 +70,7 @@ class Guarding:
     def _judge(self, w: Watching, doubt: Doubt, asked: Asked, outcome: Outcome) -> None:
         if any(w.sweeps(key) and not _is_counted(doubt, unit) for key, unit in w.units.items()):
             return
-        objects = self._polls.census(w.state.id)[0] + doubt.deleted
+        objects = w.state.objects + doubt.deleted
         gone = objects - sum(doubt.seen.values())
         doubt.seen.clear()
         doubt.judged_at = asked.answered_at
@@ -89,12 +89,10 @@ class Guarding:
             return False
         while w.deletions and w.deletions[0] <= asked.answered_at - HOUR:
             w.deletions.popleft()
+        recent, objects, suspects = len(w.deletions), w.state.objects, max(1, self._polls.suspect_count(w.state.id))
         # What is about to be told counts before the first of it is told.
-        gone = [*w.deletions, *[asked.answered_at] * max(1, self._polls.suspect_count(w.state.id))]
-        if len(gone) < AT_LEAST_DELETED:
-            return False
-        recent, (objects, suspects) = len(w.deletions), self._polls.census(w.state.id)
-        if not is_mass_deletion(objects - max(1, suspects), gone, asked.answered_at):
+        gone = [*w.deletions, *[asked.answered_at] * suspects]
+        if not is_mass_deletion(objects - suspects, gone, asked.answered_at):
             return False
         self._hold(w, asked, outcome, gone=len(gone), objects=objects + recent, deleted=recent)
         return True
@@ -103,7 +101,7 @@ class Guarding:
         """Hold the endpoint on command."""
         outcome = Outcome()
         if w.state.held is None:
-            objects, suspects = self._polls.census(w.state.id)
+            objects, suspects = w.state.objects, self._polls.suspect_count(w.state.id)
             asked = Asked(at=now, answered_at=now)
             self._hold(w, asked, outcome, gone=suspects, objects=objects, by_hand=True)
         return outcome

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from msgspec import structs
@@ -161,8 +161,7 @@ class Settling:
 
     def _record(self, poll: _Poll, decision: Decision) -> None:
         w, unit, answer, reading, outcome = poll.w, poll.unit, poll.answer, poll.reading, poll.outcome
-        for digest in decision.undecided:
-            reading.members.pop(digest, None)
+        members = _without(decision.undecided, reading.members)
         whole = not (reading.unsure or reading.is_partial)
         certain = whole and not decision.undecided
         missing = reading.missing and tuple({*reading.missing} - {shown.object_id for shown in reading.fresh})
@@ -171,8 +170,8 @@ class Settling:
             asked_at=answer.asked.at,
             answered_at=answer.asked.answered_at,
             digest=answer.digest if certain else None,
-            members=reading.members if w.sweeps(unit.key) else {},
-            shown=len(reading.members),
+            members=members if w.sweeps(unit.key) else {},
+            shown=len(members),
             validators=answer.validators if certain else None,
             next=dump_position(poll.following) if poll.following is not None and poll.is_paged else None,
             calls=answer.calls,
@@ -190,6 +189,7 @@ class Settling:
             revision=w.state.revision,
             unit=now,
             vouches=w.sweeps(unit.key),
+            growth=_growth(decision.snapshots, poll.known),
             snapshots=decision.snapshots,
             claimed=decision.claimed,
             moved_from=decision.moved_from,
@@ -232,7 +232,8 @@ class Settling:
         if recording.changes_marks:
             w.state = self._polls.endpoint(w.state.id)
         elif recording.changes_objects:
-            w.state = structs.replace(w.state, revision=w.state.revision + 1)
+            grown = w.state.objects + recording.growth
+            w.state = structs.replace(w.state, revision=w.state.revision + 1, objects=grown)
         if sweep is not None:
             outcome.swept = True
             w.begin_sweep()
@@ -290,6 +291,7 @@ class Settling:
         recording = Recording(
             endpoint=w.state.id,
             revision=w.state.revision,
+            growth=_growth(decision.snapshots, {object_id: now}),
             snapshots=decision.snapshots,
             events=decision.events,
         )
@@ -337,6 +339,28 @@ def _seen(
         confirms=confirms,
         nonempty=now.shown > 0,
     )
+
+
+def _without(undecided: Mapping[bytes, bool], members: dict[bytes, str]) -> dict[bytes, str]:
+    """The members, without the digests of objects to be looked at again. Of its own ones the unit keeps the ids, or it
+    would not be missed if they were gone by then."""
+    if not undecided:
+        return members
+    return {
+        digest_of(digest) if digest in undecided else digest: object_id
+        for digest, object_id in members.items()
+        if undecided.get(digest, True)
+    }
+
+
+def _growth(snapshots: Sequence[Snapshot], known: Mapping[str, Snapshot]) -> int:
+    """How many more objects are there once these are written."""
+    before = (known[one.object_id] for one in snapshots if one.object_id in known)
+    return sum(map(_is_there, snapshots)) - sum(map(_is_there, before))
+
+
+def _is_there(snapshot: Snapshot) -> bool:
+    return snapshot.presence is not Presence.DELETED
 
 
 def _absent_since(w: Watching, unit: UnitState) -> float | None:

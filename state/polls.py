@@ -40,6 +40,7 @@ class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     shape: str  # what its objects mean: a change of it is a new baseline
     revision: int = 0  # counts the recordings that changed objects
+    objects: int = 0  # that are there, as far as is known
     sweep: int = 1  # number of the sweep under way
     sweep_began: float = 0.0
     last_sweep: float | None = None  # when the latest complete sweep ended
@@ -89,6 +90,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     revision: int  # of the endpoint, as it was read
     unit: UnitState | None = None  # as it is now; None: nothing of a unit is written
     vouches: bool = True  # False: the unit shows a selection; it owns no objects
+    growth: int = 0  # how many more objects are there than before
     snapshots: Sequence[Snapshot] = ()  # new or changed objects; their unit is this unit where it vouches
     claimed: Sequence[str] = ()  # unchanged objects that moved here from another unit, or were suspects
     moved_from: Mapping[int, Sequence[str]] = {}  # the other units' ids that moved here

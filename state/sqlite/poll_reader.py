@@ -28,7 +28,7 @@ class PollReader:
                 (SELECT count(*) FROM units u WHERE u.endpoint = e.id AND u.failures > 0) AS failing,
                 (SELECT u.error FROM units u WHERE u.endpoint = e.id AND u.error IS NOT NULL
                     ORDER BY u.failures DESC, u.id LIMIT 1) AS error,
-                (SELECT count(*) FROM objects o WHERE o.endpoint = e.id AND o.presence < 2) AS objects,
+                e.objects,
                 (SELECT count(*) FROM objects o
                     WHERE o.endpoint = e.id AND o.unit IS NULL AND o.presence = 1) AS suspects
             FROM endpoints e ORDER BY e.source, e.id

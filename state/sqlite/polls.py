@@ -13,7 +13,7 @@ from state.polls import EndpointState, Presence, Recording, Snapshot, Suspect, S
 from state.records import NewEvent
 from state.sqlite.database import State, transaction, write_meta
 from state.sqlite.log import append
-from state.sqlite.recording import decode_members, drop_units, end_sweep, write
+from state.sqlite.recording import decode_members, drop_units, end_sweep, read_members, write
 
 polls_migrations = Migrations("polls")
 
@@ -26,6 +26,7 @@ CREATE TABLE endpoints (
     name TEXT NOT NULL,
     shape TEXT NOT NULL,
     revision INTEGER NOT NULL DEFAULT 0,
+    objects INTEGER NOT NULL DEFAULT 0,
     sweep INTEGER NOT NULL DEFAULT 1,
     sweep_began REAL NOT NULL,
     last_sweep REAL,
@@ -79,8 +80,8 @@ UNIT = (
     "failures, retry_at, error"
 )
 ENDPOINT = (
-    "id, source, name, shape, revision, sweep, sweep_began, last_sweep, last_sweep_began, steady_began, calm_began, "
-    "baseline_before, tail_asked_at, since_at, held, accepted"
+    "id, source, name, shape, revision, objects, sweep, sweep_began, last_sweep, last_sweep_began, steady_began, "
+    "calm_began, baseline_before, tail_asked_at, since_at, held, accepted"
 )
 # What the unit showed last it vouches for until it is asked again: the object was seen when the unit was.
 KNOWN = (
@@ -213,8 +214,7 @@ class Polls:
 
     def members(self, unit: int) -> Mapping[bytes, str]:
         """What a unit showed last: the digest of each object's bytes -> its id, in order."""
-        row = self._db.execute("SELECT members FROM units WHERE id = ?", [unit]).fetchone()
-        return decode_members(row[0]) if row is not None and row[0] else {}
+        return read_members(self._db, unit)
 
     def drop_units(self, endpoint: int, keys: Iterable[str], *, now: float) -> None:
         """Forget units that are no more (a list grew shorter, a parent is gone); their objects are suspects."""
@@ -263,12 +263,6 @@ class Polls:
         with transaction(self._db) as conn:
             end_sweep(conn, endpoint, sweep)
         return self.endpoint(endpoint)
-
-    def census(self, endpoint: int) -> tuple[int, int]:
-        """(objects that are there, suspects among them)."""
-        query = "SELECT count(*), coalesce(sum(presence = 1), 0) FROM objects WHERE endpoint = ? AND presence < 2"
-        objects, suspects = self._db.execute(query, [endpoint]).fetchone()
-        return int(objects), int(suspects)
 
     def suspect_count(self, endpoint: int) -> int:
         """How many objects wait for their deletion to be confirmed."""

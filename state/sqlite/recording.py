@@ -9,6 +9,7 @@ import msgspec
 
 from state.errors import Conflict
 from state.polls import Recording, Sweep, UnitState
+from state.sqlite.database import State
 from state.sqlite.log import append
 
 # Objects that are written: those that are new or changed, and those shown unchanged by another unit ...
@@ -62,8 +63,8 @@ def write(conn: sqlite3.Connection, recording: Recording) -> list[int]:
 
 def _advance(conn: sqlite3.Connection, recording: Recording) -> None:
     done = conn.execute(
-        "UPDATE endpoints SET revision = revision + 1 WHERE id = ? AND revision = ?",
-        [recording.endpoint, recording.revision],
+        "UPDATE endpoints SET revision = revision + 1, objects = objects + ? WHERE id = ? AND revision = ?",
+        [recording.growth, recording.endpoint, recording.revision],
     )
     if done.rowcount != 1:
         raise Conflict(f"endpoint {recording.endpoint} has changed since revision {recording.revision} was read")
@@ -119,12 +120,15 @@ def _write_endpoint(conn: sqlite3.Connection, recording: Recording) -> None:
         end_sweep(conn, endpoint, recording.sweep)
 
 
+def read_members(db: State | sqlite3.Connection, unit: int) -> dict[bytes, str]:
+    """What a unit showed last: the digest of each object's bytes -> its id, in order."""
+    row = db.execute("SELECT members FROM units WHERE id = ?", [unit]).fetchone()
+    return decode_members(row[0]) if row is not None and row[0] else {}
+
+
 def _take_members(conn: sqlite3.Connection, unit: int, ids: frozenset[str]) -> None:
     """Take objects from a unit that showed them before; what it shows next is compared whole."""
-    row = conn.execute("SELECT members FROM units WHERE id = ?", [unit]).fetchone()
-    if row is None or not row[0]:
-        return
-    kept = {digest: object_id for digest, object_id in decode_members(row[0]).items() if object_id not in ids}
+    kept = {digest: object_id for digest, object_id in read_members(conn, unit).items() if object_id not in ids}
     conn.execute(
         "UPDATE units SET members = ?, digest = NULL, validators = NULL WHERE id = ?", [_encode_members(kept), unit]
     )
@@ -136,13 +140,8 @@ def drop_units(conn: sqlite3.Connection, endpoint: int, keys: Iterable[str], now
         row = conn.execute("SELECT id FROM units WHERE endpoint = ? AND key = ?", [endpoint, key]).fetchone()
         if row is None:
             continue
-        conn.execute(
-            "UPDATE objects SET seen_at = max(seen_at, (SELECT coalesce(asked_at, 0) FROM units WHERE id = ?1)), "
-            "presence = CASE presence WHEN 0 THEN 1 ELSE presence END, missing_at = ?2, "
-            "missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?3), checks = 0, unit = NULL "
-            "WHERE endpoint = ?3 AND unit = ?1",
-            [row[0], now, endpoint],
-        )
+        ids = read_members(conn, row[0]).values()
+        conn.executemany(f"{MISS} AND unit = ?1", [(row[0], now, endpoint, object_id) for object_id in ids])
         conn.execute("DELETE FROM units WHERE id = ?", row)
 
 
@@ -158,12 +157,12 @@ def end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
         "OR missing_sweep + (1 << min(checks, 10)) <= (SELECT sweep FROM endpoints WHERE id = ?2))",
         [sweep.ended_at, endpoint],
     )
-    conn.execute(
+    gone = conn.execute(
         # A baseline takes what its sweep did not show as deleted, silently.
         "UPDATE objects SET presence = 2, missing_at = NULL WHERE endpoint = ?1 AND unit IS NULL AND presence < 2 "
         "AND seen_at < (SELECT baseline_before FROM endpoints WHERE id = ?1)",
         [endpoint],
-    )
+    ).rowcount
     if not sweep.confirms:
         conn.execute(
             "UPDATE objects SET missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?1) "
@@ -176,6 +175,6 @@ def end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
         "UPDATE endpoints SET last_sweep = ?1, last_sweep_began = sweep_began, "
         "steady_began = CASE WHEN ?2 AND calm_began IS NOT NULL THEN calm_began ELSE steady_began END, "
         "calm_began = CASE WHEN ?2 THEN sweep_began END, "
-        "baseline_before = NULL, sweep = sweep + 1, sweep_began = ?1 WHERE id = ?3",
-        [sweep.ended_at, sweep.steady, endpoint],
+        "baseline_before = NULL, sweep = sweep + 1, sweep_began = ?1, objects = objects - ?3 WHERE id = ?4",
+        [sweep.ended_at, sweep.steady, gone, endpoint],
     )
