@@ -90,7 +90,9 @@ class Engine:
         longest = max(limit.seconds for limit in limits)
         steady = self._clock.steady()
         restore = partial(self._store.calls.restore, name, since=steady - longest - 1, now=steady)
-        budget.restore(await self._write(restore), steady)
+        calls = await self._write(restore)
+        until = await self._write(self._store.calls.throttled_until, name)
+        budget.restore(calls, steady, throttled_until=until)
 
         async def spend(answers: list[tuple[int, float]]) -> int:
             anchor = str(self._clock.anchor()) if isinstance(self._clock, SystemClock) else ""
@@ -100,7 +102,10 @@ class Engine:
         async def flush(answers: list[tuple[int, float]]) -> None:
             await self._write(self._store.calls.answered, answers)
 
-        gate = Gate(budget, self._clock, spend=spend, flush=flush)
+        async def throttle(until: float) -> None:
+            await self._write(self._store.calls.throttle, name, until)
+
+        gate = Gate(budget, self._clock, spend=spend, flush=flush, throttle=throttle)
         planner = Planner([], now=self._clock.now())
         return Lane(
             name=name, budget=budget, share=share, planner=planner, gate=gate, clock=self._clock, crew=self._chooser
@@ -123,6 +128,7 @@ class Engine:
             health=SourceHealth(config.name),
             stall=StallWatch(config.name),
             opened_at=self._clock.now(),
+            discovered=not source.asks_first(),
             ask=partial(fetch, client, most=config.max_answer),
         )
         self.runs[config.name] = run

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from poller.cloudevents import iso
 
-NoticeKind = Literal["source.failing", "source.recovered", "gap"]
+NoticeKind = Literal["source.failing", "source.recovered", "gap", "budget.throttled"]
 NAMED: Final = 10  # units or endpoints that one notice names
 
 
@@ -17,7 +17,7 @@ class Notice:
     """What an operator must know, as `poller.events.notice` takes it. Times in `detail` are text."""
 
     kind: NoticeKind
-    subject: str  # sources/acme or endpoints/acme/projects
+    subject: str  # sources/acme, endpoints/acme/projects or budgets/office
     summary: str
     detail: Mapping[str, Any]
 
@@ -123,6 +123,16 @@ def goes_on(source: str, *, since: float, now: float) -> Notice:
         subject=f"sources/{source}",
         summary=f"Source {source} is polled again after it stood still for {_span(now - since)}.",
         detail={"scope": "stall", **_lasted(since, now)},
+    )
+
+
+def budget_throttled(budget: str, *, until: float, reason: str) -> Notice:
+    """The server refused a call because there were too many, in spite of all."""
+    return Notice(
+        kind="budget.throttled",
+        subject=f"budgets/{budget}",
+        summary=f"Budget {budget} is throttled: {reason}. No call of it leaves before {iso(until)}.",
+        detail={"reason": reason, "until": iso(until)},
     )
 
 

@@ -11,6 +11,7 @@ import structlog
 
 from poller.budget import Budget
 from poller.clock import Clock
+from poller.health_notices import Notice, budget_throttled
 from poller.planner import Planner
 from poller.promises import Shortfall, shortfall
 from poller.transport import Gate, Permit
@@ -58,6 +59,7 @@ class Lane:
         self._paced_at = -math.inf  # steady
         self._idle_until: float | None = None  # wall: there is no work before
         self.failure: BaseException | None = None
+        self._throttled_since: float | None = None  # wall
         self.shortfall: Shortfall | None = None  # `max_staleness` that cannot be kept since lists grew
 
     @property
@@ -100,6 +102,19 @@ class Lane:
         """There may be new work."""
         self._idle_until = None
         self.poke()
+
+    def throttled(self, reason: str) -> Notice | None:
+        """A call was answered 429. What an operator is told of it, once until calls go well again."""
+        began, now, steady = self._throttled_since, self._clock.now(), self._clock.steady()
+        self._throttled_since = now if began is None else began
+        until = self.budget.throttled_until(steady) or steady
+        return None if began is not None else budget_throttled(self.name, until=now + until - steady, reason=reason)
+
+    def went_well(self) -> None:
+        """A call was answered as it should: if none is held back any more, what was throttled is over."""
+        if self._throttled_since is not None and self.budget.throttled_until(self._clock.steady()) is None:
+            log.info("budget.goes_on", budget=self.name, throttled_since=self._throttled_since)
+            self._throttled_since = None
 
     def check_promises(self) -> None:
         """Say once when lists have grown so that their `max_staleness` cannot be kept, and once when it can again."""

@@ -70,6 +70,13 @@ class PluggedSource:
             with self._running("discover"):
                 yield from discover()
 
+    def asks_first(self) -> bool:
+        """Whether `discover` has something to ask: where it has not, no call need be paid for it."""
+        try:
+            return next(self.discover(), None) is not None
+        except PollerError:
+            return True  # the first try will say what is wrong
+
     @contextmanager
     def _running(self, what: str) -> Iterator[None]:
         """The plugin's code runs."""

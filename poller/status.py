@@ -54,7 +54,7 @@ class Live:
 def status(reader: Reader, config: Config, *, now: float, live: Live | None = None) -> Row:
     """The whole status, ready for JSON: times are ISO text in UTC, spans seconds (`..._s`). Never a secret.
 
-    Without `live` it tells what the file knows: nothing of throttling and of pages aside, and what was learned a minute
+    Without `live` it tells what the file knows: nothing of pages aside, and what was learned a minute
     ago.
     """
     endpoints = _endpoints(reader, config, live, now)
@@ -96,19 +96,21 @@ def _unspent(name: str, budget: BudgetConfig, now: float) -> BudgetView:
 def _budgets(reader: Reader, config: Config, live: Live | None, now: float) -> list[Row]:
     if live is not None:
         return [_budget(name, view) for name, view in live.budgets.items()]
-    steady = SystemClock.resume(reader.sums.anchor(), wall=lambda: now).steady()
     broken = {one.budget: one for one in shortfalls(config, reader.sums.units())}
     return [
-        _budget(name, _spent(reader, name, budget, steady, broken.get(name))) for name, budget in config.budgets.items()
+        _budget(name, _spent(reader, name, budget, now, broken.get(name))) for name, budget in config.budgets.items()
     ]
 
 
-def _spent(reader: Reader, name: str, settings: BudgetConfig, steady: float, shortfall: Shortfall | None) -> BudgetView:
+def _spent(reader: Reader, name: str, settings: BudgetConfig, now: float, shortfall: Shortfall | None) -> BudgetView:
     """How the windows stand by the calls that are written down."""
+    steady = SystemClock.resume(reader.sums.anchor(), wall=lambda: now).steady()
     budget = Budget(name, settings.limits, share=settings.share, concurrency=settings.concurrency)
     longest = max(limit.seconds for limit in settings.limits)
     budget.restore(reader.sums.calls(name, since=steady - longest - 1.0), steady)
-    return BudgetView(usage=budget.usage(steady), throttled_until=None, shortfall=shortfall)
+    until = reader.sums.throttled_until(name)
+    wall = now + until - steady if until is not None and until > steady else None
+    return BudgetView(usage=budget.usage(steady), throttled_until=wall, shortfall=shortfall)
 
 
 def _budget(name: str, view: BudgetView) -> Row:

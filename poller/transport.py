@@ -22,10 +22,12 @@ from poller.tables import SourceConfig
 from state.errors import PollerError
 
 REDIRECTS: Final = 5
+MOMENT: Final = 0.1  # seconds; no restart is quicker, so a shorter throttle needs not be kept
 USER_AGENT: Final = "Poller (+https://pypi.org/project/poller)"
 
 Spend = Callable[[list[tuple[int, float]]], Awaitable[int]]
 Flush = Callable[[list[tuple[int, float]]], Awaitable[None]]
+Throttle = Callable[[float], Awaitable[None]]
 
 
 class FetchError(PollerError):
@@ -68,16 +70,18 @@ def _is_hidden(name: str) -> bool:
 class Gate:
     """Permission to call: the windows of one budget, and its calls written down.
 
-    `spend` writes one call down, durably, with the answers known by then, and returns its id in the state.
+    `spend` writes one call down, durably, with the answers known by then, and returns its id in the state; `throttle`
+    writes down until when the server wants no call (steady seconds), so that a restart obeys it, too.
     """
 
-    def __init__(self, budget: Budget, clock: Clock, *, spend: Spend, flush: Flush) -> None:
+    def __init__(self, budget: Budget, clock: Clock, *, spend: Spend, flush: Flush, throttle: Throttle) -> None:
         self.budget = budget
         self.clock = clock
         self.calls = 0
         self.refused = 0  # answers 429
         self._spend = spend
         self._flush = flush
+        self._throttle = throttle
         self._answers: list[tuple[int, float]] = []
         self._turn = asyncio.Lock()
         self._answered = asyncio.Event()
@@ -105,6 +109,16 @@ class Gate:
         self.budget.answered(call, now)
         self._answers.append((written, now))
         self._answered.set()
+
+    async def heed(self, response: httpx.Response) -> None:
+        """Take the server's word on the calls to come."""
+        self.refused += response.status_code == httpx.codes.TOO_MANY_REQUESTS
+        steady = self.clock.steady()
+        before = self.budget.throttled_until(steady)
+        self.budget.obey(read_word(response.status_code, response.headers, now=self.clock.now()), steady)
+        until = self.budget.throttled_until(steady)
+        if until is not None and until > (before or steady) + MOMENT:
+            await self._throttle(until)
 
     async def flush(self) -> None:
         """Write down the answers that no later call took along."""
@@ -180,23 +194,18 @@ class BudgetTransport(httpx.AsyncBaseTransport):
         try:
             async with asyncio.timeout_at(until):
                 response = await self._inner.handle_async_request(request)
+            await self._gate.heed(response)
         except TimeoutError as error:
             permit.done()
             raise TooSlow(shown_url(request.url), f"no answer within {self._timeout:g} s") from error
         except BaseException:
             permit.done()
             raise
-        self._heed(response)
         assert isinstance(response.stream, httpx.AsyncByteStream)
         stream = _Stream(response.stream, permit, until, self._timeout, request.url)
         return httpx.Response(
             response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
         )
-
-    def _heed(self, response: httpx.Response) -> None:
-        self._gate.refused += response.status_code == httpx.codes.TOO_MANY_REQUESTS
-        now = self._gate.clock
-        self._gate.budget.obey(read_word(response.status_code, response.headers, now=now.now()), now.steady())
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
+import httpx
 import structlog
 from msgspec import structs
 
@@ -81,6 +83,7 @@ class Worker:
             self._flying.discard((run.name, w.name, key))
         now = self._clock.now()
         run.last_poll = now
+        run.lane.went_well()
         if outcome.aside:
             run.lane.planner.defer(unit, now + 1.0)
         if key in w.units:
@@ -122,6 +125,8 @@ class Worker:
             retry_after=getattr(error, "retry_after", None),
             failures=failures,
         )
+        if status == httpx.codes.TOO_MANY_REQUESTS and (told := run.lane.throttled(str(error))) is not None:
+            verdict = replace(verdict, notices=(told, *verdict.notices))
         await self.take(run, verdict)
         return verdict
 

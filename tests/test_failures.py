@@ -245,9 +245,10 @@ ROWS: dict[str, Row] = {
     ),
     "429": Row(
         wrong=lambda api, body: Response(status_code=429, headers={"retry-after": "1"}),
-        recorded=NOTHING + "; the whole budget waits as long as `Retry-After` says",
+        recorded=NOTHING + "; the whole budget waits as long as `Retry-After` says, also after a restart",
         shown=FAILS + "; `throttled_until` of the budget",
         shows=(*FAILING, "429 Too Many Requests"),
+        sent=("poller.budget.throttled",),
     ),
     "401": Row(
         wrong=lambda api, body: Response(status_code=401),

@@ -12,7 +12,14 @@ import uvicorn
 async def serving(app: Any) -> AsyncIterator[str]:
     """The ASGI app on a free port; gives its base URL."""
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_level="error", lifespan="off", ws="none", timeout_graceful_shutdown=1
+        app,
+        host="127.0.0.1",
+        port=0,
+        log_level="error",
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=1,
+        date_header=False,
     )
     server = uvicorn.Server(config)
     socket = config.bind_socket()

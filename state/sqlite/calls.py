@@ -62,6 +62,15 @@ class Calls:
             )
             return [(float(sent), float(answered)) for sent, answered in rows]
 
+    def throttle(self, budget: str, until: float) -> None:
+        """Note until when the server wants no call."""
+        with transaction(self._db) as conn:
+            write_meta(conn, _throttled(budget), repr(until))
+
+    def throttled_until(self, budget: str) -> float | None:
+        """Until when the server wanted no call, as noted last; it may be over."""
+        return throttled_until(self._db, budget)
+
     def forget(self, budget: str, *, before: float) -> None:
         """Drop calls that no window counts any more."""
         with transaction(self._db) as conn:
@@ -70,3 +79,13 @@ class Calls:
     def anchor(self) -> str | None:
         """The clock's anchor as saved with the latest call."""
         return read_meta(self._db, "clock")
+
+
+def throttled_until(db: Database, budget: str) -> float | None:
+    """What `Calls.throttle` noted."""
+    text = read_meta(db, _throttled(budget))
+    return None if text is None else float(text)
+
+
+def _throttled(budget: str) -> str:
+    return f"throttled {budget}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from state.sqlite.calls import throttled_until
 from state.sqlite.database import State, read_meta
 
 LATEST = 10_000  # events that a measured delay looks back on at most
@@ -45,6 +46,10 @@ class StatusReader:
             [budget, since],
         )
         return [(float(sent), None if answered is None else float(answered)) for sent, answered in rows]
+
+    def throttled_until(self, budget: str) -> float | None:
+        """Until when its server wanted no call, as noted last, in steady seconds; it may be over."""
+        return throttled_until(self._db, budget)
 
     def anchor(self) -> str | None:
         """The clock's anchor as saved with the latest call."""
