@@ -7,7 +7,7 @@ FOR ?=
 SOURCES := poller plugins state
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench bench-sweep bench-planner prove prove-truth prove-budget prove-delivery lint types format check docs lock clean
+.PHONY: help install demo test bench bench-sweep bench-delivery bench-planner prove prove-truth prove-budget prove-delivery prove-backlog lint types format check docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -54,7 +54,7 @@ clean:  ## remove the virtual environment and caches
 bench-planner: $(STAMP)  ## the planner against its bounds and targets (6 minutes)
 	$(BIN)/python benchmarks/planner.py
 
-bench: bench-sweep  ## what sweeps cost, as ratios to a limit of the same run
+bench: bench-sweep bench-delivery  ## what sweeps and deliveries cost, as ratios to a limit of the same run
 
 bench-sweep: $(STAMP)  ## sweeps against orjson.loads of the same bytes, memory and cost as lists grow (4 minutes)
 	$(BIN)/python -m benchmarks.sweep
@@ -62,10 +62,16 @@ bench-sweep: $(STAMP)  ## sweeps against orjson.loads of the same bytes, memory 
 prove-budget: $(STAMP)  ## the budget against the sandbox's count, over 50 restarts by SIGKILL (5 minutes)
 	$(BIN)/python -m benchmarks.budget
 
-prove: prove-truth prove-delivery  ## long proofs, each bounded in time
+prove: prove-truth prove-delivery prove-backlog  ## long proofs, each bounded in time
 
-prove-delivery: $(STAMP)  ## order and completeness of deliveries over 2,000 random histories (5 minutes)
-	POLLER_HISTORIES=2000 $(BIN)/python -m pytest tests/test_delivery_stateful.py
+prove-delivery: $(STAMP)  ## order and completeness of deliveries over 1,000 random histories (5 minutes)
+	POLLER_HISTORIES=1000 $(BIN)/python -m pytest tests/test_delivery_stateful.py
+
+prove-backlog: $(STAMP)  ## a million events for a dead subscriber beside a healthy one (2 minutes)
+	$(BIN)/python -m benchmarks.backlog
+
+bench-delivery: $(STAMP)  ## deliveries a second and their delay, beside a bare aiohttp loop (1 minute)
+	$(BIN)/python -m benchmarks.delivery
 
 prove-truth: $(STAMP)  ## no event lost or invented, in 5,000 random runs (a quarter of an hour at most)
 	$(BIN)/python -m benchmarks.truth
