@@ -35,6 +35,7 @@ from poller.templates import Escape, RenderError, Templated, TemplateText, one_l
 
 COMMAND: Final = 60.0  # seconds for one SMTP command
 ACCEPTANCE: Final = 600.0  # seconds after the final dot: giving up earlier makes duplicates (RFC 5321 4.5.3.2.6)
+PATIENCE: Final = 900.0  # seconds of one attempt: the commands, the acceptance, and mails before it
 _IDLE: Final = 30.0  # seconds after which a kept connection is tried before it is used
 _REMEMBERED: Final = 1000  # deliveries of which some recipients are still to be served
 _POLICY: Final = SMTP.clone(cte_type="7bit")  # any relay takes it, with or without 8BITMIME
@@ -117,6 +118,7 @@ class EmailSink:
     """One mail server and one list of recipients."""
 
     Options = EmailOptions
+    attempt_limit = PATIENCE
 
     def __init__(self, name: str, options: EmailOptions, *, clock: Callable[[], float] = time.time) -> None:
         self.name = name

@@ -52,7 +52,7 @@ class Desk(Protocol):
 
 
 class Flights:
-    """Calls the sink, and is the one place where that may raise what it likes. At most `limit` seconds an attempt."""
+    """Calls the sink: the one place where it may raise what it likes. An attempt has `limit` seconds at most."""
 
     def __init__(self, route: Route, desk: Desk, *, clock: Clock, limit: float, changed: Callable[[], None]) -> None:
         self._route = route
@@ -78,6 +78,7 @@ class Flights:
         try:
             async with asyncio.timeout(self._limit):
                 self._sink = await self._opened.enter_async_context(self._route.open_sink())
+            self._limit = getattr(self._sink, "attempt_limit", self._limit)
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it is recorded and retried
             self._complain("sink.not_opened", error)
             return error

@@ -63,7 +63,8 @@ class Sink(Protocol):
 
     `deliver` may be called again with the same events (same ids), and concurrently for different objects.
     Returning means that the receiver has them. It may raise RetryLater, Refused, Rejected or Gone; anything else
-    raised is a failed attempt that follows the retry schedule.
+    raised is a failed attempt that follows the retry schedule. An attempt is given up after 60 s; a sink that has to
+    wait longer has a number of seconds as `attempt_limit`.
     """
 
     Options: ClassVar[type[BaseModel]]

@@ -40,6 +40,7 @@ class Box:
         self.answer: Callable[[Sequence[Event], Attempt], Awaitable[Receipt]] = self.accept
         self.opened = 0
         self.open_error: Exception | None = None
+        self.attempt_limit = 60.0  # seconds
 
     async def accept(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
         return OK

@@ -218,6 +218,18 @@ async def test_a_hanging_attempt_is_given_up(bench: Bench) -> None:
     assert (first.status, first.latency, second.status) == ("timeout", 60.0, "200")
 
 
+async def test_a_sink_may_have_more_patience_than_others(bench: Bench) -> None:
+    box = bench.route("crm", retry=())
+    box.answer, box.attempt_limit = box.hang, 600.0
+    await bench.start()
+    await bench.record(1)
+
+    await bench.pass_(599)
+    assert bench.state("crm").pending == 1
+    await bench.pass_(2)
+    assert bench.state("crm").dead == 1
+
+
 async def test_what_follows_an_attempt_that_was_given_up_is_given_up_in_its_turn(bench: Bench) -> None:
     box = bench.route("crm", retry=())
     box.answer = box.hang

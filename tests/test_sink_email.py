@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from plugins.email import EmailOptions, EmailSink
+from plugins.email import ACCEPTANCE, EmailOptions, EmailSink
 from poller import Attempt, Event, Receipt, Rejected, RetryLater
 from poller.sinks import Refused
 
@@ -449,3 +449,7 @@ def test_a_preview_shows_headers_and_text() -> None:
 
     assert "Subject: [acme] Project “Website” (7)" in text
     assert "status: planned → won" in text
+
+
+def test_a_mail_is_not_given_up_before_its_acceptance_may_be_late() -> None:
+    assert EmailSink.attempt_limit > ACCEPTANCE >= 600.0  # RFC 5321 4.5.3.2.6
