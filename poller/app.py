@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
+import httpx
 from apscheduler.triggers.cron import CronTrigger
 
 from poller.answers import Polled
@@ -55,10 +56,23 @@ class App:
     engine: Engine
     deliverer: Deliverer
     news: News
+    transport: httpx.AsyncBaseTransport | None  # None: sources ask over the network
+
+    def _engine_for(self, config: Config) -> Engine:
+        """An engine for a configuration, on this app's state and clock."""
+        return Engine(
+            config,
+            self.plugins,
+            store=self.store,
+            write=self.write,
+            clock=self.clock,
+            listener=self.news,
+            transport=self.transport,
+        )
 
     async def reconfigure(self, config: Config) -> None:
         """Go on with another configuration, already validated. Raises PollerError, with nothing changed."""
-        engine = Engine(config, self.plugins, store=self.store, write=self.write, clock=self.clock, listener=self.news)
+        engine = self._engine_for(config)
         await self.deliverer.reconfigure(routes_of(config))
         await self.engine.close()
         await engine.open()
@@ -68,9 +82,16 @@ class App:
 
 @contextlib.asynccontextmanager
 async def open_app(
-    config: Config, plugins: Plugins, *, clock: Clock | None = None, executor: Executor | None = None
+    config: Config,
+    plugins: Plugins,
+    *,
+    clock: Clock | None = None,
+    executor: Executor | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[App]:
     """Open the state and everything on it. Nothing is polled or delivered before it is asked for.
+
+    Sources ask over `transport` if it is given, which stays the caller's.
 
     Raises PollerError. The caller holds the state's lock.
     """
@@ -88,7 +109,7 @@ async def open_app(
                 finished=lambda delivery: observers.tell("delivery_finished", delivery=delivery),
             )
             news = News(deliverer=deliverer, observers=observers)
-            engine = Engine(config, plugins, store=store, write=write, clock=clock, listener=news)
+            engine = Engine(config, plugins, store=store, write=write, clock=clock, listener=news, transport=transport)
             await write(store.deliveries.register, [route.registration for route in routes_of(config)])
             await engine.open()
             app = App(
@@ -100,6 +121,7 @@ async def open_app(
                 engine=engine,
                 deliverer=deliverer,
                 news=news,
+                transport=transport,
             )
             async with observers:
                 try:
@@ -153,7 +175,8 @@ async def sweep_once(
     sweeping = await engine.begin_sweeps(endpoints)
     for lane in engine.lanes.values():
         lane.hurry, lane.poke = True, changed.set
-    while sweeping.goes_on(app.clock.now()):
+    # What is in flight may yet find something to ask for: deletions to be confirmed.
+    while sweeping.goes_on(app.clock.now()) or any(lane.in_flight for lane in engine.lanes.values()):
         changed.clear()
         for lane in engine.lanes.values():
             await lane.wake()

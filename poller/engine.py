@@ -50,7 +50,15 @@ class Engine:
     """Polls every source of a configuration, each within its budget. Use as `async with Engine(...) as engine`."""
 
     def __init__(
-        self, config: Config, plugins: Plugins, *, store: Store, write: Write, clock: Clock, listener: Listener
+        self,
+        config: Config,
+        plugins: Plugins,
+        *,
+        store: Store,
+        write: Write,
+        clock: Clock,
+        listener: Listener,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.config = config
         self.lanes: dict[str, Lane] = {}
@@ -61,6 +69,7 @@ class Engine:
         self._store = store
         self._write = write
         self._clock = clock
+        self._transport = transport  # None: the network
         self._clients: list[httpx.AsyncClient] = []
         self._flying: Flying = set()
         self._worker = Worker(
@@ -114,7 +123,7 @@ class Engine:
     async def _open_source(self, config: SourceConfig) -> None:
         source = config.build()
         lane = self.lanes[config.budget]
-        client = build_client(config, gate=lane.gate, auth=source.auth)
+        client = build_client(config, gate=lane.gate, auth=source.auth, inner=self._transport)
         self._clients.append(client)
         polling = Polling(
             source, settling=self.settling, reader=self._store.poll_reader, write=self._write, clock=self._clock

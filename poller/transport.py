@@ -241,26 +241,31 @@ class _Stream(httpx.AsyncByteStream):
         await self._inner.aclose()
 
 
-def build_client(config: SourceConfig, *, gate: Gate, auth: httpx.Auth | None) -> httpx.AsyncClient:
-    """The client of one source. Raises PollerError where its `ca_file` cannot be used."""
-    try:
-        # The system's certificates, not those that httpx would bring.
-        verify = config.verify and ssl.create_default_context(cafile=config.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise PollerError(f"sources.{config.name}.ca_file: {config.ca_file}: {error}", hint="a PEM file") from error
-    inner = httpx.AsyncHTTPTransport(
-        verify=verify,
-        proxy=config.proxy,
-        limits=httpx.Limits(max_connections=100, keepalive_expiry=60),
-        trust_env=False,
-    )
+def build_client(
+    config: SourceConfig, *, gate: Gate, auth: httpx.Auth | None, inner: httpx.AsyncBaseTransport | None = None
+) -> httpx.AsyncClient:
+    """The client of one source, over `inner` or the network. Raises PollerError where its `ca_file` cannot be used."""
     return httpx.AsyncClient(
-        transport=BudgetTransport(inner, gate, timeout=config.timeout),
+        transport=BudgetTransport(inner or _network(config), gate, timeout=config.timeout),
         auth=auth,
         timeout=None,  # the transport keeps the time, from when the call leaves
         follow_redirects=False,
         trust_env=False,
         headers={"user-agent": USER_AGENT},
+    )
+
+
+def _network(config: SourceConfig) -> httpx.AsyncBaseTransport:
+    try:
+        # The system's certificates, not those that httpx would bring.
+        verify = config.verify and ssl.create_default_context(cafile=config.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise PollerError(f"sources.{config.name}.ca_file: {config.ca_file}: {error}", hint="a PEM file") from error
+    return httpx.AsyncHTTPTransport(
+        verify=verify,
+        proxy=config.proxy,
+        limits=httpx.Limits(max_connections=100, keepalive_expiry=60),
+        trust_env=False,
     )
 
 

@@ -22,8 +22,8 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
     """The guide's code, put where it says and loaded from there."""
     folder = tmp_path_factory.mktemp("plugins.d")
     for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL):
-        [name] = re.findall(r'"""plugins\.d/(\w+\.py)"""', code)
-        (folder / name).write_text(code)
+        for name in re.findall(r'"""plugins\.d/(\w+\.py)"""', code):
+            (folder / name).write_text(code)
     found = Plugins()
     found.load_folder(folder)
     assert found.failed == []
