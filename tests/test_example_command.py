@@ -7,28 +7,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from poller import Attempt, Event, Receipt, Rejected, RetryLater
 from poller.loading import Plugins
 from poller.sinks import Refused
+from poller.testing import make_event
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "command-sink"
 FIRST = Attempt(number=1, delivery_id="7")
 
 
-def make_event(number: int = 1) -> Event:
-    return Event(
-        id=f"k{number}",
-        source="/sources/acme",
-        type="nutcache.projects.updated",
-        subject=f"projects/{number}",
-        time=1795472732.123,
-        observed_after=None,
-        raw=orjson.dumps({"object": {"id": number}, "version": 1}),
-        seq=number,
-    )
+ONE, TWO = (make_event({"id": number}, endpoint="projects", seq=number) for number in (1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +32,20 @@ def sink_class() -> Any:
 async def run(sink_class: Any, code: str, *events: Event, **keys: Any) -> Receipt:
     options = sink_class.Options.model_validate({"command": [sys.executable, "-c", code], **keys})
     async with sink_class("labels", options) as sink:
-        receipt: Receipt = await sink.deliver(events or [make_event()], FIRST)
+        receipt: Receipt = await sink.deliver(events or [ONE], FIRST)
     return receipt
 
 
 async def test_the_program_reads_the_events_one_a_line(sink_class: Any) -> None:
     code = "import sys, json; print(*(json.loads(line)['subject'] for line in sys.stdin))"
 
-    assert await run(sink_class, code, make_event(1), make_event(2)) == Receipt(
-        status="exit 0", text="projects/1 projects/2\n"
-    )
+    assert await run(sink_class, code, ONE, TWO) == Receipt(status="exit 0", text="projects/1 projects/2\n")
 
 
 async def test_the_program_knows_which_event_it_is(sink_class: Any) -> None:
     code = "import os; print(os.environ['POLLER_EVENT_ID'], os.environ['POLLER_ATTEMPT'])"
 
-    assert (await run(sink_class, code)).text == "k1 1\n"
+    assert (await run(sink_class, code)).text == f"{ONE.id} 1\n"
 
 
 @pytest.mark.parametrize(("status", "raised"), [(75, RetryLater), (65, Rejected), (1, Refused), (2, Refused)])
@@ -85,4 +73,4 @@ async def test_a_program_that_is_not_there_is_tried_again(sink_class: Any) -> No
 
 
 async def test_a_program_that_does_not_read_has_the_event_nevertheless(sink_class: Any) -> None:
-    assert (await run(sink_class, "pass", *[make_event(number) for number in range(2000)])).status == "exit 0"
+    assert (await run(sink_class, "pass", *[make_event({"id": number}) for number in range(2000)])).status == "exit 0"
