@@ -1,4 +1,5 @@
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,10 +13,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from poller import Endpoint, Position, Source
+from poller import Endpoint, Limit, Position, Source
+from poller.app import open_app, sweep_once
 from poller.config import load
 from poller.extract import identity
-from poller.loading import Plugins
+from poller.loading import Plugins, load_plugins
 from tests.upstream import serving
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -40,6 +42,7 @@ class Recipe:
     source: Source
     client: httpx.AsyncClient
     upstream: Upstream
+    file: Path
 
     @property
     def endpoint(self) -> Endpoint:
@@ -70,7 +73,7 @@ async def set_up(name: str, upstream: Upstream, routes: list[Route], folder: Pat
         loaded.load_offered()
         source = next(iter(load(file, loaded).sources.values())).build()
         async with httpx.AsyncClient(trust_env=False) as client:
-            yield Recipe(source, client, upstream)
+            yield Recipe(source, client, upstream, file)
 
 
 def refused(request: Request, token: str) -> Response | None:
@@ -96,7 +99,7 @@ async def github(tmp_path, monkeypatch) -> AsyncIterator[Recipe]:
 
     async def issue(request: Request) -> Response:
         number = request.path_params["number"]
-        return JSONResponse({"number": number}, 200 if number <= OBJECTS else 404)
+        return JSONResponse({"number": number}, 200 if any(o["number"] == number for o in upstream.objects) else 404)
 
     monkeypatch.setenv("GITHUB_TOKEN", "gh")
     path = "/repos/OWNER/NAME/issues"
@@ -249,6 +252,51 @@ async def test_an_entity_has_its_own_url(home, name, status):
     request = home.source.item_request(home.endpoint, name)
 
     assert (await home.client.send(request, auth=home.source.auth)).status_code == status
+
+
+# --- The whole program with each of them
+
+
+async def told(recipe: Recipe, new: dict[str, Any], *, at: int = OBJECTS) -> Counter[str]:
+    """What the program tells after its baseline when one object is edited, one is gone and one is new."""
+    plugins = load_plugins(lazily=True)
+    config = load(recipe.file, plugins)
+    hurried = {
+        name: budget.model_copy(update={"limits": (Limit(10_000, 1.0),)}) for name, budget in config.budgets.items()
+    }
+    objects = recipe.upstream.objects
+    async with open_app(config.model_copy(update={"budgets": hurried}), plugins) as app:
+        assert await sweep_once(app) == []
+        objects[5]["name"] = "another"
+        objects.insert(at, new)
+        del objects[120]
+        for _ in range(4):
+            assert await sweep_once(app) == []
+        return Counter(event.type for event in app.store.log.read(limit=1000))
+
+
+def one_each(list_name: str) -> Counter[str]:
+    return Counter({f"{list_name}.{kind}": 1 for kind in ("created", "updated", "deleted")})
+
+
+async def test_the_program_tells_what_changes_among_github_issues(github):
+    new = {"number": 231, "updated_at": "2026-01-02T00:00:00Z"}
+
+    assert await told(github, new) == one_each("github.issues")
+
+
+async def test_the_program_tells_what_changes_among_stripe_customers(stripe):
+    assert await told(stripe, {"id": "cus_new", "object": "customer"}, at=0) == one_each("stripe.customers")
+
+
+async def test_the_program_tells_what_changes_among_wordpress_posts(wordpress):
+    new = {"id": 231, "modified_gmt": "2026-01-02T00:00:00"}
+
+    assert await told(wordpress, new) == one_each("blog.posts")
+
+
+async def test_the_program_tells_what_changes_among_home_assistants_states(home):
+    assert await told(home, {"entity_id": "sensor.new", "state": "on"}) == one_each("home.states")
 
 
 def test_every_example_is_tested_here():
