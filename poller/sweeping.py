@@ -52,7 +52,7 @@ class Sweeping:
         for run, w in self:
             if run.config.budget != budget or self.is_swept(run, w) or self.is_held(run, w):
                 continue
-            for key in w.outstanding():
+            for key in (*w.outstanding(), *w.awaited()):
                 if self._is_due(run, w, key, now) and held_back(run, w, key, now) is None:
                     return run, w, key
         return None
@@ -88,7 +88,7 @@ class Sweeping:
         parent = run.watchings.get(w.watch.endpoint.parent or "")
         if not w.pending and parent is not None:
             return (run.name, parent.name) not in self._began or self._is_stuck(run, parent, now)
-        left = w.outstanding()
+        left = (*w.outstanding(), *w.awaited())
         tried = {unit.key for unit in w.failing() if unit.failures >= TRIES}
         return bool(left) and all(key in tried or w.waits_for_others(key) for key in left)
 

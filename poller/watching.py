@@ -230,11 +230,20 @@ class Watching:
         if self.doubt is not None and key in self.doubt.seen:
             return True
         aside = self.aside.get(key)
-        return aside is not None and any(
-            (unit.asked_at or 0.0) <= aside.seen_at
-            for other, unit in list(self.units.items())
-            if other != key and self.sweeps(other) and other not in self.aside
-        )
+        return aside is not None and bool(self._not_asked_since(aside.seen_at))
+
+    def awaited(self) -> list[str]:
+        """Keys of the units that pages aside wait for."""
+        since = max((aside.seen_at for aside in list(self.aside.values())), default=None)
+        return [] if since is None else self._not_asked_since(since)
+
+    def _not_asked_since(self, at: float) -> list[str]:
+        """Keys of units that are not aside."""
+        return [
+            key
+            for key, unit in list(self.units.items())
+            if self.sweeps(key) and key not in self.aside and (unit.asked_at or 0.0) <= at
+        ]
 
     @staticmethod
     def sweeps(key: str) -> bool:
