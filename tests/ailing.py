@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import brotli
 import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -105,6 +106,10 @@ def json(body: Any, status: int = 200, **headers: str) -> Response:
 
 def zipped(body: Any) -> Response:
     return Response(gzip.compress(orjson.dumps(body)), headers={"content-encoding": "gzip"})
+
+
+def brotlied(body: Any) -> Response:
+    return Response(brotli.compress(orjson.dumps(body)), headers={"content-encoding": "br"})
 
 
 def dripping() -> Response:

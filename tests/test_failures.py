@@ -11,7 +11,8 @@ import orjson
 import pytest
 from starlette.responses import Response
 
-from tests.ailing import SIZE, Api, Body, Ward, Wrong, dripping, json, redirect, thing, ward, zipped
+from poller.app import sweep_once
+from tests.ailing import SIZE, Api, Body, Ward, Wrong, brotlied, dripping, json, redirect, thing, ward, zipped
 
 PAGE = Path(__file__).parent.parent / "docs" / "failures.md"
 
@@ -285,6 +286,25 @@ async def test_a_page_that_goes_wrong_is_recorded_shown_and_sent_as_the_table_sa
         await patient.heal()
 
         assert [event.type for event in patient.told()] == [*row.sent, *row.afterwards]
+
+
+@pytest.mark.parametrize("packed", [zipped, brotlied])
+async def test_a_compressed_page_is_read_like_any_other(packed, tmp_path):
+    async with ward(tmp_path) as patient:
+        patient.api.break_(0, lambda api, body: packed(body))
+        patient.api.objects[3]["name"] = "another"
+        await patient.look()
+
+        assert [event.type for event in patient.told()] == ["api.things.updated"]
+
+
+async def test_what_a_page_still_shows_once_others_were_asked_is_believed(tmp_path):
+    async with ward(tmp_path) as patient:
+        patient.api.break_(2, lambda api, body: json(everywhere(body, owner=None)))
+
+        assert await sweep_once(patient.app) == []
+
+        assert [event.type for event in patient.told()] == ["api.things.updated"] * SIZE
 
 
 def table() -> str:
