@@ -34,6 +34,7 @@ BLOCKS: Final = 50
 TOTAL: Final = 12_000  # characters over all blocks
 INTERVAL: Final = 1.0  # seconds between two messages to one channel
 TIMEOUT: Final = 15  # seconds for the whole call
+PATIENCE: Final = 600.0  # seconds of one attempt: the call, and before it the wait for the channel's turn
 _IN_DIGEST: Final = 700  # characters of one event
 _THROTTLED: Final = frozenset({"ratelimited", "rate_limited", "message_limit_exceeded"})
 _ARCHIVED: Final = frozenset({"channel_is_archived", "is_archived", "no_service", "no_team"})
@@ -84,6 +85,7 @@ class SlackSink:
     """One channel."""
 
     Options = SlackOptions
+    attempt_limit = PATIENCE
 
     def __init__(
         self,

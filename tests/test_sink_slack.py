@@ -14,7 +14,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from slack_sdk.models.blocks import Block
 
-from plugins.slack import BLOCKS, SECTION, TOTAL, Pace, SlackOptions, SlackSink, digest, fitted, message, templated
+from plugins.slack import (
+    BLOCKS,
+    SECTION,
+    TIMEOUT,
+    TOTAL,
+    Pace,
+    SlackOptions,
+    SlackSink,
+    digest,
+    fitted,
+    message,
+    templated,
+)
 from poller import Attempt, Event, Gone, Receipt, Rejected, RetryLater
 from poller.sinks import Refused
 from poller.templates import Told
@@ -206,6 +218,12 @@ def test_a_pace_counts_from_the_last_message() -> None:
 
     assert [pace.reserve(now) for now in (10.0, 10.25, 10.5, 20.0)] == [0, 0.75, 1.5, 0]
     assert pace.reserve(20.0) == 1.0
+
+
+def test_many_subscriptions_wait_for_one_channel_without_being_given_up() -> None:
+    pace = Pace()
+    waits = [pace.reserve(0.0) for _ in range(20 * 8)]  # 20 subscriptions, each with 8 attempts side by side
+    assert waits[-1] + TIMEOUT < SlackSink.attempt_limit
 
 
 async def test_a_429_is_obeyed_by_every_message_to_the_channel(slack: Slack) -> None:
