@@ -59,6 +59,7 @@ CREATE TABLE units (
     UNIQUE (endpoint, key)
 );
 CREATE TABLE objects (
+    id INTEGER PRIMARY KEY,  -- rows are long: kept in order of their arrival, and found by a short index
     endpoint INTEGER NOT NULL,
     object TEXT NOT NULL,
     version INTEGER NOT NULL,
@@ -69,8 +70,8 @@ CREATE TABLE objects (
     missing_at REAL,
     missing_sweep INTEGER,
     checks INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (endpoint, object)
-) WITHOUT ROWID;
+    UNIQUE (endpoint, object)
+);
 CREATE INDEX objects_loose ON objects (endpoint, presence, seen_at) WHERE unit IS NULL;
 CREATE TABLE learned (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
