@@ -30,7 +30,7 @@ from tests.upstream import serving
 
 SIZE = 20  # objects on a page
 TOKEN = "s3cret"
-PATIENCE = 20.0  # seconds
+PATIENCE = 60.0  # seconds
 
 CONFIG = """
 [poller]
@@ -42,7 +42,7 @@ concurrency = 1
 plugin = "rest"
 base_url = "{url}"
 auth = {{ type = "bearer", token = "{token}" }}
-timeout = "500ms"
+timeout = "{timeout}"
 max_answer = "20kB"
 max_depth = 8
 [sources.api.endpoints.things]
@@ -50,7 +50,7 @@ path = "/things"
 items = "$.items"
 order = "id"
 pagination = {{ type = "page", size = {size}, size_param = "size" }}
-{more}
+{items}
 """
 
 Body = dict[str, Any]
@@ -81,7 +81,7 @@ class Api:
         if self.wrong is not None and self.page in (0, number):
             answer = self.wrong(self, body)
             if answer.headers.get("x-late"):
-                await asyncio.sleep(2)
+                await asyncio.sleep(3)
             return answer
         return json(body)
 
@@ -177,14 +177,16 @@ class Ward:
 
 
 @asynccontextmanager
-async def ward(folder: Path, *, has_items: bool = True, more: str = "") -> AsyncIterator[Ward]:
+async def ward(folder: Path, *, has_items: bool = True, timeout: str = "30s") -> AsyncIterator[Ward]:
     """The program after its silent baseline of a healthy API."""
     api = Api()
     routes = [Route("/things", api.list), Route("/things/{number:int}", api.item)]
     elsewhere = Starlette(routes=[Route("/{path:path}", api.other)])
     async with serving(Starlette(routes=routes)) as url, serving(elsewhere) as api.elsewhere:
-        items = 'item_path = "/things/{id}"\n' if has_items else ""
-        (folder / "poller.toml").write_text(CONFIG.format(url=url, token=TOKEN, size=SIZE, more=items + more))
+        items = 'item_path = "/things/{id}"' if has_items else ""
+        (folder / "poller.toml").write_text(
+            CONFIG.format(url=url, token=TOKEN, size=SIZE, timeout=timeout, items=items)
+        )
         plugins = load_plugins(lazily=True)
         async with open_app(load(folder / "poller.toml", plugins), plugins) as app:
             assert await sweep_once(app) == []

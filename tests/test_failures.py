@@ -30,6 +30,7 @@ class Row:
     shows: tuple[str, ...] = ()  # texts that the status holds
     sent: tuple[str, ...] = ()  # types of the events while it lasts
     afterwards: tuple[str, ...] = ()  # and once it is over
+    timeout: str = "30s"
     looks: int = 2  # how often every page is asked for meanwhile
 
 
@@ -60,13 +61,15 @@ ROWS: dict[str, Row] = {
         wrong=lambda api, body: json(body, **{"x-late": "1"}),
         recorded=NOTHING,
         shown=FAILS,
-        shows=(*FAILING, "no answer within 0.5 s"),
+        shows=(*FAILING, "no answer within 1 s"),
+        timeout="1s",
     ),
     "an answer that does not end in time": Row(
         wrong=lambda api, body: dripping(),
         recorded=NOTHING,
         shown=FAILS,
-        shows=(*FAILING, "not complete within 0.5 s"),
+        shows=(*FAILING, "not complete within 1 s"),
+        timeout="1s",
     ),
     "500": Row(
         wrong=lambda api, body: Response("oops", 500),
@@ -275,7 +278,7 @@ async def suffer(patient: Ward, row: Row) -> None:
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
 async def test_a_page_that_goes_wrong_is_recorded_shown_and_sent_as_the_table_says(row, tmp_path):
-    async with ward(tmp_path, has_items=row.has_items) as patient:
+    async with ward(tmp_path, has_items=row.has_items, timeout=row.timeout) as patient:
         await suffer(patient, row)
 
         shown = orjson.dumps(patient.status()).decode()
