@@ -129,7 +129,7 @@ def report(situations: Iterable[Situation], changes: Changes | None = None) -> R
     """
     budgets, endpoints, units = [], [], []
     situations = list(situations)
-    _check_names(situations, changes or Changes())
+    check_names(situations, changes or Changes())
     for situation in situations:
         calls = allowed(situation.limits, situation.share)
         found = situation.planner.explanations(situation.now, calls_per_second=calls)
@@ -176,7 +176,8 @@ def parse_weight(text: str) -> tuple[str, float]:
     return name, weight
 
 
-def _check_names(situations: Sequence[Situation], changes: Changes) -> None:
+def check_names(situations: Sequence[Situation], changes: Changes) -> None:
+    """Raise PollerError where a weight is of an endpoint that there is not."""
     units = [unit for situation in situations for unit in situation.planner.units] if changes.weights else []
     known = {unit.endpoint for unit in units} | {f"{unit.source}/{unit.endpoint}" for unit in units}
     for name in changes.weights:

@@ -33,6 +33,8 @@ class Result:
     delays: Floats = field(repr=False)  # of ordinary changes between `since` and `until`
     happened: Floats = field(repr=False)  # when these were, seconds from the world's start
     delays_in_turn: Floats = field(repr=False)  # of the same changes
+    owners: NDArray[np.intp] = field(repr=False)  # the number of each one's unit
+    polls: NDArray[np.intp] = field(repr=False)  # of each unit
     mean: float
     in_turn: float
     optimum: float
@@ -65,6 +67,7 @@ def simulate_world(
     limits: Sequence[Limit],
     share: float = 1.0,
     units: Sequence[Unit] | None = None,
+    planner: Planner | None = None,
     since: float = 0.0,
     until: float = math.inf,
     seed: int = 0,
@@ -72,13 +75,15 @@ def simulate_world(
 ) -> Result:
     """Poll the world with the real planner and budget, and count the delays of changes from `since` to `until`.
 
-    `units` stand for the world's, in order (default: `units_of`); `since` and `until` are seconds from its start.
+    `units` stand for the world's, in order (default: `units_of`), `planner` has them (default: a new one); `since` and
+    `until` are seconds from its start.
     Raises ValueError if there are not as many units as the world has, or no limit.
     """
     known = list(units) if units is not None else units_of(world)
     if len(known) != world.units or not limits:
         raise ValueError(f"{len(known)} units and {len(limits)} limits for a world of {world.units} units")
-    run = _Run(world, known, Budget("simulated", limits, share=share, seed=seed), seed, latency)
+    planner = planner if planner is not None else Planner(known, now=world.start, seed=seed)
+    run = _Run(world, known, Budget("simulated", limits, share=share, seed=seed), planner, latency)
     run.to(world.start + world.seconds)
     return _result(
         run, world.start + since, world.start + until, allowed(limits, share), _most(limits, share, world.seconds)
@@ -88,18 +93,19 @@ def simulate_world(
 class _Run:
     """One world being polled."""
 
-    def __init__(self, world: World, units: list[Unit], budget: Budget, seed: int, latency: float) -> None:
-        self.world, self.units, self.budget, self.latency = world, units, budget, latency
+    def __init__(self, world: World, units: list[Unit], budget: Budget, planner: Planner, latency: float) -> None:
+        self.world, self.units, self.budget, self.planner, self.latency = world, units, budget, planner, latency
         self.now = world.start
-        self.planner = Planner(units, now=self.now, seed=seed)
         self.found = np.full(world.times.size, np.nan)
-        self.polled = [math.nan] * len(units)
+        last = {one.unit: one.last_poll for one in planner.explanations(self.now)}
+        self.polled = [math.nan if (at := last[unit]) is None else at for unit in units]
+        self.polls = np.zeros(len(units), np.intp)
         self.calls = 0
         self.gaps: list[tuple[float, float]] = []  # (when, how long unpolled)
         self._numbers = {unit: number for number, unit in enumerate(units)}
         self._seen = world.offsets[:-1].tolist()
         self._ends = world.offsets[1:].tolist()
-        self._unpolled = len(units)
+        self._unpolled = sum(map(math.isnan, self.polled))
         self._gap = 0.0  # seconds between calls at the present pace
         self._paced = -math.inf
 
@@ -135,6 +141,7 @@ class _Run:
         else:
             self.gaps.append((sent, sent - self.polled[number]))
         self.polled[number] = sent
+        self.polls[number] += 1
         if not self._unpolled:  # a first sweep is not paced
             self.now = max(self.now, sent + unit.cost * self._pace())
 
@@ -189,6 +196,8 @@ def _result(run: _Run, since: float, until: float, available: float, most: float
         delays=delays,
         happened=world.times[found] - world.start,
         delays_in_turn=_in_turn(owners[found], world.times[found] - world.start, costs, available),
+        owners=owners[found],
+        polls=run.polls,
         mean=float(np.average(delays, weights=weights[owners[found]])) if delays.size else math.nan,
         in_turn=bounds.in_turn(available, units=world.units, costs=costs),
         optimum=bounds.optimum(rates, available, weights=weights, costs=costs),

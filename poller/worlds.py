@@ -132,6 +132,12 @@ def make(name: str, *, units: int = 200, days: float = 14, changes_per_day: floa
     return _world(name, MONDAY, hourly, owners, times + MONDAY, ordinary)
 
 
+def expected(hourly: Floats, *, start: float, seed: int = 0, name: str = "expected") -> World:
+    """A world of rates that are given: a row per unit, a column per hour from `start` on."""
+    owners, times = _draw(np.random.default_rng(seed), hourly)
+    return _world(name, start, hourly, owners, times + start, np.ones(times.size, bool))
+
+
 def recorded(histories: Sequence[Sequence[float]], *, start: float, end: float, name: str = "history") -> World:
     """A world of changes that were really seen: of each unit the times, those outside start and end left out.
 

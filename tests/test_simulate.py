@@ -89,7 +89,9 @@ def test_units_must_match_the_world():
 
 
 def command(*arguments):
-    return CliRunner().invoke(simulate, ["--days", "0.2", "--units", "10", "--changes", "500", *arguments])
+    return CliRunner().invoke(
+        simulate, ["--world", "lognormal", "--days", "0.2", "--units", "10", "--changes", "500", *arguments]
+    )
 
 
 def test_the_command_shows_delays_beside_in_turn_and_the_bounds():

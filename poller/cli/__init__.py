@@ -40,7 +40,7 @@ COMMANDS: Final = {  # name: its module, and what the list of commands says of i
     "release": ("changing", "End the hold of an endpoint."),
     "rebaseline": ("changing", "Take an endpoint silently as it is."),
     "backup": ("backup", "Copy the state while it is in use."),
-    "simulate": ("simulate", "Try the planner on a virtual clock."),
+    "simulate": ("simulate", "This configuration on a virtual clock."),
     "demo": ("demo", "A living sandbox office, no account needed."),
 }
 FORESEEN: Final = (PollerError, OSError, sqlite3.Error)  # told in one line; anything else is a bug, with its traceback

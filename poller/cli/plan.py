@@ -43,7 +43,7 @@ def plan(
 
     Example: poller plan --weight projects=5 --share 1
     """
-    changes = Changes(share=share, limits=limits_option(limits), weights=dict(_each("--weight", parse_weight, weights)))
+    changes = Changes(share=share, limits=limits_option(limits), weights=weights_option(weights))
     config, _ = chosen.load(reveal=False)
     with reading(config) as reader:
         sums = None if reader is None else reader.sums
@@ -114,6 +114,11 @@ def _span(seconds: float | None) -> str:
 def limits_option(texts: Sequence[str]) -> tuple[Limit, ...]:
     """Limits as an option gives them. Raises click.BadParameter."""
     return tuple(_each("--limits", parse_rate, texts))
+
+
+def weights_option(texts: Sequence[str]) -> dict[str, float]:
+    """Weights as an option gives them, by endpoint. Raises click.BadParameter."""
+    return dict(_each("--weight", parse_weight, texts))
 
 
 def _each(option: str, parse: Callable[[str], T], texts: Sequence[str]) -> list[T]:

@@ -1,128 +1,113 @@
-"""`poller simulate`: the real planner and budget on a virtual clock, in a made-up world."""
+"""`poller simulate`: this configuration on a virtual clock, or the planner in a made-up world."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
-import numpy as np
-import orjson
-from rich.console import Console
-from rich.table import Table
 
 from poller import worlds
-from poller.cli.plan import limits_option
-from poller.rates import duration_text, parse_duration
+from poller.cli.chosen import Chosen
+from poller.cli.opening import reading
+from poller.cli.plan import limits_option, weights_option
+from poller.cli.printing import console, print_json
+from poller.cli.simulated import draw, print_rehearsal, print_result, rehearsal_row, result_row
+from poller.plan import Changes, check_names
+from poller.rates import parse_duration
+from poller.rehearsal import DAYS, Rehearsal, changed, rehearse, replay
 from poller.simulate import Result, simulate_world, units_of
+from poller.situations import situations
+from poller.tables import Config
 
-_BARS = 40  # characters of the longest bar
-_STEPS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 86400)  # seconds, of the chart
+WORLD: Final[dict[str, Any]] = {"units": 200, "changes": 6000.0, "limits": ("20000/day",), "share": 1.0}  # unless said
 
 
 @click.command()
-@click.option("--days", type=click.FloatRange(0.1, 366), default=14.0, show_default=True, help="How long.")
-@click.option("--world", type=click.Choice(list(worlds.KINDS)), default="realistic", show_default=True, help="Which.")
-@click.option("--units", type=click.IntRange(1, 100_000), default=200, show_default=True, help="How many units.")
-@click.option("--changes", type=click.FloatRange(1), default=6000.0, show_default=True, help="Changes a day.")
-@click.option("--limits", multiple=True, default=["20000/day"], show_default=True, metavar="RATE", help="Of the key.")
-@click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True, help="Of them.")
-@click.option("--max-staleness", metavar="DURATION", help="A promise for every unit.")
+@click.option("--days", type=click.FloatRange(0.1, 366), help="How long. Default: 14, or 500,000 calls.")
+@click.option("--share", type=click.FloatRange(0, 1, min_open=True), help="What if this share were used?")
+@click.option("--limits", multiple=True, metavar="RATE", help="What if these were the limits?")
+@click.option("--weight", "weights", multiple=True, metavar="ENDPOINT=N", help="What if an endpoint weighed that much?")
+@click.option("--changes", type=click.FloatRange(1), help="What if there were that many changes a day?")
+@click.option("--from-history", is_flag=True, help="Replay the changes that the log holds.")
+@click.option("--world", type=click.Choice(list(worlds.KINDS)), help="A made-up world; needs no configuration.")
+@click.option("--units", type=click.IntRange(1, 100_000), help="Of the made-up world.  [default: 200]")
+@click.option("--max-staleness", metavar="DURATION", help="A promise for every unit of the made-up world.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same answer.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the delays into a PNG.")
 @click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
-def simulate(
-    days: float,
-    world: str,
-    units: int,
-    changes: float,
-    limits: tuple[str, ...],
-    share: float,
-    max_staleness: str | None,
-    seed: int,
-    plot: Path | None,
-    as_json: bool,
-) -> None:
-    """Try the planner on a virtual clock: how late would changes be found, and how late in turn?
+@click.pass_obj
+def simulate(chosen: Chosen, /, plot: Path | None, as_json: bool, **asked: Any) -> None:
+    """Run this configuration on a virtual clock: how late are changes found, with how many calls?
 
-    Example: poller simulate --days 3 --world rhythm --limits 5000/h
+    Sources, endpoints, weights, promises and budgets are the configuration's, units and rates what was learned so
+    far. The delays stand beside polling in turn and D*, the least that constant rates allow.
+
+    Example: poller simulate --days 7 --weight projects=5 --limits 5000/h
     """
-    promise = _duration(max_staleness)
-    made = worlds.make(world, units=units, days=days, changes_per_day=changes, seed=seed)
-    result = simulate_world(
-        made, limits=limits_option(limits), share=share, units=units_of(made, max_staleness=promise), seed=seed
-    )
-    if plot is not None:
-        draw(result, plot)
-    if as_json:
-        click.echo(orjson.dumps(simulate_json(result), option=orjson.OPT_INDENT_2))
+    if asked["world"] is not None:
+        _refuse(asked, with_world=True)
+        result = _in_world(**asked)
+        found, results = result_row(result), [result]
     else:
-        render_simulation(result, Console())
+        _refuse(asked, with_world=False)
+        rehearsals = list(_rehearsals(chosen.load(reveal=False)[0], asked))
+        if not rehearsals:
+            raise click.ClickException("the log holds no change that could be replayed; leave out --from-history")
+        found, results = {"budgets": [rehearsal_row(one) for one in rehearsals]}, [one.result for one in rehearsals]
+    if plot is not None:
+        draw(results, plot)
+    if as_json:
+        print_json(found)
+    elif asked["world"] is not None:
+        print_result(results[0], console())
+    else:
+        for one in rehearsals:
+            print_rehearsal(one, console())
 
 
-def simulate_json(result: Result) -> dict[str, Any]:
-    """The result as JSON; delays in seconds."""
-    names = (
-        "world",
-        "units",
-        "days",
-        "calls",
-        "used",
-        "mean",
-        "in_turn",
-        "optimum",
-        "hourly_bound",
-        "stalest",
-        "unseen",
+def _refuse(asked: dict[str, Any], *, with_world: bool) -> None:
+    names = ("from_history", "weights") if with_world else ("units", "max_staleness")
+    for name in names:
+        if asked[name]:
+            option = {"weights": "--weight"}.get(name, f"--{name.replace('_', '-')}")
+            raise click.UsageError(f"{option} goes only {'without' if with_world else 'with'} --world")
+    if asked["from_history"] and asked["changes"] is not None:
+        raise click.UsageError("--changes goes only without --from-history: the log says how many there were")
+
+
+def _in_world(*, world: str, days: float | None, max_staleness: str | None, seed: int, **asked: Any) -> Result:
+    settings = {name: asked[name] or default for name, default in WORLD.items()}
+    made = worlds.make(
+        world, units=settings["units"], days=days or DAYS, changes_per_day=settings["changes"], seed=seed
     )
-    percentiles = {f"p{percent}": result.percentile(percent) for percent in (50, 90, 99)}
-    return {name: getattr(result, name) for name in names} | percentiles | {"changes": int(result.delays.size)}
+    units = units_of(made, max_staleness=_duration(max_staleness))
+    limits = limits_option(settings["limits"])
+    return simulate_world(made, limits=limits, share=settings["share"], units=units, seed=seed)
 
 
-def render_simulation(result: Result, console: Console) -> None:
-    """Print the delays beside polling in turn and the bounds, and a chart of both distributions."""
-    table = Table(title=f"{result.world}: {result.units} units, {result.days:g} days", title_justify="left")
-    for head in ("", "mean delay", "of in turn"):
-        table.add_column(head)
-    rows = [("planner", result.mean), ("in turn", result.in_turn)]
-    rows += [("D*: constant rates known", result.optimum), ("hourly rates known", result.hourly_bound)]
-    for name, delay in rows:
-        table.add_row(name, f"{delay:.1f} s", f"{delay / result.in_turn:.2f}")
-    console.print(table)
-    console.print(_chart(result))
-    console.print(
-        f"{result.calls:,} calls ({result.used:.1%} of those allowed), {result.delays.size:,} changes found, half of"
-        f" them within {result.percentile(50):.0f} s, 99 % within {result.percentile(99):.0f} s; no unit went unpolled"
-        f" for more than {result.stalest:.0f} s"
+def _rehearsals(config: Config, asked: dict[str, Any]) -> Iterator[Rehearsal]:
+    changes = Changes(
+        share=asked["share"], limits=limits_option(asked["limits"]), weights=weights_option(asked["weights"])
     )
-
-
-def draw(result: Result, path: Path) -> None:
-    """Draw both distributions into a PNG. Raises click.ClickException where matplotlib is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise click.ClickException("--plot needs matplotlib: pip install 'poller[plot]'") from error
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for delays, label in ((result.delays, "planner"), (result.delays_in_turn, "in turn")):
-        axes.plot(np.sort(delays), np.linspace(0, 1, delays.size), label=f"{label}, mean {delays.mean():.0f} s")
-    axes.axvline(result.optimum, color="grey", linestyle=":", label=f"D* = {result.optimum:.0f} s")
-    axes.set(xscale="log", xlabel="detection delay, seconds", ylabel="share of changes", xlim=(1, None))
-    axes.set_title(f"{result.world}: {result.units} units, {result.days:g} days")
-    axes.legend(loc="lower right")
-    figure.savefig(path, dpi=120)
-
-
-def _chart(result: Result) -> Table:
-    table = Table(box=None, title="changes found within", title_justify="left")
-    for head in ("", "planner", "in turn", ""):
-        table.add_column(head)
-    for step in _STEPS:
-        here, there = (float((delays <= step).mean()) for delays in (result.delays, result.delays_in_turn))
-        bar = "█" * round(here * _BARS)
-        table.add_row(duration_text(float(step)), f"{here:.0%}", f"{there:.0%}", bar)
-    return table
+    with reading(config) as reader:
+        sums = None if reader is None else reader.sums
+        standing = situations(config, sums, now=time.time())
+        seen = sums.seen_changes() if sums is not None and asked["from_history"] else []
+    if sums is None and not asked["from_history"] and asked["changes"] is None:
+        click.echo("nothing is learned: every endpoint counts as one page, one change a day; try --changes", err=True)
+    check_names(standing, changes)
+    for situation in standing:
+        here = changed(situation, changes)
+        if not len(here.planner):
+            continue
+        if asked["from_history"]:
+            replayed = replay(here, seen, days=asked["days"], seed=asked["seed"])
+            yield from () if replayed is None else (replayed,)
+        else:
+            yield rehearse(here, days=asked["days"], changes_per_day=asked["changes"], seed=asked["seed"])
 
 
 def _duration(text: str | None) -> float | None:

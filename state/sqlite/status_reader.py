@@ -33,6 +33,17 @@ class UnitRow:
     retry_at: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenChange:
+    """A recorded change: it happened after one look and before another, Unix seconds."""
+
+    source: str
+    endpoint: str
+    key: str | None  # of the unit that shows the object now
+    after: float
+    time: float
+
+
 class StatusReader:
     """Sums for a status; works on a read-only connection."""
 
@@ -93,6 +104,22 @@ class StatusReader:
             MeasuredDelay(source=source, endpoint=endpoint, events=events, mean=mean, p95=p95)
             for source, endpoint, events, mean, p95 in rows
         ]
+
+    def seen_changes(self) -> list[SeenChange]:
+        """Every change in the log of which it is known when it had not happened yet, in order."""
+        rows = self._db.execute(
+            """
+            SELECT e.source, e.name, u.key, v.observed_after, v.time
+            FROM events v
+            JOIN endpoints e
+                ON v.source = '/sources/' || e.source AND substr(v.subject, 1, length(e.name) + 1) = e.name || '/'
+            LEFT JOIN objects o ON o.endpoint = e.id AND o.object = substr(v.subject, length(e.name) + 2)
+            LEFT JOIN units u ON u.id = o.unit
+            WHERE v.observed_after IS NOT NULL AND v.observed_after <= v.time ORDER BY v.seq
+            """
+        )
+        names = [field.name for field in fields(SeenChange)]
+        return [SeenChange(**dict(zip(names, row, strict=True))) for row in rows]
 
     def oldest_waiting(self) -> dict[str, float]:
         """By subscription, since when the oldest event that it was not given waits: queued, or not read yet."""

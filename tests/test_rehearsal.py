@@ -1,0 +1,171 @@
+"""A configuration on a virtual clock: by what was learned, and by what the log holds."""
+
+import math
+
+import pytest
+
+from poller.budget import Limit
+from poller.plan import Changes, Situation
+from poller.planner import Planner, Unit
+from poller.rehearsal import changed, rehearse, replay
+from poller.worlds import DAY, HOUR
+from state.sqlite.status_reader import SeenChange
+
+NOW = 1_700_000_000.0
+PAGES = [Unit("shop", "orders", f"page={number}") for number in range(1, 11)] + [Unit("shop", "stock", "list")]
+
+
+def situation(*, calls: int = 2000, busy: int = 1) -> Situation:
+    """Two days of polls every 10 minutes; the first page changes at `busy` of them, one in ten of the others' polls."""
+    planner = Planner(PAGES, now=NOW - 2 * DAY)
+    for step in range(288):
+        for number, unit in enumerate(PAGES):
+            changes = busy if number == 0 else int((step + number) % 10 == 0)
+            planner.observe(unit, NOW - 2 * DAY + 600.0 * step, changes)
+    return Situation(budget="shop", limits=(Limit(calls, DAY),), share=1.0, planner=planner, now=NOW)
+
+
+def test_the_rates_that_were_learned_are_those_of_the_world():
+    found = rehearse(situation(), days=4)
+
+    assert sum(one.changes for one in found.endpoints) == pytest.approx(4 * (144 + 10 * 14.4), rel=0.15)
+    assert {one.endpoint: one.units for one in found.endpoints} == {"orders": 10, "stock": 1}
+
+
+def test_what_was_learned_is_worth_something_from_the_first_hour():
+    result = rehearse(situation(busy=20), days=3).result
+
+    assert result.mean < 0.8 * result.in_turn
+    assert 0.9 * result.optimum < result.mean < 1.2 * result.optimum
+
+
+def test_the_calls_are_those_of_the_budget():
+    found = rehearse(situation(), days=3)
+
+    assert found.result.calls <= 3 * 2000
+    assert found.result.used > 0.9
+    assert sum(one.calls_per_day for one in found.endpoints) == pytest.approx(found.result.calls / 3)
+
+
+def test_a_weight_moves_calls_to_its_endpoint():
+    plain = rehearse(situation(), days=3)
+    heavy = rehearse(changed(situation(), Changes(weights={"stock": 50.0})), days=3)
+
+    assert heavy.endpoints[1].weight == 50
+    assert heavy.endpoints[1].mean < 0.5 * plain.endpoints[1].mean
+    assert heavy.endpoints[0].mean > plain.endpoints[0].mean
+
+
+def test_more_calls_find_changes_sooner():
+    double = changed(situation(), Changes(limits=(Limit(4000, DAY),)))
+
+    assert rehearse(double, days=3).result.mean < 0.65 * rehearse(situation(), days=3).result.mean
+
+
+def test_changes_a_day_can_be_supposed():
+    found = rehearse(situation(), days=3, changes_per_day=1000)
+
+    assert found.result.delays.size + found.result.unseen == pytest.approx(3000, rel=0.1)
+
+
+def test_a_generous_budget_is_not_rehearsed_for_days():
+    assert rehearse(changed(situation(), Changes(limits=(Limit(1000, 1.0),)))).result.days < 1
+
+
+def seen(minute: float, *, key: str | None = "page=3", endpoint: str = "orders") -> SeenChange:
+    return SeenChange(source="shop", endpoint=endpoint, key=key, after=NOW + 60 * minute - 300, time=NOW + 60 * minute)
+
+
+def test_what_was_recorded_is_polled_again():
+    found = replay(situation(), [seen(10.0 * step) for step in range(200)])
+
+    assert found is not None
+    assert found.result.delays.size + found.result.unseen == 200
+    assert found.result.mean < found.result.in_turn
+
+
+def test_objects_that_are_on_no_page_any_more_were_on_some_page_of_theirs():
+    found = replay(situation(), [seen(5, key=None), seen(90, key="gone"), seen(95, endpoint="unknown"), seen(900)])
+
+    assert found is not None
+    assert found.result.delays.size + found.result.unseen == 3
+
+
+def test_only_the_latest_days_are_replayed():
+    found = replay(situation(), [seen(60.0 * hour) for hour in range(100)], days=1)
+
+    assert found is not None
+    assert found.result.days == pytest.approx(1, abs=2 * HOUR / DAY)
+
+
+def test_without_a_record_there_is_nothing_to_replay():
+    assert replay(situation(), []) is None
+
+
+def test_a_quiet_world_has_no_delays():
+    found = rehearse(situation(), days=0.1, changes_per_day=0.001)
+
+    assert found.result.delays.size == 0
+    assert math.isnan(found.endpoints[0].mean)
+
+
+# As a user types it.
+
+
+def small(shop, folder) -> None:
+    path = shop.configure(folder)
+    path.write_text(path.read_text().replace("1000/s", "2000/day"))
+
+
+def test_a_configuration_is_simulated_before_it_ever_ran(poller, shop, tmp_path):
+    small(shop, tmp_path)
+    ran = poller("simulate", "--json", "--days", "1", "--changes", "300")
+
+    (budget,) = ran.json["budgets"]
+    assert (budget["budget"], budget["units"]) == ("shop", 1)
+    assert budget["endpoints"][0]["endpoint"] == "items"
+    assert budget["calls_per_day"] <= 1800
+    assert not (tmp_path / "poller.db").exists()
+
+
+def test_the_tables_and_the_picture_show_the_same(poller, shop, tmp_path):
+    small(shop, tmp_path)
+    ran = poller("simulate", "--days", "1", "--changes", "300", "--plot", tmp_path / "delays.png")
+
+    assert ran.status == 0, ran.err
+    assert "budget shop: 1 units, 1 days" in ran.out
+    assert "shop/items" in ran.out
+    assert "█" in ran.out
+    assert (tmp_path / "delays.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_log_of_this_very_state_is_replayed(poller, shop, tmp_path):
+    small(shop, tmp_path)
+    poller("once")
+    for price in range(3):
+        shop.items[0] = {"id": 1, "name": "Apple", "price": price}
+        poller("once")
+    ran = poller("simulate", "--from-history", "--json")
+
+    assert ran.status == 0, ran.err
+    (budget,) = ran.json["budgets"]
+    assert budget["changes"] + budget["unseen"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--from-history"], "the log holds no change"),
+        (["--weight", "itmes=3"], "itmes"),
+        (["--units", "5"], "--units goes only with --world"),
+        (["--world", "zipf", "--weight", "items=3"], "--weight goes only without --world"),
+        (["--from-history", "--changes", "5"], "--changes goes only without --from-history"),
+        (["--weight", "items"], "ENDPOINT=N"),
+    ],
+)
+def test_what_cannot_be_simulated_is_said(poller, shop, tmp_path, words, said):
+    small(shop, tmp_path)
+    ran = poller("simulate", *words)
+
+    assert ran.status in (1, 2)
+    assert said in ran.err
