@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import orjson
@@ -201,23 +201,6 @@ class Planner:
             column[giver] *= keep
         table.exposure[heir] = table.exposure[giver]
         self._recount(table.source[heir])
-
-    def shift(self, pages: Sequence[Unit], share: float) -> None:
-        """Keep rates with their objects: that share of each page's objects has moved to the next (negative: back)."""
-        slots = [self._slots[unit] for unit in pages]
-        part = min(abs(share), 1.0)
-        if share < 0:
-            slots.reverse()
-        table = self._table
-        exposure = table.exposure[slots]
-        rate = table.changes[slots] / np.maximum(exposure, 1e-9)
-        # The first page receives what the list's beginning receives: it goes on with its own rate.
-        table.changes[slots] = exposure * ((1 - part) * rate + part * np.concatenate((rate[:1], rate[:-1])))
-        for column in (table.minutes, table.hours):
-            held = column[slots]
-            column[slots] = (1 - part) * held + part * np.concatenate((held[:1], held[:-1]))
-        for source in set(table.source[slots].tolist()):
-            self._recount(source)
 
     def pace(self, now: float, left: int, seconds: float) -> float:
         """Calls per second to spend now, of `left` in the next `seconds`: more while changes are frequent.

@@ -231,21 +231,6 @@ def test_a_new_last_page_inherits_the_rate_of_the_old_one():
     assert planner.explain(old, now).mean_rate == pytest.approx(0.3 * rate, rel=0.1)
 
 
-def test_rates_move_on_with_their_objects():
-    pages = [unit(key) for key in range(3)]
-    planner = polled(pages)
-    live(planner, dict(zip(pages, (1 / 60, 1 / 600, 1 / 6000), strict=True)), seconds=4 * 86400, every=30.0)
-    now = NOON + 4 * 86400
-    before = [planner.explain(page, now).mean_rate for page in pages]
-    planner.shift(pages, 0.5)
-    after = [planner.explain(page, now).mean_rate for page in pages]
-    planner.shift(pages, -1.0)
-
-    assert after[0] == pytest.approx(before[0], rel=0.05)
-    assert after[1] == pytest.approx((before[0] + before[1]) / 2, rel=0.05)
-    assert planner.explain(pages[0], now).mean_rate == pytest.approx(after[1], rel=0.05)
-
-
 def test_a_new_unit_is_taken_for_one_like_its_source_has():
     units = [unit(key) for key in range(5)]
     planner = polled(units)
