@@ -218,6 +218,32 @@ def test_two_weeks_of_coming_and_going_leave_memory_flat_and_forget_no_unit():
     assert max(now - since for since in units.values()) < 12 * 3600
 
 
+def bound(units, calls, changes, *, memory=30 * DAY):
+    """The longest wait by docs/planner.md, seconds; `calls` and `changes` per second."""
+    mean = changes / units
+    least = 0.5 / (0.5 / mean + memory)
+    # (sum sqrt l)^2 is most where all are alike: units * changes.
+    most_gathered = units * changes / (2 * calls**2)
+    return (2 * most_gathered / least) ** 0.5 / 0.3
+
+
+@pytest.mark.parametrize("busy", [1, 5, 50])
+def test_every_unit_is_polled_again_within_the_bound_of_the_docs(busy):
+    """However few units take all the changes, the others are asked, too."""
+    units = [named(number) for number in range(100)]
+    planner, now, last, longest = Planner(units, now=NOON), NOON, dict.fromkeys(units, NOON), 0.0
+    for step in range(int(10 * DAY / 30)):
+        now += 30.0
+        unit = planner.choose(now)
+        planner.started(unit)
+        longest = max(longest, now - last[unit])
+        last[unit] = now
+        planner.observe(unit, now, int(int(unit.key) < busy and step % 2))
+    longest = max(longest, *(now - at for at in last.values()))
+
+    assert longest < bound(100, calls=1 / 30, changes=1 / 60)
+
+
 def test_adding_and_removing_without_polling_holds_on_to_nothing():
     planner = Planner([named(0)], now=NOON)
     for number in range(1, 5000):

@@ -64,9 +64,9 @@ def print_plan(found: Report, *, units: int | None = SHOWN) -> None:
         windows = ", ".join(f"{one.limit} ({one.calls_per_day:,.0f} a day)" for one in budget.windows)
         heads = ["what if", "calls a day", "expected delay", "promises"]
         print_table(out, f"budget {budget.name}, share {budget.share:g}: {windows}", heads, list(_what_if(budget)))
-    heads = ["endpoint", "units", "changes a day", "calls a day", "expected delay", "stalest", "weight", "busiest"]
+    heads = ["endpoint", "units", "changes /day", "calls /day", "expected delay", "stalest", "weight", "busiest, UTC"]
     print_table(out, "endpoints", heads, [_endpoint(one) for one in found.endpoints])
-    heads = ["#", "unit", "changes a day", "unseen", "stale", "every", "expected delay", "next", "why"]
+    heads = ["#", "unit", "changes /day", "unseen", "stale", "every", "expected delay", "next", "why"]
     print_table(out, "units, the next one first", heads, [_unit(one, now) for one in found.units[:units]])
     if units is not None and len(found.units) > units:
         click.echo(f"{len(found.units) - units} more: --all shows them")
@@ -87,7 +87,7 @@ def _endpoint(one: EndpointPlan) -> list[str]:
         _span(one.expected_delay),
         _span(one.staleness),
         f"{one.weight:g}",
-        one.busiest,
+        one.busiest.replace(" UTC, ", " x").removesuffix(" times the mean"),
     ]
 
 

@@ -11,7 +11,7 @@ import click
 import numpy as np
 from rich.console import Console
 
-from poller.cli.printing import print_table
+from poller.cli.printing import counted, print_table
 from poller.rates import duration_text
 from poller.rehearsal import Rehearsal
 from poller.simulate import Result
@@ -61,7 +61,7 @@ def print_result(result: Result, out: Console) -> None:
     """Print the delays beside polling in turn and the bounds, and a chart of both distributions."""
     means = [("planner", result.mean), ("in turn", result.in_turn)]
     means += [("D*: constant rates known", result.optimum), ("hourly rates known", result.hourly_bound)]
-    title = f"{result.world}: {result.units:,} units, {result.days:.3g} days"
+    title = f"{result.world}: {counted(result.units, 'unit')}, {result.days:.3g} days"
     rows = [[name, _seconds(delay), f"{delay / result.in_turn:.2f}"] for name, delay in means]
     print_table(out, title, ["", "mean delay", "of in turn"], rows)
     if result.delays.size:
@@ -109,8 +109,9 @@ def _told(result: Result) -> str:
     if not result.delays.size:
         return f"{calls}; no change was found"
     return (
-        f"{calls}, {result.delays.size:,} changes found, half of them within {result.percentile(50):.0f} s, 99 % within"
-        f" {result.percentile(99):.0f} s; no unit went unpolled for more than {result.stalest:.0f} s\n"
+        f"{calls}; {result.delays.size:,} changes found\n"
+        f"half of them within {result.percentile(50):.0f} s, 99 % within {result.percentile(99):.0f} s;"
+        f" no unit unpolled for more than {result.stalest:,.0f} s\n"
     )
 
 

@@ -91,6 +91,8 @@ def _endpoints(status: Row) -> Iterator[Metric]:
     )
     measured = "Mean until a change was seen, over the latest day."
     yield _gauge("endpoint_measured_delay_seconds", measured, ENDPOINT, of("measured_delay_s"))
+    late = "What 95 % of them took at most."
+    yield _gauge("endpoint_measured_delay_p95_seconds", late, ENDPOINT, of("measured_delay_p95_s"))
     sweeps = [(at, _unix(row["last_sweep"])) for at, row in rows]
     yield _gauge("endpoint_last_sweep_timestamp_seconds", "When the latest sweep ended.", ENDPOINT, sweeps)
 
