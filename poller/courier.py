@@ -251,8 +251,11 @@ class Courier:
         )
 
     def may_follow(self, verdict: Verdict) -> bool:
-        """Whether the next event of an object may leave behind one that came to this."""
-        return not (verdict.state == "pending" or self._stopping or self._standing.is_held)
+        """Whether the next event of an object may leave behind one that came to this.
+
+        Behind a dead letter it waits for the store: were that forgotten in a crash, the letter would arrive behind it.
+        """
+        return verdict.state == "delivered" and not (self._stopping or self._standing.is_held)
 
     def landed(self, claim: Claim, verdict: Verdict | None) -> None:
         """Give a lane back."""

@@ -141,6 +141,24 @@ async def test_a_dead_letter_lets_the_next_event_of_its_object_pass(bench: Bench
     assert bench.state("crm").dead == 1
 
 
+async def test_what_follows_a_dead_letter_leaves_when_that_is_written_not_before(bench: Bench) -> None:
+    box = bench.route("crm")
+    known: list[str] = []
+
+    async def answer(events: Sequence[Event], attempt: Attempt) -> Receipt:
+        if events[0].seq == 1:
+            raise Rejected(Receipt(status="413"))
+        known.extend(state for (state,) in bench.db.execute("SELECT state FROM deliveries WHERE seq = 1"))
+        return OK
+
+    box.answer = answer
+    await bench.record(1, 2, subject="items/a")
+    await bench.start()
+
+    assert box.seqs == [2]
+    assert known == ["dead"]
+
+
 async def test_a_dead_letter_is_redelivered_with_its_number_and_a_fresh_schedule(bench: Bench) -> None:
     box = bench.route("crm", retry=(1.0,))
     box.fail(Rejected(Receipt(status="413")))
