@@ -10,7 +10,7 @@ import pytest
 
 from poller.notices import ping
 from poller.sinks import Attempt, Gone, Receipt, Refused, Rejected, RetryLater
-from state.deliveries import Books
+from state.deliveries import Books, Registration
 from state.records import Event
 from state.sqlite.deliveries import Deliveries
 from tests.bench import OK, Bench, bench, make_event, said
@@ -414,6 +414,19 @@ async def test_a_digest_is_retried_as_a_whole(bench: Bench) -> None:
     await bench.pass_(900)
     assert box.seqs == [1, 2, 3]
     assert len(bench.reader.attempts(2)) == 2
+
+
+async def test_a_redelivered_dead_letter_stays_outside_the_order_when_a_digest_is_asked_for(bench: Bench) -> None:
+    box = bench.route("mail", retry=())
+    box.fail(Rejected(Receipt(status="413")))
+    await bench.start()
+    await bench.record(1, subject="items/a")
+    [dead] = bench.reader.deliveries(states=["dead"])
+    await bench.end()
+    bench.store.redeliver([dead.id], now=bench.clock.now())
+    bench.store.register([Registration(name="mail", start="beginning", digest=True)])
+
+    assert bench.db.execute("SELECT lane FROM lanes").fetchall() == [(f"!{dead.id}",)]
 
 
 async def test_a_digest_by_a_timetable_leaves_at_its_time(bench: Bench) -> None:

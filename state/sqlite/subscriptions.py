@@ -67,12 +67,12 @@ def first_cursor(conn: sqlite3.Connection, start: str | float) -> int:
 
 
 def _relane(conn: sqlite3.Connection, id_: int, *, digest: bool) -> None:
-    """Queue what is pending anew, in one lane or in one for each object, in the order of the log."""
+    """Queue what is pending anew, in one lane or in one for each object; what stands outside the order stays there."""
     conn.execute("UPDATE subscriptions SET digest = ? WHERE id = ?", [digest, id_])
     conn.execute("DELETE FROM lanes WHERE subscription = ?", [id_])
     lane = "''" if digest else f"(SELECT {LANE} FROM events e WHERE e.seq = deliveries.seq)"
     conn.execute(
-        f"UPDATE deliveries SET digest = NULL, lane = CASE origin WHEN 'log' THEN {lane} ELSE '!' || id END "
+        f"UPDATE deliveries SET digest = NULL, lane = CASE WHEN lane LIKE '!%' THEN lane ELSE {lane} END "
         "WHERE subscription = ? AND state = 'pending'",
         [id_],
     )
