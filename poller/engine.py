@@ -177,8 +177,8 @@ class Engine:
         for key, unit in w.units.items():
             if unit.answered_at is not None:
                 run.lane.planner.polled(run.unit(w, key), unit.answered_at)
-            if unit.retry_at is not None and unit.retry_at > self._clock.now():
-                run.lane.planner.defer(run.unit(w, key), unit.retry_at)
+            # That the source held it back ended with the process: only its own failures count.
+            run.lane.planner.defer(run.unit(w, key), max(unit.retry_at or 0.0, self._clock.now()))
 
     async def begin_sweeps(self, endpoints: Collection[tuple[str, str]] | None = None) -> Sweeping:
         """Begin a complete sweep of every endpoint (or those named: source, endpoint), and poll nothing else."""
@@ -202,9 +202,10 @@ class Engine:
             run.health.probe_now()
             lane = self.lanes[run.config.budget]
             for w in run.watchings.values():
-                for unit in w.failing():
-                    w.put(structs.replace(unit, retry_at=None))
-                    lane.planner.defer(run.unit(w, unit.key), now)
+                for key, unit in list(w.units.items()):
+                    if unit.failures:
+                        w.put(structs.replace(unit, retry_at=None))
+                    lane.planner.defer(run.unit(w, key), now)  # what the source held back as well
             lane.refresh()
 
     # Housekeeping.

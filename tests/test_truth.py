@@ -53,6 +53,10 @@ FOUND = {
             Step(act="delete", pick=5),
         ],
     ),
+    "what a source held back is polled again at once after a restart": (
+        World(size=1, has_items=True, concurrency=1, objects=0),
+        [Step(act="fault", pick=1, kind="401"), Step(act="create", wait=2.0)],
+    ),
     "refused credentials are tried again at once after a reload": (
         World(size=1, concurrency=1, objects=0),
         [Step(act="fault", kind="401", wait=0.3)],
