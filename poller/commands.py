@@ -58,6 +58,10 @@ class OfSubscription(_Args):
     subscription: str
 
 
+class Nothing(_Args):
+    """No arguments."""
+
+
 class OfEndpoint(_Args):
     """One endpoint: SOURCE/ENDPOINT, or the endpoint alone where no other source has one of that name."""
 
@@ -245,7 +249,13 @@ def _known(app: App, name: str) -> str:
     return name
 
 
-# Endpoints.
+# Sources and endpoints.
+
+
+async def _probe(app: App, _: Nothing) -> Answer:
+    """Ask at once what a failure keeps waiting."""
+    app.engine.probe_now()
+    return {"sources": len(app.engine.runs)}
 
 
 async def _hold(app: App, args: OfEndpoint) -> Answer:
@@ -283,6 +293,7 @@ def _watching(app: App, text: str) -> tuple[Run, Watching]:
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
+    "probe": Command(args=Nothing, do=_probe),
     "redeliver": Command(args=Redeliver, do=_redeliver),
     "replay": Command(args=Replay, do=_replay),
     "ping": Command(args=OfSubscription, do=_ping),

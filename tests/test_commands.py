@@ -69,6 +69,18 @@ def test_init_overwrites_nothing_unasked(poller: Run, tmp_path: Path) -> None:
     assert ran.err == "Error: poller.toml is there already\nTry:   poller init --force overwrites it\n"
 
 
+def test_check_online_beside_a_daemon_lets_it_ask_a_refused_source_at_once(
+    poller: Run, shop: Shop, tmp_path: Path
+) -> None:
+    shop.answer = (401, b"{}", "application/json")
+    with running_daemon(shop.configure(tmp_path)) as daemon:
+        wait_for("the refusal", lambda: "poll.failed" in daemon.log)
+        shop.answer = None
+
+        assert poller("check", "--online").status == 0
+        wait_for("the first sweep", lambda: poller("status", "--json").json["endpoints"][0]["last_sweep"])
+
+
 def test_check_online_says_what_the_key_may_see(poller: Run, shop: Shop, tmp_path: Path) -> None:
     shop.configure(tmp_path)
     ran = poller("check", "--online")

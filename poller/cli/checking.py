@@ -10,6 +10,7 @@ import click
 
 from poller.app import App
 from poller.cli.chosen import Chosen
+from poller.commands import run_command
 from poller.daemon import opened
 from poller.loading import Plugins
 from poller.polling import unwelcome
@@ -19,6 +20,7 @@ from poller.situations import check_promises
 from poller.sources import PageError
 from poller.tables import Config
 from poller.transport import FetchError
+from state.lock import StateLock
 
 HINTS: Final = {
     301: "write the address that it names",
@@ -52,6 +54,10 @@ def check(chosen: Chosen, online: bool) -> int:
 
 
 async def _online(config: Config, plugins: Plugins) -> int:
+    if StateLock(config.poller.state).holder() is not None:
+        await run_command(config, plugins, "probe", {})
+        click.echo("the running daemon asks every source at once: `poller status` says what comes of it")
+        return 0
     failed = 0
     async with opened(config, plugins) as app:
         for name in app.engine.runs:
