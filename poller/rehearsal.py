@@ -62,7 +62,7 @@ def rehearse(
 
     `changes_per_day` scales the rates to that many in all. Bursts are left out: with them it does better.
     """
-    days = _days(situation) if days is None else days
+    days = span(situation) if days is None else days
     found = situation.planner.explanations(situation.now)
     units = [one.unit for one in found]
     start = np.ceil(situation.now / HOUR) * HOUR
@@ -103,7 +103,8 @@ def replay(
     return _rehearsed(situation, world, units, Planner(units, now=world.start, seed=seed), seed)
 
 
-def _days(situation: Situation) -> float:
+def span(situation: Situation) -> float:
+    """Days of a rehearsal whose days nobody said: as many as can be rehearsed in half a minute."""
     return min(DAYS, MOST_CALLS / (min(allowed(situation.limits, situation.share), 1 / LATENCY) * DAY))
 
 
