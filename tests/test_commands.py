@@ -353,7 +353,7 @@ def test_a_state_of_a_later_version_is_told(poller: Run, shop: Shop, tmp_path: P
 
 
 def test_what_needs_the_state_alone_says_who_holds_it(poller: Run, daemon: Daemon) -> None:
-    for words in ("once", "poll items", "run", "check --online"):
+    for words in ("once", "poll items", "run"):
         assert_told(poller(*words.split()), "a running poller (process ", "beside it")
 
 
