@@ -70,6 +70,20 @@ class Run:
         for row in self.rows:
             row[1] = self.now if row[1] is None else row[1]
 
+    def do(self, verb: str, count: int, amount: float) -> None:
+        """One of `STEPS`."""
+        if verb == "spend":
+            for _ in range(count):
+                self.spend()
+        elif verb == "answer":
+            self.answer(count, amount)
+        elif verb == "pass":
+            self.now += amount
+        elif verb == "back":
+            self.budget.wait(self.now - amount)  # a clock set back in the middle changes nothing
+        else:
+            self.crash(amount)
+
 
 STEPS = st.lists(
     st.one_of(
@@ -90,17 +104,7 @@ def test_no_window_ever_holds_more_than_its_share(
 ) -> None:
     run = Run(limits, share, concurrency)
     for verb, count, amount in steps:
-        if verb == "spend":
-            for _ in range(count):
-                run.spend()
-        elif verb == "answer":
-            run.answer(count, amount)
-        elif verb == "pass":
-            run.now += amount
-        elif verb == "back":
-            run.budget.wait(run.now - amount)  # a clock set back in the middle changes nothing
-        else:
-            run.crash(amount)
+        run.do(verb, count, amount)
     while run.flying:
         run.answer(0, 1.0)
     for limit in limits:

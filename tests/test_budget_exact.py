@@ -37,15 +37,7 @@ def test_a_call_waits_no_longer_than_the_windows_need(
 ) -> None:
     run = Run(limits, share, concurrency)
     for verb, count, amount in steps:
-        if verb == "spend":
-            for _ in range(count):
-                run.spend()
-        elif verb == "answer":
-            run.answer(count, amount)
-        elif verb == "pass":
-            run.now += amount
-        elif verb == "crash":
-            run.crash(amount)
+        run.do(verb, count, amount)
         at = earliest(run, limits, share, concurrency)
         assert run.budget.wait(run.now) == pytest.approx(at - run.now, abs=SLACK)
 
