@@ -200,13 +200,12 @@ class Engine:
         now = self._clock.now()
         for run in self.runs.values():
             run.health.probe_now()
-            lane = self.lanes[run.config.budget]
             for w in run.watchings.values():
                 for key, unit in list(w.units.items()):
                     if unit.failures:
                         w.put(structs.replace(unit, retry_at=None))
-                    lane.planner.defer(run.unit(w, key), now)  # what the source held back as well
-            lane.refresh()
+                    run.lane.planner.defer(run.unit(w, key), now)  # what the source held back as well
+            run.lane.refresh()
 
     # Housekeeping.
 
