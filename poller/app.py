@@ -7,7 +7,6 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -23,7 +22,7 @@ from poller.loading import Plugins
 from poller.observing import Observers
 from poller.subscriptions import Route, Subscription
 from poller.tables import Config, SubscriptionConfig
-from poller.writer import Writer
+from poller.writer import Runner, Writer
 from state.sqlite.store import Store
 
 
@@ -86,7 +85,7 @@ async def open_app(
     plugins: Plugins,
     *,
     clock: Clock | None = None,
-    executor: Executor | None = None,
+    runner: Runner | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[App]:
     """Open the state and everything on it. Nothing is polled or delivered before it is asked for.
@@ -95,7 +94,7 @@ async def open_app(
 
     Raises PollerError. The caller holds the state's lock.
     """
-    with Writer(executor) as write:
+    with Writer(runner) as write:
         store = await write(Store.open, config.poller.state, now=time.time())
         write.group = store.together
         try:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -27,6 +26,7 @@ MOST_OBJECTS = 100_000  # in one answer
 # as well leave a change out. A cryptographic digest takes nine times as long, more than all the rest of a quiet poll.
 digest_of = xxh3_128_digest
 
+_NEWLINE = ord("\n")
 _tokens = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL).finditer
 
 
@@ -55,111 +55,147 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes  # the object as JSON
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer shows, held against what its unit showed before."""
 
     members: dict[bytes, str]  # digest of bytes -> id, of all objects shown, in order
-    fresh: tuple[Shown, ...]
-    missing: tuple[str, ...]  # shown before, not now
-    unsure: tuple[str, ...] = ()  # how these are cannot be told from this answer
+    fresh: Sequence[Shown]
+    missing: Sequence[str] = ()  # shown before, not now
+    unsure: Sequence[str] = ()  # how these are cannot be told from this answer
     is_partial: bool = False  # it shows objects that cannot be told apart: nothing is missing for sure
-    notes: tuple[str, ...] = ()  # what was set aside, and why
+    notes: Sequence[str] = ()  # what was set aside, and why
 
 
-@dataclass(slots=True, kw_only=True)
-class _Sorting:
-    """The objects of an answer while they are told apart."""
-
-    members: dict[bytes, str] = field(default_factory=dict)
-    fresh: dict[str, Shown] = field(default_factory=dict)
-    names: set[str] = field(default_factory=set)  # ids so far, of a list whose objects are their content
-    doubles: set[str] = field(default_factory=set)
-    aside: Counter[str] = field(default_factory=Counter)  # why, and how many
-
-
-def read(watch: Watch, objects: Iterable[msgspec.Raw], before: Mapping[bytes, str]) -> Reading:
+def read(watch: Watch, objects: Sequence[msgspec.Raw], before: Mapping[bytes, str]) -> Reading:
     """Tell what is new in an answer. Raises PageError when none of its objects can be used, or there are too many.
 
     Objects that cannot be used (without an id, nested too deeply) and different ones under one id are set aside with
     a note; nothing is concluded about what such an answer does not show.
     """
-    sorting = _Sorting()
-    is_content = watch.endpoint.id == CONTENT
-    for number, item in enumerate(objects):
-        if number == MOST_OBJECTS:
-            raise PageError(f"more than {MOST_OBJECTS:,} objects in one answer", hint="ask for smaller pages")
-        digest = digest_of(item)
-        if digest in sorting.members:
-            if not is_content:
-                continue
-            # The set is the identity: the second of two equals is another.
-            digest = _next_equal(digest, sorting.members)
-        if (known := before.get(digest)) is not None:
-            sorting.members[digest] = known
-            if is_content:
-                sorting.names.add(known)
-        else:
-            _sort(watch, item, digest, sorting)
-    if sorting.aside and not sorting.members and not sorting.doubles:
+    if len(objects) > MOST_OBJECTS:
+        raise PageError(f"more than {MOST_OBJECTS:,} objects in one answer", hint="ask for smaller pages")
+    digests = list(map(digest_of, objects))
+    if watch.endpoint.id == CONTENT:
+        digests = _each_its_own(digests)
+    members = {digest: before.get(digest, "") for digest in digests}
+    new = {digest: item for digest, item in zip(digests, objects, strict=True) if not members[digest]}
+    aside: Counter[str] = Counter()
+    fresh, doubles = _told_apart(watch, _usable(watch, new, aside), members)
+    if aside or doubles:
+        members = {digest: object_id for digest, object_id in members.items() if object_id and object_id not in doubles}
+    if aside and not members and not doubles:
         raise PageError(
-            f"none of its objects can be used: {_told_aside(sorting)}",
+            f"none of its objects can be used: {_told_aside(aside)}",
             hint='set `id` to the field that names an object, or to "content"',
         )
-    return _reading(sorting, before)
+    shown = {*members.values(), *doubles}
+    gone = () if shown.issuperset(before.values()) else [known for known in before.values() if known not in shown]
+    return Reading(
+        members=members,
+        fresh=fresh,
+        missing=() if aside else gone,
+        unsure=(*sorted(doubles), *(gone if aside else ())),
+        is_partial=bool(aside),
+        notes=_notes(aside, doubles),
+    )
 
 
-def gathered(watch: Watch, pages: Sequence[Unparsed]) -> Iterator[msgspec.Raw]:
+def _each_its_own(digests: Iterable[bytes]) -> list[bytes]:
+    """Where the set is the identity, the second of two equals is another."""
+    taken: dict[bytes, None] = {}
+    for digest in digests:
+        taken[_next_equal(digest, taken)] = None
+    return list(taken)
+
+
+def _told_apart(watch: Watch, usable: Iterable[Shown], members: dict[bytes, str]) -> tuple[Sequence[Shown], Set[str]]:
+    """The new objects, entered into `members`, and the ids that several different ones have."""
+    if watch.endpoint.id == CONTENT:
+        return _named_apart(usable, members), frozenset()
+    fresh: dict[str, Shown] = {}
+    doubles: set[str] = set()
+    known = {*members.values()}
+    for shown in usable:
+        object_id = shown.object_id
+        if object_id in fresh or object_id in known:
+            doubles.add(object_id)
+        else:
+            fresh[object_id] = shown
+            members[shown.digest] = object_id
+    if doubles:
+        return [shown for shown in fresh.values() if shown.object_id not in doubles], doubles
+    return list(fresh.values()), doubles
+
+
+def _named_apart(usable: Iterable[Shown], members: dict[bytes, str]) -> list[Shown]:
+    """The new objects, the second of two equal ones with an id of its own."""
+    fresh, taken = [], {*members.values()}
+    for shown in usable:
+        name, nth = shown.object_id, 1
+        while name in taken:
+            nth += 1
+            name = f"{shown.object_id}#{nth}"
+        taken.add(name)
+        members[shown.digest] = name
+        fresh.append(shown if nth == 1 else msgspec.structs.replace(shown, object_id=name))
+    return fresh
+
+
+def gathered(watch: Watch, pages: Sequence[Unparsed]) -> Sequence[msgspec.Raw]:
     """The objects of all answers that one poll got.
 
     A list that shifts while it is read shows an object again on the next page. Where objects are their content, that
     is no second one: of equals there are as many as one page shows.
     """
-    if watch.endpoint.id != CONTENT or len(pages) == 1:
-        return chain.from_iterable(page.objects for page in pages)
-    return _gathered_by_content(watch, pages)
-
-
-def _gathered_by_content(watch: Watch, pages: Sequence[Unparsed]) -> Iterator[msgspec.Raw]:
+    if len(pages) == 1:
+        return pages[0].objects
+    if watch.endpoint.id != CONTENT:
+        return [item for page in pages for item in page.objects]
     most: Counter[str] = Counter()
+    found = []
     for page in pages:
         here: Counter[str] = Counter()
         for item in page.objects:
-            shown = _shown(watch, bytes(item), b"")
-            name = "" if shown is None else shown.object_id
+            name = next((shown.object_id for shown in _usable(watch, {b"": item}, Counter())), "")
             here[name] += 1
             if here[name] > most[name]:
                 most[name] = here[name]
-                yield item
+                found.append(item)
+    return found
 
 
-def _sort(watch: Watch, item: msgspec.Raw, digest: bytes, sorting: _Sorting) -> None:
-    """Tell an object that the unit has not shown in these bytes from the others."""
-    raw = bytes(item)
-    if raw.count(b"{") + raw.count(b"[") > watch.max_depth and is_too_deep(raw, watch.max_depth):
-        sorting.aside[f"nested deeper than max_depth = {watch.max_depth}"] += 1
-        return
-    shown = _shown(watch, raw, digest)
-    if shown is None:
-        sorting.aside[f"without an id ({_id_text(watch)})"] += 1
-        return
-    if watch.endpoint.id == CONTENT:
-        shown = _another(shown, sorting.names)
-    elif shown.object_id in sorting.fresh:
-        sorting.doubles.add(shown.object_id)
-        return
-    sorting.fresh[shown.object_id] = shown
-    sorting.members[digest] = shown.object_id
+def _usable(watch: Watch, items: Mapping[bytes, msgspec.Raw], aside: Counter[str]) -> Iterator[Shown]:
+    """Parse objects, by digest. Those that cannot be used are counted in `aside`, by why not."""
+    normalise, identify, deepest = watch.endpoint.normalise, watch.identify, watch.max_depth
+    excludes, nameless = watch.rules.excluded is not NOTHING, f"without an id ({_id_text(watch)})"
+    for digest, item in items.items():
+        raw = bytes(item)
+        if raw.count(b"{") + raw.count(b"[") > deepest and is_too_deep(raw, deepest):
+            aside[f"nested deeper than max_depth = {deepest}"] += 1
+            continue
+        value = _object(raw)
+        if value is None:
+            aside[nameless] += 1
+            continue
+        kept = value if normalise is None else normalise(dict(value))
+        if excludes:
+            kept = stored(kept, watch.rules)
+        object_id = identify(value) if normalise is None else identify(kept) or identify(value)
+        if object_id is None:
+            aside[nameless] += 1
+            continue
+        # What is spread over lines is kept on one.
+        body = raw if kept is value and _NEWLINE not in raw else dump(kept)
+        yield Shown(object_id=object_id, digest=digest, object=kept, body=body)
 
 
-def _another(shown: Shown, taken: set[str]) -> Shown:
-    """The second of two equal objects has an id of its own."""
-    name, nth = shown.object_id, 1
-    while name in taken:
-        nth += 1
-        name = f"{shown.object_id}#{nth}"
-    taken.add(name)
-    return shown if nth == 1 else msgspec.structs.replace(shown, object_id=name)
+def _object(raw: bytes) -> dict[str, Any] | None:
+    """The object in these bytes. None: it is none, or has a number that nothing can hold."""
+    try:
+        value = parse(raw)
+    except ParseError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def is_too_deep(raw: bytes, most: int) -> bool:
@@ -176,52 +212,20 @@ def is_too_deep(raw: bytes, most: int) -> bool:
     return False
 
 
-def _reading(sorting: _Sorting, before: Mapping[bytes, str]) -> Reading:
-    members, doubles = sorting.members, sorting.doubles
-    doubles |= sorting.fresh.keys() & {object_id for digest, object_id in members.items() if digest in before}
-    notes = []
-    if sorting.aside:
-        notes.append(f"{_told_aside(sorting)} set aside")
+def _notes(aside: Counter[str], doubles: Set[str]) -> list[str]:
+    notes = [f"{_told_aside(aside)} set aside"] if aside else []
     if doubles:
         some = ", ".join(sorted(doubles)[:3])
         notes.append(f"{len(doubles)} ids shown more than once with different content set aside ({some})")
-        members = {digest: object_id for digest, object_id in members.items() if object_id not in doubles}
-    shown = {*members.values(), *doubles}
-    gone = tuple(object_id for object_id in before.values() if object_id not in shown)
-    return Reading(
-        members=members,
-        fresh=tuple(item for object_id, item in sorting.fresh.items() if object_id not in doubles),
-        missing=() if sorting.aside else gone,
-        unsure=(*sorted(doubles), *(gone if sorting.aside else ())),
-        is_partial=bool(sorting.aside),
-        notes=tuple(notes),
-    )
+    return notes
 
 
-def _told_aside(sorting: _Sorting) -> str:
-    return ", ".join(f"{number} objects {why}" for why, number in sorting.aside.items())
+def _told_aside(aside: Counter[str]) -> str:
+    return ", ".join(f"{number} objects {why}" for why, number in aside.items())
 
 
-def _shown(watch: Watch, raw: bytes, digest: bytes) -> Shown | None:
-    try:
-        value = parse(raw)
-    except ParseError:  # a number that nothing can hold
-        return None
-    if not isinstance(value, dict):
-        return None
-    normalise = watch.endpoint.normalise
-    kept = normalise(dict(value)) if normalise else value
-    if watch.rules.excluded is not NOTHING:
-        kept = stored(kept, watch.rules)
-    object_id = watch.identify(value) if not normalise else watch.identify(kept) or watch.identify(value)
-    if object_id is None:
-        return None
-    body = raw if kept is value and b"\n" not in raw else dump(kept)
-    return Shown(object_id=object_id, digest=digest, object=kept, body=body)
-
-
-def _next_equal(digest: bytes, members: Mapping[bytes, str]) -> bytes:
-    while digest in members:
+def _next_equal(digest: bytes, taken: Container[bytes]) -> bytes:
+    while digest in taken:
         digest = digest_of(digest)
     return digest
 

@@ -114,7 +114,7 @@ class Settling:
         before = self._polls.members(unit.id)
         reading = read(w.watch, gathered(w.watch, pages), before)
         if not w.sweeps(unit.key) or not answer.complete:
-            reading = replace(reading, missing=())
+            reading = structs.replace(reading, missing=())
         known = self._polls.known(w.state.id, [shown.object_id for shown in reading.fresh])
         outcome.notes += reading.notes
         poll = _Poll(w=w, unit=unit, answer=answer, reading=reading, known=known, outcome=outcome, waits=waits)

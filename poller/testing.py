@@ -16,7 +16,7 @@ from poller.clock import VirtualClock
 from poller.config import load
 from poller.events import change_event
 from poller.loading import load_plugins
-from poller.writer import InlineExecutor
+from poller.writer import Inline
 from state.deliveries import Delivery
 from state.records import Change, Event, FieldChange, Kind
 
@@ -139,5 +139,5 @@ async def running(
         loaded.add(name, plugin)
     clock = VirtualClock(NOON)
     transport = None if upstream is None else httpx.MockTransport(upstream.answer)
-    async with open_app(load(path, loaded), loaded, clock=clock, executor=InlineExecutor(), transport=transport) as app:
+    async with open_app(load(path, loaded), loaded, clock=clock, runner=Inline(), transport=transport) as app:
         yield Poller(app, clock)

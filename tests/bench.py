@@ -17,7 +17,7 @@ from poller.clock import VirtualClock
 from poller.delivery import Deliverer
 from poller.sinks import Attempt, Receipt
 from poller.subscriptions import Route, Subscription
-from poller.writer import InlineExecutor, Writer
+from poller.writer import Inline, Writer
 from state.deliveries import PENDING_LIMIT, Books, SubscriptionState
 from state.records import Event, NewEvent
 from state.sqlite.database import open_database
@@ -123,7 +123,7 @@ class Bench:
         return Deliverer(
             self.routes,
             store=self.store,
-            write=Writer(InlineExecutor()),
+            write=Writer(Inline()),
             clock=self.clock,
             random=Random(1),
             **settings,

@@ -26,7 +26,7 @@ from pydantic import BaseModel
 from poller.delivery import Deliverer
 from poller.notices import ping
 from poller.sinks import Attempt, Gone, Receipt, Refused, Rejected, RetryLater
-from poller.writer import InlineExecutor, Writer
+from poller.writer import Inline, Writer
 from state.records import Event
 from tests.bench import Bench, make_event
 
@@ -45,7 +45,7 @@ class Mortal:
         self.steps_left: int | None = None
         self.commits = False
         self.dead = False
-        self._write = Writer(InlineExecutor())
+        self._write = Writer(Inline())
 
     async def __call__(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self.steps_left == 0 and not self.dead:
