@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 from poller.sources import Unparsed
+from state.polls import Snapshot
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """When a poll's first request left, and when its last answer had arrived."""
 
     at: float
     answered_at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What asking for one unit brought. No pages: it is just what the unit showed before."""
 
     asked: Asked
@@ -42,21 +43,19 @@ class Polled:
     error: str | None = None  # why nothing was recorded
 
 
-@dataclass(slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, kw_only=True):
     """What became of one poll, for planner, log and status."""
 
     changed: int = 0
     calls: int = 0
-    events: list[int] = field(default_factory=list)
-    added: list[str] = field(default_factory=list)  # keys of units that appeared
-    dropped: list[str] = field(default_factory=list)
-    heirs: list[tuple[str, str]] = field(default_factory=list)  # (new last page, the one before)
+    events: list[int] = []
+    added: list[str] = []  # keys of units that appeared
+    dropped: list[str] = []
+    heirs: list[tuple[str, str]] = []  # (new last page, the one before)
     swept: bool = False
     baseline: bool = False  # a first sweep was under way: nothing that it shows is news
     aside: bool = False  # nothing was recorded: it waits for other pages, or the answer came too late
-    touched: list[str] = field(default_factory=list)  # ids of objects created, restored or updated
-    gone: list[str] = field(default_factory=list)  # ids of objects deleted
+    snapshots: Sequence[Snapshot] = ()  # of the objects created, updated or deleted, as they are now
     missing: bool = False  # objects went missing: suspects
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = []
     noisy: tuple[str, ...] = ()  # fields that are candidates for `ignore` from now on

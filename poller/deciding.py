@@ -6,7 +6,7 @@ The last two steps of the comparison: an object's canonical value, then its fiel
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -23,19 +23,18 @@ from state.records import Change, FieldChange, Kind, NewEvent
 NO_SHIFT = ShapeShift(fields={}, objects=0)
 
 
-@dataclass(slots=True, kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, kw_only=True):
     """What one poll changes. `shift`: the page looks like a change of form, not of objects."""
 
-    snapshots: list[Snapshot] = field(default_factory=list)
-    claimed: list[str] = field(default_factory=list)
-    moved_from: dict[int, list[str]] = field(default_factory=dict)
+    snapshots: list[Snapshot] = []
+    claimed: list[str] = []
+    moved_from: dict[int, list[str]] = {}
     returned: int = 0  # suspects that are shown again, here or elsewhere in the list
-    events: list[NewEvent] = field(default_factory=list)
+    events: list[NewEvent] = []
     changed: int = 0
-    updates: list[tuple[FieldChange, ...]] = field(default_factory=list)  # of each updated object
-    notes: list[str] = field(default_factory=list)
-    undecided: dict[bytes, bool] = field(default_factory=dict)  # digests of objects to be looked at again: ours?
+    updates: list[tuple[FieldChange, ...]] = []  # of each updated object
+    notes: list[str] = []
+    undecided: dict[bytes, bool] = {}  # digests of objects to be looked at again: ours?
     shift: ShapeShift | None = None
 
     @property
@@ -44,8 +43,7 @@ class Decision:
         return bool(self.moved_from or self.returned)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What is known around one poll."""
 
     state: EndpointState
@@ -56,7 +54,7 @@ class Context:
     tail_since: float | None = None  # those were certainly not there then
     accepted: ShapeShift = NO_SHIFT  # a schema change that is taken silently
     nulled: Set[str] = frozenset()  # fields that turned null silently
-    recent: Mapping[str, float] = field(default_factory=dict)  # when objects were last changed by another answer
+    recent: Mapping[str, float] = {}  # when objects were last changed by another answer
 
 
 def decide(watch: Watch, reading: Reading, known: Mapping[str, Snapshot], context: Context) -> Decision:

@@ -13,7 +13,7 @@ from poller.running import Run, add_children, drop_children
 from poller.settling import Settling
 from poller.watching import Watching, child_key
 from poller.writer import Write
-from state.polls import Sweep
+from state.polls import Presence, Sweep
 from state.sqlite.store import Store
 
 log = structlog.get_logger("poller")
@@ -49,7 +49,7 @@ class Following:
                 planner.inherit(run.unit(w, new), run.unit(w, old))
         self._say(w, outcome)
         self.announce(outcome.events)
-        if outcome.touched or outcome.gone:
+        if outcome.snapshots:
             await self._tell_children(run, w, outcome, now)
         await self._suspect(run, w, outcome)
         if outcome.swept:
@@ -57,16 +57,17 @@ class Following:
 
     async def _tell_children(self, run: Run, w: Watching, outcome: Outcome, now: float) -> None:
         planner = run.lane.planner
+        there = [child_key(s.object_id) for s in outcome.snapshots if s.presence is not Presence.DELETED]
+        deleted = [child_key(s.object_id) for s in outcome.snapshots if s.presence is Presence.DELETED]
         for child in run.children(w.name):
-            keys = [child_key(object_id) for object_id in outcome.touched]
-            new = [key for key in keys if key not in child.units]
+            new = [key for key in there if key not in child.units]
             await self._write(add_children, self._store, child, new)
             for key in new:
                 planner.add(run.unit(child, key), now=now)
             if not outcome.baseline:
-                for key in keys:
+                for key in there:
                     planner.excite(run.unit(child, key), 1)
-            gone = [key for object_id in outcome.gone if (key := child_key(object_id)) in child.units]
+            gone = [key for key in deleted if key in child.units]
             await self._write(drop_children, self._store, child, gone, now=now)
             for key in gone:
                 planner.remove(run.unit(child, key))

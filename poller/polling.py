@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import httpx
+import msgspec
 import orjson
 
 from poller.answers import Answer, Asked, Outcome
@@ -155,8 +156,7 @@ class Polling:
         return self._source.page(w.watch.endpoint, at, response)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Begun:
+class _Begun(msgspec.Struct, frozen=True, kw_only=True):
     """The first answer of a poll."""
 
     at: Position

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
+import msgspec
 from msgspec import structs
 
 from poller.answers import Answer, Asked, Outcome
@@ -19,8 +19,7 @@ from state.sqlite.polls import Polls
 SWEEPS_TO_CONFIRM = 3  # the one in which it went missing, then two complete ones without it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Poll:
+class _Poll(msgspec.Struct, frozen=True, kw_only=True):
     """One answer together with what is known of its unit."""
 
     w: Watching
@@ -111,7 +110,7 @@ class Settling:
     def _shown(
         self, w: Watching, unit: UnitState, answer: Answer, pages: Sequence[Unparsed], outcome: Outcome, *, waits: bool
     ) -> None:
-        before = self._polls.members(unit.id)
+        before = self._polls.members(unit.id) if unit.shown else {}
         reading = read(w.watch, gathered(w.watch, pages), before)
         if not w.sweeps(unit.key) or not answer.complete:
             reading = structs.replace(reading, missing=())
@@ -170,7 +169,6 @@ class Settling:
             asked_at=answer.asked.at,
             answered_at=answer.asked.answered_at,
             digest=answer.digest if certain else None,
-            members=members if w.sweeps(unit.key) else {},
             shown=len(members),
             validators=answer.validators if certain else None,
             next=dump_position(poll.following) if poll.following is not None and poll.is_paged else None,
@@ -188,6 +186,7 @@ class Settling:
             endpoint=w.state.id,
             revision=w.state.revision,
             unit=now,
+            members=members if w.sweeps(unit.key) else {},
             vouches=w.sweeps(unit.key),
             growth=_growth(decision.snapshots, poll.known),
             snapshots=decision.snapshots,
@@ -221,14 +220,17 @@ class Settling:
         sweep = w.sweep_ends(seen, waits=waits)
         if sweep is not None:
             recording = structs.replace(recording, sweep=sweep)
+        new: Sequence[UnitState] = ()
         if recording.unit is not None or recording.changes_objects or recording.changes_marks:
-            outcome.events += self._polls.record(recording)
+            recorded = self._polls.record(recording)
+            outcome.events += recorded.events
+            new = recorded.units
         w.see(seen)
         w.put(now)
         for key in seen.dropped:
             w.forget(key)
-        for new, position in recording.new_units:
-            w.put(self._polls.unit(w.state.id, new, position))
+        for unit in new:
+            w.put(unit)
         if recording.changes_marks:
             w.state = self._polls.endpoint(w.state.id)
         elif recording.changes_objects:
@@ -248,8 +250,7 @@ class Settling:
         else:
             w.notes.pop(key, None)
         outcome.noisy = w.noise.observe(key, len(reading.members), decision.updates)
-        outcome.touched = [s.object_id for s in decision.snapshots if s.presence is Presence.PRESENT]
-        outcome.gone = [s.object_id for s in decision.snapshots if s.presence is Presence.DELETED]
+        outcome.snapshots = decision.snapshots
         w.remember((snapshot.object_id for snapshot in decision.snapshots), poll.answer.asked.answered_at)
 
     def shows_nothing_new(self, w: Watching, page: Unparsed) -> bool:
@@ -295,8 +296,8 @@ class Settling:
             snapshots=decision.snapshots,
             events=decision.events,
         )
-        outcome.events += self._polls.record(recording)
-        outcome.changed, outcome.gone = 1, [object_id]
+        outcome.events += self._polls.record(recording).events
+        outcome.changed, outcome.snapshots = 1, decision.snapshots
         w.deletions.append(asked.answered_at)
         w.remember([object_id], asked.answered_at)
         w.state = self._polls.endpoint(w.state.id)
@@ -355,12 +356,13 @@ def _without(undecided: Mapping[bytes, bool], members: dict[bytes, str]) -> dict
 
 def _growth(snapshots: Sequence[Snapshot], known: Mapping[str, Snapshot]) -> int:
     """How many more objects are there once these are written."""
-    before = (known[one.object_id] for one in snapshots if one.object_id in known)
-    return sum(map(_is_there, snapshots)) - sum(map(_is_there, before))
+    before = [known[one.object_id] for one in snapshots if one.object_id in known] if known else ()
+    return _present(snapshots) - _present(before)
 
 
-def _is_there(snapshot: Snapshot) -> bool:
-    return snapshot.presence is not Presence.DELETED
+def _present(snapshots: Sequence[Snapshot]) -> int:
+    deleted = Presence.DELETED
+    return len([one for one in snapshots if one.presence is not deleted])
 
 
 def _absent_since(w: Watching, unit: UnitState) -> float | None:

@@ -123,8 +123,7 @@ def place_of(at: Position) -> int:
     return at.page if at.page is not None else at.offset or 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What one poll means to the sweep under way."""
 
     key: str
@@ -254,7 +253,7 @@ class Watching:
         """Know a unit, new or as it is after a poll."""
         if unit.key not in self.units and self.sweeps(unit.key):
             self.pending.add(unit.key)
-        self.units[unit.key] = structs.replace(unit, members={}) if unit.members else unit
+        self.units[unit.key] = unit
         self.keys[unit.id] = unit.key
 
     def forget(self, key: str) -> None:

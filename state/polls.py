@@ -65,8 +65,7 @@ class UnitState(msgspec.Struct, frozen=True, kw_only=True):
     asked_at: float | None = None  # of the latest good poll; None: never
     answered_at: float | None = None
     digest: bytes | None = None  # of the answer's bytes
-    members: Mapping[bytes, str] = {}  # digest of each object's bytes -> its id, in order
-    shown: int = 0  # how many objects these are
+    shown: int = 0  # how many objects
     validators: bytes | None = None  # JSON of ETag and Last-Modified
     next: bytes | None = None  # JSON of the position behind it; None: it was the last
     calls: int = 1
@@ -89,6 +88,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: int
     revision: int  # of the endpoint, as it was read
     unit: UnitState | None = None  # as it is now; None: nothing of a unit is written
+    members: Mapping[bytes, str] = {}  # of the unit: digest of each object's bytes -> its id, in order
     vouches: bool = True  # False: the unit shows a selection; it owns no objects
     growth: int = 0  # how many more objects are there than before
     snapshots: Sequence[Snapshot] = ()  # new or changed objects; their unit is this unit where it vouches

@@ -13,7 +13,7 @@ from state.polls import EndpointState, Presence, Recording, Snapshot, Suspect, S
 from state.records import NewEvent
 from state.sqlite.database import State, transaction, write_meta
 from state.sqlite.log import append
-from state.sqlite.recording import decode_members, drop_units, end_sweep, read_members, write
+from state.sqlite.recording import UNIT, Recorded, drop_units, end_sweep, make_unit, read_members, unit_of, write
 
 polls_migrations = Migrations("polls")
 
@@ -76,10 +76,6 @@ CREATE INDEX objects_loose ON objects (endpoint, presence, seen_at) WHERE unit I
 CREATE TABLE learned (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
 
-UNIT = (
-    "id, key, position, asked_at, answered_at, digest, members, shown, validators, next, calls, "
-    "failures, retry_at, error"
-)
 ENDPOINT = (
     "id, source, name, shape, revision, objects, sweep, sweep_began, last_sweep, last_sweep_began, steady_began, "
     "calm_began, baseline_before, tail_asked_at, since_at, held, accepted"
@@ -95,13 +91,6 @@ AT_ONCE = 500  # host parameters in one statement
 @polls_migrations()
 def create_polls(db: Database) -> None:
     db.executescript(SCHEMA)
-
-
-def _unit_of(row: Sequence[Any]) -> UnitState:
-    names = UNIT.split(", ")
-    fields = dict(zip(names, row, strict=True))
-    fields["members"] = decode_members(fields["members"]) if fields["members"] else {}
-    return UnitState(**fields)
 
 
 def _endpoint_of(row: Sequence[Any]) -> EndpointState:
@@ -195,23 +184,14 @@ class Polls:
         return _endpoint_of(row)
 
     def units(self, endpoint: int) -> list[UnitState]:
-        """Every unit of the endpoint, without its members."""
-        columns = UNIT.replace("members", "NULL")
-        rows = self._db.execute(f"SELECT {columns} FROM units WHERE endpoint = ? ORDER BY id", [endpoint])
-        return [_unit_of(row) for row in rows]
+        """Every unit of the endpoint."""
+        rows = self._db.execute(f"SELECT {UNIT} FROM units WHERE endpoint = ? ORDER BY id", [endpoint])
+        return [unit_of(row) for row in rows]
 
     def unit(self, endpoint: int, key: str, position: bytes) -> UnitState:
-        """One unit with its members, made when it is new."""
-        query = f"SELECT {UNIT} FROM units WHERE endpoint = ? AND key = ?"
-        row = self._db.execute(query, [endpoint, key]).fetchone()
-        if row is None:
-            with transaction(self._db) as conn:
-                conn.execute(
-                    "INSERT INTO units (endpoint, key, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                    [endpoint, key, position],
-                )
-            row = self._db.execute(query, [endpoint, key]).fetchone()
-        return _unit_of(row)
+        """One unit, made when it is new."""
+        with transaction(self._db) as conn:
+            return make_unit(conn, endpoint, key, position)
 
     def members(self, unit: int) -> Mapping[bytes, str]:
         """What a unit showed last: the digest of each object's bytes -> its id, in order."""
@@ -246,8 +226,8 @@ class Polls:
         touched = None if old.unit is None else self._touched.get(old.unit)
         return old if touched is None or touched[0] <= old.seen_at else msgspec.structs.replace(old, seen_at=touched[0])
 
-    def record(self, recording: Recording) -> list[int]:
-        """Write one poll: snapshots, events and the unit, all or nothing. Returns the events' numbers.
+    def record(self, recording: Recording) -> Recorded:
+        """Write one poll: snapshots, events and the unit, all or nothing.
 
         Raises Conflict when the endpoint's objects have changed since they were read.
         """
