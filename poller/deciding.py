@@ -6,7 +6,6 @@ The last two steps of the comparison: an object's canonical value, then its fiel
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -110,7 +109,7 @@ def _seen_again(
     before_baseline = context.state.baseline_before is not None and old.seen_at < context.state.baseline_before
     soft = _is_soft(watch, shown, decision)
     moved = old.unit is not None and old.unit != context.unit
-    new = _snapshot(shown, context, version=old.version, presence=Presence.DELETED if soft else Presence.PRESENT)
+    presence = Presence.DELETED if soft else Presence.PRESENT
     before, difference = _compared(watch, shown, old)
     same = not difference
     decision.returned += old.presence is Presence.SUSPECT
@@ -122,7 +121,7 @@ def _seen_again(
     if before_baseline or (soft and old.presence is Presence.DELETED):
         if not same or before_baseline or old.unit != context.unit:
             _move(decision, shown.object_id, old, moved)
-            decision.snapshots.append(new)
+            decision.snapshots.append(_snapshot(shown, context, version=old.version, presence=presence))
         return None
     told = None
     if soft:
@@ -137,13 +136,8 @@ def _seen_again(
         return None
     _move(decision, shown.object_id, old, moved)
     if told is not None:
-        _tell(
-            watch,
-            decision,
-            _snapshot(shown, context, version=old.version + 1, presence=new.presence),
-            _change(told, shown, old, context),
-            dropped=old.version,
-        )
+        snapshot = _snapshot(shown, context, version=old.version + 1, presence=presence)
+        _tell(watch, decision, snapshot, _change(told, shown, old, context), dropped=old.version)
         return None
     _updated(watch, shown, old, difference, context, decision)
     return before, shown.object
@@ -178,18 +172,28 @@ def _updated(
     fields = unexplained(difference.fields, context.accepted)
     if fields:
         decision.updates.append(fields)
-        change = replace(_change(Kind.UPDATED, shown, old, context), fields=fields, truncated=difference.truncated)
+        change = _change(Kind.UPDATED, shown, old, context, fields=fields, truncated=difference.truncated)
         _tell(watch, decision, _snapshot(shown, context, version=old.version + 1), change, dropped=old.version)
     else:
         decision.snapshots.append(_snapshot(shown, context, version=old.version))
 
 
-def _change(kind: Kind, shown: Shown, old: Snapshot, context: Context) -> Change:
+def _change(
+    kind: Kind,
+    shown: Shown,
+    old: Snapshot,
+    context: Context,
+    *,
+    fields: tuple[FieldChange, ...] = (),
+    truncated: bool = False,
+) -> Change:
     return Change(
         kind=kind,
         object_id=shown.object_id,
         version=old.version + 1,
         object=shown.object,
+        fields=fields,
+        truncated=truncated,
         observed_after=old.seen_at,
         observed_at=context.asked.answered_at,
     )

@@ -31,6 +31,8 @@ MOST_BYTES = 262_144  # of all values before and after together
 
 _ID_TYPES = frozenset({str, int, float})
 _PLAIN = frozenset({str, int, bool, type(None)})  # canonical as they are
+_SCALAR = _PLAIN | {float}  # no difference where they are equal and of one type
+_MISSING: Any = object()
 
 _decode = msgspec.json.Decoder().decode  # as fast as orjson, and keeps integers beyond 64 bits
 _encode = msgspec.json.Encoder().encode
@@ -294,13 +296,17 @@ def _values(before: Any, after: Any, path: Path, unordered: tuple[Steps, ...]) -
 def _objects(
     before: dict[str, Any], after: dict[str, Any], path: Path, unordered: tuple[Steps, ...]
 ) -> Iterator[FieldChange]:
-    for key in sorted(before.keys() | after.keys()):
+    odd = [
+        key
+        for key, new in after.items()
+        if type(new) not in _SCALAR or type(old := before.get(key, _MISSING)) is not type(new) or old != new
+    ]
+    odd += before.keys() - after.keys()
+    for key in sorted(odd):
         if key not in after:
             yield FieldChange(path=pointer((*path, key)), before=before[key], has_after=False)
         elif key not in before:
             yield FieldChange(path=pointer((*path, key)), after=after[key], had_before=False)
-        elif type(before[key]) in _PLAIN and type(before[key]) is type(after[key]) and before[key] == after[key]:
-            continue
         else:
             yield from _values(before[key], after[key], (*path, key), _below(unordered, key))
 

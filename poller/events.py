@@ -6,7 +6,6 @@ anything else under the same version gives another.
 
 from __future__ import annotations
 
-from base64 import b32encode
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
@@ -68,6 +67,5 @@ def _told(field: FieldChange) -> dict[str, Any]:
 
 
 def _digest(identity: list[str | int], told: Mapping[str, Any]) -> str:
-    """26 letters and digits: 128 bits, without the dot that would end a part of a signed webhook id."""
-    raw = dump_sorted([identity, told])
-    return b32encode(blake2b(raw, digest_size=16).digest()).rstrip(b"=").decode().lower()
+    """128 bits as 32 hexadecimal digits: no dot, which would end a part of a signed webhook id."""
+    return blake2b(dump_sorted([identity, told]), digest_size=16).hexdigest()

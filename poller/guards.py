@@ -101,7 +101,7 @@ class NoiseDetector:
         A field counts when it changed on more than half of the objects shown. Indexes of arrays become `*`.
         """
         before = self._streaks.pop(unit, {})
-        if not changed:
+        if len(changed) * 2 <= shown:
             return ()
         seen = Counter(path for fields in changed for path in {generalised(field.path) for field in fields})
         noisy = [path for path, count in seen.items() if count * 2 > shown and path not in self.candidates]

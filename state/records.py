@@ -19,8 +19,7 @@ class Kind(enum.StrEnum):
     DELETED = "deleted"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FieldChange:
+class FieldChange(msgspec.Struct, frozen=True, kw_only=True):
     """One field before and after. `path` is a JSON Pointer into the new object; an absent side is left out."""
 
     path: str
@@ -30,8 +29,7 @@ class FieldChange:
     has_after: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, kw_only=True):
     """The difference between a snapshot and what a poll saw of one object."""
 
     kind: Kind
