@@ -21,7 +21,6 @@ from state.errors import PollerError
 
 MISSING: Final = object()
 CONTENT: Final = "content"
-_BRACE: Final = ord("{")
 _QUOTED: Final = str.maketrans({"%": "%25", ":": "%3A"})
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -93,7 +92,7 @@ class Answer:
         if path.query is not None:
             return self._found(path, path.query)
         try:
-            return _objects(_list_decoder(path.names)(self._content), path.text)
+            return _list_decoder(path.names)(self._content)
         except (ValueError, RecursionError):  # not this form, or a key that msgspec cannot skip to
             return self._explained(path)
 
@@ -243,15 +242,9 @@ def _id_text(value: Any) -> str | None:
 def _split(raw: bytes | msgspec.Raw, where: str) -> list[msgspec.Raw]:
     if _first(raw) != b"[":
         _decode(_parse, raw)
-        raise PageError(f"there is no list at {where}: it is {_noun(raw)}")
-    return _objects(_decode(_elements, raw), where)
-
-
-def _objects(items: list[msgspec.Raw], where: str) -> list[msgspec.Raw]:
-    for item in items:
-        if memoryview(item)[0] != _BRACE:
-            raise PageError(f"the list at {where} holds something that is no object: {_noun(item)}")
-    return items
+        raise PageError(f"there is no list at {where}: it is {noun(raw)}")
+    found: list[msgspec.Raw] = _decode(_elements, raw)
+    return found
 
 
 @lru_cache(maxsize=256)
@@ -276,7 +269,8 @@ def _first(raw: bytes | msgspec.Raw) -> bytes:
     return bytes(memoryview(raw)[:1])
 
 
-def _noun(raw: bytes | msgspec.Raw) -> str:
+def noun(raw: bytes | msgspec.Raw) -> str:
+    """What a JSON value is, in a word."""
     nouns = {b"{": "an object", b'"': "text", b"n": "null", b"t": "true", b"f": "false", b"[": "a list"}
     return nouns.get(_first(raw), "a number")
 

@@ -6,8 +6,7 @@ the plugin's name, so a mistake in it costs one poll, not the daemon.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -77,19 +76,8 @@ class PluggedSource:
         except PollerError:
             return True  # the first try will say what is wrong
 
-    @contextmanager
-    def _running(self, what: str) -> Iterator[None]:
-        """The plugin's code runs."""
-        try:
-            yield
-        except (PollerError, httpx.HTTPError, StopAsyncIteration):
-            raise
-        except Exception as error:
-            log.exception("plugin.raised", plugin=self._plugin, call=what)
-            raise PageError(
-                f"the plugin {self._plugin!r} failed in {what}(): {said(error)}",
-                hint="mend the plugin; nothing of this answer was recorded",
-            ) from error
+    def _running(self, what: str) -> _Running:
+        return _Running(self._plugin, what)
 
     def _guarded(self, endpoint: Endpoint) -> Endpoint:
         normalise = _checked(endpoint, Endpoint).normalise
@@ -101,6 +89,29 @@ class PluggedSource:
                 return normalise(value)
 
         return replace(endpoint, normalise=normalised)
+
+
+class _Running:
+    """The plugin's code runs: whatever it raises is said to be its own. Entered for every request and every page."""
+
+    __slots__ = ("_plugin", "_what")
+
+    def __init__(self, plugin: str, what: str) -> None:
+        self._plugin = plugin
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        passes = PollerError, httpx.HTTPError, StopAsyncIteration
+        if not isinstance(error, Exception) or isinstance(error, passes):
+            return
+        log.error("plugin.raised", plugin=self._plugin, call=self._what, exc_info=error)
+        raise PageError(
+            f"the plugin {self._plugin!r} failed in {self._what}(): {said(error)}",
+            hint="mend the plugin; nothing of this answer was recorded",
+        ) from error
 
 
 class _PluggedAuth(httpx.Auth):

@@ -15,6 +15,7 @@ import msgspec
 from xxhash import xxh3_128_digest
 
 from poller.diff import NOTHING, ParseError, Rules, dump, parse, stored
+from poller.extract import noun
 from poller.filters import ObjectRule
 from poller.sources import Endpoint, PageError, Unparsed
 from state.records import NewEvent
@@ -67,7 +68,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(watch: Watch, objects: Sequence[msgspec.Raw], before: Mapping[bytes, str]) -> Reading:
-    """Tell what is new in an answer. Raises PageError when none of its objects can be used, or there are too many.
+    """Tell what is new in an answer. Raises PageError when none of its objects can be used, what it lists
+    are no objects, or there are too many.
 
     Objects that cannot be used (without an id, nested too deeply) and different ones under one id are set aside with
     a note; nothing is concluded about what such an answer does not show.
@@ -173,8 +175,13 @@ def _usable(watch: Watch, items: Mapping[bytes, msgspec.Raw], aside: Counter[str
         if raw.count(b"{") + raw.count(b"[") > deepest and is_too_deep(raw, deepest):
             aside[f"nested deeper than max_depth = {deepest}"] += 1
             continue
-        value = _object(raw)
-        if value is None:
+        try:
+            value = parse(raw)
+        except ParseError:  # a number that nothing can hold
+            value = None
+        if not isinstance(value, dict):
+            if not raw.lstrip().startswith(b"{"):
+                raise PageError(f"the list holds something that is no object: {noun(raw)}")
             aside[nameless] += 1
             continue
         kept = value if normalise is None else normalise(dict(value))
@@ -187,15 +194,6 @@ def _usable(watch: Watch, items: Mapping[bytes, msgspec.Raw], aside: Counter[str
         # What is spread over lines is kept on one.
         body = raw if kept is value and _NEWLINE not in raw else dump(kept)
         yield Shown(object_id=object_id, digest=digest, object=kept, body=body)
-
-
-def _object(raw: bytes) -> dict[str, Any] | None:
-    """The object in these bytes. None: it is none, or has a number that nothing can hold."""
-    try:
-        value = parse(raw)
-    except ParseError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def is_too_deep(raw: bytes, most: int) -> bool:

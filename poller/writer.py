@@ -68,8 +68,7 @@ class Writer:
         if begin:
             # What else is asked for in this turn of the loop shares the commit.
             loop.call_soon(self._runner.submit, partial(self._work, loop))
-        # A step that began is awaited to its end even when the caller is cancelled: half-known is worse than late.
-        return await asyncio.shield(done)
+        return await done  # a step goes on to its end also when nobody waits for it any more
 
     @property
     def is_idle(self) -> bool:
@@ -127,9 +126,11 @@ class _Step:
 
 def _answer(steps: list[_Step]) -> None:
     for step in steps:
-        if step.done.done():
-            continue
-        if step.error is not None:
+        if step.done.cancelled():
+            if step.error is not None:
+                told = {"message": "a step of the store failed that nobody waits for", "exception": step.error}
+                step.done.get_loop().call_exception_handler(told)
+        elif step.error is not None:
             step.done.set_exception(step.error)
         else:
             step.done.set_result(step.result)

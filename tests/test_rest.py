@@ -201,11 +201,9 @@ def test_credentials_follow_no_cursor_to_another_origin():
         (b'{"items": null}', "no list"),
         (b'{"error": "over capacity"}', "no list"),
         (b'{"items": [], "links": []}', "several lists"),
-        (b'{"items": [1, 2]}', "no object"),
-        (b'["\xff"]', "no object"),
         (b"[" * 100_000, "not JSON|nested"),
     ],
-    ids=["html", "truncated", "empty", "null", "null list", "error", "two lists", "numbers", "bytes", "deep"],
+    ids=["html", "truncated", "empty", "null", "null list", "error", "two lists", "deep"],
 )
 def test_an_answer_that_is_not_the_list_is_set_aside(body, says):
     with pytest.raises(PageError, match=says):

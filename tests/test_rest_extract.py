@@ -54,7 +54,6 @@ def test_the_list_is_found_anywhere_in_the_answer(body, path):
         ("text", None, "no list"),
         (b"<html>", "$.items", "HTML"),
         (b"<html>", "$.items[*]", "HTML|no \\$"),
-        (b"[[1]]", "$", "no object"),
     ],
     ids=str,
 )
