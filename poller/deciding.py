@@ -20,6 +20,9 @@ from state.polls import EndpointState, Presence, Snapshot, Suspect
 from state.records import Change, FieldChange, Kind, NewEvent
 
 NO_SHIFT = ShapeShift(fields={}, objects=0)
+SAME = Difference()
+
+Pair = tuple[Mapping[str, Any], Mapping[str, Any]]  # an object before and after
 
 
 class Decision(msgspec.Struct, kw_only=True):
@@ -59,7 +62,10 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 def decide(watch: Watch, reading: Reading, known: Mapping[str, Snapshot], context: Context) -> Decision:
     """Judge every object that the unit has not shown like this before."""
     decision = Decision()
-    pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
+    if not known and watch.soft is None and _is_silent(watch, context):  # a first sweep, page by page
+        decision.snapshots = [_snapshot(shown, context, version=0) for shown in reading.fresh]
+        return decision
+    pairs: list[Pair] = []
     for shown in reading.fresh:
         old = known.get(shown.object_id)
         if old is None:
@@ -79,22 +85,25 @@ def decide(watch: Watch, reading: Reading, known: Mapping[str, Snapshot], contex
 
 
 def _first_seen(watch: Watch, shown: Shown, context: Context, decision: Decision) -> None:
-    baseline = context.state.baseline_before is not None
     if _is_soft(watch, shown, decision):
         decision.snapshots.append(_snapshot(shown, context, version=0, presence=Presence.DELETED))
         return
-    if baseline and watch.baseline == "silent":
+    if _is_silent(watch, context):
         decision.snapshots.append(_snapshot(shown, context, version=0))
         return
     change = Change(
         kind=Kind.CREATED,
         object_id=shown.object_id,
         version=1,
-        object=shown.object,
-        observed_after=None if baseline else _absent_since(shown.object_id, context),
+        object=shown.parsed(),
+        observed_after=None if context.state.baseline_before is not None else _absent_since(shown.object_id, context),
         observed_at=context.asked.answered_at,
     )
     _tell(watch, decision, _snapshot(shown, context, version=1), change, dropped=0)
+
+
+def _is_silent(watch: Watch, context: Context) -> bool:
+    return watch.baseline == "silent" and context.state.baseline_before is not None
 
 
 def _absent_since(object_id: str, context: Context) -> float | None:
@@ -102,15 +111,13 @@ def _absent_since(object_id: str, context: Context) -> float | None:
     return max((at for at in known if at is not None), default=None)
 
 
-def _seen_again(
-    watch: Watch, shown: Shown, old: Snapshot, context: Context, decision: Decision
-) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+def _seen_again(watch: Watch, shown: Shown, old: Snapshot, context: Context, decision: Decision) -> Pair | None:
     """Judge an object that is known. Returns it before and after where it was updated."""
     before_baseline = context.state.baseline_before is not None and old.seen_at < context.state.baseline_before
     soft = _is_soft(watch, shown, decision)
     moved = old.unit is not None and old.unit != context.unit
     presence = Presence.DELETED if soft else Presence.PRESENT
-    before, difference = _compared(watch, shown, old)
+    pair, difference = _compared(watch, shown, old)
     same = not difference
     decision.returned += old.presence is Presence.SUSPECT
     told_since = context.recent.get(shown.object_id, 0.0) > context.asked.at
@@ -137,28 +144,30 @@ def _seen_again(
     _move(decision, shown.object_id, old, moved)
     if told is not None:
         snapshot = _snapshot(shown, context, version=old.version + 1, presence=presence)
-        _tell(watch, decision, snapshot, _change(told, shown, old, context), dropped=old.version)
-        return None
-    _updated(watch, shown, old, difference, context, decision)
-    return before, shown.object
+        change = _change(told, old, context, now=shown.parsed() if pair is None else pair[1])
+        _tell(watch, decision, snapshot, change, dropped=old.version)
+    elif pair is not None:
+        _updated(watch, shown, old, pair[1], difference, context, decision)
+        return pair
+    return None
 
 
 def _is_soft(watch: Watch, shown: Shown, decision: Decision) -> bool:
     if watch.soft is None:
         return False
     try:
-        return watch.soft.holds(shown.object)
+        return watch.soft.holds(shown.parsed())
     except FilterError as error:
         decision.notes.append(f"deleted_when: {error}")
         return False
 
 
-def _compared(watch: Watch, shown: Shown, old: Snapshot) -> tuple[Mapping[str, Any], Difference]:
-    """The object as it was known, and what differs."""
+def _compared(watch: Watch, shown: Shown, old: Snapshot) -> tuple[Pair | None, Difference]:
+    """The object before and after, and what differs. None: it is the same to the byte, and need not be parsed."""
     if shown.body == old.body:
-        return shown.object, Difference()
-    before = parse(old.body)
-    return before, diff(before, shown.object, watch.rules)
+        return None, SAME
+    pair = parse(old.body), shown.parsed()
+    return pair, diff(*pair, watch.rules)
 
 
 def is_known(watch: Watch, shown: Shown, old: Snapshot | None) -> bool:
@@ -167,12 +176,18 @@ def is_known(watch: Watch, shown: Shown, old: Snapshot | None) -> bool:
 
 
 def _updated(
-    watch: Watch, shown: Shown, old: Snapshot, difference: Difference, context: Context, decision: Decision
+    watch: Watch,
+    shown: Shown,
+    old: Snapshot,
+    now: Mapping[str, Any],
+    difference: Difference,
+    context: Context,
+    decision: Decision,
 ) -> None:
     fields = unexplained(difference.fields, context.accepted)
     if fields:
         decision.updates.append(fields)
-        change = _change(Kind.UPDATED, shown, old, context, fields=fields, truncated=difference.truncated)
+        change = _change(Kind.UPDATED, old, context, now=now, fields=fields, truncated=difference.truncated)
         _tell(watch, decision, _snapshot(shown, context, version=old.version + 1), change, dropped=old.version)
     else:
         decision.snapshots.append(_snapshot(shown, context, version=old.version))
@@ -180,18 +195,18 @@ def _updated(
 
 def _change(
     kind: Kind,
-    shown: Shown,
     old: Snapshot,
     context: Context,
     *,
+    now: Mapping[str, Any],
     fields: tuple[FieldChange, ...] = (),
     truncated: bool = False,
 ) -> Change:
     return Change(
         kind=kind,
-        object_id=shown.object_id,
+        object_id=old.object_id,
         version=old.version + 1,
-        object=shown.object,
+        object=now,
         fields=fields,
         truncated=truncated,
         observed_after=old.seen_at,

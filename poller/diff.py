@@ -11,6 +11,8 @@ differ only beyond double precision are equal. All functions are pure.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ _PLAIN = frozenset({str, int, bool, type(None)})  # canonical as they are
 _SCALAR = _PLAIN | {float}  # no difference where they are equal and of one type
 _MISSING: Any = object()
 
+_check = msgspec.json.Decoder(msgspec.Raw).decode  # of its syntax
 _decode = msgspec.json.Decoder().decode  # as fast as orjson, and keeps integers beyond 64 bits
 _encode = msgspec.json.Encoder().encode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
@@ -53,7 +56,7 @@ class PointerError(PollerError, ValueError):
 
 
 class ParseError(PollerError, ValueError):
-    """Bytes that are no JSON, or hold a number that no double can."""
+    """Bytes that are no JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +119,37 @@ def pointer(path: Sequence[str | int]) -> str:
 
 
 def parse(raw: bytes | msgspec.Raw) -> Any:
-    """Parse JSON; integers keep all their digits. Raises ParseError, for NaN and infinite numbers too."""
+    """Parse JSON; integers keep all their digits, and a number that no double can hold is given as its text.
+
+    Raises ParseError, for NaN and Infinity too. What `msgspec.Raw` takes, which looks at syntax alone, it raises for
+    where a text is no UTF-8, and nowhere else.
+    """
     try:
         return _decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise ParseError(f"not JSON: {exc}") from exc
+        return _parse_large(bytes(raw), exc)
     except RecursionError as exc:
         raise ParseError("JSON nested too deeply") from exc
+
+
+def _parse_large(raw: bytes, error: Exception) -> Any:
+    try:
+        _check(raw)
+        return json.loads(raw.decode(), parse_float=_double, parse_int=_integer)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise ParseError(f"not JSON: {error}") from error
+
+
+def _double(text: str) -> float | str:
+    value = float(text)
+    return value if math.isfinite(value) else text
+
+
+def _integer(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:  # more digits than Python reads
+        return text
 
 
 def dump(value: Any) -> bytes:
@@ -307,8 +334,10 @@ def _objects(
             yield FieldChange(path=pointer((*path, key)), before=before[key], has_after=False)
         elif key not in before:
             yield FieldChange(path=pointer((*path, key)), after=after[key], had_before=False)
+        elif type(new := after[key]) in _SCALAR and type(old := before[key]) is type(new):
+            yield FieldChange(path=pointer((*path, key)), before=old, after=new)
         else:
-            yield from _values(before[key], after[key], (*path, key), _below(unordered, key))
+            yield from _values(before[key], new, (*path, key), _below(unordered, key))
 
 
 def _arrays(before: list[Any], after: list[Any], path: Path, unordered: tuple[Steps, ...]) -> Iterator[FieldChange]:

@@ -188,6 +188,29 @@ def identity(spec: str | tuple[str, ...], *, rules: Rules | None = None) -> Call
     return composite
 
 
+def unparsed_identity(spec: str | tuple[str, ...]) -> Callable[[bytes], list[str | None]] | None:
+    """Compile an `Endpoint.id` into a function that reads nothing but the ids of a list of objects in JSON.
+
+    It raises `msgspec.ValidationError` where one is no object or has nothing there. There is none where an id takes
+    more than one plain path.
+    """
+    if not isinstance(spec, str) or spec == CONTENT:
+        return None
+    path = compile_path(spec)
+    if path.query is not None:
+        return None
+    form, names = _nested(Any, path.names), path.names
+    decode = msgspec.json.Decoder(list[form]).decode  # type: ignore[valid-type]
+
+    def identify(raw: bytes) -> list[str | None]:
+        found: list[Any] = decode(raw)
+        for _ in names:
+            found = [one.inner for one in found]
+        return [str(value) if type(value) is int else _id_text(value) for value in found]
+
+    return identify
+
+
 def reader(text: str) -> Callable[[Object], Any]:
     """Compile a path into a function that gives the first value there, or MISSING. Raises PathError."""
     return _reader(compile_path(text))
@@ -231,7 +254,7 @@ def _walk(found: Any, names: tuple[str, ...]) -> Any:
 
 def _id_text(value: Any) -> str | None:
     if isinstance(value, str):
-        return value or None
+        return value if value and "\0" not in value else None
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -249,11 +272,8 @@ def _split(raw: bytes | msgspec.Raw, where: str) -> list[msgspec.Raw]:
 
 @lru_cache(maxsize=256)
 def _list_decoder(names: tuple[str, ...]) -> Callable[[bytes], list[msgspec.Raw]]:
-    """One pass over an answer that skips everything but the list under these keys."""
-    form: Any = list[msgspec.Raw]
-    for name in reversed(names):
-        form = msgspec.defstruct("Answer", [("inner", form)], rename={"inner": name})
-    decode = msgspec.json.Decoder(form).decode
+    """The list under these keys, in one pass over an answer."""
+    decode = msgspec.json.Decoder(_nested(list[msgspec.Raw], names)).decode
 
     def split(content: bytes) -> list[msgspec.Raw]:
         found: Any = decode(content)
@@ -263,6 +283,13 @@ def _list_decoder(names: tuple[str, ...]) -> Callable[[bytes], list[msgspec.Raw]
         return items
 
     return split
+
+
+def _nested(form: Any, names: tuple[str, ...]) -> Any:
+    """The form of an answer with this form under these keys: what else it holds is skipped."""
+    for name in reversed(names):
+        form = msgspec.defstruct("Object", [("inner", form)], rename={"inner": name})
+    return form
 
 
 def _first(raw: bytes | msgspec.Raw) -> bytes:

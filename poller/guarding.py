@@ -14,6 +14,7 @@ import orjson
 
 from poller.answers import Answer, Asked, Outcome
 from poller.deciding import Decision
+from poller.diff import parse
 from poller.events import notice
 from poller.guards import (
     AT_LEAST_DELETED,
@@ -45,8 +46,10 @@ class Guarding:
 
     def is_doubtful(self, w: Watching, reading: Reading, dropped: Iterable[str]) -> bool:
         """Whether this answer would make most of the endpoint's objects suspects."""
+        if w.in_baseline or not w.watch.deletes or w.trusts_deletions:
+            return False
         missing = len(reading.missing) + sum(w.units[key].shown for key in dropped)
-        if not missing or w.in_baseline or not w.watch.deletes or w.trusts_deletions:
+        if not missing:
             return False
         missing += self._polls.suspect_count(w.state.id)
         return missing >= AT_LEAST_DELETED and missing * 2 > w.state.objects
@@ -258,9 +261,7 @@ class Guarding:
         if not any(other != key for other in w.aside) or not decision.updates:
             return None
         pairs = [
-            (orjson.loads(known[shown.object_id].body), shown.object)
-            for shown in reading.fresh
-            if shown.object_id in known
+            (parse(known[shown.object_id].body), shown.parsed()) for shown in reading.fresh if shown.object_id in known
         ]
         return shape_shift(pairs, len(reading.members), w.watch.rules, at_least=1, nulled=w.trust.nulled)
 

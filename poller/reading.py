@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Literal
 
 import msgspec
 from xxhash import xxh3_128_digest
 
-from poller.diff import NOTHING, ParseError, Rules, dump, parse, stored
+from poller.diff import ParseError, Rules, dump, parse, stored
 from poller.extract import noun
 from poller.filters import ObjectRule
 from poller.sources import Endpoint, PageError, Unparsed
@@ -40,6 +41,7 @@ class Watch:
     endpoint: Endpoint
     rules: Rules
     identify: Callable[[Mapping[str, Any]], str | None]
+    identify_unparsed: Callable[[bytes], list[str | None]] | None = None  # of a list; None: objects must be parsed
     soft: ObjectRule | None = None  # true: the object is as good as deleted
     deletes: bool = True
     baseline: Literal["silent", "emit"] = "silent"
@@ -52,8 +54,12 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 
     object_id: str
     digest: bytes
-    object: dict[str, Any]
     body: bytes  # the object as JSON
+
+    def parsed(self) -> dict[str, Any]:
+        """The object. Most are never looked at: they are only kept."""
+        value: dict[str, Any] = parse(self.body)
+        return value
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +85,9 @@ def read(watch: Watch, objects: Sequence[msgspec.Raw], before: Mapping[bytes, st
     digests = list(map(digest_of, objects))
     if watch.endpoint.id == CONTENT:
         digests = _each_its_own(digests)
-    members = {digest: before.get(digest, "") for digest in digests}
-    new = {digest: item for digest, item in zip(digests, objects, strict=True) if not members[digest]}
+    members = dict(zip(digests, map(before.get, digests, repeat("")), strict=True))
+    new = {digest: item for digest, item in zip(digests, objects, strict=True) if digest not in before}
+    lost = [object_id for digest, object_id in before.items() if digest not in members]
     aside: Counter[str] = Counter()
     fresh, doubles = _told_apart(watch, _usable(watch, new, aside), members)
     if aside or doubles:
@@ -90,13 +97,14 @@ def read(watch: Watch, objects: Sequence[msgspec.Raw], before: Mapping[bytes, st
             f"none of its objects can be used: {_told_aside(aside)}",
             hint='set `id` to the field that names an object, or to "content"',
         )
-    shown = {*members.values(), *doubles}
-    gone = () if shown.issuperset(before.values()) else [known for known in before.values() if known not in shown]
+    if lost:
+        found = {shown.object_id for shown in fresh} | doubles
+        lost = [object_id for object_id in lost if object_id not in found]
     return Reading(
         members=members,
         fresh=fresh,
-        missing=() if aside else gone,
-        unsure=(*sorted(doubles), *(gone if aside else ())),
+        missing=() if aside else lost,
+        unsure=(*sorted(doubles), *(lost if aside else ())),
         is_partial=bool(aside),
         notes=_notes(aside, doubles),
     )
@@ -110,23 +118,17 @@ def _each_its_own(digests: Iterable[bytes]) -> list[bytes]:
     return list(taken)
 
 
-def _told_apart(watch: Watch, usable: Iterable[Shown], members: dict[bytes, str]) -> tuple[Sequence[Shown], Set[str]]:
+def _told_apart(watch: Watch, fresh: list[Shown], members: dict[bytes, str]) -> tuple[Sequence[Shown], Set[str]]:
     """The new objects, entered into `members`, and the ids that several different ones have."""
     if watch.endpoint.id == CONTENT:
-        return _named_apart(usable, members), frozenset()
-    fresh: dict[str, Shown] = {}
-    doubles: set[str] = set()
-    known = {*members.values()}
-    for shown in usable:
-        object_id = shown.object_id
-        if object_id in fresh or object_id in known:
-            doubles.add(object_id)
-        else:
-            fresh[object_id] = shown
-            members[shown.digest] = object_id
-    if doubles:
-        return [shown for shown in fresh.values() if shown.object_id not in doubles], doubles
-    return list(fresh.values()), doubles
+        return _named_apart(fresh, members), frozenset()
+    ids = {one.object_id for one in fresh}
+    is_plain = len(ids) == len(fresh) and ids.isdisjoint(members.values())
+    members.update({one.digest: one.object_id for one in fresh})
+    if is_plain:
+        return fresh, frozenset()
+    doubles = {object_id for object_id, times in Counter(members.values()).items() if times > 1 and object_id}
+    return [one for one in fresh if one.object_id not in doubles], doubles
 
 
 def _named_apart(usable: Iterable[Shown], members: dict[bytes, str]) -> list[Shown]:
@@ -158,7 +160,8 @@ def gathered(watch: Watch, pages: Sequence[Unparsed]) -> Sequence[msgspec.Raw]:
     for page in pages:
         here: Counter[str] = Counter()
         for item in page.objects:
-            name = next((shown.object_id for shown in _usable(watch, {b"": item}, Counter())), "")
+            usable = _usable(watch, {b"": item}, Counter())
+            name = usable[0].object_id if usable else ""
             here[name] += 1
             if here[name] > most[name]:
                 most[name] = here[name]
@@ -166,34 +169,56 @@ def gathered(watch: Watch, pages: Sequence[Unparsed]) -> Sequence[msgspec.Raw]:
     return found
 
 
-def _usable(watch: Watch, items: Mapping[bytes, msgspec.Raw], aside: Counter[str]) -> Iterator[Shown]:
-    """Parse objects, by digest. Those that cannot be used are counted in `aside`, by why not."""
-    normalise, identify, deepest = watch.endpoint.normalise, watch.identify, watch.max_depth
-    excludes, nameless = watch.rules.excluded is not NOTHING, f"without an id ({_id_text(watch)})"
-    for digest, item in items.items():
-        raw = bytes(item)
-        if raw.count(b"{") + raw.count(b"[") > deepest and is_too_deep(raw, deepest):
+def _usable(watch: Watch, items: Mapping[bytes, msgspec.Raw], aside: Counter[str]) -> list[Shown]:
+    """Name objects, by digest. Those that cannot be used are counted in `aside`, by why not."""
+    if not items:
+        return []
+    raws, deepest, found = list(map(bytes, items.values())), watch.max_depth, []
+    together = b"[%b]" % b",".join(raws)
+    arrays = together.find(b"[", 1) > 0
+    for digest, raw, object_id in zip(items, raws, _ids(watch, together, len(raws)), strict=True):
+        if raw.count(b"{") + (raw.count(b"[") if arrays else 0) > deepest and is_too_deep(raw, deepest):
             aside[f"nested deeper than max_depth = {deepest}"] += 1
             continue
-        try:
-            value = parse(raw)
-        except ParseError:  # a number that nothing can hold
-            value = None
-        if not isinstance(value, dict):
-            if not raw.lstrip().startswith(b"{"):
-                raise PageError(f"the list holds something that is no object: {noun(raw)}")
-            aside[nameless] += 1
-            continue
-        kept = value if normalise is None else normalise(dict(value))
-        if excludes:
-            kept = stored(kept, watch.rules)
-        object_id = identify(value) if normalise is None else identify(kept) or identify(value)
+        body = raw
         if object_id is None:
-            aside[nameless] += 1
-            continue
-        # What is spread over lines is kept on one.
-        body = raw if kept is value and _NEWLINE not in raw else dump(kept)
-        yield Shown(object_id=object_id, digest=digest, object=kept, body=body)
+            object_id, body = _parsed(watch, raw)
+        if object_id is None:
+            aside[f"without an id ({_id_text(watch)})"] += 1
+        else:
+            found.append(Shown(object_id=object_id, digest=digest, body=body))
+    return found
+
+
+def _ids(watch: Watch, together: bytes, number: int) -> Sequence[str | None]:
+    """The ids of a list of objects that are kept just as they came. None: that one must be parsed."""
+    if watch.identify_unparsed is not None and _NEWLINE not in together and _is_text(together):
+        try:
+            return watch.identify_unparsed(together)
+        except (msgspec.ValidationError, RecursionError):
+            pass  # one is no object, or has no id: which one it is, and why, is seen one by one
+    return [None] * number
+
+
+def _parsed(watch: Watch, raw: bytes) -> tuple[str | None, bytes]:
+    """An object's id and what is kept of it, on one line. Raises PageError where it is none."""
+    if not raw.lstrip().startswith(b"{"):
+        raise PageError(f"the list holds something that is no object: {noun(raw)}")
+    try:
+        value = parse(raw)
+    except ParseError:  # a text in it is no UTF-8
+        return None, raw
+    normalise = watch.endpoint.normalise
+    kept = stored(value if normalise is None else normalise(dict(value)), watch.rules)
+    object_id = watch.identify(value) if normalise is None else watch.identify(kept) or watch.identify(value)
+    return object_id, raw if kept is value and _NEWLINE not in raw else dump(kept)
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        return raw.isascii() or bool(raw.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def is_too_deep(raw: bytes, most: int) -> bool:

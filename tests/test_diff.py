@@ -202,10 +202,27 @@ def test_pointer_steps_are_unescaped_once():
     assert steps("/a~1b/~01/*") == ("a/b", "~1", "*")
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"NaN", b"[Infinity]", b"1e400", b'"\xff"', b"\xef\xbb\xbf{}", b"<html>"])
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"NaN", b"[Infinity]", b"[1e400,NaN]", b"01", b'"\xff"', b"\xef\xbb\xbf{}", b"<html>"]
+)
 def test_what_is_no_json_is_refused(raw: bytes):
     with pytest.raises(ParseError):
         parse(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        (b"1e400", "1e400"),
+        (b'{"a":[-1E+999,1.5],"b":"1e400"}', {"a": ["-1E+999", 1.5], "b": "1e400"}),
+        (b"7" * 5000, "7" * 5000),
+        (b"7" * 400, int("7" * 400)),
+        (b"1e-400", 0.0),
+    ],
+)
+def test_a_number_that_nothing_can_hold_is_its_text(raw: bytes, value: object):
+    assert parse(raw) == value
+    assert parse(dump(parse(raw))) == value
 
 
 def test_json_nested_without_end_is_refused():
