@@ -59,3 +59,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     missing: bool = False  # objects went missing: suspects
     notes: list[str] = []
     noisy: tuple[str, ...] = ()  # fields that are candidates for `ignore` from now on
+
+    @property
+    def is_silent(self) -> bool:
+        """Nothing was logged: what was written is told to nobody."""
+        return not self.events

@@ -96,7 +96,7 @@ async def open_app(
     """
     with Writer(runner) as write:
         store = await write(Store.open, config.poller.state, now=time.time())
-        write.group = store.together
+        write.group = store.group
         try:
             clock = clock or SystemClock.resume(await write(store.calls.anchor))
             observers = Observers(plugins, lambda number: write(store.log.event, number))
@@ -128,6 +128,7 @@ async def open_app(
                 finally:
                     await app.engine.close()
         finally:
+            await write(store.flush)
             await write(store.close)
 
 

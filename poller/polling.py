@@ -29,6 +29,7 @@ Ask = Callable[[httpx.Request], Awaitable[httpx.Response]]
 LARGE = 256 * 1024  # bytes from which an answer is split in a thread
 MOST_PAGES = 10_000  # of one chain: a list that never ends is an error, not a poll
 GONE = frozenset({404, 410})
+VALIDATORS = {"etag": "If-None-Match", "last-modified": "If-Modified-Since"}  # what was told: as what it is asked
 
 
 class Unwelcome(FetchError):
@@ -57,7 +58,7 @@ class Polling:
             answer = await self._ask(w, unit, at, ask)
             if self._write.is_idle and self._settling.writes_nothing(w, key, answer):
                 return self._settling.settle(w, key, answer, waits=waits)
-            return await self._write(self._settling.settle, w, key, answer, waits=waits)
+            return await self._write.unhurried(self._settling.settle, w, key, answer, waits=waits)
 
     async def confirm(self, w: Watching, suspect: Suspect, ask: Ask) -> Outcome:
         """Ask for a suspect's own URL: 404 and 410 confirm its deletion. Raises FetchError."""
@@ -185,9 +186,6 @@ def unwelcome(response: httpx.Response) -> Unwelcome:
 
 
 def _validators(response: httpx.Response) -> bytes | None:
-    found = {}
-    if etag := response.headers.get("etag"):
-        found["If-None-Match"] = etag
-    if modified := response.headers.get("last-modified"):
-        found["If-Modified-Since"] = modified
+    headers = response.headers
+    found = {asked: headers[told] for told, asked in VALIDATORS.items() if headers.get(told)}
     return orjson.dumps(found) if found else None

@@ -62,7 +62,8 @@ class Settling:
         elif answer.pages is None:
             self._unchanged(w, unit, answer, outcome, waits=waits)
         else:
-            self._shown(w, unit, answer, answer.pages, outcome, waits=waits)
+            with self._polls.transaction():
+                self._shown(w, unit, answer, answer.pages, outcome, waits=waits)
         return outcome
 
     @staticmethod
@@ -100,7 +101,6 @@ class Settling:
         is_tail = unit.next is None and w.sweeps(unit.key) and not w.is_child and unit.shown > 0
         recording = Recording(
             endpoint=w.state.id,
-            revision=w.state.revision,
             tail_asked_at=answer.asked.at if is_tail else None,
             since_at=answer.asked.at if unit.key == SINCE else None,
         )
@@ -117,24 +117,20 @@ class Settling:
         known = self._polls.known(w.state.id, [shown.object_id for shown in reading.fresh])
         outcome.notes += reading.notes
         poll = _Poll(w=w, unit=unit, answer=answer, reading=reading, known=known, outcome=outcome, waits=waits)
-        if self._is_doubtful(poll, len(before)):
+        is_strange = self.guarding.is_strange(w, reading, len(before), known)
+        if self._is_doubtful(poll) or (is_strange and self.guarding.others_agree(w, unit.key, STRANGERS)):
             self.guarding.count(w, unit.key, reading.members.values(), answer, outcome)
-        elif (decision := self._decide(poll, len(before))) is not None:
+        elif (decision := self._decide(poll, is_strange=is_strange)) is not None:
             self._record(poll, decision)
 
-    def _is_doubtful(self, poll: _Poll, before: int) -> bool:
-        w = poll.w
-        if w.doubt is not None or self.guarding.is_doubtful(w, poll.reading, poll.dropped):
-            return True
-        return self.guarding.is_strange(w, poll.reading, before, poll.known) and self.guarding.others_agree(
-            w, poll.unit.key, STRANGERS
-        )
+    def _is_doubtful(self, poll: _Poll) -> bool:
+        return poll.w.doubt is not None or self.guarding.is_doubtful(poll.w, poll.reading, poll.dropped)
 
-    def _decide(self, poll: _Poll, before: int) -> Decision | None:
+    def _decide(self, poll: _Poll, *, is_strange: bool) -> Decision | None:
         """What the answer changes. None: it is kept aside."""
         w, key = poll.w, poll.unit.key
         decision = decide(w.watch, poll.reading, poll.known, self._context(poll))
-        shift = STRANGERS if self.guarding.is_strange(w, poll.reading, before, poll.known) else decision.shift
+        shift = STRANGERS if is_strange else decision.shift
         if shift is not None and self.guarding.sets_aside(w, key, shift, poll.answer):
             poll.outcome.aside = True
             return None
@@ -163,7 +159,8 @@ class Settling:
         members = _without(decision.undecided, reading.members)
         whole = not (reading.unsure or reading.is_partial)
         certain = whole and not decision.undecided
-        missing = reading.missing and tuple({*reading.missing} - {shown.object_id for shown in reading.fresh})
+        following = poll.following if poll.is_paged else None
+        behind = None if following is None else dump_position(following)
         now = structs.replace(
             unit,
             asked_at=answer.asked.at,
@@ -171,20 +168,19 @@ class Settling:
             digest=answer.digest if certain else None,
             shown=len(members),
             validators=answer.validators if certain else None,
-            next=dump_position(poll.following) if poll.following is not None and poll.is_paged else None,
+            next=behind,
             calls=answer.calls,
             failures=0,
             retry_at=None,
             error=None,
         )
         outcome.dropped += poll.dropped
-        if poll.is_paged and poll.following is not None and (new := key_of(poll.following)) not in w.units:
+        if following is not None and (new := key_of(following)) not in w.units:
             outcome.added.append(new)
             outcome.heirs.append((new, unit.key))
-        outcome.changed, outcome.missing = decision.changed, bool(missing or outcome.dropped)
+        outcome.changed, outcome.missing = decision.changed, bool(reading.missing or outcome.dropped)
         recording = Recording(
             endpoint=w.state.id,
-            revision=w.state.revision,
             unit=now,
             members=members if w.sweeps(unit.key) else {},
             vouches=w.sweeps(unit.key),
@@ -192,12 +188,12 @@ class Settling:
             snapshots=decision.snapshots,
             claimed=decision.claimed,
             moved_from=decision.moved_from,
-            missing=missing,
+            missing=reading.missing,
             unsure=reading.unsure if w.sweeps(unit.key) else (),
             dropped=tuple(outcome.dropped),
             events=decision.events,
-            tail_asked_at=answer.asked.at if now.next is None and poll.is_paged and whole and now.shown else None,
-            new_units=[(key, dump_position(poll.following)) for key in outcome.added if poll.following is not None],
+            tail_asked_at=answer.asked.at if behind is None and poll.is_paged and whole and now.shown else None,
+            new_units=[(key, behind) for key in outcome.added if behind is not None],
             since_at=answer.asked.at if unit.key == SINCE else None,
         )
         seen = _seen(
@@ -205,8 +201,8 @@ class Settling:
             answer,
             added=outcome.added,
             dropped=outcome.dropped,
-            steady=whole and not (decision.moves or missing or outcome.dropped),
-            confirms=not reading.is_partial and (bool(reading.members) or now.next is None),
+            steady=whole and not (decision.moves or reading.missing or outcome.dropped),
+            confirms=not reading.is_partial and (bool(reading.members) or behind is None),
         )
         self._write(w, now, seen, recording, outcome, waits=poll.waits)
         w.aside.pop(unit.key, None)
@@ -233,9 +229,8 @@ class Settling:
             w.put(unit)
         if recording.changes_marks:
             w.state = self._polls.endpoint(w.state.id)
-        elif recording.changes_objects:
-            grown = w.state.objects + recording.growth
-            w.state = structs.replace(w.state, revision=w.state.revision + 1, objects=grown)
+        elif recording.growth:
+            w.state = structs.replace(w.state, objects=w.state.objects + recording.growth)
         if sweep is not None:
             outcome.swept = True
             w.begin_sweep()
@@ -291,7 +286,6 @@ class Settling:
         decision = delete(w.watch, structs.replace(suspect, snapshot=now), asked)
         recording = Recording(
             endpoint=w.state.id,
-            revision=w.state.revision,
             growth=_growth(decision.snapshots, {object_id: now}),
             snapshots=decision.snapshots,
             events=decision.events,

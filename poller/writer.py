@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -17,10 +16,29 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class MaybeSilent(Protocol):
+    """What a step answers that may have nothing to tell."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Nobody is told anything of what the step wrote."""
+        ...
+
+
+S = TypeVar("S", bound=MaybeSilent)
+
+
 class Write(Protocol):
     """Runs one whole step of the store and returns what it returns; steps never overlap and keep their order."""
 
     async def __call__(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    async def unhurried(self, step: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> S:
+        """The same, but what is silent is answered at once: it is committed with the next step, or in a moment.
+
+        A crash before that undoes such steps from the last one back: it is as if they had not been begun.
+        """
+        ...
 
     @property
     def is_idle(self) -> bool:
@@ -40,35 +58,59 @@ class Runner(Protocol):
         ...
 
 
-Group = Callable[[], AbstractContextManager[object]]
+class Group(Protocol):
+    """What lets steps share one commit."""
+
+    def begin(self) -> None:
+        """What steps write from now on is committed together."""
+        ...
+
+    def commit(self) -> None:
+        """Commit it."""
+        ...
+
+
+class Apart:
+    """Steps that each see to their own commit."""
+
+    def begin(self) -> None:
+        """See `Group`."""
+
+    def commit(self) -> None:
+        """See `Group`."""
+
 
 TOGETHER = 64  # steps that share one commit, at most
+MOMENT = 0.02  # seconds for which a commit waits that nobody waits for
 
 
 class Writer:
-    """Steps of the store, one after the other, on a thread of their own (or on `runner`).
+    """Steps of the store, one after the other, on a thread of their own (or on `runner`, where no commit waits).
 
     Steps that wait at the same time share one synced commit once `group` is set; each is undone alone where it
-    fails, and none is answered before the commit.
+    fails, and none that tells anything is answered before the commit.
     """
 
     def __init__(self, runner: Runner | None = None) -> None:
-        self.group: Group = nullcontext
+        self.group: Group = Apart()
         self._runner = runner or StoreThread()
+        self._may_lag = runner is None
         self._lock = threading.Lock()
         self._waiting: list[_Step] = []
         self._working = False
+        self._is_open = False  # there is a group that is still to be committed
+        self._lagging = 0  # steps of it that were answered
+        self._broken: BaseException | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def __call__(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
-        with self._lock:
-            self._waiting.append(_Step(call=partial(step, *args, **kwargs), done=done))
-            begin, self._working = not self._working, True
-        if begin:
-            # What else is asked for in this turn of the loop shares the commit.
-            loop.call_soon(self._runner.submit, partial(self._work, loop))
+        done: asyncio.Future[T] = self._asked(partial(step, *args, **kwargs))
         return await done  # a step goes on to its end also when nobody waits for it any more
+
+    async def unhurried(self, step: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> S:
+        """See `Write`."""
+        done: asyncio.Future[S] = self._asked(partial(step, *args, **kwargs), may_lag=self._may_lag)
+        return await done
 
     @property
     def is_idle(self) -> bool:
@@ -76,12 +118,25 @@ class Writer:
         with self._lock:
             return not self._working
 
+    def _asked(self, call: Callable[[], Any], *, may_lag: bool = False) -> asyncio.Future[Any]:
+        if self._broken is not None:
+            raise self._broken
+        loop = asyncio.get_running_loop()
+        step = _Step(call=call, done=loop.create_future(), may_lag=may_lag)
+        with self._lock:
+            self._waiting.append(step)
+            begin, self._working = not self._working, True
+        if begin:
+            # What else is asked for in this turn of the loop shares the commit.
+            loop.call_soon(self._runner.submit, partial(self._work, loop))
+        return step.done
+
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         """Do what waits, until nothing does."""
         while steps := self._taken():
             self._run(steps)
             with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits for these any more
-                loop.call_soon_threadsafe(_answer, steps)
+                loop.call_soon_threadsafe(self._answer, steps)
 
     def _taken(self) -> list[_Step]:
         with self._lock:
@@ -90,16 +145,36 @@ class Writer:
             return steps
 
     def _run(self, steps: list[_Step]) -> None:
-        if len(steps) == 1:
+        if not self._is_open and len(steps) == 1 and not steps[0].may_lag:
             steps[0].run()
             return
         try:
-            with self.group():
-                for step in steps:
-                    step.run()
+            self.group.begin()
+            for step in steps:
+                step.run()
+            self._is_open = self._lagging + len(steps) < TOGETHER and all(step.is_silent for step in steps)
+            if self._is_open:
+                self._lagging += len(steps)
+            else:
+                self.group.commit()
+                self._lagging = 0
         except BaseException as error:  # noqa: BLE001 - the commit failed: handed to whoever awaits these steps
+            if self._lagging:
+                self._broken = error  # and what was answered before is known here, and not in the state
             for step in steps:
                 step.error = error
+
+    def _answer(self, steps: list[_Step]) -> None:
+        for step in steps:
+            step.answer()
+        if self._is_open and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(MOMENT, self._hurry)
+
+    def _hurry(self) -> None:
+        """Commit what waits for it. Where that fails, whoever asks next is told."""
+        self._timer = None
+        if self._is_open and self._broken is None:
+            self._asked(_nothing).add_done_callback(asyncio.Future.exception)
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +182,8 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._runner.close()
 
 
@@ -114,8 +191,14 @@ class Writer:
 class _Step:
     call: Callable[[], Any]
     done: asyncio.Future[Any]
+    may_lag: bool
     result: Any = None
     error: BaseException | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """It may be answered before its commit."""
+        return self.may_lag and self.error is None and self.result.is_silent
 
     def run(self) -> None:
         try:
@@ -123,17 +206,20 @@ class _Step:
         except BaseException as error:  # noqa: BLE001 - handed to whoever awaits the step
             self.error = error
 
-
-def _answer(steps: list[_Step]) -> None:
-    for step in steps:
-        if step.done.cancelled():
-            if step.error is not None:
-                told = {"message": "a step of the store failed that nobody waits for", "exception": step.error}
-                step.done.get_loop().call_exception_handler(told)
-        elif step.error is not None:
-            step.done.set_exception(step.error)
+    def answer(self) -> None:
+        """Tell whoever awaits it, on the loop's thread."""
+        if self.done.cancelled():
+            if self.error is not None:
+                told = {"message": "a step of the store failed that nobody waits for", "exception": self.error}
+                self.done.get_loop().call_exception_handler(told)
+        elif self.error is not None:
+            self.done.set_exception(self.error)
         else:
-            step.done.set_result(step.result)
+            self.done.set_result(self.result)
+
+
+def _nothing() -> None:
+    pass
 
 
 class StoreThread:

@@ -39,7 +39,6 @@ class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     name: str
     shape: str  # what its objects mean: a change of it is a new baseline
-    revision: int = 0  # counts the recordings that changed objects
     objects: int = 0  # that are there, as far as is known
     sweep: int = 1  # number of the sweep under way
     sweep_began: float = 0.0
@@ -86,7 +85,6 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     """All that one poll writes, in one transaction."""
 
     endpoint: int
-    revision: int  # of the endpoint, as it was read
     unit: UnitState | None = None  # as it is now; None: nothing of a unit is written
     members: Mapping[bytes, str] = {}  # of the unit: digest of each object's bytes -> its id, in order
     vouches: bool = True  # False: the unit shows a selection; it owns no objects

@@ -24,6 +24,7 @@ class State(Database):
         super().__init__(conn, execute_plugins=False)
         self.riders: list[Rider] = []
         self.is_shared = False  # transactions share a commit now
+        self.is_writing = False  # a transaction is under way: those in it are parts of it
 
 
 @meta_migrations()
@@ -95,26 +96,33 @@ def transaction(db: State) -> Iterator[sqlite3.Connection]:
     """One write transaction that holds the write lock from its beginning, so what it reads stays true.
 
     `Database.atomic` begins deferred: a read followed by a write would fail whenever another process (a
-    command beside the daemon) has written in between. Within another one, or `together`, it is a savepoint: undone
-    alone, committed with the others.
+    command beside the daemon) has written in between. Within another one it is a part of that, and undone with it;
+    within a `Group` it is a savepoint: undone alone, committed with the others.
     """
     conn = db.conn
     if conn is None:
         raise StateError("the state is closed")
-    begun = not conn.in_transaction
-    if begun:
+    if db.is_writing:
+        yield conn
+        return
+    if not conn.in_transaction:
         _begin(conn, db.riders)
-    shared = db.is_shared or not begun
-    if shared:
+    if db.is_shared:
         conn.execute("SAVEPOINT step")
+    db.is_writing = True
     try:
         yield conn
     except BaseException:
         if conn.in_transaction:
-            for undo in ("ROLLBACK TO step", "RELEASE step") if shared else ("ROLLBACK",):
+            for undo in ("ROLLBACK TO step", "RELEASE step") if db.is_shared else ("ROLLBACK",):
                 conn.execute(undo)
         raise
-    conn.execute("RELEASE step" if shared else "COMMIT")
+    finally:
+        db.is_writing = False
+    if db.is_shared:
+        conn.execute("RELEASE step")
+    else:
+        _commit(conn)
 
 
 def _begin(conn: sqlite3.Connection, riders: Sequence[Rider]) -> None:
@@ -127,16 +135,31 @@ def _begin(conn: sqlite3.Connection, riders: Sequence[Rider]) -> None:
         raise
 
 
-@contextlib.contextmanager
-def together(db: State) -> Iterator[None]:
-    """Transactions in it share one commit, at its end. Where none is begun, nothing is committed."""
-    db.is_shared = True
+class Group:
+    """Transactions that share one commit."""
+
+    def __init__(self, db: State) -> None:
+        self._db = db
+
+    def begin(self) -> None:
+        """Transactions from now on are parts of one."""
+        self._db.is_shared = True
+
+    def commit(self) -> None:
+        """Commit what they wrote. Where none was begun, nothing is committed."""
+        self._db.is_shared = False
+        if self._db.conn is not None and self._db.conn.in_transaction:
+            _commit(self._db.conn)
+
+
+def _commit(conn: sqlite3.Connection) -> None:
+    """Commit. Where that fails nothing of it stays, or it would be committed with what comes next."""
     try:
-        yield
-    finally:
-        db.is_shared = False
-        if db.conn is not None and db.conn.in_transaction:
-            db.conn.execute("COMMIT")
+        conn.execute("COMMIT")
+    except sqlite3.Error:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
 
 
 def read_meta(db: Database, key: str) -> str | None:

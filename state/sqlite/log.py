@@ -39,13 +39,13 @@ def append(conn: sqlite3.Connection, events: Iterable[NewEvent]) -> list[int]:
     """Append within the caller's transaction and return the numbers given. An id already there is not repeated."""
     numbers: list[int] = []
     for event in events:
-        row = conn.execute(
+        made = conn.execute(
             "INSERT INTO events (id, source, type, subject, time, observed_after, data) VALUES (?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (id) DO NOTHING RETURNING seq",
+            "ON CONFLICT (id) DO NOTHING",
             [event.id, event.source, event.type, event.subject, event.time, event.observed_after, event.raw],
-        ).fetchone()
-        if row is not None:
-            numbers.append(row[0])
+        )
+        if made.rowcount == 1 and made.lastrowid is not None:
+            numbers.append(made.lastrowid)
     return numbers
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
+import orjson
 from sqlite_utils import Database, Migrations
 
 from state.polls import EndpointState, Presence, Recording, Snapshot, Suspect, Sweep, UnitState
@@ -25,7 +27,6 @@ CREATE TABLE endpoints (
     source TEXT NOT NULL,
     name TEXT NOT NULL,
     shape TEXT NOT NULL,
-    revision INTEGER NOT NULL DEFAULT 0,
     objects INTEGER NOT NULL DEFAULT 0,
     sweep INTEGER NOT NULL DEFAULT 1,
     sweep_began REAL NOT NULL,
@@ -77,7 +78,7 @@ CREATE TABLE learned (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
 
 ENDPOINT = (
-    "id, source, name, shape, revision, objects, sweep, sweep_began, last_sweep, last_sweep_began, steady_began, "
+    "id, source, name, shape, objects, sweep, sweep_began, last_sweep, last_sweep_began, steady_began, "
     "calm_began, baseline_before, tail_asked_at, since_at, held, accepted"
 )
 # What the unit showed last it vouches for until it is asked again: the object was seen when the unit was.
@@ -85,7 +86,6 @@ KNOWN = (
     "o.object, o.version, o.body, o.unit, "
     "CASE WHEN u.asked_at > o.seen_at THEN u.asked_at ELSE o.seen_at END, o.presence"
 )
-AT_ONCE = 500  # host parameters in one statement
 
 
 @polls_migrations()
@@ -109,11 +109,6 @@ def snapshot_of(row: Sequence[Any]) -> Snapshot:
     )
 
 
-def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), AT_ONCE):
-        yield ids[start : start + AT_ONCE]
-
-
 class Polls:
     """The writing side of polling. Every method is one whole step."""
 
@@ -127,6 +122,10 @@ class Polls:
         """Whether times of units wait for a transaction."""
         return bool(self._touched)
 
+    def transaction(self) -> AbstractContextManager[object]:
+        """What is read in it stays true until what is written in it is: one step."""
+        return transaction(self._db)
+
     def touch(self, unit: int, asked_at: float, answered_at: float) -> None:
         """Note that a unit shows just what it showed before. Written with the next transaction, whatever that is for.
 
@@ -136,6 +135,8 @@ class Polls:
         self._touched[unit] = (asked_at, answered_at)
 
     def _write_touched(self, conn: sqlite3.Connection) -> None:
+        if not self._touched:
+            return
         conn.executemany(
             "UPDATE units SET asked_at = ?, answered_at = ?, failures = 0, retry_at = NULL, error = NULL WHERE id = ?",
             [(*times, unit) for unit, times in self._touched.items()],
@@ -172,7 +173,7 @@ class Polls:
         conn.execute("DELETE FROM units WHERE endpoint = ?", [endpoint])
         conn.execute("UPDATE objects SET unit = NULL WHERE endpoint = ?", [endpoint])
         conn.execute(
-            "UPDATE endpoints SET revision = revision + 1, sweep = sweep + 1, sweep_began = ?, baseline_before = ?, "
+            "UPDATE endpoints SET sweep = sweep + 1, sweep_began = ?, baseline_before = ?, "
             "last_sweep = NULL, last_sweep_began = NULL, steady_began = NULL, calm_began = NULL, "
             "tail_asked_at = NULL, since_at = NULL, held = NULL, accepted = NULL WHERE id = ?",
             [now, now, endpoint],
@@ -211,15 +212,16 @@ class Polls:
             )
 
     def known(self, endpoint: int, ids: Sequence[str]) -> dict[str, Snapshot]:
-        """The snapshots of those objects that are known."""
-        found: dict[str, Snapshot] = {}
-        for batch in _batches(ids):
-            rows = self._db.execute(
-                f"SELECT {KNOWN} FROM objects o LEFT JOIN units u ON u.id = o.unit "
-                f"WHERE o.endpoint = ? AND o.object IN ({','.join('?' * len(batch))})",
-                [endpoint, *batch],
-            )
-            found.update((row[0], snapshot_of(row)) for row in rows)
+        """The snapshots of those objects that are known. No id has a NUL, where SQLite ends a text of JSON."""
+        if not ids:
+            return {}
+        rows = self._db.execute(
+            # One list as JSON is found in half the time of as many host parameters.
+            f"SELECT {KNOWN} FROM json_each(?) asked CROSS JOIN objects o ON o.object = asked.value "
+            "LEFT JOIN units u ON u.id = o.unit WHERE o.endpoint = ?",
+            [orjson.dumps(ids).decode(), endpoint],
+        )
+        found = {row[0]: snapshot_of(row) for row in rows}
         return {object_id: self._seen_by_touched(old) for object_id, old in found.items()} if self._touched else found
 
     def _seen_by_touched(self, old: Snapshot) -> Snapshot:
@@ -227,10 +229,7 @@ class Polls:
         return old if touched is None or touched[0] <= old.seen_at else msgspec.structs.replace(old, seen_at=touched[0])
 
     def record(self, recording: Recording) -> Recorded:
-        """Write one poll: snapshots, events and the unit, all or nothing.
-
-        Raises Conflict when the endpoint's objects have changed since they were read.
-        """
+        """Write one poll: snapshots, events and the unit, all or nothing."""
         with transaction(self._db) as conn:
             return write(conn, recording)
 

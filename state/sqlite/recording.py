@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from state.errors import Conflict
 from state.polls import Recording, Snapshot, Sweep, UnitState
 from state.sqlite.database import State
 from state.sqlite.log import append
@@ -60,27 +59,14 @@ class Recorded(NamedTuple):
 
 
 def write(conn: sqlite3.Connection, recording: Recording) -> Recorded:
-    """Write snapshots, events and the unit.
-
-    Raises Conflict when the endpoint's objects have changed since they were read.
-    """
+    """Write snapshots, events and the unit."""
     if recording.changes_objects:
-        _advance(conn, recording)
         _write_objects(conn, recording)
     if recording.unit is not None:
         _write_unit(conn, recording.unit, recording.members)
     units = [make_unit(conn, recording.endpoint, key, position) for key, position in recording.new_units]
     _write_endpoint(conn, recording)
     return Recorded(append(conn, recording.events), units)
-
-
-def _advance(conn: sqlite3.Connection, recording: Recording) -> None:
-    done = conn.execute(
-        "UPDATE endpoints SET revision = revision + 1, objects = objects + ? WHERE id = ? AND revision = ?",
-        [recording.growth, recording.endpoint, recording.revision],
-    )
-    if done.rowcount != 1:
-        raise Conflict(f"endpoint {recording.endpoint} has changed since revision {recording.revision} was read")
 
 
 def _write_objects(conn: sqlite3.Connection, recording: Recording) -> None:
@@ -110,11 +96,13 @@ def _write_snapshots(conn: sqlite3.Connection, endpoint: int, snapshots: Sequenc
 
 def make_unit(conn: sqlite3.Connection, endpoint: int, key: str, position: bytes) -> UnitState:
     """A unit as it is kept, made where it is new."""
-    row = conn.execute(
-        "INSERT INTO units (endpoint, key, position) VALUES (?, ?, ?) "
-        f"ON CONFLICT (endpoint, key) DO UPDATE SET key = excluded.key RETURNING {UNIT}",
+    made = conn.execute(
+        "INSERT INTO units (endpoint, key, position) VALUES (?, ?, ?) ON CONFLICT (endpoint, key) DO NOTHING",
         [endpoint, key, position],
-    ).fetchone()
+    )
+    if made.rowcount == 1 and made.lastrowid is not None:
+        return UnitState(id=made.lastrowid, key=key, position=position)
+    row = conn.execute(f"SELECT {UNIT} FROM units WHERE endpoint = ? AND key = ?", [endpoint, key]).fetchone()
     return unit_of(row)
 
 
@@ -145,6 +133,8 @@ def _write_unit(conn: sqlite3.Connection, unit: UnitState, members: Mapping[byte
 
 def _write_endpoint(conn: sqlite3.Connection, recording: Recording) -> None:
     endpoint = recording.endpoint
+    if recording.growth:
+        conn.execute("UPDATE endpoints SET objects = objects + ? WHERE id = ?", [recording.growth, endpoint])
     if recording.tail_asked_at is not None:
         conn.execute("UPDATE endpoints SET tail_asked_at = ? WHERE id = ?", [recording.tail_asked_at, endpoint])
     if recording.since_at is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -16,7 +15,7 @@ from state.errors import StateError
 from state.sqlite.backup import begin_anew
 from state.sqlite.calls import Calls, calls_migrations
 from state.sqlite.commands import Commands, command_migrations
-from state.sqlite.database import State, open_database, together, transaction
+from state.sqlite.database import Group, State, open_database, transaction
 from state.sqlite.deliveries import Deliveries
 from state.sqlite.delivery_reader import DeliveryReader
 from state.sqlite.delivery_schema import delivery_migrations
@@ -34,6 +33,7 @@ class Store:
     """One open state. What writes is called on the store's thread alone."""
 
     db: State
+    group: Group
     calls: Calls
     polls: Polls
     poll_reader: PollReader
@@ -50,6 +50,7 @@ class Store:
         begin_anew(db, now=now)
         return cls(
             db=db,
+            group=Group(db),
             calls=Calls(db),
             polls=Polls(db),
             poll_reader=PollReader(db),
@@ -65,10 +66,6 @@ class Store:
         if self.polls.has_touched:
             with transaction(self.db):
                 pass
-
-    def together(self) -> AbstractContextManager[object]:
-        """One transaction around several steps: they share its commit."""
-        return together(self.db)
 
     def close(self) -> None:
         """Close the file."""

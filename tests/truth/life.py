@@ -52,7 +52,10 @@ class Writes:
         self._step = step
 
     async def __call__(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return await self._step(step, *args, **kwargs)
+        return await self._step(partial(step, *args, **kwargs))
+
+    async def unhurried(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return await self._step(partial(step, *args, **kwargs), may_lag=True)
 
 
 class Life:
@@ -104,6 +107,7 @@ class Life:
     async def close(self) -> None:
         """End well."""
         await self.engine.close()
+        self.store.group.commit()
         self.store.close()
 
     async def bury(self) -> None:
@@ -116,7 +120,7 @@ class Life:
             shutil.move(f"{self._wreck}{suffix}", f"{self.path}{suffix}")
         Path(f"{self.path}-shm").unlink(missing_ok=True)
 
-    async def _write(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    async def _write(self, step: Callable[[], Any], *, may_lag: bool = False) -> Any:
         if self._wreck is not None:
             raise Crash
         kind, self._crash_in = self._crash_kind if self._crash_in == 0 else "", self._crash_in - 1
@@ -125,7 +129,7 @@ class Life:
         if kind == "inside":
             self._interrupt(13)
         try:
-            result = step(*args, **kwargs)
+            result = self._run(step, may_lag=may_lag)
         except sqlite3.OperationalError:
             if self._wreck is None:
                 raise
@@ -136,6 +140,15 @@ class Life:
         if kind and self._wreck is None:
             self._die()
         self._look(self.store, self.engine)
+        return result
+
+    def _run(self, step: Callable[[], Any], *, may_lag: bool) -> Any:
+        """As the daemon's writer does: what is silent waits for the next commit, at the longest one can think of."""
+        if may_lag:
+            self.store.group.begin()
+        result = step()
+        if not (may_lag and result.is_silent):
+            self.store.group.commit()
         return result
 
     def _interrupt(self, every: int) -> None:

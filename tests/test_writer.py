@@ -1,0 +1,174 @@
+"""Steps of the store: what shares a commit, what may wait for one, and what is known once it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from poller.answers import Outcome
+from poller.events import notice
+from poller.writer import Inline, Writer
+from state.sqlite.store import Store, open_reader
+
+
+@pytest.fixture
+async def write() -> AsyncIterator[Writer]:
+    with Writer() as write:
+        yield write
+
+
+@pytest.fixture
+async def store(write: Writer, tmp_path: Path) -> AsyncIterator[Store]:
+    store = await write(Store.open, tmp_path / "poller.db", now=0.0)
+    write.group = store.group
+    yield store
+    await write(store.close)
+
+
+@pytest.fixture
+def told(store: Store, tmp_path: Path) -> Iterator[Callable[[], int]]:
+    """How many events another process sees."""
+    with open_reader(tmp_path / "poller.db") as reader:
+        yield reader.log.last_seq
+
+
+def logged(store: Store, version: int) -> Outcome:
+    event = notice("test", "tests/one", summary="x", version=version, detail={}, time=0.0)
+    return Outcome(events=store.log.append([event]))
+
+
+def silent(store: Store, version: int) -> Outcome:
+    """A step that writes something, of which nobody is told."""
+    logged(store, version)
+    return Outcome()
+
+
+def failing(store: Store, version: int) -> Outcome:
+    with store.polls.transaction():
+        logged(store, version)
+        raise KeyError(version)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_what_tells_anything_is_committed_before_it_is_answered(
+    write: Writer, store: Store, told: Callable[[], int]
+) -> None:
+    await write(logged, store, 1)
+    assert told() == 1
+    outcome = await write.unhurried(logged, store, 2)
+    assert (outcome.events, told()) == ([2], 2)
+
+
+async def test_what_is_silent_is_committed_with_the_next_step(
+    write: Writer, store: Store, told: Callable[[], int]
+) -> None:
+    await write.unhurried(silent, store, 1)
+    await write.unhurried(silent, store, 2)
+    assert told() == 0
+    await write(int)
+    assert told() == 2
+
+
+async def test_what_is_silent_is_committed_in_a_moment_by_itself(
+    write: Writer, store: Store, told: Callable[[], int]
+) -> None:
+    await write.unhurried(silent, store, 1)
+    await until(lambda: told() == 1)
+
+
+async def test_so_many_silent_steps_are_committed_at_the_latest(
+    write: Writer, store: Store, told: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poller.writer.MOMENT", 3600.0)
+    monkeypatch.setattr("poller.writer.TOGETHER", 3)
+    for version in range(1, 6):
+        await write.unhurried(silent, store, version)
+    assert told() == 3
+    await write(int)
+
+
+async def test_a_step_that_fails_is_undone_alone(write: Writer, store: Store, told: Callable[[], int]) -> None:
+    await write.unhurried(silent, store, 1)
+    answers = await asyncio.gather(
+        write(logged, store, 2), write(failing, store, 3), write(logged, store, 4), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [Outcome, KeyError, Outcome]
+    assert [event.id for event in store.log.read()] == [logged_id(version) for version in (1, 2, 4)]
+    assert told() == 3
+
+
+def logged_id(version: int) -> str:
+    return notice("test", "tests/one", summary="x", version=version, detail={}, time=0.0).id
+
+
+async def test_a_step_that_fails_alone_is_undone(write: Writer, store: Store, told: Callable[[], int]) -> None:
+    with pytest.raises(KeyError):
+        await write.unhurried(failing, store, 1)
+    await write(int)
+    assert told() == 0
+
+
+async def test_where_answered_steps_cannot_be_committed_nothing_more_is_written(
+    write: Writer, store: Store, told: Callable[[], int]
+) -> None:
+    """What is known in memory would not be in the state: only beginning anew helps."""
+    group = store.group
+
+    class Full:
+        begin = group.begin
+
+        def commit(self) -> None:
+            assert store.db.conn is not None
+            store.db.conn.execute("ROLLBACK")
+            group.commit()
+            raise sqlite3.OperationalError("database or disk is full")
+
+    await write.unhurried(silent, store, 1)
+    write.group = Full()
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        await write(logged, store, 2)
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        await write.unhurried(silent, store, 3)
+    assert told() == 0
+    write.__init__()  # type: ignore[misc]  # so that the state can be closed
+
+
+async def test_a_step_goes_on_though_nobody_waits_for_it(write: Writer, store: Store, told: Callable[[], int]) -> None:
+    task = asyncio.create_task(write(logged, store, 1))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await write(int)
+    assert told() == 1
+
+
+async def test_a_step_that_fails_unheard_is_reported(write: Writer, store: Store) -> None:
+    heard: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context["exception"]))
+    task = asyncio.create_task(write(failing, store, 1))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await write(int)
+    await until(lambda: bool(heard))
+    assert isinstance(heard[0], KeyError)
+
+
+async def test_no_commit_waits_on_a_runner_of_the_caller(tmp_path: Path) -> None:
+    with Writer(Inline()) as write:
+        store = await write(Store.open, tmp_path / "poller.db", now=0.0)
+        write.group = store.group
+        await write.unhurried(silent, store, 1)
+        with open_reader(tmp_path / "poller.db") as reader:
+            assert reader.log.last_seq() == 1
+        await write(store.close)
