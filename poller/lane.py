@@ -19,6 +19,7 @@ from poller.transport import Gate, Permit
 log = structlog.get_logger("poller")
 
 CREDIT = 2.0  # seconds by which the pace may be made up for
+PER_CALL = 3  # polls under way for each call in flight: while one is asked for, others wait to be recorded together
 
 
 class Crew(Protocol):
@@ -48,6 +49,7 @@ class Lane:
         self.share = share
         self.planner = planner
         self.gate = gate
+        gate.freed = self._freed
         self.poke: Callable[[], None] = lambda: None
         self.hurry = False  # a sweep on command: paced by the short windows alone
         self.calls = 0
@@ -71,7 +73,8 @@ class Lane:
         """Steady time at which the lane should be woken; infinite when only an answer can bring work."""
         steady = self._clock.steady()
         at = steady + self.budget.wait(steady)
-        if self.budget.in_flight >= self.budget.concurrency or len(self._tasks) >= self.budget.concurrency:
+        most = self.budget.concurrency
+        if self.budget.in_flight >= most or len(self._tasks) >= most * PER_CALL:
             return math.inf
         if not self._is_unpaced(steady):
             at = max(at, self._paced_at + self._interval(steady))
@@ -135,6 +138,11 @@ class Lane:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+    def _freed(self) -> None:
+        """A call was answered: its poll goes on, and where all calls were in flight another may leave."""
+        if self.budget.in_flight == self.budget.concurrency - 1:
+            self.poke()
 
     def _begin(self, work: Callable[[], Awaitable[None]], permit: Permit) -> None:
         async def run() -> None:

@@ -79,6 +79,7 @@ class Gate:
         self.clock = clock
         self.calls = 0
         self.refused = 0  # answers 429
+        self.freed: Callable[[], None] = lambda: None  # called when one more call may be in flight
         self._spend = spend
         self._flush = flush
         self._throttle = throttle
@@ -109,6 +110,7 @@ class Gate:
         self.budget.answered(call, now)
         self._answers.append((written, now))
         self._answered.set()
+        self.freed()
 
     async def heed(self, response: httpx.Response) -> None:
         """Take the server's word on the calls to come."""
