@@ -191,8 +191,8 @@ def identity(spec: str | tuple[str, ...], *, rules: Rules | None = None) -> Call
 def unparsed_identity(spec: str | tuple[str, ...]) -> Callable[[bytes], list[str | None]] | None:
     """Compile an `Endpoint.id` into a function that reads nothing but the ids of a list of objects in JSON.
 
-    It raises `msgspec.ValidationError` where one is no object or has nothing there. There is none where an id takes
-    more than one plain path.
+    It raises `msgspec.DecodeError` where one is no object or has nothing there. There is none where an id takes more
+    than one plain path.
     """
     if not isinstance(spec, str) or spec == CONTENT:
         return None

@@ -195,7 +195,7 @@ def _ids(watch: Watch, together: bytes, number: int) -> Sequence[str | None]:
     if watch.identify_unparsed is not None and _NEWLINE not in together and _is_text(together):
         try:
             return watch.identify_unparsed(together)
-        except (msgspec.ValidationError, RecursionError):
+        except (msgspec.DecodeError, RecursionError):
             pass  # one is no object, or has no id: which one it is, and why, is seen one by one
     return [None] * number
 
