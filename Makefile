@@ -56,7 +56,7 @@ bench-planner: $(STAMP)  ## the planner against its bounds and targets (6 minute
 
 bench: bench-sweep bench-delivery  ## what sweeps and deliveries cost, as ratios to a limit of the same run
 
-bench-sweep: $(STAMP)  ## sweeps against orjson.loads of the same bytes, memory and cost as lists grow (4 minutes)
+bench-sweep: $(STAMP)  ## sweeps against orjson.loads of the same bytes, memory and cost as lists grow (a minute)
 	$(BIN)/python -m benchmarks.sweep
 
 prove-budget: $(STAMP)  ## the budget against the sandbox's count, over 50 restarts by SIGKILL (5 minutes)
