@@ -429,6 +429,30 @@ async def test_a_redelivered_dead_letter_stays_outside_the_order_when_a_digest_i
     assert bench.db.execute("SELECT lane FROM lanes").fetchall() == [(f"!{dead.id}",)]
 
 
+async def test_a_replay_stays_outside_the_order_when_a_digest_is_asked_for_and_when_it_is_no_longer(
+    bench: Bench,
+) -> None:
+    box = bench.route("mail")
+    box.fail(RetryLater(60.0, Receipt(status="503")))
+    await bench.start()
+    await bench.record(1, 2, subject="items/a")
+    bench.store.replay("mail", after=0)
+    bench.delivering.wake()
+    await bench.settle()
+    await bench.end()
+
+    def lanes() -> list[tuple[str, str]]:
+        rows = bench.db.execute("SELECT DISTINCT origin, lane FROM deliveries JOIN lanes USING (subscription, lane)")
+        return sorted(rows.fetchall())
+
+    apart = [("log", "/sources/acme items/a"), ("replay", "replay /sources/acme items/a")]
+    assert lanes() == apart
+    bench.store.register([Registration(name="mail", start="beginning", digest=True)])
+    assert lanes() == [("log", ""), ("replay", "replay ")]
+    bench.store.register([Registration(name="mail", start="beginning", digest=False)])
+    assert lanes() == apart
+
+
 async def test_a_digest_by_a_timetable_leaves_at_its_time(bench: Bench) -> None:
     box = bench.route("mail", digest="@hourly", next_digest=lambda now: (now // 3600 + 1) * 3600)
     await bench.start()

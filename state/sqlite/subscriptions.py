@@ -72,8 +72,8 @@ def _relane(conn: sqlite3.Connection, id_: int, *, digest: bool) -> None:
     conn.execute("DELETE FROM lanes WHERE subscription = ?", [id_])
     lane = "''" if digest else f"(SELECT {LANE} FROM events e WHERE e.seq = deliveries.seq)"
     conn.execute(
-        f"UPDATE deliveries SET digest = NULL, lane = CASE WHEN lane LIKE '!%' THEN lane ELSE {lane} END "
-        "WHERE subscription = ? AND state = 'pending'",
+        f"UPDATE deliveries SET digest = NULL, lane = CASE WHEN lane LIKE '!%' THEN lane "
+        f"WHEN origin = 'replay' THEN 'replay ' || {lane} ELSE {lane} END WHERE subscription = ? AND state = 'pending'",
         [id_],
     )
     conn.execute(
@@ -84,7 +84,7 @@ def _relane(conn: sqlite3.Connection, id_: int, *, digest: bool) -> None:
     )
 
 
-LANE = "e.source || ' ' || e.subject"  # as `lane_of` of the dispatcher writes it
+LANE = "e.source || ' ' || e.subject"  # as `lane_of` of the dispatcher writes it, and "replay " before it
 
 
 def pause(conn: sqlite3.Connection, name: str) -> None:
