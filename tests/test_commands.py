@@ -61,6 +61,11 @@ def test_init_writes_what_check_accepts(poller: Run) -> None:
         assert poller("check").status == 0
 
 
+def test_what_init_writes_nobody_else_reads(poller: Run, tmp_path: Path) -> None:
+    poller("init")
+    assert (tmp_path / "poller.toml").stat().st_mode & 0o777 == 0o600
+
+
 def test_init_overwrites_nothing_unasked(poller: Run, tmp_path: Path) -> None:
     (tmp_path / "poller.toml").write_text("mine")
     ran = poller("init")

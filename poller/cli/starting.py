@@ -86,5 +86,6 @@ def init(chosen: Chosen, source: str, force: bool) -> None:
     path = chosen.path or Path("poller.toml")
     if path.exists() and not force:
         raise PollerError(f"{path} is there already", hint="poller init --force overwrites it")
+    path.touch(0o600)  # it will hold keys
     path.write_text(NUTCACHE if source == "nutcache" else REST, encoding="utf-8")
     click.echo(f"wrote {path}; next: poller check --online", err=True)
