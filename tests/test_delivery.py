@@ -429,6 +429,17 @@ async def test_a_redelivered_dead_letter_stays_outside_the_order_when_a_digest_i
     assert bench.db.execute("SELECT lane FROM lanes").fetchall() == [(f"!{dead.id}",)]
 
 
+async def test_what_the_receiver_said_holds_when_a_digest_is_asked_for(bench: Bench) -> None:
+    bench.route("mail").fail(RetryLater(600.0, Receipt(status="503")))
+    await bench.start()
+    await bench.record(1)
+    await bench.end()
+    until = bench.clock.now() + 600.0
+
+    bench.store.register([Registration(name="mail", start="beginning", digest=True)])
+    assert bench.db.execute("SELECT lane, due, floor FROM lanes").fetchall() == [("", until, until)]
+
+
 async def test_a_replay_stays_outside_the_order_when_a_digest_is_asked_for_and_when_it_is_no_longer(
     bench: Bench,
 ) -> None:

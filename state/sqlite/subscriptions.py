@@ -69,6 +69,8 @@ def first_cursor(conn: sqlite3.Connection, start: str | float) -> int:
 def _relane(conn: sqlite3.Connection, id_: int, *, digest: bool) -> None:
     """Queue what is pending anew, in one lane or in one for each object; what stands outside the order stays there."""
     conn.execute("UPDATE subscriptions SET digest = ? WHERE id = ?", [digest, id_])
+    # What the receiver itself said of any of them is its word for all: not before that.
+    (floor,) = conn.execute("SELECT coalesce(max(floor), 0) FROM lanes WHERE subscription = ?", [id_]).fetchone()
     conn.execute("DELETE FROM lanes WHERE subscription = ?", [id_])
     lane = "''" if digest else f"(SELECT {LANE} FROM events e WHERE e.seq = deliveries.seq)"
     conn.execute(
@@ -77,10 +79,10 @@ def _relane(conn: sqlite3.Connection, id_: int, *, digest: bool) -> None:
         [id_],
     )
     conn.execute(
-        "INSERT INTO lanes (subscription, lane, due, place) "
-        "SELECT subscription, lane, min(queued_at), min(seq) FROM deliveries "
-        "WHERE subscription = ? AND state = 'pending' GROUP BY lane",
-        [id_],
+        "INSERT INTO lanes (subscription, lane, due, place, floor) "
+        "SELECT subscription, lane, max(min(queued_at), ?1), min(seq), ?1 FROM deliveries "
+        "WHERE subscription = ?2 AND state = 'pending' GROUP BY lane",
+        [floor, id_],
     )
 
 
