@@ -117,29 +117,36 @@ async def test_a_step_that_fails_alone_is_undone(write: Writer, store: Store, to
     assert told() == 0
 
 
-async def test_where_answered_steps_cannot_be_committed_nothing_more_is_written(
-    write: Writer, store: Store, told: Callable[[], int]
-) -> None:
+class Full:
+    """A disk that is full when what was written is to be committed."""
+
+    def __init__(self, store: Store) -> None:
+        self.begin = store.group.begin
+        self._store = store
+
+    def commit(self) -> None:
+        assert self._store.db.conn is not None
+        self._store.db.conn.execute("ROLLBACK")
+        self._store.group.commit()
+        raise sqlite3.OperationalError("database or disk is full")
+
+
+async def test_where_answered_steps_cannot_be_committed_nothing_more_is_written(tmp_path: Path) -> None:
     """What is known in memory would not be in the state: only beginning anew helps."""
-    group = store.group
-
-    class Full:
-        begin = group.begin
-
-        def commit(self) -> None:
-            assert store.db.conn is not None
-            store.db.conn.execute("ROLLBACK")
-            group.commit()
-            raise sqlite3.OperationalError("database or disk is full")
-
-    await write.unhurried(silent, store, 1)
-    write.group = Full()
-    with pytest.raises(sqlite3.OperationalError, match="full"):
-        await write(logged, store, 2)
-    with pytest.raises(sqlite3.OperationalError, match="full"):
-        await write.unhurried(silent, store, 3)
-    assert told() == 0
-    write.__init__()  # type: ignore[misc]  # so that the state can be closed
+    with Writer() as write:
+        store = await write(Store.open, tmp_path / "poller.db", now=0.0)
+        write.group = store.group
+        await write.unhurried(silent, store, 1)
+        write.group = Full(store)
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            await write(logged, store, 2)
+        write.group = store.group  # there is room again
+        for step in (write(logged, store, 3), write.unhurried(silent, store, 4)):
+            with pytest.raises(sqlite3.OperationalError, match="full"):
+                await step
+    store.close()
+    with open_reader(tmp_path / "poller.db") as reader:
+        assert reader.log.last_seq() == 0
 
 
 async def test_a_step_goes_on_though_nobody_waits_for_it(write: Writer, store: Store, told: Callable[[], int]) -> None:
