@@ -62,5 +62,5 @@ class Outcome(msgspec.Struct, kw_only=True):
 
     @property
     def is_silent(self) -> bool:
-        """Nothing was logged: what was written is told to nobody."""
-        return not self.events
+        """Nothing was logged and no sweep is complete: what was written is told to nobody."""
+        return not (self.events or self.swept)

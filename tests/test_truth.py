@@ -61,6 +61,10 @@ FOUND = {
         World(size=1, concurrency=1, objects=0),
         [Step(act="fault", kind="401", wait=0.3)],
     ),
+    "a first sweep that was complete is so after a crash": (
+        World(style="keyset", order="id", concurrency=1, objects=5),
+        [Step(act="crash", pick=4, kind="before", wait=0.3), Step(act="edit")],
+    ),
 }
 
 
