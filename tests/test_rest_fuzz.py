@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from plugins.nutcache.source import NutcacheOptions, NutcacheSource
 from plugins.rest import RestOptions, RestSource
-from poller import PageError, Source
+from poller import Endpoint, PageError, Source
+from poller.diff import compile_rules, dump
+from poller.extract import identity, unparsed_identity
+from poller.reading import Watch, read
 
 STYLES: list[dict[str, Any]] = [
     {},
@@ -62,10 +65,23 @@ def reads_or_sets_aside(source: Source, body: bytes, headers: dict[str, str]) ->
         page = source.page(endpoint, endpoint.first, response)
         if page.next is not None:
             source.request(endpoint, page.next)
+        objects = [item if isinstance(item, msgspec.Raw) else msgspec.Raw(dump(item)) for item in page.objects]
+        reading = read(watch(endpoint), objects, {})
     except PageError:
         return
-    for item in page.objects:
-        assert isinstance(msgspec.json.decode(item) if isinstance(item, msgspec.Raw) else item, dict)
+    assert all(isinstance(shown.parsed(), dict) for shown in reading.fresh)
+
+
+def watch(endpoint: Endpoint) -> Watch:
+    is_kept_whole = endpoint.normalise is None
+    return Watch(
+        source="shop",
+        namespace="shop",
+        endpoint=endpoint,
+        rules=compile_rules(endpoint.ignore, endpoint.exclude, endpoint.unordered),
+        identify=identity(endpoint.id),
+        identify_unparsed=unparsed_identity(endpoint.id) if is_kept_whole else None,
+    )
 
 
 @given(style=st.sampled_from(STYLES), body=BODIES, headers=HEADERS)
