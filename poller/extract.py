@@ -206,7 +206,7 @@ def unparsed_identity(spec: str | tuple[str, ...]) -> Callable[[bytes], list[str
         found: list[Any] = decode(raw)
         for _ in names:
             found = [one.inner for one in found]
-        return [str(value) if type(value) is int else _id_text(value) for value in found]
+        return list(map(_id_text, found))
 
     return identify
 
@@ -217,21 +217,8 @@ def reader(text: str) -> Callable[[Object], Any]:
 
 
 def _part(text: str) -> Callable[[Object], str | None]:
-    path = compile_path(text)
-    if path.query is None and len(path.names) == 1:
-        return _key(path.names[0])
-    read = _reader(path)
+    read = _reader(compile_path(text))
     return lambda found: _id_text(read(found))
-
-
-def _key(name: str) -> Callable[[Object], str | None]:
-    """Most ids are a number under a key of the object: one call for each object of a list."""
-
-    def identify(found: Object) -> str | None:
-        value = found.get(name)
-        return str(value) if type(value) is int else _id_text(value)
-
-    return identify
 
 
 def _reader(path: Path) -> Callable[[Object], Any]:
@@ -253,12 +240,12 @@ def _walk(found: Any, names: tuple[str, ...]) -> Any:
 
 
 def _id_text(value: Any) -> str | None:
-    if isinstance(value, str):
-        return value if value and "\0" not in value else None
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
         return str(value)
+    if isinstance(value, str):
+        return value if value and "\0" not in value else None
     return str(int(value)) if isinstance(value, float) and value.is_integer() else None
 
 

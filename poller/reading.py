@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any, Literal
 
 import msgspec
 from xxhash import xxh3_128_digest
 
-from poller.diff import ParseError, Rules, dump, parse, stored
-from poller.extract import noun
+from poller.diff import NOTHING, ParseError, Rules, dump, parse, stored
+from poller.extract import identity, noun, unparsed_identity
 from poller.filters import ObjectRule
 from poller.sources import Endpoint, PageError, Unparsed
 from state.records import NewEvent
@@ -34,19 +34,25 @@ _tokens = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL).finditer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """What an endpoint's objects mean, compiled once from plugin and configuration."""
+    """What an endpoint's objects mean, compiled once from plugin and configuration. Raises PathError for its id."""
 
     source: str
     namespace: str
     endpoint: Endpoint
     rules: Rules
-    identify: Callable[[Mapping[str, Any]], str | None]
-    identify_unparsed: Callable[[bytes], list[str | None]] | None = None  # of a list; None: objects must be parsed
     soft: ObjectRule | None = None  # true: the object is as good as deleted
     deletes: bool = True
     baseline: Literal["silent", "emit"] = "silent"
     max_depth: int = 64  # of an object's own nesting: a deeper one is set aside
     transform: Callable[[NewEvent], NewEvent | None] = lambda event: event
+    identify: Callable[[Mapping[str, Any]], str | None] = field(init=False)
+    identify_unparsed: Callable[[bytes], list[str | None]] | None = field(init=False)  # of a list of objects
+
+    def __post_init__(self) -> None:
+        """Compile how an object is named. One that is not kept just as it came must be parsed for it."""
+        name, is_kept_whole = self.endpoint.id, self.endpoint.normalise is None and self.rules.excluded is NOTHING
+        object.__setattr__(self, "identify", identity(name, rules=self.rules))
+        object.__setattr__(self, "identify_unparsed", unparsed_identity(name) if is_kept_whole else None)
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,9 +9,8 @@ from typing import Any
 
 import structlog
 
-from poller.diff import NOTHING, compile_rules
+from poller.diff import compile_rules
 from poller.events import notice
-from poller.extract import identity, unparsed_identity
 from poller.filters import ObjectRule
 from poller.health import Notice, SourceHealth, StallWatch
 from poller.lane import Lane
@@ -79,14 +78,11 @@ def watch_of(config: SourceConfig, endpoint: Endpoint, plugins: Plugins) -> Watc
         (*endpoint.exclude, *settings.exclude),
         (*endpoint.unordered, *settings.unordered),
     )
-    changes_objects = endpoint.normalise is not None or rules.excluded is not NOTHING
     return Watch(
         source=config.name,
         namespace=config.namespace,
         endpoint=endpoint,
         rules=rules,
-        identify=identity(endpoint.id, rules=rules),
-        identify_unparsed=None if changes_objects else unparsed_identity(endpoint.id),
         soft=ObjectRule(deleted_when) if deleted_when else None,
         deletes=settings.deletes,
         baseline=settings.baseline,

@@ -10,21 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.diff import NOTHING, compile_rules, parse
+from poller.diff import compile_rules, parse
 from poller.extract import identity, unparsed_identity
 from poller.reading import CONTENT, Reading, Watch, read
 from poller.sources import Endpoint, PageError
 
 
 def watch(*, id: str | tuple[str, ...] = "id", exclude: Sequence[str] = (), max_depth: int = 64) -> Watch:
-    rules = compile_rules(exclude=exclude)
     return Watch(
         source="shop",
         namespace="shop",
         endpoint=Endpoint(name="items", id=id),
-        rules=rules,
-        identify=identity(id, rules=rules),
-        identify_unparsed=unparsed_identity(id) if rules.excluded is NOTHING else None,
+        rules=compile_rules(exclude=exclude),
         max_depth=max_depth,
     )
 

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from plugins.nutcache.source import NutcacheOptions, NutcacheSource
 from plugins.rest import RestOptions, RestSource
-from poller import Endpoint, PageError, Source
+from poller import PageError, Source
 from poller.diff import compile_rules, dump
-from poller.extract import identity, unparsed_identity
 from poller.reading import Watch, read
 
 STYLES: list[dict[str, Any]] = [
@@ -66,22 +65,11 @@ def reads_or_sets_aside(source: Source, body: bytes, headers: dict[str, str]) ->
         if page.next is not None:
             source.request(endpoint, page.next)
         objects = [item if isinstance(item, msgspec.Raw) else msgspec.Raw(dump(item)) for item in page.objects]
-        reading = read(watch(endpoint), objects, {})
+        rules = compile_rules(endpoint.ignore, endpoint.exclude, endpoint.unordered)
+        reading = read(Watch(source="shop", namespace="shop", endpoint=endpoint, rules=rules), objects, {})
     except PageError:
         return
     assert all(isinstance(shown.parsed(), dict) for shown in reading.fresh)
-
-
-def watch(endpoint: Endpoint) -> Watch:
-    is_kept_whole = endpoint.normalise is None
-    return Watch(
-        source="shop",
-        namespace="shop",
-        endpoint=endpoint,
-        rules=compile_rules(endpoint.ignore, endpoint.exclude, endpoint.unordered),
-        identify=identity(endpoint.id),
-        identify_unparsed=unparsed_identity(endpoint.id) if is_kept_whole else None,
-    )
 
 
 @given(style=st.sampled_from(STYLES), body=BODIES, headers=HEADERS)
