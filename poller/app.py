@@ -128,7 +128,7 @@ async def open_app(
                 finally:
                     await app.engine.close()
         finally:
-            await write(store.flush)
+            await write(store.flush)  # a step that ends what still waits for a commit: the file is closed behind it
             await write(store.close)
 
 

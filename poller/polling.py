@@ -29,7 +29,6 @@ Ask = Callable[[httpx.Request], Awaitable[httpx.Response]]
 LARGE = 256 * 1024  # bytes from which an answer is split in a thread
 MOST_PAGES = 10_000  # of one chain: a list that never ends is an error, not a poll
 GONE = frozenset({404, 410})
-VALIDATORS = {"etag": "If-None-Match", "last-modified": "If-Modified-Since"}  # what was told: as what it is asked
 
 
 class Unwelcome(FetchError):
@@ -186,6 +185,9 @@ def unwelcome(response: httpx.Response) -> Unwelcome:
 
 
 def _validators(response: httpx.Response) -> bytes | None:
-    headers = response.headers
-    found = {asked: headers[told] for told, asked in VALIDATORS.items() if headers.get(told)}
+    found = {}
+    if etag := response.headers.get("etag"):
+        found["If-None-Match"] = etag
+    if modified := response.headers.get("last-modified"):
+        found["If-Modified-Since"] = modified
     return orjson.dumps(found) if found else None

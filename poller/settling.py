@@ -118,13 +118,14 @@ class Settling:
         outcome.notes += reading.notes
         poll = _Poll(w=w, unit=unit, answer=answer, reading=reading, known=known, outcome=outcome, waits=waits)
         is_strange = self.guarding.is_strange(w, reading, len(before), known)
-        if self._is_doubtful(poll) or (is_strange and self.guarding.others_agree(w, unit.key, STRANGERS)):
+        if (
+            w.doubt is not None
+            or self.guarding.is_doubtful(w, reading, poll.dropped)
+            or (is_strange and self.guarding.others_agree(w, unit.key, STRANGERS))
+        ):
             self.guarding.count(w, unit.key, reading.members.values(), answer, outcome)
         elif (decision := self._decide(poll, is_strange=is_strange)) is not None:
             self._record(poll, decision)
-
-    def _is_doubtful(self, poll: _Poll) -> bool:
-        return poll.w.doubt is not None or self.guarding.is_doubtful(poll.w, poll.reading, poll.dropped)
 
     def _decide(self, poll: _Poll, *, is_strange: bool) -> Decision | None:
         """What the answer changes. None: it is kept aside."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,23 +134,6 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     steady: bool = True  # nothing moved to or from other units
     confirms: bool = True  # not too odd to prove that anything is gone
     nonempty: bool = True  # it showed objects
-
-
-class _Asking:
-    """Entered for every poll: half the cost of a generator's."""
-
-    __slots__ = ("_asked", "_at", "_what")
-
-    def __init__(self, asked: dict[str, float], what: str, at: float) -> None:
-        self._asked = asked
-        self._what = what
-        self._at = at
-
-    def __enter__(self) -> None:
-        self._asked[self._what] = self._at
-
-    def __exit__(self, *_: object) -> None:
-        self._asked.pop(self._what, None)
 
 
 class Watching:
@@ -317,9 +301,14 @@ class Watching:
         done = {seen.key, *seen.dropped} if seen.asked_at >= self.state.sweep_began else set(seen.dropped)
         return done & self.pending
 
-    def asking(self, what: str, at: float) -> _Asking:
-        """An answer is under way, from when it was asked for until it is settled: within this context."""
-        return _Asking(self._asked, what, at)
+    @contextlib.contextmanager
+    def asking(self, what: str, at: float) -> Iterator[None]:
+        """An answer is under way, from when it was asked for until it is settled."""
+        self._asked[what] = at
+        try:
+            yield
+        finally:
+            self._asked.pop(what, None)
 
     def remember(self, ids: Iterable[str], answered_at: float) -> None:
         """These objects were changed by an answer that arrived then: others that are under way may be older."""

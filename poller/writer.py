@@ -174,7 +174,7 @@ class Writer:
         """Commit what waits for it. Where that fails, whoever asks next is told."""
         self._timer = None
         if self._is_open and self._broken is None:
-            self._asked(_nothing).add_done_callback(asyncio.Future.exception)
+            self._asked(lambda: None).add_done_callback(asyncio.Future.exception)
 
     def __enter__(self) -> Self:
         return self
@@ -216,10 +216,6 @@ class _Step:
             self.done.set_exception(self.error)
         else:
             self.done.set_result(self.result)
-
-
-def _nothing() -> None:
-    pass
 
 
 class StoreThread:
