@@ -12,6 +12,7 @@ import pytest
 from poller.answers import Outcome
 from poller.events import notice
 from poller.writer import Inline, Writer
+from state.records import NewEvent
 from state.sqlite.store import Store, open_reader
 
 
@@ -36,9 +37,12 @@ def told(store: Store, tmp_path: Path) -> Iterator[Callable[[], int]]:
         yield reader.log.last_seq
 
 
+def event(version: int) -> NewEvent:
+    return notice("test", "tests/one", summary="x", version=version, detail={}, time=0.0)
+
+
 def logged(store: Store, version: int) -> Outcome:
-    event = notice("test", "tests/one", summary="x", version=version, detail={}, time=0.0)
-    return Outcome(events=store.log.append([event]))
+    return Outcome(events=store.log.append([event(version)]))
 
 
 def silent(store: Store, version: int) -> Outcome:
@@ -102,12 +106,8 @@ async def test_a_step_that_fails_is_undone_alone(write: Writer, store: Store, to
         write(logged, store, 2), write(failing, store, 3), write(logged, store, 4), return_exceptions=True
     )
     assert [type(answer) for answer in answers] == [Outcome, KeyError, Outcome]
-    assert [event.id for event in store.log.read()] == [logged_id(version) for version in (1, 2, 4)]
+    assert [one.id for one in store.log.read()] == [event(version).id for version in (1, 2, 4)]
     assert told() == 3
-
-
-def logged_id(version: int) -> str:
-    return notice("test", "tests/one", summary="x", version=version, detail={}, time=0.0).id
 
 
 async def test_a_step_that_fails_alone_is_undone(write: Writer, store: Store, told: Callable[[], int]) -> None:
