@@ -17,10 +17,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from plugins.nutcache.admission import ACCESS_TOKEN
-from plugins.nutcache.sandbox import Settings
-from plugins.nutcache.seeding import Size
-from plugins.nutcache.server import Server, running
+from plugins.nutcache.sandbox.admission import ACCESS_TOKEN
+from plugins.nutcache.sandbox.sandbox import Settings
+from plugins.nutcache.sandbox.seeding import Size
+from plugins.nutcache.sandbox.server import Server, running
 from poller import Limit
 from tests.daemon import Daemon
 

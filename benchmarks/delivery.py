@@ -30,13 +30,13 @@ from rich.table import Table
 from benchmarks.receiver import receiving
 from plugins.http import HttpSink, signature
 from poller.clock import SystemClock
-from poller.cloudevents import CONTENT_TYPE, structured
-from poller.delivery import Deliverer
-from poller.slip import Finished
-from poller.subscriptions import Route, Subscription
-from poller.writer import Writer
+from poller.delivery.service import Deliverer
+from poller.delivery.settlement import Finished
+from poller.delivery.subscription import Route, Subscription
+from poller.events.cloudevents import CONTENT_TYPE, structured
 from state.records import Event, NewEvent
 from state.sqlite.store import Store
+from state.sqlite.writer import Writer
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 IN_FLIGHT = 32

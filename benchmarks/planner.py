@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from poller.budget import Limit
-from poller.planner import Planner, Unit
-from poller.simulate import Result, simulate_world, units_of
-from poller.worlds import DAY, make
+from poller.budget.budget import Limit
+from poller.planner.planner import Planner, Unit
+from poller.simulation.simulator import Result, simulate_world, units_of
+from poller.simulation.worlds import DAY, make
 
 SEEDS = (101, 202, 303)
 LIMITS = (Limit(20_000, DAY),)

@@ -37,12 +37,12 @@ from rich.table import Table
 
 from poller import Endpoint, Position
 from poller.app import App, open_app, sweep_once
-from poller.config import load
-from poller.lane import PER_CALL
-from poller.loading import load_plugins
-from poller.logs import configure
-from poller.plugged import PluggedSource
-from poller.polling import Polling
+from poller.config.load import load
+from poller.daemon.logs import configure
+from poller.hooks.loading import load_plugins
+from poller.hooks.source_adapter import PluggedSource
+from poller.polling.loop import PER_CALL
+from poller.polling.poll import Polling
 
 SIZE = 100  # objects on a page
 UNDER_WAY = 4 * PER_CALL

@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from poller import Attempt, Event, Receipt, Rejected, RetryLater, hookimpl
-from poller.secrets import Secret, SecretError
-from poller.templates import RenderError, Templated, Told, render, render_default
+from poller.options.secrets import Secret, SecretError
+from poller.rendering.templates import RenderError, Templated, Told, render, render_default
 
 _REMEMBERED: Final = 1000  # deliveries of which some services are still to be told
 _TYPES: Final = {

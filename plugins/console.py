@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from poller import Attempt, Event, Receipt, hookimpl
-from poller.cloudevents import structured
-from poller.lines import coloured, plain_line
-from poller.templates import Templated, Told, render
+from poller.events.cloudevents import structured
+from poller.rendering.lines import coloured, plain_line
+from poller.rendering.templates import Templated, Told, render
 
 
 class ConsoleOptions(Templated):

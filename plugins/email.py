@@ -29,9 +29,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from pydantic_core import PydanticCustomError
 
 from poller import Attempt, Event, Receipt, Rejected, RetryLater, hookimpl
-from poller.secrets import Secret
-from poller.sinks import Refused
-from poller.templates import Escape, RenderError, Templated, TemplateText, one_line, render, render_default
+from poller.options.secrets import Secret
+from poller.rendering.templates import Escape, RenderError, Templated, TemplateText, one_line, render, render_default
+from poller.sinks.protocol import Refused
 
 COMMAND: Final = 60.0  # seconds for one SMTP command
 ACCEPTANCE: Final = 600.0  # seconds after the final dot: giving up earlier makes duplicates (RFC 5321 4.5.3.2.6)

@@ -1,7 +1,7 @@
 """Sink `http`: POSTs events as CloudEvents, signed as Standard Webhooks 1.0.0 say.
 
 aiohttp carries the calls (measured: eight times what httpx's own transport does at 32 in flight). Its
-connector refuses private and loopback addresses, see `poller.guard`.
+connector refuses private and loopback addresses, see `poller.sinks.ssrf`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from pydantic_core import PydanticCustomError
 from yarl import URL
 
 from poller import Attempt, Event, Gone, Receipt, Rejected, RetryLater, hookimpl
-from poller.cloudevents import BATCH_CONTENT_TYPE, CONTENT_TYPE, batched, structured
-from poller.guard import AddressRefused, connector, why_refused
-from poller.rates import Duration
-from poller.secrets import Secret, SecretError
-from poller.sinks import Refused
-from poller.templates import RenderError, Templated, render
+from poller.events.cloudevents import BATCH_CONTENT_TYPE, CONTENT_TYPE, batched, structured
+from poller.options.quantities import Duration
+from poller.options.secrets import Secret, SecretError
+from poller.rendering.templates import RenderError, Templated, render
+from poller.sinks.protocol import Refused
+from poller.sinks.ssrf import AddressRefused, connector, why_refused
 
 KEPT: Final = 4096  # bytes of an answer that go into the log of attempts
 READ: Final = 64 * 1024  # bytes of an answer read before the connection is given up

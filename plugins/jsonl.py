@@ -14,8 +14,8 @@ from typing import Any, Final, Self
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from poller import Attempt, Event, Receipt, hookimpl
-from poller.cloudevents import structured
-from poller.rates import Size
+from poller.events.cloudevents import structured
+from poller.options.quantities import Size
 
 _STEP: Final = 64 * 1024
 

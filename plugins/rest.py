@@ -14,9 +14,10 @@ import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from poller import Endpoint, Limit, Page, PageError, Position, Source, hookimpl
-from poller.auth import AuthTable, NoAuth, authenticate, http_url, text
-from poller.extract import MISSING, Answer, compile_path, identity, reader
-from poller.pagination import (
+from poller.options.quantities import Duration
+from poller.options.secrets import Secret
+from poller.sources.auth import AuthTable, NoAuth, authenticate, http_url, text
+from poller.sources.pagination import (
     JsonPath,
     Pagination,
     Whole,
@@ -27,8 +28,7 @@ from poller.pagination import (
     parameters,
     same_origin,
 )
-from poller.rates import Duration
-from poller.secrets import Secret
+from poller.sources.paths import MISSING, Answer, compile_path, identity, reader
 
 _PARENT: Final = re.compile(r"\{parent\.([^{}]+)\}")
 _ANY_BRACES: Final = re.compile(r"\{[^{}]*\}")

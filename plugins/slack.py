@@ -25,9 +25,9 @@ from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from poller import Attempt, Event, Gone, Receipt, Rejected, RetryLater, hookimpl
-from poller.secrets import Secret
-from poller.sinks import DeliveryError, Refused
-from poller.templates import Escape, RenderError, Templated, Told, escaped, render
+from poller.options.secrets import Secret
+from poller.rendering.templates import Escape, RenderError, Templated, Told, escaped, render
+from poller.sinks.protocol import DeliveryError, Refused
 
 SECTION: Final = 3000  # characters
 BLOCKS: Final = 50

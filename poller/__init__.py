@@ -2,9 +2,9 @@
 
 import pluggy
 
-from poller.budget import Limit
-from poller.sinks import Attempt, Gone, Receipt, Refused, Rejected, RetryLater, Sink
-from poller.sources import Endpoint, Page, PageError, Position, Source
+from poller.budget.budget import Limit
+from poller.sinks.protocol import Attempt, Gone, Receipt, Refused, Rejected, RetryLater, Sink
+from poller.sources.protocol import Endpoint, Page, PageError, Position, Source
 from state.records import Change, Event
 
 hookimpl = pluggy.HookimplMarker("poller")

@@ -14,16 +14,16 @@ from functools import partial
 import httpx
 from apscheduler.triggers.cron import CronTrigger
 
-from poller.answers import Polled
 from poller.clock import Clock, SystemClock
-from poller.delivery import Deliverer
-from poller.engine import Engine
-from poller.loading import Plugins
-from poller.observing import Observers
-from poller.subscriptions import Route, Subscription
-from poller.tables import Config, SubscriptionConfig
-from poller.writer import Runner, Writer
+from poller.config.models import Config, SubscriptionConfig
+from poller.delivery.service import Deliverer
+from poller.delivery.subscription import Route, Subscription
+from poller.hooks.loading import Plugins
+from poller.hooks.observers import Observers
+from poller.polling.engine import Engine
+from poller.polling.results import Polled
 from state.sqlite.store import Store
+from state.sqlite.writer import Runner, Writer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

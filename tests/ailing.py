@@ -17,13 +17,13 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from poller.app import App, open_app, sweep_once
-from poller.config import load
-from poller.live import live_of
-from poller.loading import load_plugins
-from poller.running import Run
-from poller.status import status
-from poller.sweeping import Sweeping
-from poller.watching import Watching
+from poller.config.load import load
+from poller.hooks.loading import load_plugins
+from poller.operations.live import live_of
+from poller.operations.status import status
+from poller.polling.endpoint import Watching
+from poller.polling.on_demand import Sweeping
+from poller.polling.source import Run
 from state.records import Event
 from state.sqlite.store import open_reader
 from tests.upstream import serving

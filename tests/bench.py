@@ -14,17 +14,17 @@ import structlog
 from pydantic import BaseModel
 
 from poller.clock import VirtualClock
-from poller.delivery import Deliverer
-from poller.sinks import Attempt, Receipt
-from poller.subscriptions import Route, Subscription
-from poller.writer import Inline, Writer
+from poller.delivery.service import Deliverer
+from poller.delivery.subscription import Route, Subscription
+from poller.sinks.protocol import Attempt, Receipt
 from state.deliveries import PENDING_LIMIT, Books, SubscriptionState
 from state.records import Event, NewEvent
-from state.sqlite.database import open_database
-from state.sqlite.deliveries import Deliveries
-from state.sqlite.delivery_reader import DeliveryReader
-from state.sqlite.delivery_schema import delivery_migrations
-from state.sqlite.log import Log, log_migrations
+from state.sqlite.connection import open_database
+from state.sqlite.dispatch import Deliveries
+from state.sqlite.events import Log, log_migrations
+from state.sqlite.read_deliveries import DeliveryReader
+from state.sqlite.schema import delivery_migrations
+from state.sqlite.writer import Inline, Writer
 
 OK = Receipt(status="200", text="thanks")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from poller.cli import run
+from poller.cli import invoke
 from tests.command_line import Ran, Run, Shop, open_shop
 
 
@@ -18,7 +18,7 @@ def poller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
 
     def run_words(*words: object) -> Ran:
         capfd.readouterr()
-        status = run([str(word) for word in words])
+        status = invoke([str(word) for word in words])
         out, err = capfd.readouterr()
         return Ran(status=status, out=out, err=err)
 

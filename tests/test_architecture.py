@@ -19,14 +19,41 @@ NOUNS = {
     "state.polls",
     "state.deliveries",
 }  # of the state: what is kept, no I/O
-PURE = ["answers", "bounds", "breaker", "budget", "cloudevents", "deciding", "diff", "dispatch", "doctor", "events"]
-PURE += ["explanation", "extract", "filters", "guards", "health", "health_notices", "learning", "pagination", "plan"]
-PURE += ["planner", "promises", "rates", "retry", "server_word", "simulate", "sweeping", "units", "worlds"]
+PURE = [
+    "polling.results",
+    "simulation.bounds",
+    "delivery.breaker",
+    "budget.budget",
+    "events.cloudevents",
+    "changes.decide",
+    "documents.diff",
+    "delivery.dispatch",
+    "operations.doctor",
+    "events.events",
+    "planner.explanation",
+    "sources.paths",
+    "events.filters",
+    "changes.guards",
+    "polling.health",
+    "polling.notices",
+    "planner.learning",
+    "sources.pagination",
+    "planner.report",
+    "planner.planner",
+    "planner.feasibility",
+    "options.quantities",
+    "delivery.retry",
+    "budget.headers",
+    "simulation.simulator",
+    "polling.on_demand",
+    "planner.units",
+    "simulation.worlds",
+]
 INPUT_OUTPUT = {"asyncio", "http", "os", "select", "selectors", "signal", "socket", "sqlite3", "ssl", "subprocess"}
 INPUT_OUTPUT |= {"threading", "urllib.request", "shutil", "tempfile"}
 FRAMEWORKS = {"aiohttp", "apprise", "apscheduler", "click", "fastapi", "rich", "slack_sdk", "sqlite_utils", "starlette"}
 FRAMEWORKS |= {"structlog", "uvicorn", "aiosmtplib", "httpx_aiohttp", "prometheus_client"}
-EDGES = ("poller.cli", "poller.daemon", "poller.web")
+EDGES = ("poller.cli", "poller.daemon.daemon", "poller.web")
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -123,7 +150,7 @@ def test_who_imports_poller_gets_neither_daemon_nor_command_line_nor_loader():
         if name not in reached:
             reached.add(name)
             waiting += {other for other in imports_of(FILES[name], late=False) if other in FILES}
-    assert [name for name in sorted(reached) if within(name, "poller.loading", "poller.app", *EDGES)] == []
+    assert [name for name in sorted(reached) if within(name, "poller.hooks.loading", "poller.app", *EDGES)] == []
 
 
 @pytest.mark.parametrize("name", PURE)
@@ -158,29 +185,28 @@ def test_only_the_state_knows_sql():
         for name, found in IMPORTS.items()
         if not within(name, "state.sqlite") and any(within(other, "sqlite_utils", "sqlite3") for other in found)
     ]
-    assert elsewhere == ["poller.cli", "poller.web.site"]  # they tell SQLite's errors
+    assert elsewhere == ["poller.cli", "poller.web.context"]  # they tell SQLite's errors
 
 
 @pytest.mark.parametrize(
     ("library", "rooms"),
     [
-        ("apscheduler", ("poller.daemon", "poller.app", "poller.tables")),
-        ("click", ("poller.cli", "poller.hookspecs", "plugins.nutcache")),
-        ("rich", ("poller.cli", "poller.lines", "plugins.console")),
+        ("apscheduler", ("poller.daemon.daemon", "poller.app", "poller.config.models")),
+        ("click", ("poller.cli", "poller.hooks.hookspecs", "plugins.nutcache")),
+        ("rich", ("poller.cli", "poller.rendering.lines", "plugins.console")),
         ("fastapi", ("poller.web",)),
-        ("uvicorn", ("poller.web", "plugins.nutcache.server")),
+        ("uvicorn", ("poller.web", "plugins.nutcache.sandbox.server")),
         (
             "numpy",
             (
                 "poller.planner",
-                "poller.plan",
-                "poller.learning",
-                "poller.bounds",
-                "poller.explanation",
-                "poller.units",
-                "poller.worlds",
-                "poller.simulate",
-                "poller.rehearsal",
+                "poller.planner.learning",
+                "poller.simulation.bounds",
+                "poller.planner.explanation",
+                "poller.planner.units",
+                "poller.simulation.worlds",
+                "poller.simulation.simulator",
+                "poller.simulation.scenarios",
                 "poller.cli",
             ),
         ),
@@ -204,8 +230,8 @@ def test_late_imports_are_for_what_is_optional_or_dear() -> None:
         if isinstance(inner, ast.ImportFrom | ast.Import)
         for other in [inner.module if isinstance(inner, ast.ImportFrom) else inner.names[0].name]
     }
-    dear = {"poller.cli -> poller.loading", "poller.filters -> cel"}
-    assert late <= dear | {"poller.cli.simulated -> matplotlib.figure"}
+    dear = {"poller.cli -> poller.hooks.loading", "poller.events.filters -> cel"}
+    assert late <= dear | {"poller.cli.simulation -> matplotlib.figure"}
 
 
 def test_every_public_name_is_there() -> None:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from poller.auth import AuthError, AuthTable, OAuth2, OAuth2Grants, TokenAuth, authenticate, read_token
+from poller.sources.auth import AuthError, AuthTable, OAuth2, OAuth2Grants, TokenAuth, authenticate, read_token
 from tests.upstream import serving
 
 TABLE = TypeAdapter(AuthTable)

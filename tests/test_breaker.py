@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller import breaker
-from poller.retry import SCHEDULE, jittered, judge, receipt_of
-from poller.sinks import Receipt, Refused, Rejected, RetryLater
+from poller.delivery import breaker
+from poller.delivery.retry import SCHEDULE, jittered, judge, receipt_of
+from poller.sinks.protocol import Receipt, Refused, Rejected, RetryLater
 from state.deliveries import Health
 
 DOWN = RetryLater(None, Receipt(status="503"))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.budget import Budget, Limit
+from poller.budget.budget import Budget, Limit
 from poller.clock import SystemClock
 from tests.test_budget import LIMITS, START, STEPS, Run, most_in_a_window, permitted
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller import Event
-from poller.cloudevents import CONTENT_TYPE, LIMIT, batched, iso, structured
+from poller.events.cloudevents import CONTENT_TYPE, LIMIT, batched, iso, structured
 
 
 def make_event(data: dict[str, Any] | None = None, **fields: Any) -> Event:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from poller.cli import run
+from poller.cli import invoke
 from tests.command_line import Ran, Run, Shop, open_shop
 from tests.daemon import Daemon, running_daemon, wait_for
 
@@ -24,10 +24,10 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("history")
     with open_shop() as shop:
         words = ["once", "--config", str(shop.configure(folder))]
-        run(words)
+        invoke(words)
         shop.items[:] = CHANGED
         for _ in range(3):  # without an item's URL, two complete sweeps without it confirm a deletion
-            run(words)
+            invoke(words)
     return folder
 
 

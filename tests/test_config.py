@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from poller.config import load
-from poller.loading import Plugins, load_plugins
-from poller.problems import ConfigError
-from poller.tables import BudgetConfig, EndpointConfig, Settings, SourceConfig, SubscriptionConfig
+from poller.config.load import load
+from poller.config.models import BudgetConfig, EndpointConfig, Settings, SourceConfig, SubscriptionConfig
+from poller.hooks.loading import Plugins, load_plugins
+from poller.options.problems import ConfigError
 from tests.command_line import Run
 
 SHOP = """

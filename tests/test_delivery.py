@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from poller.notices import ping
-from poller.sinks import Attempt, Gone, Receipt, Refused, Rejected, RetryLater
+from poller.delivery.notices import ping
+from poller.sinks.protocol import Attempt, Gone, Receipt, Refused, Rejected, RetryLater
 from state.deliveries import Books, Registration
 from state.records import Event
-from state.sqlite.deliveries import Deliveries
+from state.sqlite.dispatch import Deliveries
 from tests.bench import OK, Bench, bench, make_event, said
 
 __all__ = ["bench", "said"]

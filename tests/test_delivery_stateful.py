@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from pydantic import BaseModel
 
-from poller.delivery import Deliverer
-from poller.notices import ping
-from poller.sinks import Attempt, Gone, Receipt, Refused, Rejected, RetryLater
-from poller.writer import Inline, Writer
+from poller.delivery.notices import ping
+from poller.delivery.service import Deliverer
+from poller.sinks.protocol import Attempt, Gone, Receipt, Refused, Rejected, RetryLater
 from state.records import Event
+from state.sqlite.writer import Inline, Writer
 from tests.bench import Bench, make_event
 
 HISTORIES = int(os.environ.get("POLLER_HISTORIES", "25"))

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from poller.diff import (
+from poller.documents.diff import (
     DEPTH,
     ParseError,
     PointerError,

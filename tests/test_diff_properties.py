@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from poller.diff import Rules, compile_rules, diff, dump, fingerprint, parse, pointer, steps
+from poller.documents.diff import Rules, compile_rules, diff, dump, fingerprint, parse, pointer, steps
 from state.records import FieldChange
 
 NONE = compile_rules()

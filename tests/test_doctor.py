@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from poller import doctor
-from poller.doctor import Finding, Level
-from poller.tables import Config, EndpointConfig, SourceConfig
+from poller.config.models import Config, EndpointConfig, SourceConfig
+from poller.operations import doctor
+from poller.operations.doctor import Finding, Level
 from state.sqlite.backup import copy_state
 from tests.command_line import Ran, Run, Shop
 from tests.daemon import running_daemon

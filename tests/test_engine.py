@@ -9,9 +9,9 @@ import pytest
 import structlog
 
 from poller import PageError
-from poller.reading import MOST_OBJECTS, read
-from poller.tables import Config
-from poller.watching import Watching
+from poller.changes.page import MOST_OBJECTS, read
+from poller.config.models import Config
+from poller.polling.endpoint import Watching
 from tests.truth.life import config_of
 from tests.truth.run import Watched, in_jumping_time, watched
 from tests.truth.world import Step, World

@@ -15,9 +15,9 @@ from starlette.routing import Route
 
 from poller.app import App, open_app
 from poller.clock import VirtualClock
-from poller.config import load
-from poller.loading import load_plugins
-from poller.planner import Unit
+from poller.config.load import load
+from poller.hooks.loading import load_plugins
+from poller.planner.planner import Unit
 from tests.upstream import serving
 
 CONFIG = """

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.events import change_event, is_operational, notice
+from poller.events.events import change_event, is_operational, notice
 from state.records import Change, FieldChange, Kind, NewEvent
 
 NAME = FieldChange(path="/name", before="A", after="B")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from poller import Attempt, Event, Receipt, Rejected, RetryLater
-from poller.loading import Plugins
-from poller.sinks import Refused
+from poller.hooks.loading import Plugins
+from poller.sinks.protocol import Refused
 from poller.testing import make_event
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "command-sink"

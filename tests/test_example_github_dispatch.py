@@ -12,9 +12,9 @@ from aiohttp import web
 
 from plugins.http import HttpOptions, HttpSink
 from poller import Attempt, Event
-from poller.config import load
-from poller.loading import load_plugins
-from poller.sinks import Refused
+from poller.config.load import load
+from poller.hooks.loading import load_plugins
+from poller.sinks.protocol import Refused
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "github-dispatch" / "poller.toml"
 FIRST = Attempt(number=1, delivery_id="7")

@@ -200,7 +200,7 @@ def test_the_package_installs_and_is_found_by_its_entry_point(tmp_path: Path) ->
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--target", site, source], check=True, capture_output=True)
 
-    look = "from poller.loading import load_plugins as l; p = l(); print(p.sinks['nats'].__module__, p.failed)"
+    look = "from poller.hooks.loading import load_plugins as l; p = l(); print(p.sinks['nats'].__module__, p.failed)"
     path = os.pathsep.join([str(site), str(EXAMPLE.parent.parent)])
     found = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", look],

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from poller.filters import ExpressionError, Filter, FilterError, ObjectRule, matcher
+from poller.events.filters import ExpressionError, Filter, FilterError, ObjectRule, matcher
 from state.records import Event
 
 

@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.guard import AddressRefused, GuardedResolver, connector, guarded_socket, why_refused
+from poller.sinks.ssrf import AddressRefused, GuardedResolver, connector, guarded_socket, why_refused
 
 REFUSED = [
     ("127.0.0.1", "loopback"),

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from poller.diff import compile_rules, diff
-from poller.guards import (
+from poller.changes.guards import (
     HOUR,
     NoiseDetector,
     Shape,
@@ -16,6 +15,7 @@ from poller.guards import (
     shape_shift,
     unexplained,
 )
+from poller.documents.diff import compile_rules, diff
 from state.records import FieldChange
 
 NONE = compile_rules()

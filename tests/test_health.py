@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.cloudevents import iso
-from poller.events import notice
-from poller.health import EndpointHealth, HealthReport, Notice, SourceHealth, StallWatch, Verdict, backoff
+from poller.events.cloudevents import iso
+from poller.events.events import notice
+from poller.polling.health import EndpointHealth, HealthReport, Notice, SourceHealth, StallWatch, Verdict, backoff
 
 NOON = 1_795_000_000.0
 MINUTE = 60.0

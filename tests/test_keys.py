@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from poller.app import open_app, sweep_once
-from poller.config import load
-from poller.heartbeat import beat
-from poller.loading import load_plugins
+from poller.config.load import load
+from poller.daemon.heartbeat import beat
+from poller.hooks.loading import load_plugins
 from tests.command_line import Ran, Run, Shop
 
 

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
-from poller.budget import Budget, Limit
+from poller.budget.budget import Budget, Limit
 from poller.clock import VirtualClock
-from poller.lane import PER_CALL, Lane
-from poller.planner import Planner
-from poller.transport import BudgetTransport, Gate
+from poller.planner.planner import Planner
+from poller.polling.loop import PER_CALL, Lane
+from poller.sources.transport import BudgetTransport, Gate
 
 CONCURRENCY = 2
 

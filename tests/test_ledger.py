@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from poller.notices import dropped
-from poller.sinks import Attempt, Receipt, Rejected
+from poller.delivery.notices import dropped
+from poller.sinks.protocol import Attempt, Receipt, Rejected
 from state.records import Event, NewEvent
-from state.sqlite.passed_over import add, forget, numbers
+from state.sqlite.not_matching import add, forget, numbers
 from tests.bench import Bench, bench, make_event, said
 
 __all__ = ["bench", "said"]

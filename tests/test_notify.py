@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from poller.notify import Notifier
+from poller.daemon.systemd import Notifier
 
 UNIT = Path(__file__).parent.parent / "systemd" / "poller.service"
 

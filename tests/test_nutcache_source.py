@@ -15,7 +15,7 @@ from plugins.nutcache.normalise import normaliser
 from plugins.nutcache.profiles import PROFILES, V3, V4
 from plugins.nutcache.source import NutcacheOptions, NutcacheSource
 from poller import Endpoint, Page, PageError, Position
-from poller.auth import AuthError, TokenAuth
+from poller.sources.auth import AuthError, TokenAuth
 
 SERVER = "http://127.0.0.1:9/webapi"
 COMPANY = "5f0c1d2e-77aa-4b1c-9d3e-0a1b2c3d4e5f"

@@ -7,15 +7,15 @@ import httpx
 import msgspec
 import pytest
 
-from plugins.nutcache.admission import ACCESS_TOKEN, API_KEY, PASSWORD, USERNAME
 from plugins.nutcache.profiles import PROFILES
-from plugins.nutcache.sandbox import Settings
-from plugins.nutcache.seeding import COMPANY_GUID, Size
-from plugins.nutcache.server import Server, serving
+from plugins.nutcache.sandbox.admission import ACCESS_TOKEN, API_KEY, PASSWORD, USERNAME
+from plugins.nutcache.sandbox.sandbox import Settings
+from plugins.nutcache.sandbox.seeding import COMPANY_GUID, Size
+from plugins.nutcache.sandbox.server import Server, serving
+from plugins.nutcache.sandbox.variants import choices, parse_variants
 from plugins.nutcache.source import NutcacheOptions, NutcacheSource
-from plugins.nutcache.variants import choices, parse_variants
 from poller import Endpoint, Limit, PageError, Position
-from poller.extract import identity
+from poller.sources.paths import identity
 
 SIZE = Size(customers=6, projects=5, time_entries=230, invoices=8, expenses=6, timers=2)
 LOOSE = (Limit(1_000_000, 1.0),)

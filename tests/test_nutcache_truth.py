@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from plugins.nutcache.admission import ACCESS_TOKEN
-from plugins.nutcache.office import Office
 from plugins.nutcache.profiles import PROFILES
-from plugins.nutcache.sandbox import Settings
-from plugins.nutcache.seeding import Size
-from plugins.nutcache.server import Server, serving
-from plugins.nutcache.variants import choices, parse_variants
+from plugins.nutcache.sandbox.admission import ACCESS_TOKEN
+from plugins.nutcache.sandbox.office import Office
+from plugins.nutcache.sandbox.sandbox import Settings
+from plugins.nutcache.sandbox.seeding import Size
+from plugins.nutcache.sandbox.server import Server, serving
+from plugins.nutcache.sandbox.variants import choices, parse_variants
 from poller import Limit
 from poller.app import App, open_app, sweep_once
-from poller.config import load
-from poller.loading import load_plugins
+from poller.config.load import load
+from poller.hooks.loading import load_plugins
 
 SIZE = Size(customers=3, projects=3, time_entries=12, invoices=4, expenses=4, timers=2)
 VARIANTS = [f"{name}={value}" for name, values in choices().items() for value in values[1:]]

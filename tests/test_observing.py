@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from poller import hookimpl
-from poller.answers import Polled
-from poller.loading import Plugins
-from poller.observing import MOST_WAITING, Observers
+from poller.hooks.loading import Plugins
+from poller.hooks.observers import MOST_WAITING, Observers
+from poller.polling.results import Polled
 from tests.command_line import Run, Shop
 
 PLUGIN = """

@@ -33,9 +33,8 @@ def test_a_wheel_holds_every_module_and_everything_beside_them(wheel: Path) -> N
 def test_what_is_in_the_wheel_runs_by_itself(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    code = (
-        "import poller, sys; from poller.cli import run; sys.exit(run(['plugins', '--json']) or print(poller.__file__))"
-    )
+    code = "import poller, sys; from poller.cli import invoke; "
+    code += "sys.exit(invoke(['plugins', '--json']) or print(poller.__file__))"
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
     )

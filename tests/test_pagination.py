@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from poller import PageError, Position
-from poller.extract import Answer
-from poller.pagination import Pagination, first, following, is_url, page_headers, parameters, same_origin
+from poller.sources.pagination import Pagination, first, following, is_url, page_headers, parameters, same_origin
+from poller.sources.paths import Answer
 
 STYLE = TypeAdapter(Pagination)
 URL = "https://shop.example/items"

@@ -7,12 +7,12 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
-from poller import bounds
-from poller.budget import Limit, allowed
-from poller.cli.chosen import Chosen
+from poller.budget.budget import Limit, allowed
+from poller.cli.context import Chosen
 from poller.cli.plan import plan
-from poller.plan import Changes, Situation, busiest, intervals, report, rows
-from poller.planner import Planner, Unit
+from poller.planner.planner import Planner, Unit
+from poller.planner.report import Changes, Situation, busiest, intervals, report, rows
+from poller.simulation import bounds
 from state.errors import PollerError
 
 NOON = 1_790_000_000.0

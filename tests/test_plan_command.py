@@ -10,17 +10,17 @@ import orjson
 import pytest
 from click.testing import CliRunner, Result
 
-from plugins.nutcache.admission import ACCESS_TOKEN
-from plugins.nutcache.sandbox import Settings
-from plugins.nutcache.seeding import Size
-from plugins.nutcache.server import Server, running
+from plugins.nutcache.sandbox.admission import ACCESS_TOKEN
+from plugins.nutcache.sandbox.sandbox import Settings
+from plugins.nutcache.sandbox.seeding import Size
+from plugins.nutcache.sandbox.server import Server, running
 from poller import Limit
 from poller.app import open_app, sweep_once
 from poller.cli import cli
-from poller.config import load
-from poller.live import live_of
-from poller.loading import load_plugins
-from poller.problems import ConfigError
+from poller.config.load import load
+from poller.hooks.loading import load_plugins
+from poller.operations.live import live_of
+from poller.options.problems import ConfigError
 from tests.daemon import running_daemon, wait_for
 
 CONFIG = """

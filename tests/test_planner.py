@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from poller.learning import HOUR, WEEK, Lessons, Rhythm
-from poller.planner import Planner, Unit
+from poller.planner.learning import HOUR, WEEK, Lessons, Rhythm
+from poller.planner.planner import Planner, Unit
 
 NOON = 1_790_000_000.0
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.planner import Planner, Unit
+from poller.planner.planner import Planner, Unit
 
 NOON = 1_790_000_000.0
 DAY = 86_400.0

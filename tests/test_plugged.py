@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from poller import Endpoint, Page, PageError, Position
-from poller.plugged import PluggedSource
+from poller.hooks.source_adapter import PluggedSource
 
 THINGS = Endpoint(name="things")
 FIRST = Position()

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.budget import Limit, allowed
-from poller.promises import shortfall
-from poller.units import Unit
+from poller.budget.budget import Limit, allowed
+from poller.planner.feasibility import shortfall
+from poller.planner.units import Unit
 
 DAY = 86_400.0
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.diff import compile_rules, parse
-from poller.extract import identity, unparsed_identity
-from poller.reading import CONTENT, Reading, Watch, read
-from poller.sources import Endpoint, PageError
+from poller.changes.page import CONTENT, Reading, Watch, read
+from poller.documents.diff import compile_rules, parse
+from poller.sources.paths import identity, unparsed_identity
+from poller.sources.protocol import Endpoint, PageError
 
 
 def watch(*, id: str | tuple[str, ...] = "id", exclude: Sequence[str] = (), max_depth: int = 64) -> Watch:

@@ -15,9 +15,9 @@ from starlette.routing import Route
 
 from poller import Endpoint, Limit, Position, Source
 from poller.app import open_app, sweep_once
-from poller.config import load
-from poller.extract import identity
-from poller.loading import Plugins, load_plugins
+from poller.config.load import load
+from poller.hooks.loading import Plugins, load_plugins
+from poller.sources.paths import identity
 from tests.upstream import serving
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from poller.budget import Limit
-from poller.plan import Changes, Situation
-from poller.planner import Planner, Unit
-from poller.rehearsal import changed, rehearse, replay, span
-from poller.worlds import DAY, HOUR
-from state.sqlite.status_reader import SeenChange
+from poller.budget.budget import Limit
+from poller.planner.planner import Planner, Unit
+from poller.planner.report import Changes, Situation
+from poller.simulation.scenarios import changed, rehearse, replay, span
+from poller.simulation.worlds import DAY, HOUR
+from state.sqlite.read_status import SeenChange
 
 NOW = 1_700_000_000.0
 PAGES = [Unit("shop", "orders", f"page={number}") for number in range(1, 11)] + [Unit("shop", "stock", "list")]

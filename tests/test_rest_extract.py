@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller import PageError
-from poller.diff import compile_rules
-from poller.extract import MISSING, Answer, PathError, compile_path, identity, reader
+from poller.documents.diff import compile_rules
+from poller.sources.paths import MISSING, Answer, PathError, compile_path, identity, reader
 
 JSON_KEYS = st.text(alphabet="abc.$_ é'\"\\", min_size=1, max_size=5)
 

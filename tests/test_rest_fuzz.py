@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from plugins.nutcache.source import NutcacheOptions, NutcacheSource
 from plugins.rest import RestOptions, RestSource
 from poller import PageError, Source
-from poller.diff import compile_rules, dump
-from poller.reading import Watch, read
+from poller.changes.page import Watch, read
+from poller.documents.diff import compile_rules, dump
 
 STYLES: list[dict[str, Any]] = [
     {},

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from plugins.nutcache.admission import ACCESS_TOKEN
-from plugins.nutcache.sandbox import Settings
-from plugins.nutcache.seeding import Size
-from plugins.nutcache.server import Server, running
+from plugins.nutcache.sandbox.admission import ACCESS_TOKEN
+from plugins.nutcache.sandbox.sandbox import Settings
+from plugins.nutcache.sandbox.seeding import Size
+from plugins.nutcache.sandbox.server import Server, running
 from poller import Limit
 from state.sqlite.store import open_reader
 from tests.daemon import Callback, Daemon, running_daemon, wait_for

@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from plugins.nutcache.admission import ACCESS_TOKEN, API_KEY, PASSWORD, USERNAME
 from plugins.nutcache.profiles import PROFILES, V3, V4
-from plugins.nutcache.sandbox import Settings
-from plugins.nutcache.seeding import COMPANY_GUID, FOREIGN_GUID, Size
-from plugins.nutcache.server import Server, running, serving
-from plugins.nutcache.variants import choices, parse_variants
+from plugins.nutcache.sandbox.admission import ACCESS_TOKEN, API_KEY, PASSWORD, USERNAME
+from plugins.nutcache.sandbox.sandbox import Settings
+from plugins.nutcache.sandbox.seeding import COMPANY_GUID, FOREIGN_GUID, Size
+from plugins.nutcache.sandbox.server import Server, running, serving
+from plugins.nutcache.sandbox.variants import choices, parse_variants
 from poller import Limit
 
 LOOSE = (Limit(1_000_000, 1.0),)

@@ -13,10 +13,10 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from plugins.nutcache.sandbox_command import sandbox, working_morning
-from plugins.nutcache.variants import choices
+from plugins.nutcache.sandbox.command import sandbox, working_morning
+from plugins.nutcache.sandbox.variants import choices
 
-RUN = [sys.executable, "-c", "from plugins.nutcache.sandbox_command import sandbox; sandbox()"]
+RUN = [sys.executable, "-c", "from plugins.nutcache.sandbox.command import sandbox; sandbox()"]
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugins.nutcache.limiter import Limiter
+from plugins.nutcache.sandbox.limiter import Limiter
 from poller import Limit
 from tests.test_sandbox import LOGIN, Clock, client, sandbox
 

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugins.nutcache.drafts import CENT
-from plugins.nutcache.journal import Entry
-from plugins.nutcache.office import MONDAY_MORNING, Office, busyness
 from plugins.nutcache.profiles import V3, V4
-from plugins.nutcache.rendering import Renderer
-from plugins.nutcache.sandbox import Settings
-from plugins.nutcache.seeding import Size
-from plugins.nutcache.server import live, serving
-from plugins.nutcache.variants import Variants
+from plugins.nutcache.sandbox.drafts import CENT
+from plugins.nutcache.sandbox.journal import Entry
+from plugins.nutcache.sandbox.office import MONDAY_MORNING, Office, busyness
+from plugins.nutcache.sandbox.rendering import Renderer
+from plugins.nutcache.sandbox.sandbox import Settings
+from plugins.nutcache.sandbox.seeding import Size
+from plugins.nutcache.sandbox.server import live, serving
+from plugins.nutcache.sandbox.variants import Variants
 from tests.test_sandbox import SMALL, Clock, every, sandbox
 
 DAY = 86400.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from plugins.nutcache.server import Server
+from plugins.nutcache.sandbox.server import Server
 from tests.test_sandbox import sandbox
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from poller.secrets import MASK, Secret, SecretError
+from poller.options.secrets import MASK, Secret, SecretError
 
 
 class Options(BaseModel):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from poller.server_word import LONGEST, Quota, ServerWord, read_word
+from poller.budget.headers import LONGEST, Quota, ServerWord, read_word
 
 NOW = 1_784_000_000.0  # Tue, 14 Jul 2026 03:33:20 GMT
 

@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks.sweep import Sweeper, changed_once_a_page, each_page, pages_of
 from poller.app import App, open_app
-from poller.config import load
-from poller.loading import load_plugins
-from poller.watching import Watching
+from poller.config.load import load
+from poller.hooks.loading import load_plugins
+from poller.polling.endpoint import Watching
 from tests.test_sweep_cost import CONFIG
 
 

@@ -5,11 +5,11 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
-from poller.budget import Limit
+from poller.budget.budget import Limit
 from poller.cli.simulate import simulate
-from poller.planner import Unit
-from poller.simulate import simulate_world, units_of
-from poller.worlds import DAY, make, recorded
+from poller.planner.planner import Unit
+from poller.simulation.simulator import simulate_world, units_of
+from poller.simulation.worlds import DAY, make, recorded
 
 LIMITS = (Limit(5_000, DAY),)
 

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from plugins.email import ACCEPTANCE, EmailOptions, EmailSink
 from poller import Attempt, Event, Receipt, Rejected, RetryLater
-from poller.sinks import Refused
+from poller.sinks.protocol import Refused
 
 FIRST = Attempt(number=1, delivery_id="7")
 

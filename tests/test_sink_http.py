@@ -19,7 +19,7 @@ from standardwebhooks import Webhook
 
 from plugins.http import KEPT, HttpOptions, HttpSink, message_id, retry_after, signature
 from poller import Attempt, Event, Gone, Receipt, Rejected, RetryLater
-from poller.sinks import Refused
+from poller.sinks.protocol import Refused
 
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER_KEY = "whsec_" + base64.b64encode(b"another key of 24 bytes!").decode()

@@ -28,8 +28,8 @@ from plugins.slack import (
     templated,
 )
 from poller import Attempt, Event, Gone, Receipt, Rejected, RetryLater
-from poller.sinks import Refused
-from poller.templates import Told
+from poller.rendering.templates import Told
+from poller.sinks.protocol import Refused
 
 FIRST = Attempt(number=1, delivery_id="7")
 

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.sweep import Sweeper, changed_once_a_page, pages_of
 from poller.app import App, open_app
-from poller.config import load
-from poller.loading import load_plugins
+from poller.config.load import load
+from poller.hooks.loading import load_plugins
 
 CONFIG = """
 [poller]

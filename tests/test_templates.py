@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from poller import Event
-from poller.templates import (
+from poller.rendering.templates import (
     Escape,
     RenderError,
     Templated,

@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from poller.auth import TokenAuth
-from poller.budget import Budget, Limit
+from poller.budget.budget import Budget, Limit
 from poller.clock import VirtualClock
-from poller.tables import SourceConfig
-from poller.transport import FetchError, Gate, TooLarge, TooSlow, build_client, fetch
+from poller.config.models import SourceConfig
+from poller.sources.auth import TokenAuth
+from poller.sources.transport import FetchError, Gate, TooLarge, TooSlow, build_client, fetch
 from tests.upstream import serving
 
 DAY = 86_400.0

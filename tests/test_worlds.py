@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from poller import bounds
-from poller.worlds import DAY, HOUR, KINDS, MONDAY, SPREAD, make, recorded
+from poller.simulation import bounds
+from poller.simulation.worlds import DAY, HOUR, KINDS, MONDAY, SPREAD, make, recorded
 
 CALLS = 20_000 / DAY
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from poller.answers import Outcome
-from poller.events import notice
-from poller.writer import Inline, Writer
+from poller.events.events import notice
+from poller.polling.results import Outcome
 from state.records import NewEvent
 from state.sqlite.store import Store, open_reader
+from state.sqlite.writer import Inline, Writer
 
 
 @pytest.fixture
@@ -92,8 +92,8 @@ async def test_what_is_silent_is_committed_in_a_moment_by_itself(
 async def test_so_many_silent_steps_are_committed_at_the_latest(
     write: Writer, store: Store, told: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poller.writer.MOMENT", 3600.0)
-    monkeypatch.setattr("poller.writer.TOGETHER", 3)
+    monkeypatch.setattr("state.sqlite.writer.MOMENT", 3600.0)
+    monkeypatch.setattr("state.sqlite.writer.TOGETHER", 3)
     for version in range(1, 6):
         await write.unhurried(silent, store, version)
     assert told() == 3

@@ -8,9 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from poller import Attempt, Event, PageError, RetryLater, hookspecs
-from poller.loading import Plugins
-from poller.problems import keys_of
+from poller import Attempt, Event, PageError, RetryLater
+from poller.hooks import hookspecs
+from poller.hooks.loading import Plugins
+from poller.options.problems import keys_of
 
 DOCS = Path(__file__).parent.parent / "docs"
 GUIDE = (DOCS / "writing-plugins.md").read_text()

@@ -18,9 +18,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from poller import Attempt, Event, Receipt, Rejected, RetryLater, hookimpl
-from poller.cloudevents import structured
-from poller.rates import Duration
-from poller.sinks import Refused
+from poller.events.cloudevents import structured
+from poller.options.quantities import Duration
+from poller.sinks.protocol import Refused
 
 NEVER, LATER = 65, 75
 KEPT = 4096  # bytes of the program's output that go into the log of attempts

@@ -18,9 +18,9 @@ from nats.js.errors import APIError, NoStreamResponseError
 from pydantic import BaseModel, ConfigDict, Field
 
 from poller import Attempt, Event, Receipt, Rejected, RetryLater, hookimpl
-from poller.cloudevents import CONTENT_TYPE, structured
-from poller.rates import Duration
-from poller.secrets import Secret
+from poller.events.cloudevents import CONTENT_TYPE, structured
+from poller.options.quantities import Duration
+from poller.options.secrets import Secret
 
 
 class NatsOptions(BaseModel):

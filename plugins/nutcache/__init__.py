@@ -20,4 +20,4 @@ def register_sources(register: Callable[[str, type[Source]], None]) -> None:
 @hookimpl
 def register_commands(cli: click.Group) -> None:
     """Add `poller sandbox`. Loaded by name: a source alone neither needs nor pays for the server."""
-    cli.add_command(import_module("plugins.nutcache.sandbox_command").sandbox)
+    cli.add_command(import_module("plugins.nutcache.sandbox.command").sandbox)

@@ -20,11 +20,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from plugins.nutcache.normalise import guid, normaliser
 from plugins.nutcache.profiles import BASE_URL, LIMITS, MAX_PAGE_SIZE, PROFILES, Profile, Resource
 from poller import Endpoint, Limit, Page, PageError, Position
-from poller.auth import AuthError, StaticAuth, TokenAuth, authorize, http_url, revealed, text, token_request
-from poller.extract import Answer, Path, identity
-from poller.pagination import same_origin
-from poller.rates import parse_rate
-from poller.secrets import Secret
+from poller.options.quantities import parse_rate
+from poller.options.secrets import Secret
+from poller.sources.auth import AuthError, StaticAuth, TokenAuth, authorize, http_url, revealed, text, token_request
+from poller.sources.pagination import same_origin
+from poller.sources.paths import Answer, Path, identity
 
 _GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NEXT: Final = "navigation-next"

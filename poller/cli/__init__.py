@@ -12,33 +12,33 @@ from typing import Final
 
 import click
 
-from poller.cli.chosen import Chosen
-from poller.problems import ConfigError, nearest
+from poller.cli.context import Chosen
+from poller.options.problems import ConfigError, nearest
 from state.errors import PollerError
 
 COMMANDS: Final = {  # name: its module, and what the list of commands says of it
-    "init": ("starting", "Write a commented poller.toml."),
-    "check": ("checking", "Validate the configuration, and online the credentials."),
-    "run": ("running", "Poll and deliver in the foreground until stopped."),
-    "once": ("running", "Sweep every endpoint once, deliver, and exit."),
-    "poll": ("running", "Sweep one endpoint once, deliver, and exit."),
+    "init": ("init", "Write a commented poller.toml."),
+    "check": ("check", "Validate the configuration, and online the credentials."),
+    "run": ("run", "Poll and deliver in the foreground until stopped."),
+    "once": ("run", "Sweep every endpoint once, deliver, and exit."),
+    "poll": ("run", "Sweep one endpoint once, deliver, and exit."),
     "status": ("status", "How budgets, endpoints and subscriptions stand."),
     "plan": ("plan", "What is polled how often, and why."),
-    "events": ("looking", "The event log; --follow goes on."),
+    "events": ("events", "The event log; --follow goes on."),
     "deliveries": ("deliveries", "Deliveries and their attempts."),
-    "plugins": ("looking", "Which plugins are loaded, and what failed."),
-    "show": ("looking", "One object: its state and its history."),
+    "plugins": ("events", "Which plugins are loaded, and what failed."),
+    "show": ("events", "One object: its state and its history."),
     "ledger": ("deliveries", "Prove that the books balance."),
     "preview": ("deliveries", "What a subscription would be sent."),
     "doctor": ("doctor", "What is wrong, and how to mend it."),
-    "redeliver": ("changing", "Deliver again: dead letters, or by number."),
-    "replay": ("changing", "Deliver again what the log holds."),
-    "ping": ("changing", "Send a test event to a subscription."),
-    "pause": ("changing", "Stop delivering to a subscription."),
-    "resume": ("changing", "Go on delivering to a subscription."),
-    "hold": ("changing", "Record nothing of an endpoint for now."),
-    "release": ("changing", "End the hold of an endpoint."),
-    "rebaseline": ("changing", "Take an endpoint silently as it is."),
+    "redeliver": ("control", "Deliver again: dead letters, or by number."),
+    "replay": ("control", "Deliver again what the log holds."),
+    "ping": ("control", "Send a test event to a subscription."),
+    "pause": ("control", "Stop delivering to a subscription."),
+    "resume": ("control", "Go on delivering to a subscription."),
+    "hold": ("control", "Record nothing of an endpoint for now."),
+    "release": ("control", "End the hold of an endpoint."),
+    "rebaseline": ("control", "Take an endpoint silently as it is."),
     "backup": ("backup", "Copy the state while it is in use."),
     "simulate": ("simulate", "This configuration on a virtual clock."),
     "demo": ("demo", "A living sandbox office, no account needed."),
@@ -98,7 +98,7 @@ class _Commands(click.Group):
 
     def _of_plugins(self) -> dict[str, click.Command]:
         if not self.commands:
-            from poller.loading import load_plugins
+            from poller.hooks.loading import load_plugins
 
             load_plugins().call("register_commands", cli=self)
         return {name: command for name, command in self.commands.items() if name not in COMMANDS}
@@ -117,10 +117,10 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """The console script."""
-    sys.exit(run())
+    sys.exit(invoke())
 
 
-def run(words: Sequence[str] | None = None) -> int:
+def invoke(words: Sequence[str] | None = None) -> int:
     """Run a command line, by default this process's own. Gives its exit status: 0 done, 1 failed, 2 called wrongly."""
     try:
         result = cli.main(words, prog_name="poller", standalone_mode=False)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from poller.cli.chosen import Chosen
-from poller.cli.printing import print_json, size
-from poller.problems import NotThere
+from poller.cli.context import Chosen
+from poller.cli.output import print_json, size
+from poller.options.problems import NotThere
 from state.sqlite.backup import copy_state
 
 

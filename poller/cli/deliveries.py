@@ -11,16 +11,16 @@ from typing import Any, Final
 import click
 
 from poller.app import routes_of
-from poller.cli.chosen import Chosen
-from poller.cli.opening import reading
-from poller.cli.printing import away, clock, console, counted, print_json, print_json_line, print_table
-from poller.cloudevents import iso
-from poller.events import change_event
-from poller.filters import Filter, FilterError
-from poller.loading import attempted
-from poller.problems import NotThere, nearest
-from poller.tables import Config, SubscriptionConfig
-from poller.templates import RenderError
+from poller.cli.context import Chosen
+from poller.cli.output import away, clock, console, counted, print_json, print_json_line, print_table
+from poller.cli.state import reading
+from poller.config.models import Config, SubscriptionConfig
+from poller.events.cloudevents import iso
+from poller.events.events import change_event
+from poller.events.filters import Filter, FilterError
+from poller.hooks.loading import attempted
+from poller.options.problems import NotThere, nearest
+from poller.rendering.templates import RenderError
 from state.deliveries import AttemptRow, Books, Delivery
 from state.errors import PollerError
 from state.records import Change, Event, FieldChange, Kind

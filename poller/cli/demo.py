@@ -19,11 +19,11 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from poller.config import load
-from poller.daemon import Daemon, run_daemon
-from poller.loading import load_plugins
-from poller.logs import configure
-from poller.rates import parse_duration
+from poller.config.load import load
+from poller.daemon.daemon import Daemon, run_daemon
+from poller.daemon.logs import configure
+from poller.hooks.loading import load_plugins
+from poller.options.quantities import parse_duration
 
 PORT = 8765
 LIMITS = "10/s,450/min"

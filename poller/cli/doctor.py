@@ -16,16 +16,28 @@ import click
 from pydantic import BaseModel
 from rich.text import Text
 
-from poller.cli.asking import ask_status
-from poller.cli.chosen import Chosen
-from poller.cli.printing import clock, console, print_json_line
-from poller.cloudevents import iso
-from poller.doctor import Finding, Level, bad, of_clock, of_config, of_plugin, of_space, of_status, ok, summed, warn
-from poller.loading import Plugins
-from poller.problems import ConfigError
-from poller.secrets import Secret
-from poller.status import Row, read_status
-from poller.tables import Config
+from poller.cli.context import Chosen
+from poller.cli.daemon_client import ask_status
+from poller.cli.output import clock, console, print_json_line
+from poller.config.models import Config
+from poller.events.cloudevents import iso
+from poller.hooks.loading import Plugins
+from poller.operations.doctor import (
+    Finding,
+    Level,
+    bad,
+    of_clock,
+    of_config,
+    of_plugin,
+    of_space,
+    of_status,
+    ok,
+    summed,
+    warn,
+)
+from poller.operations.status import Row, read_status
+from poller.options.problems import ConfigError
+from poller.options.secrets import Secret
 from state.errors import PollerError, StateError
 from state.lock import StateLock
 from state.sqlite.backup import restored

@@ -8,14 +8,14 @@ from typing import TypeVar
 
 import click
 
-from poller.budget import Limit
-from poller.cli.chosen import Chosen
-from poller.cli.opening import reading
-from poller.cli.printing import away, console, print_json_line, print_table, span
-from poller.plan import BudgetPlan, Changes, EndpointPlan, Report, parse_weight, report, rows
-from poller.planner import Explanation
-from poller.rates import parse_rate
-from poller.situations import situations
+from poller.budget.budget import Limit
+from poller.cli.context import Chosen
+from poller.cli.output import away, console, print_json_line, print_table, span
+from poller.cli.state import reading
+from poller.operations.planners import situations
+from poller.options.quantities import parse_rate
+from poller.planner.planner import Explanation
+from poller.planner.report import BudgetPlan, Changes, EndpointPlan, Report, parse_weight, report, rows
 
 SHOWN = 20  # units in the table, unless all are asked for
 

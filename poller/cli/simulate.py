@@ -9,18 +9,18 @@ from typing import Any, Final
 
 import click
 
-from poller import worlds
-from poller.cli.chosen import Chosen
-from poller.cli.opening import reading
+from poller.cli.context import Chosen
+from poller.cli.output import console, print_json
 from poller.cli.plan import limits_option, weights_option
-from poller.cli.printing import console, print_json
-from poller.cli.simulated import draw, print_rehearsal, print_result, rehearsal_row, result_row
-from poller.plan import Changes, check_names
-from poller.rates import parse_duration
-from poller.rehearsal import DAYS, Rehearsal, changed, rehearse, replay
-from poller.simulate import Result, simulate_world, units_of
-from poller.situations import situations
-from poller.tables import Config
+from poller.cli.simulation import draw, print_rehearsal, print_result, rehearsal_row, result_row
+from poller.cli.state import reading
+from poller.config.models import Config
+from poller.operations.planners import situations
+from poller.options.quantities import parse_duration
+from poller.planner.report import Changes, check_names
+from poller.simulation import worlds
+from poller.simulation.scenarios import DAYS, Rehearsal, changed, rehearse, replay
+from poller.simulation.simulator import Result, simulate_world, units_of
 
 WORLD: Final[dict[str, Any]] = {"units": 200, "changes": 6000.0, "limits": ("20000/day",), "share": 1.0}  # unless said
 

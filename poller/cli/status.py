@@ -8,12 +8,12 @@ from datetime import datetime
 
 import click
 
-from poller.cli.asking import ask_status
-from poller.cli.chosen import Chosen
-from poller.cli.opening import NOTHING_YET
-from poller.cli.printing import console, print_json, print_table, span
-from poller.status import Row, read_status
-from poller.tables import Config
+from poller.cli.context import Chosen
+from poller.cli.daemon_client import ask_status
+from poller.cli.output import console, print_json, print_table, span
+from poller.cli.state import NOTHING_YET
+from poller.config.models import Config
+from poller.operations.status import Row, read_status
 from state.errors import PollerError
 from state.lock import StateLock
 

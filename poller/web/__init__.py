@@ -1,5 +1,5 @@
 """The HTTP side: API, event stream, metrics and a status page."""
 
-from poller.web.serving import serve
+from poller.web.server import serve
 
 __all__ = ["serve"]

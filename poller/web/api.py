@@ -14,17 +14,17 @@ from pydantic import BaseModel, ConfigDict, StrictInt
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from poller.cloudevents import iso, structured
-from poller.commands import execute
-from poller.plan import Changes, Report, parse_weight, rows
-from poller.problems import NotThere
-from poller.rates import parse_rate
-from poller.status import Row
-from poller.web.guard import Guard
+from poller.events.cloudevents import iso, structured
+from poller.operations.commands import execute
+from poller.operations.status import Row
+from poller.options.problems import NotThere
+from poller.options.quantities import parse_rate
+from poller.planner.report import Changes, Report, parse_weight, rows
+from poller.web.access import Guard
+from poller.web.context import Site
+from poller.web.dashboard import HEADERS, render
 from poller.web.metrics import CONTENT_TYPE, exposition
-from poller.web.page import HEADERS, render
-from poller.web.pulling import BadCursor, OtherLog, Wanted, place, read_batch, stream
-from poller.web.site import Site
+from poller.web.stream import BadCursor, OtherLog, Wanted, place, read_batch, stream
 from state.deliveries import AttemptRow, Delivery
 from state.errors import PollerError, StateError
 from state.sqlite.store import Reader

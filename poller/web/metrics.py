@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from poller.status import Live, Row
+from poller.operations.status import Live, Row
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -18,7 +18,7 @@ import orjson
 from sqlite_utils import Database
 
 from state.errors import StateError
-from state.sqlite.database import State, read_meta, transaction, write_meta
+from state.sqlite.connection import State, read_meta, transaction, write_meta
 
 _MARK = "backup"  # in a copy that nobody has written to: of which log, when
 _ORIGIN = "restored"  # in a state that began as a copy: the same, and since when it goes on by itself

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlite_utils import Database, Migrations
 
-from state.sqlite.database import State, read_meta, transaction, write_meta
+from state.sqlite.connection import State, read_meta, transaction, write_meta
 
 calls_migrations = Migrations("calls")
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from sqlite_utils import Database, Migrations
 
-from state.sqlite.database import State, transaction
+from state.sqlite.connection import State, transaction
 
 command_migrations = Migrations("commands")
 

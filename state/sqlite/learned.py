@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from state.sqlite.database import State, transaction
+from state.sqlite.connection import State, transaction
 
 
 class Learned:

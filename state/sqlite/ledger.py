@@ -9,7 +9,7 @@ from sqlite_utils import Database
 
 from state.deliveries import Books
 from state.errors import StateError
-from state.sqlite import passed_over
+from state.sqlite import not_matching as passed_over
 
 SHOWN = 1000  # numbers that are named at most
 

@@ -13,8 +13,8 @@ from sqlite_utils import Database, Migrations
 
 from state.polls import EndpointState, Presence, Recording, Snapshot, Suspect, Sweep, UnitState
 from state.records import NewEvent
-from state.sqlite.database import State, transaction, write_meta
-from state.sqlite.log import append
+from state.sqlite.connection import State, transaction, write_meta
+from state.sqlite.events import append
 from state.sqlite.recording import UNIT, Recorded, drop_units, end_sweep, make_unit, read_members, unit_of, write
 
 polls_migrations = Migrations("polls")

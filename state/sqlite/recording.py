@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from state.polls import Recording, Snapshot, Sweep, UnitState
-from state.sqlite.database import State
-from state.sqlite.log import append
+from state.sqlite.connection import State
+from state.sqlite.events import append
 
 # Objects that are written: those that are new or changed, and those shown unchanged by another unit ...
 ROW = "(?, ?, ?, ?, ?, ?, ?)"

@@ -6,8 +6,9 @@ import sqlite3
 from collections.abc import Callable
 
 from state.records import NewEvent
-from state.sqlite import passed_over, subscriptions
-from state.sqlite.log import append
+from state.sqlite import not_matching as passed_over
+from state.sqlite import subscriptions
+from state.sqlite.events import append
 
 Notice = Callable[[str, int, int], NewEvent]  # (subscription, version, events dropped) -> the event that tells it
 

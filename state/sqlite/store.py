@@ -15,15 +15,15 @@ from state.errors import StateError
 from state.sqlite.backup import begin_anew
 from state.sqlite.calls import Calls, calls_migrations
 from state.sqlite.commands import Commands, command_migrations
-from state.sqlite.database import Group, State, open_database, transaction
-from state.sqlite.deliveries import Deliveries
-from state.sqlite.delivery_reader import DeliveryReader
-from state.sqlite.delivery_schema import delivery_migrations
+from state.sqlite.connection import Group, State, open_database, transaction
+from state.sqlite.dispatch import Deliveries
+from state.sqlite.events import Log, log_migrations
 from state.sqlite.learned import Learned
-from state.sqlite.log import Log, log_migrations
-from state.sqlite.poll_reader import PollReader
 from state.sqlite.polls import Polls, polls_migrations
-from state.sqlite.status_reader import StatusReader
+from state.sqlite.read_deliveries import DeliveryReader
+from state.sqlite.read_polls import PollReader
+from state.sqlite.read_status import StatusReader
+from state.sqlite.schema import delivery_migrations
 
 SCHEMA: Final = (calls_migrations, log_migrations, polls_migrations, delivery_migrations, command_migrations)
 

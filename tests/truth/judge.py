@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from poller.diff import parse
-from poller.engine import Engine
+from poller.documents.diff import parse
+from poller.polling.engine import Engine
 from state.records import Event
 from state.sqlite.store import Store
 from tests.truth.upstream import State, Upstream

@@ -14,12 +14,12 @@ from typing import Any, Self
 import httpx
 
 from plugins.rest import RestOptions, RestSource
-from poller.answers import Polled
-from poller.budget import Limit
-from poller.engine import Engine
-from poller.loading import Plugins
-from poller.tables import BudgetConfig, Config, EndpointConfig, SourceConfig
-from poller.transport import USER_AGENT, BudgetTransport, fetch
+from poller.budget.budget import Limit
+from poller.config.models import BudgetConfig, Config, EndpointConfig, SourceConfig
+from poller.hooks.loading import Plugins
+from poller.polling.engine import Engine
+from poller.polling.results import Polled
+from poller.sources.transport import USER_AGENT, BudgetTransport, fetch
 from state.sqlite.store import Store
 from tests.truth.loop import LoopClock
 from tests.truth.upstream import Upstream

@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from poller.tables import Config
-from poller.watching import Watching
+from poller.config.models import Config
+from poller.polling.endpoint import Watching
 from state.sqlite.store import Store
 from tests.truth.judge import Judge, Untrue
 from tests.truth.life import Crash, Life, config_of

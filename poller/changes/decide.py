@@ -1,0 +1,266 @@
+"""Pure: what a poll showed and what is known -> what is to be recorded.
+
+The last two steps of the comparison: an object's canonical value, then its fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+import msgspec
+
+from poller.changes.guards import AT_LEAST_SHIFTED, ShapeShift, shape_shift, unexplained
+from poller.changes.page import Reading, Shown, Watch
+from poller.documents.diff import Difference, diff, parse
+from poller.events.events import change_event
+from poller.events.filters import FilterError
+from poller.polling.results import Asked
+from state.polls import EndpointState, Presence, Snapshot, Suspect
+from state.records import Change, FieldChange, Kind, NewEvent
+
+NO_SHIFT = ShapeShift(fields={}, objects=0)
+SAME = Difference()
+
+Pair = tuple[Mapping[str, Any], Mapping[str, Any]]  # an object before and after
+
+
+class Decision(msgspec.Struct, kw_only=True):
+    """What one poll changes. `shift`: the page looks like a change of form, not of objects."""
+
+    snapshots: list[Snapshot] = []
+    claimed: list[str] = []
+    moved_from: dict[int, list[str]] = {}
+    returned: int = 0  # suspects that are shown again, here or elsewhere in the list
+    events: list[NewEvent] = []
+    changed: int = 0
+    updates: list[tuple[FieldChange, ...]] = []  # of each updated object
+    notes: list[str] = []
+    undecided: dict[bytes, bool] = {}  # digests of objects to be looked at again: ours?
+    shift: ShapeShift | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Objects moved between units."""
+        return bool(self.moved_from or self.returned)
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known around one poll."""
+
+    state: EndpointState
+    unit: int | None  # None: the unit shows a selection and vouches for nothing
+    asked: Asked
+    absent_since: float | None = None  # a new object was certainly not there then
+    appended: frozenset[str] = frozenset()  # of the new objects those at the very end of a list in order of ids
+    tail_since: float | None = None  # those were certainly not there then
+    accepted: ShapeShift = NO_SHIFT  # a schema change that is taken silently
+    nulled: Set[str] = frozenset()  # fields that turned null silently
+    recent: Mapping[str, float] = {}  # when objects were last changed by another answer
+
+
+def decide(watch: Watch, reading: Reading, known: Mapping[str, Snapshot], context: Context) -> Decision:
+    """Judge every object that the unit has not shown like this before."""
+    decision = Decision()
+    if not known and watch.soft is None and _is_silent(watch, context):  # a first sweep, page by page
+        decision.snapshots = [_snapshot(shown, context, version=0) for shown in reading.fresh]
+        return decision
+    pairs: list[Pair] = []
+    for shown in reading.fresh:
+        old = known.get(shown.object_id)
+        if old is None:
+            _first_seen(watch, shown, context, decision)
+        else:
+            pair = _seen_again(watch, shown, old, context, decision)
+            if pair is not None:
+                pairs.append(pair)
+    shift = (
+        shape_shift(pairs, len(reading.members), watch.rules, nulled=context.nulled)
+        if len(pairs) >= AT_LEAST_SHIFTED
+        else None
+    )
+    if shift is not None and not shift.fields.items() <= context.accepted.fields.items():
+        decision.shift = shift
+    return decision
+
+
+def _first_seen(watch: Watch, shown: Shown, context: Context, decision: Decision) -> None:
+    if _is_soft(watch, shown, decision):
+        decision.snapshots.append(_snapshot(shown, context, version=0, presence=Presence.DELETED))
+        return
+    if _is_silent(watch, context):
+        decision.snapshots.append(_snapshot(shown, context, version=0))
+        return
+    change = Change(
+        kind=Kind.CREATED,
+        object_id=shown.object_id,
+        version=1,
+        object=shown.parsed(),
+        observed_after=None if context.state.baseline_before is not None else _absent_since(shown.object_id, context),
+        observed_at=context.asked.answered_at,
+    )
+    _tell(watch, decision, _snapshot(shown, context, version=1), change, dropped=0)
+
+
+def _is_silent(watch: Watch, context: Context) -> bool:
+    return watch.baseline == "silent" and context.state.baseline_before is not None
+
+
+def _absent_since(object_id: str, context: Context) -> float | None:
+    known = [context.absent_since, context.tail_since if object_id in context.appended else None]
+    return max((at for at in known if at is not None), default=None)
+
+
+def _seen_again(watch: Watch, shown: Shown, old: Snapshot, context: Context, decision: Decision) -> Pair | None:
+    """Judge an object that is known. Returns it before and after where it was updated."""
+    before_baseline = context.state.baseline_before is not None and old.seen_at < context.state.baseline_before
+    soft = _is_soft(watch, shown, decision)
+    moved = old.unit is not None and old.unit != context.unit
+    presence = Presence.DELETED if soft else Presence.PRESENT
+    pair, difference = _compared(watch, shown, old)
+    same = not difference
+    decision.returned += old.presence is Presence.SUSPECT
+    told_since = context.recent.get(shown.object_id, 0.0) > context.asked.at
+    if told_since and (not same or old.presence is Presence.DELETED):
+        # Both answers were under way at once: which one is the older cannot be told, the next one will tell.
+        decision.undecided[shown.digest] = old.unit is not None and not moved
+        return None
+    if before_baseline or (soft and old.presence is Presence.DELETED):
+        if not same or before_baseline or old.unit != context.unit:
+            _move(decision, shown.object_id, old, moved)
+            decision.snapshots.append(_snapshot(shown, context, version=old.version, presence=presence))
+        return None
+    told = None
+    if soft:
+        told = Kind.DELETED
+    elif old.presence is Presence.DELETED:
+        told = Kind.CREATED
+    elif same:
+        if moved or old.unit is None or old.presence is Presence.SUSPECT:
+            if context.unit is not None:
+                _move(decision, shown.object_id, old, moved)
+            decision.claimed.append(shown.object_id)
+        return None
+    _move(decision, shown.object_id, old, moved)
+    if told is not None:
+        snapshot = _snapshot(shown, context, version=old.version + 1, presence=presence)
+        change = _change(told, old, context, now=shown.parsed() if pair is None else pair[1])
+        _tell(watch, decision, snapshot, change, dropped=old.version)
+    elif pair is not None:
+        _updated(watch, shown, old, pair[1], difference, context, decision)
+        return pair
+    return None
+
+
+def _is_soft(watch: Watch, shown: Shown, decision: Decision) -> bool:
+    if watch.soft is None:
+        return False
+    try:
+        return watch.soft.holds(shown.parsed())
+    except FilterError as error:
+        decision.notes.append(f"deleted_when: {error}")
+        return False
+
+
+def _compared(watch: Watch, shown: Shown, old: Snapshot) -> tuple[Pair | None, Difference]:
+    """The object before and after, and what differs. None: it is the same to the byte, and need not be parsed."""
+    if shown.body == old.body:
+        return None, SAME
+    pair = parse(old.body), shown.parsed()
+    return pair, diff(*pair, watch.rules)
+
+
+def is_known(watch: Watch, shown: Shown, old: Snapshot | None) -> bool:
+    """Whether the object is known just as it is shown."""
+    return old is not None and old.presence is not Presence.DELETED and not _compared(watch, shown, old)[1]
+
+
+def _updated(
+    watch: Watch,
+    shown: Shown,
+    old: Snapshot,
+    now: Mapping[str, Any],
+    difference: Difference,
+    context: Context,
+    decision: Decision,
+) -> None:
+    fields = unexplained(difference.fields, context.accepted)
+    if fields:
+        decision.updates.append(fields)
+        change = _change(Kind.UPDATED, old, context, now=now, fields=fields, truncated=difference.truncated)
+        _tell(watch, decision, _snapshot(shown, context, version=old.version + 1), change, dropped=old.version)
+    else:
+        decision.snapshots.append(_snapshot(shown, context, version=old.version))
+
+
+def _change(
+    kind: Kind,
+    old: Snapshot,
+    context: Context,
+    *,
+    now: Mapping[str, Any],
+    fields: tuple[FieldChange, ...] = (),
+    truncated: bool = False,
+) -> Change:
+    return Change(
+        kind=kind,
+        object_id=old.object_id,
+        version=old.version + 1,
+        object=now,
+        fields=fields,
+        truncated=truncated,
+        observed_after=old.seen_at,
+        observed_at=context.asked.answered_at,
+    )
+
+
+def _move(decision: Decision, object_id: str, old: Snapshot, moved: bool) -> None:
+    if moved and old.unit is not None:
+        decision.moved_from.setdefault(old.unit, []).append(object_id)
+
+
+def _snapshot(shown: Shown, context: Context, *, version: int, presence: Presence = Presence.PRESENT) -> Snapshot:
+    return Snapshot(
+        object_id=shown.object_id,
+        version=version,
+        body=shown.body,
+        unit=context.unit,
+        seen_at=context.asked.at,
+        presence=presence,
+    )
+
+
+def _tell(
+    watch: Watch,
+    decision: Decision,
+    snapshot: Snapshot,
+    change: Change,
+    *,
+    dropped: int,
+) -> None:
+    """Record a change with its event. One that a plugin drops uses up no version: the snapshot keeps `dropped`."""
+    event = watch.transform(
+        change_event(change, source=watch.source, namespace=watch.namespace, endpoint=watch.endpoint.name)
+    )
+    decision.changed += 1
+    if event is None:
+        decision.snapshots.append(msgspec.structs.replace(snapshot, version=dropped))
+    else:
+        decision.snapshots.append(snapshot)
+        decision.events.append(event)
+
+
+def delete(watch: Watch, suspect: Suspect, asked: Asked) -> Decision:
+    """Tell a confirmed deletion: the object as it was last known."""
+    old, decision = suspect.snapshot, Decision()
+    change = Change(
+        kind=Kind.DELETED,
+        object_id=old.object_id,
+        version=old.version + 1,
+        object=parse(old.body),
+        observed_after=old.seen_at,
+        observed_at=asked.answered_at,
+    )
+    gone = msgspec.structs.replace(old, version=old.version + 1, presence=Presence.DELETED, unit=None, seen_at=asked.at)
+    _tell(watch, decision, gone, change, dropped=old.version)
+    return decision

@@ -1,0 +1,264 @@
+"""Pure: an answer's objects, held against what its unit showed before.
+
+Compared from cheap to dear, and stopped early: an object whose bytes the unit has shown before is never parsed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any, Literal
+
+import msgspec
+from xxhash import xxh3_128_digest
+
+from poller.documents.diff import NOTHING, ParseError, Rules, dump, parse, stored
+from poller.events.filters import ObjectRule
+from poller.sources.paths import identity, noun, unparsed_identity
+from poller.sources.protocol import Endpoint, PageError, Unparsed
+from state.records import NewEvent
+
+CONTENT = "content"
+MOST_OBJECTS = 100_000  # in one answer
+
+# 16 bytes of an answer or an object as it came (XXH3). Nobody gains by two that collide: whoever could make them may
+# as well leave a change out. A cryptographic digest takes nine times as long, more than all the rest of a quiet poll.
+digest_of = xxh3_128_digest
+
+_NEWLINE = ord("\n")
+_tokens = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL).finditer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What an endpoint's objects mean, compiled once from plugin and configuration. Raises PathError for its id."""
+
+    source: str
+    namespace: str
+    endpoint: Endpoint
+    rules: Rules
+    soft: ObjectRule | None = None  # true: the object is as good as deleted
+    deletes: bool = True
+    baseline: Literal["silent", "emit"] = "silent"
+    max_depth: int = 64  # of an object's own nesting: a deeper one is set aside
+    transform: Callable[[NewEvent], NewEvent | None] = lambda event: event
+    identify: Callable[[Mapping[str, Any]], str | None] = field(init=False)
+    identify_unparsed: Callable[[bytes], list[str | None]] | None = field(init=False)  # of a list of objects
+
+    def __post_init__(self) -> None:
+        """Compile how an object is named. One that is not kept just as it came must be parsed for it."""
+        name, is_kept_whole = self.endpoint.id, self.endpoint.normalise is None and self.rules.excluded is NOTHING
+        object.__setattr__(self, "identify", identity(name, rules=self.rules))
+        object.__setattr__(self, "identify_unparsed", unparsed_identity(name) if is_kept_whole else None)
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """An object that this unit has not shown in just these bytes before."""
+
+    object_id: str
+    digest: bytes
+    body: bytes  # the object as JSON
+
+    def parsed(self) -> dict[str, Any]:
+        """The object. Most are never looked at: they are only kept."""
+        value: dict[str, Any] = parse(self.body)
+        return value
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer shows, held against what its unit showed before."""
+
+    members: dict[bytes, str]  # digest of bytes -> id, of all objects shown, in order
+    fresh: Sequence[Shown]
+    missing: Sequence[str] = ()  # shown before, not now
+    unsure: Sequence[str] = ()  # how these are cannot be told from this answer
+    is_partial: bool = False  # it shows objects that cannot be told apart: nothing is missing for sure
+    notes: Sequence[str] = ()  # what was set aside, and why
+
+
+def read(watch: Watch, objects: Sequence[msgspec.Raw], before: Mapping[bytes, str]) -> Reading:
+    """Tell what is new in an answer. Raises PageError when none of its objects can be used, what it lists
+    are no objects, or there are too many.
+
+    Objects that cannot be used (without an id, nested too deeply) and different ones under one id are set aside with
+    a note; nothing is concluded about what such an answer does not show.
+    """
+    if len(objects) > MOST_OBJECTS:
+        raise PageError(f"more than {MOST_OBJECTS:,} objects in one answer", hint="ask for smaller pages")
+    digests = list(map(digest_of, objects))
+    if watch.endpoint.id == CONTENT:
+        digests = _each_its_own(digests)
+    members = dict(zip(digests, map(before.get, digests, repeat("")), strict=True))
+    new = {digest: item for digest, item in zip(digests, objects, strict=True) if digest not in before}
+    lost = [object_id for digest, object_id in before.items() if digest not in members]
+    aside: Counter[str] = Counter()
+    fresh, doubles = _told_apart(watch, _usable(watch, new, aside), members)
+    if aside or doubles:
+        members = {digest: object_id for digest, object_id in members.items() if object_id and object_id not in doubles}
+    if aside and not members and not doubles:
+        raise PageError(
+            f"none of its objects can be used: {_told_aside(aside)}",
+            hint='set `id` to the field that names an object, or to "content"',
+        )
+    if lost:
+        found = {shown.object_id for shown in fresh} | doubles
+        lost = [object_id for object_id in lost if object_id not in found]
+    return Reading(
+        members=members,
+        fresh=fresh,
+        missing=() if aside else lost,
+        unsure=(*sorted(doubles), *(lost if aside else ())),
+        is_partial=bool(aside),
+        notes=_notes(aside, doubles),
+    )
+
+
+def _each_its_own(digests: Iterable[bytes]) -> list[bytes]:
+    """Where the set is the identity, the second of two equals is another."""
+    taken: dict[bytes, None] = {}
+    for digest in digests:
+        taken[_next_equal(digest, taken)] = None
+    return list(taken)
+
+
+def _told_apart(watch: Watch, fresh: list[Shown], members: dict[bytes, str]) -> tuple[Sequence[Shown], Set[str]]:
+    """The new objects, entered into `members`, and the ids that several different ones have."""
+    if watch.endpoint.id == CONTENT:
+        return _named_apart(fresh, members), frozenset()
+    ids = {one.object_id for one in fresh}
+    is_plain = len(ids) == len(fresh) and ids.isdisjoint(members.values())
+    members.update({one.digest: one.object_id for one in fresh})
+    if is_plain:
+        return fresh, frozenset()
+    doubles = {object_id for object_id, times in Counter(members.values()).items() if times > 1 and object_id}
+    return [one for one in fresh if one.object_id not in doubles], doubles
+
+
+def _named_apart(usable: Iterable[Shown], members: dict[bytes, str]) -> list[Shown]:
+    """The new objects, the second of two equal ones with an id of its own."""
+    fresh, taken = [], {*members.values()}
+    for shown in usable:
+        name, nth = shown.object_id, 1
+        while name in taken:
+            nth += 1
+            name = f"{shown.object_id}#{nth}"
+        taken.add(name)
+        members[shown.digest] = name
+        fresh.append(shown if nth == 1 else msgspec.structs.replace(shown, object_id=name))
+    return fresh
+
+
+def gathered(watch: Watch, pages: Sequence[Unparsed]) -> Sequence[msgspec.Raw]:
+    """The objects of all answers that one poll got.
+
+    A list that shifts while it is read shows an object again on the next page. Where objects are their content, that
+    is no second one: of equals there are as many as one page shows.
+    """
+    if len(pages) == 1:
+        return pages[0].objects
+    if watch.endpoint.id != CONTENT:
+        return [item for page in pages for item in page.objects]
+    most: Counter[str] = Counter()
+    found = []
+    for page in pages:
+        here: Counter[str] = Counter()
+        for item in page.objects:
+            usable = _usable(watch, {b"": item}, Counter())
+            name = usable[0].object_id if usable else ""
+            here[name] += 1
+            if here[name] > most[name]:
+                most[name] = here[name]
+                found.append(item)
+    return found
+
+
+def _usable(watch: Watch, items: Mapping[bytes, msgspec.Raw], aside: Counter[str]) -> list[Shown]:
+    """Name objects, by digest. Those that cannot be used are counted in `aside`, by why not."""
+    if not items:
+        return []
+    raws, deepest, found = list(map(bytes, items.values())), watch.max_depth, []
+    together = b"[%b]" % b",".join(raws)
+    arrays = together.find(b"[", 1) > 0
+    for digest, raw, object_id in zip(items, raws, _ids(watch, together, len(raws)), strict=True):
+        if raw.count(b"{") + (raw.count(b"[") if arrays else 0) > deepest and is_too_deep(raw, deepest):
+            aside[f"nested deeper than max_depth = {deepest}"] += 1
+            continue
+        body = raw
+        if object_id is None:
+            object_id, body = _parsed(watch, raw)
+        if object_id is None:
+            aside[f"without an id ({_id_text(watch)})"] += 1
+        else:
+            found.append(Shown(object_id=object_id, digest=digest, body=body))
+    return found
+
+
+def _ids(watch: Watch, together: bytes, number: int) -> Sequence[str | None]:
+    """The ids of a list of objects that are kept just as they came. None: that one must be parsed."""
+    if watch.identify_unparsed is not None and _NEWLINE not in together and _is_text(together):
+        try:
+            return watch.identify_unparsed(together)
+        except (msgspec.DecodeError, RecursionError):
+            pass  # one is no object, or has no id: which one it is, and why, is seen one by one
+    return [None] * number
+
+
+def _parsed(watch: Watch, raw: bytes) -> tuple[str | None, bytes]:
+    """An object's id and what is kept of it, on one line. Raises PageError where it is none."""
+    if not raw.lstrip().startswith(b"{"):
+        raise PageError(f"the list holds something that is no object: {noun(raw)}")
+    try:
+        value = parse(raw)
+    except ParseError:  # a text in it is no UTF-8
+        return None, raw
+    normalise = watch.endpoint.normalise
+    kept = stored(value if normalise is None else normalise(dict(value)), watch.rules)
+    object_id = watch.identify(value) if normalise is None else watch.identify(kept) or watch.identify(value)
+    return object_id, raw if kept is value and _NEWLINE not in raw else dump(kept)
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        return raw.isascii() or bool(raw.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def is_too_deep(raw: bytes, most: int) -> bool:
+    """Whether an object in JSON is nested deeper than that."""
+    depth = 0
+    for token in _tokens(raw):
+        sign = raw[token.start()]
+        if sign in b"[{":
+            depth += 1
+            if depth > most:
+                return True
+        elif sign in b"]}":
+            depth -= 1
+    return False
+
+
+def _notes(aside: Counter[str], doubles: Set[str]) -> list[str]:
+    notes = [f"{_told_aside(aside)} set aside"] if aside else []
+    if doubles:
+        some = ", ".join(sorted(doubles)[:3])
+        notes.append(f"{len(doubles)} ids shown more than once with different content set aside ({some})")
+    return notes
+
+
+def _told_aside(aside: Counter[str]) -> str:
+    return ", ".join(f"{number} objects {why}" for why, number in aside.items())
+
+
+def _next_equal(digest: bytes, taken: Container[bytes]) -> bytes:
+    while digest in taken:
+        digest = digest_of(digest)
+    return digest
+
+
+def _id_text(watch: Watch) -> str:
+    spec = watch.endpoint.id
+    return f"`{spec}`" if isinstance(spec, str) else ", ".join(f"`{part}`" for part in spec)

@@ -1,0 +1,91 @@
+"""`poller init`: from nothing to a configuration that works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from poller.cli.context import Chosen
+from state.errors import PollerError
+
+NUTCACHE = """\
+# Poller: every key is explained in docs/configuration.md. Check this file with `poller check --online`.
+[poller]
+state = "poller.db"
+listen = "127.0.0.1:8765"          # API and status page; "" switches them off
+
+[sources.acme]
+plugin = "nutcache"
+# The local sandbox (`poller sandbox`). For the real service remove these two lines ...
+server = "http://127.0.0.1:8764/webapi"
+access_token = "sandbox-access-token"
+# ... and write:
+# access_token = { env = "NUTCACHE_TOKEN" }
+# company = "11111111-2222-3333-4444-555555555555"
+
+# Naming endpoints chooses them; without any, all that Nutcache has are watched. Keys of each: weight, max_staleness,
+# ignore, exclude and others, see docs/configuration.md.
+[sources.acme.endpoints.customers]
+[sources.acme.endpoints.projects]
+weight = 5                         # a minute of delay matters five times as much here
+[sources.acme.endpoints.time_entries]
+[sources.acme.endpoints.invoices]
+[sources.acme.endpoints.expenses]
+
+[[subscriptions]]
+name = "console"
+plugin = "console"
+
+# [[subscriptions]]
+# name = "crm"
+# plugin = "http"
+# url = "https://crm.example/hooks/poller"
+# secret = { env = "CRM_SECRET" }
+# types = ["nutcache.projects.*", "*.deleted"]
+"""
+
+REST = """\
+# Poller: every key is explained in docs/configuration.md. Check this file with `poller check --online`.
+[poller]
+state = "poller.db"
+
+[sources.shop]
+plugin = "rest"                    # any JSON API, without code
+base_url = "https://shop.example/api"
+# auth = { type = "bearer", token = { env = "SHOP_TOKEN" } }
+[sources.shop.endpoints.items]
+path = "/items"
+id = "id"
+pagination = { type = "page", param = "page", start = 1, size_param = "per_page", size = 100 }
+#            { type = "offset", param = "offset", size_param = "limit", size = 100 }
+#            { type = "cursor", param = "cursor", next = "$.next" }
+#            { type = "link" }   { type = "none" }
+
+[[subscriptions]]
+name = "console"
+plugin = "console"
+"""
+
+
+@click.command()
+@click.option(
+    "--source",
+    type=click.Choice(["nutcache", "rest"]),
+    default="nutcache",
+    show_default=True,
+    help="Of what kind of API.",
+)
+@click.option("--force", is_flag=True, help="Overwrite what is there.")
+@click.pass_obj
+def init(chosen: Chosen, source: str, force: bool) -> None:
+    """Write a commented poller.toml.
+
+    Example: poller init --source rest
+    """
+    path = chosen.path or Path("poller.toml")
+    if path.exists() and not force:
+        raise PollerError(f"{path} is there already", hint="poller init --force overwrites it")
+    path.touch(0o600)  # it will hold keys
+    path.write_text(NUTCACHE if source == "nutcache" else REST, encoding="utf-8")
+    click.echo(f"wrote {path}; next: poller check --online", err=True)

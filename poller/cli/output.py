@@ -1,0 +1,114 @@
+"""What commands print: tables on a terminal, plain aligned lines elsewhere, JSON for machines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime, tzinfo
+from typing import Any, Final
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from poller.rendering.lines import coloured, plain_line
+from poller.rendering.templates import Told, one_line
+from state.records import Event
+
+_WIDE: Final = 1_000_000  # columns: nothing that goes into a file or a pipe is wrapped or cut
+
+
+def console() -> Console:
+    """Standard output. What is printed is text: no markup, no highlighting, no emoji."""
+    out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    if not out.is_terminal:
+        out.width = _WIDE
+    return out
+
+
+def print_table(out: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under their heads: as a table on a terminal, elsewhere one line each with columns aligned."""
+    cells = [[one_line(cell, 2000) for cell in row] for row in rows]
+    if out.is_terminal:
+        out.print(_table(title, heads, cells, out.width))
+        out.print()
+        return
+    if title:
+        click.echo(title)
+    lines = [list(heads), *cells]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _table(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> Table:
+    """Without lines, for them to be had by texts; where it is too wide, only what has blanks is wrapped."""
+    table = Table(title=Text(title, "bold") if title else None, title_justify="left", box=None, pad_edge=False)
+    columns = [[row[place] for row in cells] for place in range(len(heads))]
+    wide = sum(max(map(len, (head, *column))) + 2 for head, column in zip(heads, columns, strict=True)) > width
+    for head, column in zip(heads, columns, strict=True):
+        solid = not any(" " in cell or len(cell) > width // 2 for cell in column)
+        shown = head.replace(" ", "\n") if wide and solid else head
+        table.add_column(shown, overflow="fold", no_wrap=solid, header_style="dim")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def print_json(value: Any) -> None:
+    """One document."""
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def print_json_line(value: Any) -> None:
+    """One line of JSON Lines."""
+    click.echo(orjson.dumps(value).decode())
+
+
+def print_event(out: Console, event: Event, zone: tzinfo) -> None:
+    """One event, whole."""
+    told = Told(event)
+    seen = told.time.astimezone(zone)
+    if out.is_terminal:
+        out.print(coloured(told, f"{told.sequence:>6} {seen:%m-%d %H:%M:%S}"), soft_wrap=True)
+    else:
+        click.echo(plain_line(told, f"{told.sequence} {seen:%Y-%m-%d %H:%M:%S}"))
+
+
+def span(seconds: float | None) -> str:
+    """A span as people say it: "never" where it is not known."""
+    if seconds is None:
+        return "-"
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def away(time: float | None, now: float) -> str:
+    """Unix seconds as a distance: "5m ago", "in 30s"."""
+    if time is None:
+        return "-"
+    return f"{span(now - time)} ago" if time <= now else f"in {span(time - now)}"
+
+
+def clock(time: float | None, zone: tzinfo) -> str:
+    """Unix seconds as date and time in a zone, which is named."""
+    return "-" if time is None else f"{datetime.fromtimestamp(time, zone):%Y-%m-%d %H:%M:%S %Z}"
+
+
+def size(count: int) -> str:
+    """A number of bytes as people say it."""
+    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= length:
+            return f"{count / length:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: 1 call, 2 calls."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

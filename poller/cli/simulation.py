@@ -1,0 +1,119 @@
+"""What `poller simulate` shows of a result: tables and a chart, JSON, a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import numpy as np
+from rich.console import Console
+
+from poller.cli.output import counted, print_table
+from poller.options.quantities import duration_text
+from poller.simulation.scenarios import Rehearsal
+from poller.simulation.simulator import Result
+
+_BARS: Final = 16  # characters of the longest bar: two of them fit a terminal
+_STEPS: Final = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 86400)  # seconds, of the chart
+_FIGURES: Final = ("units", "days", "calls", "used", "mean", "in_turn", "optimum", "hourly_bound", "stalest", "unseen")
+
+
+def result_row(result: Result) -> dict[str, Any]:
+    """The result as JSON; delays in seconds."""
+    percentiles = {f"p{percent}": result.percentile(percent) for percent in (50, 90, 99)}
+    figures = {name: getattr(result, name) for name in _FIGURES}
+    return {"world": result.world, **figures, **percentiles, "changes": int(result.delays.size)}
+
+
+def rehearsal_row(found: Rehearsal) -> dict[str, Any]:
+    """The same of a budget, with its endpoints."""
+    return {
+        "budget": found.budget,
+        **result_row(found.result),
+        "calls_per_day": found.result.calls / found.result.days,
+        "endpoints": [asdict(one) for one in found.endpoints],
+    }
+
+
+def print_rehearsal(found: Rehearsal, out: Console) -> None:
+    """Print how a budget did, and each of its endpoints."""
+    print_result(found.result, out)
+    heads = ["endpoint", "units", "weight", "changes", "calls a day", "mean delay", "in turn"]
+    rows = [
+        [
+            f"{one.source}/{one.endpoint}",
+            f"{one.units:,}",
+            f"{one.weight:g}",
+            f"{one.changes:,}",
+            f"{one.calls_per_day:,.0f}",
+            _seconds(one.mean),
+            _seconds(one.in_turn),
+        ]
+        for one in found.endpoints
+    ]
+    print_table(out, "endpoints", heads, rows)
+
+
+def print_result(result: Result, out: Console) -> None:
+    """Print the delays beside polling in turn and the bounds, and a chart of both distributions."""
+    means = [("planner", result.mean), ("in turn", result.in_turn)]
+    means += [("D*: constant rates known", result.optimum), ("hourly rates known", result.hourly_bound)]
+    title = f"{result.world}: {counted(result.units, 'unit')}, {result.days:.3g} days"
+    rows = [[name, _seconds(delay), f"{delay / result.in_turn:.2f}"] for name, delay in means]
+    print_table(out, title, ["", "mean delay", "of in turn"], rows)
+    if result.delays.size:
+        print_table(out, "changes found within", ["", "planner", "", "in turn", ""], _chart(result))
+    click.echo(_told(result))
+
+
+def draw(results: Sequence[Result], path: Path) -> None:
+    """Draw the distributions into a PNG. Raises click.ClickException where matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise click.ClickException("--plot needs matplotlib: pip install 'poller[plot]'") from error
+    figure = Figure(figsize=(8, 4.2 * len(results)), layout="constrained")
+    for axes, result in zip(figure.subplots(len(results), squeeze=False)[:, 0], results, strict=True):
+        _panel(axes, result)
+    figure.savefig(path, dpi=120)
+
+
+def _panel(axes: Any, result: Result) -> None:
+    shown = ((result.delays, "planner", "#1f77b4"), (result.delays_in_turn, "in turn", "#d95f02"))
+    for delays, label, colour in shown:
+        if delays.size:
+            places = np.linspace(0, 1, delays.size)
+            axes.plot(np.sort(delays), places, color=colour, label=f"{label}, mean {delays.mean():.0f} s")
+    axes.axvline(result.optimum, color="grey", linestyle=":", label=f"D* = {result.optimum:.0f} s")
+    axes.set(xscale="log", xlabel="detection delay, seconds", ylabel="share of changes", xlim=(1, None), ylim=(0, 1))
+    axes.set_title(f"{result.world}: {result.units:,} units, {result.days:.3g} days, {result.calls:,} calls")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.legend(loc="upper left", frameon=False)
+
+
+def _chart(result: Result) -> list[list[str]]:
+    rows = []
+    for step in _STEPS:
+        here, there = (float((delays <= step).mean()) for delays in (result.delays, result.delays_in_turn))
+        bars = [("█" * round(part * _BARS)).ljust(_BARS, "·") for part in (here, there)]
+        rows.append([duration_text(float(step)), f"{here:.0%}", bars[0], f"{there:.0%}", bars[1]])
+    return rows
+
+
+def _told(result: Result) -> str:
+    calls = f"{result.calls:,} calls ({result.used:.1%} of those allowed)"
+    if not result.delays.size:
+        return f"{calls}; no change was found"
+    return (
+        f"{calls}; {result.delays.size:,} changes found\n"
+        f"half of them within {result.percentile(50):.0f} s, 99 % within {result.percentile(99):.0f} s;"
+        f" no unit unpolled for more than {result.stalest:,.0f} s\n"
+    )
+
+
+def _seconds(delay: float) -> str:
+    return "-" if delay != delay else f"{delay:,.1f} s"

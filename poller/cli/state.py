@@ -1,0 +1,31 @@
+"""The state as commands that only look open it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+import click
+
+from poller.config.models import Config
+from state.sqlite.store import Reader, open_reader
+
+NOTHING_YET: Final = "nothing yet: `poller once` or `poller run` begins"
+
+
+@contextlib.contextmanager
+def reading(config: Config) -> Iterator[Reader | None]:
+    """The state, read-only; None, and a line that says so, where nothing has run yet. Raises StateError."""
+    path = config.poller.state
+    if not path.exists():
+        say_nothing_yet()
+        yield None
+        return
+    with open_reader(path) as reader:
+        yield reader
+
+
+def say_nothing_yet() -> None:
+    """Tell on standard error that there is no state."""
+    click.echo(NOTHING_YET, err=True)

@@ -1,0 +1,320 @@
+"""`poller.toml`, found, read and checked against the plugins that it names: all that is wrong is told at once."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from poller.budget.budget import Limit
+from poller.config.models import (
+    BudgetConfig,
+    Config,
+    EndpointConfig,
+    Settings,
+    SourceConfig,
+    Start,
+    SubscriptionConfig,
+)
+from poller.events.filters import ExpressionError, ObjectRule, event_rule
+from poller.hooks.loading import Plugins, attempted
+from poller.options.problems import Also, ConfigError, Problem, dotted, keys_of, nearest, nothing, problems_of
+from poller.rendering.templates import Escape, environment
+
+__all__ = [
+    "BudgetConfig",
+    "Config",
+    "ConfigError",
+    "EndpointConfig",
+    "Settings",
+    "SourceConfig",
+    "Start",
+    "SubscriptionConfig",
+    "find",
+    "load",
+]
+
+PLACES: Final = (Path("poller.toml"), Path("/etc/poller/poller.toml"))
+UNDOCUMENTED: Final = (Limit(1, 1.0),)  # the limit of an API that documents none
+_LOADED: Final = {"cls", "options"}  # fields of the models that are no keys
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def find(path: Path | None = None) -> Path:
+    """Where the configuration is: `path`, `$POLLER_CONFIG`, ./poller.toml or /etc/poller/poller.toml.
+
+    Raises ConfigError when there is none.
+    """
+    if path is None and (named := os.environ.get("POLLER_CONFIG")):
+        path = Path(named)
+    for place in (path,) if path is not None else PLACES:
+        if place.is_file():
+            return place.absolute()
+    what = "this file does not exist" if path is not None else "no configuration found (nor /etc/poller/poller.toml)"
+    hint = f"poller init --config {path}" if path is not None else "poller init, or --config FILE"
+    raise ConfigError(path or PLACES[0], [Problem(key="", what=what, hint=hint)])
+
+
+def load(path: Path | None = None, plugins: Plugins | None = None, *, reveal: bool = True) -> Config:
+    """The configuration, complete: budgets have limits, sources a namespace and a budget, plugins their options.
+
+    Loads the one-file plugins of `plugins_dir` into `plugins` first. Without `reveal`, secrets that are not
+    there are no error (for commands that only look). Raises ConfigError with everything that is wrong.
+    """
+    file = find(path)
+    given = parse(file)
+    plugins = plugins or Plugins()
+    context = {"root": file.parent, **({} if reveal else {"secrets": "later"})}
+    reading = _Reading(plugins, context)
+    settings = reading.table(Settings, given.pop("poller", {}), "poller") or Settings()
+    if settings.plugins_dir is not None:
+        plugins.load_folder(settings.plugins_dir)
+    if plugins.implements("template_environment"):
+        for escape in Escape:
+            plugins.call("template_environment", env=environment(escape))
+    named = given.pop("sources", {})
+    config = Config(
+        path=file,
+        poller=settings,
+        budgets=reading.budgets(given.pop("budgets", {})),
+        sources=reading.sources(named),
+        subscriptions=reading.subscriptions(given.pop("subscriptions", [])),
+    )
+    for key in given:
+        reading.wrong(key, what="unknown table", hint=nearest(key, ("poller", "budgets", "sources", "subscriptions")))
+    config = reading.connected(config, named if isinstance(named, dict) else ())
+    if reading.problems:
+        raise ConfigError(_shown(file), reading.problems)
+    return config
+
+
+def parse(file: Path) -> dict[str, Any]:
+    """The file as TOML. Raises ConfigError that names the line."""
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        what, hint = f"not valid TOML: {error}", "texts need quotes, tables [brackets], and each key stands once"
+    except UnicodeDecodeError as error:
+        what, hint = f"not UTF-8 text (byte {error.start})", "save the file as UTF-8"
+    except RecursionError:
+        what, hint = "nested too deeply", "no table of Poller is nested more than five levels"
+    except OSError as error:
+        what, hint = f"cannot be read: {error.strerror}", "check its permissions"
+    raise ConfigError(_shown(file), [Problem(key="", what=what, hint=hint)])
+
+
+def _shown(file: Path) -> Path:
+    """The path as people would type it from here."""
+    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+
+
+class _Reading:
+    """One pass over a file: validates table by table and gathers what is wrong."""
+
+    def __init__(self, plugins: Plugins, context: Mapping[str, Any]) -> None:
+        self.problems: list[Problem] = []
+        self._plugins = plugins
+        self._context = dict(context)
+
+    def wrong(self, *path: str, what: str, hint: str | None = None) -> None:
+        self.problems.append(Problem(key=dotted(path), what=what, hint=hint))
+
+    def table(self, model: type[Model], given: Any, *at: str, also: Also = nothing) -> Model | None:
+        """The table at key path `at` as a model; None, and its problems noted, when it is not one."""
+        if not isinstance(given, dict):
+            self.wrong(*at, what="not a table", hint=f"write [{dotted(at)}] above its keys")
+            return None
+        try:
+            return model.model_validate(given, context=self._context)
+        except ValidationError as error:
+            self.problems += problems_of(error, at=at, model=model, also=also)
+            return None
+
+    def named(self, given: Any, at: str) -> dict[str, Any]:
+        """The tables below `[at.NAME]`."""
+        if isinstance(given, dict):
+            return given
+        self.wrong(at, what="not a table of tables", hint=f"write [{at}.NAME] above its keys")
+        return {}
+
+    def budgets(self, given: Any) -> dict[str, BudgetConfig]:
+        tables = self.named(given, "budgets")
+        return {
+            name: self.table(BudgetConfig, table, "budgets", name) or BudgetConfig() for name, table in tables.items()
+        }
+
+    def sources(self, given: Any) -> dict[str, SourceConfig]:
+        found = {name: self.source(name, table) for name, table in self.named(given, "sources").items()}
+        return {name: source for name, source in found.items() if source is not None}
+
+    def source(self, name: str, given: Any) -> SourceConfig | None:
+        at = ("sources", name)
+        mine, theirs = _split(given, SourceConfig)
+        endpoints, rest = self.endpoints(at, mine.pop("endpoints", {}))
+        source = self.table(SourceConfig, {**mine, "name": name} if isinstance(given, dict) else given, *at)
+        source = source and source.model_copy(update={"budget": source.budget or name})
+        cls = self.plugin(at, mine.get("plugin"), "source")
+        if cls is None:
+            return source
+        if "endpoints" in keys_of(cls.Options):
+            theirs |= {"endpoints": rest} if rest else {}
+        else:
+            self.leftover(at, rest)
+        options = self.options(cls.Options, theirs, at, _source_keys)
+        if source is None or options is None:
+            return source
+        namespace = source.namespace or getattr(cls, "namespace", None) or name
+        update = {"endpoints": endpoints, "cls": cls, "options": options, "namespace": namespace}
+        return source.model_copy(update=update)
+
+    def endpoints(self, at: tuple[str, ...], given: Any) -> tuple[dict[str, EndpointConfig], dict[str, dict[str, Any]]]:
+        """What is ours of each `[sources.NAME.endpoints.X]`, and what is left for the plugin."""
+        ours: dict[str, EndpointConfig] = {}
+        theirs: dict[str, dict[str, Any]] = {}
+        for name, table in self.named(given, dotted((*at, "endpoints"))).items():
+            mine, theirs[name] = _split(table, EndpointConfig)
+            ours[name] = self.table(EndpointConfig, mine, *at, "endpoints", name) or EndpointConfig()
+        return ours, theirs
+
+    def leftover(self, at: tuple[str, ...], endpoints: Mapping[str, Mapping[str, Any]]) -> None:
+        """Endpoint keys that neither the engine nor a plugin without endpoint options understands."""
+        for endpoint, keys in endpoints.items():
+            for key in keys:
+                hint = nearest(key, keys_of(EndpointConfig))
+                self.wrong(*at, "endpoints", endpoint, key, what="unknown key", hint=hint)
+
+    def subscriptions(self, given: Any) -> tuple[SubscriptionConfig, ...]:
+        if not isinstance(given, list):
+            self.wrong("subscriptions", what="not a list of tables", hint="write [[subscriptions]] and a key `name`")
+            return ()
+        found = [self.subscription(place, table) for place, table in enumerate(given)]
+        return tuple(subscription for subscription in found if subscription is not None)
+
+    def subscription(self, place: int, given: Any) -> SubscriptionConfig | None:
+        mine, theirs = _split(given, SubscriptionConfig)
+        name = mine.get("name")
+        at = ("subscriptions", name) if isinstance(name, str) and name else (f"subscriptions[{place}]",)
+        subscription = self.table(SubscriptionConfig, mine if isinstance(given, dict) else given, *at)
+        cls = self.plugin(at, mine.get("plugin"), "sink")
+        if cls is None:
+            return subscription
+        options = self.options(cls.Options, theirs, at, _subscription_keys)
+        return subscription and subscription.model_copy(update={"cls": cls, "options": options})
+
+    def plugin(self, at: tuple[str, ...], name: Any, kind: Literal["source", "sink"]) -> type[Any] | None:
+        """The class that a plugin registered under `name`; None, and why noted."""
+        if not isinstance(name, str):
+            return None
+        found = self._plugins.source(name) if kind == "source" else self._plugins.sink(name)
+        if found is not None:
+            return found
+        known = self._plugins.sources if kind == "source" else self._plugins.sinks
+        failed = next((failed for failed in self._plugins.failed if failed.name == name), None)
+        what = f"there is no {kind} plugin {name!r}"
+        hint = f"{nearest(name, known)} (installed: {', '.join(sorted(known)) or 'none'})"
+        if failed is not None:
+            what, hint = f"the plugin {name!r} could not be loaded: {failed.error}", "poller plugins shows what failed"
+        self.wrong(*at, "plugin", what=what, hint=hint)
+        return None
+
+    def options(
+        self, model: type[BaseModel], given: dict[str, Any], at: tuple[str, ...], also: Also
+    ) -> BaseModel | None:
+        """The plugin's own keys as its `Options`. Unknown ones are refused whatever its model would do."""
+        if model.model_config.get("extra") not in ("forbid", "allow"):
+            for key in sorted(set(given) - keys_of(model)):
+                self.wrong(*at, key, what="unknown key", hint=nearest(key, keys_of(model) | set(also((key,)))))
+        return self.table(model, given, *at, also=also)
+
+    def connected(self, config: Config, names: Iterable[str]) -> Config:
+        """Check what tables say of each other, and give every source a budget and every budget limits."""
+        self.check_names(config, names)
+        if self._context.get("secrets") != "later":
+            for source in config.sources.values():
+                self.check_endpoints(source)
+            self.check_expressions(config)
+        budgets = dict(config.budgets)
+        for source in config.sources.values():
+            if source.budget not in budgets and source.budget != source.name:
+                hint = nearest(source.budget, config.budgets) if config.budgets else f"add [budgets.{source.budget}]"
+                self.wrong("sources", source.name, "budget", what=f"no budget {source.budget!r}", hint=hint)
+            budgets.setdefault(source.budget, BudgetConfig())
+        limited = {name: _limited(name, budget, config.sources.values()) for name, budget in budgets.items()}
+        return config.model_copy(update={"budgets": limited})
+
+    def check_names(self, config: Config, names: Iterable[str]) -> None:
+        known, seen = set(names), set()
+        for subscription in config.subscriptions:
+            at = ("subscriptions", subscription.name)
+            if subscription.name in seen:
+                self.wrong(*at, what="another subscription has this name", hint="give each one a name of its own")
+            seen.add(subscription.name)
+            for name in subscription.sources:
+                if name not in known:
+                    self.wrong(*at, "sources", what=f"no source {name!r}", hint=nearest(name, known))
+
+    def check_expressions(self, config: Config) -> None:
+        """Whether every CEL expression can be evaluated."""
+        for subscription in config.subscriptions:
+            if subscription.where is not None:
+                self.expression(event_rule, subscription.where, "subscriptions", subscription.name, "where")
+        for source in config.sources.values():
+            for name, endpoint in source.endpoints.items():
+                if endpoint.deleted_when is not None:
+                    at = ("sources", source.name, "endpoints", name, "deleted_when")
+                    self.expression(ObjectRule, endpoint.deleted_when, *at)
+
+    def expression(self, compiled: Callable[[str], object], text: str, *at: str) -> None:
+        try:
+            compiled(text)
+        except ExpressionError as error:
+            self.wrong(*at, what=str(error), hint=error.hint)
+
+    def check_endpoints(self, source: SourceConfig) -> None:
+        """Whether the plugin can be set up with its options and offers the endpoints that are named."""
+        if source.options is None:
+            return
+        offered, error = attempted(lambda: [endpoint.name for endpoint in source.build().endpoints()])
+        if error is not None:
+            self.wrong("sources", source.name, what=f"the plugin {source.plugin!r} cannot be set up: {error}")
+        for name in source.endpoints:
+            if offered is not None and name not in offered:
+                what = f"the plugin {source.plugin!r} has no endpoint {name!r}"
+                self.wrong("sources", source.name, "endpoints", name, what=what, hint=nearest(name, offered))
+
+
+def _split(given: Any, model: type[BaseModel]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keys that are the engine's, and the others."""
+    if not isinstance(given, dict):
+        return {}, {}
+    mine = keys_of(model) - _LOADED - ({"name"} if model is SourceConfig else set())
+    return {k: v for k, v in given.items() if k in mine}, {k: v for k, v in given.items() if k not in mine}
+
+
+def _source_keys(loc: tuple[str | int, ...]) -> set[str]:
+    """The engine's keys where a plugin's key was unknown: in a source's table, or in one of its endpoints'."""
+    if len(loc) == 3 and loc[0] == "endpoints":
+        return keys_of(EndpointConfig)
+    return keys_of(SourceConfig) - _LOADED - {"name"} if len(loc) == 1 else set()
+
+
+def _subscription_keys(loc: tuple[str | int, ...]) -> set[str]:
+    return keys_of(SubscriptionConfig) - _LOADED if len(loc) == 1 else set()
+
+
+def _limited(name: str, budget: BudgetConfig, sources: Iterable[SourceConfig]) -> BudgetConfig:
+    """A budget without limits gets, for each window, the strictest that the plugins of its sources document."""
+    if budget.limits:
+        return budget
+    strictest: dict[float, int] = {}
+    for source in sources:
+        documented = getattr(source.cls, "limits", None) or UNDOCUMENTED
+        for limit in documented if source.budget == name else ():
+            strictest[limit.seconds] = min(limit.calls, strictest.get(limit.seconds, limit.calls))
+    limits = tuple(Limit(calls, seconds) for seconds, calls in sorted(strictest.items()))
+    return budget.model_copy(update={"limits": limits or UNDOCUMENTED})

@@ -1,0 +1,270 @@
+"""The tables of `poller.toml` as frozen models. Every key: docs/configuration.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from zoneinfo import ZoneInfo
+
+from apscheduler.triggers.cron import CronTrigger
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from poller.hooks.source_adapter import PluggedSource
+from poller.options.quantities import Duration, Rate, Size, parse_duration
+from poller.options.secrets import Secret
+from poller.sinks.protocol import Sink
+from poller.sources.protocol import Endpoint
+
+RETRY: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
+LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(NAME, text):
+        raise ValueError(f"{text[:120]!r} is no name: 1 to 100 letters, digits and . _ - with a letter or digit first")
+    return text
+
+
+def _rooted(path: Path, info: ValidationInfo) -> Path:
+    """A relative path is taken from the folder of the file."""
+    return Path((info.context or {}).get("root") or ".") / path.expanduser()
+
+
+def _pointer(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError('a JSON Pointer begins with "/", for example "/last_viewed" or "/lines/*/position"')
+    return text
+
+
+def _readable(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    return path
+
+
+def _proxy(url: str) -> str:
+    if not url.startswith(("http://", "https://")) or not url.partition("://")[2]:
+        raise ValueError('a proxy is a URL such as "http://proxy.example:3128"')
+    return url
+
+
+Name = Annotated[str, AfterValidator(_name)]
+RootedPath = Annotated[Path, AfterValidator(_rooted)]
+Pointer = Annotated[str, AfterValidator(_pointer)]
+Start = Literal["now", "beginning"] | int | float  # an int is a sequence number, a float a time in Unix seconds
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Settings(_Table):
+    """`[poller]`"""
+
+    state: RootedPath = Field(default=Path("poller.db"), validate_default=True)
+    listen: str = "127.0.0.1:8765"
+    token: Secret | None = None
+    allowed_hosts: tuple[str, ...] = Field(default=(), validate_default=True)
+    plugins_dir: RootedPath | None = None
+    retention: Duration = 90 * 86400.0
+    timezone: str = "UTC"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json", "journal"] = "auto"
+    heartbeat: Secret | None = None
+
+    @field_validator("state", mode="before")
+    @classmethod
+    def _one_file(cls, given: Any) -> Any:
+        if isinstance(given, str) and "://" in given:
+            raise ValueError('this version keeps its state in a SQLite file; write a path such as "poller.db"')
+        return given
+
+    @field_validator("listen")
+    @classmethod
+    def _host_and_port(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        if listen and not (host and port.isdecimal() and int(port) < 65536):
+            raise ValueError('listen is HOST:PORT, for example "127.0.0.1:8765", or "" to switch it off')
+        return listen
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (OSError, ValueError) as error:  # ZoneInfoNotFoundError is a KeyError
+            raise ValueError(f'{name!r} is no time zone; write an IANA name such as "Europe/Berlin"') from error
+        except KeyError as error:
+            raise ValueError(
+                f'the time zone {name!r} is not known; write an IANA name such as "Europe/Berlin"'
+            ) from error
+        return name
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Settings:
+        if self.address is not None and self.token is None and not is_loopback(self.address[0]):
+            raise ValueError(
+                f"listening on {self.listen} lets other machines in; set poller.token, or listen on 127.0.0.1"
+            )
+        return self
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port to listen on, or None when the HTTP side is switched off."""
+        host, _, port = self.listen.rpartition(":")
+        return (host.strip("[]"), int(port)) if self.listen else None
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The `Host` names that are answered, in lower case, without ports."""
+        listening = (self.address[0],) if self.address else ()
+        return frozenset(name.strip("[]").lower() for name in self.allowed_hosts or (*LOOPBACK, *listening))
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of digests and of times shown."""
+        return ZoneInfo(self.timezone)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to `host`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+class BudgetConfig(_Table):
+    """`[budgets.NAME]`"""
+
+    limits: tuple[Rate, ...] = ()  # never empty once loaded
+    share: float = Field(default=0.9, gt=0, le=1)
+    concurrency: StrictInt = Field(default=4, ge=1, le=64)
+
+
+class EndpointConfig(_Table):
+    """What every `[sources.NAME.endpoints.X]` understands, whatever the plugin."""
+
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    max_staleness: Duration | None = None
+    ignore: tuple[Pointer, ...] = ()
+    exclude: tuple[Pointer, ...] = ()
+    unordered: tuple[Pointer, ...] = ()
+    deletes: StrictBool = True
+    deleted_when: str | None = None
+    baseline: Literal["silent", "emit"] = "silent"
+
+
+class SourceConfig(_Table):
+    """`[sources.NAME]`: the engine's keys, and the plugin's own as `options`."""
+
+    plugin: str
+    budget: str = ""  # the name of one in Config.budgets, once loaded
+    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = ""  # never empty once loaded
+    timeout: Duration = 30.0
+    max_answer: Size = 32_000_000
+    max_depth: StrictInt = Field(default=64, ge=1, le=1000)
+    ca_file: Annotated[RootedPath, AfterValidator(_readable)] | None = None
+    proxy: Annotated[str, AfterValidator(_proxy)] | None = None
+    verify: StrictBool = True
+    endpoints: Mapping[str, EndpointConfig] = Field(default_factory=dict)  # empty: all of the plugin's
+    name: Name = ""
+    cls: Any = None  # the plugin's class: type[Source]
+    options: Any = None  # the plugin's own Options
+
+    def build(self) -> PluggedSource:
+        """The source as its plugin makes it. It may raise what it likes."""
+        return PluggedSource(self.plugin, self.cls(self.name, self.options))
+
+    def chosen(self, offered: Sequence[Endpoint]) -> list[Endpoint]:
+        """Of the endpoints that the plugin offers those that the configuration names; all where it names none."""
+        return [endpoint for endpoint in offered if self.watches(endpoint.name)]
+
+    def watches(self, endpoint: str) -> bool:
+        """Whether an endpoint of this name, if there is one, is chosen."""
+        return not self.endpoints or endpoint in self.endpoints
+
+    def endpoint(self, name: str) -> EndpointConfig:
+        """What is configured for an endpoint; the defaults where nothing is."""
+        return self.endpoints.get(name) or EndpointConfig()
+
+
+def _start(given: Any) -> Any:
+    if isinstance(given, datetime) or (isinstance(given, str) and given[:4].isdigit()):
+        when = given if isinstance(given, datetime) else _instant(given)
+        if when.tzinfo is None:
+            raise ValueError('a time needs its offset, for example "2026-11-23T08:00:00Z"')
+        return when.timestamp()
+    if given in ("now", "beginning") or (isinstance(given, int | float) and not isinstance(given, bool) and given >= 0):
+        return given
+    raise ValueError('start is "now", "beginning", a sequence number or a time such as "2026-11-23T08:00:00Z"')
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f'{text!r} is no time: {error}; "2026-11-23T08:00:00Z" is one') from error
+
+
+def _digest(given: Any) -> Any:
+    if not isinstance(given, str) or len(given.split()) != 5:
+        return parse_duration(given)
+    try:
+        CronTrigger.from_crontab(given)
+    except ValueError as error:
+        raise ValueError(f'{given!r} is no crontab line: {error}; "0 9 * * mon-fri" is one') from error
+    return given
+
+
+class SubscriptionConfig(_Table):
+    """`[[subscriptions]]`: the engine's keys, and the sink's own as `options`."""
+
+    name: Name
+    plugin: str
+    types: tuple[str, ...] = Field(default=("*",), min_length=1)
+    sources: tuple[str, ...] = ()  # empty: all
+    where: str | None = None
+    start: Annotated[Any, BeforeValidator(_start)] = "now"  # Start
+    enabled: StrictBool = True
+    concurrency: StrictInt = Field(default=8, ge=1, le=256)
+    retry: tuple[Duration, ...] = RETRY
+    digest: Annotated[Any, BeforeValidator(_digest)] = None  # seconds (float) or a crontab line (str)
+    cls: Any = None  # the plugin's class: type[Sink]
+    options: Any = None
+
+    def build(self) -> Sink:
+        """The sink as its plugin makes it, not opened yet. It may raise what it likes."""
+        made: Sink = self.cls(self.name, self.options)
+        return made
+
+
+class Config(_Table):
+    """Everything that a `poller.toml` says, checked and complete."""
+
+    path: Path
+    poller: Settings = Settings()
+    budgets: Mapping[str, BudgetConfig] = Field(default_factory=dict)
+    sources: Mapping[str, SourceConfig] = Field(default_factory=dict)
+    subscriptions: tuple[SubscriptionConfig, ...] = ()
+
+    @property
+    def root(self) -> Path:
+        """The folder from which relative paths are taken."""
+        return self.path.parent

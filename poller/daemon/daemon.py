@@ -1,0 +1,231 @@
+"""The daemon: APScheduler wakes the budgets, uvicorn answers, signals and systemd are heard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from poller.app import App, open_app
+from poller.config.load import load
+from poller.config.models import Config
+from poller.daemon.heartbeat import beat
+from poller.daemon.systemd import Notifier
+from poller.hooks.loading import Plugins
+from poller.operations import commands
+from poller.operations.planners import check_promises
+from poller.polling.loop import Lane
+from poller.web import serve
+from state.errors import PollerError
+from state.lock import StateLock
+
+log = structlog.get_logger("poller")
+
+LOOK_AGAIN = 60.0  # seconds after which a budget is woken though nothing asked for it
+COMMANDS_EVERY = 0.5  # seconds
+
+
+class LaneTrigger(BaseTrigger):  # type: ignore[misc]
+    """When a budget is to be woken: its windows, its pace and what is due decide. No side effects."""
+
+    def __init__(self, lane: Lane, steady: Callable[[], float]) -> None:
+        self._lane = lane
+        self._steady = steady
+
+    def get_next_fire_time(self, _: datetime | None, now: datetime) -> datetime:
+        """Strictly after `now`; never None, which would end the job."""
+        seconds = min(self._lane.next_at() - self._steady(), LOOK_AGAIN)
+        return now + timedelta(seconds=max(seconds, 0.001))
+
+
+class Daemon:
+    """One app under a scheduler, until `stop` is set."""
+
+    def __init__(self, app: App, *, reload: Callable[[], Config], notifier: Notifier) -> None:
+        self.app = app
+        self.stop = asyncio.Event()
+        self.url: str | None = None  # where it answers, once it does
+        self.started_at = time.time()
+        self._reload = reload
+        self._notifier = notifier
+        self._scheduler = AsyncIOScheduler(
+            timezone=UTC, job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
+        )
+        self._reloading = asyncio.Lock()
+        self._drains: list[asyncio.Task[None]] = []
+
+    async def run(self) -> None:
+        """Listen, say READY, poll and deliver until stopped; then end cleanly within seconds."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self.reload()))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop.set)
+        async with serve(self.app, self.stop) as self.url, asyncio.TaskGroup() as group:
+            group.create_task(self.app.deliverer.run(self.stop))
+            self._schedule()
+            self._scheduler.start()
+            self._notifier.ready(status=self._status_line())
+            await self.app.plugins.observe("started")
+            log.info(
+                "poller.started", sources=len(self.app.config.sources), listen=self.app.config.poller.listen or "off"
+            )
+            try:
+                await self._until_stopped()
+            finally:
+                self._notifier.stopping()
+                await self.app.plugins.observe("stopping")
+                self._scheduler.shutdown(wait=False)
+                self.stop.set()
+                for drain in self._drains:
+                    drain.cancel()
+                await asyncio.gather(*self._drains, return_exceptions=True)
+                await self.app.engine.close()
+        log.info("poller.stopped")
+
+    async def reload(self) -> None:
+        """Take over `poller.toml` as it is now; keep the old one, and say so, where it is not valid."""
+        async with self._reloading:
+            self._notifier.reloading()
+            try:
+                config = self._reload()
+                await self.app.reconfigure(config)
+            except PollerError as error:
+                log.error("config.refused", error=str(error), hint=error.hint)
+            else:
+                for lane in self.app.engine.lanes.values():
+                    lane.refresh()
+                self._schedule_lanes()
+                log.info("config.reloaded")
+            self._notifier.ready(status=self._status_line())
+
+    async def _until_stopped(self) -> None:
+        interval = self._notifier.watchdog_interval
+        while not self.stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), min(interval or 5.0, 5.0))
+            for lane in self.app.engine.lanes.values():
+                if lane.failure is not None:
+                    raise lane.failure
+            for drain in self._drains:
+                if drain.done() and not drain.cancelled():
+                    drain.result()
+            self._notifier.alive(status=self._status_line())
+
+    def _schedule(self) -> None:
+        self._schedule_lanes()
+        every = self._scheduler.add_job
+        every(self._commands, IntervalTrigger(seconds=COMMANDS_EVERY, timezone=UTC), id="commands")
+        every(self._save, IntervalTrigger(minutes=1, timezone=UTC), id="save what was learned")
+        every(self._watch, IntervalTrigger(seconds=30, timezone=UTC), id="watch for stalls")
+        every(self._heartbeat, IntervalTrigger(minutes=1, timezone=UTC), id="heartbeat")
+        every(self._purge, CronTrigger(minute=17, timezone=self.app.config.poller.zone), id="purge")
+
+    def _schedule_lanes(self) -> None:
+        for drain in self._drains:
+            drain.cancel()
+        self._drains.clear()
+        for job in self._scheduler.get_jobs():
+            if job.id.startswith("budget "):
+                job.remove()
+        for lane in self.app.engine.lanes.values():
+            self._schedule_lane(lane)
+
+    def _schedule_lane(self, lane: Lane) -> None:
+        trigger = LaneTrigger(lane, self.app.clock.steady)
+        due = asyncio.Event()
+
+        def soon() -> datetime:
+            return trigger.get_next_fire_time(None, datetime.now(UTC))
+
+        async def wake() -> None:
+            due.set()
+
+        job = self._scheduler.add_job(wake, trigger, id=f"budget {lane.name}", max_instances=10, next_run_time=soon())
+
+        def poke() -> None:
+            with contextlib.suppress(LookupError):  # the job is gone: another configuration took over
+                job.modify(next_run_time=soon())
+
+        async def drain() -> None:
+            while True:
+                await due.wait()
+                due.clear()
+                await lane.wake()
+                poke()
+
+        lane.poke = poke
+        self._drains.append(asyncio.create_task(drain(), name=f"budget {lane.name}"))
+
+    async def _commands(self) -> None:
+        await commands.run_posted(self.app)
+        if self.app.store.polls.has_touched:  # what others see of the state is half a second old at most
+            await self.app.write(self.app.store.flush)
+
+    async def _save(self) -> None:
+        await self.app.engine.save()
+
+    async def _watch(self) -> None:
+        await self.app.engine.watch()
+
+    async def _heartbeat(self) -> None:
+        await beat(self.app)
+
+    async def _purge(self) -> None:
+        now = self.app.clock.now()
+        gone = await self.app.deliverer.purge(now - self.app.config.poller.retention)
+        if gone:
+            log.info("events.purged", events=gone)
+        await self.app.engine.forget_calls()
+
+    def _status_line(self) -> str:
+        engine = self.app.engine
+        endpoints = sum(len(run.watchings) for run in engine.runs.values())
+        calls = sum(lane.calls for lane in engine.lanes.values())
+        return f"watching {endpoints} endpoints, {calls} calls since the start"
+
+
+@contextlib.asynccontextmanager
+async def opened(config: Config, plugins: Plugins) -> AsyncIterator[App]:
+    """An app that holds its state's lock. Raises Held where another process runs on it."""
+    with StateLock(config.poller.state).held():
+        async with open_app(config, plugins) as app:
+            yield app
+
+
+async def run_daemon(
+    config: Config, plugins: Plugins, *, until: Callable[[Daemon], Awaitable[Any]] | None = None
+) -> None:
+    """Run in the foreground until SIGTERM or SIGINT, or until `until` returns. Raises PollerError: ConfigError for a
+    `max_staleness` that cannot be kept.
+    """
+    check_promises(config)
+
+    def reloaded() -> Config:
+        fresh = load(config.path, plugins)
+        check_promises(fresh)
+        return fresh
+
+    async with opened(config, plugins) as app:
+        daemon = Daemon(app, reload=reloaded, notifier=Notifier())
+        if until is None:
+            await daemon.run()
+            return
+
+        async def limited() -> None:
+            await until(daemon)
+            daemon.stop.set()
+
+        async with asyncio.TaskGroup() as group:
+            limit = group.create_task(limited())
+            await daemon.run()
+            limit.cancel()

@@ -1,0 +1,79 @@
+"""What the program says of a subscription on its own bus: once per episode, and self-explaining. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from poller.events.events import notice
+from poller.sinks.protocol import Receipt
+from state.deliveries import Health
+from state.records import Event, NewEvent
+
+ANSWER_SHOWN = 500  # characters of an answer that go into an event
+
+Notice = Callable[[int], NewEvent]  # called with the version
+
+
+def failing(name: str, event: Event, number: int, receipt: Receipt, health: Health, *, now: float) -> Notice:
+    """The breaker has opened."""
+    next_ = f"the next probe leaves in {health.wait:g} s, the ones after it at growing intervals; its events are kept"
+    summary = f"Subscription {name} fails: {health.failures} attempts in a row, the latest answer {receipt.status}."
+    return _notice("failing", name, summary, event, number, receipt, next_, now)
+
+
+def recovered(name: str, event: Event, number: int, receipt: Receipt, health: Health, *, now: float) -> Notice:
+    """A probe has arrived."""
+    summary = f"Subscription {name} takes events again, after {health.failures} failed attempts."
+    return _notice("recovered", name, summary, event, number, receipt, "what was kept leaves now", now)
+
+
+def disabled(name: str, event: Event, number: int, receipt: Receipt, *, now: float) -> Notice:
+    """The receiver wants no more."""
+    summary = f"Subscription {name} is disabled: its receiver answered {receipt.status} and wants no more."
+    return _notice("disabled", name, summary, event, number, receipt, f"its events are kept; {_resume(name)}", now)
+
+
+def dropped(name: str, version: int, events: int, *, now: float) -> NewEvent:
+    """What it was not given in time is gone."""
+    return notice(
+        "subscription.disabled",
+        f"subscriptions/{name}",
+        summary=f"Subscription {name} is disabled: {events} events were not given to it within the retention time.",
+        version=version,
+        detail={"dropped": events, "next": _resume(name)},
+        time=now,
+    )
+
+
+def ping(name: str, *, now: float) -> Notice:
+    """A test, on command."""
+    return lambda version: notice(
+        "ping",
+        f"subscriptions/{name}",
+        summary=f"A test of subscription {name}.",
+        version=version,
+        detail={},
+        time=now,
+    )
+
+
+def _resume(name: str) -> str:
+    return f"`poller resume {name}` goes on"
+
+
+def _notice(
+    kind: str, name: str, summary: str, event: Event, number: int, receipt: Receipt, next_: str, now: float
+) -> Notice:
+    detail = {
+        "event": event.id,
+        "sequence": event.seq,
+        "type": event.type,
+        "attempt": number,
+        "status": receipt.status,
+        "answer": receipt.text[:ANSWER_SHOWN],
+        "next": next_,
+    }
+    subject = f"subscriptions/{name}"
+    return lambda version: notice(
+        f"subscription.{kind}", subject, summary=summary, version=version, detail=detail, time=now
+    )

@@ -1,0 +1,79 @@
+"""What an attempt came to, and when the next one is due. Pure: time and chance are arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from poller.sinks.protocol import DeliveryError, Gone, Receipt, Refused, Rejected, RetryLater
+from state.deliveries import State
+
+SCHEDULE = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)  # seconds; Standard Webhooks 1.0.0
+JITTER = 0.1  # of a wait, both ways
+REFUSALS = 3  # attempts at a receiver that says no to what it is sent
+TEXT_LIMIT = 4096  # bytes of an answer that are kept
+
+
+class Unfinished(Exception):
+    """The program stopped before the answer came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What becomes of a delivery after an attempt."""
+
+    state: State
+    tries: int
+    refusals: int
+    due: float | None = None  # while pending: when it leaves again; None: as soon as anything may leave
+    floor: float = 0.0  # the receiver's own word: not before
+    disables: bool = False  # the receiver wants no more of this subscription
+
+
+def judge(
+    answer: Receipt | BaseException,
+    *,
+    tries: int,
+    refusals: int,
+    schedule: Sequence[float],
+    now: float,
+    chance: float,
+    early: float | None = None,
+) -> Verdict:
+    """Decide after the attempt that followed `tries` others. `chance` in 0..1 spreads the wait.
+
+    `early` is when the delivery was due, where a probe has let it leave before: its failure uses up no try.
+    """
+    if isinstance(answer, Receipt):
+        return Verdict(state="delivered", tries=tries, refusals=refusals)
+    if isinstance(answer, Gone):
+        return Verdict(state="pending", tries=tries, refusals=refusals, disables=True)
+    if isinstance(answer, Rejected):
+        return Verdict(state="dead", tries=tries + 1, refusals=refusals)
+    floor = now + answer.after if isinstance(answer, RetryLater) and answer.after is not None else 0.0
+    if early is not None:
+        return Verdict(state="pending", tries=tries, refusals=refusals, due=max(early, floor), floor=floor)
+    refusals += isinstance(answer, Refused)
+    if tries >= len(schedule) or refusals >= REFUSALS:
+        return Verdict(state="dead", tries=tries + 1, refusals=refusals)
+    due = max(now + jittered(schedule[tries], chance), floor)
+    return Verdict(state="pending", tries=tries + 1, refusals=refusals, due=due, floor=floor)
+
+
+def jittered(wait: float, chance: float) -> float:
+    """The wait, a tenth shorter or longer at most."""
+    return wait * (1 + JITTER * (2 * chance - 1))
+
+
+def receipt_of(answer: Receipt | BaseException) -> Receipt:
+    """What is kept of an answer, whatever it was; its text within 4 KiB."""
+    if isinstance(answer, DeliveryError):
+        answer = answer.receipt
+    if isinstance(answer, TimeoutError):
+        answer = Receipt(status="timeout", text=str(answer))
+    if isinstance(answer, BaseException):
+        answer = Receipt(status=type(answer).__name__, text=str(answer))
+    if len(answer.text) * 4 <= TEXT_LIMIT:
+        return answer
+    text = answer.text.encode("utf-8", "replace")[:TEXT_LIMIT].decode("utf-8", "ignore")
+    return Receipt(status=answer.status, text=text, reference=answer.reference)

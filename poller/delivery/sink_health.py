@@ -1,0 +1,67 @@
+"""How a subscription stands, and what is told when an episode of that begins or ends."""
+
+from __future__ import annotations
+
+from poller.delivery import breaker, notices
+from poller.delivery.retry import Unfinished
+from poller.delivery.settlement import Slip
+from poller.sinks.protocol import Gone, Receipt
+from state.deliveries import Health, Job, Turned
+
+
+class Standing:
+    """Whether it takes events, and how its sink has fared: as the store has it, and as attempts since then tell."""
+
+    def __init__(self, name: str, *, promotes: bool) -> None:
+        self.name = name
+        self.health = breaker.WELL
+        self.active = True
+        self._promotes = promotes  # what waits for a retry leaves as soon as the sink is well
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the breaker is open."""
+        return breaker.is_open(self.health)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing may leave but a probe."""
+        return not self.active or self.is_open
+
+    def may_probe(self, now: float) -> bool:
+        """Whether a breaker that is open lets an attempt through."""
+        return breaker.may_probe(self.health, now=now)
+
+    def learn(self, turned: Turned, slip: Slip) -> None:
+        """Take over what the store says, but where an attempt has ended meanwhile and knows better (`slip`)."""
+        if slip.disabled is None:
+            self.active = turned.state == "active"
+        if slip.health is None:
+            self.health = turned.health
+
+    def follow(
+        self, answer: Receipt | Exception, job: Job, number: int, receipt: Receipt, slip: Slip, now: float
+    ) -> None:
+        """Go on from the answer to an attempt at `job`; what is to be written of that goes on the slip."""
+        if isinstance(answer, Unfinished):
+            return
+        before = self.health
+        if isinstance(answer, Gone):
+            if self.active:
+                self.active = False
+                slip.disabled = f"{receipt.status}: the receiver wants no more"
+                slip.notices.append(notices.disabled(self.name, job.event, number, receipt, now=now))
+        elif isinstance(answer, Receipt):
+            self._set(breaker.succeeded(before), slip)
+            if breaker.is_open(before):
+                slip.promote = self._promotes
+                slip.notices.append(notices.recovered(self.name, job.event, number, receipt, before, now=now))
+        else:
+            error = f"{receipt.status} {receipt.text[:200]}".strip()
+            self._set(breaker.failed(before, error, now=now), slip)
+            if self.is_open and not breaker.is_open(before):
+                slip.notices.append(notices.failing(self.name, job.event, number, receipt, self.health, now=now))
+
+    def _set(self, health: Health, slip: Slip) -> None:
+        if health != self.health:
+            self.health = slip.health = health

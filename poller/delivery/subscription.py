@@ -1,0 +1,62 @@
+"""What is configured of a subscription, and what goes with it into delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from poller.delivery.retry import SCHEDULE
+from poller.events.filters import Filter
+from poller.sinks.protocol import Sink
+from state.deliveries import Registration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """Which events go to which sink, and how."""
+
+    name: str
+    plugin: str = ""
+    types: tuple[str, ...] = ("*",)
+    sources: tuple[str, ...] = ()  # names; empty: all
+    where: str | None = None
+    start: str | int | float = "now"  # "now", "beginning", the first number (int) or the first time (float)
+    enabled: bool = True
+    concurrency: int = 8  # different objects at once
+    retry: tuple[float, ...] = SCHEDULE  # seconds to wait after the first attempt, the second ...
+    digest: float | str | None = None  # seconds, or cron
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A subscription with the sink that it opens.
+
+    `next_digest` gives for an instant the next one at which a digest leaves; it must be there if `digest` is cron text.
+    """
+
+    subscription: Subscription
+    open_sink: Callable[[], Sink]
+    next_digest: Callable[[float], float] | None = None
+
+    @property
+    def registration(self) -> Registration:
+        """What the store must know."""
+        settings = self.subscription
+        return Registration(
+            name=settings.name, start=settings.start, enabled=settings.enabled, digest=settings.digest is not None
+        )
+
+    @property
+    def due_at(self) -> Callable[[float], float] | None:
+        """When what was queued at an instant is due; None: at once."""
+        digest = self.subscription.digest
+        if digest is None:
+            return None
+        if self.next_digest is not None:
+            return self.next_digest
+        return lambda queued: queued + float(digest)
+
+    def filter(self) -> Filter:
+        """Which events it gets. Raises ExpressionError where its `where` cannot be used."""
+        settings = self.subscription
+        return Filter(types=settings.types, sources=settings.sources, where=settings.where, subscription=settings.name)

@@ -1,0 +1,71 @@
+"""A change told as a CloudEvent, and the program's own notices on the same bus.
+
+An event's id is made from what it tells and never from when: telling it again gives the same id, telling
+anything else under the same version gives another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+
+from poller.documents.diff import dump, dump_sorted
+from state.records import Change, FieldChange, Kind, NewEvent
+
+OPERATIONAL = "/poller"  # the source of events in which the program speaks of itself
+
+
+def change_event(change: Change, *, source: str, namespace: str, endpoint: str) -> NewEvent:
+    """The event that tells this change. `raw` is its data whole, however large."""
+    data: dict[str, Any] = {"object": change.object, "version": change.version}
+    if change.kind is Kind.UPDATED:
+        data["changes"] = [_told(field) for field in change.fields]
+    if change.truncated:
+        data["truncated"] = True
+    return NewEvent(
+        id=_digest(["change", source, endpoint, change.object_id, change.version, change.kind.value], data),
+        source=source_uri(source),
+        type=f"{namespace}.{endpoint}.{change.kind.value}",
+        subject=f"{endpoint}/{change.object_id}",
+        time=change.observed_at,
+        observed_after=change.observed_after,
+        raw=dump(data),
+    )
+
+
+def notice(kind: str, subject: str, *, summary: str, version: int, detail: Mapping[str, Any], time: float) -> NewEvent:
+    """An operational event: `kind` as "source.failing", `subject` as "sources/acme"; `version` counts per subject."""
+    return NewEvent(
+        id=_digest(["notice", kind, subject, version], detail),
+        source=OPERATIONAL,
+        type=f"poller.{kind}",
+        subject=subject,
+        time=time,
+        observed_after=None,
+        raw=dump({"summary": summary, "version": version, "detail": detail}),
+    )
+
+
+def source_uri(source: str) -> str:
+    """The CloudEvents `source` of a configured source."""
+    return f"/sources/{source}"
+
+
+def is_operational(event: NewEvent) -> bool:
+    """Whether the program speaks of itself."""
+    return event.source == OPERATIONAL
+
+
+def _told(field: FieldChange) -> dict[str, Any]:
+    told: dict[str, Any] = {"path": field.path}
+    if field.had_before:
+        told["before"] = field.before
+    if field.has_after:
+        told["after"] = field.after
+    return told
+
+
+def _digest(identity: list[str | int], told: Mapping[str, Any]) -> str:
+    """128 bits as 32 hexadecimal digits: no dot, which would end a part of a signed webhook id."""
+    return blake2b(dump_sorted([identity, told]), digest_size=16).hexdigest()

@@ -1,0 +1,219 @@
+"""Which events a subscription gets: type globs, sources and a CEL expression. All pure, compiled once.
+
+CEL (https://cel.dev) tells integers from doubles and JSON does not, so numbers are given to expressions by value:
+1.0 as the integer 1. CEL compares integers with doubles by itself but does not calculate with both at once;
+where an expression does (`data.object.amount * 1.19`), it is tried again with every number of the data a double.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from poller.events.events import is_operational, source_uri
+from state.errors import PollerError
+from state.records import Event
+
+if TYPE_CHECKING:
+    import cel
+
+_EVALUATION = (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError)
+_UNDEFINED = "Undefined variable or function"
+_OPERATIONAL = "poller."
+
+_FIELD = re.compile(r"\bdata\.(?:object\.([A-Za-z_]\w*)|(version|changes))(?!\w|\s*\()")
+
+
+class ExpressionError(PollerError, ValueError):
+    """A CEL expression that can never be evaluated: a fault of the configuration."""
+
+
+class FilterError(PollerError):
+    """A CEL expression that has no answer for this event or object, say because a field is missing."""
+
+
+class Expression:
+    """A CEL expression that is true or false. Raises ExpressionError for one that does not compile."""
+
+    def __init__(self, text: str, variables: Iterable[str]) -> None:
+        self.text = text
+        try:
+            self._program = _compile(text)
+        except ValueError as exc:
+            raise self._refused(_syntax(exc)) from exc
+        self._refuse_unknown(set(variables))
+
+    def holds(self, context: Mapping[str, Any]) -> bool:
+        """The answer for these variables. Raises FilterError where there is none."""
+        try:
+            answer = self._evaluate(context)
+        except _EVALUATION as exc:
+            raise FilterError(f"{self.text!r} has no answer: {_reason(exc)}", hint=_hint(exc)) from exc
+        if not isinstance(answer, bool):
+            raise FilterError(f"{self.text!r} is neither true nor false but {answer!r:.80}")
+        return answer
+
+    def _evaluate(self, context: Mapping[str, Any]) -> Any:
+        try:
+            return self._program.execute(_numbers(context, _by_value))
+        except TypeError:
+            return self._program.execute(_numbers(context, _as_double))
+
+    def _refuse_unknown(self, known: set[str]) -> None:
+        for name in self._program.variables():
+            if name not in known and not _is_bound(name, self.text):
+                raise self._refused(f"{name!r} is unknown", hint=f"It may use {', '.join(sorted(known))}.")
+        for name in self._program.functions():
+            if name.isidentifier() and not _is_function(name):
+                raise self._refused(f"there is no function {name!r}")
+
+    def _refused(self, reason: str, hint: str | None = None) -> ExpressionError:
+        return ExpressionError(f"{self.text!r} is no CEL expression that can be used: {reason}", hint=hint)
+
+
+class Filter:
+    """Which events a subscription gets.
+
+    Operational events (source `/poller`) reach it only through a type glob that begins with "poller.", whatever
+    its `sources`, and never where they speak of the `subscription` itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        types: Iterable[str] = ("*",),
+        sources: Iterable[str] = (),
+        where: str | None = None,
+        subscription: str | None = None,
+    ) -> None:
+        globs = list(types)
+        self._is_type = matcher(globs)
+        self._is_notice = matcher(glob for glob in globs if _literal(glob).startswith(_OPERATIONAL))
+        self._sources = frozenset(source_uri(name) for name in sources)
+        self._itself = f"subscriptions/{subscription}"
+        self._where = event_rule(where) if where is not None else None
+        self._seen = _fields(where or "")
+
+    def matches(self, event: Event) -> bool:
+        """Whether the subscription gets this event. Raises FilterError where `where` has no answer: count it as no."""
+        if is_operational(event):
+            wanted = self._is_notice(event.type) and event.subject != self._itself
+        else:
+            wanted = self._is_type(event.type) and (not self._sources or event.source in self._sources)
+        return wanted and (self._where is None or self._where.holds(self._context(event)))
+
+    def _context(self, event: Event) -> dict[str, Any]:
+        data = event.data if self._seen is None else _only(event.data, self._seen)
+        return {"type": event.type, "source": event.source, "subject": event.subject, "data": data}
+
+
+def event_rule(expression: str) -> Expression:
+    """A CEL expression over an event, such as `where`. Raises ExpressionError."""
+    return Expression(expression, ("type", "source", "subject", "data"))
+
+
+class ObjectRule:
+    """A CEL expression over `object`, such as `deleted_when`. Raises ExpressionError."""
+
+    def __init__(self, expression: str) -> None:
+        self._expression = Expression(expression, ("object",))
+
+    def holds(self, obj: Mapping[str, Any]) -> bool:
+        """Whether it is true of this object. Raises FilterError where it has no answer: then nothing is concluded."""
+        return self._expression.holds({"object": obj})
+
+
+def matcher(globs: Iterable[str]) -> Callable[[str], bool]:
+    """Whether any of these globs matches a whole text: `*` is any number of characters, dots included, `?` is one."""
+    patterns = [re.escape(glob).replace(r"\*", ".*").replace(r"\?", ".") for glob in globs]
+    match = re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or r"(?!)", re.DOTALL).fullmatch
+    return lambda text: match(text) is not None
+
+
+def _compile(text: str) -> cel.Program:
+    # Imported late: it brings its own command line along, a quarter of a second that only rules are worth.
+    import cel
+
+    return cel.compile(text)
+
+
+def _fields(where: str) -> frozenset[str] | None:
+    """The fields of `data` and `data.object` that an expression can see; None: any of them."""
+    fields = [first or second for first, second in _FIELD.findall(where)]
+    return frozenset(fields) if len(re.findall(r"\bdata\b", where)) == len(fields) else None
+
+
+def _only(data: Mapping[str, Any], fields: frozenset[str]) -> dict[str, Any]:
+    """The data with no other fields: giving all of them to the library takes ten times as long as the expression."""
+    seen = {key: data[key] for key in fields & data.keys()}
+    if isinstance(obj := data.get("object"), dict):
+        seen["object"] = {key: obj[key] for key in fields & obj.keys()}
+    return seen
+
+
+def _literal(glob: str) -> str:
+    """What stands before the first wildcard."""
+    return re.split(r"[*?]", glob, maxsplit=1)[0]
+
+
+def _numbers(value: Any, number: Callable[[int | float], int | float]) -> Any:
+    """The value with every number in it replaced."""
+    if isinstance(value, str | bool) or value is None:
+        return value
+    if isinstance(value, int | float):
+        return number(value)
+    if isinstance(value, Mapping):
+        return {key: _numbers(item, number) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item, number) for item in value]
+    return value
+
+
+def _by_value(value: int | float) -> int | float:
+    """CEL's integers have 64 bits: larger ones are doubles."""
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else _as_double(value)
+    return int(value) if value.is_integer() and abs(value) < 2**63 else value
+
+
+def _as_double(value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return float("inf") if value > 0 else float("-inf")
+
+
+def _is_bound(name: str, text: str) -> bool:
+    """Whether a macro such as `exists(name, ...)` declares the variable: the library lists these, too."""
+    return re.search(rf"\(\s*{re.escape(name)}\s*,", text) is not None
+
+
+def _is_function(name: str) -> bool:
+    """Whether the library has such a function. It cannot be asked, but it says what is undefined when it is called."""
+    calls = (f"{name}('a')", f"'a'.{name}('a')", f"'a'.{name}()", f"timestamp('2026-01-01T00:00:00Z').{name}()")
+    return any(_is_defined(call) for call in calls)
+
+
+def _is_defined(call: str) -> bool:
+    try:
+        _compile(call).execute({})
+    except _EVALUATION as exc:
+        return _UNDEFINED not in str(exc)
+    return True
+
+
+def _syntax(exc: ValueError) -> str:
+    """The first line of the parser's message without the expression, which stands before it already."""
+    found = re.search(r"<input>:(\d+):(\d+): (?:Syntax error: )?([^\n]*)", str(exc))
+    return f"column {found[2]}: {found[3]}" if found else str(exc).splitlines()[0]
+
+
+def _reason(exc: Exception) -> str:
+    return f"there is no {exc}" if isinstance(exc, KeyError) else str(exc).split(". ")[0]
+
+
+def _hint(exc: Exception) -> str | None:
+    return (
+        "Ask with has(...) first, as in has(data.object.x) && data.object.x > 1." if isinstance(exc, KeyError) else None
+    )

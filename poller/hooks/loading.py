@@ -1,0 +1,248 @@
+"""Plugins: found by entry points (group `poller`) and in a folder of one-file plugins, loaded, and asked.
+
+Loading is a function that is called, never an effect of importing. Here is also the one place where plugins'
+hooks are called: whatever they raise is noted beside the plugin's name and goes no further.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, TypeVar
+
+import pluggy
+from pydantic import BaseModel
+
+from poller.hooks import hookspecs
+from poller.sinks.protocol import Sink
+from poller.sources.protocol import Source
+from state.errors import PollerError
+
+T = TypeVar("T")
+
+GROUP: Final = "poller"
+_OWN: Final = "poller"  # the distribution whose plugins come first
+
+
+class PluginError(PollerError):
+    """A plugin breaks the contract of a plugin."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Loaded:
+    """One plugin that is in use, and what it brought."""
+
+    name: str
+    origin: str  # where from: "nutcache = plugins.nutcache (poller 1.0)" or a path
+    version: str | None
+    sources: list[str] = field(default_factory=list)
+    sinks: list[str] = field(default_factory=list)
+    hooks: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """One plugin that could not be loaded, or that raised, and what it said."""
+
+    name: str
+    origin: str
+    error: str
+
+
+class Plugins:
+    """Every plugin of this process: what they registered, and their hooks."""
+
+    def __init__(self) -> None:
+        self.sources: dict[str, type[Source]] = {}
+        self.sinks: dict[str, type[Sink]] = {}
+        self.loaded: list[Loaded] = []
+        self.failed: list[Failed] = []
+        self._offered: list[importlib.metadata.EntryPoint] = []  # installed, not loaded yet
+        self._manager = pluggy.PluginManager("poller")
+        self._manager.add_hookspecs(hookspecs)
+
+    def offer_entry_points(self) -> None:
+        """Know what installed packages offer, without loading it: ours first, then others, each in order of name."""
+        found = importlib.metadata.entry_points(group=GROUP)
+        self._offered = sorted(found, key=lambda e: (_distribution(e) != _OWN, _distribution(e), e.name))
+
+    def load_offered(self, name: str | None = None) -> None:
+        """Load what is offered, or of it what has this name."""
+        wanted = [entry for entry in self._offered if name in (None, entry.name)]
+        self._offered = [entry for entry in self._offered if entry not in wanted]
+        for entry in wanted:
+            version = entry.dist.version if entry.dist else None
+            origin = f"{entry.value} ({_distribution(entry)} {version})"
+            self._load(entry.name, origin, version, entry.load)
+
+    def source(self, name: str) -> type[Source] | None:
+        """The source plugin of that name, loaded if it is offered; None where there is none."""
+        self._find(name, self.sources)
+        return self.sources.get(name)
+
+    def sink(self, name: str) -> type[Sink] | None:
+        """The sink plugin of that name, loaded if it is offered; None where there is none."""
+        self._find(name, self.sinks)
+        return self.sinks.get(name)
+
+    def _find(self, name: str, known: Mapping[str, object]) -> None:
+        """Load what is offered under the name; only if that was not it, all the rest, which may register it too."""
+        if name not in known:
+            self.load_offered(name)
+        if name not in known:
+            self.load_offered()
+
+    def load_folder(self, folder: Path) -> None:
+        """Load each `*.py` of `folder` by its path, in order of name; a file already loaded is left as it is."""
+        if not folder.is_dir():
+            self.note(folder.name, str(folder), "this folder does not exist")
+            return
+        seen = {plugin.origin for plugin in self.loaded} | {plugin.origin for plugin in self.failed}
+        for path in sorted(folder.glob("*.py")):
+            if not path.name.startswith("_") and str(path) not in seen:
+                self._load(path.stem, str(path), None, partial(_load_file, path))
+
+    def add(self, name: str, plugin: object, *, origin: str = "given", version: str | None = None) -> None:
+        """Take a plugin object (module or instance) into use. Raises PluginError, and leaves nothing behind."""
+        if self._manager.has_plugin(name):
+            raise PluginError(f"another plugin is named {name!r}", hint="rename one of them")
+        sources, sinks = dict(self.sources), dict(self.sinks)
+        loaded = Loaded(name=name, origin=origin, version=version)
+        try:
+            self._manager.register(plugin, name)
+            loaded.hooks = self._known_hooks(plugin)
+            self._register(plugin, "register_sources", self.sources, loaded.sources)
+            self._register(plugin, "register_sinks", self.sinks, loaded.sinks)
+        except BaseException:
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            self.sources, self.sinks = sources, sinks
+            raise
+        self.loaded.append(loaded)
+
+    def call(self, hook: str, **arguments: Any) -> list[Any]:
+        """Ask every plugin that implements `hook` and return what they answered, None left out."""
+        return [answer for _, answer in self._answers(hook, arguments) if answer is not None]
+
+    def implements(self, hook: str) -> bool:
+        """Whether any plugin has this hook."""
+        return bool(getattr(self._manager.hook, hook).get_hookimpls())
+
+    async def observe(self, hook: str, **arguments: Any) -> None:
+        """Tell every plugin that implements `hook`; those that are async are awaited, one after the other."""
+        for name, answer in self._answers(hook, arguments):
+            if inspect.isawaitable(answer):
+                try:
+                    await answer
+                except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it is noted with its name
+                    self.note(name, hook, said(error))
+
+    def note(self, name: str, origin: str, error: str) -> None:
+        """Keep what a plugin did wrong, once."""
+        failed = Failed(name=name, origin=origin, error=error)
+        if failed not in self.failed:
+            self.failed.append(failed)
+
+    def _load(self, name: str, origin: str, version: str | None, load: Callable[[], object]) -> None:
+        try:
+            self.add(name, load(), origin=origin, version=version)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - importing runs a stranger's code: noted with its name
+            self.note(name, origin, said(error))
+
+    def _answers(self, hook: str, arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        """(plugin, answer) of each implementation, in the order of loading; pluggy would stop at the first error."""
+        found = getattr(self._manager.hook, hook).get_hookimpls()
+        for implementation in sorted(found, key=lambda one: (not one.tryfirst, one.trylast)):
+            wanted = [arguments[name] for name in implementation.argnames]
+            try:
+                answer = implementation.function(*wanted)
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it is noted with its name
+                self.note(implementation.plugin_name, hook, said(error))
+            else:
+                yield implementation.plugin_name, answer
+
+    def _known_hooks(self, plugin: object) -> list[str]:
+        callers = self._manager.get_hookcallers(plugin) or []
+        for caller in callers:
+            if not caller.has_spec():
+                known = get_close_matches(caller.name, [name for name in vars(hookspecs) if name[0] != "_"], n=1)
+                raise PluginError(
+                    f"there is no hook {caller.name!r}" + (f"; did you mean {known[0]!r}?" if known else "")
+                )
+        return sorted(caller.name for caller in callers)
+
+    def _register(self, plugin: object, hook: str, into: dict[str, Any], names: list[str]) -> None:
+        """Let one plugin name its classes."""
+
+        def register(name: str, cls: Any) -> None:
+            if name in into:
+                raise PluginError(f"the name {name!r} is taken by {into[name].__module__}")
+            options = getattr(cls, "Options", None)
+            if not (isinstance(options, type) and issubclass(options, BaseModel)):
+                raise PluginError(f"{name!r}: {cls!r} has no `Options` class derived from pydantic.BaseModel")
+            into[name] = cls
+            names.append(name)
+
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            if implementation.plugin is plugin:
+                implementation.function(register)
+
+
+def load_plugins(folder: Path | None = None, *, lazily: bool = False) -> Plugins:
+    """Every installed plugin, and those of `folder`; lazily: installed ones once they are asked for by name.
+
+    Lazily is for commands that only look, since hooks of what is not loaded are not called.
+    """
+    plugins = Plugins()
+    plugins.offer_entry_points()
+    if not lazily:
+        plugins.load_offered()
+    if folder is not None:
+        plugins.load_folder(folder)
+    return plugins
+
+
+def attempted(call: Callable[[], T]) -> tuple[T | None, str | None]:
+    """What a plugin's code returns, or what it raised, in one line."""
+    try:
+        return call(), None
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it is told with its name
+        return None, said(error)
+
+
+def _distribution(entry: importlib.metadata.EntryPoint) -> str:
+    return entry.dist.name if entry.dist else ""
+
+
+def _load_file(path: Path) -> ModuleType:
+    """The module of one file. In `sys.modules` under a name of its own: dataclasses and pydantic look there."""
+    name = f"poller_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def said(error: BaseException) -> str:
+    """An error in one line, with the last line of the plugin's own code that it passed."""
+    text = " ".join(str(error).split()) or "no message"
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    where = f" (line {last.tb_lineno} of {Path(last.tb_frame.f_code.co_filename).name})" if last else ""
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}{where}"

@@ -1,0 +1,79 @@
+"""What plugins are told after the fact: in order, one after the other, and never in the way of the work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
+
+import structlog
+
+from poller.hooks.loading import Plugins
+from state.records import Event
+
+log = structlog.get_logger("poller")
+
+MOST_WAITING: Final = 10_000  # what observers too slow for more than that miss is counted in the log
+PATIENCE: Final = 5.0  # seconds for what still waits at the end
+
+EventOf = Callable[[int], Awaitable[Event | None]]
+
+
+class Observers:
+    """Tells the plugins that observe. Use as `async with Observers(...) as observers`.
+
+    An event is read from the log when its turn comes, so what waits is numbers.
+    """
+
+    def __init__(self, plugins: Plugins, event_of: EventOf) -> None:
+        self._plugins = plugins
+        self._event_of = event_of
+        self._waiting: deque[tuple[str, str, Any]] = deque()
+        self._missed = 0
+        self._bell = asyncio.Event()
+        self._closing = False
+
+    def tell(self, hook: str, **arguments: Any) -> None:
+        """Tell `hook` its one argument, soon."""
+        [(name, value)] = arguments.items()
+        if not self._plugins.implements(hook):
+            return
+        if len(self._waiting) >= MOST_WAITING:
+            self._missed += 1
+            return
+        self._waiting.append((hook, name, value))
+        self._bell.set()
+
+    def tell_recorded(self, numbers: Iterable[int]) -> None:
+        """Tell `event_recorded` the events with these numbers."""
+        for number in numbers:
+            self.tell("event_recorded", event=number)
+
+    async def __aenter__(self) -> Observers:
+        self._task = asyncio.create_task(self._run(), name="observers")
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._closing = True
+        self._bell.set()
+        _, late = await asyncio.wait([self._task], timeout=PATIENCE)
+        for task in late:
+            task.cancel()
+            log.warning("observers.late", waiting=len(self._waiting))
+        await asyncio.gather(self._task, return_exceptions=bool(late))
+
+    async def _run(self) -> None:
+        while self._waiting or not self._closing:
+            if not self._waiting:
+                self._bell.clear()
+                await self._bell.wait()
+                continue
+            hook, name, value = self._waiting.popleft()
+            if hook == "event_recorded":
+                value = await self._event_of(value)
+            if value is not None:
+                await self._plugins.observe(hook, **{name: value})
+            if self._missed and not self._waiting:
+                log.warning("observers.missed", calls=self._missed, hint="an observer of a plugin is too slow")
+                self._missed = 0

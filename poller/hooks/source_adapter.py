@@ -1,0 +1,148 @@
+"""A plugin's source as the engine sees it.
+
+What the plugin leaves out has its default here, and here alone its code runs: whatever it raises is a `PageError` with
+the plugin's name, so a mistake in it costs one poll, not the daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar, cast
+
+import httpx
+import msgspec
+import structlog
+from pydantic import BaseModel
+
+from poller.budget.budget import Limit
+from poller.documents.diff import dump
+from poller.hooks.loading import said
+from poller.sources.protocol import Endpoint, Page, PageError, Position, Unparsed
+from state.errors import PollerError
+
+log = structlog.get_logger("poller")
+
+T = TypeVar("T")
+Normalise = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class PluggedSource:
+    """One source of a plugin. Everything here raises PageError where the plugin raises or answers what it must not."""
+
+    Options: ClassVar[type[BaseModel]] = BaseModel
+
+    def __init__(self, plugin: str, source: Any) -> None:
+        self._plugin = plugin
+        self._source = source
+        self.limits: Sequence[Limit] = getattr(source, "limits", ())
+        auth = getattr(source, "auth", None)
+        self.auth: httpx.Auth | None = None if auth is None else _PluggedAuth(auth, self._running)
+
+    def endpoints(self) -> list[Endpoint]:
+        """Every list that the source offers."""
+        with self._running("endpoints"):
+            return [self._guarded(endpoint) for endpoint in self._source.endpoints()]
+
+    def request(self, endpoint: Endpoint, at: Position) -> httpx.Request:
+        """The request for the list from `at` on."""
+        with self._running("request"):
+            return _checked(self._source.request(endpoint, at), httpx.Request)
+
+    def page(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> Unparsed:
+        """What a 2xx answer shows, its objects unparsed."""
+        with self._running("page"):
+            page = _checked(self._source.page(endpoint, at, response), Page)
+            return Unparsed(_unparsed(page.objects), page.next, page.total)
+
+    def item_request(self, endpoint: Endpoint, object_id: str) -> httpx.Request | None:
+        """The request for an object's own URL. None: it has none, and complete sweeps decide."""
+        ask = getattr(self._source, "item_request", None)
+        with self._running("item_request"):
+            request = None if ask is None else ask(endpoint, object_id)
+            return None if request is None else _checked(request, httpx.Request)
+
+    def discover(self) -> Generator[httpx.Request, httpx.Response, None]:
+        """What must be asked first; nothing where the plugin does not say."""
+        discover = getattr(self._source, "discover", None)
+        if discover is not None:
+            with self._running("discover"):
+                yield from discover()
+
+    def asks_first(self) -> bool:
+        """Whether `discover` has something to ask: where it has not, no call need be paid for it."""
+        try:
+            return next(self.discover(), None) is not None
+        except PollerError:
+            return True  # the first try will say what is wrong
+
+    def _running(self, what: str) -> _Running:
+        return _Running(self._plugin, what)
+
+    def _guarded(self, endpoint: Endpoint) -> Endpoint:
+        normalise = _checked(endpoint, Endpoint).normalise
+        if normalise is None:
+            return endpoint
+
+        def normalised(value: dict[str, Any], normalise: Normalise = normalise) -> dict[str, Any]:
+            with self._running("normalise"):
+                return normalise(value)
+
+        return replace(endpoint, normalise=normalised)
+
+
+class _Running:
+    """The plugin's code runs: whatever it raises is said to be its own. Entered for every request and every page."""
+
+    __slots__ = ("_plugin", "_what")
+
+    def __init__(self, plugin: str, what: str) -> None:
+        self._plugin = plugin
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        passes = PollerError, httpx.HTTPError, StopAsyncIteration
+        if not isinstance(error, Exception) or isinstance(error, passes):
+            return
+        log.error("plugin.raised", plugin=self._plugin, call=self._what, exc_info=error)
+        raise PageError(
+            f"the plugin {self._plugin!r} failed in {self._what}(): {said(error)}",
+            hint="mend the plugin; nothing of this answer was recorded",
+        ) from error
+
+
+class _PluggedAuth(httpx.Auth):
+    """A plugin's auth flow."""
+
+    def __init__(self, auth: httpx.Auth, running: Callable[[str], Any]) -> None:
+        self._auth = auth
+        self._running = running
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        flow = self._auth.async_auth_flow(request)
+        try:
+            with self._running("auth"):
+                asked = await anext(flow)
+            while True:
+                response = yield asked
+                with self._running("auth"):
+                    asked = await flow.asend(response)
+        except StopAsyncIteration:
+            return
+        finally:
+            await flow.aclose()
+
+
+def _checked(given: object, wanted: type[T]) -> T:
+    if not isinstance(given, wanted):
+        raise TypeError(f"it gave {type(given).__name__}, not {wanted.__name__}")
+    return given
+
+
+def _unparsed(objects: Sequence[Mapping[str, Any] | msgspec.Raw]) -> Sequence[msgspec.Raw]:
+    if set(map(type, objects)) <= {msgspec.Raw}:
+        return cast("Sequence[msgspec.Raw]", objects)
+    return [shown if isinstance(shown, msgspec.Raw) else msgspec.Raw(dump(shown)) for shown in objects]

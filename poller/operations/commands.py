@@ -1,0 +1,305 @@
+"""Commands that change something: done by whoever holds the state, posted to it by everybody else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+
+from poller.app import App, open_app
+from poller.config.models import Config
+from poller.delivery.notices import ping
+from poller.hooks.loading import Plugins
+from poller.options.problems import NotThere, find_endpoint, nearest
+from poller.polling.endpoint import Watching
+from poller.polling.results import Outcome
+from poller.polling.source import Run
+from state.errors import PollerError
+from state.lock import StateLock
+from state.sqlite.commands import Result
+from state.sqlite.store import open_commands
+
+log = structlog.get_logger("poller")
+
+LOOK_EVERY: Final = 0.05  # seconds between two looks for a result
+AT_ONCE: Final = 500  # deliveries queued again in one transaction
+Answer = dict[str, Any]
+
+
+class _Args(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Redeliver(_Args):
+    """Deliveries by number, or all of a state (of one subscription)."""
+
+    ids: tuple[StrictInt, ...] = ()
+    subscription: str | None = None
+    state: Literal["dead", "delivered", "pending"] = "dead"
+    all: bool = False  # of every subscription
+
+
+class Replay(_Args):
+    """What a subscription has read behind a number, or since a time (ISO text with its offset)."""
+
+    subscription: str
+    after: StrictInt | str = Field(union_mode="left_to_right")
+
+
+class OfSubscription(_Args):
+    """One subscription."""
+
+    subscription: str
+
+
+class Nothing(_Args):
+    """No arguments."""
+
+
+class OfEndpoint(_Args):
+    """One endpoint: SOURCE/ENDPOINT, or the endpoint alone where no other source has one of that name."""
+
+    endpoint: str
+
+
+class Release(OfEndpoint):
+    """How a hold ends: `accept` takes what is there silently, `emit` tells it; neither: as it was before."""
+
+    accept: bool = False
+    emit: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One command: the arguments it takes, and what it does."""
+
+    args: type[_Args]
+    do: Callable[[App, Any], Awaitable[Answer]]
+
+
+async def execute(app: App, name: str, args: Mapping[str, Any]) -> Answer:
+    """Do one command now. Raises PollerError where there is no such command, or it cannot be done as asked."""
+    command = COMMANDS.get(name)
+    if command is None:
+        raise PollerError(f"there is no command {name!r}", hint=nearest(name, COMMANDS))
+    try:
+        given = command.args.model_validate(dict(args))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "arguments"
+        raise PollerError(f"{name}: {where}: {first['msg']}") from error
+    answer = await command.do(app, given)
+    log.info("command.done", command=name, **{key: value for key, value in answer.items() if key != "ids"})
+    return answer
+
+
+async def run_posted(app: App) -> None:
+    """Do every command that was posted, each once, and write what came of it beside it."""
+    posted = app.store.commands
+    for command in await app.write(posted.pending):
+        if not await app.write(posted.take, command.id, now=app.clock.now()):
+            continue
+        outcome = Result(error="it failed unexpectedly", hint="the daemon's log says why")
+        try:
+            outcome = Result(result=await execute(app, command.name, command.args))
+        except PollerError as error:
+            log.warning("command.failed", command=command.name, error=str(error))
+            outcome = Result(error=str(error), hint=error.hint)
+        finally:
+            await app.write(posted.finish, command.id, outcome, now=app.clock.now())
+
+
+async def run_command(
+    config: Config, plugins: Plugins, name: str, args: Mapping[str, Any], *, timeout: float = 10.0
+) -> Answer:
+    """Have a command done: by the daemon that runs on this state, else here. Raises PollerError.
+
+    What it queued for delivery is delivered within `timeout` seconds where no daemon does it.
+    """
+    lock = StateLock(config.poller.state)
+    holder = lock.holder()
+    if holder is not None:
+        return await _post(config, holder, name, args, timeout)
+    with lock.held():
+        async with open_app(config, plugins) as app:
+            answer = await execute(app, name, args)
+            if name in ("redeliver", "ping"):
+                await app.deliverer.drain(until=app.clock.now() + timeout)
+            return answer
+
+
+async def _post(config: Config, holder: int, name: str, args: Mapping[str, Any], timeout: float) -> Answer:
+    """Leave the command for the daemon and wait for what comes of it."""
+    with open_commands(config.poller.state) as posted:
+        number = posted.post(name, args, now=time.time())
+        until = time.monotonic() + timeout
+        while (outcome := posted.result(number)) is None:
+            if time.monotonic() >= until and posted.withdraw(number):
+                raise PollerError(
+                    f"the daemon (process {holder}) did not take `{name}` within {timeout:g} s: nothing was done",
+                    hint="is it starting or stopping? its log says; then try again",
+                )
+            if time.monotonic() >= until + timeout:
+                raise PollerError(
+                    f"the daemon (process {holder}) began `{name}` and has not ended it yet",
+                    hint="its log says what came of it",
+                )
+            await asyncio.sleep(LOOK_EVERY)
+    if outcome.error is not None:
+        raise PollerError(outcome.error, hint=outcome.hint)
+    return outcome.result or {}
+
+
+# Deliveries and subscriptions.
+
+
+async def _redeliver(app: App, args: Redeliver) -> Answer:
+    ids = list(args.ids)
+    if bool(ids) == bool(args.subscription or args.all):
+        raise PollerError("redeliver: name deliveries by number, or a subscription, or all", hint="poller deliveries")
+    if args.subscription is not None:
+        _known(app, args.subscription)
+    if ids:
+        await app.write(_check_ids, app, ids)
+    else:
+        ids = await app.write(_find, app, args)
+    queued = 0
+    for start in range(0, len(ids), AT_ONCE):
+        step = ids[start : start + AT_ONCE]
+        queued += await app.write(app.store.deliveries.redeliver, step, now=app.clock.now())
+        app.deliverer.wake()
+    return {"redelivered": queued, "ids": ids[:1000]}
+
+
+def _check_ids(app: App, ids: Iterable[int]) -> None:
+    unknown = [str(id_) for id_ in ids if app.store.delivery_reader.delivery(id_) is None]
+    if unknown:
+        raise NotThere(f"there is no delivery {', '.join(unknown)}: nothing was queued", hint="poller deliveries")
+
+
+def _find(app: App, args: Redeliver) -> list[int]:
+    """Every delivery of a state, the oldest first."""
+    found: list[int] = []
+    before = None
+    while True:
+        page = app.store.delivery_reader.deliveries(
+            states=[args.state], subscription=args.subscription, limit=1000, before=before
+        )
+        found += [delivery.id for delivery in page]
+        if len(page) < 1000:
+            return found[::-1]
+        before = page[-1].id
+
+
+async def _replay(app: App, args: Replay) -> Answer:
+    _known(app, args.subscription)
+    after = args.after if isinstance(args.after, int) else await app.write(app.store.log.seq_at, _time(args.after))
+    until = await app.write(app.store.deliveries.replay, args.subscription, after=after)
+    app.deliverer.wake()
+    return {"subscription": args.subscription, "after": after, "until": until}
+
+
+def _time(text: str) -> float:
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise PollerError(
+            f"replay: {text!r} is neither a number nor a time", hint="--after 1200, or --after 2026-11-23T08:00:00Z"
+        ) from error
+    if when.tzinfo is None:
+        raise PollerError(f"replay: the time {text} needs its offset", hint=f"{text}Z is UTC")
+    return when.timestamp()
+
+
+async def _ping(app: App, args: OfSubscription) -> Answer:
+    name, now = _known(app, args.subscription), app.clock.now()
+    delivery = await app.write(app.store.deliveries.ping, name, ping(name, now=now), now=now)
+    app.deliverer.wake()
+    return {"subscription": name, "delivery": delivery}
+
+
+async def _pause(app: App, args: OfSubscription) -> Answer:
+    name = _known(app, args.subscription)
+    await app.write(app.store.deliveries.pause, name)
+    app.deliverer.wake()
+    return {"subscription": name, "state": "paused"}
+
+
+async def _resume(app: App, args: OfSubscription) -> Answer:
+    name = _known(app, args.subscription)
+    if not next(one.enabled for one in app.config.subscriptions if one.name == name):
+        raise PollerError(
+            f"subscription {name} is switched off in {app.config.path}", hint="remove `enabled = false` and reload"
+        )
+    await app.write(app.store.deliveries.resume, name)
+    app.deliverer.wake()
+    return {"subscription": name, "state": "active"}
+
+
+def _known(app: App, name: str) -> str:
+    names = [one.name for one in app.config.subscriptions]
+    if name not in names:
+        raise NotThere(f"no subscription is named {name!r}", hint=nearest(name, names))
+    return name
+
+
+# Sources and endpoints.
+
+
+async def _probe(app: App, _: Nothing) -> Answer:
+    """Ask at once what a failure keeps waiting."""
+    app.engine.probe_now()
+    return {"sources": len(app.engine.runs)}
+
+
+async def _hold(app: App, args: OfEndpoint) -> Answer:
+    run, w = _watching(app, args.endpoint)
+    outcome = await app.write(app.engine.settling.guarding.hold, w, app.clock.now())
+    await app.engine.following.followed(run, w, outcome)
+    return {"endpoint": w.label, "held": True, "was_held": not outcome.events}
+
+
+async def _release(app: App, args: Release) -> Answer:
+    run, w = _watching(app, args.endpoint)
+    if args.accept and args.emit:
+        raise PollerError("release: either accept or emit, not both")
+    if w.state.held is None and w.doubt is None:
+        raise PollerError(f"{w.label} is not held: there is nothing to release", hint="poller status")
+    outcome, way = Outcome(), {"accept": args.accept, "emit": args.emit}
+    why = "on command" + next((f", {word}" for word, chosen in way.items() if chosen), "")
+    await app.write(app.engine.settling.guarding.release, w, app.clock.now(), outcome, why=why, **way)
+    await app.engine.following.followed(run, w, outcome)
+    return {"endpoint": w.label, "held": False, **way}
+
+
+async def _rebaseline(app: App, args: OfEndpoint) -> Answer:
+    run, w = _watching(app, args.endpoint)
+    outcome = Outcome()
+    await app.write(app.engine.settling.guarding.rebaseline, w, app.clock.now(), outcome)
+    await app.engine.following.followed(run, w, outcome)
+    return {"endpoint": w.label, "baseline": True}
+
+
+def _watching(app: App, text: str) -> tuple[Run, Watching]:
+    runs = app.engine.runs
+    source, endpoint = find_endpoint(((run.name, name) for run in runs.values() for name in run.watchings), text)
+    return runs[source], runs[source].watchings[endpoint]
+
+
+COMMANDS: Final[Mapping[str, Command]] = {
+    "probe": Command(args=Nothing, do=_probe),
+    "redeliver": Command(args=Redeliver, do=_redeliver),
+    "replay": Command(args=Replay, do=_replay),
+    "ping": Command(args=OfSubscription, do=_ping),
+    "pause": Command(args=OfSubscription, do=_pause),
+    "resume": Command(args=OfSubscription, do=_resume),
+    "hold": Command(args=OfEndpoint, do=_hold),
+    "release": Command(args=Release, do=_release),
+    "rebaseline": Command(args=OfEndpoint, do=_rebaseline),
+}

@@ -1,0 +1,43 @@
+"""What only the running program knows: throttling, health, what is set aside, what the planners expect."""
+
+from __future__ import annotations
+
+from poller.app import App
+from poller.operations.status import BudgetView, Live, expected_delays
+from poller.planner.report import Changes, Report, Situation, report
+
+
+def live_of(app: App, plan: Report | None = None) -> Live:
+    """What the running program knows now; `plan` spares asking the planners again."""
+    now, steady = app.clock.now(), app.clock.steady()
+    runs = app.engine.runs
+    budgets = {}
+    for name, lane in app.engine.lanes.items():
+        until = lane.budget.throttled_until(steady)
+        wall = None if until is None else now + until - steady
+        budgets[name] = BudgetView(
+            usage=lane.budget.usage(steady),
+            throttled_until=wall,
+            polls=lane.calls,
+            calls=lane.gate.calls,
+            refused=lane.gate.refused,
+            shortfall=lane.shortfall,
+        )
+    return Live(
+        budgets=budgets,
+        sources={name: run.health.snapshot() for name, run in runs.items()},
+        endpoints={(name, w.name): w.status() for name, run in runs.items() for w in run.watchings.values()},
+        expected_delays=expected_delays(plan or plan_of(app)),
+        last_polls={name: run.last_poll for name, run in runs.items()},
+        failed_plugins=tuple(app.plugins.failed),
+    )
+
+
+def plan_of(app: App, changes: Changes | None = None) -> Report:
+    """What the planners expect of every unit, endpoint and budget, and what the changes would bring."""
+    now = app.clock.now()
+    standing = [
+        Situation(budget=name, limits=lane.budget.limits, share=lane.share, planner=lane.planner, now=now)
+        for name, lane in app.engine.lanes.items()
+    ]
+    return report(standing, changes)

@@ -1,0 +1,98 @@
+"""How the planner of every budget stands, read from the state beside whoever runs on it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from poller.config.models import Config, SourceConfig
+from poller.hooks.loading import attempted
+from poller.options.problems import ConfigError
+from poller.planner.feasibility import Shortfall, shortfall
+from poller.planner.planner import Planner
+from poller.planner.report import Situation
+from poller.planner.units import Unit
+from poller.polling.endpoint import key_of
+from state.errors import Outdated
+from state.sqlite.read_status import StatusReader, UnitRow
+from state.sqlite.store import open_reader
+
+
+def situations(config: Config, sums: StatusReader | None, *, now: float) -> list[Situation]:
+    """The planners as a daemon would have them now; what was learned is what it saved last, a minute ago at most.
+
+    Without `sums` nothing has run yet: each endpoint counts as one unit that was never polled.
+    """
+    rows = sums.units() if sums is not None else []
+    found = []
+    for name, budget in config.budgets.items():
+        planner = Planner(_units(config, name, rows), now=now)
+        if sums is not None:
+            _recall(planner, sums.learned(f"planner:{name}"), rows)
+        found.append(Situation(budget=name, limits=budget.limits, share=budget.share, planner=planner, now=now))
+    return found
+
+
+def shortfalls(config: Config, rows: Sequence[UnitRow]) -> list[Shortfall]:
+    """Of every budget the `max_staleness` that it cannot keep, as far as units are known by now."""
+    found = [
+        shortfall(_units(config, name, rows), budget=name, limits=budget.limits, share=budget.share)
+        for name, budget in config.budgets.items()
+    ]
+    return [one for one in found if one is not None]
+
+
+def check_promises(config: Config) -> None:
+    """Raise ConfigError where a budget cannot keep what `max_staleness` promises, or StateError."""
+    found = shortfalls(config, _known(config))
+    if found:
+        raise ConfigError(config.path, [one.problem for one in found])
+
+
+def _known(config: Config) -> list[UnitRow]:
+    if not config.poller.state.exists():
+        return []
+    try:
+        with open_reader(config.poller.state) as reader:
+            return reader.sums.units()
+    except Outdated:  # whoever runs on it next brings it up to date
+        return []
+
+
+def _units(config: Config, budget: str, rows: Sequence[UnitRow]) -> list[Unit]:
+    """The units of one budget, and one for each endpoint that none is known of yet."""
+    sources = [source for source in config.sources.values() if source.budget == budget]
+    return [unit for source in sources for unit in _units_of(source, rows)]
+
+
+def _units_of(source: SourceConfig, rows: Sequence[UnitRow]) -> list[Unit]:
+    known = [
+        _unit(source, row.endpoint, row.key, cost=max(1, row.calls))
+        for row in rows
+        if row.source == source.name and source.watches(row.endpoint)
+    ]
+    polled = {unit.endpoint for unit in known}
+    return known + [_unit(source, name, key) for name, key in _offered(source) if name not in polled]
+
+
+def _offered(source: SourceConfig) -> list[tuple[str, str]]:
+    """Every chosen endpoint, and the key of its first unit."""
+    found, _ = attempted(lambda: [(one.name, key_of(one.first)) for one in source.chosen(source.build().endpoints())])
+    return found if found is not None else [(name, "list") for name in source.endpoints]
+
+
+def _unit(source: SourceConfig, endpoint: str, key: str, cost: int = 1) -> Unit:
+    settings = source.endpoint(endpoint)
+    return Unit(source.name, endpoint, key, cost=cost, weight=settings.weight, max_staleness=settings.max_staleness)
+
+
+def _recall(planner: Planner, saved: bytes | None, rows: Sequence[UnitRow]) -> None:
+    if saved is not None:
+        with contextlib.suppress(ValueError):  # the daemon says so
+            planner.load(saved)
+    for row in rows:
+        unit = Unit(row.source, row.endpoint, row.key)
+        if row.answered_at is not None:
+            planner.polled(unit, row.answered_at)
+        if row.retry_at is not None:
+            planner.defer(unit, row.retry_at)

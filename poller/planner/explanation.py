@@ -1,0 +1,96 @@
+"""Why a unit is polled as often as it is: the planner's figures, put into words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from poller.planner.learning import DAY, Floats
+from poller.planner.units import Table, Unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a unit is polled as often as it is; rates per second, times in Unix seconds, spans in seconds."""
+
+    unit: Unit
+    mean_rate: float  # learned, changes per second, over the week and with the bursts they bring
+    rate: float  # expected now: with the hour and what recent changes bring
+    unseen: float  # changes expected since the last poll
+    last_poll: float | None
+    staleness: float | None
+    rank: int  # 1 is next
+    score: float  # weighted delay gathered per call, seconds
+    interval: float  # between polls at the present pace
+    expected_delay: float  # of a change, on average
+    calls_per_day: float
+    next_poll: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What the planner reckons with at an instant, of each slot; calls and rates per second."""
+
+    now: float
+    score: Floats
+    rate: Floats
+    mean: Floats
+    calls: float
+
+
+def explained(units: Iterable[tuple[int, Unit]], table: Table, figures: Figures) -> list[Explanation]:
+    """Explain the units in these slots."""
+    top, now = table.top, figures.now
+    standing = np.where(table.ready[:top] > now, -1.0, figures.score)
+    ranks = np.empty(top, np.intp)
+    ranks[np.argsort(-standing, kind="stable")] = np.arange(1, top + 1)
+    # sum c/T = B with T = sqrt(2 m c / (w l)): the score m at which a unit is polled. Removed units weigh nothing.
+    bar = float(np.sqrt(table.weight[:top] * figures.mean * table.cost[:top]).sum()) ** 2 / (2 * figures.calls**2)
+    return [_explanation(unit, slot, table, figures, int(ranks[slot]), bar) for slot, unit in units]
+
+
+def _explanation(unit: Unit, slot: int, table: Table, figures: Figures, rank: int, bar: float) -> Explanation:
+    now, mean, rate = figures.now, float(figures.mean[slot]), float(figures.rate[slot])
+    last, ready = float(table.last[slot]), float(table.ready[slot])
+    never = math.isnan(last)
+    age = None if never else max(now - last, 0.0)
+    interval, promised = _interval(unit, mean, bar), unit.max_staleness or math.inf
+    due = now if never else max(last + min(_interval(unit, rate, bar), promised), now)
+    reason = _reason(never=never, ready=ready, now=now, kept=promised < interval, burst=rate > 2 * mean)
+    interval = min(interval, promised)
+    return Explanation(
+        unit=unit,
+        mean_rate=mean,
+        rate=rate,
+        unseen=rate * (age or 0.0),
+        last_poll=None if never else last,
+        staleness=age,
+        rank=rank,
+        score=math.inf if never else float(figures.score[slot]),
+        interval=interval,
+        expected_delay=interval / 2,
+        calls_per_day=unit.cost * DAY / interval,
+        next_poll=due if ready == math.inf else max(due, ready),
+        reason=reason,
+    )
+
+
+def _interval(unit: Unit, rate: float, bar: float) -> float:
+    worth = unit.weight * rate
+    return math.sqrt(2 * bar * unit.cost / worth) if worth > 0 else math.inf
+
+
+def _reason(*, never: bool, ready: float, now: float, kept: bool, burst: bool) -> str:
+    if ready == math.inf:
+        return "in flight"
+    if ready > now:
+        return "deferred after a failure"
+    if never:
+        return "never polled: it goes first"
+    if kept:
+        return "its max_staleness asks for more than its rate"
+    return "more is expected now than usual" if burst else "its rate and weight, per call"

@@ -1,0 +1,88 @@
+"""Pure: whether a budget can keep what `max_staleness` promises, and what it would take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from poller.budget.budget import Limit, allowed, share_of
+from poller.options.problems import Problem, dotted
+from poller.options.quantities import duration_text, rate_text
+from poller.planner.units import Unit
+
+DAY = 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortfall:
+    """One budget, and what the `max_staleness` of its units asks for in vain; calls per second."""
+
+    budget: str
+    limits: tuple[Limit, ...]
+    share: float
+    asked: Mapping[tuple[str, str], float]  # by source and endpoint, the most demanding first
+    shortest: float  # `max_staleness` of the most demanding one, seconds
+
+    @property
+    def least(self) -> tuple[Limit, ...]:
+        """The limits raised where they are too low: the least that could keep it."""
+        return tuple(_raised(limit, self.share, sum(self.asked.values())) for limit in self.limits)
+
+    def __str__(self) -> str:
+        most = list(self.asked.items())[:3]
+        parts = ", ".join(f"{source}/{endpoint} {_daily(calls)}" for (source, endpoint), calls in most)
+        return (
+            f"max_staleness asks for {_daily(sum(self.asked.values()))} calls a day ({parts}), and budget {self.budget}"
+            f" allows {math.floor(allowed(self.limits, self.share) * DAY)}"
+        )
+
+    @property
+    def problem(self) -> Problem:
+        """The same as it is told of a configuration: the key of the most demanding endpoint, and what would do."""
+        source, endpoint = next(iter(self.asked))
+        raised = [new for new, old in zip(self.least, self.limits, strict=True) if new != old]
+        hint = f"it takes at least {', '.join(map(rate_text, raised))}"
+        if any(share_of(limit, self.share) < 1 for limit in raised):
+            hint += f" with share = {self.share:g}"
+        longer = self._longer()
+        return Problem(
+            key=dotted(("sources", source, "endpoints", endpoint, "max_staleness")),
+            what=f"cannot be kept: {self}",
+            hint=hint if longer is None else f"{hint}, or a max_staleness of {longer}",
+        )
+
+    def _longer(self) -> str | None:
+        """A `max_staleness` of the most demanding endpoint that could be kept; None where the others ask too much."""
+        mine, *others = self.asked.values()
+        left = allowed(self.limits, self.share) - sum(others)
+        if left <= 0:
+            return None
+        seconds = self.shortest * mine / left
+        step = next((size for size in (86400, 3600, 60) if seconds > 2 * size), 1)
+        return duration_text((math.floor(seconds / step) + 1) * step)
+
+
+def shortfall(units: Iterable[Unit], *, budget: str, limits: Iterable[Limit], share: float) -> Shortfall | None:
+    """None where sum c / max_staleness stays below the calls there are."""
+    asked: dict[tuple[str, str], float] = {}
+    shortest: dict[tuple[str, str], float] = {}
+    for unit in units:
+        if unit.max_staleness is not None:
+            name = unit.source, unit.endpoint
+            asked[name] = asked.get(name, 0.0) + unit.cost / unit.max_staleness
+            shortest[name] = unit.max_staleness
+    limits = tuple(limits)
+    if sum(asked.values()) < allowed(limits, share):
+        return None
+    ordered = dict(sorted(asked.items(), key=lambda item: -item[1]))
+    return Shortfall(budget=budget, limits=limits, share=share, asked=ordered, shortest=shortest[next(iter(ordered))])
+
+
+def _raised(limit: Limit, share: float, calls: float) -> Limit:
+    needed = math.floor(calls * limit.seconds + 1e-9) + 1
+    return Limit(max(limit.calls, math.ceil(needed / share_of(limit, share) - 1e-9)), limit.seconds)
+
+
+def _daily(calls: float) -> int:
+    return math.ceil(calls * DAY - 1e-6)

@@ -1,0 +1,286 @@
+"""Pure: what the planner has learned, what it will do with it, and what another budget or weight would change.
+
+All expectations come from one rule: at the best intervals T_i in proportion to sqrt(c_i / (w_i l_i)) the calls are
+used up, sum c_i / T_i = B, and a change waits T_i / 2; a unit whose `max_staleness` is shorter is polled that often,
+and the others share what remains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from poller.budget.budget import Limit, allowed
+from poller.events.cloudevents import iso
+from poller.options.problems import nearest
+from poller.planner.feasibility import shortfall
+from poller.planner.learning import DAY, HOURS, Floats
+from poller.planner.planner import Explanation, Planner, Unit
+from state.errors import PollerError
+
+_THURSDAY = 3  # the epoch's weekday, Monday is 0
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """One budget and the planner that spends it."""
+
+    budget: str
+    limits: tuple[Limit, ...]
+    share: float
+    planner: Planner
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What if: another share, other limits, other weights (by endpoint or source/endpoint)."""
+
+    share: float | None = None
+    limits: tuple[Limit, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointPlan:
+    """What to expect of one endpoint; spans in seconds."""
+
+    source: str
+    endpoint: str
+    units: int
+    changes_per_day: float
+    calls_per_day: float
+    expected_delay: float  # of a change, on average
+    staleness: float | None  # of the unit that was polled longest ago; None: one was never polled
+    next_poll: float
+    busiest: str  # hour of the week, UTC, and how much busier than the average
+    rhythm: tuple[float, ...]  # each hour's level, mean 1, from Monday midnight UTC on
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """Mean delay under some calls and weights, overall and by source/endpoint."""
+
+    label: str
+    calls_per_day: float
+    expected_delay: float
+    keeps_promises: bool  # every `max_staleness`
+    expected_delays: Mapping[str, float]  # by source/endpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowPlan:
+    """One limit, and what it allows for good."""
+
+    limit: str
+    calls_per_day: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetPlan:
+    """What the windows allow, and what a change of them or of weights would bring: the first is as things are."""
+
+    name: str
+    windows: tuple[WindowPlan, ...]
+    share: float
+    calls_per_day: float  # of the tightest window
+    broken_promise: str | None  # the `max_staleness` that it cannot keep
+    expectations: tuple[Expectation, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything `poller plan` tells."""
+
+    budgets: tuple[BudgetPlan, ...]
+    endpoints: tuple[EndpointPlan, ...]
+    units: tuple[Explanation, ...]
+
+
+def intervals(units: Sequence[Unit], rates: Floats, calls_per_second: float) -> Floats:
+    """Seconds between polls of each unit: the square-root rule, cut where `max_staleness` is shorter."""
+    cost = np.array([float(unit.cost) for unit in units])
+    limit = np.array([math.inf if unit.max_staleness is None else unit.max_staleness for unit in units])
+    worth = np.maximum(np.array([unit.weight for unit in units]) * rates, 1e-15)
+    found = limit.copy()
+    free = np.ones(len(units), bool)
+    calls = calls_per_second
+    while free.any():
+        found[free] = np.sqrt(cost[free] / worth[free]) * np.sqrt(worth * cost)[free].sum() / max(calls, 1e-9)
+        short = free & (found > limit)
+        if not short.any():
+            break
+        found[short] = limit[short]
+        calls -= float((cost[short] / limit[short]).sum())
+        free &= ~short
+    return found
+
+
+def report(situations: Iterable[Situation], changes: Changes | None = None) -> Report:
+    """Explain every unit, endpoint and budget, and what the changes asked for would bring.
+
+    Raises PollerError where a weight is of an endpoint that there is not.
+    """
+    budgets, endpoints, units = [], [], []
+    situations = list(situations)
+    check_names(situations, changes or Changes())
+    for situation in situations:
+        calls = allowed(situation.limits, situation.share)
+        found = situation.planner.explanations(situation.now, calls_per_second=calls)
+        units += found
+        endpoints += _endpoints(situation, found)
+        budgets.append(_budget(situation, found, changes or Changes()))
+    return Report(budgets=tuple(budgets), endpoints=tuple(endpoints), units=tuple(units))
+
+
+def rows(found: Report) -> Iterator[dict[str, Any]]:
+    """The report as JSON, a row for each budget, endpoint and unit: spans end in `_s`, times are ISO text."""
+    for budget in found.budgets:
+        expectations = [_in_seconds(asdict(one)) for one in budget.expectations]
+        yield {"kind": "budget", **asdict(budget), "expectations": expectations}
+    for endpoint in found.endpoints:
+        yield {"kind": "endpoint", **_in_seconds(asdict(endpoint))}
+    for one in found.units:
+        unit = one.unit
+        identity = {"source": unit.source, "endpoint": unit.endpoint, "key": unit.key}
+        settings = {"cost": unit.cost, "weight": unit.weight, "max_staleness": unit.max_staleness}
+        figures = {name: value for name, value in asdict(one).items() if name != "unit"}
+        yield {"kind": "unit", **identity, **_in_seconds(settings | figures)}
+
+
+_TIMES = ("last_poll", "next_poll")
+_SPANS = ("expected_delay", "expected_delays", "staleness", "interval", "max_staleness")
+
+
+def _in_seconds(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows neither infinity nor NaN: orjson writes both as null."""
+    told = {f"{name}_s" if name in _SPANS else name: value for name, value in values.items()}
+    return told | {name: iso(at) for name in _TIMES if (at := told.get(name)) is not None and math.isfinite(at)}
+
+
+def parse_weight(text: str) -> tuple[str, float]:
+    """`"projects=5"` -> ("projects", 5.0). Raises ValueError."""
+    name, _, number = text.partition("=")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = 0.0
+    if not name or not 0 < weight < math.inf:
+        raise ValueError(f"{text!r} is not ENDPOINT=N with N above 0")
+    return name, weight
+
+
+def check_names(situations: Sequence[Situation], changes: Changes) -> None:
+    """Raise PollerError where a weight is of an endpoint that there is not."""
+    units = [unit for situation in situations for unit in situation.planner.units] if changes.weights else []
+    known = {unit.endpoint for unit in units} | {f"{unit.source}/{unit.endpoint}" for unit in units}
+    for name in changes.weights:
+        if name not in known:
+            raise PollerError(f"no endpoint is named {name!r}", hint=nearest(name, known))
+
+
+def _endpoints(situation: Situation, found: Sequence[Explanation]) -> list[EndpointPlan]:
+    groups: dict[tuple[str, str], list[Explanation]] = {}
+    for one in found:
+        groups.setdefault((one.unit.source, one.unit.endpoint), []).append(one)
+    return [
+        EndpointPlan(
+            source=source,
+            endpoint=endpoint,
+            units=len(group),
+            changes_per_day=sum(one.mean_rate for one in group) * DAY,
+            calls_per_day=sum(one.calls_per_day for one in group),
+            expected_delay=_mean_delay([(one.mean_rate, one.expected_delay) for one in group]),
+            staleness=_stalest(group),
+            next_poll=min(one.next_poll for one in group),
+            busiest=busiest(rhythm := _from_monday(situation.planner.rhythm(source))),
+            rhythm=tuple(rhythm),
+            weight=max(one.unit.weight for one in group),
+        )
+        for (source, endpoint), group in sorted(groups.items())
+    ]
+
+
+def _stalest(group: Sequence[Explanation]) -> float | None:
+    stale = [one.staleness for one in group if one.staleness is not None]
+    return max(stale) if len(stale) == len(group) else None
+
+
+def _from_monday(levels: Sequence[float]) -> list[float]:
+    """The planner's week begins as the epoch did, on a Thursday."""
+    monday = HOURS - _THURSDAY * 24
+    return [*levels[monday:], *levels[:monday]]
+
+
+def busiest(levels: Sequence[float]) -> str:
+    """The hour of the week (from Monday on, UTC) with the highest level, as text; "even" while nothing stands out."""
+    hour = max(range(HOURS), key=lambda at: levels[at])
+    if levels[hour] < 1.2:
+        return "even"
+    day, hour_of_day = divmod(hour, 24)
+    return f"{_DAYS[day]} {hour_of_day:02}:00 UTC, {levels[hour]:.1f} times the mean"
+
+
+def _mean_delay(pairs: Iterable[tuple[float, float]]) -> float:
+    """The mean of delays, each counted as often as changes have it."""
+    pairs = list(pairs)
+    rates = sum(rate for rate, _ in pairs)
+    return sum(rate * delay for rate, delay in pairs) / rates if rates else math.nan
+
+
+def _budget(situation: Situation, found: Sequence[Explanation], changes: Changes) -> BudgetPlan:
+    calls = allowed(situation.limits, situation.share)
+    broken = shortfall(
+        situation.planner.promised, budget=situation.budget, limits=situation.limits, share=situation.share
+    )
+    return BudgetPlan(
+        name=situation.budget,
+        windows=tuple(
+            WindowPlan(limit=str(limit), calls_per_day=allowed([limit], situation.share) * DAY)
+            for limit in situation.limits
+        ),
+        share=situation.share,
+        calls_per_day=calls * DAY,
+        broken_promise=None if broken is None else str(broken),
+        expectations=tuple(_expectations(situation, found, calls, changes)),
+    )
+
+
+def _expectations(
+    situation: Situation, found: Sequence[Explanation], calls: float, changes: Changes
+) -> Iterator[Expectation]:
+    yield _expect("as it is", found, calls, {})
+    yield _expect("+10 % calls", found, calls * 1.1, {})
+    if changes.limits or changes.share is not None:
+        share = situation.share if changes.share is None else changes.share
+        label = f"share {share:g} {' '.join(map(str, changes.limits))}".strip()
+        yield _expect(label, found, allowed(changes.limits or situation.limits, share), {})
+    for name, weight in changes.weights.items():
+        yield _expect(f"weight {name}={weight:g}", found, calls, {name: weight})
+
+
+def _expect(label: str, found: Sequence[Explanation], calls: float, weights: Mapping[str, float]) -> Expectation:
+    units = [_weighted(one.unit, weights) for one in found]
+    rates = np.array([one.mean_rate for one in found], float)
+    delays = intervals(units, rates, calls) / 2
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for unit, rate, delay in zip(units, rates.tolist(), delays.tolist(), strict=True):
+        groups.setdefault(f"{unit.source}/{unit.endpoint}", []).append((rate, delay))
+    return Expectation(
+        label=label,
+        calls_per_day=calls * DAY,
+        expected_delay=_mean_delay(pair for group in groups.values() for pair in group),
+        keeps_promises=sum(unit.cost / unit.max_staleness for unit in units if unit.max_staleness) < calls,
+        expected_delays={name: _mean_delay(group) for name, group in sorted(groups.items())},
+    )
+
+
+def _weighted(unit: Unit, weights: Mapping[str, float]) -> Unit:
+    weight = weights.get(f"{unit.source}/{unit.endpoint}", weights.get(unit.endpoint))
+    return unit if weight is None else replace(unit, weight=weight)

@@ -1,0 +1,127 @@
+"""What follows from a poll: units come and go, children are told of their parents, deletions are confirmed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from poller.clock import Clock
+from poller.polling.endpoint import Watching, child_key
+from poller.polling.recording import Settling
+from poller.polling.results import Asked, Outcome
+from poller.polling.source import Run, add_children, drop_children
+from state.polls import Presence, Sweep
+from state.sqlite.store import Store
+from state.sqlite.writer import Write
+
+log = structlog.get_logger("poller")
+
+
+class Following:
+    """Does what follows. `recorded` is told the numbers of new events."""
+
+    def __init__(
+        self,
+        settling: Settling,
+        *,
+        store: Store,
+        write: Write,
+        clock: Clock,
+        recorded: Callable[[list[int]], None],
+    ) -> None:
+        self._settling = settling
+        self._store = store
+        self._write = write
+        self._clock = clock
+        self._recorded = recorded
+
+    async def followed(self, run: Run, w: Watching, outcome: Outcome) -> None:
+        """Units come and go, children are told of their parents, deletions are confirmed."""
+        planner, now = run.lane.planner, self._clock.now()
+        for key in outcome.dropped:
+            planner.remove(run.unit(w, key))
+        for key in outcome.added:
+            planner.add(run.unit(w, key), now=now)
+        if not w.in_baseline:
+            for new, old in outcome.heirs:
+                planner.inherit(run.unit(w, new), run.unit(w, old))
+        self._say(w, outcome)
+        self.announce(outcome.events)
+        if outcome.snapshots:
+            await self._tell_children(run, w, outcome, now)
+        await self._suspect(run, w, outcome)
+        if outcome.swept:
+            await self._end_empty_sweeps(run, w, now)
+
+    async def _tell_children(self, run: Run, w: Watching, outcome: Outcome, now: float) -> None:
+        planner = run.lane.planner
+        there = [child_key(s.object_id) for s in outcome.snapshots if s.presence is not Presence.DELETED]
+        deleted = [child_key(s.object_id) for s in outcome.snapshots if s.presence is Presence.DELETED]
+        for child in run.children(w.name):
+            new = [key for key in there if key not in child.units]
+            await self._write(add_children, self._store, child, new)
+            for key in new:
+                planner.add(run.unit(child, key), now=now)
+            if not outcome.baseline:
+                for key in there:
+                    planner.excite(run.unit(child, key), 1)
+            gone = [key for key in deleted if key in child.units]
+            await self._write(drop_children, self._store, child, gone, now=now)
+            for key in gone:
+                planner.remove(run.unit(child, key))
+            if gone and child.units and not child.pending and not run.waits(child):
+                # The last lists that its sweep waited for are gone: no poll of theirs will end it.
+                await self._end_sweep(run, child, now, confirms=child.confirms and child.nonempty)
+
+    async def _suspect(self, run: Run, w: Watching, outcome: Outcome) -> None:
+        """See to what went missing: by its own URL, or by sweeps."""
+        if not self._settling.may_delete(w):
+            run.suspects.pop(w.name, None)
+            run.stale_suspects.add(w.name)
+            return
+        if (outcome.missing or outcome.swept or w.name in run.stale_suspects) and not run.suspects.get(w.name):
+            found = await self._write(self._store.polls.suspects, w.state.id)
+            run.stale_suspects.discard(w.name)
+            run.suspects[w.name] = deque(
+                suspect
+                for suspect in found
+                if (w.name, suspect.snapshot.object_id) not in run.confirming
+                and run.polling.item_request(w, suspect) is not None
+            )
+        if outcome.swept:
+            asked = Asked(at=w.state.last_sweep_began or 0.0, answered_at=self._clock.now())
+            for suspect in await self._write(self._settling.deletable, w):
+                if run.polling.item_request(w, suspect) is not None:
+                    continue
+                told = await self._write(self._settling.delete, w, suspect, asked)
+                self.announce(told.events)
+                await self._tell_children(run, w, told, asked.answered_at)
+
+    async def _end_empty_sweeps(self, run: Run, w: Watching, now: float) -> None:
+        """A list per parent, and no parents: there is nothing to sweep."""
+        for child in run.children(w.name):
+            if not child.pending and not run.waits(child) and (child.state.last_sweep is None or not child.units):
+                await self._end_sweep(run, child, now, confirms=False)
+
+    async def _end_sweep(self, run: Run, w: Watching, now: float, *, confirms: bool) -> None:
+        """End a sweep that has nothing more to ask for."""
+        await self._write(self._settling.end_sweep, w, Sweep(ended_at=now, steady=w.steady, confirms=confirms))
+        await self._end_empty_sweeps(run, w, now)
+
+    def announce(self, seqs: list[int]) -> None:
+        """Say that these events are in the log."""
+        if seqs:
+            self._recorded(seqs)
+
+    @staticmethod
+    def _say(w: Watching, outcome: Outcome) -> None:
+        for note in outcome.notes:
+            log.warning("page.odd", endpoint=w.label, note=note)
+        for path in outcome.noisy:
+            log.warning(
+                "field.noisy", endpoint=w.label, field=path, hint=f'changes at every poll: ignore = ["{path}"]?'
+            )
+        if outcome.swept:
+            log.debug("sweep.complete", endpoint=w.label, sweep=w.state.sweep - 1)

@@ -1,0 +1,243 @@
+"""Sources, budgets and planners put together: what is due is polled, and what follows from it is done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from functools import partial
+from typing import Any, Protocol
+
+import httpx
+import structlog
+from msgspec import structs
+
+from poller.budget.budget import Budget
+from poller.clock import Clock, SystemClock
+from poller.config.models import Config, SourceConfig
+from poller.hooks.loading import Plugins
+from poller.planner.planner import Planner
+from poller.polling.children import Following
+from poller.polling.endpoint import Watching
+from poller.polling.fetch import Worker
+from poller.polling.health import SourceHealth, StallWatch, Verdict
+from poller.polling.loop import Lane
+from poller.polling.on_demand import Flying, Sweeping
+from poller.polling.poll import Polling
+from poller.polling.recording import Settling
+from poller.polling.results import Outcome, Polled
+from poller.polling.source import Run, open_watching, sync_children
+from poller.polling.work import Chooser
+from poller.sources.transport import Gate, build_client, fetch
+from state.sqlite.store import Store
+from state.sqlite.writer import Write
+
+log = structlog.get_logger("poller")
+
+
+class Listener(Protocol):
+    """Who hears what an engine does, after the fact."""
+
+    def recorded(self, numbers: list[int]) -> None:
+        """Events with these numbers are in the log."""
+        ...
+
+    def polled(self, poll: Polled) -> None:
+        """A poll is over."""
+        ...
+
+
+class Engine:
+    """Polls every source of a configuration, each within its budget. Use as `async with Engine(...) as engine`."""
+
+    def __init__(
+        self,
+        config: Config,
+        plugins: Plugins,
+        *,
+        store: Store,
+        write: Write,
+        clock: Clock,
+        listener: Listener,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.config = config
+        self.lanes: dict[str, Lane] = {}
+        self.runs: dict[str, Run] = {}
+        self.settling = Settling(store.polls)
+        self.following = Following(self.settling, store=store, write=write, clock=clock, recorded=listener.recorded)
+        self._plugins = plugins
+        self._store = store
+        self._write = write
+        self._clock = clock
+        self._transport = transport  # None: the network
+        self._clients: list[httpx.AsyncClient] = []
+        self._flying: Flying = set()
+        self._worker = Worker(
+            self._flying, self.following, store=store, write=write, clock=clock, polled=listener.polled
+        )
+        self._chooser = Chooser(self.runs, self._flying, worker=self._worker, clock=clock)
+
+    async def open(self) -> None:
+        """Build every source and open every endpoint. Raises PollerError where a plugin or rule is unusable."""
+        for name, budget in self.config.budgets.items():
+            self.lanes[name] = await self._lane(name, budget.limits, budget.share, budget.concurrency)
+        for source in self.config.sources.values():
+            await self._open_source(source)
+        for lane in self.lanes.values():
+            await self._recall(lane)
+
+    async def close(self, seconds: float = 5.0) -> None:
+        """Let what is under way end, and keep what was learned."""
+        await asyncio.gather(*(lane.finish(seconds) for lane in self.lanes.values()))
+        await self.save()
+        await asyncio.gather(*(lane.gate.flush() for lane in self.lanes.values()))
+        for client in self._clients:
+            await client.aclose()
+
+    async def _lane(self, name: str, limits: Any, share: float, concurrency: int) -> Lane:
+        budget = Budget(name, limits, share=share, concurrency=concurrency)
+        longest = max(limit.seconds for limit in limits)
+        steady = self._clock.steady()
+        restore = partial(self._store.calls.restore, name, since=steady - longest - 1, now=steady)
+        calls = await self._write(restore)
+        until = await self._write(self._store.calls.throttled_until, name)
+        budget.restore(calls, steady, throttled_until=until)
+
+        async def spend(answers: list[tuple[int, float]]) -> int:
+            anchor = str(self._clock.anchor()) if isinstance(self._clock, SystemClock) else ""
+            step = partial(self._store.calls.spend, name, self._clock.steady(), answers=answers, anchor=anchor)
+            return await self._write(step)
+
+        async def flush(answers: list[tuple[int, float]]) -> None:
+            await self._write(self._store.calls.answered, answers)
+
+        async def throttle(until: float) -> None:
+            await self._write(self._store.calls.throttle, name, until)
+
+        gate = Gate(budget, self._clock, spend=spend, flush=flush, throttle=throttle)
+        planner = Planner([], now=self._clock.now())
+        return Lane(
+            name=name, budget=budget, share=share, planner=planner, gate=gate, clock=self._clock, crew=self._chooser
+        )
+
+    async def _open_source(self, config: SourceConfig) -> None:
+        source = config.build()
+        lane = self.lanes[config.budget]
+        client = build_client(config, gate=lane.gate, auth=source.auth, inner=self._transport)
+        self._clients.append(client)
+        polling = Polling(
+            source, settling=self.settling, reader=self._store.poll_reader, write=self._write, clock=self._clock
+        )
+        run = Run(
+            name=config.name,
+            config=config,
+            source=source,
+            lane=lane,
+            polling=polling,
+            health=SourceHealth(config.name),
+            stall=StallWatch(config.name),
+            opened_at=self._clock.now(),
+            discovered=not source.asks_first(),
+            ask=partial(fetch, client, most=config.max_answer),
+        )
+        self.runs[config.name] = run
+        now = self._clock.now()
+        for endpoint in config.chosen(source.endpoints()):
+            w, reshaped = await self._write(open_watching, self._store, run, endpoint, self._plugins, now=now)
+            run.watchings[endpoint.name] = w
+            run.stale_suspects.add(endpoint.name)
+            if reshaped:
+                log.info("endpoint.rebaselined", endpoint=w.label, why="its path, id or excluded fields changed")
+                outcome = Outcome()
+                await self._write(self.settling.guarding.say_rebaselined, w, now, outcome)
+                self.following.announce(outcome.events)
+        for w in run.watchings.values():
+            if w.is_child:
+                await self._write(sync_children, self._store, run, w)
+            for key in w.units:
+                lane.planner.add(run.unit(w, key), now=now)
+        run.health = SourceHealth(
+            config.name, seen={w.name: at for w in run.watchings.values() if (at := _last_seen(w)) is not None}
+        )
+
+    async def _recall(self, lane: Lane) -> None:
+        saved = await self._write(self._store.learned.load, f"planner:{lane.name}")
+        if saved is not None:
+            try:
+                lane.planner.load(saved)
+            except ValueError as error:
+                log.warning("planner.forgotten", budget=lane.name, why=str(error))
+        for run in self.runs.values():
+            if run.lane is lane:
+                for w in run.watchings.values():
+                    self._recall_times(run, w)
+
+    def _recall_times(self, run: Run, w: Watching) -> None:
+        """What the state knows better than what was saved a minute before a crash."""
+        for key, unit in w.units.items():
+            if unit.answered_at is not None:
+                run.lane.planner.polled(run.unit(w, key), unit.answered_at)
+            # That the source held it back ended with the process: only its own failures count.
+            run.lane.planner.defer(run.unit(w, key), max(unit.retry_at or 0.0, self._clock.now()))
+
+    async def begin_sweeps(self, endpoints: Collection[tuple[str, str]] | None = None) -> Sweeping:
+        """Begin a complete sweep of every endpoint (or those named: source, endpoint), and poll nothing else."""
+        began = {}
+        for run in self.runs.values():
+            for w in run.watchings.values():
+                if endpoints is None or (run.name, w.name) in endpoints:
+                    await self._write(self.settling.begin_sweep, w, self._clock.now())
+                    began[run.name, w.name] = w.state.sweep_began
+        self._chooser.sweeping = sweeping = Sweeping(self.runs, self._flying, began)
+        return sweeping
+
+    def end_sweeps(self) -> None:
+        """Poll what the planners choose again."""
+        self._chooser.sweeping = None
+
+    def probe_now(self) -> None:
+        """Ask at once whatever waits after a failure: somebody has seen to it."""
+        now = self._clock.now()
+        for run in self.runs.values():
+            run.health.probe_now()
+            for w in run.watchings.values():
+                for key, unit in list(w.units.items()):
+                    if unit.failures:
+                        w.put(structs.replace(unit, retry_at=None))
+                    run.lane.planner.defer(run.unit(w, key), now)  # what the source held back as well
+            run.lane.refresh()
+
+    # Housekeeping.
+
+    async def save(self) -> None:
+        """Keep what the planners learned."""
+        learned = {f"planner:{name}": lane.planner.dump() for name, lane in self.lanes.items()}
+        await self._write(self._store.learned.save, learned)
+
+    async def forget_calls(self) -> None:
+        """Drop calls that no window counts any more."""
+        steady = self._clock.steady()
+        for lane in self.lanes.values():
+            longest = max(limit.seconds for limit in lane.budget.limits)
+            await self._write(partial(self._store.calls.forget, lane.name, before=steady - longest - 60))
+
+    def is_well(self) -> bool:
+        """Whether every source can be polled."""
+        return all(run.discovered and run.health.snapshot().state == "ok" for run in self.runs.values())
+
+    async def watch(self) -> None:
+        """Raise the alarm for a source that should poll and does not, and for promises that grown lists have broken."""
+        now = self._clock.now()
+        for lane in self.lanes.values():
+            lane.check_promises()
+        for run in self.runs.values():
+            idle = run.lane.next_at() > self._clock.steady() + 1.0
+            stalled = run.stall.check(
+                now, due_since=None if idle else run.last_poll or run.opened_at, last_poll=run.last_poll
+            )
+            if stalled is not None:
+                await self._worker.take(run, Verdict(notices=(stalled,)))
+
+
+def _last_seen(w: Watching) -> float | None:
+    return max((unit.asked_at for unit in w.units.values() if unit.asked_at is not None), default=None)

@@ -1,0 +1,163 @@
+"""Doing what was chosen: asking, and seeing to what comes of it, good or bad."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import httpx
+import structlog
+from msgspec import structs
+
+from poller.clock import Clock
+from poller.polling.children import Following
+from poller.polling.endpoint import Watching
+from poller.polling.health import Verdict
+from poller.polling.on_demand import Flying
+from poller.polling.results import Polled
+from poller.polling.source import Run, tell
+from poller.sources.protocol import PageError
+from poller.sources.transport import FetchError
+from state.errors import PollerError
+from state.polls import Suspect
+from state.sqlite.store import Store
+from state.sqlite.writer import Write
+
+log = structlog.get_logger("poller")
+
+
+class Worker:
+    """Asks for units, for items, and for what a source must know first."""
+
+    def __init__(
+        self,
+        flying: Flying,
+        following: Following,
+        *,
+        store: Store,
+        write: Write,
+        clock: Clock,
+        polled: Callable[[Polled], None],
+    ) -> None:
+        self._flying = flying
+        self._following = following
+        self._store = store
+        self._write = write
+        self._clock = clock
+        self._polled = polled
+
+    async def discover(self, run: Run) -> None:
+        """Ask what the source must know before its first poll."""
+        try:
+            steps = run.source.discover()
+            try:
+                request = next(steps)
+                while True:
+                    request = steps.send(await run.ask(request))
+            except StopIteration:
+                pass
+        except (FetchError, PageError) as error:
+            run.discover_failures += 1
+            verdict = await self._failed(run, "discover", "discover", error, run.discover_failures)
+            run.discover_at = verdict.retry_at or self._clock.now() + 5.0
+            return
+        run.discovered, run.discover_failures = True, 0
+        await self.take(run, run.health.succeeded("discover", "discover", self._clock.now()))
+        log.info("source.ready", source=run.name)
+        self._release(run)
+
+    async def poll(self, run: Run, w: Watching, key: str) -> None:
+        """Poll a unit, and learn from it."""
+        unit = run.unit(w, key)
+        try:
+            outcome = await run.polling.poll(w, key, run.ask, waits=run.waits(w))
+        except (FetchError, PageError) as error:
+            await self._poll_failed(run, w, key, error)
+            self._polled(Polled(source=run.name, endpoint=w.name, unit=key, error=str(error)))
+            return
+        except BaseException:
+            run.lane.planner.released(unit)
+            raise
+        finally:
+            self._flying.discard((run.name, w.name, key))
+        now = self._clock.now()
+        run.last_poll = now
+        run.lane.went_well()
+        if outcome.aside:
+            run.lane.planner.defer(unit, now + 1.0)
+        if key in w.units:
+            run.lane.planner.add(run.unit(w, key), now=now)
+        run.lane.planner.observe(unit, now, outcome.changed)
+        await self.take(run, run.health.succeeded(w.name, key, now))
+        await self._following.followed(run, w, outcome)
+        self._polled(
+            Polled(
+                source=run.name,
+                endpoint=w.name,
+                unit=key,
+                calls=outcome.calls,
+                changed=outcome.changed,
+                events=tuple(outcome.events),
+            )
+        )
+
+    async def _poll_failed(self, run: Run, w: Watching, key: str, error: PollerError) -> None:
+        known = w.units.get(key)
+        failures = (known.failures if known else 0) + 1
+        verdict = await self._failed(run, w.name, key, error, failures)
+        retry_at = verdict.retry_at or self._clock.now() + 5.0
+        if known is not None:
+            w.put(structs.replace(known, failures=failures, retry_at=retry_at, error=str(error)))
+            fail = partial(self._store.polls.fail, known.id, failures=failures, retry_at=retry_at, error=str(error))
+            await self._write(fail)
+        run.lane.planner.defer(run.unit(w, key), retry_at)
+
+    async def _failed(self, run: Run, endpoint: str, unit: str, error: PollerError, failures: int) -> Verdict:
+        status = getattr(error, "status", None)
+        log.warning("poll.failed", source=run.name, endpoint=endpoint, unit=unit, failures=failures, error=str(error))
+        verdict = run.health.failed(
+            endpoint,
+            unit,
+            self._clock.now(),
+            reason=str(error),
+            status=status,
+            retry_after=getattr(error, "retry_after", None),
+            failures=failures,
+        )
+        if status == httpx.codes.TOO_MANY_REQUESTS and (told := run.lane.throttled(str(error))) is not None:
+            verdict = replace(verdict, notices=(told, *verdict.notices))
+        await self.take(run, verdict)
+        return verdict
+
+    async def confirm(self, run: Run, w: Watching, suspect: Suspect) -> None:
+        """Ask for a suspect's own URL."""
+        object_id = suspect.snapshot.object_id
+        try:
+            outcome = await run.polling.confirm(w, suspect, run.ask)
+        except (FetchError, PageError) as error:
+            await self._failed(run, w.name, "item", error, 1)
+            return
+        finally:
+            run.confirming.discard((w.name, object_id))
+            if not run.suspects.get(w.name):
+                run.stale_suspects.add(w.name)
+        await self.take(run, run.health.succeeded(w.name, "item", self._clock.now()))
+        await self._following.followed(run, w, outcome)
+
+    async def take(self, run: Run, verdict: Verdict) -> None:
+        """Tell what the source's health has to say, and let poll what is free again."""
+        if verdict.notices:
+            for note in verdict.notices:
+                log.warning(note.kind, subject=note.subject, summary=note.summary)
+            self._following.announce(await self._write(tell, self._store, verdict.notices, now=self._clock.now()))
+        if verdict.reopened:
+            self._release(run)
+
+    def _release(self, run: Run) -> None:
+        now = self._clock.now()
+        for w in run.watchings.values():
+            for key, unit in list(w.units.items()):
+                if unit.retry_at is None or unit.retry_at <= now:
+                    run.lane.planner.defer(run.unit(w, key), now)
+        run.lane.refresh()

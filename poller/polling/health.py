@@ -1,0 +1,394 @@
+"""Pure: the health of a source. What waits after a failure, what is still asked, and what an operator is told.
+
+A unit that fails backs off alone. What concerns more than a unit is a gate that lets one probe through at a time:
+on the source when different units fail in a row or the credentials are refused, on an endpoint that is forbidden.
+An episode is the time from when a failure is told to when it is over; each is told once and taken back once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from poller.budget.headers import LONGEST
+from poller.events.cloudevents import iso
+from poller.polling.notices import (
+    Failure,
+    Missed,
+    Notice,
+    endpoint_fails,
+    endpoint_recovered,
+    gap,
+    goes_on,
+    source_fails,
+    source_recovered,
+    stands_still,
+)
+
+__all__ = ["EndpointHealth", "HealthReport", "Notice", "SourceHealth", "StallWatch", "Verdict", "backoff"]
+
+FIRST_WAIT: Final = 5.0  # seconds
+LONGEST_WAIT: Final = 1800.0
+REFUSED_WAIT: Final = 900.0  # between the probes after a 401 or 403
+PROBE_TIME: Final = 60.0  # for which a probe under way keeps others back, should it never end
+REFUSALS: Final = (401, 403)
+SEVERAL: Final = 5  # units failing in a row, or failures of one unit
+GAP: Final = 300.0  # seconds that an endpoint may stay unseen without a word
+STALL: Final = 300.0
+CLOCK_SLACK: Final = 60.0
+
+SourceState = Literal["ok", "failing", "probing", "blocked"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What follows from an answer."""
+
+    retry_at: float | None = None  # the unit is not to be asked before then; None: whenever the planner likes
+    notices: tuple[Notice, ...] = ()
+    reopened: bool = False  # what the source or the endpoint held back may go now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointHealth:
+    """What is wrong with one endpoint."""
+
+    endpoint: str
+    reason: str
+    since: float  # Unix seconds
+    blocked: bool  # nothing of it but probes is asked
+    units: int  # that fail now
+    next_try: float  # Unix seconds; in the past: at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthReport:
+    """How a source is, for status. `ok` may have failing units that are too young to tell."""
+
+    state: SourceState
+    since: float | None = None  # Unix seconds
+    reason: str | None = None
+    next_probe: float | None = None  # Unix seconds, of the source as a whole; in the past: at once
+    endpoints: tuple[EndpointHealth, ...] = ()
+
+
+def backoff(failures: int, retry_after: float | None = None) -> float:
+    """Seconds to wait after that many failures in a row: 5 s, doubling to 30 min, and never less than the server asks.
+
+    `retry_after` is cut at a day.
+    """
+    wait = min(FIRST_WAIT * 2.0 ** min(max(failures - 1, 0), 20), LONGEST_WAIT)
+    return max(wait, min(retry_after or 0.0, LONGEST))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Gate:
+    """Lets one probe through at a time."""
+
+    since: float
+    reason: str
+    opens_at: float
+    refused: bool = False  # by 401 or 403: probes keep a steady distance
+    probes: int = 1  # that failed
+    probe: tuple[str, str] | None = None  # the unit under way
+
+    def is_shut(self, now: float) -> bool:
+        # No wait is longer than the longest: what seems to be is a clock that was set back.
+        return now < self.opens_at <= now + LONGEST_WAIT + CLOCK_SLACK
+
+    def started(self, unit: tuple[str, str], now: float) -> None:
+        self.probe, self.opens_at = unit, now + max(PROBE_TIME, self._wait())
+
+    def failed(self, unit: tuple[str, str], now: float) -> None:
+        """Wait on, unless the answer is of a call that had left before the gate shut."""
+        if self.probe == unit or (self.probe is None and not self.is_shut(now)):
+            self.probes += 1
+            self.probe, self.opens_at = None, now + self._wait()
+
+    def _wait(self) -> float:
+        return REFUSED_WAIT if self.refused else backoff(self.probes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Episode:
+    since: float
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class _Unit:
+    """A unit that fails."""
+
+    since: float
+    reason: str = ""
+    retry_at: float = 0.0
+    count: int = 0  # failures seen here
+    failures: int = 0  # failures in a row, those before a restart included
+
+
+@dataclass(slots=True, kw_only=True)
+class _View:
+    """What is known of an endpoint."""
+
+    seen: float | None = None  # its latest success
+    unseen_since: float | None = None  # nothing of it could be seen from then on
+    gate: _Gate | None = None
+    episode: _Episode | None = None
+    units: dict[str, _Unit] = field(default_factory=dict)
+
+    def missing_since(self) -> float | None:
+        """From when on nothing is known of it: its latest success; None while it can be seen, or is refused alone."""
+        if self.unseen_since is None or self.gate is not None:
+            return None
+        return self.unseen_since if self.seen is None else self.seen
+
+    def is_sick(self) -> bool:
+        return self.gate is not None or any(unit.failures >= SEVERAL for unit in self.units.values())
+
+
+class SourceHealth:
+    """The life of one source, told by the answers of its units. Times are Unix seconds.
+
+    The wait of a single unit is `Verdict.retry_at` and the planner's matter; `allows` and `blocked_until` tell what
+    the source or the endpoint holds back. `seen` gives the latest success of each endpoint, from before a restart.
+    """
+
+    def __init__(self, source: str, *, seen: Mapping[str, float] | None = None) -> None:
+        self.source = source
+        self._views = {endpoint: _View(seen=at) for endpoint, at in (seen or {}).items()}
+        self._gate: _Gate | None = None
+        self._episode: _Episode | None = None
+        self._row: set[tuple[str, str]] = set()  # units that failed since the latest success
+        self._failing_since: float | None = None
+        self._seen: float | None = None
+
+    def allows(self, endpoint: str, unit: str, now: float) -> bool:
+        """Whether a call of this unit may leave: nothing holds its source or endpoint back, or it is the probe."""
+        return all(gate.probe == (endpoint, unit) or not gate.is_shut(now) for gate in self._gates(endpoint))
+
+    def blocked_until(self, endpoint: str, now: float) -> float | None:
+        """When the next probe of this endpoint may leave; None: at once."""
+        return max((gate.opens_at for gate in self._gates(endpoint) if gate.is_shut(now)), default=None)
+
+    def started(self, endpoint: str, unit: str, now: float) -> None:
+        """A call of this unit leaves: where there is a gate, it is the one probe, until it is answered or 60 s over."""
+        for gate in self._gates(endpoint):
+            gate.started((endpoint, unit), now)
+
+    def failed(
+        self,
+        endpoint: str,
+        unit: str,
+        now: float,
+        *,
+        reason: str,
+        status: int | None,
+        retry_after: float | None,
+        failures: int,
+    ) -> Verdict:
+        """A poll of this unit failed, for the `failures`th time in a row; `reason` is shown, so without secrets.
+
+        A 401 is one that renewed credentials did not cure.
+        """
+        view = self._views.setdefault(endpoint, _View())
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        view.unseen_since = now if view.unseen_since is None else view.unseen_since
+        failing = view.units.setdefault(unit, _Unit(since=now))
+        failing.count, failing.failures, failing.reason = failing.count + 1, failures, reason
+        if status in REFUSALS:
+            failing.retry_at = now + max(REFUSED_WAIT, backoff(1, retry_after))
+        else:
+            failing.retry_at = now + backoff(failures, retry_after)
+        for gate in self._gates(endpoint):
+            gate.failed((endpoint, unit), now)
+        if status != 403:
+            self._row.add((endpoint, unit))
+        self._shut(view, now, status=status, reason=reason)
+        return Verdict(retry_at=failing.retry_at, notices=tuple(self._told(endpoint, unit, status)))
+
+    def succeeded(self, endpoint: str, unit: str, now: float) -> Verdict:
+        """A poll of this unit went well: what its source and endpoint held back may go, and what is over is told."""
+        view = self._views.setdefault(endpoint, _View())
+        reopened = self._gate is not None or view.gate is not None
+        healed = view.units.pop(unit, None)
+        view.gate = None
+        notices = [
+            *self._source_over(now),
+            *self._endpoint_over(endpoint, unit, now, healed),
+            *self._gap(endpoint, now),
+        ]
+        self._gate, self._episode, self._failing_since = None, None, None
+        self._row.clear()
+        self._seen = view.seen = now
+        view.unseen_since = None
+        return Verdict(notices=tuple(notices), reopened=reopened)
+
+    def forget(self, endpoint: str, unit: str, now: float) -> Verdict:
+        """This unit is gone: nobody waits for it to be well again."""
+        view = self._views.get(endpoint, _View())
+        gone = view.units.pop(unit, None)
+        self._row.discard((endpoint, unit))
+        return Verdict(notices=tuple(self._endpoint_over(endpoint, unit, now, gone)))
+
+    def probe_now(self) -> tuple[tuple[str, str], ...]:
+        """Let a probe go at once, everywhere; return the units (endpoint, key) that back off, to be tried as well."""
+        for gate in (self._gate, *(view.gate for view in self._views.values())):
+            if gate is not None:
+                gate.opens_at, gate.probe = 0.0, None
+        return tuple((endpoint, unit) for endpoint, view in self._views.items() for unit in view.units)
+
+    def snapshot(self) -> HealthReport:
+        """How the source is."""
+        endpoints = tuple(_health(name, view) for name, view in sorted(self._views.items()) if view.units or view.gate)
+        if self._gate is not None:
+            state: SourceState = "blocked" if self._gate.refused else "probing"
+            since, reason, probe = self._gate.since, self._gate.reason, self._gate.opens_at
+            return HealthReport(state=state, since=since, reason=reason, next_probe=probe, endpoints=endpoints)
+        told = [self._episode, *(view.episode for view in self._views.values())]
+        first = min((episode for episode in told if episode), key=lambda episode: episode.since, default=None)
+        if first is None:
+            return HealthReport(state="ok", endpoints=endpoints)
+        return HealthReport(state="failing", since=first.since, reason=first.reason, endpoints=endpoints)
+
+    def _gates(self, endpoint: str) -> Iterator[_Gate]:
+        view = self._views.get(endpoint)
+        if self._gate is not None:
+            yield self._gate
+        if view is not None and view.gate is not None:
+            yield view.gate
+
+    def _shut(self, view: _View, now: float, *, status: int | None, reason: str) -> None:
+        """Shut the gate that this failure asks for, where it is not shut already."""
+        if status == 403:
+            view.gate = view.gate or _Gate(since=now, refused=True, reason=reason, opens_at=now + REFUSED_WAIT)
+        elif status == 401 and (self._gate is None or not self._gate.refused):
+            since = self._gate.since if self._gate else now
+            self._gate = _Gate(since=since, refused=True, reason=reason, opens_at=now + REFUSED_WAIT)
+        elif self._gate is None and len(self._row) >= SEVERAL:
+            since = self._failing_since if self._failing_since is not None else now
+            self._gate = _Gate(since=since, reason=reason, opens_at=now + FIRST_WAIT)
+
+    def _told(self, endpoint: str, unit: str, status: int | None) -> Iterator[Notice]:
+        """The notice of a failure that begins an episode. One of the source speaks for its endpoints."""
+        view = self._views[endpoint]
+        failing = view.units[unit]
+        if self._episode is not None:
+            return
+        alone = self._seen is None or self._seen < failing.since  # nothing else went well meanwhile
+        often = failing.failures >= SEVERAL and view.gate is None
+        if self._gate is not None or (often and alone and failing.count >= SEVERAL):
+            since = self._failing_since if self._failing_since is not None else failing.since
+            self._episode = _Episode(since=since, reason=failing.reason)
+            yield self._source_fails(self._failure(endpoint, unit, status, self._gate, since))
+        elif view.episode is None and (view.gate is not None or (often and not alone)):
+            since = view.gate.since if view.gate is not None else failing.since
+            view.episode = _Episode(since=since, reason=failing.reason)
+            how = f"failed {failing.failures} times in a row at {unit}" if view.gate is None else "is refused"
+            yield endpoint_fails(self.source, self._failure(endpoint, unit, status, view.gate, since), how=how)
+
+    def _source_fails(self, failure: Failure) -> Notice:
+        if self._gate is None:
+            how = f"nothing of it could be seen since {iso(failure.since)}"
+        elif self._gate.refused:
+            how = "its credentials are refused"
+        else:
+            how = f"{len(self._row)} polls in a row failed, each of another unit"
+        failing = [(name, key, unit.reason) for name, view in self._views.items() for key, unit in view.units.items()]
+        return source_fails(self.source, failure, how=how, failing=failing)
+
+    def _failure(self, endpoint: str, unit: str, status: int | None, gate: _Gate | None, since: float) -> Failure:
+        failing = self._views[endpoint].units[unit]
+        return Failure(
+            endpoint=endpoint,
+            unit=unit,
+            reason=failing.reason,
+            status=status,
+            failures=failing.failures,
+            since=since,
+            next_try=failing.retry_at if gate is None else gate.opens_at,
+        )
+
+    def _source_over(self, now: float) -> Iterator[Notice]:
+        """The end of the source's episode. Endpoints that its gate kept waiting were unseen, asked or not."""
+        since = self._gate.since if self._gate is not None else None
+        if since is not None and now - since > GAP:
+            for view in self._views.values():
+                view.unseen_since = since if view.unseen_since is None else view.unseen_since
+        if self._episode is not None:
+            views = sorted(self._views.items())
+            missed = [
+                Missed(endpoint=name, since=at) for name, view in views if (at := view.missing_since()) is not None
+            ]
+            began, reason = self._episode.since, self._episode.reason
+            yield source_recovered(self.source, since=began, now=now, reason=reason, missed=missed)
+
+    def _endpoint_over(self, endpoint: str, unit: str, now: float, healed: _Unit | None) -> Iterator[Notice]:
+        """The end of an endpoint's episode: it may be asked again, and no unit of it fails for long."""
+        view = self._views.get(endpoint)
+        if view is None or view.episode is None or view.is_sick():
+            return
+        episode, view.episode = view.episode, None
+        missed = []
+        if (since := view.missing_since()) is not None:
+            missed = [Missed(endpoint=endpoint, since=since)]
+        elif healed is not None:
+            missed = [Missed(endpoint=endpoint, since=healed.since, unit=unit)]
+        began, reason = episode.since, episode.reason
+        yield endpoint_recovered(self.source, endpoint, since=began, now=now, reason=reason, missed=missed)
+
+    def _gap(self, endpoint: str, now: float) -> Iterator[Notice]:
+        """What is said of an endpoint that is seen again after it could not be seen at all for a while."""
+        view = self._views[endpoint]
+        since = view.missing_since()
+        if since is not None and view.unseen_since is not None and now - view.unseen_since > GAP:
+            yield gap(self.source, endpoint, since=since, now=now)
+
+
+class StallWatch:
+    """Watches that a source which should poll does, whatever the cause if it does not."""
+
+    def __init__(self, source: str, *, limit: float = STALL) -> None:
+        self.source = source
+        self.limit = limit  # seconds
+        self._last_poll: float | None = None
+        self._waiting_since: float | None = None
+        self._stalled_since: float | None = None
+
+    def check(self, now: float, *, due_since: float | None, last_poll: float | None) -> Notice | None:
+        """Alarm once when nothing was polled for longer than the limit though something was due; tell once when it is.
+
+        `due_since`: since when a unit is due and the budget would allow its call; None where that is not so.
+        `last_poll`: when a call last left, well or not. Both are Unix seconds. Call it at least once a minute.
+        """
+        polled, self._last_poll = last_poll != self._last_poll, last_poll
+        if due_since is not None and due_since > now:
+            due_since = None
+        if polled or due_since is None:
+            self._waiting_since = None
+        if polled and self._stalled_since is not None:
+            began, self._stalled_since = self._stalled_since, None
+            return goes_on(self.source, since=began, now=now)
+        if due_since is None:
+            return None
+        began = due_since if last_poll is None else max(due_since, last_poll)
+        # The earliest beginning holds: a caller's idea of "due since" may start anew at each look.
+        self._waiting_since = min(now, began if self._waiting_since is None else min(began, self._waiting_since))
+        if self._stalled_since is not None or now - self._waiting_since < self.limit:
+            return None
+        self._stalled_since = self._waiting_since
+        return stands_still(self.source, since=self._stalled_since, now=now, last_poll=last_poll)
+
+
+def _health(name: str, view: _View) -> EndpointHealth:
+    units = view.units.values()
+    worst = min(units, key=lambda unit: unit.since, default=_Unit(since=0.0))
+    gate = view.gate
+    return EndpointHealth(
+        endpoint=name,
+        reason=gate.reason if gate is not None else worst.reason,
+        since=gate.since if gate is not None else worst.since,
+        blocked=gate is not None,
+        units=len(units),
+        next_try=gate.opens_at if gate is not None else min(unit.retry_at for unit in units),
+    )

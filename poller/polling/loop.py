@@ -1,0 +1,178 @@
+"""One budget at work: wait for permission, then choose, spend and send; each answer asks again."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+
+from poller.budget.budget import Budget
+from poller.clock import Clock
+from poller.planner.feasibility import Shortfall, shortfall
+from poller.planner.planner import Planner
+from poller.polling.notices import Notice, budget_throttled
+from poller.sources.transport import Gate, Permit
+
+log = structlog.get_logger("poller")
+
+CREDIT = 2.0  # seconds by which the pace may be made up for
+PER_CALL = 3  # polls under way for each call in flight: while one is asked for, others wait to be recorded together
+
+
+class Crew(Protocol):
+    """Who has work for a budget."""
+
+    def choose(self, lane: Lane, now: float) -> Callable[[], Awaitable[None]] | None:
+        """The most urgent work, taken: it is not chosen again until it ended. None when there is none."""
+        ...
+
+    def due(self, lane: Lane, now: float) -> float | None:
+        """Wall time at which there may be work; None when only an answer can bring some."""
+        ...
+
+    def is_hurried(self, lane: Lane) -> bool:
+        """A first sweep is under way: not paced, with at most a quarter of the longest window."""
+        ...
+
+
+class Lane:
+    """The calls of one budget. `poke` is called whenever `next_at` may have become earlier."""
+
+    def __init__(
+        self, *, name: str, budget: Budget, share: float, planner: Planner, gate: Gate, clock: Clock, crew: Crew
+    ) -> None:
+        self.name = name
+        self.budget = budget
+        self.share = share
+        self.planner = planner
+        self.gate = gate
+        gate.freed = self._freed
+        self.poke: Callable[[], None] = lambda: None
+        self.hurry = False  # a sweep on command: paced by the short windows alone
+        self.calls = 0
+        self._clock = clock
+        self._crew = crew
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._stopping = False
+        self._paced_at = -math.inf  # steady
+        self._idle_until: float | None = None  # wall: there is no work before
+        self.failure: BaseException | None = None
+        self._throttled_since: float | None = None  # wall
+        self.shortfall: Shortfall | None = None  # `max_staleness` that cannot be kept since lists grew
+
+    @property
+    def in_flight(self) -> int:
+        """Work under way."""
+        return len(self._tasks)
+
+    def next_at(self) -> float:
+        """Steady time at which the lane should be woken; infinite when only an answer can bring work."""
+        steady = self._clock.steady()
+        at = steady + self.budget.wait(steady)
+        most = self.budget.concurrency
+        if self.budget.in_flight >= most or len(self._tasks) >= most * PER_CALL:
+            return math.inf
+        if not self._is_unpaced(steady):
+            at = max(at, self._paced_at + self._interval(steady))
+        if self._idle_until is not None:
+            at = max(at, steady + self._idle_until - self._clock.now())
+        return at
+
+    async def wake(self) -> None:
+        """Send all that may be sent now."""
+        if self._draining or self._stopping:
+            return
+        self._draining = True
+        try:
+            self._idle_until = None
+            while not self._stopping and self.next_at() <= self._clock.steady():
+                work = self._crew.choose(self, self._clock.now())
+                if work is None:
+                    due = self._crew.due(self, self._clock.now())
+                    self._idle_until = math.inf if due is None else due
+                    break
+                permit = await self.gate.permit()
+                self._paid()
+                self._begin(work, permit)
+        finally:
+            self._draining = False
+
+    def refresh(self) -> None:
+        """There may be new work."""
+        self._idle_until = None
+        self.poke()
+
+    def throttled(self, reason: str) -> Notice | None:
+        """A call was answered 429. What an operator is told of it, once until calls go well again."""
+        began, now, steady = self._throttled_since, self._clock.now(), self._clock.steady()
+        self._throttled_since = now if began is None else began
+        until = self.budget.throttled_until(steady) or steady
+        return None if began is not None else budget_throttled(self.name, until=now + until - steady, reason=reason)
+
+    def went_well(self) -> None:
+        """A call was answered as it should: if none is held back any more, what was throttled is over."""
+        if self._throttled_since is not None and self.budget.throttled_until(self._clock.steady()) is None:
+            log.info("budget.goes_on", budget=self.name, throttled_since=self._throttled_since)
+            self._throttled_since = None
+
+    def check_promises(self) -> None:
+        """Say once when lists have grown so that their `max_staleness` cannot be kept, and once when it can again."""
+        before, self.shortfall = self.shortfall, self._shortfall()
+        if self.shortfall is not None and before is None:
+            log.warning("promises.broken", budget=self.name, why=str(self.shortfall), hint=self.shortfall.problem.hint)
+        elif self.shortfall is None and before is not None:
+            log.info("promises.kept", budget=self.name)
+
+    def _shortfall(self) -> Shortfall | None:
+        return shortfall(self.planner.promised, budget=self.name, limits=self.budget.limits, share=self.share)
+
+    async def finish(self, seconds: float) -> None:
+        """Begin nothing more; let what is under way end within that time, then cancel it."""
+        self._stopping = True
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _freed(self) -> None:
+        """A call was answered: its poll goes on, and where all calls were in flight another may leave."""
+        if self.budget.in_flight == self.budget.concurrency - 1:
+            self.poke()
+
+    def _begin(self, work: Callable[[], Awaitable[None]], permit: Permit) -> None:
+        async def run() -> None:
+            async with permit:
+                await work()
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failure = error
+        self.refresh()
+
+    def _paid(self) -> None:
+        steady = self._clock.steady()
+        self.calls += 1
+        if self._is_unpaced(steady):
+            self._paced_at = steady
+        else:
+            self._paced_at = max(self._paced_at + self._interval(steady), steady - CREDIT)
+
+    def _is_unpaced(self, steady: float) -> bool:
+        return self.hurry or (self._crew.is_hurried(self) and self.budget.burst_left(steady) > 0)
+
+    def _interval(self, steady: float) -> float:
+        forecast = self.budget.forecast(steady)
+        if forecast.seconds <= 0:
+            return 0.0
+        rate = self.planner.pace(self._clock.now(), forecast.left, forecast.seconds)
+        return 1.0 / rate if rate > 0 else forecast.seconds

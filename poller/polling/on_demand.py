@@ -1,0 +1,100 @@
+"""Sweeps on command: one complete sweep of chosen endpoints, begun now, and what stands in its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, MutableSet
+
+from poller.polling.endpoint import Watching
+from poller.polling.source import Run
+
+TRIES = 3  # failures of a unit after which the sweep goes on without it
+
+Flying = MutableSet[tuple[str, str, str]]  # units being asked for: source, endpoint, key
+
+
+class Sweeping:
+    """The sweeps of some endpoints, each begun at its time (Unix seconds), until each is complete or stuck."""
+
+    def __init__(self, runs: Mapping[str, Run], flying: Flying, began: Mapping[tuple[str, str], float]) -> None:
+        self._runs = runs
+        self._flying = flying
+        self._began = began
+
+    def __iter__(self) -> Iterator[tuple[Run, Watching]]:
+        return ((self._runs[source], self._runs[source].watchings[name]) for source, name in self._began)
+
+    def goes_on(self, now: float) -> bool:
+        """Whether there is still something to ask for, or to wait for."""
+        return any(
+            (not self.is_swept(run, w) and not self._is_stuck(run, w, now))
+            or run.suspects.get(w.name)
+            or self._is_under_way(run, w)
+            for run, w in self
+        )
+
+    def stuck(self) -> list[str]:
+        """What could not be seen, in words."""
+        return [f"{w.label}: {_why(run, w)}" for run, w in self if not self.is_swept(run, w)]
+
+    def progress(self) -> tuple[int, int]:
+        """(units polled, units known so far)."""
+        units = sum(len(w.units) for _, w in self)
+        return units - sum(len(w.pending) for run, w in self if not self.is_swept(run, w)), units
+
+    def is_swept(self, run: Run, w: Watching) -> bool:
+        """Whether its sweep is complete."""
+        return (w.state.last_sweep_began or 0.0) >= self._began[run.name, w.name]
+
+    def next_unit(
+        self, budget: str, now: float, held_back: Callable[[Run, Watching, str, float], float | None]
+    ) -> tuple[Run, Watching, str] | None:
+        """A unit that a sweep still waits for."""
+        for run, w in self:
+            if run.config.budget != budget or self.is_swept(run, w) or self.is_held(run, w):
+                continue
+            for key in (*w.outstanding(), *w.awaited()):
+                if self._is_due(run, w, key, now) and held_back(run, w, key, now) is None:
+                    return run, w, key
+        return None
+
+    def next_retry(self, now: float) -> float | None:
+        """When a unit that failed may be tried again."""
+        return min((unit.retry_at or now for _, w in self for unit in w.failing()), default=None)
+
+    def _is_due(self, run: Run, w: Watching, key: str, now: float) -> bool:
+        unit = w.units.get(key)
+        if unit is None or (run.name, w.name, key) in self._flying or w.waits_for_others(key):
+            return False
+        return not unit.failures or (unit.failures < TRIES and (unit.retry_at or now) <= now)
+
+    def is_held(self, run: Run, w: Watching) -> bool:
+        """It is held, and what it shows now has been counted: it is not back to normal."""
+        doubt = w.doubt
+        if w.state.held is None or doubt is None:
+            return False
+        return doubt.by_hand or doubt.judged_at >= self._began[run.name, w.name]
+
+    def _is_under_way(self, run: Run, w: Watching) -> bool:
+        return any(flying[:2] == (run.name, w.name) for flying in self._flying)
+
+    def _is_stuck(self, run: Run, w: Watching, now: float) -> bool:
+        """Nothing more can come of it now: it is held back, or what is left of it has failed several times."""
+        if self._is_under_way(run, w):
+            return False
+        if not run.discovered:
+            return run.discover_failures >= TRIES
+        if self.is_held(run, w) or run.health.blocked_until(w.name, now) is not None:
+            return True
+        parent = run.watchings.get(w.watch.endpoint.parent or "")
+        if not w.pending and parent is not None:
+            return (run.name, parent.name) not in self._began or self._is_stuck(run, parent, now)
+        left = (*w.outstanding(), *w.awaited())
+        tried = {unit.key for unit in w.failing() if unit.failures >= TRIES}
+        return bool(left) and all(key in tried or w.waits_for_others(key) for key in left)
+
+
+def _why(run: Run, w: Watching) -> str:
+    if w.state.held is not None:
+        return "held: see `poller status`"
+    errors = [unit.error for unit in w.failing() if unit.error]
+    return (errors[0] if errors else None) or run.health.snapshot().reason or "not complete"

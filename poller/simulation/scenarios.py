@@ -1,0 +1,141 @@
+"""A configuration on a virtual clock: what its planners would find, in a world as they expect it or as it was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from poller.budget.budget import allowed
+from poller.planner.learning import HOURS
+from poller.planner.planner import Planner, Unit
+from poller.planner.report import Changes, Situation
+from poller.simulation import worlds
+from poller.simulation.simulator import Result, simulate_world
+from poller.simulation.worlds import DAY, HOUR, World
+from state.sqlite.read_status import SeenChange
+
+DAYS = 14.0  # unless said
+LATENCY = 0.05  # seconds between calls at least: four in flight, 0.2 s each
+MOST_CALLS = 500_000  # of a rehearsal whose days nobody said: half a minute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointDelay:
+    """How late the changes of one endpoint were found; spans in seconds."""
+
+    source: str
+    endpoint: str
+    units: int
+    weight: float
+    changes: int
+    calls_per_day: float
+    mean: float
+    in_turn: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """One budget's days on the virtual clock."""
+
+    budget: str
+    result: Result
+    endpoints: tuple[EndpointDelay, ...]
+
+
+def changed(situation: Situation, changes: Changes) -> Situation:
+    """The same with another share, other limits or weights, before any of it begins."""
+    weights = changes.weights
+    for unit in situation.planner.units:
+        weight = weights.get(f"{unit.source}/{unit.endpoint}", weights.get(unit.endpoint))
+        if weight is not None:
+            situation.planner.add(replace(unit, weight=weight), now=situation.now)
+    share = situation.share if changes.share is None else changes.share
+    return replace(situation, share=share, limits=changes.limits or situation.limits)
+
+
+def rehearse(
+    situation: Situation, *, days: float | None = None, changes_per_day: float | None = None, seed: int = 0
+) -> Rehearsal:
+    """Go on from where the planner stands, in a world of the rates and the weekly rhythm that it has learned.
+
+    `changes_per_day` scales the rates to that many in all. Bursts are left out: with them it does better.
+    """
+    days = span(situation) if days is None else days
+    found = situation.planner.explanations(situation.now)
+    units = [one.unit for one in found]
+    start = np.ceil(situation.now / HOUR) * HOUR
+    hours = (int(start // HOUR) + np.arange(max(1, round(days * 24)))) % HOURS
+    rhythms = {name: np.array(situation.planner.rhythm(name))[hours] for name in {unit.source for unit in units}}
+    hourly = np.array([one.mean_rate * rhythms[one.unit.source] for one in found])
+    if changes_per_day is not None:
+        hourly *= changes_per_day / DAY / hourly.sum(axis=0).mean()
+    world = worlds.expected(hourly, start=float(start), seed=seed, name=f"budget {situation.budget}")
+    return _rehearsed(situation, world, units, situation.planner, seed)
+
+
+def replay(
+    situation: Situation, seen: Iterable[SeenChange], *, days: float | None = None, seed: int = 0
+) -> Rehearsal | None:
+    """Poll again what was recorded, the latest `days` of it, with a planner that knows nothing yet.
+
+    None where nothing was recorded. A change happened somewhere between the look that did not show it and the one
+    that did; where, is drawn.
+    """
+    units = situation.planner.units
+    numbers = {unit: number for number, unit in enumerate(units)}
+    first = {(unit.source, unit.endpoint): number for number, unit in reversed(list(enumerate(units)))}
+    random = np.random.default_rng(seed)
+    histories: list[list[float]] = [[] for _ in units]
+    for one in seen:
+        # Objects that are on no page any more were on some page of their endpoint.
+        number = numbers.get(Unit(one.source, one.endpoint, one.key or ""), first.get((one.source, one.endpoint)))
+        if number is not None:
+            histories[number].append(float(random.uniform(one.after, one.time)))
+    times = [time for history in histories for time in history]
+    if not times:
+        return None
+    end = max(times) + 1.0
+    start = max(min(times), end - days * DAY) if days is not None else min(times)
+    name = f"budget {situation.budget}, as recorded"
+    world = worlds.recorded(histories, start=float(np.floor(start / HOUR) * HOUR), end=end, name=name)
+    return _rehearsed(situation, world, units, Planner(units, now=world.start, seed=seed), seed)
+
+
+def span(situation: Situation) -> float:
+    """Days of a rehearsal whose days nobody said: as many as can be rehearsed in half a minute."""
+    return min(DAYS, MOST_CALLS / (min(allowed(situation.limits, situation.share), 1 / LATENCY) * DAY))
+
+
+def _rehearsed(situation: Situation, world: World, units: Sequence[Unit], planner: Planner, seed: int) -> Rehearsal:
+    result = simulate_world(
+        world, limits=situation.limits, share=situation.share, units=units, planner=planner, seed=seed, latency=LATENCY
+    )
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, unit in enumerate(units):
+        groups.setdefault((unit.source, unit.endpoint), []).append(number)
+    endpoints = tuple(
+        _endpoint(result, name, numbers, [units[number] for number in numbers])
+        for name, numbers in sorted(groups.items())
+    )
+    return Rehearsal(budget=situation.budget, result=result, endpoints=endpoints)
+
+
+def _endpoint(result: Result, name: tuple[str, str], numbers: Sequence[int], units: Sequence[Unit]) -> EndpointDelay:
+    mine = np.isin(result.owners, numbers)
+    calls = sum(int(result.polls[number]) * unit.cost for number, unit in zip(numbers, units, strict=True))
+    return EndpointDelay(
+        source=name[0],
+        endpoint=name[1],
+        units=len(units),
+        weight=units[0].weight,
+        changes=int(mine.sum()),
+        calls_per_day=calls / result.days,
+        mean=_mean(result.delays[mine]),
+        in_turn=_mean(result.delays_in_turn[mine]),
+    )
+
+
+def _mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+    return float(values.mean()) if values.size else float("nan")

@@ -1,0 +1,299 @@
+"""Where things are in a JSON answer: the list, its objects' ids, the cursor, the total.
+
+An answer is opened only as far as it is asked for: a list is split into `msgspec.Raw` objects without parsing
+them. Plain paths (`$`, `$.data.items`, `data.id`) are walked key by key; any other JSONPath (RFC 9535) parses
+the whole answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import jsonpath
+import msgspec
+
+from poller.documents.diff import Rules, fingerprint
+from poller.sources.protocol import PageError
+from state.errors import PollerError
+
+MISSING: Final = object()
+CONTENT: Final = "content"
+_QUOTED: Final = str.maketrans({"%": "%25", ":": "%3A"})
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_parse = msgspec.json.Decoder().decode
+
+Object = Mapping[str, Any]
+
+
+class PathError(PollerError, ValueError):
+    """A text that is no path into a JSON answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """A compiled path: its plain beginning, and the query for all of it where it is not plain to the end."""
+
+    text: str
+    names: tuple[str, ...]  # the keys up to the first step that is not a plain key
+    query: jsonpath.JSONPath | None = None
+
+    @property
+    def is_single(self) -> bool:
+        """It can match one value at most."""
+        return self.query is None or self.query.singular_query()
+
+
+@lru_cache(maxsize=1024)
+def compile_path(text: str) -> Path:
+    """Read `data.id`, `$.data.id` or any JSONPath (which begins with `$`). Raises PathError."""
+    if not text.startswith("$"):
+        names = tuple(text.split("."))
+        if not all(names):
+            raise PathError(f"{text!r} has an empty step", hint="Write 'data.id', or JSONPath as in $['data.id'].")
+        return Path(text=text, names=names)
+    try:
+        query = jsonpath.compile(text)
+    except jsonpath.JSONPathError as exc:
+        reason = str(exc).partition("\n")[0]
+        raise PathError(f"{text!r} is not JSONPath: {reason}", hint="Write $.data.items, for example.") from exc
+    if not isinstance(query, jsonpath.JSONPath):
+        raise PathError(f"{text!r} is more than one path", hint="Write one JSONPath.")
+    names = _plain_names(query)
+    return Path(text=text, names=names, query=None if len(names) == len(query.segments) else query)
+
+
+def _plain_names(query: jsonpath.JSONPath) -> tuple[str, ...]:
+    names: list[str] = []
+    for segment in query.segments:
+        match getattr(segment, "selectors", ()):
+            case (jsonpath.selectors.NameSelector(name=name),) if type(segment).__name__ == "JSONPathChildSegment":
+                names.append(name)
+            case _:
+                break
+    return tuple(names)
+
+
+class Answer:
+    """One JSON answer, opened only as far as it is asked for. Everything here raises PageError for what is not JSON."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content.removeprefix(b"\xef\xbb\xbf").lstrip()
+        self._opened: dict[tuple[str, ...], dict[str, msgspec.Raw]] = {}
+
+    def objects(self, path: Path | None = None) -> Sequence[Object | msgspec.Raw]:
+        """The list at `path`; without a path the answer itself, or the only list in it."""
+        if path is None:
+            return _split(self._only_list(), "the answer")
+        if path.query is not None:
+            return self._found(path, path.query)
+        try:
+            return _list_decoder(path.names)(self._content)
+        except (ValueError, RecursionError):  # not this form, or a key that msgspec cannot skip to
+            return self._explained(path)
+
+    def _explained(self, path: Path) -> list[msgspec.Raw]:
+        """The list at a plain path step by step, which tells what stands there instead."""
+        raw = self._raw(path.names)
+        if raw is None:
+            _decode(_parse, self._content)
+            raise PageError(f"the answer has no list at {path.text}")
+        return _split(raw, path.text)
+
+    def value(self, path: Path) -> Any:
+        """The first value at `path`, parsed, or MISSING."""
+        if path.query is None:
+            raw = self._raw(path.names)
+            return MISSING if raw is None else _decode(_parse, raw)
+        return next(iter(path.query.findall(_decode(_parse, self._content))), MISSING)
+
+    def members(self, names: tuple[str, ...] = ()) -> dict[str, msgspec.Raw] | None:
+        """The unparsed members of the object at these keys, or None where there is no object."""
+        if names not in self._opened:
+            raw = self._raw(names)
+            if raw is None or _first(raw) != b"{":
+                return None
+            self._opened[names] = _decode(_members, raw)
+        return self._opened[names]
+
+    def _raw(self, names: tuple[str, ...]) -> bytes | msgspec.Raw | None:
+        if not names:
+            return self._content
+        members = self.members(names[:-1])
+        return None if members is None else members.get(names[-1])
+
+    def _only_list(self) -> bytes | msgspec.Raw:
+        """The answer itself, or the only list on the highest level that has one."""
+        if _first(self._content) == b"[":
+            return self._content
+        level: list[tuple[str, ...]] = [()]
+        while level:
+            members = [(*names, key) for names in level for key in self.members(names) or ()]
+            lists = [names for names in members if self._starts(names, b"[")]
+            if len(lists) > 1:
+                told = ", ".join("$." + ".".join(names) for names in lists[:4])
+                raise PageError(
+                    f"the answer holds several lists ({told})", hint="Set `items` to the one that is meant."
+                )
+            if lists:
+                return self._raw(lists[0]) or b"null"
+            level = [names for names in members if self._starts(names, b"{")]
+        _decode(_parse, self._content)
+        raise PageError("the answer holds no list", hint="Set `items` to its path if it has another form.")
+
+    def _starts(self, names: tuple[str, ...], sign: bytes) -> bool:
+        raw = self._raw(names)
+        return raw is not None and _first(raw) == sign
+
+    def _found(self, path: Path, query: jsonpath.JSONPath) -> Sequence[Object]:
+        """What a JSONPath matches: lists are spread, objects stand for themselves."""
+        if not self._starts(path.names, b"[") and not self._starts(path.names, b"{"):
+            # An answer of another form matches nothing; that must not be taken for an empty list.
+            raise PageError(f"the answer has no {'.'.join(('$', *path.names))} for `items` = {path.text}")
+        found = query.findall(_decode(_parse, self._content))
+        if not found and path.is_single:
+            raise PageError(f"the answer has no list at {path.text}")
+        objects: list[Any] = [item for match in found for item in (match if isinstance(match, list) else [match])]
+        if not all(isinstance(item, dict) for item in objects):
+            raise PageError(f"{path.text} matches something that is no object")
+        return objects
+
+
+def identity(spec: str | tuple[str, ...], *, rules: Rules | None = None) -> Callable[[Object], str | None]:
+    """Compile an `Endpoint.id` into a function that gives an object's id as text, or None where it has none.
+
+    Parts of a composite id are joined with ":" (":" and "%" in them are percent-encoded); a part may be null but
+    not absent. "content" digests the canonical form under `rules`. Raises PathError.
+    """
+    if spec == CONTENT:
+        chosen = rules or Rules()
+        return lambda found: fingerprint(found, chosen).hex()
+    if isinstance(spec, str):
+        return _part(spec)
+    parts = [_reader(compile_path(part)) for part in spec]
+    if not parts:
+        raise PathError("an id needs at least one key", hint='Write id = "id".')
+
+    def composite(found: Object) -> str | None:
+        values = [read(found) for read in parts]
+        if MISSING in values or all(value is None for value in values):
+            return None
+        texts = ["" if value is None else _id_text(value) for value in values]
+        return None if None in texts else ":".join(str(text).translate(_QUOTED) for text in texts)
+
+    return composite
+
+
+def unparsed_identity(spec: str | tuple[str, ...]) -> Callable[[bytes], list[str | None]] | None:
+    """Compile an `Endpoint.id` into a function that reads nothing but the ids of a list of objects in JSON.
+
+    It raises `msgspec.DecodeError` where one is no object or has nothing there. There is none where an id takes more
+    than one plain path.
+    """
+    if not isinstance(spec, str) or spec == CONTENT:
+        return None
+    path = compile_path(spec)
+    if path.query is not None:
+        return None
+    form, names = _nested(Any, path.names), path.names
+    decode = msgspec.json.Decoder(list[form]).decode  # type: ignore[valid-type]
+
+    def identify(raw: bytes) -> list[str | None]:
+        found: list[Any] = decode(raw)
+        for _ in names:
+            found = [one.inner for one in found]
+        return list(map(_id_text, found))
+
+    return identify
+
+
+def reader(text: str) -> Callable[[Object], Any]:
+    """Compile a path into a function that gives the first value there, or MISSING. Raises PathError."""
+    return _reader(compile_path(text))
+
+
+def _part(text: str) -> Callable[[Object], str | None]:
+    read = _reader(compile_path(text))
+    return lambda found: _id_text(read(found))
+
+
+def _reader(path: Path) -> Callable[[Object], Any]:
+    query = path.query
+    if query is not None:
+        return lambda found: next(iter(query.findall(found)), MISSING)
+    if len(path.names) == 1:
+        name = path.names[0]
+        return lambda found: found.get(name, MISSING)
+    return lambda found: _walk(found, path.names)
+
+
+def _walk(found: Any, names: tuple[str, ...]) -> Any:
+    for name in names:
+        if not isinstance(found, Mapping) or name not in found:
+            return MISSING
+        found = found[name]
+    return found
+
+
+def _id_text(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str):
+        return value if value and "\0" not in value else None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else None
+
+
+def _split(raw: bytes | msgspec.Raw, where: str) -> list[msgspec.Raw]:
+    if _first(raw) != b"[":
+        _decode(_parse, raw)
+        raise PageError(f"there is no list at {where}: it is {noun(raw)}")
+    found: list[msgspec.Raw] = _decode(_elements, raw)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _list_decoder(names: tuple[str, ...]) -> Callable[[bytes], list[msgspec.Raw]]:
+    """The list under these keys, in one pass over an answer."""
+    decode = msgspec.json.Decoder(_nested(list[msgspec.Raw], names)).decode
+
+    def split(content: bytes) -> list[msgspec.Raw]:
+        found: Any = decode(content)
+        for _ in names:
+            found = found.inner
+        items: list[msgspec.Raw] = found
+        return items
+
+    return split
+
+
+def _nested(form: Any, names: tuple[str, ...]) -> Any:
+    """The form of an answer with this form under these keys: what else it holds is skipped."""
+    for name in reversed(names):
+        form = msgspec.defstruct("Object", [("inner", form)], rename={"inner": name})
+    return form
+
+
+def _first(raw: bytes | msgspec.Raw) -> bytes:
+    return bytes(memoryview(raw)[:1])
+
+
+def noun(raw: bytes | msgspec.Raw) -> str:
+    """What a JSON value is, in a word."""
+    nouns = {b"{": "an object", b'"': "text", b"n": "null", b"t": "true", b"f": "false", b"[": "a list"}
+    return nouns.get(_first(raw), "a number")
+
+
+def _decode(decode: Callable[[bytes | msgspec.Raw], Any], raw: bytes | msgspec.Raw) -> Any:
+    try:
+        return decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        looks = "HTML" if _first(raw) == b"<" else "not JSON"
+        raise PageError(f"the answer is {looks}: {exc}") from exc
+    except RecursionError as exc:
+        raise PageError("the answer is nested too deeply") from exc

@@ -1,0 +1,344 @@
+"""Every call of a source passes here: paid from the budget, bounded in time and size, never led astray.
+
+A call is written down before it leaves, whatever it is for: a page, a token, a redirect. What a poll sends first is
+paid by the permit that was waited for before the poll was chosen; every further call of it waits for its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Final, Self
+
+import httpx
+
+from poller.budget.budget import Budget
+from poller.budget.headers import read_word
+from poller.clock import Clock
+from poller.config.models import SourceConfig
+from state.errors import PollerError
+
+REDIRECTS: Final = 5
+MOMENT: Final = 0.1  # seconds; no restart is quicker, so a shorter throttle needs not be kept
+USER_AGENT: Final = "Poller (+https://pypi.org/project/poller)"
+
+Spend = Callable[[list[tuple[int, float]]], Awaitable[int]]
+Flush = Callable[[list[tuple[int, float]]], Awaitable[None]]
+Throttle = Callable[[float], Awaitable[None]]
+
+
+class FetchError(PollerError):
+    """A source could not be asked, or answered with something that cannot be used. The URL has no secrets."""
+
+    def __init__(
+        self,
+        url: str,
+        reason: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(f"{url}: {reason}", hint=hint)
+        self.url = url
+        self.status = status
+        self.retry_after = retry_after  # seconds
+
+
+class TooLarge(FetchError):
+    """An answer of more bytes than `max_answer`."""
+
+
+class TooSlow(FetchError):
+    """An answer that took longer than `timeout`, from when the call left."""
+
+
+def shown_url(url: httpx.URL | str) -> str:
+    """A URL as it may be shown: without credentials, and without the values of its query."""
+    url = httpx.URL(url)
+    names = "&".join(f"{name}=…" if _is_hidden(name) else f"{name}={value}" for name, value in url.params.multi_items())
+    return f"{url.scheme}://{url.netloc.decode()}{url.path}" + (f"?{names}" if names else "")
+
+
+def _is_hidden(name: str) -> bool:
+    return name.lower() not in {"page", "limit", "per_page", "offset", "cursor", "since", "size", "starting_after"}
+
+
+class Gate:
+    """Permission to call: the windows of one budget, and its calls written down.
+
+    `spend` writes one call down, durably, with the answers known by then, and returns its id in the state; `throttle`
+    writes down until when the server wants no call (steady seconds), so that a restart obeys it, too.
+    """
+
+    def __init__(self, budget: Budget, clock: Clock, *, spend: Spend, flush: Flush, throttle: Throttle) -> None:
+        self.budget = budget
+        self.clock = clock
+        self.calls = 0
+        self.refused = 0  # answers 429
+        self.freed: Callable[[], None] = lambda: None  # called when one more call may be in flight
+        self._spend = spend
+        self._flush = flush
+        self._throttle = throttle
+        self._answers: list[tuple[int, float]] = []
+        self._turn = asyncio.Lock()
+        self._answered = asyncio.Event()
+
+    async def permit(self) -> Permit:
+        """Wait until one more call may leave, and write it down."""
+        async with self._turn:
+            while (wait := self.budget.wait(self.clock.steady())) > 0:
+                self._answered.clear()
+                await self._pause(wait)
+            call = self.budget.spend(self.clock.steady())
+            answers, self._answers = self._answers, []
+            try:
+                written = await self._spend(answers)
+            except BaseException:
+                self._answers = answers + self._answers
+                self.budget.answered(call, self.clock.steady())
+                raise
+            self.calls += 1
+            return Permit(self, call, written)
+
+    def answered(self, call: int, written: int) -> None:
+        """The answer is complete, or the call failed."""
+        now = self.clock.steady()
+        self.budget.answered(call, now)
+        self._answers.append((written, now))
+        self._answered.set()
+        self.freed()
+
+    async def heed(self, response: httpx.Response) -> None:
+        """Take the server's word on the calls to come."""
+        self.refused += response.status_code == httpx.codes.TOO_MANY_REQUESTS
+        steady = self.clock.steady()
+        before = self.budget.throttled_until(steady)
+        self.budget.obey(read_word(response.status_code, response.headers, now=self.clock.now()), steady)
+        until = self.budget.throttled_until(steady)
+        if until is not None and until > (before or steady) + MOMENT:
+            await self._throttle(until)
+
+    async def flush(self) -> None:
+        """Write down the answers that no later call took along."""
+        answers, self._answers = self._answers, []
+        if answers:
+            await self._flush(answers)
+
+    async def _pause(self, seconds: float) -> None:
+        """Until that time has passed or an answer has made room."""
+        waiting = asyncio.ensure_future(self._answered.wait())
+        if seconds == float("inf"):
+            await waiting
+            return
+        sleeping = asyncio.ensure_future(self.clock.sleep(seconds))
+        try:
+            await asyncio.wait({waiting, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            sleeping.cancel()
+
+
+class Permit:
+    """One call that may leave. As a context manager it pays for the first call sent within; unused, it is over."""
+
+    def __init__(self, gate: Gate, call: int, written: int) -> None:
+        self._gate = gate
+        self._call = call
+        self._written = written
+        self._open = True
+        self._token: Token[Permit | None] | None = None
+        self.is_taken = False
+
+    def take(self) -> bool:
+        """Use it for a call, once."""
+        taken, self.is_taken = self.is_taken, True
+        return not taken
+
+    def done(self) -> None:
+        """The call is answered, or was never sent."""
+        if self._open:
+            self._open = False
+            self._gate.answered(self._call, self._written)
+
+    async def __aenter__(self) -> Self:
+        self._token = _current.set(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            _current.reset(self._token)
+        self.done()
+
+
+_current: ContextVar[Permit | None] = ContextVar("permit", default=None)
+
+
+class BudgetTransport(httpx.AsyncBaseTransport):
+    """Spends the budget for every call, and keeps each within its time."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, gate: Gate, *, timeout: float) -> None:
+        self._inner = inner
+        self._gate = gate
+        self._timeout = timeout
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request; its call is answered when its body was read or it failed."""
+        permit = _current.get()
+        if permit is None or not permit.take():
+            permit = await self._gate.permit()
+        until = asyncio.get_running_loop().time() + self._timeout
+        try:
+            async with asyncio.timeout_at(until):
+                response = await self._inner.handle_async_request(request)
+            await self._gate.heed(response)
+        except TimeoutError as error:
+            permit.done()
+            raise TooSlow(shown_url(request.url), f"no answer within {self._timeout:g} s") from error
+        except BaseException:
+            permit.done()
+            raise
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        stream = _Stream(response.stream, permit, until, self._timeout, request.url)
+        return httpx.Response(
+            response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._inner.aclose()
+
+
+class _Stream(httpx.AsyncByteStream):
+    """A body that must be over in time; its end is the call's answer."""
+
+    def __init__(
+        self, inner: httpx.AsyncByteStream, permit: Permit, until: float, timeout: float, url: httpx.URL
+    ) -> None:
+        self._inner = inner
+        self._permit = permit
+        self._until = until
+        self._timeout = timeout
+        self._url = url
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        chunks = aiter(self._inner)
+        while True:
+            try:
+                async with asyncio.timeout_at(self._until):
+                    chunk = await anext(chunks)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                raise TooSlow(shown_url(self._url), f"not complete within {self._timeout:g} s") from error
+            yield chunk
+
+    async def aclose(self) -> None:
+        self._permit.done()
+        await self._inner.aclose()
+
+
+def build_client(
+    config: SourceConfig, *, gate: Gate, auth: httpx.Auth | None, inner: httpx.AsyncBaseTransport | None = None
+) -> httpx.AsyncClient:
+    """The client of one source, over `inner` or the network. Raises PollerError where its `ca_file` cannot be used."""
+    return httpx.AsyncClient(
+        transport=BudgetTransport(inner or _network(config), gate, timeout=config.timeout),
+        auth=auth,
+        timeout=None,  # the transport keeps the time, from when the call leaves
+        follow_redirects=False,
+        trust_env=False,
+        headers={"user-agent": USER_AGENT},
+    )
+
+
+def _network(config: SourceConfig) -> httpx.AsyncBaseTransport:
+    try:
+        # The system's certificates, not those that httpx would bring.
+        verify = config.verify and ssl.create_default_context(cafile=config.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise PollerError(f"sources.{config.name}.ca_file: {config.ca_file}: {error}", hint="a PEM file") from error
+    return httpx.AsyncHTTPTransport(
+        verify=verify,
+        proxy=config.proxy,
+        limits=httpx.Limits(max_connections=100, keepalive_expiry=60),
+        trust_env=False,
+    )
+
+
+async def fetch(client: httpx.AsyncClient, request: httpx.Request, *, most: int) -> httpx.Response:
+    """Send a request and read its answer whole: at most `most` bytes, redirects only within its origin.
+
+    Raises FetchError.
+    """
+    first = request
+    for _ in range(REDIRECTS + 1):
+        response = await _send(client, request, most)
+        if response.next_request is None:
+            return response
+        if _origin(response.next_request.url) != _origin(first.url):
+            raise FetchError(
+                shown_url(first.url),
+                f"redirected to {shown_url(response.next_request.url)}, another origin",
+                status=response.status_code,
+                hint="credentials are not sent elsewhere; set the URL to where the API is",
+            )
+        request = response.next_request
+    raise FetchError(shown_url(first.url), f"redirected more than {REDIRECTS} times")
+
+
+async def _send(client: httpx.AsyncClient, request: httpx.Request, most: int) -> httpx.Response:
+    for name, value in client.headers.items():
+        request.headers.setdefault(name, value)
+    try:
+        response = await client.send(request, stream=True)
+        try:
+            return await _bounded(response, most)
+        finally:
+            await response.aclose()
+    except httpx.TransportError as error:
+        raise FetchError(shown_url(request.url), f"no answer ({_said(error)})") from error
+    except httpx.DecodingError as error:
+        raise FetchError(shown_url(request.url), f"not what its content-encoding says ({error})") from error
+
+
+async def _bounded(response: httpx.Response, most: int) -> httpx.Response:
+    """The answer with its whole body. The size counts as it comes and as it is decoded."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.aiter_bytes():
+        parts.append(part)
+        size += len(part)
+        if max(size, response.num_bytes_downloaded) > most:
+            raise TooLarge(
+                shown_url(response.request.url),
+                f"more than {most:,} bytes",
+                status=response.status_code,
+                hint="ask for smaller pages, or raise max_answer",
+            )
+    headers = [
+        (k, v) for k, v in response.headers.multi_items() if k.lower() not in ("content-encoding", "content-length")
+    ]
+    whole = httpx.Response(
+        response.status_code,
+        headers=headers,
+        content=b"".join(parts),
+        request=response.request,
+        extensions=response.extensions,
+    )
+    whole.next_request = response.next_request
+    return whole
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+def _said(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,98 @@
+"""The dashboard: rendered here, nothing loaded from elsewhere; its script asks for it again at each event."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, Template, Undefined
+from markupsafe import Markup
+
+from poller.config.models import Config
+from poller.events.cloudevents import iso
+from poller.operations.doctor import Level, of_status
+from poller.operations.status import Row
+from poller.rendering.templates import Told
+from state.records import Event
+
+TEMPLATES: Final = Path(__file__).with_name("pages")
+SCRIPT: Final = (TEMPLATES / "status.js").read_text(encoding="utf-8")
+REFRESH: Final = 5  # seconds, where there is no script
+_FIELDS: Final = 4  # changed fields shown of one event
+
+_HASH: Final = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; connect-src 'self'; "
+    f"script-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}
+
+
+def render(status: Row, events: Sequence[Event], config: Config) -> str:
+    """The page. What is wrong stands first, and first in its table."""
+    now, zone = datetime.fromisoformat(status["time"]), config.poller.zone
+    findings = [one for one in of_status(status, config) if one.level is not Level.OK]
+    sorted_ = {
+        **status,
+        "endpoints": [{**row, "trouble": bool(row["held"] or row["error"])} for row in status["endpoints"]],
+        "subscriptions": [
+            {**row, "trouble": row["state"] != "active" or bool(row["dead"])} for row in status["subscriptions"]
+        ],
+    }
+
+    def at(time: str) -> str:
+        return f"{datetime.fromisoformat(time).astimezone(zone):%Y-%m-%d %H:%M:%S}"
+
+    def ago(time: str | None) -> str:
+        if time is None:
+            return "–"
+        return f"{span(max(0.0, (now - datetime.fromisoformat(time)).total_seconds()))} ago"
+
+    return _template().render(
+        status=sorted_,
+        findings=sorted(findings, key=lambda one: one.level is not Level.BAD),
+        events=[_shown(event) for event in events],
+        at=at,
+        ago=ago,
+        refresh=REFRESH,
+        script=Markup(SCRIPT),
+    )
+
+
+@cache
+def _template() -> Template:
+    env = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=Undefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters["span"] = span
+    return env.get_template("status.html.j2")
+
+
+def span(seconds: float | None) -> str:
+    """A span as people read it: in the unit that leaves a small number."""
+    if seconds is None:
+        return "–"
+    for name, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def _shown(event: Event) -> Mapping[str, Any]:
+    told = Told(event)
+    return {
+        "seq": event.seq,
+        "time": iso(event.time),
+        "kind": told.kind,
+        "subject": event.subject + (f" “{told.name}”" if told.name else ""),
+        "summary": "" if told.object else told.headline,
+        "fields": told.fields[:_FIELDS],
+    }

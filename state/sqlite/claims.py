@@ -1,0 +1,170 @@
+"""A courier's turn: what its attempts came to is written, lanes are given back, and others are leased."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+
+from state.deliveries import Claim, Health, Job, Release, Settlement, Turn, Turned
+from state.sqlite import subscriptions
+from state.sqlite.events import COLUMNS, append, event_of
+
+JOBS = (
+    f"SELECT d.id, d.attempts, d.tries, d.refusals, d.digest, {', '.join(f'e.{name}' for name in COLUMNS.split(', '))} "
+    "FROM deliveries d JOIN events e ON e.seq = d.seq "
+    "WHERE d.subscription = ? AND d.lane = ? AND d.state = 'pending' ORDER BY d.id LIMIT ?"
+)
+
+
+def take(conn: sqlite3.Connection, turn: Turn, limit: int) -> Turned:
+    """Do one turn within the caller's transaction; `limit` deliveries of a subscription are pending at most."""
+    id_ = subscriptions.id_of(conn, turn.subscription)
+    _settle(conn, id_, turn.settled)
+    _release(conn, id_, turn.released, turn.due_at)
+    if turn.health is not None:
+        subscriptions.write_health(conn, id_, turn.health)
+    if turn.disabled is not None:
+        subscriptions.disable(conn, id_, turn.disabled)
+    if turn.promote:
+        conn.execute(
+            "UPDATE lanes SET due = max(floor, ?1) WHERE subscription = ?2 AND due > ?1 AND lease_until IS NULL",
+            [turn.now, id_],
+        )
+    recorded = append(conn, [notice(subscriptions.next_version(conn, id_)) for notice in turn.notices])
+    state, wants_more, *health = conn.execute(
+        "SELECT state, pending < ? AND (cursor < (SELECT max(seq) FROM events) OR EXISTS (SELECT 1 FROM replays r "
+        "WHERE r.subscription = s.id)), failures, open_until, probe_wait, last_error FROM subscriptions s WHERE id = ?",
+        [limit - limit // 20, id_],
+    ).fetchone()
+    claims = _claim(conn, id_, turn) if turn.claim and state == "active" else ()
+    instant = "floor" if turn.early else "due"
+    (due,) = conn.execute(
+        f"SELECT min({instant}) FROM lanes WHERE subscription = ? AND lease_until IS NULL", [id_]
+    ).fetchone()
+    return Turned(
+        state=state,
+        claims=claims,
+        next_due=due,
+        recorded=len(recorded),
+        wants_more=bool(wants_more),
+        health=Health(failures=health[0], open_until=health[1], wait=health[2], last_error=health[3]),
+    )
+
+
+def _settle(conn: sqlite3.Connection, id_: int, settled: Sequence[Settlement]) -> None:
+    """Write what attempts came to; what was purged meanwhile stays forgotten."""
+    if not settled:
+        return
+    ended = _update(conn, [one for one in settled if one.state != "pending"])
+    _update(conn, [one for one in settled if one.state == "pending"])
+    if ended:
+        conn.execute("UPDATE subscriptions SET pending = pending - ? WHERE id = ?", [ended, id_])
+    conn.executemany(
+        "INSERT INTO attempts SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM deliveries WHERE id = ?1) "
+        "ON CONFLICT DO NOTHING",
+        [
+            (one.ids[0], row.number, row.at, row.latency, row.status, row.text, row.reference)
+            for one in settled
+            for row in (one.attempt,)
+        ],
+    )
+    conn.executemany(
+        "INSERT INTO last_references VALUES (?, ?, ?, ?) ON CONFLICT (subscription, lane) "
+        "DO UPDATE SET reference = excluded.reference, at = excluded.at",
+        [
+            (id_, one.lane, one.attempt.reference, one.attempt.at)
+            for one in settled
+            if one.attempt.reference is not None
+        ],
+    )
+
+
+def _update(conn: sqlite3.Connection, settled: Sequence[Settlement]) -> int:
+    """Write the state of the deliveries; how many of them there still were."""
+    rows = []
+    for one in settled:
+        row = one.attempt
+        finished = None if one.state == "pending" else row.at + row.latency
+        told = (one.state, row.number, one.tries, one.refusals, finished, row.status)
+        rows += [(*told, delivery) for delivery in one.ids]
+    if not rows:
+        return 0
+    return conn.executemany(
+        "UPDATE deliveries SET state = ?, attempts = ?, tries = ?, refusals = ?, finished_at = ?, status = ? "
+        "WHERE id = ? AND state = 'pending'",
+        rows,
+    ).rowcount
+
+
+def _release(
+    conn: sqlite3.Connection, id_: int, released: Sequence[Release], due_at: Callable[[float], float] | None
+) -> None:
+    """Give lanes back: gone where nothing is pending any more, else due again."""
+    gone = conn.executemany(
+        "DELETE FROM lanes WHERE subscription = ?1 AND lane = ?2 AND NOT EXISTS "
+        "(SELECT 1 FROM deliveries d WHERE d.subscription = ?1 AND d.lane = ?2 AND d.state = 'pending')",
+        [(id_, release.lane) for release in released],
+    ).rowcount
+    if gone == len(released):
+        return
+    for release in released:
+        due = _due(conn, id_, release, due_at) if release.due is None else release.due
+        conn.execute(
+            "UPDATE lanes SET due = ?, floor = ?, lease_until = NULL WHERE subscription = ? AND lane = ?",
+            [due, release.floor, id_, release.lane],
+        )
+
+
+def _due(conn: sqlite3.Connection, id_: int, release: Release, due_at: Callable[[float], float] | None) -> float:
+    """When a lane's oldest delivery is due by itself."""
+    oldest = conn.execute(
+        "SELECT queued_at FROM deliveries WHERE subscription = ? AND lane = ? AND state = 'pending' "
+        "ORDER BY id LIMIT 1",
+        [id_, release.lane],
+    ).fetchone()
+    queued = 0.0 if oldest is None else oldest[0]
+    return max(release.floor, queued if due_at is None else due_at(queued))
+
+
+def _claim(conn: sqlite3.Connection, id_: int, turn: Turn) -> tuple[Claim, ...]:
+    condition = "l.floor <= ?" if turn.early else "l.due <= ?"
+    lanes = conn.execute(
+        "SELECT l.lane, l.due, l.floor, r.reference FROM lanes l LEFT JOIN last_references r "
+        f"USING (subscription, lane) WHERE l.subscription = ? AND l.lease_until IS NULL AND {condition} "
+        "ORDER BY l.due, l.place LIMIT ?",
+        [id_, turn.now, turn.claim],
+    ).fetchall()
+    conn.executemany(
+        "UPDATE lanes SET lease_until = ? WHERE subscription = ? AND lane = ?",
+        [(turn.now + turn.lease, id_, lane) for lane, *_ in lanes],
+    )
+    run = max(1, min(turn.run, turn.claim // max(1, len(lanes))))
+    return tuple(
+        Claim(
+            lane=lane,
+            due=due,
+            floor=floor,
+            jobs=_digest(conn, id_, lane, turn.together) if turn.together else _oldest(conn, id_, lane, run),
+            last_reference=reference,
+        )
+        for lane, due, floor, reference in lanes
+    )
+
+
+def _oldest(conn: sqlite3.Connection, id_: int, lane: str, run: int) -> tuple[Job, ...]:
+    return tuple(_job(row) for row in conn.execute(JOBS, [id_, lane, run]))
+
+
+def _digest(conn: sqlite3.Connection, id_: int, lane: str, size: int) -> tuple[Job, ...]:
+    """All that is pending, or, of a digest that was attempted before, just what it consisted of."""
+    rows = conn.execute(JOBS, [id_, lane, size]).fetchall()
+    if rows and rows[0][4] is not None:
+        rows = [row for row in rows if row[4] == rows[0][4]]
+    elif rows:
+        conn.executemany("UPDATE deliveries SET digest = ? WHERE id = ?", [(rows[0][0], row[0]) for row in rows])
+    return tuple(_job(row) for row in rows)
+
+
+def _job(row: Sequence[object]) -> Job:
+    id_, attempts, tries, refusals, _, *event = row
+    return Job(id=id_, event=event_of(event), attempts=attempts, tries=tries, refusals=refusals)  # type: ignore[arg-type]

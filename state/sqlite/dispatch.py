@@ -1,0 +1,155 @@
+"""The steps of the way from the log to the sinks, each in one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from state.deliveries import PENDING_LIMIT, Feed, Reading, Registration, Turn, Turned
+from state.errors import Conflict, StateError
+from state.records import Event, NewEvent
+from state.sqlite import not_matching as passed_over
+from state.sqlite import retention, subscriptions
+from state.sqlite.claims import take
+from state.sqlite.connection import State, transaction
+from state.sqlite.events import COLUMNS, append, event_of
+from state.sqlite.redelivery import queue_apart, redeliver
+
+
+@contextlib.contextmanager
+def step(db: State) -> Iterator[sqlite3.Connection]:
+    """One transaction; a disk that is full or a lock that is held is a StateError."""
+    try:
+        with transaction(db) as conn:
+            yield conn
+    except sqlite3.OperationalError as error:
+        raise StateError(
+            f"the state cannot be written: {error}", hint="check free space and who else uses it"
+        ) from error
+
+
+class Deliveries:
+    """The steps of the way from the log to the sinks, each in one transaction."""
+
+    def __init__(self, db: State, *, pending_limit: int = PENDING_LIMIT) -> None:
+        self._db = db
+        self._limit = pending_limit
+
+    def register(self, registrations: Sequence[Registration]) -> None:
+        """Make the subscriptions known. New ones begin at their `start`; those not named are kept as removed."""
+        with step(self._db) as conn:
+            subscriptions.register(conn, registrations)
+
+    def free_leases(self) -> None:
+        """Give back what a previous run held."""
+        with step(self._db) as conn:
+            conn.execute("UPDATE lanes SET lease_until = NULL WHERE lease_until IS NOT NULL")
+
+    def pause(self, name: str) -> None:
+        """Give a subscription nothing more until it is resumed. Raises StateError where there is none of that name."""
+        with step(self._db) as conn:
+            subscriptions.pause(conn, name)
+
+    def resume(self, name: str) -> None:
+        """Go on with a paused or disabled subscription, at once. Raises StateError where there is none of that name."""
+        with step(self._db) as conn:
+            subscriptions.resume(conn, name)
+
+    def feeds(self, names: Iterable[str]) -> list[Feed]:
+        """Where the active ones of these subscriptions have room and something to read."""
+        return subscriptions.feeds(self._db, names, self._limit)
+
+    def read(self, after: int, limit: int) -> list[Event]:
+        """The events behind number `after`, in order."""
+        rows = self._db.execute(f"SELECT {COLUMNS} FROM events WHERE seq > ? ORDER BY seq LIMIT ?", [after, limit])
+        return [event_of(row) for row in rows]
+
+    def dispatch(self, readings: Sequence[Reading], *, now: float) -> None:
+        """Queue what matched and move the cursors. Raises Conflict if a cursor has moved meanwhile."""
+        with step(self._db) as conn:
+            for reading in readings:
+                _dispatch(conn, reading, now)
+
+    def turn(self, turns: Sequence[Turn]) -> list[Turned]:
+        """Settle and claim for several subscriptions at once, in one commit."""
+        with step(self._db) as conn:
+            return [take(conn, turn, self._limit) for turn in turns]
+
+    def redeliver(self, ids: Iterable[int], *, now: float) -> int:
+        """Queue deliveries again and return how many: dead letters as they are, delivered ones as a copy.
+
+        One that is pending becomes due at once. Ids that do not exist are passed over.
+        """
+        with step(self._db) as conn:
+            return sum(redeliver(conn, id_, now) for id_ in ids)
+
+    def replay(self, name: str, *, after: int) -> int:
+        """Deliver again what the subscription has read behind number `after`; return the last number of that.
+
+        Raises StateError where there is no subscription of that name.
+        """
+        with step(self._db) as conn:
+            id_ = subscriptions.id_of(conn, name)
+            until = int(conn.execute("SELECT cursor FROM subscriptions WHERE id = ?", [id_]).fetchone()[0])
+            if until > after:
+                values = [id_, max(after, 0), until]
+                conn.execute("INSERT INTO replays (subscription, cursor, until) VALUES (?, ?, ?)", values)
+            return until
+
+    def ping(self, name: str, event: Callable[[int], NewEvent], *, now: float) -> int:
+        """Record a test event, queue it for this subscription alone, and return the delivery's id.
+
+        `event` is called with its version. Raises StateError where there is no subscription of that name.
+        """
+        with step(self._db) as conn:
+            id_ = subscriptions.id_of(conn, name)
+            [seq] = append(conn, [event(subscriptions.next_version(conn, id_))])
+            return queue_apart(conn, id_, seq, origin="ping", now=now)
+
+    def purge(self, before: float, *, notice: retention.Notice, limit: int = 2000) -> int:
+        """Forget at most `limit` of the oldest events from before that time; 0 when there are none left.
+
+        What a subscription was not given by then is dropped, counted in its books, and the subscription disabled;
+        `notice(name, version, dropped)` tells it.
+        """
+        with step(self._db) as conn:
+            return retention.purge(conn, before, notice=notice, limit=limit)
+
+
+def _dispatch(conn: sqlite3.Connection, reading: Reading, now: float) -> None:
+    feed = reading.feed
+    id_ = subscriptions.id_of(conn, feed.subscription)
+    origin = "log" if feed.replay is None else "replay"
+    _advance(conn, id_, reading)
+    conn.executemany(
+        "INSERT INTO deliveries (subscription, seq, origin, lane, state, queued_at) VALUES (?, ?, ?, ?, 'pending', ?)",
+        [(id_, match.seq, origin, match.lane, now) for match in reading.matches],
+    )
+    conn.executemany(
+        "INSERT INTO lanes (subscription, lane, due, place) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [(id_, match.lane, match.due, match.seq) for match in reading.matches],
+    )
+    conn.execute("UPDATE subscriptions SET pending = pending + ? WHERE id = ?", [len(reading.matches), id_])
+    if origin == "log":
+        passed_over.add(conn, id_, reading.not_matching)
+
+
+def _advance(conn: sqlite3.Connection, id_: int, reading: Reading) -> None:
+    """Move the cursor that was read from, if it still is where it was."""
+    feed = reading.feed
+    if feed.replay is not None:
+        moved = conn.execute(
+            "UPDATE replays SET cursor = ? WHERE id = ? AND cursor = ?", [reading.upto, feed.replay, feed.cursor]
+        )
+        if reading.done:
+            conn.execute("DELETE FROM replays WHERE id = ?", [feed.replay])
+    else:
+        seen = len(reading.matches) + len(reading.not_matching)
+        moved = conn.execute(
+            "UPDATE subscriptions SET cursor = ?, seen = seen + ?, filter_errors = filter_errors + ?, "
+            "filter_error = coalesce(?, filter_error) WHERE id = ? AND cursor = ?",
+            [reading.upto, seen, reading.errors, reading.error, id_, feed.cursor],
+        )
+    if moved.rowcount != 1:
+        raise Conflict(f"subscription {feed.subscription}: the cursor has moved from {feed.cursor} meanwhile")

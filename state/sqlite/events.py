@@ -1,0 +1,125 @@
+"""The event log: appended in the transaction that records the change, read in order of `seq`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from sqlite_utils import Database, Migrations
+
+from state.records import Event, NewEvent
+from state.sqlite.connection import State, read_meta, transaction
+
+log_migrations = Migrations("log")
+
+COLUMNS = "seq, id, source, type, subject, time, observed_after, data"
+
+
+@log_migrations()
+def create_events(db: Database) -> None:
+    db.executescript(
+        """
+        CREATE TABLE events (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again, also after a purge
+            id TEXT NOT NULL UNIQUE,
+            source TEXT NOT NULL,
+            type TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            time REAL NOT NULL,
+            observed_after REAL,
+            data BLOB NOT NULL
+        );
+        CREATE INDEX events_subject ON events (subject, seq);
+        CREATE INDEX events_time ON events (time);
+        """
+    )
+
+
+def append(conn: sqlite3.Connection, events: Iterable[NewEvent]) -> list[int]:
+    """Append within the caller's transaction and return the numbers given. An id already there is not repeated."""
+    numbers: list[int] = []
+    for event in events:
+        made = conn.execute(
+            "INSERT INTO events (id, source, type, subject, time, observed_after, data) VALUES (?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO NOTHING",
+            [event.id, event.source, event.type, event.subject, event.time, event.observed_after, event.raw],
+        )
+        if made.rowcount == 1 and made.lastrowid is not None:
+            numbers.append(made.lastrowid)
+    return numbers
+
+
+def event_of(row: Sequence[object]) -> Event:
+    """The record of a row of COLUMNS."""
+    seq, id_, source, type_, subject, time, observed_after, data = row
+    return Event(
+        seq=seq,  # type: ignore[arg-type]
+        id=id_,  # type: ignore[arg-type]
+        source=source,  # type: ignore[arg-type]
+        type=type_,  # type: ignore[arg-type]
+        subject=subject,  # type: ignore[arg-type]
+        time=time,  # type: ignore[arg-type]
+        observed_after=observed_after,  # type: ignore[arg-type]
+        raw=data,  # type: ignore[arg-type]
+    )
+
+
+class Log:
+    """The event log of one state file."""
+
+    def __init__(self, db: State) -> None:
+        self._db = db
+
+    @property
+    def id(self) -> str:
+        """Which log this is: a number of another log means nothing here."""
+        return read_meta(self._db, "log_id") or ""
+
+    def append(self, events: Iterable[NewEvent]) -> list[int]:
+        """Append in a transaction of its own (operational events)."""
+        with transaction(self._db) as conn:
+            return append(conn, events)
+
+    def read(
+        self, *, after: int = 0, limit: int = 1000, type_glob: str | None = None, source: str | None = None
+    ) -> list[Event]:
+        """At most `limit` events behind number `after`, in order. `source` is a source's name."""
+        where, values = "seq > ?", [after]
+        if type_glob is not None:
+            where, values = f"{where} AND type GLOB ?", [*values, type_glob]  # type: ignore[list-item]
+        if source is not None:
+            where, values = f"{where} AND source = ?", [*values, f"/sources/{source}"]  # type: ignore[list-item]
+        rows = self._db.execute(f"SELECT {COLUMNS} FROM events WHERE {where} ORDER BY seq LIMIT ?", [*values, limit])
+        return [event_of(row) for row in rows]
+
+    def event(self, seq: int) -> Event | None:
+        """The event with that number, or None (never given, or purged)."""
+        row = self._db.execute(f"SELECT {COLUMNS} FROM events WHERE seq = ?", [seq]).fetchone()
+        return None if row is None else event_of(row)
+
+    def history(self, source: str, subject: str, *, limit: int = 100) -> list[Event]:
+        """The latest events of one object, oldest first."""
+        rows = self._db.execute(
+            f"SELECT {COLUMNS} FROM events WHERE subject = ? AND source = ? ORDER BY seq DESC LIMIT ?",
+            [subject, f"/sources/{source}", limit],
+        ).fetchall()
+        return [event_of(row) for row in reversed(rows)]
+
+    def first_seq(self) -> int:
+        """The number of the oldest event kept; 0 when there is none."""
+        return int(self._db.execute("SELECT coalesce(min(seq), 0) FROM events").fetchone()[0])
+
+    def last_seq(self) -> int:
+        """The highest number ever given; 0 before the first event."""
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+        return 0 if row is None else int(row[0])
+
+    def latest_time(self) -> float | None:
+        """Of the events kept, the latest time; None when there is none."""
+        row = self._db.execute("SELECT max(time) FROM events").fetchone()
+        return None if row[0] is None else float(row[0])
+
+    def seq_at(self, time: float) -> int:
+        """The number after which to read for the events recorded from `time` on."""
+        row = self._db.execute("SELECT min(seq) FROM events WHERE time >= ?", [time]).fetchone()
+        return self.last_seq() if row[0] is None else int(row[0]) - 1

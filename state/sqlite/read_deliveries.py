@@ -1,0 +1,112 @@
+"""Looking at subscriptions and deliveries; works on a read-only connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from state.deliveries import AttemptRow, Books, Delivery, Health, SubscriptionState
+from state.sqlite.connection import State
+from state.sqlite.ledger import ledger
+
+DELIVERY = (
+    "SELECT d.id, s.name, d.seq, d.origin, d.state, e.id, e.type, e.source, e.subject, d.attempts, d.queued_at, "
+    "CASE d.state WHEN 'pending' THEN l.due END, d.finished_at, d.status, d.digest FROM deliveries d "
+    "JOIN subscriptions s ON s.id = d.subscription LEFT JOIN events e ON e.seq = d.seq "
+    "LEFT JOIN lanes l ON l.subscription = d.subscription AND l.lane = d.lane"
+)
+
+
+class DeliveryReader:
+    """What there is to see of subscriptions and deliveries."""
+
+    def __init__(self, db: State) -> None:
+        self._db = db
+
+    def subscriptions(self) -> list[SubscriptionState]:
+        """Every subscription by name, removed ones included."""
+        last = int(self._db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
+        rows = self._db.execute(
+            "SELECT name, state, reason, cursor, pending, failures, open_until, probe_wait, last_error, filter_errors, "
+            "filter_error, (SELECT count(*) FROM deliveries d WHERE d.subscription = s.id AND d.state = 'dead') "
+            "FROM subscriptions s ORDER BY name"
+        ).fetchall()
+        return [_subscription(row, last) for row in rows]
+
+    def deliveries(
+        self,
+        *,
+        states: Iterable[str] = (),
+        subscription: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> list[Delivery]:
+        """At most `limit` deliveries, the latest first; `before` reads on behind the last id of the answer before."""
+        wanted = list(states)
+        conditions = ["(?1 IS NULL OR d.subscription = (SELECT id FROM subscriptions WHERE name = ?1))", "d.id < ?2"]
+        if wanted:
+            conditions.append(f"d.state IN ({', '.join('?' for _ in wanted)})")
+        rows = self._db.execute(
+            f"{DELIVERY} WHERE {' AND '.join(conditions)} ORDER BY d.id DESC LIMIT ?",
+            [subscription, 2**62 if before is None else before, *wanted, limit],
+        )
+        return [_delivery(row) for row in rows]
+
+    def delivery(self, id_: int) -> Delivery | None:
+        """One delivery, or None where there is none of that id."""
+        row = self._db.execute(f"{DELIVERY} WHERE d.id = ?", [id_]).fetchone()
+        return None if row is None else _delivery(row)
+
+    def attempts(self, id_: int) -> list[AttemptRow]:
+        """Every attempt of a delivery, or of the digest it left with, the first one first."""
+        rows = self._db.execute(
+            "SELECT number, at, latency, status, text, reference FROM attempts "
+            "WHERE delivery = ?1 OR delivery = (SELECT digest FROM deliveries WHERE id = ?1) ORDER BY at, number",
+            [id_],
+        )
+        return [
+            AttemptRow(number=number, at=at, latency=latency, status=status, text=text, reference=reference)
+            for number, at, latency, status, text, reference in rows
+        ]
+
+    def ledger(self) -> list[Books]:
+        """The books of every subscription, proven from the tables."""
+        return ledger(self._db)
+
+
+def _subscription(row: Sequence[object], last: int) -> SubscriptionState:
+    name, state, reason, cursor, pending, failures, open_until, wait, error, filter_errors, filter_error, dead = row
+    return SubscriptionState(
+        name=name,  # type: ignore[arg-type]
+        state="failing" if state == "active" and open_until is not None else state,  # type: ignore[arg-type]
+        reason=reason,  # type: ignore[arg-type]
+        cursor=cursor,  # type: ignore[arg-type]
+        lag=pending + max(0, last - cursor),  # type: ignore[operator]
+        pending=pending,  # type: ignore[arg-type]
+        dead=dead,  # type: ignore[arg-type]
+        health=Health(failures=failures, open_until=open_until, wait=wait, last_error=error),  # type: ignore[arg-type]
+        filter_errors=filter_errors,  # type: ignore[arg-type]
+        filter_error=filter_error,  # type: ignore[arg-type]
+    )
+
+
+def _delivery(row: Sequence[object]) -> Delivery:
+    id_, name, seq, origin, state, event_id, type_, source, subject, attempts, queued, due, finished, status, digest = (
+        row
+    )
+    return Delivery(
+        id=id_,  # type: ignore[arg-type]
+        subscription=name,  # type: ignore[arg-type]
+        seq=seq,  # type: ignore[arg-type]
+        origin=origin,  # type: ignore[arg-type]
+        state=state,  # type: ignore[arg-type]
+        event_id=event_id or "",  # type: ignore[arg-type]
+        event_type=type_ or "",  # type: ignore[arg-type]
+        event_source=source or "",  # type: ignore[arg-type]
+        event_subject=subject or "",  # type: ignore[arg-type]
+        attempts=attempts,  # type: ignore[arg-type]
+        queued_at=queued,  # type: ignore[arg-type]
+        due=due,  # type: ignore[arg-type]
+        finished_at=finished,  # type: ignore[arg-type]
+        status=status,  # type: ignore[arg-type]
+        digest=digest,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,61 @@
+"""Looking at endpoints, units and objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from state.polls import Snapshot
+from state.sqlite.connection import State
+from state.sqlite.polls import KNOWN, snapshot_of
+
+
+class PollReader:
+    """Looking at endpoints, units and objects; works on a read-only connection beside the daemon."""
+
+    def __init__(self, db: State) -> None:
+        self._db = db
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """One row per endpoint: source, endpoint, units, objects, last_sweep, suspects, held, failing, error, ..."""
+        cursor = self._db.execute(
+            """
+            SELECT e.id, e.source, e.name AS endpoint, e.last_sweep, e.last_sweep_began, e.sweep_began, e.held,
+                e.baseline_before IS NOT NULL AS baseline,
+                (SELECT count(*) FROM units u WHERE u.endpoint = e.id) AS units,
+                (SELECT min(coalesce(u.asked_at, e.sweep_began)) FROM units u
+                    WHERE u.endpoint = e.id) AS oldest_asked_at,
+                (SELECT count(*) FROM units u WHERE u.endpoint = e.id AND u.failures > 0) AS failing,
+                (SELECT u.error FROM units u WHERE u.endpoint = e.id AND u.error IS NOT NULL
+                    ORDER BY u.failures DESC, u.id LIMIT 1) AS error,
+                e.objects,
+                (SELECT count(*) FROM objects o
+                    WHERE o.endpoint = e.id AND o.unit IS NULL AND o.presence = 1) AS suspects
+            FROM endpoints e ORDER BY e.source, e.id
+            """
+        )
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def object(self, source: str, endpoint: str, object_id: str) -> Snapshot | None:
+        """The snapshot of one object, or None when it was never seen."""
+        row = self._db.execute(
+            f"SELECT {KNOWN} FROM objects o LEFT JOIN units u ON u.id = o.unit JOIN endpoints e ON e.id = o.endpoint "
+            "WHERE e.source = ? AND e.name = ? AND o.object = ?",
+            [source, endpoint, object_id],
+        ).fetchone()
+        return None if row is None else snapshot_of(row)
+
+    def parents(self, endpoint: int) -> Iterator[str]:
+        """Ids of the objects that are there, in order."""
+        rows = self._db.execute("SELECT object FROM objects WHERE endpoint = ? AND presence < 2", [endpoint])
+        return (row[0] for row in rows)
+
+    def parent_body(self, source: str, endpoint: str, object_id: str) -> bytes | None:
+        """The last known state of an object that is there, as JSON."""
+        row = self._db.execute(
+            "SELECT o.body FROM objects o JOIN endpoints e ON e.id = o.endpoint "
+            "WHERE e.source = ? AND e.name = ? AND o.object = ? AND o.presence < 2",
+            [source, endpoint, object_id],
+        ).fetchone()
+        return None if row is None else bytes(row[0])

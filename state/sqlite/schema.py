@@ -1,0 +1,105 @@
+"""The tables of subscriptions and deliveries.
+
+A lane is one row per subscription and object. It says when the object's oldest pending delivery is due and who leases
+it; claiming looks at lanes only, so what queues behind a retry costs nothing. A lane exists as long as something is
+pending in it. What is redelivered or replayed has lanes of its own and so stands outside the order.
+"""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+from state.sqlite import not_matching as passed_over
+
+delivery_migrations = Migrations("deliveries")
+
+
+SUBSCRIPTIONS = """
+CREATE TABLE subscriptions (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,                    -- active, paused, disabled, removed
+    reason TEXT NOT NULL DEFAULT '',
+    started INTEGER NOT NULL,               -- its books begin behind this number
+    cursor INTEGER NOT NULL,                -- read up to this number
+    digest INTEGER NOT NULL DEFAULT 0,      -- everything waits in one lane
+    pending INTEGER NOT NULL DEFAULT 0,
+    seen INTEGER NOT NULL DEFAULT 0,        -- events read since it started
+    purged_upto INTEGER NOT NULL DEFAULT 0, -- up to here the books are these sums, behind it the rows
+    purged_delivered INTEGER NOT NULL DEFAULT 0,
+    purged_dead INTEGER NOT NULL DEFAULT 0,
+    purged_not_matching INTEGER NOT NULL DEFAULT 0,
+    dropped INTEGER NOT NULL DEFAULT 0,
+    filter_errors INTEGER NOT NULL DEFAULT 0,
+    filter_error TEXT,
+    failures INTEGER NOT NULL DEFAULT 0,
+    open_until REAL,
+    probe_wait REAL NOT NULL DEFAULT 0,
+    last_error TEXT,
+    notices INTEGER NOT NULL DEFAULT 0      -- the version of its latest operational event
+);
+CREATE TABLE replays (
+    id INTEGER PRIMARY KEY,
+    subscription INTEGER NOT NULL,
+    cursor INTEGER NOT NULL,
+    until INTEGER NOT NULL
+);
+"""
+
+DELIVERIES = """
+CREATE TABLE deliveries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    subscription INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    origin TEXT NOT NULL,                   -- log, replay, redelivery, ping
+    lane TEXT NOT NULL,
+    state TEXT NOT NULL,                    -- pending, delivered, dead
+    attempts INTEGER NOT NULL DEFAULT 0,
+    tries INTEGER NOT NULL DEFAULT 0,       -- of the retry schedule
+    refusals INTEGER NOT NULL DEFAULT 0,
+    digest INTEGER,                         -- the first delivery of the digest it left with
+    queued_at REAL NOT NULL,
+    finished_at REAL,
+    status TEXT                             -- of the latest attempt
+);
+CREATE UNIQUE INDEX deliveries_log ON deliveries (subscription, seq) WHERE origin = 'log';
+CREATE INDEX deliveries_seq ON deliveries (seq);
+CREATE INDEX deliveries_pending ON deliveries (subscription, lane, id) WHERE state = 'pending';
+CREATE INDEX deliveries_dead ON deliveries (subscription, id) WHERE state = 'dead';
+CREATE TABLE lanes (
+    subscription INTEGER NOT NULL,
+    lane TEXT NOT NULL,
+    due REAL NOT NULL,
+    place INTEGER NOT NULL DEFAULT 0,       -- the event that it began with: of lanes due at once the oldest is first
+    floor REAL NOT NULL DEFAULT 0,          -- the receiver's own word: not before
+    lease_until REAL,
+    PRIMARY KEY (subscription, lane)
+) WITHOUT ROWID;
+CREATE INDEX lanes_due ON lanes (subscription, due, place) WHERE lease_until IS NULL;
+"""
+
+ATTEMPTS = """
+CREATE TABLE attempts (
+    delivery INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    at REAL NOT NULL,
+    latency REAL NOT NULL,
+    status TEXT NOT NULL,
+    text TEXT NOT NULL,
+    reference TEXT,
+    PRIMARY KEY (delivery, number)
+) WITHOUT ROWID;
+CREATE TABLE last_references (
+    subscription INTEGER NOT NULL,
+    lane TEXT NOT NULL,
+    reference TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (subscription, lane)
+) WITHOUT ROWID;
+"""
+
+
+@delivery_migrations()
+def create_deliveries(db: Database) -> None:
+    db.executescript(SUBSCRIPTIONS + DELIVERIES + ATTEMPTS)
+    passed_over.create(db)
