@@ -65,7 +65,7 @@ prove-budget: $(STAMP)  ## the budget against the sandbox's count, over 50 resta
 prove: prove-truth prove-delivery prove-backlog  ## long proofs, each bounded in time
 
 prove-delivery: $(STAMP)  ## order and completeness of deliveries over 1,000 random histories (5 minutes)
-	POLLER_HISTORIES=1000 $(BIN)/python -m pytest tests/test_delivery_stateful.py
+	POLLER_HISTORIES=1000 $(BIN)/python -m pytest tests/delivery/test_delivery_stateful.py
 
 prove-backlog: $(STAMP)  ## a million events for a dead subscriber beside a healthy one (2 minutes)
 	$(BIN)/python -m benchmarks.backlog

@@ -22,7 +22,7 @@ from plugins.nutcache.sandbox.sandbox import Settings
 from plugins.nutcache.sandbox.seeding import Size
 from plugins.nutcache.sandbox.server import Server, running
 from poller import Limit
-from tests.daemon import Daemon
+from tests.support.daemon import Daemon
 
 LIMITS = (Limit(10, 1.0), Limit(300, 60.0))
 LATENCY = 0.02  # seconds that a call takes here, at most

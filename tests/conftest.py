@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from poller.cli import invoke
-from tests.command_line import Ran, Run, Shop, open_shop
+from tests.support.command_line import Ran, Run, Shop, open_shop
 
 
 @pytest.fixture

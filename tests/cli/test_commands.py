@@ -1,0 +1,422 @@
+"""Commands as users type them: with and without a daemon, and where something is wrong."""
+
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from poller.cli import invoke
+from tests.support.command_line import Ran, Run, Shop, open_shop
+from tests.support.daemon import Daemon, running_daemon, wait_for
+
+CHANGED = [{"id": 1, "name": "Quince"}, {"id": 3, "name": "Fig"}]
+EVENT = {"specversion": "1.0", "source": "/sources/shop", "type": "shop.items.updated", "subject": "items/1"}
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is left of a first sweep and of one change, one creation and one deletion that were told."""
+    folder = tmp_path_factory.mktemp("history")
+    with open_shop() as shop:
+        words = ["once", "--config", str(shop.configure(folder))]
+        invoke(words)
+        shop.items[:] = CHANGED
+        for _ in range(3):  # without an item's URL, two complete sweeps without it confirm a deletion
+            invoke(words)
+    return folder
+
+
+@pytest.fixture
+def told(history: Path, shop: Shop, poller: Run, tmp_path: Path) -> Shop:
+    """The shop, and Poller's folder, after that."""
+    for name in ("poller.db", "out.jsonl"):
+        shutil.copy2(history / name, tmp_path / name)
+    shop.configure(tmp_path)
+    shop.items[:] = [dict(item) for item in CHANGED]
+    return shop
+
+
+@pytest.fixture
+def daemon(told: Shop, tmp_path: Path) -> Iterator[Daemon]:
+    with running_daemon(tmp_path / "poller.toml") as daemon:
+        yield daemon
+
+
+def delivered(folder: Path) -> int:
+    out = folder / "out.jsonl"
+    return len(out.read_text().splitlines()) if out.exists() else 0
+
+
+# Looking.
+
+
+def test_init_writes_what_check_accepts(poller: Run) -> None:
+    for source in ("nutcache", "rest"):
+        assert poller("init", "--source", source, "--force").status == 0
+        assert poller("check").status == 0
+
+
+def test_what_init_writes_nobody_else_reads(poller: Run, tmp_path: Path) -> None:
+    poller("init")
+    assert (tmp_path / "poller.toml").stat().st_mode & 0o777 == 0o600
+
+
+def test_init_overwrites_nothing_unasked(poller: Run, tmp_path: Path) -> None:
+    (tmp_path / "poller.toml").write_text("mine")
+    ran = poller("init")
+
+    assert (ran.status, (tmp_path / "poller.toml").read_text()) == (1, "mine")
+    assert ran.err == "Error: poller.toml is there already\nTry:   poller init --force overwrites it\n"
+
+
+def test_check_online_beside_a_daemon_lets_it_ask_a_refused_source_at_once(
+    poller: Run, shop: Shop, tmp_path: Path
+) -> None:
+    shop.answer = (401, b"{}", "application/json")
+    with running_daemon(shop.configure(tmp_path)) as daemon:
+        wait_for("the refusal", lambda: "poll.failed" in daemon.log)
+        shop.answer = None
+
+        assert poller("check", "--online").status == 0
+        wait_for("the first sweep", lambda: poller("status", "--json").json["endpoints"][0]["last_sweep"])
+
+
+def test_check_online_says_what_the_key_may_see(poller: Run, shop: Shop, tmp_path: Path) -> None:
+    shop.configure(tmp_path)
+    ran = poller("check", "--online")
+
+    assert ran.status == 0
+    assert ran.out.splitlines()[-1] == "source shop: items answers, 2 objects on its first page"
+
+
+def test_once_tells_changes_after_a_silent_baseline(told: Shop, tmp_path: Path) -> None:
+    assert delivered(tmp_path) == 3
+
+
+def test_poll_sweeps_the_one_endpoint(poller: Run, told: Shop, tmp_path: Path) -> None:
+    told.items[0]["name"] = "Medlar"
+
+    assert poller("poll", "items").status == 0
+    assert poller("poll", "shop/items").status == 0
+    assert delivered(tmp_path) == 4
+
+
+def test_status_as_json_has_what_the_design_names(poller: Run, told: Shop) -> None:
+    status = poller("status", "--json").json
+
+    assert status["last_seq"] == 3
+    assert {"rate", "used", "remaining"} <= status["budgets"][0]["limits"][0].keys()
+    assert "throttled_until" in status["budgets"][0]
+    endpoint = status["endpoints"][0]
+    assert {"source", "endpoint", "units", "last_sweep", "staleness_s", "expected_delay_s"} <= endpoint.keys()
+    assert endpoint["objects"] == 2
+    file = status["subscriptions"][0]
+    assert (file["name"], file["state"], file["cursor"], file["lag"]) == ("file", "active", 3, 0)
+    assert (file["pending"], file["dead"]) == (0, 0)
+
+
+@pytest.mark.parametrize("word", ["1000/s", "shop/items", "file", "not running; 3 events"])
+def test_status_as_text_names_everything(poller: Run, told: Shop, word: str) -> None:
+    assert word in poller("status").out
+
+
+def test_events_are_cloudevents_one_a_line(poller: Run, told: Shop) -> None:
+    lines = poller("events", "--json").lines
+
+    assert lines[0].items() >= EVENT.items()
+    assert lines[0]["data"]["changes"] == [{"path": "/name", "before": "Apple", "after": "Quince"}]
+    assert [int(line["sequence"]) for line in lines] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("words", "seqs"),
+    [
+        (("--after", "1"), [2, 3]),
+        (("--after", "1", "--limit", "1"), [2]),
+        (("--limit", "2"), [2, 3]),
+        (("--type", "*.deleted"), [3]),
+        (("--type", "shop.items.*", "--after", "2"), [3]),
+        (("--source", "shop", "--limit", "1"), [3]),
+        (("--source", "other"), []),
+        (("--after", "99"), []),
+        (("--after", "0", "--limit", "2", "--follow"), [1, 2]),
+    ],
+)
+def test_events_can_be_chosen(poller: Run, told: Shop, words: tuple[str, ...], seqs: list[int]) -> None:
+    assert [int(line["sequence"]) for line in poller("events", "--json", *words).lines] == seqs
+
+
+def test_the_log_of_a_state_without_events_is_empty(poller: Run, shop: Shop, tmp_path: Path) -> None:
+    shop.configure(tmp_path)
+    poller("once")
+
+    assert poller("events") == Ran(status=0, out="", err="")
+
+
+def test_deliveries_are_listed_and_shown_with_their_attempts(poller: Run, told: Shop) -> None:
+    lines = poller("deliveries", "--json").lines
+    shown = poller("deliveries", "show", lines[0]["id"], "--json").json
+
+    assert [line["state"] for line in lines] == ["delivered"] * 3
+    assert shown["event_subject"] == lines[0]["event_subject"]
+    assert [one["number"] for one in shown["log"]] == [1]
+    assert "delivered, 1 attempt," in poller("deliveries", "show", lines[0]["id"]).out
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (("--state", "pending,dead"), 0),
+        (("--state", "delivered"), 3),
+        (("--subscription", "file", "--limit", "2"), 2),
+    ],
+)
+def test_deliveries_can_be_chosen(poller: Run, told: Shop, words: tuple[str, ...], count: int) -> None:
+    assert len(poller("deliveries", "--json", *words).lines) == count
+
+
+def test_show_gives_an_object_and_its_history(poller: Run, told: Shop) -> None:
+    shown = poller("show", "items", "1", "--json").json
+
+    assert (shown["version"], shown["object"]["name"]) == (1, "Quince")
+    assert [event["type"] for event in shown["history"]] == ["shop.items.updated"]
+    assert "Quince" in poller("show", "shop/items", "1").out
+
+
+def test_plugins_name_what_they_bring(poller: Run, told: Shop) -> None:
+    lines = poller("plugins", "--json").lines
+
+    assert {"console", "email", "http", "jsonl", "nutcache", "rest", "slack"} <= {line["name"] for line in lines}
+    assert {line["state"] for line in lines} == {"loaded"}
+
+
+def test_the_books_balance(poller: Run, told: Shop) -> None:
+    (books,) = poller("ledger", "--json").lines
+
+    assert (books["events"], books["delivered"], books["balanced"]) == (3, 3, True)
+
+
+def test_preview_shows_what_would_be_sent(poller: Run, told: Shop) -> None:
+    assert "Quince" in poller("preview", "file", "--event", 1).out
+
+
+# Changing, without a daemon and beside one.
+
+
+def test_redeliver_sends_again_under_the_same_id(poller: Run, told: Shop, tmp_path: Path) -> None:
+    first = poller("deliveries", "--json").lines[-1]
+
+    assert poller("redeliver", first["id"]).status == 0
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+    assert first["event_id"] in lines[-1]
+
+
+def test_replay_sends_again_what_follows_a_number(poller: Run, told: Shop, tmp_path: Path) -> None:
+    assert poller("replay", "file", "--after", 1).status == 0
+    poller("once")
+
+    assert delivered(tmp_path) == 5
+
+
+def test_ping_sends_a_test_event(poller: Run, told: Shop, tmp_path: Path) -> None:
+    assert poller("ping", "file").status == 0
+    assert "poller.ping" in (tmp_path / "out.jsonl").read_text()
+
+
+def test_what_is_paused_is_told_once_it_is_resumed(poller: Run, told: Shop, tmp_path: Path) -> None:
+    poller("pause", "file")
+    told.items[0]["name"] = "Medlar"
+    poller("once")
+    assert delivered(tmp_path) == 3
+    assert poller("status", "--json").json["subscriptions"][0]["state"] == "paused"
+
+    poller("resume", "file")
+    poller("once")
+    assert delivered(tmp_path) == 4
+
+
+def test_a_held_endpoint_records_nothing_until_it_is_released(poller: Run, told: Shop) -> None:
+    poller("hold", "items")
+    told.items[0]["name"] = "Medlar"
+    poller("once")
+    status = poller("status", "--json").json
+    assert status["endpoints"][0]["held"] is not None
+    assert [event["type"] for event in poller("events", "--after", 3, "--json").lines] == ["poller.endpoint.held"]
+
+    assert poller("release", "items", "--emit").status == 0
+    poller("once")
+    types = [event["type"] for event in poller("events", "--after", 4, "--json").lines]
+    assert types == ["poller.endpoint.released", "shop.items.updated"]
+
+
+def test_a_rebaseline_takes_what_is_there_silently(poller: Run, told: Shop) -> None:
+    assert poller("rebaseline", "shop/items").status == 0
+    told.items[0]["name"] = "Medlar"
+    poller("once")
+
+    types = [event["type"] for event in poller("events", "--after", 3, "--json").lines]
+    assert types == ["poller.endpoint.rebaselined"]
+
+
+def test_beside_a_daemon_every_look_works(poller: Run, daemon: Daemon) -> None:
+    assert poller("status", "--json").json["running"] is True
+    for words in (
+        "status",
+        "events",
+        "deliveries",
+        "show items 1",
+        "plugins",
+        "ledger",
+        "plan",
+        "preview file",
+        "check",
+    ):
+        ran = poller(*words.split())
+        assert (ran.status, ran.err) == (0, ""), words
+
+
+def test_beside_a_daemon_it_does_what_is_asked(poller: Run, daemon: Daemon) -> None:
+    for words in ("ping file", "pause file", "resume file", "hold items", "release items --accept", "rebaseline items"):
+        ran = poller(*words.split())
+        assert (ran.status, ran.err) == (0, ""), words
+        assert ran.out.startswith(f"{words.split()[0]}: ")
+
+
+def test_beside_a_daemon_redelivery_reaches_the_sink(poller: Run, daemon: Daemon, tmp_path: Path) -> None:
+    before = delivered(tmp_path)
+    poller("redeliver", "--subscription", "file", "--state", "delivered")
+
+    wait_for("the copies", lambda: delivered(tmp_path) == before + 3)
+
+
+def test_events_are_followed_as_they_come(told: Shop, daemon: Daemon, tmp_path: Path) -> None:
+    words = ["events", "--follow", "--after", "3", "--limit", "1", "--json"]
+    with subprocess.Popen([sys.executable, "-m", "poller.cli", *words], cwd=tmp_path, stdout=subprocess.PIPE) as follow:
+        told.items[0]["name"] = "Medlar"
+        out, _ = follow.communicate(timeout=60)
+
+    assert b'"after":"Medlar"' in out
+    assert follow.returncode == 0
+
+
+def test_ctrl_c_ends_what_follows_without_a_word(told: Shop, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "poller.cli", "events", "--follow", "--json"]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as follow:
+        assert follow.stdout is not None
+        follow.stdout.readline()  # it has begun
+        follow.send_signal(signal.SIGINT)
+        _, err = follow.communicate(timeout=60)
+
+    assert (follow.returncode, err.strip()) == (130, b"")
+
+
+# Where something is wrong: one line that says what and where, one that says what to do, and never a traceback.
+
+
+def assert_told(ran: Ran, what: str, hint: str, status: int = 1) -> None:
+    error, try_ = ran.err.splitlines()[-2:]
+    assert error.startswith("Error: "), ran.err
+    assert what in error
+    assert try_.startswith("Try:   ")
+    assert hint in try_
+    assert "Traceback" not in ran.err
+    assert ran.status == status
+
+
+NEEDING = ["check", "run", "once", "poll items", "status", "plan", "events", "deliveries", "show items 1", "ledger"]
+NEEDING += ["preview file", "redeliver 1", "replay file --after 1", "ping file", "pause file", "hold items", "backup x"]
+
+
+@pytest.mark.parametrize("words", NEEDING)
+def test_without_a_configuration_the_way_to_one_is_told(poller: Run, words: str) -> None:
+    assert_told(poller(*words.split()), "no configuration found", "poller init", status=2)
+
+
+@pytest.mark.parametrize("words", [words for words in NEEDING if words != "check"])
+def test_a_file_that_is_no_state_is_told(poller: Run, shop: Shop, tmp_path: Path, words: str) -> None:
+    shop.configure(tmp_path)
+    (tmp_path / "poller.db").write_bytes(b"something else" * 100)
+
+    assert_told(poller(*words.split()), "poller.db", "")
+
+
+@pytest.mark.parametrize("words", [words for words in NEEDING if words not in ("check", "backup x")])
+def test_a_state_of_a_later_version_is_told(poller: Run, shop: Shop, tmp_path: Path, words: str) -> None:
+    shop.configure(tmp_path)
+    poller("once")
+    with sqlite3.connect(tmp_path / "poller.db") as db:
+        db.execute("INSERT INTO _sqlite_migrations VALUES (NULL, 'log', 'add_planets', '')")
+    db.close()
+
+    assert_told(poller(*words.split()), "later version of Poller (add_planets)", "backup")
+
+
+def test_what_needs_the_state_alone_says_who_holds_it(poller: Run, daemon: Daemon) -> None:
+    for words in ("once", "poll items", "run"):
+        assert_told(poller(*words.split()), "a running poller (process ", "beside it")
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "hint"),
+    [
+        ("poll itmes", "no endpoint is named 'itmes'", "did you mean 'items'?"),
+        ("show items 99", "no object '99'", "subject"),
+        ("deliveries show 99", "no delivery 99", "poller deliveries"),
+        ("deliveries --subscription fiel", "no subscription is named 'fiel'", "'file'"),
+        ("redeliver 99", "no delivery 99", "poller deliveries"),
+        ("ping fiel", "no subscription is named 'fiel'", "'file'"),
+        ("replay file --after yesterday", "neither a number nor a time", ""),
+        ("release items", "not held", "poller status"),
+        ("preview file --event 99", "no event 99", "poller events"),
+    ],
+)
+def test_what_does_not_exist_is_told(poller: Run, told: Shop, words: str, what: str, hint: str) -> None:
+    assert_told(poller(*words.split()), what, hint)
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ("deliveries --state lost", "'lost' is not a state"),
+        ("redeliver", "name deliveries"),
+        ("release items --accept --emit", "exclude each other"),
+        ("events --limit 0", "0 is not in the range"),
+        ("once --wait soon", "a duration is a number and its unit"),
+    ],
+)
+def test_wrong_usage_is_told(poller: Run, told: Shop, words: str, what: str) -> None:
+    assert_told(poller(*words.split()), what, "--help", status=2)
+
+
+# Not even root can make a file in /sys.
+
+
+@pytest.mark.parametrize("words", ["once", "run", "hold items"])
+def test_a_folder_that_cannot_be_written_is_told(poller: Run, shop: Shop, tmp_path: Path, words: str) -> None:
+    config = shop.configure(tmp_path)
+    config.write_text(config.read_text().replace("[poller]", '[poller]\nstate = "/sys/poller.db"'))
+
+    assert_told(poller(*words.split()), "/sys/poller.db", "permissions")
+
+
+def test_a_configuration_that_cannot_be_written_is_told(poller: Run) -> None:
+    assert_told(poller("init", "--config", "/sys/poller.toml"), "/sys/poller.toml: Permission denied", "permissions")
+
+
+def test_an_address_in_use_is_told(poller: Run, shop: Shop, tmp_path: Path) -> None:
+    shop.configure(tmp_path, listen=shop.url.removeprefix("http://"))
+
+    assert_told(poller("run"), "cannot listen on 127.0.0.1:", "choose another port")
+
+
+def test_a_pipe_that_is_closed_is_no_complaint(told: Shop, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m poller.cli events --json --limit 1000 | true"
+    ran = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, timeout=60)
+
+    assert ran.stderr == b""

@@ -1,0 +1,243 @@
+"""The HTTP side of a running daemon: what it answers, whom, and what its dashboard shows."""
+
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.command_line import Run, Shop, open_shop
+from tests.support.daemon import Daemon, running_daemon, wait_for
+
+ROUTES = {
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/api/v1/events",
+    "/api/v1/events/stream",
+    "/api/v1/status",
+    "/api/v1/plan",
+}
+ROUTES |= {"/api/v1/deliveries", "/api/v1/deliveries/{number}", "/api/v1/deliveries/{number}/redeliver"}
+ROUTES |= {"/api/v1/subscriptions/{name}/replay"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("web")
+
+
+@pytest.fixture(scope="module")
+def daemon(folder: Path) -> Iterator[tuple[Daemon, Shop]]:
+    """A daemon that has told of one change: its value is markup, as any value may be."""
+    with open_shop() as shop, running_daemon(shop.configure(folder, listen="127.0.0.1:0")) as daemon:
+        url = wait_for("the URL", daemon.url)
+        wait_for("the baseline", lambda: httpx.get(f"{url}/api/v1/status").json()["endpoints"][0]["last_sweep"])
+        shop.items = [{"id": 1, "name": "<script>alert(1)</script>"}, *shop.items[1:]]
+        wait_for("the event", lambda: httpx.get(f"{url}/api/v1/events").json()["events"])
+        wait_for("the delivery", lambda: (folder / "out.jsonl").exists())
+        yield daemon, shop
+
+
+@pytest.fixture
+def api(daemon: tuple[Daemon, Shop]) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=daemon[0].url() or "", trust_env=False, timeout=30) as client:
+        yield client
+
+
+def test_it_says_that_it_lives_and_is_ready(api: httpx.Client) -> None:
+    assert [api.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
+
+
+def test_every_route_of_the_design_is_described(api: httpx.Client) -> None:
+    assert set(api.get("/openapi.json").json()["paths"]) == ROUTES
+
+
+def test_the_status_is_that_of_the_running_program(api: httpx.Client) -> None:
+    status = api.get("/api/v1/status").json()
+
+    assert status["running"] is True
+    assert status["endpoints"][0]["objects"] == 2
+    assert {"rate", "used", "remaining"} <= status["budgets"][0]["limits"][0].keys()
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("", 1),
+        ("?after=0&limit=1", 1),
+        ("?after=1", 0),
+        ("?type=*.updated", 1),
+        ("?type=*.deleted", 0),
+        ("?source=x", 0),
+    ],
+)
+def test_events_are_given_from_a_number_on(api: httpx.Client, query: str, count: int) -> None:
+    answer = api.get(f"/api/v1/events{query}").json()
+
+    assert len(answer["events"]) == count
+    assert answer["next"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/api/v1/events?after=99", 410),
+        ("/api/v1/events?after=0123456789abcdef-1", 410),
+        ("/api/v1/events?after=soon", 400),
+        ("/api/v1/events?limit=0", 422),
+        ("/api/v1/deliveries?state=lost", 400),
+        ("/api/v1/deliveries/99", 404),
+        ("/api/v1/nothing", 404),
+    ],
+)
+def test_what_cannot_be_answered_is_told_with_what_to_do(api: httpx.Client, path: str, status: int) -> None:
+    answer = api.get(path)
+
+    assert answer.status_code == status
+    assert answer.json()["error"]
+    assert answer.json()["hint"]
+
+
+def test_a_delivery_is_shown_with_its_attempts_and_can_be_sent_again(api: httpx.Client, folder: Path) -> None:
+    (first, *_) = api.get("/api/v1/deliveries?state=delivered").json()["deliveries"]
+    assert len(api.get(f"/api/v1/deliveries/{first['id']}").json()["tries"]) == 1
+
+    before = (folder / "out.jsonl").read_bytes()
+    assert api.post(f"/api/v1/deliveries/{first['id']}/redeliver").status_code == 202
+    assert api.post("/api/v1/subscriptions/file/replay", json={"after": 0}).status_code == 202
+    wait_for("both copies", lambda: len((folder / "out.jsonl").read_bytes()) == 3 * len(before))
+
+
+def test_the_plan_can_be_asked_what_if(api: httpx.Client) -> None:
+    plan = api.get("/api/v1/plan?limits=1/s&weight=items=5").json()
+
+    assert [unit["endpoint"] for unit in plan["units"]] == ["items"]
+
+
+def test_metrics_name_what_an_alarm_needs(api: httpx.Client) -> None:
+    text = api.get("/metrics").text
+
+    for name in ("calls_total", "budget_remaining", "source_ok", "endpoint_staleness_seconds", "subscription_lag"):
+        assert re.search(rf"^poller_{name}{{?.* [0-9.e+]+$", text, re.MULTILINE), name
+
+
+# The dashboard.
+
+
+def test_the_dashboard_shows_everything_and_loads_nothing_from_elsewhere(api: httpx.Client) -> None:
+    page = api.get("/")
+
+    assert "All is well" in page.text
+    assert all(word in page.text for word in ("1000/s", "<b>items</b>", "<b>file</b>", "items/1"))
+    assert not re.search(r'(src|href)="(https?:)?//', page.text)
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_values_are_text_on_the_dashboard(api: httpx.Client) -> None:
+    page = api.get("/").text
+
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_what_is_wrong_stands_first_on_the_dashboard(shop: Shop, tmp_path: Path) -> None:
+    shop.answer = (403, b"no", "text/plain")
+    with running_daemon(shop.configure(tmp_path, listen="127.0.0.1:0")) as daemon:
+        url = wait_for("the URL", daemon.url)
+        page = wait_for("what to do", lambda: (text := httpx.get(url).text) and "check --online" in text and text)
+
+    assert page.index("endpoint shop/items") < page.index("<h2>Budgets</h2>")
+    assert "403 Forbidden" in page
+
+
+# Who may ask.
+
+
+def test_a_name_that_is_not_ours_is_not_answered(api: httpx.Client) -> None:
+    assert api.get("/api/v1/status", headers={"host": "evil.example"}).status_code == 421
+
+
+@pytest.mark.parametrize(
+    "headers", [{"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}, {"origin": "null"}]
+)
+def test_a_page_of_another_site_changes_nothing(api: httpx.Client, headers: dict[str, str]) -> None:
+    answer = api.post("/api/v1/subscriptions/file/replay", json={"after": 0}, headers=headers)
+
+    assert answer.status_code == 403
+
+
+def configured(shop: Shop, folder: Path, **settings: Any) -> Path:
+    """A configuration with more keys in [poller]."""
+    path = shop.configure(folder, listen=settings.pop("listen", "127.0.0.1:0"))
+    keys = "".join(f"{key} = {value}\n" for key, value in settings.items())
+    path.write_text(path.read_text().replace("[poller]\n", f"[poller]\n{keys}"))
+    return path
+
+
+def test_with_a_token_only_probes_are_open(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("sesame\n")
+    with running_daemon(configured(shop, tmp_path, token='{ file = "token" }')) as daemon:
+        url = wait_for("the URL", daemon.url)
+        asked = [httpx.get(f"{url}{path}").status_code for path in ("/healthz", "/readyz", "/", "/metrics")]
+        bearer = httpx.get(f"{url}/api/v1/status", headers={"authorization": "Bearer sesame"})
+        basic = httpx.get(f"{url}/", auth=("anybody", "sesame"))
+        wrong = httpx.get(f"{url}/", auth=("anybody", "sesam"))
+
+    assert asked == [200, 200, 401, 401]
+    assert [bearer.status_code, basic.status_code, wrong.status_code] == [200, 200, 401]
+
+
+def test_only_allowed_hosts_are_answered(shop: Shop, tmp_path: Path) -> None:
+    with running_daemon(configured(shop, tmp_path, allowed_hosts='["poller.example"]')) as daemon:
+        url = wait_for("the URL", daemon.url)
+        statuses = [
+            httpx.get(f"{url}/healthz", headers={"host": host}).status_code
+            for host in ("poller.example", "POLLER.example:443", "127.0.0.1")
+        ]
+
+    assert statuses == [200, 200, 421]
+
+
+def test_with_an_empty_listen_nothing_is_opened(shop: Shop, tmp_path: Path) -> None:
+    with running_daemon(configured(shop, tmp_path, listen="")) as daemon:
+        pass
+
+    assert "http.listening" not in daemon.log
+
+
+# The life of the daemon.
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly_also_with_an_open_stream(shop: Shop, tmp_path: Path, number: int) -> None:
+    with running_daemon(configured(shop, tmp_path)) as daemon:
+        url = wait_for("the URL", daemon.url)
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as stream:
+            stream.sendall(b"GET /api/v1/events/stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert stream.recv(100).startswith(b"HTTP/1.1 200")
+            daemon.signal(number)
+            assert daemon.stop() == 0
+    assert "poller.stopped" in daemon.log
+    assert "Traceback" not in daemon.log
+
+
+def test_a_reload_takes_over_what_is_valid_and_keeps_the_old_one_else(poller: Run, shop: Shop, tmp_path: Path) -> None:
+    config = configured(shop, tmp_path)
+    with running_daemon(config) as daemon:
+        valid = config.read_text()
+        config.write_text(valid.replace("types", "typs").replace("[poller]", "[poller]\nnope = 1"))
+        daemon.signal(signal.SIGHUP)
+        wait_for("the refusal", lambda: "config.refused" in daemon.log)
+        config.write_text(valid + '[[subscriptions]]\nname = "second"\nplugin = "jsonl"\npath = "second.jsonl"\n')
+        daemon.signal(signal.SIGHUP)
+        wait_for("the reload", lambda: "config.reloaded" in daemon.log)
+        names = [one["name"] for one in httpx.get(f"{daemon.url()}/api/v1/status").json()["subscriptions"]]
+
+    assert "poller.nope: unknown key" in daemon.log
+    assert names == ["file", "second"]
