@@ -1,4 +1,7 @@
-"""Sink `console`: events as people read them on standard output, coloured on a terminal, plain lines elsewhere."""
+"""Sink `console`: events as people read them on standard output, coloured on a terminal, plain lines elsewhere.
+
+Standard output is often a terminal or the journal, so data is escaped in every form (`poller.rendering.terminal`).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from rich.text import Text
 from poller import Attempt, Event, Receipt, hookimpl
 from poller.events.cloudevents import structured
 from poller.rendering.lines import coloured, plain_line
-from poller.rendering.templates import Templated, Told, render
+from poller.rendering.templates import Escape, Templated, Told, render
+from poller.rendering.terminal import printable_json, printable_lines
 
 
 class ConsoleOptions(Templated):
@@ -53,9 +57,9 @@ class ConsoleSink:
     def render(self, events: Sequence[Event]) -> str:
         """The lines as they are written where there is no terminal."""
         if self._options.format == "json":
-            return "\n".join(structured(event).decode() for event in events)
+            return "\n".join(printable_json(structured(event).decode()) for event in events)
         if self._options.template is not None:
-            return render(self._options.template, events).rstrip("\n")
+            return printable_lines(render(self._options.template, events, escape=Escape.TERMINAL).rstrip("\n"))
         return "\n".join(plain_line(told, _clock(told)) for told in map(Told, events))
 
 

@@ -13,7 +13,6 @@ import hmac
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +26,7 @@ from yarl import URL
 
 from poller import Attempt, Event, Gone, Receipt, Rejected, RetryLater, hookimpl
 from poller.events.cloudevents import BATCH_CONTENT_TYPE, CONTENT_TYPE, batched, structured
+from poller.http_dates import retry_after
 from poller.options.quantities import Duration
 from poller.options.secrets import Secret, SecretError
 from poller.rendering.templates import RenderError, Templated, render
@@ -254,18 +254,6 @@ def judged(status: int, headers: Mapping[str, str], text: str, *, now: float) ->
     if status in _LATER or status >= 500 or status < 400:
         raise RetryLater(retry_after(headers.get("Retry-After"), now), receipt)
     raise Refused(receipt)
-
-
-def retry_after(header: str | None, now: float) -> float | None:
-    """Seconds to wait by a `Retry-After` header, in seconds or as a date (RFC 9110 10.2.3); None if it says nothing."""
-    if header is None:
-        return None
-    if header.strip().isdecimal():
-        return float(header)
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - now)
-    except ValueError:
-        return None
 
 
 def message_id(events: Sequence[Event]) -> str:

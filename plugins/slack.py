@@ -25,6 +25,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from poller import Attempt, Event, Gone, Receipt, Rejected, RetryLater, hookimpl
+from poller.http_dates import retry_after
 from poller.options.secrets import Secret
 from poller.rendering.templates import Escape, RenderError, Templated, Told, escaped, render
 from poller.sinks.protocol import DeliveryError, Refused
@@ -160,7 +161,12 @@ class SlackSink:
         receipt = Receipt(status=str(answer.status_code), text=answer.body[:4096])
         if answer.status_code == 200:
             return receipt
-        raise failure(answer.status_code, answer.body.strip(), answer.headers.get("Retry-After"), receipt)
+        raise failure(
+            answer.status_code,
+            answer.body.strip(),
+            retry_after(answer.headers.get("Retry-After"), time.time()),
+            receipt,
+        )
 
     async def _as_bot(
         self, session: aiohttp.ClientSession, text: str, blocks: Sequence[Block], root: str | None
@@ -236,11 +242,10 @@ def fitted(lines: Sequence[str], limit: int) -> str:
     return "\n".join([*lines[:kept], f"… and {len(lines) - kept} more"])
 
 
-def failure(status: int, error: str, retry_after: str | None, receipt: Receipt) -> DeliveryError:
+def failure(status: int, error: str, wait: float | None, receipt: Receipt) -> DeliveryError:
     """What an answer of Slack means for the delivery."""
     if status == 429 or error in _THROTTLED:
-        seconds = float(retry_after) if retry_after and retry_after.isdecimal() else INTERVAL
-        return RetryLater(seconds, receipt)
+        return RetryLater(INTERVAL if wait is None else wait, receipt)
     if status == 410 or error in _ARCHIVED:
         return Gone(receipt)
     if error in _MALFORMED or (error.startswith("invalid_") and error not in ("invalid_auth", "invalid_token")):
@@ -254,7 +259,7 @@ def _api_failure(exc: SlackApiError) -> DeliveryError:
     status = int(getattr(response, "status_code", 0) or getattr(response, "status", 0))
     data = getattr(response, "data", None)
     error = str(data.get("error", "")) if isinstance(data, dict) else ""
-    after = (getattr(response, "headers", None) or {}).get("Retry-After")
+    after = retry_after((getattr(response, "headers", None) or {}).get("Retry-After"), time.time())
     return failure(status, error, after, Receipt(status=f"{status} {error}".strip(), text=str(data or "")[:4096]))
 
 

@@ -3,7 +3,7 @@
 import pluggy
 
 from poller.budget.budget import Limit
-from poller.sinks.protocol import Attempt, Gone, Receipt, Refused, Rejected, RetryLater, Sink
+from poller.sinks.protocol import Attempt, Gone, Receipt, Refused, Rejected, RetryLater, Sink, TooLarge
 from poller.sources.protocol import Endpoint, Page, PageError, Position, Source
 from state.records import Change, Event
 
@@ -25,5 +25,6 @@ __all__ = [
     "RetryLater",
     "Sink",
     "Source",
+    "TooLarge",
     "hookimpl",
 ]

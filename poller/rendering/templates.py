@@ -21,12 +21,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
+from poller.rendering.terminal import UNSAFE, printable
 from state.errors import PollerError
 from state.records import Event
 
 _ABSENT: Final = object()
-# Escape sequences would reach a terminal, and bidirectional overrides show a text as another one.
-_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROLS: Final = re.compile(f"[{UNSAFE}]")
 _LONGEST: Final = 200  # characters of one value in a text
 _KINDS: Final = frozenset({"created", "updated", "deleted"})
 _NAMES: Final = (
@@ -53,6 +53,7 @@ class Escape(enum.StrEnum):
     NONE = "none"
     HTML = "html"
     SLACK = "slack"  # mrkdwn: & < > and nothing else (Slack's formatting reference)
+    TERMINAL = "terminal"  # controls, line breaks and bidirectional marks, written as escapes
 
 
 class RenderError(PollerError):
@@ -207,15 +208,23 @@ def render_default(
 def environment(escape: Escape = Escape.NONE) -> ImmutableSandboxedEnvironment:
     """The environment for texts that go there; one for all templates, so a plugin may add filters to it."""
     env = ImmutableSandboxedEnvironment(
-        autoescape=escape is not Escape.NONE,
+        autoescape=escape in (Escape.HTML, Escape.SLACK),
         undefined=ChainableUndefined,  # an event without that field is told without it, not left undelivered
-        finalize=lambda value: "" if value is None else value,
+        finalize=_for_terminal if escape is Escape.TERMINAL else _for_text,
         loader=FileSystemLoader(Path(__file__).with_name("builtin")),
         trim_blocks=True,
         lstrip_blocks=True,
     )
     env.filters.update(tojson=_json, plain=plain, short=one_line, words=_words, iso=_iso)
     return env
+
+
+def _for_text(value: object) -> object:
+    return "" if value is None else value
+
+
+def _for_terminal(value: object) -> object:
+    return "" if value is None else printable(value)
 
 
 def _filled(template: Template, events: Sequence[Event], escape: Escape, more: Mapping[str, object] | None) -> str:

@@ -1,4 +1,4 @@
-"""What a sink plugin is: it delivers. What it returns or raises goes into the log of attempts."""
+"""The contract of sink plugins: what one is given, and what it may return or raise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import ClassVar, Protocol, Self
 
 from pydantic import BaseModel
 
+from poller.sinks.text import RECEIPT_BYTES, storable
 from state.records import Event
+
+_STATUS_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +26,24 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the receiver answered. `status` is short ("200", "250 2.0.0"); `text` the start of the answer, <= 4 KiB."""
+    """What the receiver answered. `status` is short ("200", "250 2.0.0"); `text` the start of the answer, <= 4 KiB.
+
+    All three are words of somebody else: whatever they are made of, what is kept is valid Unicode of limited size.
+    """
 
     status: str
     text: str = ""
     reference: str | None = None  # how to refer to this delivery later (a mail's id, a Slack ts)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "status", storable(self.status, _STATUS_BYTES))
+        object.__setattr__(self, "text", storable(self.text, RECEIPT_BYTES))
+        if self.reference is not None:
+            object.__setattr__(self, "reference", storable(self.reference, RECEIPT_BYTES))
+
 
 class DeliveryError(Exception):
-    """A delivery that did not happen, in a way that the sink can tell apart. Root of the four below."""
+    """A delivery that did not happen, in a way that the sink can tell apart. Root of the five below."""
 
     def __init__(self, receipt: Receipt) -> None:
         super().__init__(f"{receipt.status} {receipt.text[:200]}".strip())
@@ -50,6 +62,10 @@ class Rejected(DeliveryError):
     """Never, as it is: a dead letter at once."""
 
 
+class TooLarge(Rejected):
+    """More than the receiver takes at once: a digest or batch is sent in halves, a single event is a dead letter."""
+
+
 class Refused(DeliveryError):
     """The receiver says no to what it was sent, but may yet be put right: got 3 attempts, then dead."""
 
@@ -62,9 +78,10 @@ class Sink(Protocol):
     """Where events leave. Opened once: `async with Sink(name, options) as sink`.
 
     `deliver` may be called again with the same events (same ids), and concurrently for different objects.
-    Returning means that the receiver has them. It may raise RetryLater, Refused, Rejected or Gone; anything else
-    raised is a failed attempt that follows the retry schedule. An attempt is given up after 60 s; a sink that has to
-    wait longer has a number of seconds as `attempt_limit`.
+    Returning means that the receiver has them. It may raise RetryLater, Refused, Rejected, TooLarge or Gone; anything
+    else raised is a failed attempt that follows the retry schedule. An attempt is given up after 60 s; a sink that has
+    to wait longer has a number of seconds as `attempt_limit`. A sink whose receiver takes only so much at once has a
+    number of bytes as `max_bytes`: a digest is split so that `len(event.raw)` of its events adds up to no more.
     """
 
     Options: ClassVar[type[BaseModel]]

@@ -81,6 +81,33 @@ async def test_data_cannot_move_the_cursor_or_forge_a_line(terminal: bool) -> No
     assert len(text.splitlines()) == 1
 
 
+NASTY = "a\x1b]0;x\x07\x9b2J\n<0>b\u202ec\u2028d"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"format": "json"}, {"template": "{{ event.object.name }} {{ event.key }}"}],
+    ids=["text", "json", "own"],
+)
+async def test_nothing_of_an_event_steers_a_terminal_or_forges_a_line(terminal: bool, keys: dict[str, Any]) -> None:
+    changes = [{"path": f"/{NASTY}", "before": NASTY, "after": {NASTY: 1}}]
+    data = {"object": {"id": NASTY, "name": NASTY}, "version": 1, "changes": changes}
+    text = await written(
+        make_event(data=data, subject=f"projects/{NASTY}", type=f"x.{NASTY}"), terminal=terminal, **keys
+    )
+
+    for unsafe in ("\x1b]", "\x07", "\x9b", "\u202e", "\u2028", "\n<0>"):
+        assert unsafe not in text
+    assert len(text.splitlines()) == (2 if terminal and not keys else 1)
+
+
+async def test_json_on_the_console_reads_as_the_same_event() -> None:
+    data = {"object": {"id": 1, "name": NASTY}, "version": 1}
+
+    assert orjson.loads(await written(make_event(data=data), format="json"))["data"] == data
+
+
 async def test_the_programs_own_events_are_told_by_their_summary() -> None:
     data = {"summary": "acme does not answer", "version": 1, "detail": {"since": "10:00"}}
     event = make_event(source="/poller", type="poller.source.failing", subject="sources/acme", data=data)

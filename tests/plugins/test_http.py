@@ -12,12 +12,10 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp import web
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 from standardwebhooks import Webhook
 
-from plugins.http import KEPT, HttpOptions, HttpSink, message_id, retry_after, signature
+from plugins.http import KEPT, HttpOptions, HttpSink, message_id, signature
 from poller import Attempt, Event, Gone, Receipt, Rejected, RetryLater
 from poller.sinks.protocol import Refused
 
@@ -176,31 +174,6 @@ async def test_retry_after_is_handed_on(callback: Callback) -> None:
     with pytest.raises(RetryLater) as failure:
         await deliver(options(callback.url))
     assert failure.value.after == 3600.0
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        (None, None),
-        ("120", 120.0),
-        ("0", 0.0),
-        ("Thu, 01 Jan 1970 00:02:00 GMT", 20.0),
-        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
-        ("soon", None),
-        ("-5", None),
-        ("1.5", None),
-        ("", None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
-    assert retry_after(header, now=100.0) == seconds
-
-
-@given(st.text())
-def test_no_retry_after_raises(header: str) -> None:
-    after = retry_after(header, now=100.0)
-
-    assert after is None or after >= 0
 
 
 async def test_the_start_of_the_answer_is_kept(callback: Callback) -> None:
