@@ -5,6 +5,7 @@ PollerError
         Conflict    what a step was based on has changed meanwhile: read again and decide again
         Held        another process holds the state
         Outdated    an earlier version's: whoever runs on it brings it up to date
+        Unavailable it cannot be written at the moment (a full disk, a lock, a read-only file): it may be later
 """
 
 from __future__ import annotations
@@ -32,3 +33,7 @@ class Held(StateError):
 
 class Outdated(StateError):
     """An earlier version's state, or an empty file: whoever runs on it brings it up to date."""
+
+
+class Unavailable(StateError):
+    """The state cannot be written at the moment: a full disk, a lock, a read-only file. Nothing was written."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
-from state.errors import Outdated, StateError
+from state.errors import Outdated, StateError, Unavailable
 
 meta_migrations = Migrations("meta")
 
@@ -24,7 +24,13 @@ class State(Database):
         super().__init__(conn, execute_plugins=False)
         self.riders: list[Rider] = []
         self.is_shared = False  # transactions share a commit now
+        self.has_begun = False  # the transaction that they share was begun
         self.is_writing = False  # a transaction is under way: those in it are parts of it
+
+    def refuse_if_rolled_back(self) -> None:
+        """Raise Unavailable where SQLite has ended the shared transaction: what steps wrote in it before is gone."""
+        if self.has_begun and self.conn is not None and not self.conn.in_transaction:
+            raise Unavailable("the state could not be written: SQLite rolled back what shared this commit")
 
 
 @meta_migrations()
@@ -106,7 +112,9 @@ def transaction(db: State) -> Iterator[sqlite3.Connection]:
         yield conn
         return
     if not conn.in_transaction:
+        db.refuse_if_rolled_back()
         _begin(conn, db.riders)
+        db.has_begun = db.is_shared
     if db.is_shared:
         conn.execute("SAVEPOINT step")
     db.is_writing = True
@@ -146,8 +154,12 @@ class Group:
         self._db.is_shared = True
 
     def commit(self) -> None:
-        """Commit what they wrote. Where none was begun, nothing is committed."""
+        """Commit what they wrote, if they wrote anything. Where this raises, nothing of it stays."""
         self._db.is_shared = False
+        try:
+            self._db.refuse_if_rolled_back()
+        finally:
+            self._db.has_begun = False
         if self._db.conn is not None and self._db.conn.in_transaction:
             _commit(self._db.conn)
 
@@ -160,6 +172,12 @@ def _commit(conn: sqlite3.Connection) -> None:
         if conn.in_transaction:
             conn.execute("ROLLBACK")
         raise
+
+
+def probe(db: State) -> None:
+    """Write something tiny, durably. Raises what keeps the state from being written."""
+    with transaction(db) as conn:
+        write_meta(conn, "probe", secrets.token_hex(8))
 
 
 def read_meta(db: Database, key: str) -> str | None:

@@ -15,7 +15,7 @@ from state.errors import StateError
 from state.sqlite.backup import begin_anew
 from state.sqlite.calls import Calls, calls_migrations
 from state.sqlite.commands import Commands, command_migrations
-from state.sqlite.connection import Group, State, open_database, transaction
+from state.sqlite.connection import Group, State, open_database, probe, transaction
 from state.sqlite.dispatch import Deliveries
 from state.sqlite.events import Log, log_migrations
 from state.sqlite.learned import Learned
@@ -66,6 +66,10 @@ class Store:
         if self.polls.has_touched:
             with transaction(self.db):
                 pass
+
+    def probe(self) -> None:
+        """Write something tiny, durably. Raises what keeps the state from being written."""
+        probe(self.db)
 
     def close(self) -> None:
         """Close the file."""

@@ -12,6 +12,9 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
+from state.errors import Unavailable
+from state.sqlite.failures import translated
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -89,6 +92,9 @@ class Writer:
 
     Steps that wait at the same time share one synced commit once `group` is set; each is undone alone where it
     fails, and none that tells anything is answered before the commit.
+
+    Once a step has failed because the state cannot be written, an *outage* lasts: every step is refused at once with
+    the same `Unavailable`, until `probe` has written something again.
     """
 
     def __init__(self, runner: Runner | None = None) -> None:
@@ -100,7 +106,9 @@ class Writer:
         self._working = False
         self._is_open = False  # there is a group that is still to be committed
         self._lagging = 0  # steps of it that were answered
-        self._broken: BaseException | None = None
+        self._lost = 0  # times that steps were answered and could not be committed
+        self._outage: Unavailable | None = None
+        self._failing = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
     async def __call__(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -118,11 +126,31 @@ class Writer:
         with self._lock:
             return not self._working
 
-    def _asked(self, call: Callable[[], Any], *, may_lag: bool = False) -> asyncio.Future[Any]:
-        if self._broken is not None:
-            raise self._broken
+    @property
+    def outage(self) -> Unavailable | None:
+        """Why the state cannot be written at present; None while it can, as far as the latest step has shown."""
+        return self._outage
+
+    async def until_outage(self) -> Unavailable:
+        """Return what keeps the state from being written, once something does."""
+        while (outage := self._outage) is None:
+            self._failing.clear()
+            await self._failing.wait()
+        return outage
+
+    async def probe(self, step: Callable[[], None]) -> None:
+        """Run one step in spite of an outage, and end it where the step succeeds. Raises Unavailable where not."""
+        await self._asked(step, is_probe=True)
+
+    def session(self) -> Session:
+        """This writer for one holder of memory."""
+        return Session(self)
+
+    def _asked(
+        self, call: Callable[[], Any], *, may_lag: bool = False, is_probe: bool = False, session: Session | None = None
+    ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
-        step = _Step(call=call, done=loop.create_future(), may_lag=may_lag)
+        step = _Step(call=call, done=loop.create_future(), may_lag=may_lag, is_probe=is_probe, session=session)
         with self._lock:
             self._waiting.append(step)
             begin, self._working = not self._working, True
@@ -146,12 +174,12 @@ class Writer:
 
     def _run(self, steps: list[_Step]) -> None:
         if not self._is_open and len(steps) == 1 and not steps[0].may_lag:
-            steps[0].run()
+            self._do(steps[0])
             return
         try:
             self.group.begin()
             for step in steps:
-                step.run()
+                self._do(step)
             self._is_open = self._lagging + len(steps) < TOGETHER and all(step.is_silent for step in steps)
             if self._is_open:
                 self._lagging += len(steps)
@@ -159,12 +187,35 @@ class Writer:
                 self.group.commit()
                 self._lagging = 0
         except BaseException as error:  # noqa: BLE001 - the commit failed: handed to whoever awaits these steps
-            if self._lagging:
-                self._broken = error  # and what was answered before is known here, and not in the state
-            for step in steps:
-                step.error = error
+            self._not_committed(steps, error)
+
+    def _do(self, step: _Step) -> None:
+        """Run one step, unless the state cannot be written or what the step rests on was lost."""
+        refused = self._outage if not step.is_probe else None
+        if step.session is not None:
+            refused = refused or step.session.refused(self._lost)
+        if refused is not None:
+            step.error = refused
+            return
+        step.run()
+        if isinstance(step.error, Unavailable):
+            self._outage = self._outage or step.error
+        elif step.is_probe and step.error is None:
+            self._outage = None
+
+    def _not_committed(self, steps: list[_Step], error: BaseException) -> None:
+        """Nothing of these steps is in the state, nor of those that were answered before their commit."""
+        error = next((step.error for step in steps if isinstance(step.error, Unavailable)), translated(error))
+        if isinstance(error, Unavailable):
+            self._outage = error
+        self._lost += bool(self._lagging)
+        self._lagging, self._is_open = 0, False
+        for step in steps:
+            step.error = error
 
     def _answer(self, steps: list[_Step]) -> None:
+        if self._outage is not None:
+            self._failing.set()
         for step in steps:
             step.answer()
         if self._is_open and self._timer is None:
@@ -173,7 +224,7 @@ class Writer:
     def _hurry(self) -> None:
         """Commit what waits for it. Where that fails, whoever asks next is told."""
         self._timer = None
-        if self._is_open and self._broken is None:
+        if self._is_open:
             self._asked(lambda: None).add_done_callback(asyncio.Future.exception)
 
     def __enter__(self) -> Self:
@@ -187,11 +238,51 @@ class Writer:
         self._runner.close()
 
 
+class Session:
+    """The writer as one holder of memory has it, who knows what was answered and not committed yet.
+
+    Where such a step is lost, the memory is ahead of the state: the session is over, and each further step of it is
+    refused with `Unavailable`. Its holder reads the state again, in a new session.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._lost = writer._lost
+        self._closed = False
+
+    async def __call__(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        done: asyncio.Future[T] = self._writer._asked(partial(step, *args, **kwargs), session=self)
+        return await done
+
+    async def unhurried(self, step: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> S:
+        """See `Write`."""
+        may_lag = self._writer._may_lag
+        done: asyncio.Future[S] = self._writer._asked(partial(step, *args, **kwargs), may_lag=may_lag, session=self)
+        return await done
+
+    @property
+    def is_idle(self) -> bool:
+        """See `Write`."""
+        return self._writer.is_idle and not self._closed and self._lost == self._writer._lost
+
+    def close(self) -> None:
+        """Refuse every further step, also those that wait."""
+        self._closed = True
+
+    def refused(self, lost: int) -> Unavailable | None:
+        """Why a step of this session is not run, if it is not. `lost`: as the writer counts it by now."""
+        if self._closed or lost != self._lost:
+            return Unavailable("what this step rests on is not in the state: it is read again")
+        return None
+
+
 @dataclass(slots=True, kw_only=True)
 class _Step:
     call: Callable[[], Any]
     done: asyncio.Future[Any]
     may_lag: bool
+    is_probe: bool = False
+    session: Session | None = None
     result: Any = None
     error: BaseException | None = None
 
@@ -204,7 +295,7 @@ class _Step:
         try:
             self.result = self.call()
         except BaseException as error:  # noqa: BLE001 - handed to whoever awaits the step
-            self.error = error
+            self.error = translated(error)
 
     def answer(self) -> None:
         """Tell whoever awaits it, on the loop's thread."""

@@ -11,9 +11,11 @@ import pytest
 
 from poller.events.events import notice
 from poller.polling.results import Outcome
+from state.errors import StateError, Unavailable
 from state.records import NewEvent
 from state.sqlite.store import Store, open_reader
 from state.sqlite.writer import Inline, Writer
+from tests.support.disk import small_disk
 
 
 @pytest.fixture
@@ -127,26 +129,102 @@ class Full:
     def commit(self) -> None:
         assert self._store.db.conn is not None
         self._store.db.conn.execute("ROLLBACK")
+        self._store.db.has_begun = False
         self._store.group.commit()
-        raise sqlite3.OperationalError("database or disk is full")
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
 
 
-async def test_where_answered_steps_cannot_be_committed_nothing_more_is_written(tmp_path: Path) -> None:
-    """What is known in memory would not be in the state: only beginning anew helps."""
-    with Writer() as write:
-        store = await write(Store.open, tmp_path / "poller.db", now=0.0)
+async def test_a_session_whose_answered_steps_were_lost_writes_nothing_more(
+    write: Writer, store: Store, told: Callable[[], int]
+) -> None:
+    """What its holder has in memory is not in the state: only reading the state again helps."""
+    session = write.session()
+    await session.unhurried(silent, store, 1)
+    write.group = Full(store)
+    with pytest.raises(Unavailable, match="full"):
+        await write(logged, store, 2)
+    write.group = store.group  # there is room again
+    await write.probe(store.probe)
+    for step in (session(logged, store, 3), session.unhurried(silent, store, 4)):
+        with pytest.raises(Unavailable, match="read again"):
+            await step
+    await write(logged, store, 5)
+    await write.session()(logged, store, 6)
+    assert [one.id for one in store.log.read()] == [event(version).id for version in (5, 6)]
+    assert told() == 2
+
+
+async def test_nothing_is_tried_while_the_state_cannot_be_written_until_a_probe_succeeds(
+    store: Store, write: Writer, told: Callable[[], int]
+) -> None:
+    await write(set_room, store, 0)
+    with pytest.raises(Unavailable, match="full"):
+        await write(large, store, 1)
+    assert write.outage is not None
+    assert await write.until_outage() is write.outage
+    before = told()
+    store.db.execute(f"PRAGMA max_page_count = {2**30}")  # there is room, and nobody knows yet
+    with pytest.raises(Unavailable):
+        await write(large, store, 20)
+    await write.probe(store.probe)
+    assert write.outage is None
+    await write(large, store, 20)
+    assert told() == before + 1
+
+
+def set_room(store: Store, pages: int) -> None:
+    (used,) = store.db.execute("PRAGMA page_count").fetchone()
+    store.db.execute(f"PRAGMA max_page_count = {used + pages}")
+
+
+async def test_steps_that_shared_a_commit_which_the_disk_refused_are_all_told_so(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk, Writer() as write:
+        store = await write(Store.open, disk.folder / "poller.db", now=0.0)
         write.group = store.group
-        await write.unhurried(silent, store, 1)
-        write.group = Full(store)
-        with pytest.raises(sqlite3.OperationalError, match="full"):
-            await write(logged, store, 2)
-        write.group = store.group  # there is room again
-        for step in (write(logged, store, 3), write.unhurried(silent, store, 4)):
-            with pytest.raises(sqlite3.OperationalError, match="full"):
-                await step
-    store.close()
-    with open_reader(tmp_path / "poller.db") as reader:
-        assert reader.log.last_seq() == 0
+        await write(logged, store, 1)
+        disk.fill()
+        answers = await asyncio.gather(*(write(large, store, n) for n in range(2, 9)), return_exceptions=True)
+        assert {type(answer) for answer in answers} == {Unavailable}
+        with pytest.raises(Unavailable):
+            await write.probe(store.probe)
+        disk.free()
+        await write.probe(store.probe)
+        await asyncio.gather(*(write(large, store, n) for n in range(2, 9)))
+        assert [one.id for one in store.log.read()] == [event(version).id for version in range(1, 9)]
+        await write(store.close)
+
+
+def large(store: Store, version: int) -> None:
+    """A step that needs more room than a page or two."""
+    with store.polls.transaction() as conn:
+        logged(store, version)
+        conn.execute("INSERT INTO learned VALUES (?, zeroblob(100000))", [str(version)])  # type: ignore[attr-defined]
+
+
+async def test_a_lock_of_another_program_is_an_outage_and_damage_is_not(
+    write: Writer, store: Store, tmp_path: Path
+) -> None:
+    store.db.execute("PRAGMA busy_timeout = 0")
+    other = sqlite3.connect(tmp_path / "poller.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Unavailable, match="locked") as caught:
+        await write(logged, store, 1)
+    assert caught.value.hint == "end the program that holds its lock"
+    other.execute("ROLLBACK")
+    other.close()
+    await write.probe(store.probe)
+
+    def damaged() -> None:
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    with pytest.raises(StateError, match="damaged") as found:
+        await write(damaged)
+    assert not isinstance(found.value, Unavailable)
+    assert write.outage is None
 
 
 async def test_a_step_goes_on_though_nobody_waits_for_it(write: Writer, store: Store, told: Callable[[], int]) -> None:

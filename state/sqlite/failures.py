@@ -1,0 +1,40 @@
+"""SQLite's errors as ours: what passes by itself is told from what is wrong for good."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from state.errors import StateError, Unavailable
+
+# Primary result codes (https://www.sqlite.org/rescode.html) of what may pass by itself, and what an operator can do.
+PASSING: Final = {
+    sqlite3.SQLITE_FULL: "free space on its disk",
+    sqlite3.SQLITE_IOERR: "look after its disk: the system's log says more",
+    sqlite3.SQLITE_BUSY: "end the program that holds its lock",
+    sqlite3.SQLITE_LOCKED: "end the program that holds its lock",
+    sqlite3.SQLITE_PROTOCOL: "end the program that holds its lock",
+    sqlite3.SQLITE_READONLY: "make the file and its folder writable",
+    sqlite3.SQLITE_CANTOPEN: "make the file and its folder writable, and free space on its disk",
+    sqlite3.SQLITE_PERM: "make the file and its folder writable",
+    sqlite3.SQLITE_NOMEM: "free memory",
+}
+DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def translated(error: BaseException) -> BaseException:
+    """What is raised instead of an error of SQLite. An error in our own use of it stays as it is."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the extended codes have the primary one as their last byte
+    if code in PASSING:
+        return _caused(Unavailable(f"the state cannot be written: {error}", hint=PASSING[code]), error)
+    if code in DAMAGED:
+        hint = "move it away and put a backup in its place (poller doctor looks closer)"
+        return _caused(StateError(f"the state is damaged: {error}", hint=hint), error)
+    return error
+
+
+def _caused(ours: StateError, cause: sqlite3.Error) -> StateError:
+    ours.__cause__ = cause
+    return ours
