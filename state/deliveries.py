@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from state.records import Event, NewEvent
+from state.notices import Notice
+from state.records import Event
 
 Origin = Literal["log", "replay", "redelivery", "ping"]
 State = Literal["pending", "delivered", "dead"]
@@ -153,7 +154,7 @@ class Turn:
     released: tuple[Release, ...] = ()
     health: Health | None = None  # None: unchanged
     disabled: str | None = None  # the reason, if it is disabled now
-    notices: tuple[Callable[[int], NewEvent], ...] = ()  # each is called with its version
+    notices: tuple[Notice, ...] = ()
     promote: bool = False  # what only waits for its retry is due now
     claim: int = 0  # so many deliveries at most
     run: int = 16  # of one lane, one after the other; at most
@@ -218,6 +219,14 @@ class Books:
         return self.events == parts and not self.missing and not self.stray
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expiring:
+    """The beginning of the log that is old enough to be forgotten."""
+
+    upto: int  # the last number
+    dropped: Mapping[str, int]  # by subscription: events that it was not given in time
+
+
 class DeliveryStore(Protocol):
     """The steps of the way from the log to the sinks; each is one transaction."""
 
@@ -245,6 +254,13 @@ class DeliveryStore(Protocol):
         """Settle and claim for several subscriptions at once."""
         ...
 
-    def purge(self, before: float, *, notice: Callable[[str, int, int], NewEvent], limit: int = 2000) -> int:
-        """Forget at most `limit` of the oldest events from before that time; 0 when there are none left."""
+    def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
+        """The oldest events from before that time (at most `limit`), and who was not given them; None if none is."""
+        ...
+
+    def purge(self, expiring: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
+        """Forget these events and return how many they were; `notices` report who was not given them.
+
+        Raises Conflict if somebody was given, or not given, some of them meanwhile.
+        """
         ...

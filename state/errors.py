@@ -3,6 +3,7 @@
 PollerError
     StateError      the state cannot be opened, read or written
         Conflict    what a step was based on has changed meanwhile: read again and decide again
+        LeaseLost   another worker owns the budget or the subscription: drop what is held of it
         Held        another process holds the state
         Outdated    an earlier version's: whoever runs on it brings it up to date
         Unavailable it cannot be written at the moment (a full disk, a lock, a read-only file): it may be later
@@ -25,6 +26,10 @@ class StateError(PollerError):
 
 class Conflict(StateError):
     """What a step was based on has changed meanwhile: read again and decide again."""
+
+
+class LeaseLost(StateError):
+    """Another worker owns the budget or the subscription now, or nobody does: drop what is held of it."""
 
 
 class Held(StateError):

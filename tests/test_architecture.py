@@ -18,6 +18,10 @@ NOUNS = {
     "state.errors",
     "state.polls",
     "state.deliveries",
+    "state.leases",
+    "state.notices",
+    "state.steps",
+    "state.store",
 }  # of the state: what is kept, no I/O
 PURE = [
     "polling.results",

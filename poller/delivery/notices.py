@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from poller.events.events import notice
 from poller.sinks.protocol import Receipt
 from state.deliveries import Health
-from state.records import Event, NewEvent
+from state.notices import Notice
+from state.records import Event
 
 ANSWER_SHOWN = 500  # characters of an answer that go into an event
-
-Notice = Callable[[int], NewEvent]  # called with the version
 
 
 def failing(name: str, event: Event, number: int, receipt: Receipt, health: Health, *, now: float) -> Notice:
@@ -33,13 +29,12 @@ def disabled(name: str, event: Event, number: int, receipt: Receipt, *, now: flo
     return _notice("disabled", name, summary, event, number, receipt, f"its events are kept; {_resume(name)}", now)
 
 
-def dropped(name: str, version: int, events: int, *, now: float) -> NewEvent:
+def dropped(name: str, events: int, *, now: float) -> Notice:
     """What it was not given in time is gone."""
-    return notice(
-        "subscription.disabled",
-        f"subscriptions/{name}",
+    return Notice(
+        kind="subscription.disabled",
+        subject=f"subscriptions/{name}",
         summary=f"Subscription {name} is disabled: {events} events were not given to it within the retention time.",
-        version=version,
         detail={"dropped": events, "next": _resume(name)},
         time=now,
     )
@@ -47,13 +42,8 @@ def dropped(name: str, version: int, events: int, *, now: float) -> NewEvent:
 
 def ping(name: str, *, now: float) -> Notice:
     """A test, on command."""
-    return lambda version: notice(
-        "ping",
-        f"subscriptions/{name}",
-        summary=f"A test of subscription {name}.",
-        version=version,
-        detail={},
-        time=now,
+    return Notice(
+        kind="ping", subject=f"subscriptions/{name}", summary=f"A test of subscription {name}.", detail={}, time=now
     )
 
 
@@ -73,7 +63,6 @@ def _notice(
         "answer": receipt.text[:ANSWER_SHOWN],
         "next": next_,
     }
-    subject = f"subscriptions/{name}"
-    return lambda version: notice(
-        f"subscription.{kind}", subject, summary=summary, version=version, detail=detail, time=now
+    return Notice(
+        kind=f"subscription.{kind}", subject=f"subscriptions/{name}", summary=summary, detail=detail, time=now
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -124,12 +125,12 @@ class Deliverer:
 
     async def purge(self, before: float) -> int:
         """Forget the events from before that time, and return how many; what was not given by then is told."""
-        now = self.clock.now()
         total = 0
-        while forgotten := await self._write(
-            self._store.purge, before, notice=lambda name, version, events: dropped(name, version, events, now=now)
-        ):
-            total += forgotten
+        while (old := await self._write(self._store.expiring, before)) is not None:
+            now = self.clock.now()
+            notices = [dropped(name, events, now=now) for name, events in old.dropped.items()]
+            with contextlib.suppress(Conflict):  # somebody was given some of them meanwhile: counted again
+                total += await self._write(self._store.purge, old, before=before, notices=notices)
         if total:
             self.wake()
         return total

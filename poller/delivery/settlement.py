@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from poller.delivery.notices import Notice
 from poller.delivery.retry import Verdict
 from state.deliveries import AttemptRow, Claim, Health, Job, Release, Settlement, Turn
+from state.notices import Notice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,8 @@ from hashlib import blake2b
 from typing import Any
 
 from poller.documents.diff import dump, dump_sorted
+from state.notices import SOURCE
 from state.records import Change, FieldChange, Kind, NewEvent
-
-OPERATIONAL = "/poller"  # the source of events in which the program speaks of itself
 
 
 def change_event(change: Change, *, source: str, namespace: str, endpoint: str) -> NewEvent:
@@ -34,19 +33,6 @@ def change_event(change: Change, *, source: str, namespace: str, endpoint: str) 
     )
 
 
-def notice(kind: str, subject: str, *, summary: str, version: int, detail: Mapping[str, Any], time: float) -> NewEvent:
-    """An operational event: `kind` as "source.failing", `subject` as "sources/acme"; `version` counts per subject."""
-    return NewEvent(
-        id=_digest(["notice", kind, subject, version], detail),
-        source=OPERATIONAL,
-        type=f"poller.{kind}",
-        subject=subject,
-        time=time,
-        observed_after=None,
-        raw=dump({"summary": summary, "version": version, "detail": detail}),
-    )
-
-
 def source_uri(source: str) -> str:
     """The CloudEvents `source` of a configured source."""
     return f"/sources/{source}"
@@ -54,7 +40,7 @@ def source_uri(source: str) -> str:
 
 def is_operational(event: NewEvent) -> bool:
     """Whether the program speaks of itself."""
-    return event.source == OPERATIONAL
+    return event.source == SOURCE
 
 
 def _told(field: FieldChange) -> dict[str, Any]:

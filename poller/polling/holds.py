@@ -7,7 +7,7 @@ Only ever called on the store's thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 import orjson
@@ -25,11 +25,10 @@ from poller.changes.guards import (
 )
 from poller.changes.page import CONTENT, Reading
 from poller.documents.diff import parse
-from poller.events.events import notice
 from poller.polling.endpoint import Aside, Doubt, Trust, Watching, load_position, place_of
 from poller.polling.results import Answer, Asked, Outcome
+from state.notices import Notice
 from state.polls import Presence, Snapshot, UnitState
-from state.records import NewEvent
 from state.sqlite.polls import Polls
 
 TRUSTED_SWEEPS = 4  # one in which objects go missing, two that confirm it, and what is left of the one under way
@@ -275,11 +274,7 @@ class Guarding:
     def tell(self, w: Watching, kind: str, summary: str, detail: dict[str, object], now: float) -> list[int]:
         """Log what the operator must know of this endpoint."""
         subject = f"endpoints/{w.label}"
-        return self._polls.tell(subject, _notice(kind, subject, summary, detail, now))
-
-
-def _notice(kind: str, subject: str, summary: str, detail: dict[str, object], now: float) -> Callable[[int], NewEvent]:
-    return lambda version: notice(kind, subject, summary=summary, version=version, detail=detail, time=now)
+        return self._polls.tell(Notice(kind=kind, subject=subject, summary=summary, detail=detail, time=now))
 
 
 def _counts(snapshot: Snapshot, doubt: Doubt) -> bool:

@@ -12,7 +12,6 @@ import structlog
 from poller.changes.page import Watch
 from poller.config.models import EndpointConfig, SourceConfig
 from poller.documents.diff import compile_rules
-from poller.events.events import notice
 from poller.events.filters import ObjectRule
 from poller.hooks.loading import Plugins
 from poller.hooks.source_adapter import PluggedSource
@@ -22,6 +21,7 @@ from poller.polling.health import Notice, SourceHealth, StallWatch
 from poller.polling.loop import Lane
 from poller.polling.poll import Ask, Polling
 from poller.sources.protocol import Endpoint, PageError, Source
+from state import notices as records
 from state.polls import Suspect
 from state.records import NewEvent
 from state.sqlite.store import Store
@@ -170,11 +170,8 @@ def tell(store: Store, notes: Iterable[Notice], *, now: float) -> list[int]:
     """Log what the operator must know, each with the next version of its subject."""
     seqs: list[int] = []
     for note in notes:
-
-        def make(version: int, note: Notice = note) -> NewEvent:
-            return notice(
-                note.kind, note.subject, summary=note.summary, version=version, detail=dict(note.detail), time=now
-            )
-
-        seqs += store.polls.tell(note.subject, make)
+        notice = records.Notice(
+            kind=note.kind, subject=note.subject, summary=note.summary, detail=dict(note.detail), time=now
+        )
+        seqs += store.polls.tell(notice)
     return seqs

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from state.deliveries import Claim, Health, Job, Release, Settlement, Turn, Turned
 from state.sqlite import subscriptions
-from state.sqlite.events import COLUMNS, append, event_of
+from state.sqlite.events import COLUMNS, event_of
+from state.sqlite.notices import tell
 
 JOBS = (
     f"SELECT d.id, d.attempts, d.tries, d.refusals, d.digest, {', '.join(f'e.{name}' for name in COLUMNS.split(', '))} "
@@ -30,7 +31,7 @@ def take(conn: sqlite3.Connection, turn: Turn, limit: int) -> Turned:
             "UPDATE lanes SET due = max(floor, ?1) WHERE subscription = ?2 AND due > ?1 AND lease_until IS NULL",
             [turn.now, id_],
         )
-    recorded = append(conn, [notice(subscriptions.next_version(conn, id_)) for notice in turn.notices])
+    recorded = tell(conn, turn.notices)
     state, wants_more, *health = conn.execute(
         "SELECT state, pending < ? AND (cursor < (SELECT max(seq) FROM events) OR EXISTS (SELECT 1 FROM replays r "
         "WHERE r.subscription = s.id)), failures, open_until, probe_wait, last_error FROM subscriptions s WHERE id = ?",

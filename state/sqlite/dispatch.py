@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from state.deliveries import PENDING_LIMIT, Feed, Reading, Registration, Turn, Turned
+from state.deliveries import PENDING_LIMIT, Expiring, Feed, Reading, Registration, Turn, Turned
 from state.errors import Conflict, StateError
-from state.records import Event, NewEvent
+from state.notices import Notice
+from state.records import Event
 from state.sqlite import not_matching as passed_over
 from state.sqlite import retention, subscriptions
 from state.sqlite.claims import take
 from state.sqlite.connection import State, transaction
-from state.sqlite.events import COLUMNS, append, event_of
+from state.sqlite.events import COLUMNS, event_of
+from state.sqlite.notices import tell
 from state.sqlite.redelivery import queue_apart, redeliver
 
 
@@ -97,24 +99,29 @@ class Deliveries:
                 conn.execute("INSERT INTO replays (subscription, cursor, until) VALUES (?, ?, ?)", values)
             return until
 
-    def ping(self, name: str, event: Callable[[int], NewEvent], *, now: float) -> int:
+    def ping(self, name: str, notice: Notice, *, now: float) -> int:
         """Record a test event, queue it for this subscription alone, and return the delivery's id.
 
-        `event` is called with its version. Raises StateError where there is no subscription of that name.
+        Raises StateError where there is no subscription of that name.
         """
         with step(self._db) as conn:
             id_ = subscriptions.id_of(conn, name)
-            [seq] = append(conn, [event(subscriptions.next_version(conn, id_))])
+            [seq] = tell(conn, [notice])
             return queue_apart(conn, id_, seq, origin="ping", now=now)
 
-    def purge(self, before: float, *, notice: retention.Notice, limit: int = 2000) -> int:
-        """Forget at most `limit` of the oldest events from before that time; 0 when there are none left.
+    def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
+        """The oldest events from before that time (at most `limit`), and who was not given them; None if none is."""
+        with step(self._db) as conn:
+            return retention.expiring(conn, before, limit)
 
-        What a subscription was not given by then is dropped, counted in its books, and the subscription disabled;
-        `notice(name, version, dropped)` tells it.
+    def purge(self, expiring: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
+        """Forget these events and return how many they were; `notices` report who was not given them.
+
+        What a subscription was not given by then is dropped, counted in its books, and the subscription disabled.
+        Raises Conflict if somebody was given, or not given, some of them meanwhile.
         """
         with step(self._db) as conn:
-            return retention.purge(conn, before, notice=notice, limit=limit)
+            return retention.purge(conn, expiring, before=before, notices=notices)
 
 
 def _dispatch(conn: sqlite3.Connection, reading: Reading, now: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,10 +11,10 @@ import msgspec
 import orjson
 from sqlite_utils import Database, Migrations
 
+from state.notices import Notice
 from state.polls import EndpointState, Presence, Recording, Snapshot, Suspect, Sweep, UnitState
-from state.records import NewEvent
-from state.sqlite.connection import State, transaction, write_meta
-from state.sqlite.events import append
+from state.sqlite.connection import State, transaction
+from state.sqlite.notices import tell
 from state.sqlite.recording import UNIT, Recorded, drop_units, end_sweep, make_unit, read_members, unit_of, write
 
 polls_migrations = Migrations("polls")
@@ -271,15 +271,10 @@ class Polls:
                 [checks, endpoint, object_id],
             )
 
-    def tell(self, subject: str, make: Callable[[int], NewEvent]) -> list[int]:
-        """Append an operational event; `make` is given its version, which counts the events of this subject."""
+    def tell(self, notice: Notice) -> list[int]:
+        """Append an operational event with the next version of its subject."""
         with transaction(self._db) as conn:
-            count = "SELECT count(*) FROM events WHERE subject = ? AND source = '/poller'"
-            key = f"version:{subject}"
-            row = conn.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
-            version = 1 + (int(row[0]) if row else int(conn.execute(count, [subject]).fetchone()[0]))
-            write_meta(conn, key, str(version))
-            return append(conn, [make(version)])
+            return tell(conn, [notice])
 
     def hold(self, endpoint: int, held: bytes | None) -> None:
         """Hold the endpoint (a JSON text says why), or hold it no longer (None)."""

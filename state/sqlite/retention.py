@@ -3,35 +3,53 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Sequence
 
-from state.records import NewEvent
+from state.deliveries import Expiring
+from state.errors import Conflict
+from state.notices import Notice
 from state.sqlite import not_matching as passed_over
 from state.sqlite import subscriptions
-from state.sqlite.events import append
-
-Notice = Callable[[str, int, int], NewEvent]  # (subscription, version, events dropped) -> the event that tells it
+from state.sqlite.notices import tell
 
 REASON = "retention"
 
 
-def purge(conn: sqlite3.Connection, before: float, *, notice: Notice, limit: int) -> int:
-    """Forget at most `limit` of the oldest events from before that time, within the caller's transaction.
+def expiring(conn: sqlite3.Connection, before: float, limit: int) -> Expiring | None:
+    """At most `limit` of the oldest events from before that time, and which subscriptions were not given them.
 
     Only a beginning of the log goes: an event behind a younger one stays until that one is old enough.
     """
     upto = _last_old(conn, before, limit)
-    if upto is None:
-        return 0
-    for id_, name, state in conn.execute("SELECT id, name, state FROM subscriptions ORDER BY id").fetchall():
-        dropped = _drop_unread(conn, id_, upto) + _drop_pending(conn, id_, upto)
-        _close_books(conn, id_, upto)
-        if dropped and state in ("active", "paused"):
+    return None if upto is None else Expiring(upto=upto, dropped=_dropped(conn, upto))
+
+
+def purge(conn: sqlite3.Connection, old: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
+    """Forget these events within the caller's transaction, and return how many they were. Raises Conflict."""
+    dropped = _dropped(conn, old.upto)
+    if dropped != old.dropped:
+        raise Conflict(f"deliveries of events up to {old.upto} have changed since they were counted")
+    for id_, name in conn.execute("SELECT id, name FROM subscriptions ORDER BY id").fetchall():
+        _drop_unread(conn, id_, old.upto)
+        _drop_pending(conn, id_, old.upto)
+        _close_books(conn, id_, old.upto)
+        if name in dropped:
             subscriptions.disable(conn, id_, REASON)
-            append(conn, [notice(name, subscriptions.next_version(conn, id_), dropped)])
-    _forget_deliveries(conn, upto)
+    tell(conn, notices)
+    _forget_deliveries(conn, old.upto)
     conn.execute("DELETE FROM last_references WHERE at < ?", [before])
-    return conn.execute("DELETE FROM events WHERE seq <= ?", [upto]).rowcount
+    return conn.execute("DELETE FROM events WHERE seq <= ?", [old.upto]).rowcount
+
+
+def _dropped(conn: sqlite3.Connection, upto: int) -> dict[str, int]:
+    """By subscription that takes events: how many up to this number it has not read, or has not been given."""
+    rows = conn.execute(
+        "SELECT name, (SELECT count(*) FROM events WHERE seq > s.cursor AND seq <= ?1) + (SELECT count(*) FROM "
+        "deliveries d WHERE d.subscription = s.id AND d.state = 'pending' AND d.seq <= ?1 AND d.origin = 'log') "
+        "FROM subscriptions s WHERE state IN ('active', 'paused') ORDER BY id",
+        [upto],
+    )
+    return {name: count for name, count in rows if count}
 
 
 def _last_old(conn: sqlite3.Connection, before: float, limit: int) -> int | None:
@@ -40,20 +58,19 @@ def _last_old(conn: sqlite3.Connection, before: float, limit: int) -> int | None
     return int(rows[young - 1][0]) if young else None
 
 
-def _drop_unread(conn: sqlite3.Connection, id_: int, upto: int) -> int:
+def _drop_unread(conn: sqlite3.Connection, id_: int, upto: int) -> None:
     """Step over what a subscription has not read yet."""
     (cursor,) = conn.execute("SELECT cursor FROM subscriptions WHERE id = ?", [id_]).fetchone()
     if cursor >= upto:
-        return 0
+        return
     (unread,) = conn.execute("SELECT count(*) FROM events WHERE seq > ? AND seq <= ?", [cursor, upto]).fetchone()
     conn.execute(
         "UPDATE subscriptions SET cursor = ?, seen = seen + ?, dropped = dropped + ? WHERE id = ?",
         [upto, unread, unread, id_],
     )
-    return int(unread)
 
 
-def _drop_pending(conn: sqlite3.Connection, id_: int, upto: int) -> int:
+def _drop_pending(conn: sqlite3.Connection, id_: int, upto: int) -> None:
     """Drop what is queued and was not given in time; a lane whose delivery is just being attempted is dropped, too."""
     where = "subscription = ? AND state = 'pending' AND seq <= ?"
     (dropped,) = conn.execute(
@@ -69,7 +86,6 @@ def _drop_pending(conn: sqlite3.Connection, id_: int, upto: int) -> int:
             "(SELECT 1 FROM deliveries d WHERE d.subscription = ?1 AND d.lane = lanes.lane AND d.state = 'pending')",
             [id_],
         )
-    return int(dropped)
 
 
 def _close_books(conn: sqlite3.Connection, id_: int, upto: int) -> None:

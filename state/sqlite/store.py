@@ -19,13 +19,21 @@ from state.sqlite.connection import Group, State, open_database, probe, transact
 from state.sqlite.dispatch import Deliveries
 from state.sqlite.events import Log, log_migrations
 from state.sqlite.learned import Learned
+from state.sqlite.notices import notice_migrations
 from state.sqlite.polls import Polls, polls_migrations
 from state.sqlite.read_deliveries import DeliveryReader
 from state.sqlite.read_polls import PollReader
 from state.sqlite.read_status import StatusReader
 from state.sqlite.schema import delivery_migrations
 
-SCHEMA: Final = (calls_migrations, log_migrations, polls_migrations, delivery_migrations, command_migrations)
+SCHEMA: Final = (
+    calls_migrations,
+    log_migrations,
+    polls_migrations,
+    delivery_migrations,
+    command_migrations,
+    notice_migrations,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

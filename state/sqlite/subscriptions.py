@@ -129,12 +129,6 @@ def id_of(conn: sqlite3.Connection, name: str) -> int:
     return int(row[0])
 
 
-def next_version(conn: sqlite3.Connection, id_: int) -> int:
-    """The version of the next operational event about it."""
-    conn.execute("UPDATE subscriptions SET notices = notices + 1 WHERE id = ?", [id_])
-    return int(conn.execute("SELECT notices FROM subscriptions WHERE id = ?", [id_]).fetchone()[0])
-
-
 def feeds(db: Database, names: Iterable[str], limit: int) -> list[Feed]:
     """Where the active ones of these subscriptions have room and something to read."""
     last = int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])

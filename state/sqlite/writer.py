@@ -10,43 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
 from state.errors import Unavailable
 from state.sqlite.failures import translated
+from state.steps import P, S, Steps, T
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class MaybeSilent(Protocol):
-    """What a step answers that may have nothing to tell."""
-
-    @property
-    def is_silent(self) -> bool:
-        """Nobody is told anything of what the step wrote."""
-        ...
-
-
-S = TypeVar("S", bound=MaybeSilent)
-
-
-class Write(Protocol):
-    """Runs one whole step of the store and returns what it returns; steps never overlap and keep their order."""
-
-    async def __call__(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
-
-    async def unhurried(self, step: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> S:
-        """The same, but what is silent is answered at once: it is committed with the next step, or in a moment.
-
-        A crash before that undoes such steps from the last one back: it is as if they had not been begun.
-        """
-        ...
-
-    @property
-    def is_idle(self) -> bool:
-        """No step is under way, nor can one begin before the caller waits: what writes nothing may be done at once."""
-        ...
+Write = Steps
 
 
 class Runner(Protocol):
@@ -116,13 +86,13 @@ class Writer:
         return await done  # a step goes on to its end also when nobody waits for it any more
 
     async def unhurried(self, step: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> S:
-        """See `Write`."""
+        """See `Steps`."""
         done: asyncio.Future[S] = self._asked(partial(step, *args, **kwargs), may_lag=self._may_lag)
         return await done
 
     @property
     def is_idle(self) -> bool:
-        """See `Write`."""
+        """See `Steps`."""
         with self._lock:
             return not self._working
 

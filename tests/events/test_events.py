@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.events.events import change_event, is_operational, notice
+from poller.events.events import change_event, is_operational
+from state.notices import Notice, notice_event
 from state.records import Change, FieldChange, Kind, NewEvent
 
 NAME = FieldChange(path="/name", before="A", after="B")
@@ -34,7 +35,9 @@ def told(change: Change, **where: str) -> NewEvent:
 
 def make_notice(**fields: Any) -> NewEvent:
     defaults: dict[str, Any] = {"summary": "acme fails.", "version": 1, "detail": {"status": 500}, "time": 5.0}
-    return notice("source.failing", "sources/acme", **{**defaults, **fields})
+    given = {"kind": "source.failing", "subject": "sources/acme", **defaults, **fields}
+    version = given.pop("version")
+    return notice_event(Notice(**given), version)
 
 
 def test_an_update_is_told_with_its_changes():

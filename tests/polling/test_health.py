@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller.events.cloudevents import iso
-from poller.events.events import notice
 from poller.polling.health import EndpointHealth, HealthReport, Notice, SourceHealth, StallWatch, Verdict, backoff
+from state import notices as records
+from state.notices import notice_event
 
 NOON = 1_795_000_000.0
 MINUTE = 60.0
@@ -405,7 +406,8 @@ def assert_told_once(notices: list[Notice]) -> None:
     """Of the source, and of each endpoint: failing, recovered, failing ... and every notice makes an event."""
     open_now: set[str | None] = set()
     for told in notices:
-        assert notice(told.kind, told.subject, summary=told.summary, version=1, detail=told.detail, time=NOON).raw
+        said = records.Notice(kind=told.kind, subject=told.subject, summary=told.summary, detail=told.detail, time=NOON)
+        assert notice_event(said, 1).raw
         if told.kind == "gap":
             assert told.detail["seconds"] > 300
             continue

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from poller.events.events import notice
 from poller.polling.results import Outcome
 from state.errors import StateError, Unavailable
+from state.notices import Notice, notice_event
 from state.records import NewEvent
 from state.sqlite.store import Store, open_reader
 from state.sqlite.writer import Inline, Writer
@@ -40,7 +40,7 @@ def told(store: Store, tmp_path: Path) -> Iterator[Callable[[], int]]:
 
 
 def event(version: int) -> NewEvent:
-    return notice("test", "tests/one", summary="x", version=version, detail={}, time=0.0)
+    return notice_event(Notice(kind="test", subject="tests/one", summary="x", detail={}, time=0.0), version)
 
 
 def logged(store: Store, version: int) -> Outcome:

@@ -22,6 +22,7 @@ from state.records import Event, NewEvent
 from state.sqlite.connection import open_database
 from state.sqlite.dispatch import Deliveries
 from state.sqlite.events import Log, log_migrations
+from state.sqlite.notices import notice_migrations
 from state.sqlite.read_deliveries import DeliveryReader
 from state.sqlite.schema import delivery_migrations
 from state.sqlite.writer import Inline, Writer
@@ -104,7 +105,7 @@ class Bench:
         self.open()
 
     def open(self) -> None:
-        self.db = open_database(self.path, sets=(log_migrations, delivery_migrations))
+        self.db = open_database(self.path, sets=(log_migrations, delivery_migrations, notice_migrations))
         self.log = Log(self.db)
         self.store = Deliveries(self.db, pending_limit=self.pending_limit)
         self.reader = DeliveryReader(self.db)

@@ -1,0 +1,31 @@
+"""Leases: who owns a budget or a subscription, and since which epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NewType
+
+Worker = NewType("Worker", str)  # the name of one process among those that share a state
+
+LOCAL: Final = Worker("local")  # the one worker of a state that a single process holds
+TTL: Final = 2.0  # seconds that a lease lasts without being renewed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The ownership of one budget or subscription. Each owner has a higher epoch than the one before it."""
+
+    name: str  # "budget/office", "subscription/crm"
+    worker: Worker
+    epoch: int
+    until: float  # Unix seconds of the store's clock; nobody else takes it before
+
+
+def budget_lease(budget: str) -> str:
+    """The name of the lease of a budget."""
+    return f"budget/{budget}"
+
+
+def subscription_lease(subscription: str) -> str:
+    """The name of the lease of a subscription."""
+    return f"subscription/{subscription}"
