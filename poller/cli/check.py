@@ -42,6 +42,8 @@ def check(chosen: Chosen, online: bool) -> int:
     """
     config, plugins = chosen.load()
     check_promises(config)
+    for failed in plugins.failed:
+        click.echo(f"Warning: plugin {failed.name}: {failed.error} ({failed.origin})", err=True)
     for source in config.sources.values():
         names = ", ".join(endpoint.name for endpoint in source.chosen(source.build().endpoints()))
         limits = ", ".join(str(limit) for limit in config.budgets[source.budget].limits)

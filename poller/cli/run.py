@@ -33,6 +33,7 @@ def run(chosen: Chosen) -> None:
     """
     config, plugins = chosen.load()
     configure(config.poller.log_level, config.poller.log_format)
+    plugins.log_failures()
     asyncio.run(run_daemon(config, plugins))
 
 
@@ -74,6 +75,7 @@ def _seconds(text: str) -> float:
 
 def _sweep(config: Config, plugins: Plugins, endpoints: Collection[tuple[str, str]] | None, wait: float) -> int:
     configure("warning", config.poller.log_format)
+    plugins.log_failures()
     return asyncio.run(_sweep_and_deliver(config, plugins, endpoints, wait))
 
 

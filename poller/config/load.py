@@ -24,6 +24,7 @@ from poller.events.filters import ExpressionError, ObjectRule, event_rule
 from poller.hooks.loading import Plugins, attempted
 from poller.options.problems import Also, ConfigError, Problem, dotted, keys_of, nearest, nothing, problems_of
 from poller.rendering.templates import Escape, environment
+from poller.sources.protocol import PageError
 
 __all__ = [
     "BudgetConfig",
@@ -214,11 +215,13 @@ class _Reading:
         if found is not None:
             return found
         known = self._plugins.sources if kind == "source" else self._plugins.sinks
-        failed = next((failed for failed in self._plugins.failed if failed.name == name), None)
+        failed = {failed.name: failed.error for failed in self._plugins.failed}
         what = f"there is no {kind} plugin {name!r}"
         hint = f"{nearest(name, known)} (installed: {', '.join(sorted(known)) or 'none'})"
-        if failed is not None:
-            what, hint = f"the plugin {name!r} could not be loaded: {failed.error}", "poller plugins shows what failed"
+        if name in failed:
+            what, hint = f"the plugin {name!r} could not be loaded: {failed[name]}", "poller plugins shows what failed"
+        elif failed:
+            hint += f"; could not be loaded: {', '.join(sorted(failed))} (poller plugins says why)"
         self.wrong(*at, "plugin", what=what, hint=hint)
         return None
 
@@ -229,7 +232,10 @@ class _Reading:
         if model.model_config.get("extra") not in ("forbid", "allow"):
             for key in sorted(set(given) - keys_of(model)):
                 self.wrong(*at, key, what="unknown key", hint=nearest(key, keys_of(model) | set(also((key,)))))
-        return self.table(model, given, *at, also=also)
+        options, error = attempted(lambda: self.table(model, given, *at, also=also))
+        if error is not None:
+            self.wrong(*at, what=f"its plugin failed to read its options: {error}", hint="fix the plugin")
+        return options
 
     def connected(self, config: Config, names: Iterable[str]) -> Config:
         """Check what tables say of each other, and give every source a budget and every budget limits."""
@@ -279,11 +285,13 @@ class _Reading:
         """Whether the plugin can be set up with its options and offers the endpoints that are named."""
         if source.options is None:
             return
-        offered, error = attempted(lambda: [endpoint.name for endpoint in source.build().endpoints()])
-        if error is not None:
-            self.wrong("sources", source.name, what=f"the plugin {source.plugin!r} cannot be set up: {error}")
+        try:
+            offered = [endpoint.name for endpoint in source.build().endpoints()]
+        except PageError as error:
+            self.wrong("sources", source.name, what=str(error), hint="fix the plugin")
+            return
         for name in source.endpoints:
-            if offered is not None and name not in offered:
+            if name not in offered:
                 what = f"the plugin {source.plugin!r} has no endpoint {name!r}"
                 self.wrong("sources", source.name, "endpoints", name, what=what, hint=nearest(name, offered))
 

@@ -189,8 +189,8 @@ class SourceConfig(_Table):
     options: Any = None  # the plugin's own Options
 
     def build(self) -> PluggedSource:
-        """The source as its plugin makes it. It may raise what it likes."""
-        return PluggedSource(self.plugin, self.cls(self.name, self.options))
+        """The source as its plugin makes it. Raises PageError where it cannot be built."""
+        return PluggedSource.build(self.plugin, lambda: self.cls(self.name, self.options))
 
     def chosen(self, offered: Sequence[Endpoint]) -> list[Endpoint]:
         """Of the endpoints that the plugin offers those that the configuration names; all where it names none."""

@@ -1,14 +1,16 @@
 """Plugins: found by entry points (group `poller`) and in a folder of one-file plugins, loaded, and asked.
 
 Loading is a function that is called, never an effect of importing. Here is also the one place where plugins'
-hooks are called: whatever they raise is noted beside the plugin's name and goes no further.
+hooks are called: whatever they raise, `SystemExit` included, is noted beside the plugin's name and goes no further.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,24 +18,26 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import pluggy
-from pydantic import BaseModel
+import structlog
 
 from poller.hooks import hookspecs
+from poller.hooks.contracts import check_hook, check_name, check_sink, check_source
+from poller.hooks.faults import PluginError, attempted, awaited, is_cancelled, said
 from poller.sinks.protocol import Sink
 from poller.sources.protocol import Source
-from state.errors import PollerError
 
-T = TypeVar("T")
+__all__ = ["Failed", "Loaded", "PluginError", "Plugins", "attempted", "load_plugins", "said"]
 
 GROUP: Final = "poller"
+LIMIT: Final = 30.0  # seconds that an async hook has
+LIMITS: Final = {"stopping": 5.0}  # the end of the program waits for it
+GRACE: Final = 1.0  # seconds that it has to obey its cancellation
 _OWN: Final = "poller"  # the distribution whose plugins come first
 
-
-class PluginError(PollerError):
-    """A plugin breaks the contract of a plugin."""
+log = structlog.get_logger("poller")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,6 +70,7 @@ class Plugins:
         self.loaded: list[Loaded] = []
         self.failed: list[Failed] = []
         self._offered: list[importlib.metadata.EntryPoint] = []  # installed, not loaded yet
+        self._logged = False
         self._manager = pluggy.PluginManager("poller")
         self._manager.add_hookspecs(hookspecs)
 
@@ -112,19 +117,22 @@ class Plugins:
 
     def add(self, name: str, plugin: object, *, origin: str = "given", version: str | None = None) -> None:
         """Take a plugin object (module or instance) into use. Raises PluginError, and leaves nothing behind."""
+        self.load_offered(name)  # an installed plugin keeps its name, also where it would be loaded later
         if self._manager.has_plugin(name):
-            raise PluginError(f"another plugin is named {name!r}", hint="rename one of them")
+            raise PluginError(f"another plugin is named {name!r}: rename this one")
         sources, sinks = dict(self.sources), dict(self.sinks)
         loaded = Loaded(name=name, origin=origin, version=version)
         try:
             self._manager.register(plugin, name)
             loaded.hooks = self._known_hooks(plugin)
-            self._register(plugin, "register_sources", self.sources, loaded.sources)
-            self._register(plugin, "register_sinks", self.sinks, loaded.sinks)
-        except BaseException:
+            self._register(plugin, "register_sources", self.sources, check_source, loaded.sources)
+            self._register(plugin, "register_sinks", self.sinks, check_sink, loaded.sinks)
+        except BaseException as error:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
             self.sources, self.sinks = sources, sinks
+            if isinstance(error, pluggy.PluginValidationError):
+                raise PluginError(_unlike(error)) from error
             raise
         self.loaded.append(loaded)
 
@@ -137,35 +145,47 @@ class Plugins:
         return bool(getattr(self._manager.hook, hook).get_hookimpls())
 
     async def observe(self, hook: str, **arguments: Any) -> None:
-        """Tell every plugin that implements `hook`; those that are async are awaited, one after the other."""
+        """Tell every plugin that implements `hook`; those that are async are awaited, one after the other.
+
+        One that does not end is given up, so that neither other plugins nor the end of the program wait for it.
+        """
         for name, answer in self._answers(hook, arguments):
-            if inspect.isawaitable(answer):
-                try:
-                    await answer
-                except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it is noted with its name
-                    self.note(name, hook, said(error))
+            if not inspect.isawaitable(answer):
+                continue
+            try:
+                await awaited(answer, limit=LIMITS.get(hook, LIMIT), grace=GRACE, label=f"{name}.{hook}")
+            except BaseException as error:  # a plugin may raise anything; it is noted with its name
+                if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                    raise
+                self.note(name, hook, said(error))
 
     def note(self, name: str, origin: str, error: str) -> None:
         """Keep what a plugin did wrong, once."""
         failed = Failed(name=name, origin=origin, error=error)
         if failed not in self.failed:
             self.failed.append(failed)
+            if self._logged:
+                _log_failure(failed)
+
+    def log_failures(self) -> None:
+        """Log what failed so far, and from now on each failure as it comes. Before this the log is not set up."""
+        self._logged = True
+        for failed in self.failed:
+            _log_failure(failed)
 
     def _load(self, name: str, origin: str, version: str | None, load: Callable[[], object]) -> None:
-        try:
-            self.add(name, load(), origin=origin, version=version)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - importing runs a stranger's code: noted with its name
-            self.note(name, origin, said(error))
+        _, error = attempted(lambda: self.add(name, load(), origin=origin, version=version))
+        if error is not None:
+            self.note(name, origin, error)
 
     def _answers(self, hook: str, arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         """(plugin, answer) of each implementation, in the order of loading; pluggy would stop at the first error."""
         found = getattr(self._manager.hook, hook).get_hookimpls()
         for implementation in sorted(found, key=lambda one: (not one.tryfirst, one.trylast)):
             wanted = [arguments[name] for name in implementation.argnames]
-            try:
-                answer = implementation.function(*wanted)
-            except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it is noted with its name
-                self.note(implementation.plugin_name, hook, said(error))
+            answer, error = attempted(partial(implementation.function, *wanted))
+            if error is not None:
+                self.note(implementation.plugin_name, hook, error)
             else:
                 yield implementation.plugin_name, answer
 
@@ -177,23 +197,28 @@ class Plugins:
                 raise PluginError(
                     f"there is no hook {caller.name!r}" + (f"; did you mean {known[0]!r}?" if known else "")
                 )
+            for implementation in caller.get_hookimpls():
+                if implementation.plugin is plugin:
+                    check_hook(caller.name, implementation)
         return sorted(caller.name for caller in callers)
 
-    def _register(self, plugin: object, hook: str, into: dict[str, Any], names: list[str]) -> None:
+    def _register(
+        self, plugin: object, hook: str, into: dict[str, Any], check: Callable[[str, Any], None], names: list[str]
+    ) -> None:
         """Let one plugin name its classes."""
 
         def register(name: str, cls: Any) -> None:
+            check_name(name, hook.removeprefix("register_").removesuffix("s"))
+            self.load_offered(name)
             if name in into:
                 raise PluginError(f"the name {name!r} is taken by {into[name].__module__}")
-            options = getattr(cls, "Options", None)
-            if not (isinstance(options, type) and issubclass(options, BaseModel)):
-                raise PluginError(f"{name!r}: {cls!r} has no `Options` class derived from pydantic.BaseModel")
+            check(name, cls)
             into[name] = cls
             names.append(name)
 
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             if implementation.plugin is plugin:
-                implementation.function(register)
+                implementation.function(*[register for _ in implementation.argnames])
 
 
 def load_plugins(folder: Path | None = None, *, lazily: bool = False) -> Plugins:
@@ -208,14 +233,6 @@ def load_plugins(folder: Path | None = None, *, lazily: bool = False) -> Plugins
     if folder is not None:
         plugins.load_folder(folder)
     return plugins
-
-
-def attempted(call: Callable[[], T]) -> tuple[T | None, str | None]:
-    """What a plugin's code returns, or what it raised, in one line."""
-    try:
-        return call(), None
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it is told with its name
-        return None, said(error)
 
 
 def _distribution(entry: importlib.metadata.EntryPoint) -> str:
@@ -238,11 +255,15 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
-def said(error: BaseException) -> str:
-    """An error in one line, with the last line of the plugin's own code that it passed."""
-    text = " ".join(str(error).split()) or "no message"
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    where = f" (line {last.tb_lineno} of {Path(last.tb_frame.f_code.co_filename).name})" if last else ""
-    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}{where}"
+def _unlike(error: pluggy.PluginValidationError) -> str:
+    """Which hook is not implemented as it is specified, and how: pluggy says it in several lines."""
+    text = " ".join(str(error).split())
+    found = re.search(r"hook '(\w+)'.*?Argument\(s\) \{(.*?)\} are declared", text)
+    if found is None:
+        return text
+    known = inspect.signature(getattr(hookspecs, found[1])).parameters
+    return f"`{found[1]}` takes ({', '.join(known)}), not {found[2]}"
+
+
+def _log_failure(failed: Failed) -> None:
+    log.error("plugin.failed", plugin=failed.name, at=failed.origin, error=failed.error)

@@ -6,6 +6,7 @@ the plugin's name, so a mistake in it costs one poll, not the daemon.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar, cast
@@ -17,7 +18,8 @@ from pydantic import BaseModel
 
 from poller.budget.budget import Limit
 from poller.documents.diff import dump
-from poller.hooks.loading import said
+from poller.hooks.contracts import check_auth, check_endpoints, check_limits
+from poller.hooks.faults import PluginError, is_cancelled, said
 from poller.sources.protocol import Endpoint, Page, PageError, Position, Unparsed
 from state.errors import PollerError
 
@@ -35,14 +37,25 @@ class PluggedSource:
     def __init__(self, plugin: str, source: Any) -> None:
         self._plugin = plugin
         self._source = source
-        self.limits: Sequence[Limit] = getattr(source, "limits", ())
-        auth = getattr(source, "auth", None)
+        with self._running("limits"):
+            self.limits: Sequence[Limit] = getattr(source, "limits", ())
+            check_limits(plugin, self.limits)
+        with self._running("auth"):
+            auth = getattr(source, "auth", None)
+            check_auth(plugin, auth)
         self.auth: httpx.Auth | None = None if auth is None else _PluggedAuth(auth, self._running)
+
+    @classmethod
+    def build(cls, plugin: str, make: Callable[[], Any]) -> PluggedSource:
+        """The source that `make` builds. Raises PageError where it cannot be built."""
+        with _Running(plugin, "__init__"):
+            source = make()
+        return cls(plugin, source)
 
     def endpoints(self) -> list[Endpoint]:
         """Every list that the source offers."""
         with self._running("endpoints"):
-            return [self._guarded(endpoint) for endpoint in self._source.endpoints()]
+            return [self._guarded(endpoint) for endpoint in check_endpoints(self._plugin, self._source.endpoints())]
 
     def request(self, endpoint: Endpoint, at: Position) -> httpx.Request:
         """The request for the list from `at` on."""
@@ -65,9 +78,21 @@ class PluggedSource:
     def discover(self) -> Generator[httpx.Request, httpx.Response, None]:
         """What must be asked first; nothing where the plugin does not say."""
         discover = getattr(self._source, "discover", None)
-        if discover is not None:
+        if discover is None:
+            return
+        with self._running("discover"):
+            steps = _steps(discover())
+        answer = None
+        try:
+            while True:
+                with self._running("discover", StopIteration):
+                    request = _checked(steps.send(answer), httpx.Request)
+                answer = yield request
+        except StopIteration:
+            return
+        finally:
             with self._running("discover"):
-                yield from discover()
+                steps.close()
 
     def asks_first(self) -> bool:
         """Whether `discover` has something to ask: where it has not, no call need be paid for it."""
@@ -76,17 +101,17 @@ class PluggedSource:
         except PollerError:
             return True  # the first try will say what is wrong
 
-    def _running(self, what: str) -> _Running:
-        return _Running(self._plugin, what)
+    def _running(self, what: str, passes: type[Exception] = PageError) -> _Running:
+        return _Running(self._plugin, what, passes)
 
     def _guarded(self, endpoint: Endpoint) -> Endpoint:
-        normalise = _checked(endpoint, Endpoint).normalise
+        normalise = endpoint.normalise
         if normalise is None:
             return endpoint
 
         def normalised(value: dict[str, Any], normalise: Normalise = normalise) -> dict[str, Any]:
             with self._running("normalise"):
-                return normalise(value)
+                return cast("dict[str, Any]", _checked(normalise(value), dict))
 
         return replace(endpoint, normalise=normalised)
 
@@ -94,46 +119,58 @@ class PluggedSource:
 class _Running:
     """The plugin's code runs: whatever it raises is said to be its own. Entered for every request and every page."""
 
-    __slots__ = ("_plugin", "_what")
+    __slots__ = ("_passes", "_plugin", "_what")
 
-    def __init__(self, plugin: str, what: str) -> None:
+    def __init__(self, plugin: str, what: str, passes: type[Exception] = PageError) -> None:
         self._plugin = plugin
         self._what = what
+        self._passes = (PageError, passes)
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        passes = PollerError, httpx.HTTPError, StopAsyncIteration
-        if not isinstance(error, Exception) or isinstance(error, passes):
+        if error is None or isinstance(error, self._passes):
             return
-        log.error("plugin.raised", plugin=self._plugin, call=self._what, exc_info=error)
+        if isinstance(error, asyncio.CancelledError) and is_cancelled():
+            return
+        if isinstance(error, PluginError):
+            raise PageError(f"the plugin {error}", hint="fix the plugin") from error
+        log.error("plugin.raised", plugin=self._plugin, call=self._what, error=said(error))
+        log.debug("plugin.traceback", plugin=self._plugin, exc_info=error)
         raise PageError(
             f"the plugin {self._plugin!r} failed in {self._what}(): {said(error)}",
-            hint="mend the plugin; nothing of this answer was recorded",
+            hint="fix the plugin; nothing of this answer was recorded",
         ) from error
 
 
 class _PluggedAuth(httpx.Auth):
     """A plugin's auth flow."""
 
-    def __init__(self, auth: httpx.Auth, running: Callable[[str], Any]) -> None:
+    def __init__(self, auth: httpx.Auth, running: Callable[..., _Running]) -> None:
         self._auth = auth
         self._running = running
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        flow = self._auth.async_auth_flow(request)
+        with self._running("auth"):
+            flow = self._auth.async_auth_flow(request)
         try:
-            with self._running("auth"):
-                asked = await anext(flow)
+            with self._running("auth", StopAsyncIteration):
+                asked = _checked(await anext(flow), httpx.Request)
             while True:
                 response = yield asked
-                with self._running("auth"):
-                    asked = await flow.asend(response)
+                with self._running("auth", StopAsyncIteration):
+                    asked = _checked(await flow.asend(response), httpx.Request)
         except StopAsyncIteration:
             return
         finally:
-            await flow.aclose()
+            with self._running("auth"):
+                await flow.aclose()
+
+
+def _steps(given: Any) -> Generator[httpx.Request, Any, None]:
+    """What `discover` gave, as a generator; other iterables are asked one after the other."""
+    return given if isinstance(given, Generator) else (request for request in given)
 
 
 def _checked(given: object, wanted: type[T]) -> T:

@@ -1,0 +1,105 @@
+"""Faults of plugin code: whatever a plugin raises is that plugin's failure, in one line, and ends nothing else.
+
+`SystemExit`, `KeyboardInterrupt`, `GeneratorExit` and `CancelledError` are no exception to this: the only thing that
+passes a call into a plugin is the cancellation of the task that makes the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from state.errors import PollerError
+
+log = structlog.get_logger("poller")
+
+T = TypeVar("T")
+
+LONGEST: Final = 500  # characters of a plugin's message
+
+
+class PluginError(PollerError):
+    """A plugin breaks the contract of a plugin."""
+
+
+def is_cancelled() -> bool:
+    """Whether the running task is being cancelled by somebody else than the code that it calls."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop in this thread
+        return False
+    return task is not None and task.cancelling() > 0
+
+
+def attempted(call: Callable[[], T]) -> tuple[T | None, str | None]:
+    """What a plugin's code returns, or what it raised, in one line."""
+    try:
+        return call(), None
+    except BaseException as error:  # a plugin may raise anything; it is reported with the plugin's name
+        if is_cancelled():
+            raise
+        return None, said(error)
+
+
+def said(error: BaseException) -> str:
+    """An error in one line, with the last line of the plugin's own code that it passed."""
+    try:
+        text = " ".join(str(error).split())[:LONGEST] or "no message"
+    except Exception as unprintable:  # noqa: BLE001 - even `str` of it is a plugin's code
+        text = f"a message that cannot be shown ({type(unprintable).__name__})"
+    if isinstance(error, PluginError):
+        return text
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    where = f" (line {last.tb_lineno} of {Path(last.tb_frame.f_code.co_filename).name})" if last else ""
+    return f"{type(error).__name__}: {text}{where}"
+
+
+async def awaited(answer: Awaitable[Any], *, limit: float, grace: float, label: str) -> Any:
+    """What a plugin's coroutine returns. Raises what it raises, and TimeoutError after `limit` seconds.
+
+    It runs in a task of its own. Where it neither ends nor obeys its cancellation within `grace` seconds, it is
+    abandoned, so that neither this call nor the end of the program waits for it.
+    """
+    task = asyncio.create_task(_outcome(answer))
+    try:
+        await asyncio.wait([task], timeout=limit)
+    except asyncio.CancelledError:
+        await end(task, grace, label)
+        raise
+    if not task.done():
+        await end(task, grace, label)
+        raise TimeoutError(f"it did not end within {limit:g} s")
+    value, error = task.result()
+    if error is not None:
+        raise error
+    return value
+
+
+async def _outcome(answer: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    """What it returns or raises, as a value: a task that raises SystemExit or KeyboardInterrupt ends the loop."""
+    try:
+        return await answer, None
+    except BaseException as error:  # noqa: BLE001 - a plugin may raise anything; the caller says whose it is
+        return None, error
+
+
+async def end(task: asyncio.Task[Any], grace: float, label: str) -> None:
+    """Cancel a plugin's task and wait for its end, `grace` seconds at most."""
+    task.cancel()
+    await asyncio.wait([task], timeout=grace)
+    if not task.done():
+        abandon(task, label)
+
+
+def abandon(task: asyncio.Task[Any], label: str) -> None:
+    """Wait no more for a plugin's task that ignores its cancellation, neither here nor at the end of the program."""
+    hint = "it ignores its cancellation: let CancelledError pass through its code"
+    log.error("plugin.abandoned", call=label, hint=hint)
+    asyncio._unregister_task(task)  # or `asyncio.run` would wait for it for ever
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
