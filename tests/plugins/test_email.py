@@ -23,7 +23,6 @@ from pydantic import ValidationError
 
 from plugins.email import ACCEPTANCE, EmailOptions, EmailSink
 from poller import Attempt, Event, Receipt, Rejected, RetryLater
-from poller.sinks.protocol import Refused
 
 FIRST = Attempt(number=1, delivery_id="7")
 
@@ -282,16 +281,6 @@ async def test_a_refused_text_is_dead_or_tried_again(mailbox: Mailbox, reply: st
     assert len(mailbox.envelopes) == 1
 
 
-@pytest.mark.parametrize(("reply", "raised"), [("550 5.7.1 not you", Refused), ("451 4.3.0 not now", RetryLater)])
-async def test_a_refused_sender_is_tried_a_few_times_or_later(
-    mailbox: Mailbox, reply: str, raised: type[Exception]
-) -> None:
-    mailbox.sender_reply = reply
-
-    with pytest.raises(raised):
-        await sent(mailbox)
-
-
 async def test_the_connection_is_kept(mailbox: Mailbox) -> None:
     async with sink(mailbox) as office:
         await asyncio.gather(
@@ -434,6 +423,8 @@ def test_no_header_can_be_injected(name: str, subject: str, last: str) -> None:
         ({"list_unsubscribe": "https://x/\r\nX: y"}, "pattern"),
         ({"ca_file": "nowhere.pem"}, "no file"),
         ({"subject": "{{ event.name"}, "line 1"),
+        ({"helo": "office"}, "full host name"),
+        ({"helo": "a.example SIZE=1"}, "full host name"),
         ({"hosts": "x"}, "hosts"),
     ],
 )

@@ -1,0 +1,70 @@
+"""The mail that is made of events: headers, text and HTML.
+
+A mail keeps its Message-ID over all attempts, so a repeated one is recognised; mails of one object refer to the same
+first id (RFC 5322 3.6.4), so mail programs show them as one thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import formatdate
+from typing import Final
+
+from plugins.email.options import EmailOptions, parsed_address
+from poller import Event
+from poller.rendering.templates import Escape, one_line, render, render_default
+
+_POLICY: Final = SMTP.clone(cte_type="7bit")  # any relay takes it, with or without 8BITMIME
+
+
+def mail_of(name: str, given: EmailOptions, events: Sequence[Event], last: str | None, *, now: float) -> EmailMessage:
+    """The mail of subscription `name`; `last` is the id of the object's latest mail. Raises RenderError."""
+    mail = EmailMessage(policy=_POLICY)
+    mail["From"] = parsed_address(given.sender)
+    mail["To"] = [parsed_address(text) for text in given.to]
+    if given.cc:
+        mail["Cc"] = [parsed_address(text) for text in given.cc]
+    mail["Subject"] = one_line(render(given.subject, events), 250)
+    mail["Date"] = formatdate(now)
+    for header, value in _identity(name, given, events, last).items():
+        mail[header] = value
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation notices in answer
+    if given.list_unsubscribe is not None:
+        mail["List-Unsubscribe"] = f"<{given.list_unsubscribe}>"
+        if given.list_unsubscribe.startswith("https:"):
+            mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"  # RFC 8058
+    text, html = _bodies(given.template, events)
+    mail.set_content(text)
+    if html is not None:
+        mail.add_alternative(html, subtype="html")
+    return mail
+
+
+def _identity(name: str, given: EmailOptions, events: Sequence[Event], last: str | None) -> Mapping[str, str]:
+    """The Message-ID, made of what is sent; for a single event also the thread of its object."""
+    domain = parsed_address(given.sender).domain
+    own = f"<{_digest(name, *(event.id for event in events))}@{domain}>"
+    if len(events) > 1:
+        return {"Message-ID": own}
+    first = f"<object.{_digest(name, events[0].source, events[0].subject)}@{domain}>"
+    earlier = [first, last] if last and re.fullmatch(r"<[^<>\s]+>", last) else [first]
+    return {"Message-ID": own, "In-Reply-To": earlier[-1], "References": " ".join(earlier)}
+
+
+def _bodies(template: str | None, events: Sequence[Event]) -> tuple[str, str | None]:
+    """Text and HTML. A template that begins with `<` is HTML; another one is the whole mail, as text."""
+    if template is not None and not template.lstrip().startswith("<"):
+        return render(template, events), None
+    if template is not None:
+        html = render(template, events, escape=Escape.HTML)
+    else:
+        html = render_default("email.html.j2", events, escape=Escape.HTML)
+    return render_default("text.j2", events), html
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

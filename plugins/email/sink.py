@@ -1,0 +1,265 @@
+"""The SMTP transactions of an `email` subscription: one connection that is kept, each recipient's reply on its own."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from types import TracebackType
+from typing import Final, Self
+
+import aiosmtplib
+
+from plugins.email.mail import mail_of
+from plugins.email.options import EmailOptions, own_name, parsed_address, tls_hint
+from plugins.email.replies import is_about_setup, is_later, is_too_large
+from poller import Attempt, Event, Receipt, Rejected, RetryLater, TooLarge
+from poller.rendering.templates import RenderError
+
+COMMAND: Final = 60.0  # seconds for one SMTP command
+ACCEPTANCE: Final = 600.0  # seconds after the final dot: giving up earlier makes duplicates (RFC 5321 4.5.3.2.6)
+PATIENCE: Final = 900.0  # seconds of one attempt: the commands, the acceptance, and mails before it
+DIGEST_BYTES: Final = (
+    1_000_000  # of events' data in one mail, which is a few times as large; servers take 10 MB and more
+)
+_IDLE: Final = 30.0  # seconds after which a kept connection is tried before it is used
+_REMEMBERED: Final = 1000  # deliveries of which some recipients are still to be served
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What became of a mail's recipients so far."""
+
+    accepted: dict[str, str] = field(default_factory=dict)  # recipient -> the server's word
+    refused: dict[str, str] = field(default_factory=dict)  # for good
+    waiting: dict[str, str] = field(default_factory=dict)  # refused for now
+    denied: dict[str, str] = field(default_factory=dict)  # refused because of who sends and how
+
+    def note(self, who: str, exc: aiosmtplib.SMTPResponseException) -> None:
+        """A recipient that was not served, in the group that the reply puts it in."""
+        if is_later(exc.code) or (exc.code == 552 and isinstance(exc, aiosmtplib.SMTPRecipientRefused)):
+            group = self.waiting  # 552 at RCPT is "too many recipients" or "mailbox full": RFC 5321 4.5.3.1.10
+        else:
+            group = self.denied if is_about_setup(exc.code, exc.message) else self.refused
+        group[who] = f"{exc.code} {exc.message}"
+
+    def conclude(self) -> None:
+        """Decide on who was denied: where the server serves others, it is theirs alone; else it is the set-up's."""
+        (self.refused if self.accepted else self.waiting).update(self.denied)
+        self.denied = {}
+
+    def receipt(self, reference: str) -> Receipt:
+        status = "250" if self.accepted else next(iter((*self.waiting.values(), *self.refused.values())), "")[:3]
+        groups = {"refused": self.refused, "later": self.waiting, "accepted": self.accepted}
+        lines = [f"{word} {who}: {reply}" for word, group in groups.items() for who, reply in group.items()]
+        return Receipt(status=status, text="\n".join(lines), reference=reference)
+
+
+class EmailSink:
+    """One mail server and one list of recipients."""
+
+    Options = EmailOptions
+    attempt_limit = PATIENCE
+    max_bytes = DIGEST_BYTES
+
+    def __init__(self, name: str, options: EmailOptions, *, clock: Callable[[], float] = time.time) -> None:
+        self.name = name
+        self._options = options
+        self._clock = clock
+        self._recipients = tuple(dict.fromkeys(parsed_address(text).addr_spec for text in (*options.to, *options.cc)))
+        self._turn = asyncio.Lock()
+        self._smtp: aiosmtplib.SMTP | None = None
+        self._used_at = float("-inf")
+        self._tls: ssl.SSLContext | None = None
+        self._helo = options.helo
+        self._progress: dict[tuple[str, str], _Progress] = {}
+
+    async def __aenter__(self) -> Self:
+        self._tls = await asyncio.to_thread(_trust, self._options)
+        self._helo = self._helo or await asyncio.to_thread(own_name)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        smtp, self._smtp = self._smtp, None
+        if smtp is not None and smtp.is_connected:
+            try:
+                await smtp.quit(timeout=2.0)
+            except (aiosmtplib.SMTPException, OSError):
+                smtp.close()  # the mails are accepted; how the goodbye went does not matter
+
+    async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
+        """Send one mail to those recipients of this delivery who do not have it yet."""
+        try:
+            mail = self._mail(events, attempt.last_reference)
+        except RenderError as exc:
+            raise Rejected(Receipt(status="template", text=str(exc))) from exc
+        key = (attempt.delivery_id, mail["Message-ID"])
+        progress = self._progress.setdefault(key, _Progress())
+        while len(self._progress) > _REMEMBERED:
+            del self._progress[next(iter(self._progress))]
+        async with self._turn:
+            try:
+                await self._transact(mail.as_bytes(), progress)
+                progress.conclude()
+            except BaseException:
+                self._forget_connection()
+                raise
+        return self._outcome(key, progress, mail["Message-ID"])
+
+    def render(self, events: Sequence[Event]) -> str:
+        """The mail's headers and text."""
+        mail = self._mail(events, None)
+        text = mail.get_body(("plain",))
+        head = "\n".join(f"{name}: {mail[name]}" for name in ("From", "To", "Cc", "Subject") if mail[name])
+        return f"{head}\n\n{text.get_content() if text else ''}"
+
+    def _outcome(self, key: tuple[str, str], progress: _Progress, message_id: str) -> Receipt:
+        receipt = progress.receipt(message_id)
+        if progress.waiting:
+            raise RetryLater(None, receipt)
+        self._progress.pop(key, None)
+        if not progress.accepted:
+            raise Rejected(receipt)
+        return receipt
+
+    async def _transact(self, mail: bytes, progress: _Progress) -> None:
+        """One SMTP transaction; each recipient's reply goes into `progress`. Raises RetryLater, TooLarge."""
+        try:
+            smtp = await self._connected()
+            await self._begin(smtp, len(mail))
+            taken = await self._offer(smtp, progress)
+            if taken:
+                await self._data(smtp, mail, taken, progress)
+            else:
+                await self._reset(smtp)
+            self._used_at = self._clock()
+        except aiosmtplib.SMTPResponseException as exc:
+            # Also 5yz: what the server says to EHLO, to the login or to the sender concerns every mail.
+            raise RetryLater(None, _said(exc)) from exc
+        except (aiosmtplib.SMTPException, OSError, ValueError) as exc:
+            raise RetryLater(None, self._unreached(exc)) from exc
+
+    async def _begin(self, smtp: aiosmtplib.SMTP, size: int) -> None:
+        """Name the sender, and the mail's size where the server wants to know it (RFC 1870)."""
+        limit = smtp.esmtp_extensions.get("size", "").strip()
+        if limit.isdecimal() and 0 < int(limit[:20]) < size:
+            raise TooLarge(Receipt(status="size", text=f"the mail has {size} bytes, {self._place} takes {limit}"))
+        sender = parsed_address(self._options.sender).addr_spec
+        try:
+            await smtp.mail(sender, options=[f"size={size}"] if smtp.supports_extension("size") else [])
+        except aiosmtplib.SMTPSenderRefused as exc:
+            if not is_later(exc.code) and is_too_large(exc.code, exc.message):
+                await self._reset(smtp)
+                raise TooLarge(_said(exc)) from exc
+            raise
+
+    async def _offer(self, smtp: aiosmtplib.SMTP, progress: _Progress) -> Sequence[str]:
+        """Name the recipients who are still to be served; those the server takes."""
+        open_ones = [who for who in self._recipients if who not in progress.accepted and who not in progress.refused]
+        progress.waiting.clear()
+        progress.denied.clear()
+        taken = []
+        for who in open_ones:
+            try:
+                await smtp.rcpt(who)
+                taken.append(who)
+            except aiosmtplib.SMTPRecipientRefused as exc:
+                progress.note(who, exc)
+        return taken
+
+    async def _data(self, smtp: aiosmtplib.SMTP, mail: bytes, taken: Sequence[str], progress: _Progress) -> None:
+        try:
+            reply = await smtp.data(mail, timeout=ACCEPTANCE)
+        except aiosmtplib.SMTPDataError as exc:
+            if not 200 <= exc.code < 300:  # the first digit is the answer (RFC 5321 4.3.2)
+                await self._reset(smtp)
+                if not is_later(exc.code) and is_too_large(exc.code, exc.message):
+                    raise TooLarge(_said(exc)) from exc
+                for who in taken:
+                    progress.note(who, exc)
+                return
+            reply = aiosmtplib.SMTPResponse(exc.code, exc.message)
+        progress.accepted.update(dict.fromkeys(taken, f"{reply.code} {reply.message}"))
+
+    async def _reset(self, smtp: aiosmtplib.SMTP) -> None:
+        """Make the connection ready for the next mail; what the server said to this one counts, however that ends."""
+        try:
+            await smtp.rset()
+        except (aiosmtplib.SMTPException, OSError):
+            self._forget_connection()
+
+    async def _connected(self) -> aiosmtplib.SMTP:
+        """The kept connection, tried after a rest (servers hang up on idle ones), or a new one."""
+        smtp = self._smtp
+        if smtp is not None and smtp.is_connected:
+            try:
+                if self._clock() - self._used_at > _IDLE:
+                    await smtp.noop()
+                return smtp
+            except (aiosmtplib.SMTPException, OSError):
+                self._forget_connection()
+        smtp = self._client()
+        await smtp.connect()
+        self._smtp = smtp
+        if smtp.is_ehlo_or_helo_needed:  # before the first mail: it says which sizes are taken
+            await _greet(smtp)
+        return smtp
+
+    def _client(self) -> aiosmtplib.SMTP:
+        given = self._options
+        return aiosmtplib.SMTP(
+            hostname=given.host,
+            port=given.port,
+            username=given.username,
+            password=given.password.reveal() if given.password else None,
+            local_hostname=self._helo,
+            timeout=COMMAND,
+            use_tls=given.tls == "tls",
+            start_tls=None if given.is_opportunistic else given.tls in ("starttls", None),
+            tls_context=self._tls,
+        )
+
+    def _forget_connection(self) -> None:
+        if self._smtp is not None:
+            self._smtp.close()
+            self._smtp = None
+
+    def _mail(self, events: Sequence[Event], last: str | None) -> EmailMessage:
+        return mail_of(self.name, self._options, events, last, now=self._clock())
+
+    @property
+    def _place(self) -> str:
+        return f"{self._options.host}:{self._options.port}"
+
+    def _unreached(self, exc: Exception) -> Receipt:
+        """What is kept of a connection that was not made or broke, with what may be wrong with ports and TLS."""
+        handshake = isinstance(exc, ssl.SSLError) or isinstance(exc.__cause__, ssl.SSLError)
+        silent = isinstance(exc, aiosmtplib.SMTPTimeoutError) and not self._options.is_opportunistic
+        hint = f" ({tls_hint(self._options)})" if handshake or silent or self._options.port == 465 else ""
+        return Receipt(status="unreachable", text=f"{self._place}: {exc}{hint}")
+
+
+async def _greet(smtp: aiosmtplib.SMTP) -> None:
+    try:
+        await smtp.ehlo()
+    except aiosmtplib.SMTPHeloError:
+        if not smtp.is_connected:
+            raise
+        await smtp.helo()
+
+
+def _trust(given: EmailOptions) -> ssl.SSLContext:
+    """The certificates to trust. Without a word on TLS, any is better than plain text, unless there is a password."""
+    tls = ssl.create_default_context(cafile=given.ca_file)
+    if given.is_opportunistic:
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    return tls
+
+
+def _said(exc: aiosmtplib.SMTPResponseException) -> Receipt:
+    return Receipt(status=str(exc.code), text=exc.message)
