@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from urllib.parse import quote
 
 import httpx
+import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from poller import Endpoint, Limit, Page, PageError, Position, Source, hookimpl
@@ -28,13 +29,22 @@ from poller.sources.pagination import (
     parameters,
     same_origin,
 )
-from poller.sources.paths import MISSING, Answer, compile_path, identity, reader
+from poller.sources.paths import CONTENT, KEY, MISSING, VALUE, Answer, compile_path, identity, reader, wrapped
+from poller.sources.protocol import Item
 
 _PARENT: Final = re.compile(r"\{parent\.([^{}]+)\}")
 _ANY_BRACES: Final = re.compile(r"\{[^{}]*\}")
 _HEADER_NAME: Final = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 
 Scalar = str | int | float | bool
+Status = Annotated[int, Field(ge=200, le=599)]
+
+_TIMES: Final[Mapping[str, Callable[[datetime], str | int]]] = {  # formats of `updated_since`
+    "iso": lambda at: at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    "epoch": lambda at: int(at.timestamp()),
+    "epoch_ms": lambda at: int(at.timestamp()) * 1000,
+    "date": lambda at: at.strftime("%Y-%m-%d"),
+}
 
 
 def _valid_id(spec: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -48,6 +58,12 @@ def _valid_path(path: str) -> str:
     return path
 
 
+def _valid_format(text: str) -> str:
+    if text not in _TIMES and "%" not in text:
+        raise ValueError(f"{text!r} is not a format: write {', '.join(_TIMES)}, or one for strftime, as in '%d/%m/%Y'")
+    return text
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -58,7 +74,7 @@ class UpdatedSince(_Table):
     param: str
     field: JsonPath
     overlap: Duration = 120.0
-    format: Literal["iso", "epoch"] = "iso"
+    format: Annotated[str, AfterValidator(_valid_format)] = "iso"
 
 
 class EndpointTable(_Table):
@@ -75,6 +91,9 @@ class EndpointTable(_Table):
     item_path: Annotated[str, AfterValidator(_valid_path)] | None = None
     updated_since: UpdatedSince | None = None
     parent: str | None = None
+    error: JsonPath | None = None  # an answer in which something is found there fails
+    empty_status: tuple[Status, ...] = ()
+    accept: tuple[Status, ...] = ()
 
     @model_validator(mode="after")
     def _fits(self) -> EndpointTable:
@@ -83,7 +102,7 @@ class EndpointTable(_Table):
         if self.pagination.place == "body" and self.method == "GET":
             raise ValueError('pagination: in = "body" needs method = "POST"')
         if self.item_path is not None:
-            _check_item_path(self.item_path, self.id)
+            _check_item_path(self)
         _check_templates(self)
         return self
 
@@ -103,11 +122,14 @@ class RestOptions(_Table):
         return self
 
 
-def _check_item_path(path: str, spec: str | tuple[str, ...]) -> None:
-    if _ANY_BRACES.findall(path) != ["{id}"]:
-        raise ValueError("item_path: write {id} once where the object's id goes, as in /items/{id}")
-    if not isinstance(spec, str) or spec == "content":
-        raise ValueError("item_path: an object has an own URL only where its id is one field")
+def _check_item_path(table: EndpointTable) -> None:
+    path, names = table.item_path or "", _ANY_BRACES.findall(table.item_path or "")
+    if not names or (table.parent is None and _PARENT.search(path)):
+        raise ValueError("item_path: write {id} or {FIELD} where the object is named, as in /items/{id}")
+    if table.id == "content":
+        raise ValueError('item_path: an object whose id is "content" has no URL of its own')
+    if "{id}" in names and not isinstance(table.id, str):
+        raise ValueError("item_path: the id has several parts: name each field, as in /items/{FIELD}/{FIELD}")
 
 
 def _check_templates(table: EndpointTable) -> None:
@@ -174,16 +196,19 @@ class RestSource:
         """What an answer shows. Raises PageError."""
         table = self._tables[endpoint.name]
         answer = Answer(response.content)
-        objects = answer.objects(compile_path(table.items) if table.items is not None else None)
-        onward, total = following(table.pagination, at, answer=answer, count=len(objects), response=response)
-        return Page(objects=objects, next=onward, total=total)
+        if table.error is not None:
+            _refuse_errors(answer, table.error)
+        objects = _objects(answer, table)
+        rest = following(table.pagination, at, answer=answer, count=len(objects), response=response)
+        return Page(objects=objects, next=rest.next, total=rest.total, doubts=rest.doubts)
 
-    def item_request(self, endpoint: Endpoint, object_id: str) -> httpx.Request | None:
-        """The object's own URL, if `item_path` says where."""
+    def item_request(self, endpoint: Endpoint, object_id: str, item: Item | None = None) -> httpx.Request | None:
+        """The object's own URL, if `item_path` says where. None where it names a field that is not known."""
         path = self._tables[endpoint.name].item_path
         if path is None:
             return None
-        return self._built("GET", self._url(path.replace("{id}", _quoted(object_id)), {}), None)
+        filled = _item_path(path, object_id, item or Item())
+        return None if filled is None else self._built("GET", self._url(filled, {}), None)
 
     def discover(self) -> Generator[httpx.Request, httpx.Response, None]:
         """Nothing need be asked first."""
@@ -219,14 +244,50 @@ def _endpoint(name: str, table: EndpointTable) -> Endpoint:
         since=since is not None,
         since_field=since.field if since else None,
         overlap=since.overlap if since else 120.0,
+        empty_status=table.empty_status,
+        accept_status=table.accept,
         page_headers=page_headers(table.pagination),
     )
 
 
+def _objects(answer: Answer, table: EndpointTable) -> Sequence[Mapping[str, Any] | msgspec.Raw]:
+    path = compile_path(table.items) if table.items is not None else None
+    if table.id == KEY and answer.is_keyed(path):
+        return answer.keyed(path)
+    objects = answer.objects(path)
+    return wrapped(objects) if table.id in (VALUE, CONTENT) else objects
+
+
+def _refuse_errors(answer: Answer, path: str) -> None:
+    """Refuse an answer that reports errors beside, or instead of, its objects. Raises PageError."""
+    found = answer.value(compile_path(path))
+    if found is not MISSING and found not in (None, False, "", 0) and found != [] and found != {}:
+        raise PageError(f"the answer reports an error at {path}: {str(found)[:200]}")
+
+
+def _item_path(path: str, object_id: str, item: Item) -> str | None:
+    """The path of an object's own URL. None where a field that it names is not known."""
+
+    def fill(found: re.Match[str]) -> str:
+        name = found[0][1:-1]
+        if name == "id":
+            return _quoted(object_id)
+        known = item.parent if name.startswith("parent.") else item.object
+        field = identity(name.removeprefix("parent."))(known or {})
+        if field is None:
+            raise LookupError(name)
+        return _quoted(field)
+
+    try:
+        return _ANY_BRACES.sub(fill, path)
+    except LookupError:
+        return None
+
+
 def _time_text(since: UpdatedSince, at: float) -> str | int:
-    if since.format == "epoch":
-        return int(at)
-    return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    instant = datetime.fromtimestamp(int(at), UTC)
+    write = _TIMES.get(since.format)
+    return instant.strftime(since.format) if write is None else write(instant)
 
 
 def _belongs_into_body(table: EndpointTable, key: str) -> bool:

@@ -1,7 +1,8 @@
 """Nutcache records in one form, so that another serializer or release does not look like an edit of every record.
 
 Keys in the table's spelling, enums as their codes, decimals by value, days as dates, instants as UTC to the second,
-GUIDs in lower case without braces; a known field that is absent is null. What the table does not know stays as it is.
+GUIDs in lower case without braces; a known field that is absent is null. A field that
+the table does not know stays as it is, and is left out while it is null.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ def normaliser(resource: Resource) -> Callable[[dict[str, Any]], dict[str, Any]]
         result: dict[str, Any] = blank.copy()
         for key, value in record.items():
             found = known.get(key) or known.get(key.lower())
+            if value is None:
+                continue  # blank fields are null or left out
             if found is None:
                 result[key.lower()] = value
-            elif value is not None:
+            else:
                 name, read = found
                 result[name] = value if read is None else read(value)
         return result

@@ -96,7 +96,7 @@ class Difference:
 def compile_rules(ignore: Iterable[str] = (), exclude: Iterable[str] = (), unordered: Iterable[str] = ()) -> Rules:
     """Read JSON Pointers (RFC 6901), where a step `*` stands for every key of an object or element of an array.
 
-    Elements of arrays are reached by `*` alone: a number is a key. Raises PointerError.
+    A number is a key of an object and a place in an array. Raises PointerError.
     """
     ignored, excluded = [steps(pointer) for pointer in ignore], [steps(pointer) for pointer in exclude]
     return Rules(
@@ -228,10 +228,8 @@ def _without(obj: Mapping[str, Any], cut: Cut) -> dict[str, Any]:
 def _without_path(value: Any, path: Steps) -> Any:
     """A copy where something is left out, else the value itself."""
     step, rest = path[0], path[1:]
-    if isinstance(value, list) and step == "*":
-        if not rest:
-            return []
-        return [_without_path(item, rest) for item in value]
+    if isinstance(value, list):
+        return _without_elements(value, step, rest)
     if not isinstance(value, dict):
         return value
     keys = set(value) if step == "*" else {step} & value.keys()
@@ -240,6 +238,16 @@ def _without_path(value: Any, path: Steps) -> Any:
     if not rest:
         return {key: item for key, item in value.items() if key not in keys}
     return {key: _without_path(item, rest) if key in keys else item for key, item in value.items()}
+
+
+def _without_elements(value: list[Any], step: str, rest: Steps) -> list[Any]:
+    """The array without all its elements (`*`), or with null in the place of one, so that the others keep theirs."""
+    if step == "*":
+        return [_without_path(item, rest) for item in value] if rest else []
+    place = int(step) if step.isascii() and step.isdecimal() and len(step) < 10 else len(value)
+    if place >= len(value):
+        return value
+    return [*value[:place], _without_path(value[place], rest) if rest else None, *value[place + 1 :]]
 
 
 def _canonical_bytes(value: Any, unordered: tuple[Steps, ...], depth: int = 0) -> bytes:
@@ -280,8 +288,7 @@ def _canonical_object(value: dict[str, Any], unordered: tuple[Steps, ...], depth
 def _canonical_array(value: list[Any], unordered: tuple[Steps, ...], depth: int) -> list[Any]:
     if _PLAIN.issuperset(map(type, value)):
         return sorted(value, key=dump_sorted) if () in unordered else value
-    below = unordered and _below(unordered, "*")
-    items = [_canonical(item, below, depth) for item in value]
+    items = [_canonical(item, unordered and _below(unordered, str(i)), depth) for i, item in enumerate(value)]
     if ids := _ids(items):
         if len(ids) > 1:
             items.sort(key=_by_id)
@@ -352,7 +359,7 @@ def _arrays(before: list[Any], after: list[Any], path: Path, unordered: tuple[St
         if key not in old:
             yield FieldChange(path=pointer((*path, index)), after=after[index], had_before=False)
         else:
-            yield from _values(before[old[key]], after[index], (*path, index), _below(unordered, "*"))
+            yield from _values(before[old[key]], after[index], (*path, index), _below(unordered, str(index)))
 
 
 def _whole(before: Any, after: Any, path: Path, unordered: tuple[Steps, ...]) -> Iterator[FieldChange]:

@@ -1,17 +1,19 @@
 """How a list is cut into answers: page numbers, offsets, cursors, links (RFC 8288), or not at all.
 
-For each style a model that is written in `poller.toml` as the endpoint's `pagination`; pure functions say where
-the list begins (`first`), what a request carries (`parameters`) and where the list goes on (`following`).
+Each style has a model that is written in `poller.toml` as the endpoint's `pagination`. Pure functions say where the
+list begins (`first`), what a request carries (`parameters`), and what an answer says about the rest (`following`).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Annotated, Any, Final, Literal
+import re
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Final, Literal, Self
 
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from poller.sources.contradictions import contradictions, count_of, flag_of, next_href
 from poller.sources.paths import MISSING, Answer, compile_path
 from poller.sources.protocol import PageError, Position
 
@@ -23,6 +25,18 @@ def _valid_path(text: str) -> str:
 
 JsonPath = Annotated[str, AfterValidator(_valid_path)]
 Place = Literal["query", "body"]
+HEADER: Final = "header:"  # of a `next` that is read from an answer's header
+
+
+def _valid_next(text: str) -> str:
+    if text.startswith(HEADER):
+        if not _FIELD_NAME.fullmatch(text.removeprefix(HEADER)):
+            raise ValueError(f"{text!r} names no header: write header:Next-Page")
+        return text
+    return _valid_path(text)
+
+
+_FIELD_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
 
 
 class _Style(BaseModel):
@@ -31,12 +45,23 @@ class _Style(BaseModel):
     place: Place | None = Field(default=None, alias="in")  # None: where the request names the parameter already
 
 
-class _Counted(_Style):
+class _Flagged(_Style):
+    more: JsonPath | None = None  # a flag that is true while the list goes on
+    last: JsonPath | None = None  # a flag that is true at the end of the list
+
+    @model_validator(mode="after")
+    def _one_flag(self) -> Self:
+        if self.more and self.last:
+            raise ValueError("more and last say the same: keep one")
+        return self
+
+
+class _Counted(_Flagged):
     total: JsonPath | None = None  # where the answer says how many objects the whole list has
     total_header: str | None = None
 
     @model_validator(mode="after")
-    def _one_total(self) -> _Counted:
+    def _one_total(self) -> Self:
         if self.total and self.total_header:
             raise ValueError("total and total_header say the same: keep one")
         return self
@@ -68,13 +93,14 @@ class Offsets(_Counted):
     size: int = Field(default=100, gt=0)
 
 
-class Cursors(_Style):
-    """Each answer names the next one, by a token or a URL. The list ends where there is none, or `more` is false."""
+class Cursors(_Flagged):
+    """A cursor names the next answer, by a token or a URL. The list ends without one, or where a flag says so."""
 
     type: Literal["cursor"]
     param: str = "cursor"
-    next: JsonPath = "$.next"
-    more: JsonPath | None = None
+    next: Annotated[str, AfterValidator(_valid_next)] = "$.next"
+    next_is: Literal["token", "url"] | None = None  # None: a URL where it looks like one
+    rebase: bool = False
     size_param: str | None = None
     size: int | None = Field(default=None, gt=0)
 
@@ -90,6 +116,7 @@ class Links(_Style):
 
     type: Literal["link"]
     param: str = "page"
+    rebase: bool = False
 
 
 class Whole(_Style):
@@ -101,8 +128,17 @@ class Whole(_Style):
 Pagination = Annotated[Pages | Offsets | Cursors | Links | Whole, Field(discriminator="type")]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """What an answer says about the rest of its list."""
+
+    next: Position | None = None  # None: the answer was the last
+    total: int | None = None  # objects in the whole list
+    doubts: tuple[str, ...] = ()  # what in the answer contradicts the configuration, so that the list may be short
+
+
 def first(style: Pagination) -> Position:
-    """Where the list begins."""
+    """The position at which the list begins."""
     match style:
         case Pages(start=start):
             return Position(page=start)
@@ -118,13 +154,15 @@ def page_headers(style: Pagination) -> tuple[str, ...]:
     match style:
         case Links():
             return ("link",)
+        case Cursors(next=text) if text.startswith(HEADER):
+            return (text.removeprefix(HEADER).lower(),)
         case Pages(total_header=str(name)) | Offsets(total_header=str(name)):
             return (name.lower(),)
     return ()
 
 
 def parameters(style: Pagination, at: Position) -> dict[str, str | int]:
-    """What a request for the list from `at` on carries. A cursor that is a URL carries everything itself."""
+    """The parameters of a request for the list from `at` on. A cursor that is a URL carries everything itself."""
     params: dict[str, str | int] = {}
     match style:
         case Pages() | Offsets() | Cursors() if style.size_param and style.size:
@@ -141,25 +179,33 @@ def parameters(style: Pagination, at: Position) -> dict[str, str | int]:
     return params
 
 
-def following(
-    style: Pagination, at: Position, *, answer: Answer, count: int, response: httpx.Response
-) -> tuple[Position | None, int | None]:
-    """Where the list goes on after an answer with `count` objects (None: it was the last), and the list's total.
+def following(style: Pagination, at: Position, *, answer: Answer, count: int, response: httpx.Response) -> Following:
+    """What an answer with `count` objects says about the rest of its list.
 
-    Raises PageError for a next URL of another origin, and for an answer that names itself as the next.
+    Raises PageError for a next URL of another origin, for an answer that names itself as the next, and where a
+    cursor or link cannot be read.
     """
     match style:
-        case Pages():
-            known = _total(style, answer, response)
-            return _next_page(style, at, count, known), known
-        case Offsets():
-            known = _total(style, answer, response)
-            return _next_offset(style, at, count, known), known
+        case Pages() | Offsets():
+            found = _counted(style, at, answer, count, response)
         case Cursors():
-            return _next_cursor(style, at, answer, response.request.url), None
+            found = _next_cursor(style, at, answer, response)
         case Links():
-            return _next_link(style, at, response), None
-    return None, None
+            found = Following(next=_next_link(style, at, response))
+        case _:
+            found = Following()
+    if found.next is not None:
+        return found
+    says = contradictions(
+        answer,
+        response,
+        count=count,
+        has_flag=isinstance(style, _Flagged) and bool(style.more or style.last),
+        has_next=isinstance(style, Cursors),
+        has_link=isinstance(style, Links),
+        has_pages=not isinstance(style, Whole),
+    )
+    return replace(found, doubts=(*found.doubts, *says))
 
 
 def is_url(cursor: str) -> bool:
@@ -168,7 +214,7 @@ def is_url(cursor: str) -> bool:
 
 
 def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
-    """Scheme, host and port are equal (RFC 6454 section 4)."""
+    """Whether scheme, host and port are equal (RFC 6454, section 4)."""
     return _origin(one) == _origin(other)
 
 
@@ -179,56 +225,111 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port or _PORTS.get(url.scheme)
 
 
-def _total(style: Pages | Offsets, answer: Answer, response: httpx.Response) -> int | None:
-    found: Any = None
+def _total(style: Pages | Offsets, answer: Answer, response: httpx.Response) -> tuple[int | None, tuple[str, ...]]:
+    """The list's total, and a doubt where it is configured and the answer has none that can be read."""
     if style.total:
-        found = answer.value(compile_path(style.total))
+        where, found = f"total = {style.total!r}", answer.value(compile_path(style.total))
     elif style.total_header:
-        found = response.headers.get(style.total_header)
-    if isinstance(found, str) and found.isascii() and found.isdigit() and len(found) < 19:
-        return int(found)
-    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+        where, found = f"total_header = {style.total_header!r}", response.headers.get(style.total_header, MISSING)
+    else:
+        return None, ()
+    count = count_of(found)
+    return count, () if count is not None else (f"{where} {_unfit(found, 'a number')}",)
 
 
-def _next_page(style: Pages, at: Position, count: int, total: int | None) -> Position | None:
-    page = style.start if at.page is None else at.page
-    if total is not None and style.size:
-        goes_on = (page - style.start + 1) * style.size < total
+def _goes_on(style: _Flagged, answer: Answer) -> tuple[bool | None, tuple[str, ...]]:
+    """What the configured flag says (None: nothing), and a doubt where it cannot be read."""
+    path = style.more or style.last
+    if path is None:
+        return None, ()
+    found = answer.value(compile_path(path))
+    flag = flag_of(found)
+    if flag is None:
+        return None, (f"{'more' if style.more else 'last'} = {path!r} {_unfit(found, 'true or false')}",)
+    return flag if style.more else not flag, ()
+
+
+def _unfit(found: Any, wanted: str) -> str:
+    if found is MISSING:
+        return "matches nothing in the answer"
+    return f"is {str(found)[:40]!r} in the answer, not {wanted}"
+
+
+def _counted(style: Pages | Offsets, at: Position, answer: Answer, count: int, response: httpx.Response) -> Following:
+    total, doubts = _total(style, answer, response)
+    flag, unreadable = _goes_on(style, answer)
+    before = _before(style, at)
+    if flag is not None:
+        goes_on = flag
+    elif total is not None:
+        goes_on = count > 0 and before + count < total
     else:
         goes_on = count >= (style.size or 1)
-    return replace(at, page=page + 1) if goes_on else None
+    doubts = (*doubts, *unreadable, *_capped(style, before, count, total))
+    return Following(next=_after(style, at, count, total) if goes_on else None, total=total, doubts=doubts)
 
 
-def _next_offset(style: Offsets, at: Position, count: int, total: int | None) -> Position | None:
-    offset = (style.start if at.offset is None else at.offset) + style.size
-    goes_on = offset - style.start < total if total is not None else count >= style.size
-    return replace(at, offset=offset) if goes_on else None
+def _before(style: Pages | Offsets, at: Position) -> int:
+    """How many objects precede this answer, if every page before it was full."""
+    if isinstance(style, Offsets):
+        return (style.start if at.offset is None else at.offset) - style.start
+    page = style.start if at.page is None else at.page
+    return (page - style.start) * (style.size or 0)
 
 
-def _next_cursor(style: Cursors, at: Position, answer: Answer, asked: httpx.URL) -> Position | None:
-    if style.more and answer.value(compile_path(style.more)) is not True:
-        return None
-    found = answer.value(compile_path(style.next))
+def _after(style: Pages | Offsets, at: Position, count: int, total: int | None) -> Position:
+    if isinstance(style, Offsets):  # an answer short of its size is followed from its own last object
+        step = count if total is not None and 0 < count < style.size else style.size
+        return replace(at, offset=(style.start if at.offset is None else at.offset) + step)
+    return replace(at, page=(style.start if at.page is None else at.page) + 1)
+
+
+def _capped(style: Pages | Offsets, before: int, count: int, total: int | None) -> tuple[str, ...]:
+    """A doubt where a numbered page holds fewer objects than were asked for, and its total says that there are more."""
+    if (
+        isinstance(style, Offsets)
+        or style.size is None
+        or total is None
+        or not 0 < count < style.size
+        or before + count >= total
+    ):
+        return ()
+    return (f"size = {style.size}, but the answer holds {count} of {total}: set size to what the server gives",)
+
+
+def _next_cursor(style: Cursors, at: Position, answer: Answer, response: httpx.Response) -> Following:
+    flag, doubts = _goes_on(style, answer)
+    if flag is False:
+        return Following(doubts=doubts)
+    found = _cursor(style, answer, response)
     if found is MISSING or found is None or found == "" or found is False:
-        if style.more:
-            raise PageError(f"the answer says there is more, but nothing at {style.next}")
-        return None
-    if not isinstance(found, str | int):
-        raise PageError(f"the cursor at {style.next} is neither text nor a number")
+        if flag:
+            raise PageError(f"the answer says that there is more, but has nothing at next = {style.next!r}")
+        return Following(doubts=doubts)
+    if not isinstance(found, str | int) or isinstance(found, bool):
+        raise PageError(f"the cursor at next = {style.next!r} is neither text nor a number")
     cursor = str(found)
-    if is_url(cursor):
-        cursor = str(_joined(asked, cursor))
-    if cursor == at.cursor:
-        raise PageError("the next cursor is the one that was asked for: the list would never end")
-    return replace(at, cursor=cursor)
+    if style.next_is == "url" or (style.next_is is None and is_url(cursor)):
+        cursor = str(_joined(response.request.url, cursor, rebase=style.rebase))
+    if cursor == at.cursor:  # it stands still: this was the end, unless a flag says that there is more
+        if flag:
+            raise PageError("the next cursor is the one that was asked for: the list would never end")
+        return Following(doubts=doubts)
+    return Following(next=replace(at, cursor=cursor), doubts=doubts)
+
+
+def _cursor(style: Cursors, answer: Answer, response: httpx.Response) -> Any:
+    if style.next.startswith(HEADER):
+        return response.headers.get(style.next.removeprefix(HEADER), MISSING)
+    return answer.value(compile_path(style.next))
 
 
 def _next_link(style: Links, at: Position, response: httpx.Response) -> Position | None:
-    hrefs = [link["url"] for rel, link in response.links.items() if rel and "next" in rel.lower().split()]
-    if not hrefs:
+    href = next_href(response)
+    if href is None:
         return None
     asked = response.request.url
-    url = _joined(asked, hrefs[0])
+    url = _joined(asked, href, rebase=style.rebase)
     if url == asked:
         raise PageError("the next link is the page that was asked for: the list would never end")
     page = _page_of(url, asked, style.param)
@@ -247,14 +348,18 @@ def _page_of(url: httpx.URL, asked: httpx.URL, param: str) -> int | None:
     return int(text) if here.isdigit() and int(text) == int(here) + 1 else None
 
 
-def _joined(asked: httpx.URL, href: str) -> httpx.URL:
+def _joined(asked: httpx.URL, href: str, *, rebase: bool) -> httpx.URL:
+    """The next URL. With `rebase` only its path and query are taken, at the origin that was asked."""
     try:
         url = asked.join(href)
-    except httpx.InvalidURL as exc:
-        raise PageError(f"the next URL is not one: {exc}") from exc
+    except (httpx.InvalidURL, ValueError) as exc:
+        raise PageError(f"the next URL cannot be read: {exc}") from exc
+    if rebase:
+        return url.copy_with(scheme=asked.scheme, netloc=asked.netloc)
     if not same_origin(url, asked):
         raise PageError(
-            f"the next URL leads from {asked.scheme}://{asked.netloc.decode()} to {url.scheme}://{url.netloc.decode()}",
-            hint="Credentials go to one origin only: check base_url.",
+            f"the next URL leads from {asked.scheme}://{asked.host} to {url.scheme}://{url.host}, another origin",
+            hint="credentials go to one origin only: check base_url, or set rebase = true in `pagination` "
+            "where a proxy rewrites URLs",
         )
     return url

@@ -21,6 +21,9 @@ from state.errors import PollerError
 
 MISSING: Final = object()
 CONTENT: Final = "content"
+KEY: Final = "key"  # the id of objects that are listed as an object's members: its key
+VALUE: Final = "value"  # the id of list elements that are texts or numbers: the element
+EMPTY_TEXT: Final = "%"  # an empty text within a composite id
 _QUOTED: Final = str.maketrans({"%": "%25", ":": "%3A"})
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -84,6 +87,19 @@ class Answer:
     def __init__(self, content: bytes) -> None:
         self._content = content.removeprefix(b"\xef\xbb\xbf").lstrip()
         self._opened: dict[tuple[str, ...], dict[str, msgspec.Raw]] = {}
+
+    def keyed(self, path: Path | None = None) -> list[msgspec.Raw]:
+        """The members of the object at `path`, or of the answer itself, each with its key as the member `key`."""
+        raw = self._raw(path.names if path else ())
+        if path is not None and path.query is not None:
+            raise PageError(f'{path.text} is not a plain path, which id = "{KEY}" needs')
+        if raw is None or _first(raw) != b"{":
+            raise PageError(f"there is no object at {path.text if path else '$'}: it is {_what(raw)}")
+        return [_with_key(key, item) for key, item in _decode(_members, raw).items()]
+
+    def is_keyed(self, path: Path | None = None) -> bool:
+        """Whether an object stands where a list is expected."""
+        return (path is None or path.query is None) and self._starts(path.names if path else (), b"{")
 
     def objects(self, path: Path | None = None) -> Sequence[Object | msgspec.Raw]:
         """The list at `path`; without a path the answer itself, or the only list in it."""
@@ -166,8 +182,9 @@ class Answer:
 def identity(spec: str | tuple[str, ...], *, rules: Rules | None = None) -> Callable[[Object], str | None]:
     """Compile an `Endpoint.id` into a function that gives an object's id as text, or None where it has none.
 
-    Parts of a composite id are joined with ":" (":" and "%" in them are percent-encoded); a part may be null but
-    not absent. "content" digests the canonical form under `rules`. Raises PathError.
+    Parts of a composite id are joined with ":" (":" and "%" in them are percent-encoded). A part may be null (written
+    as nothing) or an empty text (written "%"), but not absent. "content" digests the canonical form under `rules`.
+    Raises PathError.
     """
     if spec == CONTENT:
         chosen = rules or Rules()
@@ -180,10 +197,10 @@ def identity(spec: str | tuple[str, ...], *, rules: Rules | None = None) -> Call
 
     def composite(found: Object) -> str | None:
         values = [read(found) for read in parts]
-        if MISSING in values or all(value is None for value in values):
+        if MISSING in values or all(value in (None, "") for value in values):
             return None
-        texts = ["" if value is None else _id_text(value) for value in values]
-        return None if None in texts else ":".join(str(text).translate(_QUOTED) for text in texts)
+        texts = [_part_text(value) for value in values]
+        return None if None in texts else ":".join(str(text) for text in texts)
 
     return composite
 
@@ -239,6 +256,16 @@ def _walk(found: Any, names: tuple[str, ...]) -> Any:
     return found
 
 
+def _part_text(value: Any) -> str | None:
+    """A part of a composite id as text, so that different parts are never written alike."""
+    if value is None:
+        return ""
+    if value == "":
+        return EMPTY_TEXT
+    text = _id_text(value)
+    return None if text is None else text.translate(_QUOTED)
+
+
 def _id_text(value: Any) -> str | None:
     if isinstance(value, bool):
         return None
@@ -281,6 +308,28 @@ def _nested(form: Any, names: tuple[str, ...]) -> Any:
 
 def _first(raw: bytes | msgspec.Raw) -> bytes:
     return bytes(memoryview(raw)[:1])
+
+
+def wrapped(items: Sequence[Object | msgspec.Raw]) -> list[Object | msgspec.Raw]:
+    """A list whose texts and numbers are objects with that `value`."""
+    return [
+        msgspec.Raw(b'{"value":%b}' % bytes(item))
+        if isinstance(item, msgspec.Raw) and _first(item) not in (b"{", b"[", b"n")
+        else item
+        for item in items
+    ]
+
+
+def _with_key(key: str, item: msgspec.Raw) -> msgspec.Raw:
+    members: dict[str, msgspec.Raw] = _decode(_members, item) if _first(item) == b"{" else {VALUE: item}
+    if KEY in members:
+        raise PageError(f'the object {key!r} has a member "{KEY}" of its own', hint="set `id` to a path within it")
+    inner = b",".join(b"%b:%b" % (msgspec.json.encode(name), bytes(value)) for name, value in members.items())
+    return msgspec.Raw(b'{"key":%b%b}' % (msgspec.json.encode(key), b"," + inner if inner else b""))
+
+
+def _what(raw: bytes | msgspec.Raw | None) -> str:
+    return "nothing" if raw is None else noun(raw)
 
 
 def noun(raw: bytes | msgspec.Raw) -> str:

@@ -53,6 +53,8 @@ class Endpoint:
     since: bool = False  # Position(since=...) is understood: only objects changed since then
     since_field: str | None = None  # the objects' modification time (dotted path), where they tell it
     overlap: float = 120.0  # seconds that a since query reaches back behind the last one
+    empty_status: tuple[int, ...] = ()  # statuses of an answer that stand for an empty list (404 of a childless parent)
+    accept_status: tuple[int, ...] = ()  # statuses that `page` reads, beside 200, 201 and 203
     page_headers: tuple[str, ...] = ()  # headers that say where the list goes on: a page is unchanged if they are, too
     ignore: tuple[str, ...] = ()  # JSON Pointers, `*` for one step: kept, but no reason for an event
     exclude: tuple[str, ...] = ()  # never stored, never sent
@@ -68,6 +70,7 @@ class Page:
     objects: Sequence[Mapping[str, Any] | msgspec.Raw]
     next: Position | None = None  # None: this was the last page
     total: int | None = None  # objects in the whole list, where the answer says so
+    doubts: Sequence[str] = ()  # what in the answer says that the list may be longer than it shows: sentences
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,14 @@ class Unparsed(Page):
     """A page of unparsed objects, as the engine takes it from every source."""
 
     objects: Sequence[msgspec.Raw]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """What is known of an object whose own URL is asked for."""
+
+    object: Mapping[str, Any] | None = None  # as it was last seen
+    parent: Mapping[str, Any] | None = None  # the parent object in whose list it was
 
 
 class Source(Protocol):
@@ -103,7 +114,10 @@ class Source(Protocol):
         ...
 
     def item_request(self, endpoint: Endpoint, object_id: str) -> httpx.Request | None:
-        """The object's own URL, whose 404 or 410 alone confirms a deletion. None: two complete sweeps do."""
+        """The object's own URL, whose 404 or 410 alone confirms a deletion. None: two complete sweeps do.
+
+        A source whose URLs need more than the id takes a third argument, `item: Item`.
+        """
         ...
 
     def discover(self) -> Generator[httpx.Request, httpx.Response, None]:

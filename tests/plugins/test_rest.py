@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from plugins.rest import RestOptions, RestSource
 from poller import Page, PageError, Position
+from poller.sources.protocol import Item
 
 BASE = "https://shop.example/api"
 
@@ -126,7 +127,14 @@ def test_a_parent_without_the_field_is_an_error_that_names_it():
 
 
 @pytest.mark.parametrize(
-    ("form", "expected"), [("iso", "2026-11-24T00%3A00%3A00Z"), ("epoch", "1795478400")], ids=["iso", "epoch"]
+    ("form", "expected"),
+    [
+        ("iso", "2026-11-24T00%3A00%3A00Z"),
+        ("epoch", "1795478400"),
+        ("epoch_ms", "1795478400000"),
+        ("date", "2026-11-24"),
+        ("%d.%m.%Y", "24.11.2026"),
+    ],
 )
 def test_recent_changes_are_asked_for_since_a_time(form, expected):
     source = make_source(updated_since={"param": "since", "field": "meta.updated", "overlap": "5m", "format": form})
@@ -219,9 +227,14 @@ def test_an_answer_that_is_not_the_list_is_set_aside(body, says):
         ({"path": "/x/{parent.id}"}, "needs parent ="),
         ({"path": "/x/{id}"}, "means nothing here"),
         ({"path": "https://other.example/x"}, "relative to base_url"),
-        ({"item_path": "/items"}, "write {id} once"),
-        ({"item_path": "/items/{id}", "id": "content"}, "where its id is one field"),
-        ({"item_path": "/items/{id}", "id": ["a", "b"]}, "where its id is one field"),
+        ({"item_path": "/items"}, "write {id} or {FIELD}"),
+        ({"item_path": "/zones/{parent.id}/items/{id}"}, "write {id} or {FIELD}"),
+        ({"item_path": "/items/{id}", "id": "content"}, "no URL of its own"),
+        ({"item_path": "/items/{id}", "id": ["a", "b"]}, "name each field"),
+        ({"pagination": {"type": "cursor", "next": "header:"}}, "names no header"),
+        ({"pagination": {"type": "page", "more": "$.m", "last": "$.l"}}, "keep one"),
+        ({"updated_since": {"param": "s", "field": "u", "format": "ISO"}}, "is not a format"),
+        ({"empty_status": [40]}, "empty_status"),
         ({"id": "a..b"}, "empty step"),
         ({"items": "$.["}, "is not JSONPath"),
         ({"body": {"a": 1}}, 'set method = "POST"'),
@@ -256,3 +269,40 @@ def test_a_base_url_is_http_and_holds_no_credentials(url, says):
 
 def test_an_id_may_be_a_list_of_keys():
     assert make_source(id=["invoice", "number"]).endpoints()[0].id == ("invoice", "number")
+
+
+def test_an_answer_that_reports_errors_beside_its_objects_is_refused():
+    source = make_source(items="$.data", error="$.errors")
+
+    assert objects(read(source, {"data": [{"id": 1}], "errors": []})) == [{"id": 1}]
+    assert objects(read(source, {"data": [{"id": 1}]})) == [{"id": 1}]
+    with pytest.raises(PageError, match="reports an error at"):
+        read(source, {"data": [{"id": 1}], "errors": [{"message": "timeout"}]})
+
+
+def test_objects_listed_under_their_keys_are_named_by_them():
+    source = make_source(items="$.rates", id="key")
+
+    assert objects(read(source, {"rates": {"EUR": {"rate": 1}}})) == [{"key": "EUR", "rate": 1}]
+    assert objects(read(source, {"rates": [{"key": "A-1"}]})) == [{"key": "A-1"}]
+
+
+def test_a_list_of_texts_is_a_list_of_values():
+    assert objects(read(make_source(id="value"), ["a", "b"])) == [{"value": "a"}, {"value": "b"}]
+
+
+def test_an_objects_own_url_may_need_its_fields_and_its_parent():
+    table = {"path": "/zones/{parent.id}/records", "parent": "items", "id": ["name", "type"]}
+    table["item_path"] = "/zones/{parent.id}/records/{name}/{kind.code}"
+    source = make_source(others={"records": table})
+    endpoint = source.endpoints()[1]
+    known = Item(object={"name": "a/b", "type": "NS", "kind": {"code": 7}}, parent={"id": 3})
+
+    assert str(source.item_request(endpoint, "a/b:NS", known).url) == f"{BASE}/zones/3/records/a%2Fb/7"
+    assert source.item_request(endpoint, "a/b:NS") is None
+
+
+def test_statuses_that_stand_for_an_empty_list_are_told_to_the_engine():
+    endpoint = make_source(empty_status=[404], accept=[202]).endpoints()[0]
+
+    assert (endpoint.empty_status, endpoint.accept_status) == ((404,), (202,))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from poller import PageError, Position
+from poller.sources.contradictions import count_of
 from poller.sources.pagination import Pagination, first, following, is_url, page_headers, parameters, same_origin
 from poller.sources.paths import Answer
 
@@ -26,7 +27,7 @@ def answer(body: Any, url: str = URL, **headers: str) -> httpx.Response:
 
 
 def after(style: Pagination, at: Position, response: httpx.Response, count: int = 0) -> Position | None:
-    return following(style, at, answer=Answer(response.content), count=count, response=response)[0]
+    return following(style, at, answer=Answer(response.content), count=count, response=response).next
 
 
 def walked(style: Pagination, serve: Serve, most: int = 200) -> list[int]:
@@ -42,7 +43,7 @@ def walked(style: Pagination, serve: Serve, most: int = 200) -> list[int]:
         response.request = request
         objects = Answer(response.content).objects()
         shown += [json.loads(bytes(item))["id"] for item in objects]
-        at, _ = following(style, at, answer=Answer(response.content), count=len(objects), response=response)
+        at = following(style, at, answer=Answer(response.content), count=len(objects), response=response).next
     raise AssertionError("the list does not end")
 
 
@@ -140,6 +141,8 @@ def test_any_other_link_is_followed_as_it_is(href):
         "<?page=2>; rel=next",
         '<https://shop.example/items?page=9>; rel="last", <?page=2>; rel="NEXT"',
         '<?page=2>; title="a"; rel="next last"',
+        '<https://shop.example/items;v=1,2?page=1>; rel="prev", <?page=2>; Rel=next',
+        '<?page=2>; title="a=b, <x>; rel=prev"; rel="next"',
     ],
 )
 def test_links_are_read_as_rfc_8288_writes_them(header):
@@ -171,9 +174,147 @@ def test_a_cursor_that_leads_nowhere_good_is_an_error(table, body, url):
 
 def test_a_list_that_names_itself_as_next_would_never_end():
     with pytest.raises(PageError, match="never end"):
-        after(make_style(type="cursor"), Position(cursor="7"), answer({"next": 7}))
+        after(make_style(type="cursor", more="$.more"), Position(cursor="7"), answer({"next": 7, "more": True}))
     with pytest.raises(PageError, match="never end"):
         after(make_style(type="link"), Position(page=1), answer([], Link=f'<{URL}>; rel="next"'))
+
+
+def test_a_cursor_that_stands_still_is_the_end():
+    assert after(make_style(type="cursor"), Position(cursor="7"), answer({"next": 7})) is None
+
+
+FLAGS = [
+    (True, True),
+    ("true", True),
+    ("True", True),
+    (1, True),
+    ("1", True),
+    (False, False),
+    ("false", False),
+    (0, False),
+]
+
+
+@pytest.mark.parametrize(("flag", "is_true"), FLAGS)
+@pytest.mark.parametrize("kind", ["cursor", "page", "offset"])
+def test_a_flag_says_whether_the_list_goes_on_in_every_form(kind, flag, is_true):
+    body = {"next": "x", "flag": flag}
+
+    more = after(make_style(type=kind, more="$.flag"), first(make_style(type=kind)), answer(body))
+    last = after(make_style(type=kind, last="$.flag"), first(make_style(type=kind)), answer(body))
+
+    assert (more is not None, last is not None) == (is_true, not is_true)
+
+
+@pytest.mark.parametrize(
+    ("table", "body", "doubt"),
+    [
+        ({"type": "page", "more": "$.has_more"}, {}, "more = '$.has_more' matches nothing"),
+        ({"type": "cursor", "last": "$.is_last"}, {"is_last": "maybe"}, "last = '$.is_last' is 'maybe'"),
+        ({"type": "page", "total": "$.meta.total"}, {"total": 3}, "total = '$.meta.total' matches nothing"),
+        ({"type": "page", "total": "$.total"}, {"total": None}, "total = '$.total' is 'None'"),
+        ({"type": "offset", "total_header": "X-Count"}, [], "total_header = 'X-Count' matches nothing"),
+        ({"type": "page", "size": 300, "total": "$.n"}, {"n": 288}, "size = 300, but the answer holds 100 of 288"),
+        ({"type": "none"}, {"next": "https://shop.example/items?page=2"}, "names a next page (next)"),
+        ({"type": "page", "size": 200}, {"next_page": 2}, "names a next page (next_page)"),
+        ({"type": "none"}, {"has_more": True}, "says has_more = true"),
+        ({"type": "cursor", "next": "$.cursor"}, {"hasMore": "true"}, "says hasMore = true"),
+        ({"type": "none"}, {"total": 288}, "total = 288 and shows 100 objects"),
+    ],
+    ids=str,
+)
+def test_what_the_answer_says_against_the_configuration_is_a_doubt(table, body, doubt):
+    style, response = make_style(**table), answer(body)
+
+    found = following(style, first(style), answer=Answer(response.content), count=100, response=response)
+
+    assert [one for one in found.doubts if doubt in one] != []
+
+
+@pytest.mark.parametrize(
+    ("headers", "doubt"),
+    [
+        ({"Link": '<https://shop.example/items?page=2>; rel="next"'}, "Link header"),
+        ({"X-Total-Count": "288"}, "x-total-count = 288"),
+        ({"Content-Range": "items 0-99/288"}, "content-range = 288"),
+    ],
+    ids=str,
+)
+def test_what_the_headers_say_against_the_configuration_is_a_doubt(headers, doubt):
+    style, response = make_style(type="none"), answer([], **headers)
+
+    found = following(style, Position(), answer=Answer(response.content), count=100, response=response)
+
+    assert [one for one in found.doubts if doubt in one] != []
+
+
+@pytest.mark.parametrize(
+    ("table", "body", "count"),
+    [
+        ({"type": "none"}, {"next": None, "has_more": False, "total": 100}, 100),
+        ({"type": "page", "size": 100, "total": "$.total"}, {"total": 40, "next": ""}, 40),
+        ({"type": "cursor"}, {"next": None, "total": 900}, 7),
+        ({"type": "page", "last": "$.end"}, {"end": True, "next_page": 9}, 7),
+    ],
+    ids=str,
+)
+def test_an_answer_that_agrees_with_the_configuration_leaves_no_doubt(table, body, count):
+    style, response = make_style(**table), answer(body)
+
+    found = following(style, first(style), answer=Answer(response.content), count=count, response=response)
+
+    assert found.doubts == ()
+    assert found.next is None
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("288", 288),
+        (288, 288),
+        ("0-9/20", 20),
+        ("items 0-9/20", 20),
+        ("*/0", 0),
+        ("0-9/*", None),
+        (True, None),
+        (-1, None),
+    ],
+)
+def test_a_total_is_read_in_every_form(text, count):
+    assert count_of(text) == count
+
+
+def test_the_next_token_may_be_in_a_header():
+    style = make_style(type="cursor", param="_token", next="header:Next-Page")
+
+    assert after(style, Position(), answer([], **{"Next-Page": "abc"})) == Position(cursor="abc")
+    assert after(style, Position(cursor="abc"), answer([])) is None
+    assert page_headers(style) == ("next-page",)
+
+
+def test_a_relative_url_without_a_query_is_followed_where_it_is_said_to_be_one():
+    style = make_style(type="cursor", next="$.nextRecordsUrl", next_is="url")
+
+    onward = after(style, Position(), answer({"nextRecordsUrl": "/query/01gD-2000"}))
+
+    assert onward == Position(cursor="https://shop.example/query/01gD-2000")
+
+
+@pytest.mark.parametrize("kind", ["cursor", "link"])
+def test_a_next_url_of_a_server_behind_a_proxy_is_asked_at_our_own_origin(kind):
+    inner = "http://10.0.0.7:8080/items?after=9"
+    response = answer({"next": inner}, Link=f'<{inner}>; rel="next"')
+
+    with pytest.raises(PageError, match="another origin"):
+        after(make_style(type=kind), Position(), response)
+    rebased = after(make_style(type=kind, rebase=True), Position(), response)
+
+    assert rebased == Position(cursor="https://shop.example/items?after=9")
+
+
+def test_a_link_header_that_cannot_be_read_is_no_end():
+    with pytest.raises(PageError, match="Link header"):
+        after(make_style(type="link"), Position(page=1), answer([], Link="next=/items?page=2"))
 
 
 @pytest.mark.parametrize("nothing", [None, "", False])
@@ -182,7 +323,7 @@ def test_a_chain_ends_where_there_is_no_next(nothing):
     assert after(make_style(type="cursor"), Position(), answer({})) is None
 
 
-@pytest.mark.parametrize(("total", "goes_on"), [("101", True), ("100", False), ("many", True), ("", True)])
+@pytest.mark.parametrize(("total", "goes_on"), [("101", True), ("0-99/101", True), ("100", False), ("many", True)])
 def test_a_total_in_a_header_tells_whether_a_full_page_is_the_last(total, goes_on):
     style = make_style(type="page", size=100, total_header="X-WP-Total")
 
@@ -192,10 +333,11 @@ def test_a_total_in_a_header_tells_whether_a_full_page_is_the_last(total, goes_o
     assert page_headers(style) == ("x-wp-total",)
 
 
-def test_a_short_page_goes_on_where_the_total_says_so():
+def test_an_answer_short_of_its_size_goes_on_after_its_last_object_where_the_total_says_that_there_are_more():
     style = make_style(type="offset", size=10, total="$.total")
 
-    assert after(style, Position(offset=0), answer({"total": 11}), count=7) == Position(offset=10)
+    assert after(style, Position(offset=0), answer({"total": 11}), count=7) == Position(offset=7)
+    assert after(style, Position(offset=7), answer({"total": 11}), count=4) is None
 
 
 @pytest.mark.parametrize(

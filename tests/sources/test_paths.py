@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from poller import PageError
 from poller.documents.diff import compile_rules
-from poller.sources.paths import MISSING, Answer, PathError, compile_path, identity, reader
+from poller.sources.paths import MISSING, Answer, PathError, compile_path, identity, reader, wrapped
 
 JSON_KEYS = st.text(alphabet="abc.$_ é'\"\\", min_size=1, max_size=5)
 
@@ -140,6 +140,7 @@ def test_a_composite_id_may_have_null_parts_but_no_absent_ones():
 
     assert compose({"invoice": 1, "tax": {"code": "HST"}}) == "1:HST"
     assert compose({"invoice": 1, "tax": {"code": None}}) == "1:"
+    assert compose({"invoice": 1, "tax": {"code": ""}}) == "1:%"
     assert compose({"invoice": 1, "tax": {}}) is None
     assert compose({"invoice": None, "tax": {"code": None}}) is None
 
@@ -150,9 +151,10 @@ parts = st.tuples(st.text(alphabet="ab:%2", max_size=4), st.text(alphabet="ab:%2
 @given(one=parts, other=parts)
 def test_composite_ids_are_equal_for_equal_parts_only(one, other):
     compose = identity(("a", "b"))
-    ids = [compose({"a": a or None, "b": b or None}) for a, b in (one, other)]
+    ids = [compose({"a": a, "b": b}) for a, b in (one, other)]
 
-    assert (ids[0] == ids[1]) == (one == other)
+    assert (ids[0] == ids[1]) == (one == other or ids == [None, None])
+    assert one[0] == "" or compose({"a": one[0], "b": None}) not in ids
 
 
 def test_content_is_its_value_not_its_text():
@@ -166,3 +168,25 @@ def test_content_leaves_out_what_is_ignored():
     same = identity("content", rules=compile_rules(ignore=["/seen"]))
 
     assert same({"a": 1, "seen": 1}) == same({"a": 1, "seen": 2})
+
+
+def test_objects_that_are_listed_under_their_keys_carry_them():
+    answer = Answer(b'{"rates": {"EUR": {"rate": 1.1}, "a\\"b": {}, "GBP": 0.9}}')
+
+    found = [json.loads(bytes(item)) for item in answer.keyed(compile_path("rates"))]
+
+    assert found == [{"key": "EUR", "rate": 1.1}, {"key": 'a"b'}, {"key": "GBP", "value": 0.9}]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"), [(b'{"a": {"key": 1}}', 'a member "key" of its own'), (b"[]", "there is no object at")]
+)
+def test_a_keyed_list_that_is_none_is_refused(body, says):
+    with pytest.raises(PageError, match=says):
+        Answer(body).keyed()
+
+
+def test_texts_and_numbers_become_objects_with_that_value():
+    found = wrapped(Answer(b'["a", 2, {"value": 3}, null]').objects())
+
+    assert [json.loads(bytes(item)) for item in found] == [{"value": "a"}, {"value": 2}, {"value": 3}, None]

@@ -350,6 +350,10 @@ def test_a_guid_is_lower_case_without_braces(text):
     assert normal("timers", guid=text)["guid"] == "0d9c8b7a-1111-4222-8333-944455566677"
 
 
+def test_an_unknown_field_that_is_null_is_as_good_as_absent():
+    assert normal("projects", id=1, mood=None) == normal("projects", id=1)
+
+
 def test_an_absent_field_is_null_and_an_unknown_one_stays():
     record = normal("customers", id=1, Sprint_Duration=3)
 
