@@ -13,6 +13,7 @@ RFC 4291 2.5.5 (mapped, compatible), RFC 3056 (6to4), RFC 4380 (Teredo), RFC 605
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -35,6 +36,7 @@ _FORBIDDEN: Final = tuple(
 )
 _NAT64: Final = ip_network("64:ff9b::/96")
 _COMPATIBLE: Final = ip_network("::/96")
+_NUMERIC: Final = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0-9]+)){0,3}")
 _ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})
 
 
@@ -79,6 +81,47 @@ def _embedded(address: IPv6Address) -> IPv4Address | None:
     if (int(address) >> 32) & 0xFFFFFFFF in _ISATAP:
         return IPv4Address(last)
     return None
+
+
+def literal_address(host: str) -> str | None:
+    """The address that a host is, in any form that a resolver or a proxy takes for one; None for a name.
+
+    Beside the usual forms these are 127.1, 2130706433, 0x7f.1, 0177.0.0.1 (inet_aton(3)), each also with a final dot.
+    """
+    host = host.strip("[]").rstrip(".")
+    try:
+        return str(ip_address(host.partition("%")[0]))
+    except ValueError:
+        pass
+    if not _NUMERIC.fullmatch(host):
+        return None
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return None
+
+
+async def check_host(host: str, resolver: AbstractResolver | None = None) -> None:
+    """Refuse a host that is, or whose name has here, addresses that must not be reached. Raises AddressRefused.
+
+    For calls through a proxy, which resolves by itself: a name that has no address here is left to it.
+    """
+    address = literal_address(host)
+    if address is not None:
+        if reason := why_refused(address):
+            raise AddressRefused(
+                f"{host} is {reason}" if address == host else f"{host} is {address}, which is {reason}"
+            )
+        return
+    guarded = GuardedResolver(resolver)
+    try:
+        await guarded.resolve(host.rstrip("."), 0, socket.AF_UNSPEC)
+    except AddressRefused:
+        raise
+    except OSError:
+        return
+    finally:
+        await guarded.close()
 
 
 class GuardedResolver(AbstractResolver):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,9 @@ from aiohttp import web
 from pydantic import ValidationError
 from standardwebhooks import Webhook
 
-from plugins.http import KEPT, HttpOptions, HttpSink, message_id, signature
-from poller import Attempt, Event, Gone, Receipt, Rejected, RetryLater
-from poller.sinks.protocol import Refused
+from plugins.http import BATCH_BYTES, HttpOptions, HttpSink, message_id, signature
+from poller import Attempt, Event, Gone, Receipt, Refused, Rejected, RetryLater, TooLarge
+from poller.sinks.text import RECEIPT_BYTES
 
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER_KEY = "whsec_" + base64.b64encode(b"another key of 24 bytes!").decode()
@@ -51,6 +51,10 @@ class Callback:
     methods: list[str] = field(default_factory=list)
     connections: set[Any] = field(default_factory=set)
 
+    @property
+    def place(self) -> str:
+        return self.url.removesuffix("/hook")
+
     async def take(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
         self.methods.append(request.method)
@@ -80,7 +84,7 @@ async def serving() -> AsyncIterator[Callback]:
         await runner.cleanup()
 
 
-def options(url: str, **keys: Any) -> HttpOptions:
+def options(url: Any, **keys: Any) -> HttpOptions:
     return HttpOptions.model_validate({"url": url, "allow_private": True, **keys})
 
 
@@ -152,13 +156,14 @@ async def test_any_2xx_is_delivered(callback: Callback, status: int) -> None:
 @pytest.mark.parametrize(
     ("status", "raised"),
     [
-        *[(status, RetryLater) for status in (301, 302, 304, 307, 408, 425, 429, 500, 502, 503, 504)],
-        *[(status, Refused) for status in (400, 401, 403, 404, 405, 413, 415, 422)],
+        *[(status, RetryLater) for status in (301, 302, 304, 307, 407, 408, 425, 429, 500, 502, 503, 504)],
+        *[(status, Refused) for status in (400, 401, 403, 404, 405, 415, 422)],
         (410, Gone),
+        (413, TooLarge),
     ],
 )
 async def test_each_status_says_what_happens_next(
-    callback: Callback, status: int, raised: type[RetryLater | Refused | Gone]
+    callback: Callback, status: int, raised: type[RetryLater | Refused | Gone | TooLarge]
 ) -> None:
     callback.answer = lambda request: web.Response(status=status, headers={"Location": "/elsewhere"})
 
@@ -181,7 +186,7 @@ async def test_the_start_of_the_answer_is_kept(callback: Callback) -> None:
 
     with pytest.raises(RetryLater) as failure:
         await deliver(options(callback.url))
-    assert len(failure.value.receipt.text.encode()) <= KEPT
+    assert len(failure.value.receipt.text.encode()) <= RECEIPT_BYTES
     assert failure.value.receipt.text.startswith("éé")
 
 
@@ -200,7 +205,7 @@ async def test_an_endless_answer_is_cut_off() -> None:
         port = server.sockets[0].getsockname()[1]
         receipt = await deliver(options(f"http://127.0.0.1:{port}/"))
 
-    assert receipt == Receipt(status="200", text="x" * KEPT)
+    assert receipt == Receipt(status="200", text="x" * RECEIPT_BYTES)
 
 
 async def test_no_answer_in_time_is_tried_again() -> None:
@@ -288,7 +293,7 @@ async def test_a_template_that_fails_on_an_event_is_a_dead_letter(callback: Call
 
 
 async def test_a_proxy_is_used_and_may_be_private(callback: Callback) -> None:
-    given = options("http://callback.example/hook", proxy=callback.url, allow_private=False)
+    given = options("http://callback.example/hook", proxy=callback.place, allow_private=False)
 
     assert (await deliver(given)).status == "200"
     assert callback.requests[0][0]["host"] == "callback.example"
@@ -296,10 +301,155 @@ async def test_a_proxy_is_used_and_may_be_private(callback: Callback) -> None:
 
 async def test_a_proxy_is_not_asked_for_a_private_address(callback: Callback) -> None:
     with pytest.raises(RetryLater) as failure:
-        await deliver(options("http://169.254.169.254/latest", proxy=callback.url, allow_private=False))
+        await deliver(options("http://169.254.169.254/latest", proxy=callback.place, allow_private=False))
 
     assert failure.value.receipt.status == "refused address"
     assert callback.requests == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "2852039166",
+        "0xa9fea9fe",
+        "0251.0376.0251.0376",
+        "169.254.43518",
+        "169.254.169.254.",
+        "0x7f.1",
+        "localhost",
+        "[::1]",
+    ],
+)
+async def test_no_form_of_a_private_address_gets_past_a_proxy(callback: Callback, host: str) -> None:
+    with pytest.raises(RetryLater) as failure:
+        await deliver(options(f"http://{host}/latest", proxy=callback.place, allow_private=False))
+
+    assert failure.value.receipt.status == "refused address"
+    assert callback.requests == []
+
+
+async def test_a_name_that_only_the_proxy_knows_is_left_to_it(callback: Callback) -> None:
+    receipt = await deliver(options("http://crm.invalid/hook", proxy=callback.place, allow_private=False))
+
+    assert receipt.status == "200"
+
+
+async def proxying(answer: bytes, heads: list[bytes] | None = None) -> tuple[asyncio.Server, str]:
+    """A proxy that gives everybody this answer, also to CONNECT; and its URL with a password."""
+
+    async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if heads is not None:
+            heads.append(head)
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answered, "127.0.0.1", 0)
+    return server, f"http://us%2Fer:hunt%2F%23er2@127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://elsewhere.example/\r\nContent-Length: 0\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"",
+    ],
+)
+async def test_a_proxy_that_fails_is_told_without_its_password(scheme: str, answer: bytes) -> None:
+    server, url = await proxying(answer)
+    async with server:
+        with pytest.raises(RetryLater) as failure:
+            await deliver(options(f"{scheme}://crm.invalid/hook?key=hunt/#er2", proxy=url))
+
+    told = repr(failure.value.receipt) + str(failure.value)
+    assert "hunt" not in told
+    assert "us/er" not in told
+    assert "us%2Fer" not in told
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_gets_its_password(scheme: str) -> None:
+    heads: list[bytes] = []
+    server, url = await proxying(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", heads)
+    async with server:
+        with pytest.raises(RetryLater):
+            await deliver(options(f"{scheme}://crm.invalid/hook", proxy=url))
+
+    assert b"\r\nProxy-Authorization: Basic " + base64.b64encode(b"us/er:hunt/#er2") in heads[0]
+
+
+async def test_a_proxy_that_is_not_there_is_told_without_its_password() -> None:
+    with pytest.raises(RetryLater) as failure:
+        await deliver(options("https://crm.invalid/hook", proxy="http://user:hunter2@127.0.0.1:1"))
+
+    assert "the proxy cannot be reached" in failure.value.receipt.text
+    assert "hunter2" not in repr(failure.value.receipt)
+
+
+async def test_a_password_of_any_characters_reaches_who_it_is_for(callback: Callback) -> None:
+    await deliver(options(callback.url.replace("://", "://us%2Fer:p%23%C3%BC%E2%82%AC@")))
+
+    credentials = callback.requests[0][0]["authorization"].removeprefix("Basic ")
+    assert base64.b64decode(credentials).decode() == "us/er:p#ü€"
+
+
+async def test_the_url_and_the_proxy_may_be_secrets(callback: Callback, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK", "http://callback.invalid/hook")
+    monkeypatch.setenv("PROXY", callback.place)
+
+    assert (await deliver(options({"env": "HOOK"}, proxy={"env": "PROXY"}))).status == "200"
+
+
+async def test_a_redirect_is_not_followed(callback: Callback) -> None:
+    callback.answer = lambda request: web.Response(status=301, headers={"Location": "/elsewhere"})
+
+    with pytest.raises(RetryLater):
+        await deliver(options(callback.url))
+    assert callback.methods == ["POST"]
+
+
+async def test_proxies_of_the_environment_are_not_heeded(callback: Callback, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+
+    assert (await deliver(options(callback.url))).status == "200"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"HTTP/1.1 200 ",
+        b"HTTP/1.1 200 OK\r\nX: ",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=",
+    ],
+)
+async def test_an_answer_that_does_not_end_is_given_up(start: bytes) -> None:
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(start)
+        try:
+            while True:
+                writer.write(b"x" * 65536)
+                await writer.drain()
+        except ConnectionError:
+            writer.close()
+
+    server = await asyncio.start_server(endless, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with suppress(RetryLater):
+            receipt = await deliver(options(f"http://127.0.0.1:{port}/", timeout="500ms"))
+            assert receipt.status == "200"  # as its status came whole
+
+
+async def test_only_what_leaves_as_one_body_is_limited() -> None:
+    url = "https://crm.example/"
+
+    assert HttpSink("crm", options(url)).max_bytes is None
+    assert HttpSink("crm", options(url, mode="batched")).max_bytes == BATCH_BYTES
 
 
 @pytest.mark.parametrize(
@@ -307,7 +457,15 @@ async def test_a_proxy_is_not_asked_for_a_private_address(callback: Callback) ->
     [
         ({"url": "crm.example"}, "https://"),
         ({"url": "ftp://crm.example"}, "https://"),
+        ({"url": "https://user:hunter2/x@crm.example/"}, "%2F"),
+        ({"url": "https://user:hunter2#x@crm.example/"}, "%2F"),
+        ({"url": "https://user:1234/hunter2@crm.example/"}, "%2F"),
+        ({"url": "https://user:1234#hunter2@crm.example/"}, "%2F"),
+        ({"proxy": "http://user:hunter2/x@proxy.example:8080"}, "%2F"),
+        ({"proxy": "http://user:1234/hunter2"}, "a proxy is"),
+        ({"proxy": "socks5://proxy.example"}, "https://"),
         ({"secret": "hunter2!"}, "whsec_"),
+        ({"secret": "whsec_aHVudGVy"}, "24 to 64"),
         ({"headers": {"webhook-id": "x"}}, "set by Poller"),
         ({"headers": {"a b": "x"}}, "not a header name"),
         ({"ca_file": "nowhere.pem"}, "no file"),

@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.sinks.ssrf import AddressRefused, GuardedResolver, connector, guarded_socket, why_refused
+from poller.sinks.ssrf import AddressRefused, GuardedResolver, connector, guarded_socket, literal_address, why_refused
 
 REFUSED = [
     ("127.0.0.1", "loopback"),
@@ -202,3 +202,34 @@ async def test_private_addresses_are_reached_where_they_are_allowed(inside: tupl
 def test_a_socket_is_made_for_a_public_address() -> None:
     with guarded_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("1.1.1.1", 443))) as made:
         assert made.family == socket.AF_INET
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.0.1.", "127.0.0.1"),
+        ("127.1", "127.0.0.1"),
+        ("2130706433", "127.0.0.1"),
+        ("0x7f.1", "127.0.0.1"),
+        ("0x7F000001", "127.0.0.1"),
+        ("0177.0.0.01", "127.0.0.1"),
+        ("0", "0.0.0.0"),
+        ("[::1]", "::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("crm.example", None),
+        ("127.0.0.1.nip.io", None),
+        ("1.2.3.4.5", None),
+        ("0xfgh", None),
+        ("", None),
+    ],
+)
+def test_an_address_is_one_in_every_form_that_resolvers_take(host: str, address: str | None) -> None:
+    assert literal_address(host) == address
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["{}", "{:#x}", "{:#o}"]))
+def test_every_number_is_the_address_that_it_stands_for(number: int, form: str) -> None:
+    written = form.format(number).replace("0o", "0")
+
+    assert literal_address(written) == str(IPv4Address(number))

@@ -1,0 +1,202 @@
+"""HTTP calls of sinks: what leaves, leaves as the configuration says.
+
+No redirect is followed (a 301 would turn a POST into a GET, and lead inside), nothing of the environment is heeded
+(proxies, `.netrc`), only public addresses are connected to unless a sink may do otherwise, and an answer has a limit
+in bytes and time. No error repeats a URL's user, password or query.
+"""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+from yarl import URL
+
+from poller.sinks.protocol import Receipt, RetryLater
+from poller.sinks.ssrf import AddressRefused, check_host, connector
+
+READ: Final = 64 * 1024  # bytes of an answer that are read before the connection is given up
+CONNECTIONS: Final = 100
+_SPECIAL: Final = "write / # ? @ and : in a user or password as %2F %23 %3F %40 and %3A"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the receiver answered: as much of the body as is read."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text; of what is not UTF-8 the rest."""
+        return self.body.decode(errors="replace")
+
+
+@lru_cache(maxsize=256)
+def parsed_url(text: str) -> URL:
+    """An http or https URL. Raises ValueError that does not repeat it, as it may hold a password."""
+    try:
+        url = URL(text)
+        port = url.explicit_port
+    except ValueError:
+        raise ValueError(f"not a URL; {_SPECIAL}") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError("a URL begins with https:// or http:// and a host name")
+    if url.user is None and "@" in text.partition("://")[2] and (port is not None or "@" in url.fragment):
+        # http://user:1234/5@host: what was meant as a password would be a port and a path.
+        raise ValueError(f"is that a user and a password before the @? {_SPECIAL}; write an @ of a path as %40")
+    return url
+
+
+def parsed_proxy(text: str) -> URL:
+    """The URL of an HTTP proxy: a host, a port, and a user and password at most. Raises ValueError without it."""
+    url = parsed_url(text)
+    if url.raw_path not in ("", "/") or url.raw_query_string or url.raw_fragment:
+        raise ValueError(f"a proxy is http://HOST:PORT or http://USER:PASSWORD@HOST:PORT; {_SPECIAL}")
+    return url
+
+
+def shown(url: URL) -> str:
+    """The URL without user, password, query and fragment, which may hold secrets."""
+    return str(url.with_user(None).with_query(None).with_fragment(None))
+
+
+class Calls:
+    """The connections of one sink, kept open between calls."""
+
+    def __init__(
+        self,
+        *,
+        timeout: float,
+        allow_private: bool = False,
+        ca_file: Path | None = None,
+        proxy: URL | None = None,
+    ) -> None:
+        self._timeout = timeout
+        self._allow_private = allow_private
+        self._ca_file = ca_file
+        self._proxy = proxy
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        tls = _system_trust() if self._ca_file is None else ssl.create_default_context(cafile=self._ca_file)
+        # The proxy is the operator's choice and may be anywhere; what it is asked for is checked before each call.
+        anywhere = self._allow_private or self._proxy is not None
+        self._session = aiohttp.ClientSession(
+            connector=connector(allow_private=anywhere, limit=CONNECTIONS, tls=tls),
+            timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=min(self._timeout, 10.0)),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            headers={"User-Agent": f"Poller/{version('poller')}", "Accept-Encoding": "identity"},
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def send(
+        self, method: str, url: URL, *, body: bytes, headers: Mapping[str, str], name: str = "", most: int = READ
+    ) -> Answer:
+        """One call; its answer, whatever the status. Raises RetryLater where there is none, as of `name` (the URL)."""
+        name = name or shown(url)
+        try:
+            return await self._sent(method, url, body, headers, most)
+        except aiohttp.ConnectionTimeoutError as exc:
+            raise RetryLater(None, Receipt(status="timeout", text=f"{name}: no connection")) from exc
+        except TimeoutError as exc:
+            text = f"{name}: no answer within {self._timeout:g} s"
+            raise RetryLater(None, Receipt(status="timeout", text=text)) from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            raise RetryLater(None, _unreached(name, exc)) from exc
+
+    async def _sent(self, method: str, url: URL, body: bytes, headers: Mapping[str, str], most: int) -> Answer:
+        if self._session is None:
+            raise RuntimeError("a call was made outside of `async with`")
+        if self._proxy is not None and not self._allow_private:
+            await check_host(url.raw_host or "")
+        login = {} if any(header.lower() == "authorization" for header in headers) else _login(url, "Authorization")
+        to_proxy = {} if self._proxy is None else _login(self._proxy, "Proxy-Authorization")
+        tunnelled = url.scheme == "https"  # then the proxy sees no more than CONNECT
+        async with self._session.request(
+            method,
+            url.with_user(None),
+            data=body,
+            headers={**login, **({} if tunnelled else to_proxy), **headers},
+            allow_redirects=False,
+            proxy=None if self._proxy is None else self._proxy.with_user(None),
+            proxy_headers=to_proxy if tunnelled and to_proxy else None,
+        ) as response:
+            return Answer(response.status, response.headers, await _start_of(response, most))
+
+
+async def _start_of(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The answer's first bytes. Its status is what counts: a body that breaks off does not undo a 2xx."""
+    content = bytearray()
+    try:
+        async for chunk in response.content.iter_any():
+            content += chunk
+            if len(content) > most:
+                response.close()
+                break
+    except (aiohttp.ClientError, TimeoutError):
+        response.close()
+    return bytes(content[:most])
+
+
+def _login(url: URL, header: str) -> Mapping[str, str]:
+    """The user and password of a URL as a header, apart from the URL, so that no error can repeat them."""
+    if url.user is None and url.password is None:
+        return {}
+    credentials = f"{url.user or ''}:{url.password or ''}".encode()
+    return {header: f"Basic {base64.b64encode(credentials).decode()}"}
+
+
+def _unreached(name: str, exc: Exception) -> Receipt:
+    """What is kept of a connection that was not made or broke."""
+    cause: BaseException | None = exc
+    while cause is not None and not isinstance(cause, AddressRefused):
+        cause = cause.__cause__
+    if cause is not None:
+        return Receipt(status="refused address", text=f"{name}: {cause}; allow it with `allow_private = true`")
+    return Receipt(status="unreachable", text=f"{name}: {_reason(exc)}")
+
+
+def _reason(exc: Exception) -> str:
+    """Why there is no answer. Never `str` of what the library raises: that may repeat the whole URL."""
+    match exc:
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy answered {exc.status} {exc.message}"
+        case aiohttp.ClientProxyConnectionError():
+            return f"the proxy cannot be reached: {exc.os_error}"
+        case aiohttp.ClientConnectorCertificateError():
+            return f"the certificate is not accepted: {exc.certificate_error}"
+        case aiohttp.ClientConnectorError():
+            return str(exc.os_error)
+        case aiohttp.ClientResponseError():
+            return f"not an HTTP answer: {exc.message}"
+        case aiohttp.ServerDisconnectedError():
+            return "the connection was closed without an answer"
+        case OSError() if exc.strerror:
+            return exc.strerror
+    return type(exc).__name__
+
+
+@lru_cache(maxsize=1)
+def _system_trust() -> ssl.SSLContext:
+    """The system's certificates, read once for all sinks: that takes 30 ms."""
+    return ssl.create_default_context()
