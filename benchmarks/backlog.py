@@ -34,7 +34,7 @@ SLOWER, GROWN = 0.010, 32.0  # seconds, MB: what the backlog may cost at most
 def prepare(path: Path, url: str, events: int) -> None:
     """A state in which the dead subscription has so many events to come, and the healthy one none."""
     store = Store.open(path, now=time.time())
-    store.deliveries.register([route_to("dead", url).registration])
+    store.deliveries.register([route_to("dead", url).registration(time.time())], now=time.time())
     store.db.execute(
         """
         INSERT INTO events (id, source, type, subject, time, data)
@@ -45,7 +45,9 @@ def prepare(path: Path, url: str, events: int) -> None:
         """,
         [max(events, 1), time.time(), events],
     )
-    store.deliveries.register([route_to(name, url, start="now").registration for name in ("healthy", "dead")])
+    store.deliveries.register(
+        [route_to(name, url, start="now").registration(time.time()) for name in ("healthy", "dead")], now=time.time()
+    )
     store.close()
 
 

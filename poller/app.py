@@ -109,7 +109,9 @@ async def open_app(
             )
             news = News(deliverer=deliverer, observers=observers)
             engine = Engine(config, plugins, store=store, write=write, clock=clock, listener=news, transport=transport)
-            await write(store.deliveries.register, [route.registration for route in routes_of(config)])
+            now = clock.now()
+            registrations = [route.registration(now) for route in routes_of(config)]
+            await write(store.deliveries.register, registrations, now=now)
             await engine.open()
             app = App(
                 config=config,

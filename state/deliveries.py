@@ -12,6 +12,7 @@ from state.records import Event
 Origin = Literal["log", "replay", "redelivery", "ping"]
 State = Literal["pending", "delivered", "dead"]
 
+LONGEST_WORD = 86_400.0  # seconds that a receiver may ask for, at most
 PENDING_LIMIT = 10_000  # deliveries of one subscription; what is beyond stays in the log
 
 
@@ -23,6 +24,7 @@ class Registration:
     start: str | int | float = "now"  # "now", "beginning", the first number, or the first time
     enabled: bool = True
     digest: bool = False  # its deliveries wait in one lane and leave together
+    longest_wait: float = LONGEST_WORD  # seconds; no delivery of it is due later than that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,7 @@ class SubscriptionState:
     health: Health
     filter_errors: int
     filter_error: str | None
+    next_probe: float | None = None  # while the breaker is open: no attempt before then; in the past: at once
 
     @property
     def last_error(self) -> str | None:
@@ -153,6 +156,7 @@ class Turn:
     settled: tuple[Settlement, ...] = ()
     released: tuple[Release, ...] = ()
     health: Health | None = None  # None: unchanged
+    kept_until: float | None = None  # `open_until` that `health` rests on: where a command has changed it, that stays
     disabled: str | None = None  # the reason, if it is disabled now
     notices: tuple[Notice, ...] = ()
     promote: bool = False  # what only waits for its retry is due now
@@ -191,7 +195,7 @@ class Delivery:
     event_subject: str
     attempts: int
     queued_at: float
-    due: float | None  # of its lane, while pending
+    due: float | None  # while pending: when its lane leaves again, or the breaker lets it
     finished_at: float | None
     status: str | None  # of the latest attempt
     digest: int | None  # the first delivery of the digest it left with
@@ -230,8 +234,11 @@ class Expiring:
 class DeliveryStore(Protocol):
     """The steps of the way from the log to the sinks; each is one transaction."""
 
-    def register(self, registrations: Sequence[Registration]) -> None:
-        """Make the subscriptions known. New ones begin at their `start`; those not named are kept as removed."""
+    def register(self, registrations: Sequence[Registration], *, now: float) -> None:
+        """Make the subscriptions known. New ones begin at their `start`; those not named are kept as removed.
+
+        What waits until later than can be meant (the clock was wrong) is due at once.
+        """
         ...
 
     def free_leases(self) -> None:

@@ -1,7 +1,7 @@
 """When a sink that fails is left alone, and when it is asked again. Pure.
 
 After 5 failed attempts in a row the breaker opens: nothing leaves but one probe at a time, 5 s later, then after twice
-as long, up to 5 min. The first success closes it.
+as long, up to 5 min, and never before the receiver's own `Retry-After` to that attempt. The first success closes it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ FIRST_WAIT = 5.0  # seconds
 LONGEST_WAIT = 300.0  # seconds
 
 
-def failed(health: Health, error: str, *, now: float) -> Health:
-    """After an attempt that failed. What was in flight when the breaker opened does not put the probe off."""
+def failed(health: Health, error: str, *, now: float, not_before: float = 0.0) -> Health:
+    """After a failed attempt. Attempts already in flight when the breaker opened do not postpone the probe."""
     health = replace(health, failures=health.failures + 1, last_error=error)
     if is_open(health) and not may_probe(health, now=now):
         return health
     if health.failures < OPENS_AFTER:
         return health
     wait = min(LONGEST_WAIT, 2 * health.wait) if is_open(health) else FIRST_WAIT
-    return replace(health, open_until=now + wait, wait=wait)
+    return replace(health, open_until=max(now + wait, not_before), wait=wait)
 
 
 def succeeded(health: Health) -> Health:
@@ -37,7 +37,7 @@ def is_open(health: Health) -> bool:
 
 
 def may_probe(health: Health, *, now: float) -> bool:
-    """Whether a breaker that is open lets one attempt through."""
+    """Whether an open breaker lets one attempt through."""
     return health.open_until is not None and now >= health.open_until
 
 

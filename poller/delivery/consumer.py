@@ -229,12 +229,14 @@ class Courier:
         )
         self._slip.settle(flight.claim, jobs, verdict, row)
         held = self._standing.is_open
-        self._standing.follow(answer, first, row.number, receipt, self._slip, now)
+        self._standing.follow(answer, first, row.number, receipt, self._slip, now=now, not_before=verdict.floor)
         if self._standing.is_open and not held:
             self._give_back()
         if self._slip.health is not None:
             self._next = 0.0
-        self._office.finished(Finished(subscription=self._name, jobs=jobs, state=verdict.state, attempt=row))
+        self._office.finished(
+            Finished(subscription=self._name, jobs=jobs, state=verdict.state, attempt=row, due=verdict.due)
+        )
         return verdict
 
     def _judge(self, flight: Flight, job: Job, answer: Receipt | Exception, now: float) -> Verdict:

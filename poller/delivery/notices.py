@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from poller.events.cloudevents import iso
 from poller.sinks.protocol import Receipt
 from state.deliveries import Health
 from state.notices import Notice
@@ -12,7 +13,9 @@ ANSWER_SHOWN = 500  # characters of an answer that go into an event
 
 def failing(name: str, event: Event, number: int, receipt: Receipt, health: Health, *, now: float) -> Notice:
     """The breaker has opened."""
-    next_ = f"the next probe leaves in {health.wait:g} s, the ones after it at growing intervals; its events are kept"
+    probe = iso(health.open_until if health.open_until is not None else now)
+    next_ = f"the next probe leaves at {probe} at the earliest, the ones after it at growing intervals; "
+    next_ += f"what waits is kept; `poller resume {name}` tries at once"
     summary = f"Subscription {name} fails: {health.failures} attempts in a row, the latest answer {receipt.status}."
     return _notice("failing", name, summary, event, number, receipt, next_, now)
 

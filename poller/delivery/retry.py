@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from poller.http_dates import LONGEST
 from poller.sinks.protocol import DeliveryError, Gone, Receipt, Refused, Rejected, RetryLater
 from state.deliveries import State
 
@@ -50,7 +51,8 @@ def judge(
         return Verdict(state="pending", tries=tries, refusals=refusals, disables=True)
     if isinstance(answer, Rejected):
         return Verdict(state="dead", tries=tries + 1, refusals=refusals)
-    floor = now + answer.after if isinstance(answer, RetryLater) and answer.after is not None else 0.0
+    wait = named_wait(answer.after) if isinstance(answer, RetryLater) else None
+    floor = 0.0 if wait is None else now + wait
     if early is not None:
         return Verdict(state="pending", tries=tries, refusals=refusals, due=max(early, floor), floor=floor)
     refusals += isinstance(answer, Refused)
@@ -58,6 +60,13 @@ def judge(
         return Verdict(state="dead", tries=tries + 1, refusals=refusals)
     due = max(now + jittered(schedule[tries], chance), floor)
     return Verdict(state="pending", tries=tries + 1, refusals=refusals, due=due, floor=floor)
+
+
+def named_wait(after: object) -> float | None:
+    """The wait that a receiver named, in seconds and at most `LONGEST`; None where it named none that can be."""
+    if not isinstance(after, int | float) or not after > 0:  # not a number is not above anything
+        return None
+    return float(min(after, LONGEST))
 
 
 def jittered(wait: float, chance: float) -> float:

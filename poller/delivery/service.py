@@ -17,6 +17,7 @@ from poller.delivery.notices import dropped
 from poller.delivery.settlement import Finished
 from poller.delivery.subscription import Route
 from poller.delivery.wakeup import Bell, Turns
+from poller.events.cloudevents import iso
 from state.deliveries import DeliveryStore
 from state.errors import Conflict, StateError
 from state.sqlite.writer import Write
@@ -156,6 +157,7 @@ class Deliverer:
             sequence=attempt.jobs[0].event.seq,
             attempt=attempt.attempt.number,
             status=attempt.attempt.status,
+            **({} if attempt.due is None else {"next_attempt": iso(attempt.due)}),
         )
         if self._observe is not None:
             self._observe(attempt)
@@ -164,7 +166,8 @@ class Deliverer:
         return self._resting and not self._bell.is_rung and all(post.courier.is_idle for post in self._posts.values())
 
     async def _register(self) -> None:
-        await self._write(self._store.register, [one.route.registration for one in self._wanted])
+        registrations = [one.route.registration(self.clock.now()) for one in self._wanted]
+        await self._write(self._store.register, registrations, now=self.clock.now())
 
     async def _post(self) -> None:
         """Make the subscriptions known and give each its courier."""

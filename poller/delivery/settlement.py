@@ -18,6 +18,7 @@ class Finished:
     jobs: tuple[Job, ...]
     state: str
     attempt: AttemptRow
+    due: float | None = None  # while pending: when it leaves again, unless the breaker holds it back for longer
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class Slip:
     released: list[Release] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     health: Health | None = None  # None: unchanged
+    kept_until: float | None = None  # where there is a new health: `open_until` as the store had it before
     disabled: str | None = None  # the reason
     promote: bool = False
 
@@ -67,6 +69,7 @@ class Slip:
             released=tuple(self.released),
             notices=tuple(self.notices),
             health=self.health,
+            kept_until=self.kept_until,
             disabled=self.disabled,
             promote=self.promote,
             due_at=due_at,

@@ -15,6 +15,7 @@ class Standing:
     def __init__(self, name: str, *, promotes: bool) -> None:
         self.name = name
         self.health = breaker.WELL
+        self._kept = breaker.WELL  # as the store has it
         self.active = True
         self._promotes = promotes  # what waits for a retry leaves as soon as the sink is well
 
@@ -36,11 +37,20 @@ class Standing:
         """Take over what the store says, but where an attempt has ended meanwhile and knows better (`slip`)."""
         if slip.disabled is None:
             self.active = turned.state == "active"
+        self._kept = turned.health
         if slip.health is None:
             self.health = turned.health
 
     def follow(
-        self, answer: Receipt | Exception, job: Job, number: int, receipt: Receipt, slip: Slip, now: float
+        self,
+        answer: Receipt | Exception,
+        job: Job,
+        number: int,
+        receipt: Receipt,
+        slip: Slip,
+        *,
+        now: float,
+        not_before: float,
     ) -> None:
         """Go on from the answer to an attempt at `job`; what is to be written of that goes on the slip."""
         if isinstance(answer, Unfinished):
@@ -58,10 +68,11 @@ class Standing:
                 slip.notices.append(notices.recovered(self.name, job.event, number, receipt, before, now=now))
         else:
             error = f"{receipt.status} {receipt.text[:200]}".strip()
-            self._set(breaker.failed(before, error, now=now), slip)
+            self._set(breaker.failed(before, error, now=now, not_before=not_before), slip)
             if self.is_open and not breaker.is_open(before):
                 slip.notices.append(notices.failing(self.name, job.event, number, receipt, self.health, now=now))
 
     def _set(self, health: Health, slip: Slip) -> None:
         if health != self.health:
             self.health = slip.health = health
+            slip.kept_until = self._kept.open_until

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from poller.delivery.retry import SCHEDULE
+from poller.delivery.retry import SCHEDULE, jittered
 from poller.events.filters import Filter
+from poller.http_dates import LONGEST
 from poller.sinks.protocol import Sink
 from state.deliveries import Registration
 
@@ -38,12 +39,18 @@ class Route:
     open_sink: Callable[[], Sink]
     next_digest: Callable[[float], float] | None = None
 
-    @property
-    def registration(self) -> Registration:
+    def registration(self, now: float) -> Registration:
         """What the store must know."""
         settings = self.subscription
+        waits = [LONGEST, *(jittered(wait, 1.0) for wait in settings.retry)]
+        if self.due_at is not None:
+            waits.append(self.due_at(now) - now)
         return Registration(
-            name=settings.name, start=settings.start, enabled=settings.enabled, digest=settings.digest is not None
+            name=settings.name,
+            start=settings.start,
+            enabled=settings.enabled,
+            digest=settings.digest is not None,
+            longest_wait=max(waits),
         )
 
     @property

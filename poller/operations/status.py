@@ -258,7 +258,7 @@ def _subscription(one: SubscriptionState, oldest: float | None, now: float) -> R
         "dead": one.dead,
         "oldest_waiting_s": None if oldest is None else _seconds(max(0.0, now - oldest)),
         "failures": one.health.failures,
-        "next_probe": _iso(one.health.open_until),
+        "next_probe": _iso(one.next_probe),
         "filter_errors": one.filter_errors,
         "last_error": one.last_error,
     }

@@ -23,7 +23,7 @@ def take(conn: sqlite3.Connection, turn: Turn, limit: int) -> Turned:
     _settle(conn, id_, turn.settled)
     _release(conn, id_, turn.released, turn.due_at)
     if turn.health is not None:
-        subscriptions.write_health(conn, id_, turn.health)
+        subscriptions.update_health(conn, id_, turn.health, turn.kept_until)
     if turn.disabled is not None:
         subscriptions.disable(conn, id_, turn.disabled)
     if turn.promote:

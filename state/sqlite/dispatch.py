@@ -38,10 +38,15 @@ class Deliveries:
         self._db = db
         self._limit = pending_limit
 
-    def register(self, registrations: Sequence[Registration]) -> None:
-        """Make the subscriptions known. New ones begin at their `start`; those not named are kept as removed."""
+    def register(self, registrations: Sequence[Registration], *, now: float) -> None:
+        """Make the subscriptions known. New ones begin at their `start`; those not named are kept as removed.
+
+        What waits until later than can be meant (the clock was wrong) is due at once.
+        """
         with step(self._db) as conn:
             subscriptions.register(conn, registrations)
+            for registration in registrations:
+                subscriptions.bound_waits(conn, registration, now)
 
     def free_leases(self) -> None:
         """Give back what a previous run held."""
@@ -106,6 +111,7 @@ class Deliveries:
         """
         with step(self._db) as conn:
             id_ = subscriptions.id_of(conn, name)
+            subscriptions.probe_at_once(conn, id_, now)
             [seq] = tell(conn, [notice])
             return queue_apart(conn, id_, seq, origin="ping", now=now)
 

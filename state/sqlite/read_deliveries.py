@@ -10,9 +10,16 @@ from state.sqlite.ledger import ledger
 
 DELIVERY = (
     "SELECT d.id, s.name, d.seq, d.origin, d.state, e.id, e.type, e.source, e.subject, d.attempts, d.queued_at, "
-    "CASE d.state WHEN 'pending' THEN l.due END, d.finished_at, d.status, d.digest FROM deliveries d "
+    "CASE d.state WHEN 'pending' THEN max(l.due, d.queued_at, coalesce(s.open_until, 0)) END, "
+    "d.finished_at, d.status, d.digest FROM deliveries d "
     "JOIN subscriptions s ON s.id = d.subscription LEFT JOIN events e ON e.seq = d.seq "
     "LEFT JOIN lanes l ON l.subscription = d.subscription AND l.lane = d.lane"
+)
+
+# While the breaker is open: a digest leaves when it is due, anything else when the receiver's own word allows it.
+NEXT = (
+    "(SELECT min(CASE WHEN s.digest THEN due ELSE floor END) FROM lanes WHERE subscription = s.id "
+    "AND lease_until IS NULL)"
 )
 
 
@@ -27,7 +34,8 @@ class DeliveryReader:
         last = int(self._db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
         rows = self._db.execute(
             "SELECT name, state, reason, cursor, pending, failures, open_until, probe_wait, last_error, filter_errors, "
-            "filter_error, (SELECT count(*) FROM deliveries d WHERE d.subscription = s.id AND d.state = 'dead') "
+            "filter_error, (SELECT count(*) FROM deliveries d WHERE d.subscription = s.id AND d.state = 'dead'), "
+            f"CASE WHEN open_until IS NOT NULL THEN max(open_until, coalesce({NEXT}, 0)) END "
             "FROM subscriptions s ORDER BY name"
         ).fetchall()
         return [_subscription(row, last) for row in rows]
@@ -74,7 +82,21 @@ class DeliveryReader:
 
 
 def _subscription(row: Sequence[object], last: int) -> SubscriptionState:
-    name, state, reason, cursor, pending, failures, open_until, wait, error, filter_errors, filter_error, dead = row
+    (
+        name,
+        state,
+        reason,
+        cursor,
+        pending,
+        failures,
+        open_until,
+        wait,
+        error,
+        filter_errors,
+        filter_error,
+        dead,
+        probe,
+    ) = row
     return SubscriptionState(
         name=name,  # type: ignore[arg-type]
         state="failing" if state == "active" and open_until is not None else state,  # type: ignore[arg-type]
@@ -86,6 +108,7 @@ def _subscription(row: Sequence[object], last: int) -> SubscriptionState:
         health=Health(failures=failures, open_until=open_until, wait=wait, last_error=error),  # type: ignore[arg-type]
         filter_errors=filter_errors,  # type: ignore[arg-type]
         filter_error=filter_error,  # type: ignore[arg-type]
+        next_probe=probe,  # type: ignore[arg-type]
     )
 
 

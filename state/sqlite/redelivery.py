@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from state.sqlite import subscriptions
+
 
 def redeliver(conn: sqlite3.Connection, delivery: int, now: float) -> bool:
     """Queue a delivery again, and say whether there is one of that id."""
@@ -11,8 +13,9 @@ def redeliver(conn: sqlite3.Connection, delivery: int, now: float) -> bool:
     if row is None:
         return False
     id_, seq, state, lane = row
+    subscriptions.probe_at_once(conn, id_, now)
     if state == "pending":
-        conn.execute("UPDATE lanes SET due = min(due, ?) WHERE subscription = ? AND lane = ?", [now, id_, lane])
+        conn.execute("UPDATE lanes SET due = 0, floor = 0 WHERE subscription = ? AND lane = ?", [id_, lane])
     elif state == "delivered":
         queue_apart(conn, id_, seq, origin="redelivery", now=now)
     else:
@@ -21,7 +24,7 @@ def redeliver(conn: sqlite3.Connection, delivery: int, now: float) -> bool:
             "finished_at = NULL, queued_at = ? WHERE id = ?",
             [f"!{delivery}", now, delivery],
         )
-        _open_lane(conn, id_, f"!{delivery}", now)
+        _open_lane(conn, id_, f"!{delivery}")
     return True
 
 
@@ -33,12 +36,11 @@ def queue_apart(conn: sqlite3.Connection, id_: int, seq: int, *, origin: str, no
     )
     delivery = int(cursor.lastrowid or 0)
     conn.execute("UPDATE deliveries SET lane = ? WHERE id = ?", [f"!{delivery}", delivery])
-    _open_lane(conn, id_, f"!{delivery}", now)
+    _open_lane(conn, id_, f"!{delivery}")
     return delivery
 
 
-def _open_lane(conn: sqlite3.Connection, id_: int, lane: str, now: float) -> None:
-    conn.execute(
-        "INSERT INTO lanes (subscription, lane, due) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", [id_, lane, now]
-    )
+def _open_lane(conn: sqlite3.Connection, id_: int, lane: str) -> None:
+    """Due at 0 is due before all others: a probe that a command asks for is this one."""
+    conn.execute("INSERT INTO lanes (subscription, lane, due) VALUES (?, ?, 0) ON CONFLICT DO NOTHING", [id_, lane])
     conn.execute("UPDATE subscriptions SET pending = pending + 1 WHERE id = ?", [id_])

@@ -103,3 +103,14 @@ CREATE TABLE last_references (
 def create_deliveries(db: Database) -> None:
     db.executescript(SUBSCRIPTIONS + DELIVERIES + ATTEMPTS)
     passed_over.create(db)
+
+
+@delivery_migrations()
+def bound_named_waits(db: Database) -> None:
+    """Receivers could name any wait, also one without an end, and `poller deliveries` could not show it."""
+    latest = "(julianday('now') - 2440587.5) * 86400 + 86400"
+    db.executescript(
+        f"UPDATE lanes SET due = {latest} WHERE due = floor AND due > {latest};"
+        f"UPDATE lanes SET floor = {latest} WHERE floor > {latest};"
+        "UPDATE lanes SET due = 0 WHERE due > 1e11;"
+    )

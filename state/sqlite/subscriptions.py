@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from sqlite_utils import Database
 
-from state.deliveries import Feed, Health, Registration
+from state.deliveries import LONGEST_WORD, Feed, Health, Registration
 from state.errors import StateError
 
 CONFIGURATION = "enabled = false"  # the reason of one that the configuration switches off
@@ -95,16 +96,39 @@ def pause(conn: sqlite3.Connection, name: str) -> None:
 
 
 def resume(conn: sqlite3.Connection, name: str) -> None:
-    """Go on at once: active, the breaker closed, what waits for a retry due now as far as the receiver allows."""
+    """Go on at once: active, the breaker closed, and what waits for a retry, or at the receiver's word, due now.
+
+    A digest that was not attempted yet keeps its time.
+    """
     id_ = id_of(conn, name)
     conn.execute("UPDATE subscriptions SET state = 'active', reason = '' WHERE id = ?", [id_])
     write_health(conn, id_, Health())
-    # Due at 0 is due at once without asking a clock; a floor is the receiver's own word and stays.
+    attempted = (
+        "EXISTS (SELECT 1 FROM deliveries d WHERE d.subscription = lanes.subscription AND d.lane = lanes.lane "
+        "AND d.state = 'pending' AND d.attempts > 0)"
+    )
+    # Due at 0 is due at once without asking a clock.
     conn.execute(
-        "UPDATE lanes SET due = floor WHERE subscription = ?1 AND lease_until IS NULL "
-        "AND NOT (SELECT digest FROM subscriptions WHERE id = ?1)",
+        "UPDATE lanes SET floor = 0, due = CASE WHEN (SELECT digest FROM subscriptions WHERE id = ?1) "
+        f"AND NOT {attempted} THEN due ELSE 0 END WHERE subscription = ?1 AND lease_until IS NULL",
         [id_],
     )
+
+
+def probe_at_once(conn: sqlite3.Connection, id_: int, now: float) -> None:
+    """Let the breaker, if it is open, let an attempt through now."""
+    conn.execute("UPDATE subscriptions SET open_until = ? WHERE id = ? AND open_until > ?", [now, id_, now])
+
+
+def bound_waits(conn: sqlite3.Connection, registration: Registration, now: float) -> None:
+    """What waits until later than can be meant is due at once: the clock was wrong when that was written."""
+    id_, latest = id_of(conn, registration.name), now + LONGEST_WORD
+    conn.execute("UPDATE lanes SET floor = 0 WHERE subscription = ? AND floor > ?", [id_, latest])
+    conn.execute(
+        "UPDATE lanes SET due = max(floor, ?) WHERE subscription = ? AND due > ?",
+        [now, id_, now + registration.longest_wait],
+    )
+    conn.execute("UPDATE subscriptions SET open_until = ? WHERE id = ? AND open_until > ?", [now, id_, latest])
 
 
 def disable(conn: sqlite3.Connection, id_: int, reason: str) -> None:
@@ -118,6 +142,13 @@ def write_health(conn: sqlite3.Connection, id_: int, health: Health) -> None:
         "UPDATE subscriptions SET failures = ?, open_until = ?, probe_wait = ?, last_error = ? WHERE id = ?",
         [health.failures, health.open_until, health.wait, health.last_error, id_],
     )
+
+
+def update_health(conn: sqlite3.Connection, id_: int, health: Health, kept_until: float | None) -> None:
+    """Keep how its sink has fared; where a command has let the breaker go meanwhile, that stays."""
+    (open_until,) = conn.execute("SELECT open_until FROM subscriptions WHERE id = ?", [id_]).fetchone()
+    changed = open_until != kept_until
+    write_health(conn, id_, replace(health, open_until=open_until) if changed and health.failures else health)
 
 
 def id_of(conn: sqlite3.Connection, name: str) -> int:

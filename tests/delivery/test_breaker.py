@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.delivery import breaker
-from poller.delivery.retry import SCHEDULE, jittered, judge, receipt_of
+from poller.delivery.retry import SCHEDULE, jittered, judge, named_wait, receipt_of
+from poller.http_dates import LONGEST
 from poller.sinks.protocol import Receipt, Refused, Rejected, RetryLater
 from state.deliveries import Health
 
@@ -47,7 +52,7 @@ def test_what_was_in_flight_when_it_opened_does_not_put_the_probe_off() -> None:
 @given(
     tries=st.integers(0, 12),
     refusals=st.integers(0, 2),
-    after=st.none() | st.floats(0, 1e6),
+    after=st.none() | st.floats(0, LONGEST),
     chance=st.floats(0, 1),
     now=st.floats(0, 2e9),
 )
@@ -61,9 +66,33 @@ def test_a_retry_is_never_before_the_receivers_word_nor_far_from_the_schedule(
         return
     assert verdict.due is not None
     assert verdict.due >= now + (after or 0)
-    assert verdict.floor == (0.0 if after is None else now + after)
+    assert verdict.floor == (now + after if after else 0.0)
     assert verdict.due >= now + 0.9 * SCHEDULE[tries] - 1e-6
     assert verdict.due <= now + max(1.1 * SCHEDULE[tries], after or 0) + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("after", "wait"),
+    [
+        (1_795_700_000, LONGEST),
+        (10**400, LONGEST),
+        (math.inf, LONGEST),
+        (math.nan, None),
+        (-math.inf, None),
+        (-5.0, None),
+        (0, None),
+        ("60", None),
+        (90, 90.0),
+    ],
+)
+def test_a_wait_that_a_receiver_names_has_a_bound(after: Any, wait: float | None) -> None:
+    assert named_wait(after) == wait
+
+
+def test_the_breaker_obeys_the_receivers_word_when_it_opens() -> None:
+    health = failed(breaker.WELL, 1, 2, 3, 4)
+    health = breaker.failed(health, "503", now=5, not_before=3605.0)
+    assert (health.open_until, health.wait) == (3605.0, 5.0)
 
 
 def test_the_wait_is_spread_by_a_tenth() -> None:
@@ -90,4 +119,3 @@ def test_refusals_are_counted_apart_from_other_failures() -> None:
 def test_at_most_four_kibibytes_of_an_answer_are_kept(text: str) -> None:
     kept = receipt_of(Receipt(status="200", text=text)).text
     assert len(kept.encode("utf-8", "replace")) <= 4096
-    assert text.encode("utf-8", "replace").decode().startswith(kept.encode("utf-8", "replace").decode())

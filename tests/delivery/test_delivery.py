@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from poller.delivery.notices import ping
+from poller.events.cloudevents import iso
 from poller.sinks.protocol import Attempt, Gone, Receipt, Refused, Rejected, RetryLater
 from state.deliveries import Books, Registration
 from state.records import Event
@@ -301,7 +302,8 @@ async def test_the_breaker_opens_once_probes_alone_and_tells_when_it_is_over(ben
         "attempt": 1,
         "status": "503",
         "answer": "down",
-        "next": "the next probe leaves in 5 s, the ones after it at growing intervals; its events are kept",
+        "next": f"the next probe leaves at {iso(witness.got[0].time + 5)} at the earliest, the ones after it at "
+        "growing intervals; what waits is kept; `poller resume crm` tries at once",
     }
 
 
@@ -424,7 +426,7 @@ async def test_a_redelivered_dead_letter_stays_outside_the_order_when_a_digest_i
     [dead] = bench.reader.deliveries(states=["dead"])
     await bench.end()
     bench.store.redeliver([dead.id], now=bench.clock.now())
-    bench.store.register([Registration(name="mail", start="beginning", digest=True)])
+    bench.store.register([Registration(name="mail", start="beginning", digest=True)], now=bench.clock.now())
 
     assert bench.db.execute("SELECT lane FROM lanes").fetchall() == [(f"!{dead.id}",)]
 
@@ -436,7 +438,7 @@ async def test_what_the_receiver_said_holds_when_a_digest_is_asked_for(bench: Be
     await bench.end()
     until = bench.clock.now() + 600.0
 
-    bench.store.register([Registration(name="mail", start="beginning", digest=True)])
+    bench.store.register([Registration(name="mail", start="beginning", digest=True)], now=bench.clock.now())
     assert bench.db.execute("SELECT lane, due, floor FROM lanes").fetchall() == [("", until, until)]
 
 
@@ -458,9 +460,9 @@ async def test_a_replay_stays_outside_the_order_when_a_digest_is_asked_for_and_w
 
     apart = [("log", "/sources/acme items/a"), ("replay", "replay /sources/acme items/a")]
     assert lanes() == apart
-    bench.store.register([Registration(name="mail", start="beginning", digest=True)])
+    bench.store.register([Registration(name="mail", start="beginning", digest=True)], now=bench.clock.now())
     assert lanes() == [("log", ""), ("replay", "replay ")]
-    bench.store.register([Registration(name="mail", start="beginning", digest=False)])
+    bench.store.register([Registration(name="mail", start="beginning", digest=False)], now=bench.clock.now())
     assert lanes() == apart
 
 
