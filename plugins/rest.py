@@ -29,7 +29,7 @@ from poller.sources.pagination import (
     parameters,
     same_origin,
 )
-from poller.sources.paths import CONTENT, KEY, MISSING, VALUE, Answer, compile_path, identity, reader, wrapped
+from poller.sources.paths import CONTENT, KEY, MISSING, VALUE, Answer, compile_path, identity, wrapped
 from poller.sources.protocol import Item
 
 _PARENT: Final = re.compile(r"\{parent\.([^{}]+)\}")
@@ -293,15 +293,29 @@ def _time_text(since: UpdatedSince, at: float) -> str | int:
 def _belongs_into_body(table: EndpointTable, key: str) -> bool:
     if table.method != "POST" or table.pagination.place == "query":
         return False
-    return table.pagination.place == "body" or reader(key)(table.body or {}) is not MISSING
+    return table.pagination.place == "body" or _has(table.body or {}, key)
 
 
-def _set(body: dict[str, Any], key: str, value: Any) -> None:
-    """Set a value at a dotted path, making the objects on the way."""
+def _has(body: Any, key: str) -> bool:
+    for step in key.split("."):
+        if isinstance(body, list) and step.isdecimal() and int(step) < len(body):
+            body = body[int(step)]
+        elif isinstance(body, dict) and step in body:
+            body = body[step]
+        else:
+            return False
+    return True
+
+
+def _set(body: Any, key: str, value: Any) -> None:
+    """Set a value at a dotted path of keys and places in lists, making the objects on the way."""
     *steps, last = key.split(".")
     for step in steps:
-        body = body.setdefault(step, {})
-    body[last] = value
+        body = body[int(step)] if isinstance(body, list) else body.setdefault(step, {})
+    if isinstance(body, list):
+        body[int(last)] = value
+    else:
+        body[last] = value
 
 
 def _filled(value: Any, parent: Mapping[str, Any] | None, *, quoted: bool = False) -> Any:

@@ -7,6 +7,7 @@ the plugin's name, so a mistake in it costs one poll, not the daemon.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar, cast
@@ -20,7 +21,7 @@ from poller.budget.budget import Limit
 from poller.documents.diff import dump
 from poller.hooks.contracts import check_auth, check_endpoints, check_limits
 from poller.hooks.faults import PluginError, is_cancelled, said
-from poller.sources.protocol import Endpoint, Page, PageError, Position, Unparsed
+from poller.sources.protocol import Endpoint, Item, Page, PageError, Position, Unparsed
 from state.errors import PollerError
 
 log = structlog.get_logger("poller")
@@ -66,13 +67,15 @@ class PluggedSource:
         """What a 2xx answer shows, its objects unparsed."""
         with self._running("page"):
             page = _checked(self._source.page(endpoint, at, response), Page)
-            return Unparsed(_unparsed(page.objects), page.next, page.total)
+            return Unparsed(_unparsed(page.objects), page.next, page.total, tuple(map(str, page.doubts)))
 
-    def item_request(self, endpoint: Endpoint, object_id: str) -> httpx.Request | None:
+    def item_request(self, endpoint: Endpoint, object_id: str, item: Item | None = None) -> httpx.Request | None:
         """The request for an object's own URL. None: it has none, and complete sweeps decide."""
         ask = getattr(self._source, "item_request", None)
+        if ask is None:
+            return None
         with self._running("item_request"):
-            request = None if ask is None else ask(endpoint, object_id)
+            request = ask(endpoint, object_id, item) if _takes(ask, 3) else ask(endpoint, object_id)
             return None if request is None else _checked(request, httpx.Request)
 
     def discover(self) -> Generator[httpx.Request, httpx.Response, None]:
@@ -114,6 +117,14 @@ class PluggedSource:
                 return cast("dict[str, Any]", _checked(normalise(value), dict))
 
         return replace(endpoint, normalise=normalised)
+
+
+def _takes(function: Callable[..., Any], number: int) -> bool:
+    try:
+        inspect.signature(function).bind(*[None] * number)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 class _Running:

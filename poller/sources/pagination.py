@@ -7,6 +7,7 @@ list begins (`first`), what a request carries (`parameters`), and what an answer
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -43,6 +44,14 @@ class _Style(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, populate_by_name=True)
 
     place: Place | None = Field(default=None, alias="in")  # None: where the request names the parameter already
+    total: JsonPath | None = None  # where the answer says how many objects the whole list has
+    total_header: str | None = None
+
+    @model_validator(mode="after")
+    def _one_total(self) -> Self:
+        if self.total and self.total_header:
+            raise ValueError("total and total_header say the same: keep one")
+        return self
 
 
 class _Flagged(_Style):
@@ -56,18 +65,7 @@ class _Flagged(_Style):
         return self
 
 
-class _Counted(_Flagged):
-    total: JsonPath | None = None  # where the answer says how many objects the whole list has
-    total_header: str | None = None
-
-    @model_validator(mode="after")
-    def _one_total(self) -> Self:
-        if self.total and self.total_header:
-            raise ValueError("total and total_header say the same: keep one")
-        return self
-
-
-class Pages(_Counted):
+class Pages(_Flagged):
     """Numbered pages. Without `size` the list ends at the first empty page."""
 
     type: Literal["page"]
@@ -83,7 +81,7 @@ class Pages(_Counted):
         return self
 
 
-class Offsets(_Counted):
+class Offsets(_Flagged):
     """Numbered objects: each answer begins `size` objects after the last."""
 
     type: Literal["offset"]
@@ -151,14 +149,12 @@ def first(style: Pagination) -> Position:
 
 def page_headers(style: Pagination) -> tuple[str, ...]:
     """The answer headers that say where the list goes on."""
-    match style:
-        case Links():
-            return ("link",)
-        case Cursors(next=text) if text.startswith(HEADER):
-            return (text.removeprefix(HEADER).lower(),)
-        case Pages(total_header=str(name)) | Offsets(total_header=str(name)):
-            return (name.lower(),)
-    return ()
+    names = [style.total_header] if style.total_header else []
+    if isinstance(style, Links):
+        names.append("link")
+    if isinstance(style, Cursors) and style.next.startswith(HEADER):
+        names.append(style.next.removeprefix(HEADER))
+    return tuple(name.lower() for name in names)
 
 
 def parameters(style: Pagination, at: Position) -> dict[str, str | int]:
@@ -185,27 +181,31 @@ def following(style: Pagination, at: Position, *, answer: Answer, count: int, re
     Raises PageError for a next URL of another origin, for an answer that names itself as the next, and where a
     cursor or link cannot be read.
     """
+    total, doubts = _total(style, answer, response)
     match style:
         case Pages() | Offsets():
-            found = _counted(style, at, answer, count, response)
+            found = _counted(style, at, answer, count, total)
         case Cursors():
             found = _next_cursor(style, at, answer, response)
         case Links():
             found = Following(next=_next_link(style, at, response))
         case _:
             found = Following()
-    if found.next is not None:
-        return found
-    says = contradictions(
+    if found.next is None:
+        doubts += tuple(_contradictions(style, answer, count, response))
+    return replace(found, total=total, doubts=found.doubts + doubts)
+
+
+def _contradictions(style: Pagination, answer: Answer, count: int, response: httpx.Response) -> Iterator[str]:
+    return contradictions(
         answer,
         response,
         count=count,
         has_flag=isinstance(style, _Flagged) and bool(style.more or style.last),
         has_next=isinstance(style, Cursors),
         has_link=isinstance(style, Links),
-        has_pages=not isinstance(style, Whole),
+        has_pages=not isinstance(style, Whole) or bool(style.total or style.total_header),
     )
-    return replace(found, doubts=(*found.doubts, *says))
 
 
 def is_url(cursor: str) -> bool:
@@ -225,7 +225,7 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port or _PORTS.get(url.scheme)
 
 
-def _total(style: Pages | Offsets, answer: Answer, response: httpx.Response) -> tuple[int | None, tuple[str, ...]]:
+def _total(style: _Style, answer: Answer, response: httpx.Response) -> tuple[int | None, tuple[str, ...]]:
     """The list's total, and a doubt where it is configured and the answer has none that can be read."""
     if style.total:
         where, found = f"total = {style.total!r}", answer.value(compile_path(style.total))
@@ -255,9 +255,8 @@ def _unfit(found: Any, wanted: str) -> str:
     return f"is {str(found)[:40]!r} in the answer, not {wanted}"
 
 
-def _counted(style: Pages | Offsets, at: Position, answer: Answer, count: int, response: httpx.Response) -> Following:
-    total, doubts = _total(style, answer, response)
-    flag, unreadable = _goes_on(style, answer)
+def _counted(style: Pages | Offsets, at: Position, answer: Answer, count: int, total: int | None) -> Following:
+    flag, doubts = _goes_on(style, answer)
     before = _before(style, at)
     if flag is not None:
         goes_on = flag
@@ -265,8 +264,8 @@ def _counted(style: Pages | Offsets, at: Position, answer: Answer, count: int, r
         goes_on = count > 0 and before + count < total
     else:
         goes_on = count >= (style.size or 1)
-    doubts = (*doubts, *unreadable, *_capped(style, before, count, total))
-    return Following(next=_after(style, at, count, total) if goes_on else None, total=total, doubts=doubts)
+    doubts = (*doubts, *_capped(style, before, count, total))
+    return Following(next=_after(style, at, count, total) if goes_on else None, doubts=doubts)
 
 
 def _before(style: Pages | Offsets, at: Position) -> int:
