@@ -89,7 +89,7 @@ async def _sweep_and_deliver(
             stuck = await sweep_once(app, endpoints, progress=progress)
         await app.deliverer.drain(until=app.clock.now() + wait)
         events = await app.write(app.store.log.last_seq) - before
-        calls = sum(lane.calls for lane in app.engine.lanes.values())
+        calls = sum(lane.gate.calls for lane in app.engine.lanes.values())  # pages of a chain, logins and redirects too
         waiting = sum(state.pending for state in await app.write(app.store.delivery_reader.subscriptions))
     told = [counted(calls, "call"), counted(events, "event")]
     click.echo(", ".join([*told, *([f"{waiting} deliveries wait"] if waiting else [])]), err=True)

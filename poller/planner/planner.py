@@ -35,8 +35,8 @@ __all__ = ["Explanation", "Planner", "Unit"]
 class Planner:
     """Decides which unit to poll next and learns from what polls saw; a function of what it was told and the seed.
 
-    A unit that it does not know (removed while in flight) is ignored by `started`, `released`, `observe`, `defer` and
-    `excite`.
+    A unit that it does not know (removed while in flight) is ignored by `started`, `released`, `observe`, `defer`,
+    `excite` and `inherit`.
     """
 
     def __init__(self, units: Iterable[Unit], *, now: float, seed: int = 0) -> None:
@@ -132,9 +132,13 @@ class Planner:
             slot = self._next_ranked(now)
         return None if slot is None else self._units[slot]
 
-    def next_due(self, now: float) -> float | None:
-        """The earliest instant at which `choose` has an answer; None if only an answer or a new unit can bring one."""
+    def next_due(self, now: float, source: str | None = None) -> float | None:
+        """The earliest instant at which `choose` has an answer (of one source); None if only an answer or a new unit
+        can bring one.
+        """
         ready = self._table.ready[: self._table.top]
+        if source is not None:
+            ready = ready[self._table.source[: self._table.top] == self._sources.get(source, -1)]
         earliest = float(ready.min()) if ready.size else math.inf
         return None if earliest == math.inf else max(earliest, now)
 
@@ -194,8 +198,10 @@ class Planner:
             self._table.hours[slot] += changed
 
     def inherit(self, new: Unit, old: Unit, *, keep: float = 0.3) -> None:
-        """Give a new last page the rate of the old one, which keeps that share of it. Both must have been added."""
-        table, heir, giver = self._table, self._slots[new], self._slots[old]
+        """Give a new last page the rate of the old one, which keeps that share of it."""
+        table, heir, giver = self._table, self._slots.get(new), self._slots.get(old)
+        if heir is None or giver is None:
+            return
         for column in (table.changes, table.minutes, table.hours):
             column[heir] = column[giver]
             column[giver] *= keep

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import structlog
 
 from poller.clock import Clock
 from poller.polling.endpoint import Watching, child_key
+from poller.polling.health import HealthUpdate
 from poller.polling.recording import Settling
 from poller.polling.results import Asked, Outcome
-from poller.polling.source import Run, add_children, drop_children
+from poller.polling.source import ITEM, Run, add_children, drop_children, kept_health, tell
 from state.polls import Presence, Sweep
 from state.sqlite.store import Store
 from state.sqlite.writer import Write
@@ -49,6 +51,7 @@ class Following:
                 planner.inherit(run.unit(w, new), run.unit(w, old))
         self._say(w, outcome)
         self.announce(outcome.events)
+        await self.forget(run, w, [key for key in outcome.dropped if key not in outcome.added])
         if outcome.snapshots:
             await self._tell_children(run, w, outcome, now)
         await self._suspect(run, w, outcome)
@@ -71,6 +74,7 @@ class Following:
             await self._write(drop_children, self._store, child, gone, now=now)
             for key in gone:
                 planner.remove(run.unit(child, key))
+            await self.forget(run, child, gone)
             if gone and child.units and not child.pending and not run.waits(child):
                 # The last lists that its sweep waited for are gone: no poll of theirs will end it.
                 await self._end_sweep(run, child, now, confirms=child.confirms and child.nonempty)
@@ -90,6 +94,8 @@ class Following:
                 if (w.name, suspect.snapshot.object_id) not in run.confirming
                 and run.polling.item_request(w, suspect) is not None
             )
+            if not run.suspects[w.name] and not any(name == w.name for name, _ in run.confirming):
+                await self.forget(run, w, [ITEM])  # nothing is left whose own URL would be asked
         if outcome.swept:
             asked = Asked(at=w.state.last_sweep_began or 0.0, answered_at=self._clock.now())
             for suspect in await self._write(self._settling.deletable, w):
@@ -109,6 +115,20 @@ class Following:
         """End a sweep that has nothing more to ask for."""
         await self._write(self._settling.end_sweep, w, Sweep(ended_at=now, steady=w.steady, confirms=confirms))
         await self._end_empty_sweeps(run, w, now)
+
+    async def forget(self, run: Run, w: Watching, keys: Iterable[str]) -> None:
+        """These units are gone: what was told of their failures is over."""
+        for key in keys:
+            await self.say(run, run.health.forget(w.name, key, self._clock.now()))
+
+    async def say(self, run: Run, update: HealthUpdate) -> None:
+        """Log what the health of a source has to say, and keep that it was said."""
+        if not update.notices:
+            return
+        for note in update.notices:
+            log.warning(note.kind, subject=note.subject, summary=note.summary)
+        kept, now = kept_health(run), self._clock.now()
+        self.announce(await self._write(partial(tell, self._store, update.notices, now=now, kept=kept)))
 
     def announce(self, seqs: list[int]) -> None:
         """Say that these events are in the log."""

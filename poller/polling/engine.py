@@ -19,13 +19,13 @@ from poller.planner.planner import Planner
 from poller.polling.children import Following
 from poller.polling.endpoint import Watching
 from poller.polling.fetch import Worker
-from poller.polling.health import SourceHealth, StallWatch, Verdict
+from poller.polling.health import HealthUpdate, SourceHealth, StallWatch, Turns, due_since
 from poller.polling.loop import Lane
 from poller.polling.on_demand import Flying, Sweeping
 from poller.polling.poll import Polling
 from poller.polling.recording import Settling
 from poller.polling.results import Outcome, Polled
-from poller.polling.source import Run, open_watching, sync_children
+from poller.polling.source import Run, kept_health, open_watching, recall_health, sync_children
 from poller.polling.work import Chooser
 from poller.sources.transport import Gate, build_client, fetch
 from state.sqlite.store import Store
@@ -159,6 +159,7 @@ class Engine:
         run.health = SourceHealth(
             config.name, seen={w.name: at for w in run.watchings.values() if (at := _last_seen(w)) is not None}
         )
+        await self._write(recall_health, self._store, run)
 
     async def _recall(self, lane: Lane) -> None:
         saved = await self._write(self._store.learned.load, f"planner:{lane.name}")
@@ -186,10 +187,18 @@ class Engine:
         for run in self.runs.values():
             for w in run.watchings.values():
                 if endpoints is None or (run.name, w.name) in endpoints:
+                    self._forgive(run, w)
                     await self._write(self.settling.begin_sweep, w, self._clock.now())
                     began[run.name, w.name] = w.state.sweep_began
         self._chooser.sweeping = sweeping = Sweeping(self.runs, self._flying, began)
         return sweeping
+
+    def _forgive(self, run: Run, w: Watching) -> None:
+        """What failed before is asked as if it never had: a command asks always, and what it says is of now."""
+        for key, unit in list(w.units.items()):
+            if unit.failures:
+                w.put(structs.replace(unit, failures=0, retry_at=None, error=None))
+                run.lane.planner.defer(run.unit(w, key), self._clock.now())
 
     def end_sweeps(self) -> None:
         """Poll what the planners choose again."""
@@ -210,8 +219,10 @@ class Engine:
     # Housekeeping.
 
     async def save(self) -> None:
-        """Keep what the planners learned."""
+        """Keep what the planners learned, and what was told of failures."""
         learned = {f"planner:{name}": lane.planner.dump() for name, lane in self.lanes.items()}
+        for run in self.runs.values():
+            learned |= kept_health(run)
         await self._write(self._store.learned.save, learned)
 
     async def forget_calls(self) -> None:
@@ -231,12 +242,19 @@ class Engine:
         for lane in self.lanes.values():
             lane.check_promises()
         for run in self.runs.values():
-            idle = run.lane.next_at() > self._clock.steady() + 1.0
-            stalled = run.stall.check(
-                now, due_since=None if idle else run.last_poll or run.opened_at, last_poll=run.last_poll
-            )
+            stalled = run.stall.check(now, due_since=due_since(self._turns(run, now), now), last_poll=run.last_begun)
             if stalled is not None:
-                await self._worker.take(run, Verdict(notices=(stalled,)))
+                await self._worker.take(run, HealthUpdate(notices=(stalled,)))
+
+    def _turns(self, run: Run, now: float) -> Turns:
+        first = run.lane.planner.choose(now)
+        beside = [other for other in self.runs.values() if other.lane is run.lane]
+        return Turns(
+            is_free=run.lane.next_at() <= self._clock.steady() + 1.0,
+            is_first=first is not None and first.source == run.name,
+            due=run.lane.planner.next_due(now, run.name),
+            latest=max(other.last_begun or other.opened_at for other in beside),
+        )
 
 
 def _last_seen(w: Watching) -> float | None:

@@ -13,10 +13,10 @@ from msgspec import structs
 from poller.clock import Clock
 from poller.polling.children import Following
 from poller.polling.endpoint import Watching
-from poller.polling.health import Verdict
+from poller.polling.health import HealthUpdate
 from poller.polling.on_demand import Flying
 from poller.polling.results import Polled
-from poller.polling.source import Run, tell
+from poller.polling.source import DISCOVER, ITEM, Run
 from poller.sources.protocol import PageError
 from poller.sources.transport import FetchError
 from state.errors import PollerError
@@ -59,17 +59,18 @@ class Worker:
                 pass
         except (FetchError, PageError) as error:
             run.discover_failures += 1
-            verdict = await self._failed(run, "discover", "discover", error, run.discover_failures)
-            run.discover_at = verdict.retry_at or self._clock.now() + 5.0
+            update = await self._failed(run, DISCOVER, DISCOVER, error, run.discover_failures)
+            run.discover_at = update.retry_at or self._clock.now() + 5.0
             return
         run.discovered, run.discover_failures = True, 0
-        await self.take(run, run.health.succeeded("discover", "discover", self._clock.now()))
+        await self.take(run, run.health.succeeded(DISCOVER, DISCOVER, self._clock.now()))
         log.info("source.ready", source=run.name)
         self._release(run)
 
     async def poll(self, run: Run, w: Watching, key: str) -> None:
         """Poll a unit, and learn from it."""
         unit = run.unit(w, key)
+        run.last_begun = self._clock.now()
         try:
             outcome = await run.polling.poll(w, key, run.ask, waits=run.waits(w))
         except (FetchError, PageError) as error:
@@ -103,20 +104,22 @@ class Worker:
         )
 
     async def _poll_failed(self, run: Run, w: Watching, key: str, error: PollerError) -> None:
-        known = w.units.get(key)
-        failures = (known.failures if known else 0) + 1
-        verdict = await self._failed(run, w.name, key, error, failures)
-        retry_at = verdict.retry_at or self._clock.now() + 5.0
-        if known is not None:
+        failures = (w.units[key].failures if key in w.units else 0) + 1
+        update = await self._failed(run, w.name, key, error, failures)
+        retry_at = update.retry_at or self._clock.now() + 5.0
+        known = w.units.get(key)  # as it is by now: another unit may have shown its objects meanwhile
+        if known is None:
+            await self._following.forget(run, w, [key])
+        else:
             w.put(structs.replace(known, failures=failures, retry_at=retry_at, error=str(error)))
             fail = partial(self._store.polls.fail, known.id, failures=failures, retry_at=retry_at, error=str(error))
             await self._write(fail)
         run.lane.planner.defer(run.unit(w, key), retry_at)
 
-    async def _failed(self, run: Run, endpoint: str, unit: str, error: PollerError, failures: int) -> Verdict:
+    async def _failed(self, run: Run, endpoint: str, unit: str, error: PollerError, failures: int) -> HealthUpdate:
         status = getattr(error, "status", None)
         log.warning("poll.failed", source=run.name, endpoint=endpoint, unit=unit, failures=failures, error=str(error))
-        verdict = run.health.failed(
+        update = run.health.failed(
             endpoint,
             unit,
             self._clock.now(),
@@ -126,9 +129,9 @@ class Worker:
             failures=failures,
         )
         if status == httpx.codes.TOO_MANY_REQUESTS and (told := run.lane.throttled(str(error))) is not None:
-            verdict = replace(verdict, notices=(told, *verdict.notices))
-        await self.take(run, verdict)
-        return verdict
+            update = replace(update, notices=(told, *update.notices))
+        await self.take(run, update)
+        return update
 
     async def confirm(self, run: Run, w: Watching, suspect: Suspect) -> None:
         """Ask for a suspect's own URL."""
@@ -136,22 +139,19 @@ class Worker:
         try:
             outcome = await run.polling.confirm(w, suspect, run.ask)
         except (FetchError, PageError) as error:
-            await self._failed(run, w.name, "item", error, 1)
+            await self._failed(run, w.name, ITEM, error, 1)
             return
         finally:
             run.confirming.discard((w.name, object_id))
             if not run.suspects.get(w.name):
                 run.stale_suspects.add(w.name)
-        await self.take(run, run.health.succeeded(w.name, "item", self._clock.now()))
+        await self.take(run, run.health.succeeded(w.name, ITEM, self._clock.now()))
         await self._following.followed(run, w, outcome)
 
-    async def take(self, run: Run, verdict: Verdict) -> None:
+    async def take(self, run: Run, update: HealthUpdate) -> None:
         """Tell what the source's health has to say, and let poll what is free again."""
-        if verdict.notices:
-            for note in verdict.notices:
-                log.warning(note.kind, subject=note.subject, summary=note.summary)
-            self._following.announce(await self._write(tell, self._store, verdict.notices, now=self._clock.now()))
-        if verdict.reopened:
+        await self._following.say(run, update)
+        if update.reopened:
             self._release(run)
 
     def _release(self, run: Run) -> None:

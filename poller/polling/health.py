@@ -7,9 +7,11 @@ An episode is the time from when a failure is told to when it is over; each is t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
+
+import msgspec
 
 from poller.budget.headers import LONGEST
 from poller.events.cloudevents import iso
@@ -26,7 +28,17 @@ from poller.polling.notices import (
     stands_still,
 )
 
-__all__ = ["EndpointHealth", "HealthReport", "Notice", "SourceHealth", "StallWatch", "Verdict", "backoff"]
+__all__ = [
+    "EndpointHealth",
+    "HealthReport",
+    "HealthUpdate",
+    "Notice",
+    "SourceHealth",
+    "StallWatch",
+    "Turns",
+    "backoff",
+    "due_since",
+]
 
 FIRST_WAIT: Final = 5.0  # seconds
 LONGEST_WAIT: Final = 1800.0
@@ -42,8 +54,8 @@ SourceState = Literal["ok", "failing", "probing", "blocked"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What follows from an answer."""
+class HealthUpdate:
+    """What follows from an answer, or from a unit that is gone."""
 
     retry_at: float | None = None  # the unit is not to be asked before then; None: whenever the planner likes
     notices: tuple[Notice, ...] = ()
@@ -123,8 +135,8 @@ class _Unit:
     since: float
     reason: str = ""
     retry_at: float = 0.0
-    count: int = 0  # failures seen here
-    failures: int = 0  # failures in a row, those before a restart included
+    count: int = 0  # of them, seen by this memory: what had been before it began may not have been an outage
+    failures: int = 0  # in a row, those before a restart included
 
 
 @dataclass(slots=True, kw_only=True)
@@ -137,6 +149,11 @@ class _View:
     episode: _Episode | None = None
     units: dict[str, _Unit] = field(default_factory=dict)
 
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether something is wrong with it, or was told to be."""
+        return bool(self.units) or self.episode is not None or self.unseen_since is not None
+
     def missing_since(self) -> float | None:
         """From when on nothing is known of it: its latest success; None while it can be seen, or is refused alone."""
         if self.unseen_since is None or self.gate is not None:
@@ -147,11 +164,29 @@ class _View:
         return self.gate is not None or any(unit.failures >= SEVERAL for unit in self.units.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KeptView:
+    """What outlives a restart of an endpoint's health. Gates do not: a restart and a reload ask at once."""
+
+    unseen_since: float | None
+    episode: _Episode | None
+    units: dict[str, _Unit]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """What outlives a restart of a source's health, as `dump` writes it."""
+
+    failing_since: float | None
+    episode: _Episode | None
+    endpoints: dict[str, _KeptView]
+
+
 class SourceHealth:
     """The life of one source, told by the answers of its units. Times are Unix seconds.
 
-    The wait of a single unit is `Verdict.retry_at` and the planner's matter; `allows` and `blocked_until` tell what
-    the source or the endpoint holds back. `seen` gives the latest success of each endpoint, from before a restart.
+    The wait of a single unit is `HealthUpdate.retry_at` and the planner's matter; `allows` and `blocked_until` tell
+    what the source or the endpoint holds back. `seen` gives the latest success of each endpoint, from before a restart.
     """
 
     def __init__(self, source: str, *, seen: Mapping[str, float] | None = None) -> None:
@@ -161,7 +196,29 @@ class SourceHealth:
         self._episode: _Episode | None = None
         self._row: set[tuple[str, str]] = set()  # units that failed since the latest success
         self._failing_since: float | None = None
-        self._seen: float | None = None
+        self._seen: float | None = max((seen or {}).values(), default=None)
+
+    def dump(self) -> bytes:
+        """The episodes and failures that `recall` takes up after a restart or reload."""
+        views = {
+            name: _KeptView(unseen_since=view.unseen_since, episode=view.episode, units=view.units)
+            for name, view in self._views.items()
+            if view.is_worth_keeping
+        }
+        return msgspec.json.encode(_Kept(failing_since=self._failing_since, episode=self._episode, endpoints=views))
+
+    def recall(self, saved: bytes, units: Mapping[str, Collection[str]]) -> None:
+        """Take up what was dumped, of the units (by endpoint) that there still are: an episode that was told is not
+        told again, and its end is. Raises ValueError, changing nothing, where it is no dump.
+        """
+        kept = msgspec.json.decode(saved, type=_Kept)
+        for name, was in kept.endpoints.items():
+            if name not in units:
+                continue
+            view = self._views.setdefault(name, _View())
+            view.unseen_since, view.episode = was.unseen_since, was.episode
+            view.units = {key: unit for key, unit in was.units.items() if key in units[name]}
+        self._failing_since, self._episode = kept.failing_since, kept.episode
 
     def allows(self, endpoint: str, unit: str, now: float) -> bool:
         """Whether a call of this unit may leave: nothing holds its source or endpoint back, or it is the probe."""
@@ -186,16 +243,18 @@ class SourceHealth:
         status: int | None,
         retry_after: float | None,
         failures: int,
-    ) -> Verdict:
-        """A poll of this unit failed, for the `failures`th time in a row; `reason` is shown, so without secrets.
+    ) -> HealthUpdate:
+        """A poll of this unit failed; `reason` is shown, so without secrets.
 
-        A 401 is one that renewed credentials did not cure.
+        `failures` in a row decide how long it waits; how many have been counted here decides what is told, and a
+        command that asks anew does not set that back. A 401 is one that renewed credentials did not cure.
         """
         view = self._views.setdefault(endpoint, _View())
         self._failing_since = now if self._failing_since is None else self._failing_since
         view.unseen_since = now if view.unseen_since is None else view.unseen_since
         failing = view.units.setdefault(unit, _Unit(since=now))
-        failing.count, failing.failures, failing.reason = failing.count + 1, failures, reason
+        failing.count, failing.failures = failing.count + 1, max(failing.failures + 1, failures)
+        failing.reason = reason
         if status in REFUSALS:
             failing.retry_at = now + max(REFUSED_WAIT, backoff(1, retry_after))
         else:
@@ -205,9 +264,9 @@ class SourceHealth:
         if status != 403:
             self._row.add((endpoint, unit))
         self._shut(view, now, status=status, reason=reason)
-        return Verdict(retry_at=failing.retry_at, notices=tuple(self._told(endpoint, unit, status)))
+        return HealthUpdate(retry_at=failing.retry_at, notices=tuple(self._told(endpoint, unit, status)))
 
-    def succeeded(self, endpoint: str, unit: str, now: float) -> Verdict:
+    def succeeded(self, endpoint: str, unit: str, now: float) -> HealthUpdate:
         """A poll of this unit went well: what its source and endpoint held back may go, and what is over is told."""
         view = self._views.setdefault(endpoint, _View())
         reopened = self._gate is not None or view.gate is not None
@@ -222,14 +281,14 @@ class SourceHealth:
         self._row.clear()
         self._seen = view.seen = now
         view.unseen_since = None
-        return Verdict(notices=tuple(notices), reopened=reopened)
+        return HealthUpdate(notices=tuple(notices), reopened=reopened)
 
-    def forget(self, endpoint: str, unit: str, now: float) -> Verdict:
+    def forget(self, endpoint: str, unit: str, now: float) -> HealthUpdate:
         """This unit is gone: nobody waits for it to be well again."""
         view = self._views.get(endpoint, _View())
         gone = view.units.pop(unit, None)
         self._row.discard((endpoint, unit))
-        return Verdict(notices=tuple(self._endpoint_over(endpoint, unit, now, gone)))
+        return HealthUpdate(notices=tuple(self._endpoint_over(endpoint, unit, now, gone)))
 
     def probe_now(self) -> tuple[tuple[str, str], ...]:
         """Let a probe go at once, everywhere; return the units (endpoint, key) that back off, to be tried as well."""
@@ -355,11 +414,19 @@ class StallWatch:
         self._waiting_since: float | None = None
         self._stalled_since: float | None = None
 
+    def dump(self) -> bytes:
+        """The alarm that stands, for `recall` after a restart or reload."""
+        return msgspec.json.encode(self._stalled_since)
+
+    def recall(self, saved: bytes) -> None:
+        """Take up an alarm that was told: its end will be. Raises ValueError where it is no dump."""
+        self._stalled_since = msgspec.json.decode(saved, type=float | None)
+
     def check(self, now: float, *, due_since: float | None, last_poll: float | None) -> Notice | None:
         """Alarm once when nothing was polled for longer than the limit though something was due; tell once when it is.
 
-        `due_since`: since when a unit is due and the budget would allow its call; None where that is not so.
-        `last_poll`: when a call last left, well or not. Both are Unix seconds. Call it at least once a minute.
+        `due_since`: since when a unit of this source is due (see `due_since`); None where nothing is.
+        `last_poll`: when a poll last began, well or not. Both are Unix seconds. Call it at least once a minute.
         """
         polled, self._last_poll = last_poll != self._last_poll, last_poll
         if due_since is not None and due_since > now:
@@ -378,6 +445,29 @@ class StallWatch:
             return None
         self._stalled_since = self._waiting_since
         return stands_still(self.source, since=self._stalled_since, now=now, last_poll=last_poll)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """How the units of one source stand in the planner of their budget. Times are Unix seconds."""
+
+    is_free: bool  # the budget allows a call now
+    is_first: bool  # the planner would poll a unit of this source next
+    due: float | None  # the earliest time of a unit of this source; None: all are in flight, or there is none
+    latest: float  # when the budget, for whatever source, last began a poll, or was opened
+
+
+def due_since(turns: Turns, now: float, *, limit: float = STALL) -> float | None:
+    """Since when a unit of a source should have been polled.
+
+    While others of the same budget are polled, only what the planner would poll next counts: the rest was rightly put
+    off. Where nothing of the budget was polled for that long, everything that is due counts.
+    """
+    if not turns.is_free or turns.due is None or turns.due > now:
+        return None
+    if now - turns.latest >= limit:
+        return max(turns.latest, turns.due)
+    return now if turns.is_first else None
 
 
 def _health(name: str, view: _View) -> EndpointHealth:

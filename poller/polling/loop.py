@@ -61,7 +61,9 @@ class Lane:
         self._paced_at = -math.inf  # steady
         self._idle_until: float | None = None  # wall: there is no work before
         self.failure: BaseException | None = None
-        self._throttled_since: float | None = None  # wall
+        # A throttle that outlasted a restart or reload was told before it.
+        held = budget.throttled_until(clock.steady()) is not None
+        self._throttled_since: float | None = clock.now() if held else None  # wall
         self.shortfall: Shortfall | None = None  # `max_staleness` that cannot be kept since lists grew
 
     @property

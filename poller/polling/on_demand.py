@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, MutableSet
 from poller.polling.endpoint import Watching
 from poller.polling.source import Run
 
-TRIES = 3  # failures of a unit after which the sweep goes on without it
+TRIES = 3  # failures of a unit, since the sweep was asked for, after which it goes on without it
+PATIENCE = 60.0  # seconds: a sweep does not wait for a unit that its server wants left alone for longer
 
 Flying = MutableSet[tuple[str, str, str]]  # units being asked for: source, endpoint, key
 
@@ -59,7 +60,8 @@ class Sweeping:
 
     def next_retry(self, now: float) -> float | None:
         """When a unit that failed may be tried again."""
-        return min((unit.retry_at or now for _, w in self for unit in w.failing()), default=None)
+        waiting = (unit.retry_at or now for _, w in self for unit in w.failing())
+        return min((at for at in waiting if at <= now + PATIENCE), default=None)
 
     def _is_due(self, run: Run, w: Watching, key: str, now: float) -> bool:
         unit = w.units.get(key)
@@ -89,7 +91,7 @@ class Sweeping:
         if not w.pending and parent is not None:
             return (run.name, parent.name) not in self._began or self._is_stuck(run, parent, now)
         left = (*w.outstanding(), *w.awaited())
-        tried = {unit.key for unit in w.failing() if unit.failures >= TRIES}
+        tried = {unit.key for unit in w.failing() if unit.failures >= TRIES or (unit.retry_at or now) > now + PATIENCE}
         return bool(left) and all(key in tried or w.waits_for_others(key) for key in left)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,9 @@ from state.sqlite.store import Store
 
 log = structlog.get_logger("poller")
 
+ITEM = "item"  # stands for every object's own URL where health counts units
+DISCOVER = "discover"  # stands for what a source must ask first, as an endpoint and as its unit
+
 
 @dataclass(slots=True, kw_only=True)
 class Run:
@@ -46,7 +49,8 @@ class Run:
     discovered: bool = False
     discover_at: float = 0.0
     discover_failures: int = 0
-    last_poll: float | None = None
+    last_poll: float | None = None  # its latest that went well
+    last_begun: float | None = None  # when a poll last began, well or not
     suspects: dict[str, deque[Suspect]] = field(default_factory=dict)
     stale_suspects: set[str] = field(default_factory=set)  # endpoints whose suspects are to be read again
     confirming: set[tuple[str, str]] = field(default_factory=set)
@@ -166,12 +170,33 @@ def drop_children(store: Store, w: Watching, keys: Iterable[str], *, now: float)
         w.steady = False
 
 
-def tell(store: Store, notes: Iterable[Notice], *, now: float) -> list[int]:
-    """Log what the operator must know, each with the next version of its subject."""
+def tell(store: Store, notes: Iterable[Notice], *, now: float, kept: Mapping[str, bytes]) -> list[int]:
+    """Log what the operator must know, each with the next version of its subject, and keep with it what was told."""
     seqs: list[int] = []
-    for note in notes:
-        notice = records.Notice(
-            kind=note.kind, subject=note.subject, summary=note.summary, detail=dict(note.detail), time=now
-        )
-        seqs += store.polls.tell(notice)
+    with store.polls.transaction():
+        for note in notes:
+            notice = records.Notice(
+                kind=note.kind, subject=note.subject, summary=note.summary, detail=dict(note.detail), time=now
+            )
+            seqs += store.polls.tell(notice)
+        store.learned.save(kept)
     return seqs
+
+
+def kept_health(run: Run) -> dict[str, bytes]:
+    """What outlives a restart or reload of a source's health, by the key under which it is kept."""
+    return {f"health:{run.name}": run.health.dump(), f"stall:{run.name}": run.stall.dump()}
+
+
+def recall_health(store: Store, run: Run) -> None:
+    """Take up what was kept: episodes are told once and taken back once, however often the program began anew."""
+    units = {w.name: {*w.units, ITEM} for w in run.watchings.values()}
+    if run.source.asks_first():
+        units[DISCOVER] = {DISCOVER}
+    try:
+        if (saved := store.learned.load(f"health:{run.name}")) is not None:
+            run.health.recall(saved, units)
+        if (saved := store.learned.load(f"stall:{run.name}")) is not None:
+            run.stall.recall(saved)
+    except ValueError as error:
+        log.warning("health.forgotten", source=run.name, why=str(error))

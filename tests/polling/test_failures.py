@@ -249,6 +249,7 @@ ROWS: dict[str, Row] = {
     ),
     "429": Row(
         wrong=lambda api, body: Response(status_code=429, headers={"retry-after": "1"}),
+        looks=1,
         recorded=NOTHING + "; the whole budget waits as long as `Retry-After` says, also after a restart",
         shown=FAILS + "; `throttled_until` of the budget",
         shows=(*FAILING, "429 Too Many Requests"),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller.events.cloudevents import iso
-from poller.polling.health import EndpointHealth, HealthReport, Notice, SourceHealth, StallWatch, Verdict, backoff
+from poller.polling.health import EndpointHealth, HealthReport, HealthUpdate, Notice, SourceHealth, StallWatch, backoff
 from state import notices as records
 from state.notices import notice_event
 
@@ -25,14 +25,14 @@ class Life:
         self.failures: dict[tuple[str, str], int] = defaultdict(int)
         self.notices: list[Notice] = []
 
-    def fail(self, endpoint: str, unit: str, at: float, status: int | None = 500, **more: Any) -> Verdict:
+    def fail(self, endpoint: str, unit: str, at: float, status: int | None = 500, **more: Any) -> HealthUpdate:
         self.failures[endpoint, unit] += 1
         told = {"reason": f"HTTP {status}", "retry_after": None, "failures": self.failures[endpoint, unit], **more}
         verdict = self.health.failed(endpoint, unit, NOON + at, status=status, **told)
         self.notices += verdict.notices
         return verdict
 
-    def succeed(self, endpoint: str, unit: str, at: float) -> Verdict:
+    def succeed(self, endpoint: str, unit: str, at: float) -> HealthUpdate:
         self.failures.pop((endpoint, unit), None)
         verdict = self.health.succeeded(endpoint, unit, NOON + at)
         self.notices += verdict.notices
@@ -207,7 +207,7 @@ def test_a_unit_that_is_gone_is_not_waited_for(life: Life):
     verdict = life.health.forget("projects", "page=3", NOON + 700)
     assert [notice.kind for notice in verdict.notices] == ["source.recovered"]
     assert life.health.snapshot() == HealthReport(state="ok")
-    assert life.health.forget("nothing", "page=3", NOON + 700) == Verdict()
+    assert life.health.forget("nothing", "page=3", NOON + 700) == HealthUpdate()
 
 
 def test_refused_credentials_block_the_source_at_once_with_a_probe_every_15_minutes(life: Life):
