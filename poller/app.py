@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 
 import httpx
+import structlog
 from apscheduler.triggers.cron import CronTrigger
 
 from poller.clock import Clock, SystemClock
@@ -22,8 +23,12 @@ from poller.hooks.loading import Plugins
 from poller.hooks.observers import Observers
 from poller.polling.engine import Engine
 from poller.polling.results import Polled
+from state.errors import PollerError, Unavailable
+from state.records import Event
 from state.sqlite.store import Store
-from state.sqlite.writer import Runner, Writer
+from state.sqlite.writer import Runner, Session, Writer
+
+log = structlog.get_logger("poller")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,40 +48,139 @@ class News:
         self.observers.tell("poll_finished", poll=poll)
 
 
-@dataclass(slots=True, kw_only=True)
 class App:
-    """What runs on one state."""
+    """What runs on one state: one engine at a time, and the deliveries."""
 
-    config: Config
-    plugins: Plugins
-    store: Store
-    write: Writer
-    clock: Clock
-    engine: Engine
-    deliverer: Deliverer
-    news: News
-    transport: httpx.AsyncBaseTransport | None  # None: sources ask over the network
+    def __init__(
+        self,
+        config: Config,
+        plugins: Plugins,
+        *,
+        store: Store,
+        write: Writer,
+        clock: Clock,
+        news: News,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.config = config
+        self.plugins = plugins
+        self.store = store
+        self.write = write
+        self.clock = clock
+        self.news = news
+        self.deliverer = news.deliverer
+        self.is_polling = False  # False: the engine is over, and the state is to be read again
+        self._transport = transport  # None: sources ask over the network
+        self._changing = asyncio.Lock()  # one engine is replaced by another, or the state is waited for
+        self._session = write.session()
+        self.engine = self._engine_for(config, self._session)
 
-    def _engine_for(self, config: Config) -> Engine:
+    def _engine_for(self, config: Config, session: Session) -> Engine:
         """An engine for a configuration, on this app's state and clock."""
         return Engine(
             config,
             self.plugins,
             store=self.store,
-            write=self.write,
+            write=session,
             clock=self.clock,
             listener=self.news,
-            transport=self.transport,
+            transport=self._transport,
         )
 
+    async def open(self) -> None:
+        """Register the subscriptions and open the engine. Raises PollerError."""
+        try:
+            self.engine.prepare()
+            now = self.clock.now()
+            registrations = [route.registration(now) for route in routes_of(self.config)]
+            await self.write(self.store.deliveries.register, registrations, now=now)
+            await self.engine.open()
+        except BaseException:
+            await self._abandon(self.engine, self._session)
+            raise
+        self.is_polling = True
+
+    async def close(self) -> None:
+        """End the engine; where the state can be written, with what it has learned."""
+        self.is_polling = False
+        try:
+            await self.engine.close()
+        except Unavailable as error:
+            log.warning("planner.not_saved", error=str(error), hint="what it learned in the last minute is forgotten")
+        finally:
+            self._session.close()
+
+    @property
+    def is_stranded(self) -> bool:
+        """Whether nothing is polled, and nobody is about to change that."""
+        return not (self.is_polling or self._changing.locked())
+
+    @property
+    def is_well(self) -> bool:
+        """Whether everything that is to be polled is polled, and can be recorded."""
+        return self.is_polling and self.write.outage is None and self.engine.is_well()
+
     async def reconfigure(self, config: Config) -> None:
-        """Go on with another configuration, already validated. Raises PollerError, with nothing changed."""
-        engine = self._engine_for(config)
-        await self.deliverer.reconfigure(routes_of(config))
-        await self.engine.close()
-        await engine.open()
-        engine.probe_now()
-        self.config, self.engine = config, engine
+        """Go on with another configuration, already validated.
+
+        What its plugins and rules can do wrong fails beside the engine that runs. Raises PollerError, with
+        everything as it was: where the old engine was closed by then, it is opened again.
+        """
+        async with self._changing:
+            if self.write.outage is not None:
+                raise self.write.outage
+            session = self.write.session()
+            engine = self._engine_for(config, session)
+            try:
+                engine.prepare()
+                self.deliverer.check(routes_of(config))
+                await self.close()
+                await engine.open(self.engine)
+                await self.deliverer.reconfigure(routes_of(config))
+            except BaseException as error:
+                await self._abandon(engine, session)
+                if isinstance(error, Exception) and not self.is_polling:
+                    await self._go_back()
+                raise
+            engine.probe_now()
+            self.config, self.engine, self._session = config, engine, session
+            self.is_polling = True
+
+    async def _go_back(self) -> None:
+        """Open the engine of the configuration in use again, after it was closed for one that cannot be opened."""
+        try:
+            await self.deliverer.reconfigure(routes_of(self.config))
+            await self._reopen()
+        except PollerError as error:  # whoever keeps this app open tries again
+            log.warning("engine.not_opened", error=str(error))
+
+    async def pause(self) -> None:
+        """End the engine without a word to the state."""
+        async with self._changing:
+            self.is_polling = False
+            await self._abandon(self.engine, self._session)
+
+    async def reopen(self) -> None:
+        """Go on from what the state says, after a pause. Raises PollerError."""
+        async with self._changing:
+            if not self.is_polling:
+                await self._reopen()
+
+    async def _reopen(self) -> None:
+        session = self.write.session()
+        engine = self._engine_for(self.config, session)
+        try:
+            await engine.open(self.engine)
+        except BaseException:
+            await self._abandon(engine, session)
+            raise
+        self.engine, self._session = engine, session
+        self.is_polling = True
+
+    @staticmethod
+    async def _abandon(engine: Engine, session: Session) -> None:
+        session.close()
+        await engine.abandon()
 
 
 @contextlib.asynccontextmanager
@@ -99,7 +203,7 @@ async def open_app(
         write.group = store.group
         try:
             clock = clock or SystemClock.resume(await write(store.calls.anchor))
-            observers = Observers(plugins, lambda number: write(store.log.event, number))
+            observers = Observers(plugins, partial(_event, write, store))
             deliverer = Deliverer(
                 routes_of(config),
                 store=store.deliveries,
@@ -108,30 +212,25 @@ async def open_app(
                 finished=lambda delivery: observers.tell("delivery_finished", delivery=delivery),
             )
             news = News(deliverer=deliverer, observers=observers)
-            engine = Engine(config, plugins, store=store, write=write, clock=clock, listener=news, transport=transport)
-            now = clock.now()
-            registrations = [route.registration(now) for route in routes_of(config)]
-            await write(store.deliveries.register, registrations, now=now)
-            await engine.open()
-            app = App(
-                config=config,
-                plugins=plugins,
-                store=store,
-                write=write,
-                clock=clock,
-                engine=engine,
-                deliverer=deliverer,
-                news=news,
-                transport=transport,
-            )
+            app = App(config, plugins, store=store, write=write, clock=clock, news=news, transport=transport)
             async with observers:
+                await app.open()
                 try:
                     yield app
                 finally:
-                    await app.engine.close()
+                    await app.close()
         finally:
-            await write(store.flush)  # a step that ends what still waits for a commit: the file is closed behind it
-            await write(store.close)
+            with contextlib.suppress(Unavailable):  # what could not be written is as after a crash: it is done again
+                await write.end(store.close)
+
+
+async def _event(write: Writer, store: Store, number: int) -> Event | None:
+    """One event of the log, for observers: they are told later where the state is out of reach."""
+    while True:
+        try:
+            return await write(store.log.event, number)
+        except Unavailable:
+            await asyncio.sleep(1.0)
 
 
 def routes_of(config: Config) -> list[Route]:

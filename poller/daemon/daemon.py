@@ -13,20 +13,19 @@ from typing import Any
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
-from apscheduler.triggers.cron import CronTrigger
-from apscheduler.triggers.interval import IntervalTrigger
 
 from poller.app import App, open_app
 from poller.config.load import load
 from poller.config.models import Config
 from poller.daemon.heartbeat import beat
+from poller.daemon.outages import OutageKeeper
 from poller.daemon.systemd import Notifier
 from poller.hooks.loading import Plugins
 from poller.operations import commands
 from poller.operations.planners import check_promises
 from poller.polling.loop import Lane
 from poller.web import serve
-from state.errors import PollerError
+from state.errors import PollerError, Unavailable
 from state.lock import StateLock
 
 log = structlog.get_logger("poller")
@@ -48,6 +47,18 @@ class LaneTrigger(BaseTrigger):  # type: ignore[misc]
         return now + timedelta(seconds=max(seconds, 0.001))
 
 
+class Every(BaseTrigger):  # type: ignore[misc]
+    """Every so many seconds from now on. What was missed is not made up for, however far the clock was set."""
+
+    def __init__(self, seconds: float, *, first: float | None = None) -> None:
+        self._seconds = timedelta(seconds=seconds)
+        self._first = self._seconds if first is None else timedelta(seconds=first)
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
+        """Strictly after `now`."""
+        return now + (self._first if previous is None else self._seconds)
+
+
 class Daemon:
     """One app under a scheduler, until `stop` is set."""
 
@@ -61,6 +72,7 @@ class Daemon:
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
         )
+        self._outages = OutageKeeper(app, resumed=self._resumed)
         self._reloading = asyncio.Lock()
         self._drains: list[asyncio.Task[None]] = []
 
@@ -71,7 +83,8 @@ class Daemon:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop.set)
         async with serve(self.app, self.stop) as self.url, asyncio.TaskGroup() as group:
-            group.create_task(self.app.deliverer.run(self.stop))
+            group.create_task(self._deliver())
+            keeping = group.create_task(self._outages.run())
             self._schedule()
             self._scheduler.start()
             self._notifier.ready(status=self._status_line())
@@ -85,12 +98,21 @@ class Daemon:
                 self._notifier.stopping()
                 await self.app.plugins.observe("stopping")
                 self._scheduler.shutdown(wait=False)
+                keeping.cancel()
                 self.stop.set()
                 for drain in self._drains:
                     drain.cancel()
                 await asyncio.gather(*self._drains, return_exceptions=True)
-                await self.app.engine.close()
+                await self.app.close()
         log.info("poller.stopped")
+
+    async def _deliver(self) -> None:
+        try:
+            await self.app.deliverer.run(self.stop)
+        except Unavailable as error:
+            if not self.stop.is_set():
+                raise
+            log.warning("delivery.not_recorded", error=str(error), hint="what left unrecorded is delivered again")
 
     async def reload(self) -> None:
         """Take over `poller.toml` as it is now; keep the old one, and say so, where it is not valid."""
@@ -102,9 +124,7 @@ class Daemon:
             except PollerError as error:
                 log.error("config.refused", error=str(error), hint=error.hint)
             else:
-                for lane in self.app.engine.lanes.values():
-                    lane.refresh()
-                self._schedule_lanes()
+                self._resumed()
                 log.info("config.reloaded")
             self._notifier.ready(status=self._status_line())
 
@@ -113,22 +133,45 @@ class Daemon:
         while not self.stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stop.wait(), min(interval or 5.0, 5.0))
-            for lane in self.app.engine.lanes.values():
-                if lane.failure is not None:
-                    raise lane.failure
-            for drain in self._drains:
-                if drain.done() and not drain.cancelled():
-                    drain.result()
+            self._raise_failures()
             self._notifier.alive(status=self._status_line())
+
+    def _raise_failures(self) -> None:
+        """Raise what has ended the polling of a budget; an outage of the state is seen through, and does not."""
+        for lane in self.app.engine.lanes.values():
+            if lane.failure is not None and not isinstance(lane.failure, Unavailable):
+                raise lane.failure
+        for drain in self._drains:
+            error = drain.exception() if drain.done() and not drain.cancelled() else None
+            if error is not None and not isinstance(error, Unavailable):
+                raise error
+
+    def _resumed(self) -> None:
+        """Another engine polls."""
+        for lane in self.app.engine.lanes.values():
+            lane.refresh()
+        self._schedule_lanes()
 
     def _schedule(self) -> None:
         self._schedule_lanes()
-        every = self._scheduler.add_job
-        every(self._commands, IntervalTrigger(seconds=COMMANDS_EVERY, timezone=UTC), id="commands")
-        every(self._save, IntervalTrigger(minutes=1, timezone=UTC), id="save what was learned")
-        every(self._watch, IntervalTrigger(seconds=30, timezone=UTC), id="watch for stalls")
-        every(self._heartbeat, IntervalTrigger(minutes=1, timezone=UTC), id="heartbeat")
-        every(self._purge, CronTrigger(minute=17, timezone=self.app.config.poller.zone), id="purge")
+        self._every("commands", self._commands, Every(COMMANDS_EVERY))
+        self._every("save what was learned", self._save, Every(60.0))
+        self._every("watch for stalls", self._watch, Every(30.0))
+        self._every("heartbeat", self._heartbeat, Every(60.0))
+        self._every("purge", self._purge, Every(3600.0, first=600.0))
+
+    def _every(self, name: str, work: Callable[[], Awaitable[None]], trigger: BaseTrigger) -> None:
+        async def job() -> None:
+            if not self.app.is_polling or self.app.write.outage is not None:
+                return
+            try:
+                await work()
+            except Unavailable:
+                return  # the outage is seen through elsewhere
+            except Exception as error:  # a job's failure is told here, and does not end the others
+                log.error("job.failed", job=name, exc_info=error)
+
+        self._scheduler.add_job(job, trigger, id=name)
 
     def _schedule_lanes(self) -> None:
         for drain in self._drains:
@@ -178,7 +221,8 @@ class Daemon:
         await self.app.engine.watch()
 
     async def _heartbeat(self) -> None:
-        await beat(self.app)
+        if self.app.is_well:
+            await beat(self.app)
 
     async def _purge(self) -> None:
         now = self.app.clock.now()
@@ -188,6 +232,8 @@ class Daemon:
         await self.app.engine.forget_calls()
 
     def _status_line(self) -> str:
+        if (outage := self.app.write.outage) is not None:
+            return f"paused: {outage}"
         engine = self.app.engine
         endpoints = sum(len(run.watchings) for run in engine.runs.values())
         calls = sum(lane.calls for lane in engine.lanes.values())

@@ -22,9 +22,10 @@ from poller.delivery.subscription import Route
 from poller.delivery.wakeup import Bell, Turns
 from poller.sinks.protocol import Receipt
 from state.deliveries import AttemptRow, Claim, Job, Turn, Turned
-from state.errors import StateError
+from state.errors import StateError, Unavailable
 
 DIGEST = 1000  # events at most
+OUTAGE_WAIT = 2.0  # seconds between two tries while the state cannot be written
 WINDOW = 64  # deliveries leased at once, at least
 
 log = structlog.get_logger("poller.delivery")
@@ -70,6 +71,7 @@ class Courier:
         self._look = True  # the store may have something new for us
         self._next: float | None = None  # when it has by itself
         self._known = False  # how it stands is in the store
+        self._is_stuck = False  # what attempts came to cannot be written: nothing more leaves
         self._resting = False
         self._stop = asyncio.Event()
         self._stopping = False
@@ -161,13 +163,21 @@ class Courier:
         wait = 1.0
         while True:
             try:
-                return await self._office.turns(turn)
+                turned = await self._office.turns(turn)
+                self._is_stuck = False
+                return turned
+            except Unavailable:  # told once, where the outage is seen through
+                longest = OUTAGE_WAIT
+                if self._stop.is_set():
+                    raise
             except StateError as error:
+                longest = 30.0
                 log.error("delivery.not_recorded", subscription=self._name, error=str(error), retry_in=wait)
                 if self._stop.is_set():
                     raise
+            self._is_stuck = True
             await self._clock.sleep(wait)
-            wait = min(30.0, 2 * wait)
+            wait = min(longest, 2 * wait)
 
     def _take(self, turn: Turn, turned: Turned) -> None:
         self._known = True
@@ -211,7 +221,8 @@ class Courier:
 
     def next_claim(self) -> Claim | None:
         """What is ready, where it need not ask the store whether it may leave."""
-        return self._ready.popleft() if self._ready and not (self._standing.is_held or self._stopping) else None
+        stays = self._standing.is_held or self._stopping or self._is_stuck
+        return self._ready.popleft() if self._ready and not stays else None
 
     def answered(
         self, flight: Flight, jobs: tuple[Job, ...], answer: Receipt | Exception, at: float, latency: float
@@ -257,7 +268,7 @@ class Courier:
 
         Behind a dead letter it waits for the store: were that forgotten in a crash, the letter would arrive behind it.
         """
-        return verdict.state == "delivered" and not (self._stopping or self._standing.is_held)
+        return verdict.state == "delivered" and not (self._stopping or self._standing.is_held or self._is_stuck)
 
     def landed(self, claim: Claim, verdict: Verdict | None) -> None:
         """Give a lane back."""

@@ -19,7 +19,7 @@ from poller.delivery.subscription import Route
 from poller.delivery.wakeup import Bell, Turns
 from poller.events.cloudevents import iso
 from state.deliveries import DeliveryStore
-from state.errors import Conflict, StateError
+from state.errors import Conflict, StateError, Unavailable
 from state.sqlite.writer import Write
 
 ATTEMPT_LIMIT = 60.0  # seconds of one attempt, whole; sinks have shorter ones of their own
@@ -74,7 +74,7 @@ class Deliverer:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until `stop` is set, then end within seconds. Raises StateError where the state cannot be written."""
-        await self._write(self._store.free_leases)
+        await self._insist(self._store.free_leases, stop)
         self._running = True
         try:
             await self._post()
@@ -112,6 +112,10 @@ class Deliverer:
             stop.set()
             await running
 
+    def check(self, routes: Sequence[Route]) -> None:
+        """Raise ExpressionError for a `where` without sense."""
+        _compile(routes)
+
     async def reconfigure(self, routes: Sequence[Route]) -> None:
         """Go on with these subscriptions. Raises ExpressionError, and changes nothing, for a `where` without sense."""
         wanted = _compile(routes)
@@ -123,6 +127,19 @@ class Deliverer:
             self.wake()
         else:
             await self._register()
+
+    async def resume(self) -> None:
+        """Start the couriers that a reconfiguration has ended and could not start again. Raises StateError."""
+        if self._running and not self._posts:
+            await self._post()
+
+    async def _insist(self, step: Callable[[], None], stop: asyncio.Event) -> None:
+        """Take a step as soon as the state can be written, which somebody else sees to."""
+        while not stop.is_set():
+            with contextlib.suppress(Unavailable):
+                await self._write(step)
+                return
+            await self.clock.sleep(1.0)
 
     async def purge(self, before: float) -> int:
         """Forget the events from before that time, and return how many; what was not given by then is told."""
@@ -216,7 +233,8 @@ class Deliverer:
         except Conflict:
             return True
         except StateError as error:
-            log.error("dispatch.not_recorded", error=str(error))
+            if not isinstance(error, Unavailable):  # that is told once, where the outage is seen through
+                log.error("dispatch.not_recorded", error=str(error))
             await self.clock.sleep(1.0)
             return True
         for name in done.queued & self._posts.keys():

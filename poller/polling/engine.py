@@ -12,9 +12,10 @@ import structlog
 from msgspec import structs
 
 from poller.budget.budget import Budget
+from poller.changes.page import Watch
 from poller.clock import Clock, SystemClock
 from poller.config.models import Config, SourceConfig
-from poller.hooks.loading import Plugins
+from poller.hooks.loading import Plugins, said
 from poller.planner.planner import Planner
 from poller.polling.children import Following
 from poller.polling.endpoint import Watching
@@ -25,9 +26,18 @@ from poller.polling.on_demand import Flying, Sweeping
 from poller.polling.poll import Polling
 from poller.polling.recording import Settling
 from poller.polling.results import Outcome, Polled
-from poller.polling.source import Run, kept_health, open_watching, recall_health, sync_children
+from poller.polling.source import (
+    Run,
+    kept_health,
+    open_watching,
+    recall_health,
+    shape_of,
+    sync_children,
+    watch_of,
+)
 from poller.polling.work import Chooser
 from poller.sources.transport import Gate, build_client, fetch
+from state.errors import PollerError
 from state.sqlite.store import Store
 from state.sqlite.writer import Write
 
@@ -71,37 +81,66 @@ class Engine:
         self._clock = clock
         self._transport = transport  # None: the network
         self._clients: list[httpx.AsyncClient] = []
+        self._watches: dict[str, list[tuple[Watch, str]]] = {}  # by source: its endpoints, built and not opened yet
+        self._is_over = False
         self._flying: Flying = set()
         self._worker = Worker(
             self._flying, self.following, store=store, write=write, clock=clock, polled=listener.polled
         )
         self._chooser = Chooser(self.runs, self._flying, worker=self._worker, clock=clock)
 
-    async def open(self) -> None:
-        """Build every source and open every endpoint. Raises PollerError where a plugin or rule is unusable."""
+    def prepare(self) -> None:
+        """Build every budget, source, client and rule, without a look at the state.
+
+        Raises PollerError where a plugin or rule is unusable. Whatever a configuration alone can do wrong fails here.
+        """
         for name, budget in self.config.budgets.items():
-            self.lanes[name] = await self._lane(name, budget.limits, budget.share, budget.concurrency)
+            self.lanes[name] = self._lane(name, budget.limits, budget.share, budget.concurrency)
         for source in self.config.sources.values():
-            await self._open_source(source)
+            try:
+                self._build_source(source)
+            except PollerError:
+                raise
+            except Exception as error:  # a plugin, or what it was given, may raise anything: it is the source's fault
+                raise PollerError(
+                    f"sources.{source.name}: cannot be set up: {said(error)}", hint="poller check says the same"
+                ) from error
+
+    async def open(self, before: Engine | None = None) -> None:
+        """Read from the state how everything stands, and be ready to poll. Raises PollerError.
+
+        `before` is the engine that is replaced: what only its memory knew (a server's word on its calls, what the
+        planners have learned since they were saved) is taken over.
+        """
+        if not self.lanes:
+            self.prepare()
         for lane in self.lanes.values():
-            await self._recall(lane)
+            await self._restore(lane, before)
+        for run in self.runs.values():
+            await self._open_source(run)
+        for lane in self.lanes.values():
+            await self._recall(lane, before)
 
     async def close(self, seconds: float = 5.0) -> None:
         """Let what is under way end, and keep what was learned."""
-        await asyncio.gather(*(lane.finish(seconds) for lane in self.lanes.values()))
-        await self.save()
-        await asyncio.gather(*(lane.gate.flush() for lane in self.lanes.values()))
+        try:
+            await asyncio.gather(*(lane.finish(seconds) for lane in self.lanes.values()))
+            if not self._is_over:
+                await self.save()
+                await asyncio.gather(*(lane.gate.flush() for lane in self.lanes.values()))
+        finally:
+            await self.abandon()
+
+    async def abandon(self) -> None:
+        """End without a word to the state: answers that are under way are not recorded."""
+        self._is_over = True
+        await asyncio.gather(*(lane.finish(0.0) for lane in self.lanes.values()))
         for client in self._clients:
             await client.aclose()
+        self._clients.clear()
 
-    async def _lane(self, name: str, limits: Any, share: float, concurrency: int) -> Lane:
+    def _lane(self, name: str, limits: Any, share: float, concurrency: int) -> Lane:
         budget = Budget(name, limits, share=share, concurrency=concurrency)
-        longest = max(limit.seconds for limit in limits)
-        steady = self._clock.steady()
-        restore = partial(self._store.calls.restore, name, since=steady - longest - 1, now=steady)
-        calls = await self._write(restore)
-        until = await self._write(self._store.calls.throttled_until, name)
-        budget.restore(calls, steady, throttled_until=until)
 
         async def spend(answers: list[tuple[int, float]]) -> int:
             anchor = str(self._clock.anchor()) if isinstance(self._clock, SystemClock) else ""
@@ -120,7 +159,18 @@ class Engine:
             name=name, budget=budget, share=share, planner=planner, gate=gate, clock=self._clock, crew=self._chooser
         )
 
-    async def _open_source(self, config: SourceConfig) -> None:
+    async def _restore(self, lane: Lane, before: Engine | None) -> None:
+        """The calls that its windows still count, and until when the server wants none."""
+        name, budget, steady = lane.name, lane.budget, self._clock.steady()
+        longest = max(limit.seconds for limit in budget.limits)
+        restore = partial(self._store.calls.restore, name, since=steady - longest - 1, now=steady)
+        calls = await self._write(restore)
+        until = await self._write(self._store.calls.throttled_until, name)
+        if before is not None and name in before.lanes:
+            until = max(until or 0.0, before.lanes[name].budget.throttled_until(steady) or 0.0)
+        budget.restore(calls, steady, throttled_until=until or None)
+
+    def _build_source(self, config: SourceConfig) -> None:
         source = config.build()
         lane = self.lanes[config.budget]
         client = build_client(config, gate=lane.gate, auth=source.auth, inner=self._transport)
@@ -141,11 +191,17 @@ class Engine:
             ask=partial(fetch, client, most=config.max_answer),
         )
         self.runs[config.name] = run
-        now = self._clock.now()
-        for endpoint in config.chosen(source.endpoints()):
-            w, reshaped = await self._write(open_watching, self._store, run, endpoint, self._plugins, now=now)
-            run.watchings[endpoint.name] = w
-            run.stale_suspects.add(endpoint.name)
+        self._watches[config.name] = [
+            (watch_of(config, endpoint, self._plugins), shape_of(source, endpoint, config.endpoint(endpoint.name)))
+            for endpoint in config.chosen(source.endpoints())
+        ]
+
+    async def _open_source(self, run: Run) -> None:
+        config, lane, now = run.config, run.lane, self._clock.now()
+        for watch, shape in self._watches.pop(config.name):
+            w, reshaped = await self._write(open_watching, self._store, run, watch, shape, now=now)
+            run.watchings[w.name] = w
+            run.stale_suspects.add(w.name)
             if reshaped:
                 log.info("endpoint.rebaselined", endpoint=w.label, why="its path, id or excluded fields changed")
                 outcome = Outcome()
@@ -161,8 +217,11 @@ class Engine:
         )
         await self._write(recall_health, self._store, run)
 
-    async def _recall(self, lane: Lane) -> None:
-        saved = await self._write(self._store.learned.load, f"planner:{lane.name}")
+    async def _recall(self, lane: Lane, before: Engine | None) -> None:
+        if before is not None and lane.name in before.lanes:
+            saved: bytes | None = before.lanes[lane.name].planner.dump()
+        else:
+            saved = await self._write(self._store.learned.load, f"planner:{lane.name}")
         if saved is not None:
             try:
                 lane.planner.load(saved)

@@ -98,6 +98,9 @@ class Lane:
                     self._idle_until = math.inf if due is None else due
                     break
                 permit = await self.gate.permit()
+                if self._stopping:
+                    permit.done()
+                    break
                 self._paid()
                 self._begin(work, permit)
         finally:

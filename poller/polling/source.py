@@ -121,10 +121,9 @@ def shape_of(source: Source, endpoint: Endpoint, settings: EndpointConfig) -> st
     return f"{path} id={endpoint.id} exclude={exclude}"
 
 
-def open_watching(store: Store, run: Run, endpoint: Endpoint, plugins: Plugins, *, now: float) -> tuple[Watching, bool]:
+def open_watching(store: Store, run: Run, watch: Watch, shape: str, *, now: float) -> tuple[Watching, bool]:
     """Begin to watch an endpoint, on the store's thread. True: it means something else than before."""
-    watch = watch_of(run.config, endpoint, plugins)
-    shape = shape_of(run.source, endpoint, run.config.endpoint(endpoint.name))
+    endpoint = watch.endpoint
     state, reshaped = store.polls.open_endpoint(run.name, endpoint.name, shape, now=now)
     w = Watching(watch, state, store.polls.units(state.id))
     if endpoint.parent is None:

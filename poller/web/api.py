@@ -70,9 +70,11 @@ def _health(api: FastAPI, site: Site) -> None:
 
     @api.api_route("/readyz", methods=["GET", "HEAD"], operation_id="readyz")
     async def readyz() -> Response:
-        """200 once polling has begun and while the state can be read, else 503."""
+        """200 once polling has begun and while the state can be read and written, else 503."""
         if not site.ready:
             return _json({"status": "not ready", "why": "starting or stopping"}, 503)
+        if (outage := site.app.write.outage) is not None:
+            return _json({"status": "not ready", "why": str(outage)}, 503)
         await site.look(lambda reader: reader.log.last_seq())
         return _json({"status": "ready"})
 

@@ -14,6 +14,8 @@ from state.errors import Outdated, StateError, Unavailable
 
 meta_migrations = Migrations("meta")
 
+PROBED = 256 * 1024  # bytes
+
 Rider = Callable[[sqlite3.Connection], None]
 
 
@@ -175,9 +177,11 @@ def _commit(conn: sqlite3.Connection) -> None:
 
 
 def probe(db: State) -> None:
-    """Write something tiny, durably. Raises what keeps the state from being written."""
+    """Write something as large as a poll, and take it away again. Raises what keeps the state from being written."""
     with transaction(db) as conn:
-        write_meta(conn, "probe", secrets.token_hex(8))
+        conn.execute("INSERT OR REPLACE INTO meta VALUES ('probe', hex(zeroblob(?)))", [PROBED // 2])
+    with transaction(db) as conn:
+        conn.execute("DELETE FROM meta WHERE key = 'probe'")
 
 
 def read_meta(db: Database, key: str) -> str | None:

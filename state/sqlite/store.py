@@ -76,13 +76,15 @@ class Store:
                 pass
 
     def probe(self) -> None:
-        """Write something tiny, durably. Raises what keeps the state from being written."""
+        """Write something for a trial. Raises what keeps the state from being written."""
         probe(self.db)
 
     def close(self) -> None:
-        """Close the file."""
-        self.flush()
-        self.db.close()
+        """Write what waits to ride along, and close the file whatever comes of that."""
+        try:
+            self.flush()
+        finally:
+            self.db.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

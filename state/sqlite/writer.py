@@ -112,6 +112,12 @@ class Writer:
         """Run one step in spite of an outage, and end it where the step succeeds. Raises Unavailable where not."""
         await self._asked(step, is_probe=True)
 
+    async def end(self, close: Callable[[], None]) -> None:
+        """Commit what waits for it and run a last step, which closes the file, also during an outage."""
+        with contextlib.suppress(Unavailable):
+            await self(lambda: None)
+        await self._asked(close, is_probe=True)
+
     def session(self) -> Session:
         """This writer for one holder of memory."""
         return Session(self)

@@ -1,0 +1,102 @@
+"""Outages of the state: while it cannot be written nothing is polled, and polling goes on by itself afterwards.
+
+Whatever keeps the state from being written (a full disk, a lock of another program, a read-only file, an I/O error)
+ends the engine without a word. Once a probe has written something, the engine is opened anew from the state, as after
+a restart: no poll is recorded twice, and none that was received and not recorded is forgotten, since it is made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import structlog
+
+from poller.app import App
+from poller.events.cloudevents import iso
+from state.errors import PollerError, Unavailable
+from state.notices import Notice
+
+LOOK_EVERY = 1.0  # seconds
+FIRST_WAIT = 0.5  # seconds between two probes, doubling
+LONGEST_WAIT = 5.0
+RELAPSE = 60.0  # seconds: an outage that begins so soon after another one is waited out twice as long as that one
+
+log = structlog.get_logger("poller")
+
+
+class OutageKeeper:
+    """Sees one app through the outages of its state. `resumed` is called when an engine is open again."""
+
+    def __init__(self, app: App, *, resumed: Callable[[], None]) -> None:
+        self._app = app
+        self._resumed = resumed
+        self._rest = FIRST_WAIT
+        self._ended_at = -RELAPSE  # steady
+        self.since: float | None = None  # Unix seconds; None: no outage
+
+    async def run(self) -> None:
+        """Wait for outages, and see each one through, until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._app.write.until_outage(), LOOK_EVERY)
+            outage = self._app.write.outage
+            if outage is not None or self._app.is_stranded:
+                await self._see_through(outage)
+
+    async def _see_through(self, outage: Unavailable | None) -> None:
+        app = self._app
+        self.since = began = app.clock.now()
+        if outage is not None:
+            log.error("state.failing", error=str(outage), hint=outage.hint, policy="polling pauses until it is written")
+        is_relapse = app.clock.steady() - self._ended_at < RELAPSE
+        self._rest = min(RELAPSE, 2 * self._rest) if is_relapse else FIRST_WAIT
+        await app.pause()
+        wait = self._rest
+        await app.clock.sleep(wait)
+        while not await self._is_over():
+            wait = max(self._rest, min(LONGEST_WAIT, 2 * wait))
+            await app.clock.sleep(wait)
+        if outage is not None:
+            await self._tell(outage, began)
+        self.since, self._ended_at = None, app.clock.steady()
+        self._resumed()
+
+    async def _is_over(self) -> bool:
+        """Whether something can be written, and the engine is open again."""
+        try:
+            await self._app.write.probe(self._app.store.probe)
+            await self._app.reopen()
+            await self._app.deliverer.resume()
+        except Unavailable:
+            return False
+        except PollerError as error:
+            log.error("engine.not_opened", error=str(error), hint=error.hint)
+            return False
+        self._app.deliverer.wake()
+        return True
+
+    async def _tell(self, outage: Unavailable, began: float) -> None:
+        """Say that it is over: in the log, and on the bus, where both ends of the outage are told now."""
+        app, now = self._app, self._app.clock.now()
+        detail = {"reason": str(outage), "since": iso(began), "until": iso(now)}
+        failing = Notice(
+            kind="state.failing",
+            subject="state",
+            summary=f"The state could not be written, so nothing was polled: {outage}.",
+            detail=detail,
+            time=began,
+        )
+        recovered = Notice(
+            kind="state.recovered",
+            subject="state",
+            summary=f"The state can be written again, and polling goes on after {now - began:.0f} s.",
+            detail=detail,
+            time=now,
+        )
+        log.info("state.recovered", paused_seconds=round(now - began, 1))
+        with contextlib.suppress(Unavailable):  # the next outage has begun: it is told by itself
+            for notice in (failing, recovered):
+                await app.write(app.store.polls.tell, notice)
+            app.deliverer.log_grew()

@@ -1,0 +1,120 @@
+"""While the state cannot be written nothing is polled; afterwards everything goes on, nothing is lost or told twice."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.disk import small_disk
+from tests.support.living import CONFIG, World, living, log_of, swept, until, world
+
+
+def configured(folder: Path, world: World, *, state: Path, listen: str = "") -> Path:
+    path = folder / "poller.toml"
+    path.write_text(CONFIG.format(url=world.url, state=state, listen=listen))
+    return path
+
+
+def assert_told_once_in_order(world: World, state: Path) -> None:
+    for number, sizes in world.edits.items():
+        assert world.sizes(number) == sizes
+    ids = [event["id"] for event in world.received]
+    assert len(ids) == len(set(ids))
+    assert {event.id for event in log_of(state)} == set(ids)
+
+
+async def test_a_disk_that_is_full_for_a_while_loses_nothing_and_ends_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        async with world() as upstream:
+            state = disk.folder / "poller.db"
+            config = configured(tmp_path, upstream, state=state, listen="127.0.0.1:0")
+            async with living(config) as daemon, httpx.AsyncClient(trust_env=False) as client:
+                await until("the baseline", lambda: swept(daemon))
+                upstream.edit(1, 1)
+                await until("the first event", lambda: upstream.told)
+                disk.fill()
+                upstream.edit(2, 1)
+                await until("the outage", lambda: daemon.app.write.outage)
+                await until("the pause", lambda: not daemon.app.is_polling)
+                asked = upstream.asked
+                ready = await client.get(f"{daemon.url}/readyz")
+                assert ready.status_code == 503
+                assert "cannot be written" in ready.json()["why"]
+                assert not daemon.app.is_well
+                await asyncio.sleep(2.0)  # several probes
+                assert upstream.asked == asked  # no call is spent in vain
+                upstream.edit(3, 1)
+                disk.free()
+                await until("both events", lambda: upstream.sizes(2) and upstream.sizes(3))
+                await until(
+                    "the end of it", lambda: [e for e in upstream.received if e["type"] == "poller.state.recovered"]
+                )
+                assert (await client.get(f"{daemon.url}/readyz")).status_code == 200
+                upstream.edit(1, 2)
+                await until("later events", lambda: len(upstream.sizes(1)) == 2)
+            kinds = [event["type"] for event in upstream.received if event["source"] == "/poller"]
+            assert kinds == ["poller.state.failing", "poller.state.recovered"]
+            assert_told_once_in_order(upstream, state)
+
+
+async def test_a_lock_of_another_program_is_waited_out(tmp_path: Path) -> None:
+    async with world() as upstream:
+        state = tmp_path / "poller.db"
+        async with living(configured(tmp_path, upstream, state=state)) as daemon:
+            await until("the baseline", lambda: swept(daemon))
+            daemon.app.store.db.execute("PRAGMA busy_timeout = 100")
+            other = sqlite3.connect(state, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            upstream.edit(1, 1)
+            await until("the outage", lambda: daemon.app.write.outage)
+            upstream.edit(1, 2)
+            other.execute("ROLLBACK")
+            other.close()
+            await until("the event", lambda: upstream.sizes(1))
+        assert upstream.sizes(1)[-1] == 2
+        assert len(upstream.sizes(1)) <= 2
+
+
+async def test_a_stop_during_an_outage_ends_in_seconds_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        async with world() as upstream:
+            state = disk.folder / "poller.db"
+            config = configured(tmp_path, upstream, state=state)
+            async with living(config) as daemon:
+                await until("the baseline", lambda: swept(daemon))
+                disk.fill()
+                upstream.edit(1, 1)
+                await until("the pause", lambda: not daemon.app.is_polling)
+                began = asyncio.get_running_loop().time()
+            assert asyncio.get_running_loop().time() - began < 10.0
+            disk.free()
+            async with living(config) as daemon:
+                await until("the event", lambda: upstream.sizes(1))
+            assert_told_once_in_order(upstream, state)
+
+
+async def test_one_outage_is_one_line_of_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with world() as upstream:
+        state = tmp_path / "poller.db"
+        async with living(configured(tmp_path, upstream, state=state)) as daemon:
+            await until("the baseline", lambda: swept(daemon))
+            await daemon.app.write(limit_pages, daemon)
+            for number in upstream.things:
+                upstream.things[number] = {"id": number, "size": "x" * 100_000}
+            await until("the pause", lambda: not daemon.app.is_polling)
+            await asyncio.sleep(2.0)
+            daemon.app.store.db.execute(f"PRAGMA max_page_count = {2**30}")
+            await until("the events", lambda: len(upstream.told) == len(upstream.things))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "error" in line or "warning" in line]
+    assert len(lines) == 1
+    assert "state.failing" in lines[0]
+
+
+def limit_pages(daemon: object) -> None:
+    db = daemon.app.store.db  # type: ignore[attr-defined]
+    (used,) = db.execute("PRAGMA page_count").fetchone()
+    db.execute(f"PRAGMA max_page_count = {used + 20}")
