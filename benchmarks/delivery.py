@@ -31,7 +31,7 @@ from benchmarks.receiver import receiving
 from plugins.http import HttpSink, signature
 from poller.clock import SystemClock
 from poller.delivery.service import Deliverer
-from poller.delivery.settlement import Finished
+from poller.delivery.settlement import AttemptFinished
 from poller.delivery.subscription import Route, Subscription
 from poller.events.cloudevents import CONTENT_TYPE, structured
 from state.records import Event, NewEvent
@@ -67,7 +67,7 @@ def make_event(number: int) -> NewEvent:
 
 
 @contextlib.asynccontextmanager
-async def opened(path: Path, routes: Sequence[Route], observe: Callable[[Finished], None]) -> AsyncIterator[Any]:
+async def opened(path: Path, routes: Sequence[Route], observe: Callable[[AttemptFinished], None]) -> AsyncIterator[Any]:
     """A state and a deliverer, on files and threads as the daemon has them."""
     with Writer() as write:
         store = await write(Store.open, path, now=time.time())
@@ -91,7 +91,7 @@ async def deliveries(folder: Path, url: str, events: int, subscriptions: int) ->
     """A backlog of so many events for each of so many subscriptions, from the first to the last answer."""
     left, done = events * subscriptions, asyncio.Event()
 
-    def observe(finished: Finished) -> None:
+    def observe(finished: AttemptFinished) -> None:
         nonlocal left
         left -= finished.state == "delivered"
         if not left:
@@ -144,7 +144,7 @@ async def waits(path: Path, routes: Sequence[Route], events: int, per_second: fl
     arrived: dict[str, float] = {}
     recorded: dict[str, float] = {}
 
-    def observe(finished: Finished) -> None:
+    def observe(finished: AttemptFinished) -> None:
         if finished.subscription == routes[0].subscription.name:
             arrived[finished.jobs[0].event.id] = time.perf_counter()
 

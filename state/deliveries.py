@@ -28,7 +28,7 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class SinkHealth:
     """How a subscription's sink has fared: the breaker, kept so that it outlives a restart."""
 
     failures: int = 0  # failed attempts in a row
@@ -48,7 +48,7 @@ class SubscriptionState:
     lag: int  # pending, and how many numbers the log is ahead
     pending: int
     dead: int
-    health: Health
+    health: SinkHealth
     filter_errors: int
     filter_error: str | None
     next_probe: float | None = None  # while the breaker is open: no attempt before then; in the past: at once
@@ -99,7 +99,7 @@ class Job:
     id: int
     event: Event
     attempts: int  # so far
-    tries: int  # so far, of the retry schedule
+    retries: int  # so far, of the retry schedule
     refusals: int  # so far
 
 
@@ -109,7 +109,7 @@ class Claim:
 
     lane: str
     due: float  # as it was
-    floor: float  # not before then, whatever else is decided
+    not_before: float  # not before then, whatever else is decided
     jobs: tuple[Job, ...]
     last_reference: str | None
 
@@ -127,13 +127,13 @@ class AttemptRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
+class AttemptOutcome:
     """What an attempt came to, for the one delivery or the whole digest that it carried."""
 
     lane: str
     ids: tuple[int, ...]  # of deliveries; the attempt is kept with the first
     state: State
-    tries: int
+    retries: int
     refusals: int
     attempt: AttemptRow
 
@@ -144,39 +144,39 @@ class Release:
 
     lane: str
     due: float | None = None
-    floor: float = 0.0
+    not_before: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class Settlement:
     """One step of one subscription: what has come of the claims is written, and new ones are taken."""
 
     subscription: str
     now: float
-    settled: tuple[Settlement, ...] = ()
+    settled: tuple[AttemptOutcome, ...] = ()
     released: tuple[Release, ...] = ()
-    health: Health | None = None  # None: unchanged
+    health: SinkHealth | None = None  # None: unchanged
     kept_until: float | None = None  # `open_until` that `health` rests on: where a command has changed it, that stays
     disabled: str | None = None  # the reason, if it is disabled now
     notices: tuple[Notice, ...] = ()
     promote: bool = False  # what only waits for its retry is due now
     claim: int = 0  # so many deliveries at most
-    run: int = 16  # of one lane, one after the other; at most
+    per_lane: int = 16  # of one lane, one after the other; at most
     together: int = 0  # a digest: so many of one lane together at most
-    early: bool = False  # a probe: the lane that is next, also before it is due
+    probe: bool = False  # a probe: the lane that is next, also before it is due
     lease: float = 120.0  # seconds
     due_at: Callable[[float], float] | None = None  # when what was queued then is due; None: at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turned:
-    """What a turn gave."""
+class Settled:
+    """What a settlement gave."""
 
     state: str
     claims: tuple[Claim, ...] = ()
-    next_due: float | None = None  # of the lanes that nobody leases; of an early turn, the lowest floor
+    next_due: float | None = None  # of the lanes that nobody leases; of a probe, the lowest `not_before`
     recorded: int = 0  # notices appended to the log
-    health: Health  # as it is kept now: somebody may have resumed the subscription meanwhile
+    health: SinkHealth  # as it is kept now: somebody may have resumed the subscription meanwhile
     wants_more: bool = False  # there is room again for what is still in the log
 
 
@@ -202,7 +202,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Books:
+class SubscriptionLedger:
     """One subscription's account: `events` is the sum of the five below it, or it says what is missing."""
 
     subscription: str
@@ -257,7 +257,7 @@ class DeliveryStore(Protocol):
         """Queue what matched and move the cursors. Raises Conflict if a cursor has moved meanwhile."""
         ...
 
-    def turn(self, turns: Sequence[Turn]) -> list[Turned]:
+    def settle(self, batches: Sequence[Settlement]) -> list[Settled]:
         """Settle and claim for several subscriptions at once."""
         ...
 

@@ -21,7 +21,7 @@ from poller.events.filters import Filter, FilterError
 from poller.hooks.loading import attempted
 from poller.options.problems import NotThere, nearest
 from poller.rendering.templates import RenderError
-from state.deliveries import AttemptRow, Books, Delivery
+from state.deliveries import AttemptRow, Delivery, SubscriptionLedger
 from state.errors import PollerError
 from state.records import Change, Event, FieldChange, Kind
 from state.sqlite.store import Reader
@@ -180,12 +180,12 @@ def ledger(chosen: Chosen, as_json: bool) -> int:
     return 0 if all(one.balanced for one in books) else 1
 
 
-def _books(one: Books) -> list[str]:
+def _books(one: SubscriptionLedger) -> list[str]:
     sides = (one.events, one.delivered, one.pending, one.dead, one.not_matching, one.dropped, one.unread)
     return [one.subscription, *map(str, sides), "yes" if one.balanced else "NO"]
 
 
-def _tell_imbalance(one: Books) -> None:
+def _tell_imbalance(one: SubscriptionLedger) -> None:
     if one.missing:
         click.echo(f"Error: {one.subscription}: events on no side: {', '.join(map(str, one.missing))}", err=True)
     if one.stray:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from state.deliveries import Health
+from state.deliveries import SinkHealth
 
 OPENS_AFTER = 5  # failed attempts in a row
 FIRST_WAIT = 5.0  # seconds
 LONGEST_WAIT = 300.0  # seconds
 
 
-def failed(health: Health, error: str, *, now: float, not_before: float = 0.0) -> Health:
+def failed(health: SinkHealth, error: str, *, now: float, not_before: float = 0.0) -> SinkHealth:
     """After a failed attempt. Attempts already in flight when the breaker opened do not postpone the probe."""
     health = replace(health, failures=health.failures + 1, last_error=error)
     if is_open(health) and not may_probe(health, now=now):
@@ -26,19 +26,19 @@ def failed(health: Health, error: str, *, now: float, not_before: float = 0.0) -
     return replace(health, open_until=max(now + wait, not_before), wait=wait)
 
 
-def succeeded(health: Health) -> Health:
+def succeeded(health: SinkHealth) -> SinkHealth:
     """After an attempt that arrived: all is well."""
     return health if health == WELL else WELL
 
 
-def is_open(health: Health) -> bool:
+def is_open(health: SinkHealth) -> bool:
     """Whether attempts are held back."""
     return health.open_until is not None
 
 
-def may_probe(health: Health, *, now: float) -> bool:
+def may_probe(health: SinkHealth, *, now: float) -> bool:
     """Whether an open breaker lets one attempt through."""
     return health.open_until is not None and now >= health.open_until
 
 
-WELL = Health()
+WELL = SinkHealth()

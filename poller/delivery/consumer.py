@@ -1,6 +1,6 @@
 """One subscription's deliveries: claimed in batches, carried to the sink side by side, settled in batches.
 
-The courier holds no queue of its own beyond what it has leased: what waits, waits in the store.
+The consumer holds no queue of its own beyond what it has leased: what waits, waits in the store.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Protocol
 import structlog
 
 from poller.clock import Clock
-from poller.delivery.attempts import Flight, Flights
-from poller.delivery.retry import Unfinished, Verdict, judge, receipt_of
-from poller.delivery.settlement import Finished, Slip
-from poller.delivery.sink_health import Standing
+from poller.delivery.attempts import AttemptRunner, RunningAttempt
+from poller.delivery.retry import RetryDecision, Unfinished, judge, receipt_of
+from poller.delivery.settlement import AttemptFinished, SettlementDraft
 from poller.delivery.subscription import Route
-from poller.delivery.wakeup import Bell, Turns
+from poller.delivery.subscription_health import SubscriptionHealth
+from poller.delivery.wakeup import SettlementBatches, Wakeup
 from poller.sinks.protocol import Receipt
-from state.deliveries import AttemptRow, Claim, Job, Turn, Turned
+from state.deliveries import AttemptRow, Claim, Job, Settled, Settlement
 from state.errors import StateError, Unavailable
 
 DIGEST = 1000  # events at most
@@ -31,10 +31,10 @@ WINDOW = 64  # deliveries leased at once, at least
 log = structlog.get_logger("poller.delivery")
 
 
-class Office(Protocol):
-    """What couriers share."""
+class Shared(Protocol):
+    """What consumers share."""
 
-    turns: Turns
+    settle: SettlementBatches
     clock: Clock
     random: Random
     limit: float  # seconds of one attempt, whole
@@ -45,29 +45,29 @@ class Office(Protocol):
         ...
 
     def at_rest(self) -> None:
-        """A courier has nothing to do for now."""
+        """A consumer has nothing to do for now."""
         ...
 
-    def finished(self, attempt: Finished) -> None:
+    def finished(self, attempt: AttemptFinished) -> None:
         """An attempt is over."""
         ...
 
 
-class Courier:
+class Consumer:
     """Gives a subscription's events to its sink."""
 
-    def __init__(self, route: Route, office: Office) -> None:
+    def __init__(self, route: Route, shared: Shared) -> None:
         self._route = route
         self._name = route.subscription.name
         self._together = DIGEST if route.subscription.digest is not None else 0
         self._window = max(WINDOW, 4 * route.subscription.concurrency)
-        self._office = office
-        self._clock = office.clock
-        self._bell = Bell(office.clock)
-        self._standing = Standing(self._name, promotes=not self._together)
-        self._flights = Flights(route, self, clock=office.clock, limit=office.limit, changed=self._bell.ring)
+        self._shared = shared
+        self._clock = shared.clock
+        self._wakeup = Wakeup(shared.clock)
+        self._health = SubscriptionHealth(self._name, promotes=not self._together)
+        self._runner = AttemptRunner(route, self, clock=shared.clock, limit=shared.limit, changed=self._wakeup.set)
         self._ready: deque[Claim] = deque()  # leased, not yet on its way
-        self._slip = Slip()
+        self._draft = SettlementDraft()
         self._look = True  # the store may have something new for us
         self._next: float | None = None  # when it has by itself
         self._known = False  # how it stands is in the store
@@ -76,19 +76,19 @@ class Courier:
         self._stop = asyncio.Event()
         self._stopping = False
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Look into the store again, soon."""
         self._look = True
         self._resting = False
-        self._bell.ring()
+        self._wakeup.set()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way, to be written, or due."""
-        return self._resting and not self._bell.is_rung
+        return self._resting and not self._wakeup.is_set
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver until `stop` is set (ring after setting it); then end what runs, or record it as unfinished."""
+        """Deliver until `stop` is set (wake it after setting it); then end what runs, or record it as unfinished."""
         self._stop = stop
         try:
             while not stop.is_set():
@@ -96,48 +96,48 @@ class Courier:
                 await self._launch()
                 if not self._has_business():
                     self._rest()
-                    await self._bell.wait(self._until())
+                    await self._wakeup.wait(self._until())
                     self._resting = False
-                self._flights.expire()
-                if self._flights.fault is not None:
-                    raise self._flights.fault
+                self._runner.expire()
+                if self._runner.fault is not None:
+                    raise self._runner.fault
         finally:
             await self._finish()
 
     def _rest(self) -> None:
-        self._resting = not (self._flights or self._ready or self._slip)
+        self._resting = not (self._runner or self._ready or self._draft)
         if self._resting:
-            self._office.at_rest()
+            self._shared.at_rest()
 
     async def _finish(self) -> None:
         """Let attempts end, within the grace; record the rest as unfinished, give everything back, close the sink."""
         self._stopping = True
         try:
-            await self._flights.finish(self._office.grace)
+            await self._runner.finish(self._shared.grace)
             self._give_back()
-            if self._slip:
-                await self._commit(self._slip.turn(self._name, now=self._clock.now(), due_at=self._route.due_at))
+            if self._draft:
+                await self._commit(self._draft.settlement(self._name, now=self._clock.now(), due_at=self._route.due_at))
         finally:
-            await self._bell.close()
-            await self._flights.close()
+            await self._wakeup.close()
+            await self._runner.close()
 
     # The store: what is written next, and when there is a reason to.
 
     def _has_business(self) -> bool:
         """Whether another exchange would do something now."""
-        return bool(self._slip) or self._wants_claim() or (self._look and self._standing.is_held) or not self._known
+        return bool(self._draft) or self._wants_claim() or (self._look and self._health.is_held) or not self._known
 
     def _wants_claim(self) -> bool:
         return self._room() > 0 and (self._look or (self._next is not None and self._next <= self._clock.now()))
 
     def _room(self) -> int:
         """How many deliveries to claim; while the breaker is open one, and only when it may be probed."""
-        if not (self._known and self._standing.active) or self._stopping:
+        if not (self._known and self._health.active) or self._stopping:
             return 0
-        if self._standing.is_open:
-            in_hand = self._ready or self._flights
-            return int(not in_hand and self._standing.may_probe(self._clock.now()))
-        held = sum(len(claim.jobs) for claim in self._ready) + len(self._flights)
+        if self._health.is_open:
+            in_hand = self._ready or self._runner
+            return int(not in_hand and self._health.may_probe(self._clock.now()))
+        held = sum(len(claim.jobs) for claim in self._ready) + len(self._runner)
         return self._window - held if held <= self._window // 2 else 0
 
     async def _exchange(self) -> None:
@@ -145,28 +145,28 @@ class Courier:
         if not self._has_business():
             return
         room = self._room() if self._wants_claim() else 0
-        probing = self._standing.is_open
-        slip, self._slip = self._slip, Slip()
-        turn = replace(
-            slip.turn(self._name, now=self._clock.now(), due_at=self._route.due_at),
+        probing = self._health.is_open
+        draft, self._draft = self._draft, SettlementDraft()
+        settlement = replace(
+            draft.settlement(self._name, now=self._clock.now(), due_at=self._route.due_at),
             claim=1 if self._together and room else room,
-            run=1 if probing else 16,
+            per_lane=1 if probing else 16,
             together=self._together,
-            early=probing and not self._together and room > 0,
+            probe=probing and not self._together and room > 0,
         )
-        if room or self._standing.is_held:
+        if room or self._health.is_held:
             self._look = False
-        self._take(turn, await self._commit(turn))
+        self._take(settlement, await self._commit(settlement))
 
-    async def _commit(self, turn: Turn) -> Turned:
-        """Write the turn, as often as it takes: what has arrived must not be forgotten because a disk is full."""
+    async def _commit(self, settlement: Settlement) -> Settled:
+        """Write the settlement, as often as it takes: what has arrived must not be forgotten because a disk is full."""
         wait = 1.0
         while True:
             try:
-                turned = await self._office.turns(turn)
+                settled = await self._shared.settle(settlement)
                 self._is_stuck = False
-                return turned
-            except Unavailable:  # told once, where the outage is seen through
+                return settled
+            except Unavailable:  # reported once, where the outage is seen through
                 longest = OUTAGE_WAIT
                 if self._stop.is_set():
                     raise
@@ -179,26 +179,26 @@ class Courier:
             await self._clock.sleep(wait)
             wait = min(longest, 2 * wait)
 
-    def _take(self, turn: Turn, turned: Turned) -> None:
+    def _take(self, settlement: Settlement, settled: Settled) -> None:
         self._known = True
-        self._standing.learn(turned, self._slip)
-        self._next = turned.next_due
-        if self._standing.is_open:
-            self._next = turned.next_due if turn.claim and not turned.claims else 0.0
-        self._ready.extend(turned.claims)
-        if turned.recorded or (turned.wants_more and turn.settled):
-            self._office.log_grew()
+        self._health.learn(settled, self._draft)
+        self._next = settled.next_due
+        if self._health.is_open:
+            self._next = settled.next_due if settlement.claim and not settled.claims else 0.0
+        self._ready.extend(settled.claims)
+        if settled.recorded or (settled.wants_more and settlement.settled):
+            self._shared.log_grew()
 
     def _until(self) -> float | None:
-        """When to wake without being rung."""
+        """When to wake without being woken."""
         times = []
-        if (deadline := self._flights.first_deadline()) is not None:  # attempts are counted on steady time
+        if (deadline := self._runner.first_deadline()) is not None:  # attempts are counted on steady time
             times.append(self._clock.now() + max(0.0, deadline - self._clock.steady()))
-        if self._next is not None and self._standing.active:
-            opens = self._standing.health.open_until
+        if self._next is not None and self._health.active:
+            opens = self._health.health.open_until
             if opens is None and self._room():
                 times.append(self._next)
-            elif opens is not None and not (self._ready or self._flights):
+            elif opens is not None and not (self._ready or self._runner):
                 times.append(max(opens, self._next))
         return min(times, default=None)
 
@@ -206,30 +206,30 @@ class Courier:
 
     async def _launch(self) -> None:
         """Let leave what is ready, as far as there is room beside each other."""
-        if self._ready and not self._standing.active:
+        if self._ready and not self._health.active:
             self._give_back()
-        while self._ready and len(self._flights) < self._route.subscription.concurrency:
+        while self._ready and len(self._runner) < self._route.subscription.concurrency:
             claim = self._ready.popleft()
-            early = claim.due if self._standing.is_open and claim.due > self._clock.now() else None
-            error = await self._flights.open()
+            was_due = claim.due if self._health.is_open and claim.due > self._clock.now() else None
+            error = await self._runner.open()
             if error is None:
-                self._flights.launch(claim, early)
+                self._runner.launch(claim, was_due)
                 continue
-            flight = Flight(claim=claim, deadline=0.0, early=early)
+            running = RunningAttempt(claim=claim, deadline=0.0, was_due=was_due)
             jobs = claim.jobs if self._together else claim.jobs[:1]
-            self.landed(claim, self.answered(flight, jobs, error, self._clock.now(), 0.0))
+            self.landed(claim, self.answered(running, jobs, error, self._clock.now(), 0.0))
 
     def next_claim(self) -> Claim | None:
         """What is ready, where it need not ask the store whether it may leave."""
-        stays = self._standing.is_held or self._stopping or self._is_stuck
+        stays = self._health.is_held or self._stopping or self._is_stuck
         return self._ready.popleft() if self._ready and not stays else None
 
     def answered(
-        self, flight: Flight, jobs: tuple[Job, ...], answer: Receipt | Exception, at: float, latency: float
-    ) -> Verdict:
+        self, running: RunningAttempt, jobs: tuple[Job, ...], answer: Receipt | Exception, at: float, latency: float
+    ) -> RetryDecision:
         """Note what an attempt came to, for the next exchange."""
         first, receipt, now = jobs[0], receipt_of(answer), self._clock.now()
-        verdict = self._judge(flight, first, answer, now)
+        decision = self._judge(running, first, answer, now)
         row = AttemptRow(
             number=first.attempts + 1,
             at=at,
@@ -238,43 +238,45 @@ class Courier:
             text=receipt.text,
             reference=receipt.reference,
         )
-        self._slip.settle(flight.claim, jobs, verdict, row)
-        held = self._standing.is_open
-        self._standing.follow(answer, first, row.number, receipt, self._slip, now=now, not_before=verdict.floor)
-        if self._standing.is_open and not held:
+        self._draft.settle(running.claim, jobs, decision, row)
+        held = self._health.is_open
+        self._health.follow(answer, first, row.number, receipt, self._draft, now=now, not_before=decision.not_before)
+        if self._health.is_open and not held:
             self._give_back()
-        if self._slip.health is not None:
+        if self._draft.health is not None:
             self._next = 0.0
-        self._office.finished(
-            Finished(subscription=self._name, jobs=jobs, state=verdict.state, attempt=row, due=verdict.due)
+        self._shared.finished(
+            AttemptFinished(subscription=self._name, jobs=jobs, state=decision.state, attempt=row, due=decision.due)
         )
-        return verdict
+        return decision
 
-    def _judge(self, flight: Flight, job: Job, answer: Receipt | Exception, now: float) -> Verdict:
+    def _judge(self, running: RunningAttempt, job: Job, answer: Receipt | Exception, now: float) -> RetryDecision:
         if isinstance(answer, Unfinished):
-            return Verdict(state="pending", tries=job.tries, refusals=job.refusals, floor=flight.claim.floor)
+            return RetryDecision(
+                state="pending", retries=job.retries, refusals=job.refusals, not_before=running.claim.not_before
+            )
         return judge(
             answer,
-            tries=job.tries,
+            retries=job.retries,
             refusals=job.refusals,
             schedule=self._route.subscription.retry,
             now=now,
-            chance=self._office.random.random(),
-            early=flight.early,
+            chance=self._shared.random.random(),
+            was_due=running.was_due,
         )
 
-    def may_follow(self, verdict: Verdict) -> bool:
+    def may_follow(self, decision: RetryDecision) -> bool:
         """Whether the next event of an object may leave behind one that came to this.
 
         Behind a dead letter it waits for the store: were that forgotten in a crash, the letter would arrive behind it.
         """
-        return verdict.state == "delivered" and not (self._stopping or self._standing.is_held or self._is_stuck)
+        return decision.state == "delivered" and not (self._stopping or self._health.is_held or self._is_stuck)
 
-    def landed(self, claim: Claim, verdict: Verdict | None) -> None:
+    def landed(self, claim: Claim, decision: RetryDecision | None) -> None:
         """Give a lane back."""
-        self._slip.release(claim, verdict)
+        self._draft.release(claim, decision)
 
     def _give_back(self) -> None:
         """Release what is leased and has not left."""
         while self._ready:
-            self._slip.give_back(self._ready.popleft())
+            self._draft.give_back(self._ready.popleft())

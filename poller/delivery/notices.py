@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from poller.events.cloudevents import iso
 from poller.sinks.protocol import Receipt
-from state.deliveries import Health
+from state.deliveries import SinkHealth
 from state.notices import Notice
 from state.records import Event
 
 ANSWER_SHOWN = 500  # characters of an answer that go into an event
 
 
-def failing(name: str, event: Event, number: int, receipt: Receipt, health: Health, *, now: float) -> Notice:
+def failing(name: str, event: Event, number: int, receipt: Receipt, health: SinkHealth, *, now: float) -> Notice:
     """The breaker has opened."""
     probe = iso(health.open_until if health.open_until is not None else now)
     next_ = f"the next probe leaves at {probe} at the earliest, the ones after it at growing intervals; "
@@ -20,7 +20,7 @@ def failing(name: str, event: Event, number: int, receipt: Receipt, health: Heal
     return _notice("failing", name, summary, event, number, receipt, next_, now)
 
 
-def recovered(name: str, event: Event, number: int, receipt: Receipt, health: Health, *, now: float) -> Notice:
+def recovered(name: str, event: Event, number: int, receipt: Receipt, health: SinkHealth, *, now: float) -> Notice:
     """A probe has arrived."""
     summary = f"Subscription {name} takes events again, after {health.failures} failed attempts."
     return _notice("recovered", name, summary, event, number, receipt, "what was kept leaves now", now)

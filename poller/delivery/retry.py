@@ -20,46 +20,48 @@ class Unfinished(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class RetryDecision:
     """What becomes of a delivery after an attempt."""
 
     state: State
-    tries: int
+    retries: int
     refusals: int
     due: float | None = None  # while pending: when it leaves again; None: as soon as anything may leave
-    floor: float = 0.0  # the receiver's own word: not before
+    not_before: float = 0.0  # the receiver's own word: not before
     disables: bool = False  # the receiver wants no more of this subscription
 
 
 def judge(
     answer: Receipt | BaseException,
     *,
-    tries: int,
+    retries: int,
     refusals: int,
     schedule: Sequence[float],
     now: float,
     chance: float,
-    early: float | None = None,
-) -> Verdict:
-    """Decide after the attempt that followed `tries` others. `chance` in 0..1 spreads the wait.
+    was_due: float | None = None,
+) -> RetryDecision:
+    """Decide after the attempt that followed `retries` others. `chance` in 0..1 spreads the wait.
 
-    `early` is when the delivery was due, where a probe has let it leave before: its failure uses up no try.
+    `was_due` is when the delivery was due, where a probe has let it leave before: its failure uses up no retry.
     """
     if isinstance(answer, Receipt):
-        return Verdict(state="delivered", tries=tries, refusals=refusals)
+        return RetryDecision(state="delivered", retries=retries, refusals=refusals)
     if isinstance(answer, Gone):
-        return Verdict(state="pending", tries=tries, refusals=refusals, disables=True)
+        return RetryDecision(state="pending", retries=retries, refusals=refusals, disables=True)
     if isinstance(answer, Rejected):
-        return Verdict(state="dead", tries=tries + 1, refusals=refusals)
+        return RetryDecision(state="dead", retries=retries + 1, refusals=refusals)
     wait = named_wait(answer.after) if isinstance(answer, RetryLater) else None
-    floor = 0.0 if wait is None else now + wait
-    if early is not None:
-        return Verdict(state="pending", tries=tries, refusals=refusals, due=max(early, floor), floor=floor)
+    not_before = 0.0 if wait is None else now + wait
+    if was_due is not None:
+        return RetryDecision(
+            state="pending", retries=retries, refusals=refusals, due=max(was_due, not_before), not_before=not_before
+        )
     refusals += isinstance(answer, Refused)
-    if tries >= len(schedule) or refusals >= REFUSALS:
-        return Verdict(state="dead", tries=tries + 1, refusals=refusals)
-    due = max(now + jittered(schedule[tries], chance), floor)
-    return Verdict(state="pending", tries=tries + 1, refusals=refusals, due=due, floor=floor)
+    if retries >= len(schedule) or refusals >= REFUSALS:
+        return RetryDecision(state="dead", retries=retries + 1, refusals=refusals)
+    due = max(now + jittered(schedule[retries], chance), not_before)
+    return RetryDecision(state="pending", retries=retries + 1, refusals=refusals, due=due, not_before=not_before)
 
 
 def named_wait(after: object) -> float | None:

@@ -1,4 +1,4 @@
-"""Deliveries -> sinks: one courier per subscription, and the dispatcher that feeds them from the log."""
+"""Deliveries -> sinks: one consumer per subscription, and the dispatcher that feeds them from the log."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from random import Random
 import structlog
 
 from poller.clock import Clock
-from poller.delivery.consumer import Courier
+from poller.delivery.consumer import Consumer
 from poller.delivery.dispatch import Wanted, dispatch
 from poller.delivery.notices import dropped
-from poller.delivery.settlement import Finished
+from poller.delivery.settlement import AttemptFinished
 from poller.delivery.subscription import Route
-from poller.delivery.wakeup import Bell, Turns
+from poller.delivery.wakeup import SettlementBatches, Wakeup
 from poller.events.cloudevents import iso
 from state.deliveries import DeliveryStore
 from state.errors import Conflict, StateError, Unavailable
@@ -32,9 +32,9 @@ log = structlog.get_logger("poller.delivery")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Post:
-    """A courier at work."""
+    """A consumer at work."""
 
-    courier: Courier
+    consumer: Consumer
     task: asyncio.Task[None]
     stop: asyncio.Event
 
@@ -52,9 +52,9 @@ class Deliverer:
         random: Random | None = None,
         limit: float = ATTEMPT_LIMIT,
         grace: float = GRACE,
-        finished: Callable[[Finished], None] | None = None,
+        finished: Callable[[AttemptFinished], None] | None = None,
     ) -> None:
-        self.turns = Turns(store, write)
+        self.settle = SettlementBatches(store, write)
         self.clock = clock
         self.random = random or Random()
         self.limit = limit
@@ -65,8 +65,8 @@ class Deliverer:
         self._wanted = _compile(routes)
         self.ears: list[Callable[[], None]] = []  # called when the log has grown
         self._posts: dict[str, Post] = {}
-        self._bell = Bell(clock)
-        self._calm = Bell(clock)
+        self._wakeup = Wakeup(clock)
+        self._calm = Wakeup(clock)
         self._resting = False
         self._posting = asyncio.Lock()
         self._running = False
@@ -78,7 +78,7 @@ class Deliverer:
         self._running = True
         try:
             await self._post()
-            ending = asyncio.create_task(self._ring_at(stop))
+            ending = asyncio.create_task(self._set_at(stop))
             try:
                 await self._dispatch(stop)
             finally:
@@ -87,14 +87,14 @@ class Deliverer:
             self._running = False
             async with self._posting:
                 await self._recall()
-            await self._bell.close()
+            await self._wakeup.close()
             await self._calm.close()
 
     def wake(self) -> None:
         """Something was recorded, or a command has changed something in the store."""
         self.log_grew()
         for post in self._posts.values():
-            post.courier.ring()
+            post.consumer.wake()
 
     async def drain(self, until: float | None = None) -> None:
         """Read on to the end of the log and deliver all that is due, then return; at `until` at the latest.
@@ -153,20 +153,20 @@ class Deliverer:
             self.wake()
         return total
 
-    # What couriers ask for.
+    # What consumers ask for.
 
     def log_grew(self) -> None:
         """Something was recorded, or there is room to read on."""
         self._resting = False
-        self._bell.ring()
+        self._wakeup.set()
         for hear in self.ears:
             hear()
 
     def at_rest(self) -> None:
-        """A courier has nothing to do for now."""
-        self._calm.ring()
+        """A consumer has nothing to do for now."""
+        self._calm.set()
 
-    def finished(self, attempt: Finished) -> None:
+    def finished(self, attempt: AttemptFinished) -> None:
         """An attempt is over."""
         getattr(log, _LOUD[attempt.state])(
             f"delivery.{attempt.state}",
@@ -180,50 +180,50 @@ class Deliverer:
             self._observe(attempt)
 
     def _is_calm(self) -> bool:
-        return self._resting and not self._bell.is_rung and all(post.courier.is_idle for post in self._posts.values())
+        return self._resting and not self._wakeup.is_set and all(post.consumer.is_idle for post in self._posts.values())
 
     async def _register(self) -> None:
         registrations = [one.route.registration(self.clock.now()) for one in self._wanted]
         await self._write(self._store.register, registrations, now=self.clock.now())
 
     async def _post(self) -> None:
-        """Make the subscriptions known and give each its courier."""
+        """Make the subscriptions known and give each its consumer."""
         async with self._posting:
             await self._register()
             for one in self._wanted:
-                courier, stop = Courier(one.route, self), asyncio.Event()
-                task = asyncio.create_task(courier.run(stop), name=f"courier {one.route.subscription.name}")
+                consumer, stop = Consumer(one.route, self), asyncio.Event()
+                task = asyncio.create_task(consumer.run(stop), name=f"consumer {one.route.subscription.name}")
                 task.add_done_callback(self._notice_failure)
-                self._posts[one.route.subscription.name] = Post(courier=courier, task=task, stop=stop)
+                self._posts[one.route.subscription.name] = Post(consumer=consumer, task=task, stop=stop)
 
     async def _recall(self) -> None:
-        """End all couriers, each with what it is just doing."""
+        """End all consumers, each with what it is just doing."""
         posts, self._posts = list(self._posts.values()), {}
         for post in posts:
             post.stop.set()
-            post.courier.ring()
+            post.consumer.wake()
         for result in await asyncio.gather(*(post.task for post in posts), return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
 
     def _notice_failure(self, task: asyncio.Task[None]) -> None:
-        """A courier never ends by itself: what it raised ends the run."""
+        """A consumer never ends by itself: what it raised ends the run."""
         if not task.cancelled() and task.exception() is not None:
             self._failed = True
-            self._bell.ring()
+            self._wakeup.set()
 
-    async def _ring_at(self, stop: asyncio.Event) -> None:
+    async def _set_at(self, stop: asyncio.Event) -> None:
         await stop.wait()
-        self._bell.ring()
+        self._wakeup.set()
 
     async def _dispatch(self, stop: asyncio.Event) -> None:
         """Read the log on whenever it has grown or somebody has room again."""
         while not (stop.is_set() or self._failed):
             more = await self._read_on()
             if not more:
-                self._resting = not self._bell.is_rung
-                self._calm.ring()
-                await self._bell.wait()
+                self._resting = not self._wakeup.is_set
+                self._calm.set()
+                await self._wakeup.wait()
                 self._resting = False
 
     async def _read_on(self) -> bool:
@@ -238,7 +238,7 @@ class Deliverer:
             await self.clock.sleep(1.0)
             return True
         for name in done.queued & self._posts.keys():
-            self._posts[name].courier.ring()
+            self._posts[name].consumer.wake()
         return done.more
 
 

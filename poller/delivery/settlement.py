@@ -1,17 +1,17 @@
-"""What a courier has to write, gathered attempt by attempt until its next turn."""
+"""What a consumer has to write, gathered attempt by attempt until its next settlement."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from poller.delivery.retry import Verdict
-from state.deliveries import AttemptRow, Claim, Health, Job, Release, Settlement, Turn
+from poller.delivery.retry import RetryDecision
+from state.deliveries import AttemptOutcome, AttemptRow, Claim, Job, Release, Settlement, SinkHealth
 from state.notices import Notice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
+class AttemptFinished:
     """An attempt that is over, as observers are told."""
 
     subscription: str
@@ -22,13 +22,13 @@ class Finished:
 
 
 @dataclass(slots=True, kw_only=True)
-class Slip:
-    """The part of a turn that attempts fill."""
+class SettlementDraft:
+    """The part of a settlement that attempts fill."""
 
-    settled: list[Settlement] = field(default_factory=list)
+    settled: list[AttemptOutcome] = field(default_factory=list)
     released: list[Release] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
-    health: Health | None = None  # None: unchanged
+    health: SinkHealth | None = None  # None: unchanged
     kept_until: float | None = None  # where there is a new health: `open_until` as the store had it before
     disabled: str | None = None  # the reason
     promote: bool = False
@@ -36,33 +36,33 @@ class Slip:
     def __bool__(self) -> bool:
         return bool(self.settled or self.released or self.notices or self.health or self.disabled or self.promote)
 
-    def settle(self, claim: Claim, jobs: Sequence[Job], verdict: Verdict, attempt: AttemptRow) -> None:
+    def settle(self, claim: Claim, jobs: Sequence[Job], decision: RetryDecision, attempt: AttemptRow) -> None:
         """What an attempt at these jobs came to."""
         self.settled.append(
-            Settlement(
+            AttemptOutcome(
                 lane=claim.lane,
                 ids=tuple(job.id for job in jobs),
-                state=verdict.state,
-                tries=verdict.tries,
-                refusals=verdict.refusals,
+                state=decision.state,
+                retries=decision.retries,
+                refusals=decision.refusals,
                 attempt=attempt,
             )
         )
 
-    def release(self, claim: Claim, verdict: Verdict | None) -> None:
+    def release(self, claim: Claim, decision: RetryDecision | None) -> None:
         """Give a lane back behind its latest attempt, or because of what the store must decide by itself."""
-        if verdict is not None and verdict.state == "pending":
-            self.released.append(Release(lane=claim.lane, due=verdict.due, floor=verdict.floor))
+        if decision is not None and decision.state == "pending":
+            self.released.append(Release(lane=claim.lane, due=decision.due, not_before=decision.not_before))
         else:
             self.released.append(Release(lane=claim.lane))
 
     def give_back(self, claim: Claim) -> None:
         """A lane as it was: nothing of it has left."""
-        self.released.append(Release(lane=claim.lane, due=claim.due, floor=claim.floor))
+        self.released.append(Release(lane=claim.lane, due=claim.due, not_before=claim.not_before))
 
-    def turn(self, subscription: str, *, now: float, due_at: Callable[[float], float] | None) -> Turn:
-        """A turn that writes this and claims nothing."""
-        return Turn(
+    def settlement(self, subscription: str, *, now: float, due_at: Callable[[float], float] | None) -> Settlement:
+        """The settlement that writes this and claims nothing."""
+        return Settlement(
             subscription=subscription,
             now=now,
             settled=tuple(self.settled),

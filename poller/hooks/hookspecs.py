@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import click
     import jinja2
 
-    from poller.delivery.settlement import Finished
+    from poller.delivery.settlement import AttemptFinished
     from poller.polling.results import Polled
     from poller.sinks.protocol import Sink
     from poller.sources.protocol import Source
@@ -63,7 +63,7 @@ def poll_finished(poll: Polled) -> Any:
 
 
 @hookspec
-def delivery_finished(delivery: Finished) -> Any:
+def delivery_finished(delivery: AttemptFinished) -> Any:
     """An attempt is over: `delivery.state` is delivered, dead, or pending where it is retried. An observer."""
 
 

@@ -1,58 +1,59 @@
-"""A courier's turn: what its attempts came to is written, lanes are given back, and others are leased."""
+"""A consumer's batch: what its attempts came to is written, lanes are given back, and others are leased."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from state.deliveries import Claim, Health, Job, Release, Settlement, Turn, Turned
+from state.deliveries import AttemptOutcome, Claim, Job, Release, Settled, Settlement, SinkHealth
 from state.sqlite import subscriptions
 from state.sqlite.events import COLUMNS, event_of
 from state.sqlite.notices import tell
 
 JOBS = (
-    f"SELECT d.id, d.attempts, d.tries, d.refusals, d.digest, {', '.join(f'e.{name}' for name in COLUMNS.split(', '))} "
+    "SELECT d.id, d.attempts, d.retries, d.refusals, d.digest, "
+    f"{', '.join(f'e.{name}' for name in COLUMNS.split(', '))} "
     "FROM deliveries d JOIN events e ON e.seq = d.seq "
     "WHERE d.subscription = ? AND d.lane = ? AND d.state = 'pending' ORDER BY d.id LIMIT ?"
 )
 
 
-def take(conn: sqlite3.Connection, turn: Turn, limit: int) -> Turned:
-    """Do one turn within the caller's transaction; `limit` deliveries of a subscription are pending at most."""
-    id_ = subscriptions.id_of(conn, turn.subscription)
-    _settle(conn, id_, turn.settled)
-    _release(conn, id_, turn.released, turn.due_at)
-    if turn.health is not None:
-        subscriptions.update_health(conn, id_, turn.health, turn.kept_until)
-    if turn.disabled is not None:
-        subscriptions.disable(conn, id_, turn.disabled)
-    if turn.promote:
+def settle(conn: sqlite3.Connection, batch: Settlement, limit: int) -> Settled:
+    """Write one settlement in the caller's transaction; `limit` deliveries of a subscription are pending at most."""
+    id_ = subscriptions.id_of(conn, batch.subscription)
+    _settle(conn, id_, batch.settled)
+    _release(conn, id_, batch.released, batch.due_at)
+    if batch.health is not None:
+        subscriptions.update_health(conn, id_, batch.health, batch.kept_until)
+    if batch.disabled is not None:
+        subscriptions.disable(conn, id_, batch.disabled)
+    if batch.promote:
         conn.execute(
-            "UPDATE lanes SET due = max(floor, ?1) WHERE subscription = ?2 AND due > ?1 AND lease_until IS NULL",
-            [turn.now, id_],
+            "UPDATE lanes SET due = max(not_before, ?1) WHERE subscription = ?2 AND due > ?1 AND lease_until IS NULL",
+            [batch.now, id_],
         )
-    recorded = tell(conn, turn.notices)
+    recorded = tell(conn, batch.notices)
     state, wants_more, *health = conn.execute(
         "SELECT state, pending < ? AND (cursor < (SELECT max(seq) FROM events) OR EXISTS (SELECT 1 FROM replays r "
         "WHERE r.subscription = s.id)), failures, open_until, probe_wait, last_error FROM subscriptions s WHERE id = ?",
         [limit - limit // 20, id_],
     ).fetchone()
-    claims = _claim(conn, id_, turn) if turn.claim and state == "active" else ()
-    instant = "floor" if turn.early else "due"
+    claims = _claim(conn, id_, batch) if batch.claim and state == "active" else ()
+    instant = "not_before" if batch.probe else "due"
     (due,) = conn.execute(
         f"SELECT min({instant}) FROM lanes WHERE subscription = ? AND lease_until IS NULL", [id_]
     ).fetchone()
-    return Turned(
+    return Settled(
         state=state,
         claims=claims,
         next_due=due,
         recorded=len(recorded),
         wants_more=bool(wants_more),
-        health=Health(failures=health[0], open_until=health[1], wait=health[2], last_error=health[3]),
+        health=SinkHealth(failures=health[0], open_until=health[1], wait=health[2], last_error=health[3]),
     )
 
 
-def _settle(conn: sqlite3.Connection, id_: int, settled: Sequence[Settlement]) -> None:
+def _settle(conn: sqlite3.Connection, id_: int, settled: Sequence[AttemptOutcome]) -> None:
     """Write what attempts came to; what was purged meanwhile stays forgotten."""
     if not settled:
         return
@@ -80,18 +81,18 @@ def _settle(conn: sqlite3.Connection, id_: int, settled: Sequence[Settlement]) -
     )
 
 
-def _update(conn: sqlite3.Connection, settled: Sequence[Settlement]) -> int:
+def _update(conn: sqlite3.Connection, settled: Sequence[AttemptOutcome]) -> int:
     """Write the state of the deliveries; how many of them there still were."""
     rows = []
     for one in settled:
         row = one.attempt
         finished = None if one.state == "pending" else row.at + row.latency
-        told = (one.state, row.number, one.tries, one.refusals, finished, row.status)
+        told = (one.state, row.number, one.retries, one.refusals, finished, row.status)
         rows += [(*told, delivery) for delivery in one.ids]
     if not rows:
         return 0
     return conn.executemany(
-        "UPDATE deliveries SET state = ?, attempts = ?, tries = ?, refusals = ?, finished_at = ?, status = ? "
+        "UPDATE deliveries SET state = ?, attempts = ?, retries = ?, refusals = ?, finished_at = ?, status = ? "
         "WHERE id = ? AND state = 'pending'",
         rows,
     ).rowcount
@@ -111,8 +112,8 @@ def _release(
     for release in released:
         due = _due(conn, id_, release, due_at) if release.due is None else release.due
         conn.execute(
-            "UPDATE lanes SET due = ?, floor = ?, lease_until = NULL WHERE subscription = ? AND lane = ?",
-            [due, release.floor, id_, release.lane],
+            "UPDATE lanes SET due = ?, not_before = ?, lease_until = NULL WHERE subscription = ? AND lane = ?",
+            [due, release.not_before, id_, release.lane],
         )
 
 
@@ -124,31 +125,31 @@ def _due(conn: sqlite3.Connection, id_: int, release: Release, due_at: Callable[
         [id_, release.lane],
     ).fetchone()
     queued = 0.0 if oldest is None else oldest[0]
-    return max(release.floor, queued if due_at is None else due_at(queued))
+    return max(release.not_before, queued if due_at is None else due_at(queued))
 
 
-def _claim(conn: sqlite3.Connection, id_: int, turn: Turn) -> tuple[Claim, ...]:
-    condition = "l.floor <= ?" if turn.early else "l.due <= ?"
+def _claim(conn: sqlite3.Connection, id_: int, batch: Settlement) -> tuple[Claim, ...]:
+    condition = "l.not_before <= ?" if batch.probe else "l.due <= ?"
     lanes = conn.execute(
-        "SELECT l.lane, l.due, l.floor, r.reference FROM lanes l LEFT JOIN last_references r "
+        "SELECT l.lane, l.due, l.not_before, r.reference FROM lanes l LEFT JOIN last_references r "
         f"USING (subscription, lane) WHERE l.subscription = ? AND l.lease_until IS NULL AND {condition} "
-        "ORDER BY l.due, l.place LIMIT ?",
-        [id_, turn.now, turn.claim],
+        "ORDER BY l.due, l.first_seq LIMIT ?",
+        [id_, batch.now, batch.claim],
     ).fetchall()
     conn.executemany(
         "UPDATE lanes SET lease_until = ? WHERE subscription = ? AND lane = ?",
-        [(turn.now + turn.lease, id_, lane) for lane, *_ in lanes],
+        [(batch.now + batch.lease, id_, lane) for lane, *_ in lanes],
     )
-    run = max(1, min(turn.run, turn.claim // max(1, len(lanes))))
+    run = max(1, min(batch.per_lane, batch.claim // max(1, len(lanes))))
     return tuple(
         Claim(
             lane=lane,
             due=due,
-            floor=floor,
-            jobs=_digest(conn, id_, lane, turn.together) if turn.together else _oldest(conn, id_, lane, run),
+            not_before=not_before,
+            jobs=_digest(conn, id_, lane, batch.together) if batch.together else _oldest(conn, id_, lane, run),
             last_reference=reference,
         )
-        for lane, due, floor, reference in lanes
+        for lane, due, not_before, reference in lanes
     )
 
 
@@ -167,5 +168,5 @@ def _digest(conn: sqlite3.Connection, id_: int, lane: str, size: int) -> tuple[J
 
 
 def _job(row: Sequence[object]) -> Job:
-    id_, attempts, tries, refusals, _, *event = row
-    return Job(id=id_, event=event_of(event), attempts=attempts, tries=tries, refusals=refusals)  # type: ignore[arg-type]
+    id_, attempts, retries, refusals, _, *event = row
+    return Job(id=id_, event=event_of(event), attempts=attempts, retries=retries, refusals=refusals)  # type: ignore[arg-type]

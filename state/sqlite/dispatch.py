@@ -6,13 +6,13 @@ import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
-from state.deliveries import PENDING_LIMIT, Expiring, Feed, Reading, Registration, Turn, Turned
+from state.deliveries import PENDING_LIMIT, Expiring, Feed, Reading, Registration, Settled, Settlement
 from state.errors import Conflict, StateError
 from state.notices import Notice
 from state.records import Event
 from state.sqlite import not_matching as passed_over
 from state.sqlite import retention, subscriptions
-from state.sqlite.claims import take
+from state.sqlite.claims import settle
 from state.sqlite.connection import State, transaction
 from state.sqlite.events import COLUMNS, event_of
 from state.sqlite.notices import tell
@@ -78,10 +78,10 @@ class Deliveries:
             for reading in readings:
                 _dispatch(conn, reading, now)
 
-    def turn(self, turns: Sequence[Turn]) -> list[Turned]:
+    def settle(self, batches: Sequence[Settlement]) -> list[Settled]:
         """Settle and claim for several subscriptions at once, in one commit."""
         with step(self._db) as conn:
-            return [take(conn, turn, self._limit) for turn in turns]
+            return [settle(conn, batch, self._limit) for batch in batches]
 
     def redeliver(self, ids: Iterable[int], *, now: float) -> int:
         """Queue deliveries again and return how many: dead letters as they are, delivered ones as a copy.
@@ -140,7 +140,7 @@ def _dispatch(conn: sqlite3.Connection, reading: Reading, now: float) -> None:
         [(id_, match.seq, origin, match.lane, now) for match in reading.matches],
     )
     conn.executemany(
-        "INSERT INTO lanes (subscription, lane, due, place) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO lanes (subscription, lane, due, first_seq) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         [(id_, match.lane, match.due, match.seq) for match in reading.matches],
     )
     conn.execute("UPDATE subscriptions SET pending = pending + ? WHERE id = ?", [len(reading.matches), id_])

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 from sqlite_utils import Database
 
-from state.deliveries import Books
+from state.deliveries import SubscriptionLedger
 from state.errors import StateError
 from state.sqlite import not_matching as passed_over
 
 SHOWN = 1000  # numbers that are named at most
 
 
-def ledger(db: Database) -> list[Books]:
+def ledger(db: Database) -> list[SubscriptionLedger]:
     """The books of every subscription by name. Nothing is taken from a running sum that the rows could tell."""
     conn = db.conn
     if conn is None:
@@ -23,23 +23,23 @@ def ledger(db: Database) -> list[Books]:
     return [_books(conn, id_, name) for id_, name in names]
 
 
-def _books(conn: sqlite3.Connection, id_: int, name: str) -> Books:
+def _books(conn: sqlite3.Connection, id_: int, name: str) -> SubscriptionLedger:
     row = conn.execute(
         "SELECT cursor, purged_upto, purged_delivered, purged_dead, purged_not_matching, dropped FROM subscriptions "
         "WHERE id = ?",
         [id_],
     ).fetchone()
-    cursor, floor, delivered, dead, not_matching, dropped = row
+    cursor, purged, delivered, dead, not_matching, dropped = row
     counts = dict(
         conn.execute(
             "SELECT state, count(*) FROM deliveries WHERE subscription = ? AND origin = 'log' AND seq > ? "
             "GROUP BY state",
-            [id_, floor],
+            [id_, purged],
         ).fetchall()
     )
     passed = list(passed_over.numbers(conn, id_))
-    missing, stray, kept = _compare(conn, id_, floor, cursor, passed)
-    return Books(
+    missing, stray, kept = _compare(conn, id_, purged, cursor, passed)
+    return SubscriptionLedger(
         subscription=name,
         events=kept + delivered + dead + not_matching + dropped,
         delivered=delivered + counts.get("delivered", 0),
@@ -54,17 +54,17 @@ def _books(conn: sqlite3.Connection, id_: int, name: str) -> Books:
 
 
 def _compare(
-    conn: sqlite3.Connection, id_: int, floor: int, cursor: int, passed: list[int]
+    conn: sqlite3.Connection, id_: int, purged: int, cursor: int, passed: list[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """The numbers in the log that are on no side, those on a side that are not in the log, and how many the log has."""
     rows = conn.execute(
-        "SELECT seq FROM deliveries WHERE subscription = ? AND origin = 'log' AND seq > ? ORDER BY seq", [id_, floor]
+        "SELECT seq FROM deliveries WHERE subscription = ? AND origin = 'log' AND seq > ? ORDER BY seq", [id_, purged]
     )
     accounted = {row[0] for row in rows}
     accounted.update(passed)
     missing: list[int] = []
     kept = 0
-    for seq in _log_numbers(conn, floor, cursor):
+    for seq in _log_numbers(conn, purged, cursor):
         kept += 1
         if seq in accounted:
             accounted.remove(seq)
@@ -73,7 +73,7 @@ def _compare(
     return tuple(missing), tuple(sorted(accounted)[:SHOWN]), kept
 
 
-def _log_numbers(conn: sqlite3.Connection, floor: int, cursor: int) -> Iterator[int]:
+def _log_numbers(conn: sqlite3.Connection, purged: int, cursor: int) -> Iterator[int]:
     # The index on time is small and has every number; the table itself would read all the data by the way.
-    rows = conn.execute("SELECT seq FROM events INDEXED BY events_time WHERE seq > ? AND seq <= ?", [floor, cursor])
+    rows = conn.execute("SELECT seq FROM events INDEXED BY events_time WHERE seq > ? AND seq <= ?", [purged, cursor])
     return (row[0] for row in rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from state.deliveries import AttemptRow, Books, Delivery, Health, SubscriptionState
+from state.deliveries import AttemptRow, Delivery, SinkHealth, SubscriptionLedger, SubscriptionState
 from state.sqlite.connection import State
 from state.sqlite.ledger import ledger
 
@@ -18,7 +18,7 @@ DELIVERY = (
 
 # While the breaker is open: a digest leaves when it is due, anything else when the receiver's own word allows it.
 NEXT = (
-    "(SELECT min(CASE WHEN s.digest THEN due ELSE floor END) FROM lanes WHERE subscription = s.id "
+    "(SELECT min(CASE WHEN s.digest THEN due ELSE not_before END) FROM lanes WHERE subscription = s.id "
     "AND lease_until IS NULL)"
 )
 
@@ -76,7 +76,7 @@ class DeliveryReader:
             for number, at, latency, status, text, reference in rows
         ]
 
-    def ledger(self) -> list[Books]:
+    def ledger(self) -> list[SubscriptionLedger]:
         """The books of every subscription, proven from the tables."""
         return ledger(self._db)
 
@@ -105,7 +105,7 @@ def _subscription(row: Sequence[object], last: int) -> SubscriptionState:
         lag=pending + max(0, last - cursor),  # type: ignore[operator]
         pending=pending,  # type: ignore[arg-type]
         dead=dead,  # type: ignore[arg-type]
-        health=Health(failures=failures, open_until=open_until, wait=wait, last_error=error),  # type: ignore[arg-type]
+        health=SinkHealth(failures=failures, open_until=open_until, wait=wait, last_error=error),  # type: ignore[arg-type]
         filter_errors=filter_errors,  # type: ignore[arg-type]
         filter_error=filter_error,  # type: ignore[arg-type]
         next_probe=probe,  # type: ignore[arg-type]

@@ -15,12 +15,12 @@ def redeliver(conn: sqlite3.Connection, delivery: int, now: float) -> bool:
     id_, seq, state, lane = row
     subscriptions.probe_at_once(conn, id_, now)
     if state == "pending":
-        conn.execute("UPDATE lanes SET due = 0, floor = 0 WHERE subscription = ? AND lane = ?", [id_, lane])
+        conn.execute("UPDATE lanes SET due = 0, not_before = 0 WHERE subscription = ? AND lane = ?", [id_, lane])
     elif state == "delivered":
         queue_apart(conn, id_, seq, origin="redelivery", now=now)
     else:
         conn.execute(
-            "UPDATE deliveries SET state = 'pending', lane = ?, tries = 0, refusals = 0, digest = NULL, "
+            "UPDATE deliveries SET state = 'pending', lane = ?, retries = 0, refusals = 0, digest = NULL, "
             "finished_at = NULL, queued_at = ? WHERE id = ?",
             [f"!{delivery}", now, delivery],
         )

@@ -114,3 +114,13 @@ def bound_named_waits(db: Database) -> None:
         f"UPDATE lanes SET floor = {latest} WHERE floor > {latest};"
         "UPDATE lanes SET due = 0 WHERE due > 1e11;"
     )
+
+
+@delivery_migrations()
+def name_columns(db: Database) -> None:
+    """The columns have the names of the fields that are read from them."""
+    db.executescript(
+        "ALTER TABLE lanes RENAME COLUMN floor TO not_before;"
+        "ALTER TABLE lanes RENAME COLUMN place TO first_seq;"
+        "ALTER TABLE deliveries RENAME COLUMN tries TO retries;"
+    )

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sqlite_utils import Database
 
-from state.deliveries import LONGEST_WORD, Feed, Health, Registration
+from state.deliveries import LONGEST_WORD, Feed, Registration, SinkHealth
 from state.errors import StateError
 
 CONFIGURATION = "enabled = false"  # the reason of one that the configuration switches off
@@ -71,7 +71,9 @@ def _relane(conn: sqlite3.Connection, id_: int, *, digest: bool) -> None:
     """Queue what is pending anew, in one lane or in one for each object; what stands outside the order stays there."""
     conn.execute("UPDATE subscriptions SET digest = ? WHERE id = ?", [digest, id_])
     # What the receiver itself said of any of them is its word for all: not before that.
-    (floor,) = conn.execute("SELECT coalesce(max(floor), 0) FROM lanes WHERE subscription = ?", [id_]).fetchone()
+    (not_before,) = conn.execute(
+        "SELECT coalesce(max(not_before), 0) FROM lanes WHERE subscription = ?", [id_]
+    ).fetchone()
     conn.execute("DELETE FROM lanes WHERE subscription = ?", [id_])
     lane = "''" if digest else f"(SELECT {LANE} FROM events e WHERE e.seq = deliveries.seq)"
     conn.execute(
@@ -80,10 +82,10 @@ def _relane(conn: sqlite3.Connection, id_: int, *, digest: bool) -> None:
         [id_],
     )
     conn.execute(
-        "INSERT INTO lanes (subscription, lane, due, place, floor) "
+        "INSERT INTO lanes (subscription, lane, due, first_seq, not_before) "
         "SELECT subscription, lane, max(min(queued_at), ?1), min(seq), ?1 FROM deliveries "
         "WHERE subscription = ?2 AND state = 'pending' GROUP BY lane",
-        [floor, id_],
+        [not_before, id_],
     )
 
 
@@ -102,14 +104,14 @@ def resume(conn: sqlite3.Connection, name: str) -> None:
     """
     id_ = id_of(conn, name)
     conn.execute("UPDATE subscriptions SET state = 'active', reason = '' WHERE id = ?", [id_])
-    write_health(conn, id_, Health())
+    write_health(conn, id_, SinkHealth())
     attempted = (
         "EXISTS (SELECT 1 FROM deliveries d WHERE d.subscription = lanes.subscription AND d.lane = lanes.lane "
         "AND d.state = 'pending' AND d.attempts > 0)"
     )
     # Due at 0 is due at once without asking a clock.
     conn.execute(
-        "UPDATE lanes SET floor = 0, due = CASE WHEN (SELECT digest FROM subscriptions WHERE id = ?1) "
+        "UPDATE lanes SET not_before = 0, due = CASE WHEN (SELECT digest FROM subscriptions WHERE id = ?1) "
         f"AND NOT {attempted} THEN due ELSE 0 END WHERE subscription = ?1 AND lease_until IS NULL",
         [id_],
     )
@@ -123,9 +125,9 @@ def probe_at_once(conn: sqlite3.Connection, id_: int, now: float) -> None:
 def bound_waits(conn: sqlite3.Connection, registration: Registration, now: float) -> None:
     """What waits until later than can be meant is due at once: the clock was wrong when that was written."""
     id_, latest = id_of(conn, registration.name), now + LONGEST_WORD
-    conn.execute("UPDATE lanes SET floor = 0 WHERE subscription = ? AND floor > ?", [id_, latest])
+    conn.execute("UPDATE lanes SET not_before = 0 WHERE subscription = ? AND not_before > ?", [id_, latest])
     conn.execute(
-        "UPDATE lanes SET due = max(floor, ?) WHERE subscription = ? AND due > ?",
+        "UPDATE lanes SET due = max(not_before, ?) WHERE subscription = ? AND due > ?",
         [now, id_, now + registration.longest_wait],
     )
     conn.execute("UPDATE subscriptions SET open_until = ? WHERE id = ? AND open_until > ?", [now, id_, latest])
@@ -136,7 +138,7 @@ def disable(conn: sqlite3.Connection, id_: int, reason: str) -> None:
     conn.execute("UPDATE subscriptions SET state = 'disabled', reason = ? WHERE id = ?", [reason, id_])
 
 
-def write_health(conn: sqlite3.Connection, id_: int, health: Health) -> None:
+def write_health(conn: sqlite3.Connection, id_: int, health: SinkHealth) -> None:
     """Keep how its sink has fared."""
     conn.execute(
         "UPDATE subscriptions SET failures = ?, open_until = ?, probe_wait = ?, last_error = ? WHERE id = ?",
@@ -144,7 +146,7 @@ def write_health(conn: sqlite3.Connection, id_: int, health: Health) -> None:
     )
 
 
-def update_health(conn: sqlite3.Connection, id_: int, health: Health, kept_until: float | None) -> None:
+def update_health(conn: sqlite3.Connection, id_: int, health: SinkHealth, kept_until: float | None) -> None:
     """Keep how its sink has fared; where a command has let the breaker go meanwhile, that stays."""
     (open_until,) = conn.execute("SELECT open_until FROM subscriptions WHERE id = ?", [id_]).fetchone()
     changed = open_until != kept_until

@@ -13,12 +13,12 @@ from poller.delivery import breaker
 from poller.delivery.retry import SCHEDULE, jittered, judge, named_wait, receipt_of
 from poller.http_dates import LONGEST
 from poller.sinks.protocol import Receipt, Refused, Rejected, RetryLater
-from state.deliveries import Health
+from state.deliveries import SinkHealth
 
 DOWN = RetryLater(None, Receipt(status="503"))
 
 
-def failed(health: Health, *instants: float) -> Health:
+def failed(health: SinkHealth, *instants: float) -> SinkHealth:
     for now in instants:
         health = breaker.failed(health, "503", now=now)
     return health
@@ -50,25 +50,25 @@ def test_what_was_in_flight_when_it_opened_does_not_put_the_probe_off() -> None:
 
 
 @given(
-    tries=st.integers(0, 12),
+    retries=st.integers(0, 12),
     refusals=st.integers(0, 2),
     after=st.none() | st.floats(0, LONGEST),
     chance=st.floats(0, 1),
     now=st.floats(0, 2e9),
 )
 def test_a_retry_is_never_before_the_receivers_word_nor_far_from_the_schedule(
-    tries: int, refusals: int, after: float | None, chance: float, now: float
+    retries: int, refusals: int, after: float | None, chance: float, now: float
 ) -> None:
     error = RetryLater(after, Receipt(status="429"))
-    verdict = judge(error, tries=tries, refusals=refusals, schedule=SCHEDULE, now=now, chance=chance)
-    if tries >= len(SCHEDULE):
-        assert verdict.state == "dead"
+    decision = judge(error, retries=retries, refusals=refusals, schedule=SCHEDULE, now=now, chance=chance)
+    if retries >= len(SCHEDULE):
+        assert decision.state == "dead"
         return
-    assert verdict.due is not None
-    assert verdict.due >= now + (after or 0)
-    assert verdict.floor == (now + after if after else 0.0)
-    assert verdict.due >= now + 0.9 * SCHEDULE[tries] - 1e-6
-    assert verdict.due <= now + max(1.1 * SCHEDULE[tries], after or 0) + 1e-6
+    assert decision.due is not None
+    assert decision.due >= now + (after or 0)
+    assert decision.not_before == (now + after if after else 0.0)
+    assert decision.due >= now + 0.9 * SCHEDULE[retries] - 1e-6
+    assert decision.due <= now + max(1.1 * SCHEDULE[retries], after or 0) + 1e-6
 
 
 @pytest.mark.parametrize(
@@ -100,19 +100,19 @@ def test_the_wait_is_spread_by_a_tenth() -> None:
 
 
 def test_a_probe_before_its_time_uses_up_no_try_and_goes_back_to_its_place() -> None:
-    verdict = judge(DOWN, tries=3, refusals=0, schedule=SCHEDULE, now=100.0, chance=0.5, early=5000.0)
-    assert (verdict.state, verdict.tries, verdict.due) == ("pending", 3, 5000.0)
+    decision = judge(DOWN, retries=3, refusals=0, schedule=SCHEDULE, now=100.0, chance=0.5, was_due=5000.0)
+    assert (decision.state, decision.retries, decision.due) == ("pending", 3, 5000.0)
 
 
 def test_a_probe_that_is_rejected_is_dead_all_the_same() -> None:
     error = Rejected(Receipt(status="413"))
-    assert judge(error, tries=0, refusals=0, schedule=SCHEDULE, now=1, chance=0, early=9.0).state == "dead"
+    assert judge(error, retries=0, refusals=0, schedule=SCHEDULE, now=1, chance=0, was_due=9.0).state == "dead"
 
 
 def test_refusals_are_counted_apart_from_other_failures() -> None:
     refused = Refused(Receipt(status="404"))
-    assert judge(refused, tries=5, refusals=1, schedule=SCHEDULE, now=0, chance=0).state == "pending"
-    assert judge(refused, tries=2, refusals=2, schedule=SCHEDULE, now=0, chance=0).state == "dead"
+    assert judge(refused, retries=5, refusals=1, schedule=SCHEDULE, now=0, chance=0).state == "pending"
+    assert judge(refused, retries=2, refusals=2, schedule=SCHEDULE, now=0, chance=0).state == "dead"
 
 
 @given(st.text(max_size=6000))

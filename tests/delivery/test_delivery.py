@@ -11,7 +11,7 @@ import pytest
 from poller.delivery.notices import ping
 from poller.events.cloudevents import iso
 from poller.sinks.protocol import Attempt, Gone, Receipt, Refused, Rejected, RetryLater
-from state.deliveries import Books, Registration
+from state.deliveries import Registration, SubscriptionLedger
 from state.records import Event
 from state.sqlite.dispatch import Deliveries
 from tests.support.bench import OK, Bench, bench, make_event, said
@@ -28,7 +28,7 @@ async def test_an_event_reaches_every_subscription_that_wants_it(bench: Bench) -
 
     assert everything.seqs == [1, 2]
     assert deletions.seqs == [2]
-    assert bench.books("deletions") == Books(
+    assert bench.books("deletions") == SubscriptionLedger(
         subscription="deletions",
         events=2,
         delivered=1,
@@ -439,7 +439,7 @@ async def test_what_the_receiver_said_holds_when_a_digest_is_asked_for(bench: Be
     until = bench.clock.now() + 600.0
 
     bench.store.register([Registration(name="mail", start="beginning", digest=True)], now=bench.clock.now())
-    assert bench.db.execute("SELECT lane, due, floor FROM lanes").fetchall() == [("", until, until)]
+    assert bench.db.execute("SELECT lane, due, not_before FROM lanes").fetchall() == [("", until, until)]
 
 
 async def test_a_replay_stays_outside_the_order_when_a_digest_is_asked_for_and_when_it_is_no_longer(

@@ -316,11 +316,11 @@ class Deliveries(RuleBasedStateMachine):
     @rule(name=NAMES)
     def change_manner(self, name: str) -> None:
         """The configuration is read again: what left one by one leaves as a digest, or the other way round."""
-        for place, route in enumerate(self.world.routes):
+        for first_seq, route in enumerate(self.world.routes):
             if route.subscription.name == name:
                 digest = 30.0 if route.subscription.digest is None else None
                 subscription = dataclasses.replace(route.subscription, digest=digest)
-                self.world.routes[place] = dataclasses.replace(route, subscription=subscription)
+                self.world.routes[first_seq] = dataclasses.replace(route, subscription=subscription)
         self.do(self._reconfigure())
 
     async def _reconfigure(self) -> None:

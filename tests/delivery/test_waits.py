@@ -148,7 +148,7 @@ async def test_what_was_written_while_the_clock_was_years_ahead_is_due_at_once(b
     await bench.start()
     await bench.record(*range(1, 8))
     await bench.end()
-    bench.db.execute("UPDATE lanes SET due = due + 3e8, floor = due + 3e8")
+    bench.db.execute("UPDATE lanes SET due = due + 3e8, not_before = due + 3e8")
     bench.db.execute("UPDATE subscriptions SET open_until = open_until + 3e8")
     box.answer = box.accept
 

@@ -17,7 +17,7 @@ from poller.clock import VirtualClock
 from poller.delivery.service import Deliverer
 from poller.delivery.subscription import Route, Subscription
 from poller.sinks.protocol import Attempt, Receipt
-from state.deliveries import PENDING_LIMIT, Books, SubscriptionState
+from state.deliveries import PENDING_LIMIT, SubscriptionLedger, SubscriptionState
 from state.records import Event, NewEvent
 from state.sqlite.connection import open_database
 from state.sqlite.dispatch import Deliveries
@@ -169,7 +169,7 @@ class Bench:
     def state(self, name: str) -> SubscriptionState:
         return next(state for state in self.reader.subscriptions() if state.name == name)
 
-    def books(self, name: str) -> Books:
+    def books(self, name: str) -> SubscriptionLedger:
         return next(books for books in self.reader.ledger() if books.subscription == name)
 
     def notices(self) -> list[str]:

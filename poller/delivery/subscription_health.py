@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from poller.delivery import breaker, notices
 from poller.delivery.retry import Unfinished
-from poller.delivery.settlement import Slip
+from poller.delivery.settlement import SettlementDraft
 from poller.sinks.protocol import Gone, Receipt
-from state.deliveries import Health, Job, Turned
+from state.deliveries import Job, Settled, SinkHealth
 
 
-class Standing:
+class SubscriptionHealth:
     """Whether it takes events, and how its sink has fared: as the store has it, and as attempts since then tell."""
 
     def __init__(self, name: str, *, promotes: bool) -> None:
@@ -33,13 +33,13 @@ class Standing:
         """Whether a breaker that is open lets an attempt through."""
         return breaker.may_probe(self.health, now=now)
 
-    def learn(self, turned: Turned, slip: Slip) -> None:
-        """Take over what the store says, but where an attempt has ended meanwhile and knows better (`slip`)."""
-        if slip.disabled is None:
-            self.active = turned.state == "active"
-        self._kept = turned.health
-        if slip.health is None:
-            self.health = turned.health
+    def learn(self, settled: Settled, draft: SettlementDraft) -> None:
+        """Take over what the store says, but where an attempt has ended meanwhile and knows better (`draft`)."""
+        if draft.disabled is None:
+            self.active = settled.state == "active"
+        self._kept = settled.health
+        if draft.health is None:
+            self.health = settled.health
 
     def follow(
         self,
@@ -47,32 +47,32 @@ class Standing:
         job: Job,
         number: int,
         receipt: Receipt,
-        slip: Slip,
+        draft: SettlementDraft,
         *,
         now: float,
         not_before: float,
     ) -> None:
-        """Go on from the answer to an attempt at `job`; what is to be written of that goes on the slip."""
+        """Go on from the answer to an attempt at `job`; what is to be written of that goes on the draft."""
         if isinstance(answer, Unfinished):
             return
         before = self.health
         if isinstance(answer, Gone):
             if self.active:
                 self.active = False
-                slip.disabled = f"{receipt.status}: the receiver wants no more"
-                slip.notices.append(notices.disabled(self.name, job.event, number, receipt, now=now))
+                draft.disabled = f"{receipt.status}: the receiver wants no more"
+                draft.notices.append(notices.disabled(self.name, job.event, number, receipt, now=now))
         elif isinstance(answer, Receipt):
-            self._set(breaker.succeeded(before), slip)
+            self._set(breaker.succeeded(before), draft)
             if breaker.is_open(before):
-                slip.promote = self._promotes
-                slip.notices.append(notices.recovered(self.name, job.event, number, receipt, before, now=now))
+                draft.promote = self._promotes
+                draft.notices.append(notices.recovered(self.name, job.event, number, receipt, before, now=now))
         else:
             error = f"{receipt.status} {receipt.text[:200]}".strip()
-            self._set(breaker.failed(before, error, now=now, not_before=not_before), slip)
+            self._set(breaker.failed(before, error, now=now, not_before=not_before), draft)
             if self.is_open and not breaker.is_open(before):
-                slip.notices.append(notices.failing(self.name, job.event, number, receipt, self.health, now=now))
+                draft.notices.append(notices.failing(self.name, job.event, number, receipt, self.health, now=now))
 
-    def _set(self, health: Health, slip: Slip) -> None:
+    def _set(self, health: SinkHealth, draft: SettlementDraft) -> None:
         if health != self.health:
-            self.health = slip.health = health
-            slip.kept_until = self._kept.open_until
+            self.health = draft.health = health
+            draft.kept_until = self._kept.open_until
