@@ -9,7 +9,7 @@ from typing import Final
 
 from rich.text import Text
 
-from poller.rendering.templates import FieldLine, Told
+from poller.rendering.templates import FieldLine, Told, one_line
 from poller.rendering.terminal import printable
 
 _COLOURS: Final = {"created": "green", "updated": "yellow", "deleted": "red"}
@@ -20,7 +20,7 @@ def plain_line(told: Told, head: str) -> str:
     """One event on one line after `head`; of the program's own events the summary alone, which says it all."""
     named = f" “{told.name}”" if told.name else ""
     fields = "; ".join([*map(str, told.fields[:_FIELDS]), *_left_out(told)]) if told.object else told.headline
-    line = f"{head} {told.account} {told.type} {told.subject}{named}"
+    line = f"{head} {told.account} {told.type} {one_line(told.subject)}{named}"
     return printable(f"{line}  {fields}" if fields else line)
 
 
@@ -30,7 +30,7 @@ def coloured(told: Told, head: str) -> Text:
     text = Text.assemble(
         (f"{head} ", "dim"),
         (f"{printable(told.kind):<8}", f"bold {_COLOURS.get(told.kind, 'magenta')}"),
-        (f" {printable(told.subject)}", "bold"),
+        (f" {printable(one_line(told.subject))}", "bold"),
         f" {printable(told.name or '')}".rstrip() if told.object else f" {printable(told.headline)}",
         (f"  {printable(told.account)}", "dim"),
     )

@@ -18,9 +18,11 @@ from typing import Annotated, Any, Final, Self
 import orjson
 from jinja2 import ChainableUndefined, FileSystemLoader, Template, TemplateError, TemplateSyntaxError, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
+from poller.rendering.mrkdwn import inert
 from poller.rendering.terminal import UNSAFE, printable
 from state.errors import PollerError
 from state.records import Event
@@ -52,7 +54,7 @@ class Escape(enum.StrEnum):
 
     NONE = "none"
     HTML = "html"
-    SLACK = "slack"  # mrkdwn: & < > and nothing else (Slack's formatting reference)
+    SLACK = "slack"  # chat messages: no mention, link or markup, and the three entities (poller.rendering.mrkdwn)
     TERMINAL = "terminal"  # controls, line breaks and bidirectional marks, written as escapes
 
 
@@ -133,7 +135,8 @@ class Told:
         """What it is about, the same for each event of an object as long as its name stays: `Project “B” (7)`."""
         if not self.object:
             return self.headline
-        return f"{self.thing.capitalize()} " + (f"“{self.name}” ({self.key})" if self.name else self.key)
+        key = one_line(self.key, 80)
+        return f"{self.thing.capitalize()} " + (f"“{self.name}” ({key})" if self.name else key)
 
     @cached_property
     def headline(self) -> str:
@@ -141,7 +144,7 @@ class Told:
         if summary := self.data.get("summary"):
             return one_line(summary, 300)
         if self.kind not in _KINDS or not self.object:
-            return f"{self.type}: {self.subject}"
+            return one_line(f"{self.type}: {self.subject}", 300)
         return f"{self.title} {self.kind}"
 
     @cached_property
@@ -185,11 +188,6 @@ def plain(value: object) -> str:
     return one_line(orjson.dumps(value, default=str).decode())
 
 
-def escaped(text: str) -> str:
-    """Text for Slack's mrkdwn, in which it can neither mention anybody nor be a link."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 def render(
     source: str, events: Sequence[Event], *, escape: Escape = Escape.NONE, more: Mapping[str, object] | None = None
 ) -> str:
@@ -210,7 +208,7 @@ def environment(escape: Escape = Escape.NONE) -> ImmutableSandboxedEnvironment:
     env = ImmutableSandboxedEnvironment(
         autoescape=escape in (Escape.HTML, Escape.SLACK),
         undefined=ChainableUndefined,  # an event without that field is told without it, not left undelivered
-        finalize=_for_terminal if escape is Escape.TERMINAL else _for_text,
+        finalize=_FINALLY.get(escape, _for_text),
         loader=FileSystemLoader(Path(__file__).with_name("builtin")),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -225,6 +223,13 @@ def _for_text(value: object) -> object:
 
 def _for_terminal(value: object) -> object:
     return "" if value is None else printable(value)
+
+
+def _for_chat(value: object) -> object:
+    return value if isinstance(value, Markup) else inert("" if value is None else str(value))
+
+
+_FINALLY: Final = {Escape.TERMINAL: _for_terminal, Escape.SLACK: _for_chat}
 
 
 def _filled(template: Template, events: Sequence[Event], escape: Escape, more: Mapping[str, object] | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,22 +15,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from slack_sdk.models.blocks import Block
 
-from plugins.slack import (
-    BLOCKS,
-    SECTION,
-    TIMEOUT,
-    TOTAL,
-    Pace,
-    SlackOptions,
-    SlackSink,
-    digest,
-    fitted,
-    message,
-    templated,
-)
-from poller import Attempt, Event, Gone, Receipt, Rejected, RetryLater
+from plugins.slack import SlackOptions, SlackSink
+from plugins.slack.blocks import BLOCKS, SECTION, TEXT, TOTAL, digest, digest_text, fitted, message, templated
+from plugins.slack.pace import Pace
+from plugins.slack.sink import TIMEOUT
+from poller import Attempt, Event, Gone, Receipt, Refused, Rejected, RetryLater, TooLarge
+from poller.clock import VirtualClock
+from poller.rendering.mrkdwn import escaped
 from poller.rendering.templates import Told
-from poller.sinks.protocol import Refused
 
 FIRST = Attempt(number=1, delivery_id="7")
 
@@ -110,6 +103,14 @@ class Clock:
         self.now += seconds
 
 
+async def passing(clock: VirtualClock, seconds: int) -> None:
+    """Let time pass in steps of a second, and everybody do what is due."""
+    for _ in range(seconds):
+        clock.advance(1.0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
 def by_webhook(slack: Slack, clock: Clock | None = None, **keys: Any) -> SlackSink:
     return sink({"webhook_url": f"{slack.url}/services/T0/B0/s3cret", **keys}, clock or Clock())
 
@@ -119,7 +120,9 @@ def as_bot(slack: Slack, **keys: Any) -> SlackSink:
 
 
 def sink(keys: dict[str, Any], clock: Clock) -> SlackSink:
-    return SlackSink("team", SlackOptions.model_validate(keys), clock=clock, pause=clock.pause)
+    return SlackSink(
+        "team", SlackOptions.model_validate({"allow_private": True, **keys}), clock=clock, pause=clock.pause
+    )
 
 
 def texts(blocks: list[Block]) -> list[str]:
@@ -134,7 +137,12 @@ async def test_a_webhook_message_says_what_who_and_before_and_after(slack: Slack
     [sent] = slack.messages
     shown = orjson.dumps(sent).decode()
     assert receipt == Receipt(status="200", text="ok")
-    assert sent["text"] == "Project “Website” (7) updated"
+    assert sent["text"].splitlines() == [
+        "Project “Website” (7) updated",
+        "updated by: Ana Roy",
+        "• status: planned → won",
+        "nutcache.projects.updated · projects/7 · acme · 2026-11-23 22:25:32 UTC",
+    ]
     assert "updated by: Ana Roy" in shown
     assert "status: planned → won" in shown
 
@@ -152,6 +160,7 @@ async def test_data_can_neither_mention_nor_link(slack: Slack) -> None:
         shown = orjson.dumps(sent).decode()
         assert "<" not in shown
         assert "&lt;!channel&gt; &amp; &lt;https" in shown
+        assert "&lt;!channel&gt; &amp; &lt;https" in sent["text"]
         assert all(block["text"].get("verbatim") for block in sent["blocks"] if block["type"] == "section")
 
 
@@ -162,7 +171,7 @@ async def test_a_template_is_escaped_for_mrkdwn(slack: Slack) -> None:
         await team.deliver([make_event(data)], FIRST)
 
     [block] = slack.messages[0]["blocks"]
-    assert block["text"]["text"] == "<https://crm.example/7|open> \"A\" &amp; 'B' &lt;@U1&gt;"
+    assert block["text"]["text"] == "<https://crm.example/7|open> \"A\" &amp; 'B' &lt;@\u200bU1&gt;"
 
 
 async def test_a_bot_posts_with_its_token_into_its_channel(slack: Slack) -> None:
@@ -226,6 +235,52 @@ def test_many_subscriptions_wait_for_one_channel_without_being_given_up() -> Non
     assert waits[-1] + TIMEOUT < SlackSink.attempt_limit
 
 
+async def test_a_hold_holds_also_those_who_have_reserved_a_turn() -> None:
+    clock, pace = VirtualClock(0.0), Pace()
+    turns: list[float] = []
+
+    async def one() -> None:
+        assert await pace.turn(clock.steady, clock.sleep, until=600.0) is None
+        turns.append(clock.steady())
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(one())
+        await asyncio.sleep(0)
+        pace.hold(clock.steady(), 30.0)
+        await passing(clock, 60)
+
+    assert turns == [0.0, *map(float, range(30, 37))]
+
+
+async def test_a_429_is_one_failed_attempt_however_many_wait(slack: Slack) -> None:
+    slack.webhook_answer, slack.headers = (429, "rate_limited"), {"Retry-After": "30"}
+    clock = VirtualClock(0.0)
+    options = {"webhook_url": f"{slack.url}/services/T0/B0/s3cret", "allow_private": True}
+    async with SlackSink("team", SlackOptions.model_validate(options), clock=clock.steady, pause=clock.sleep) as team:
+        attempts = [asyncio.create_task(team.deliver([make_event()], FIRST)) for _ in range(8)]
+        await asyncio.wait(attempts[:1])
+        slack.webhook_answer = (200, "ok")
+        await passing(clock, 60)
+        results = await asyncio.gather(*attempts, return_exceptions=True)
+
+    assert [type(result) for result in results] == [RetryLater, *[Receipt] * 7]
+    assert len(slack.messages) == 8
+
+
+async def test_a_channel_that_is_held_for_hours_says_so_without_a_post(slack: Slack) -> None:
+    slack.webhook_answer, slack.headers = (429, "rate_limited"), {"Retry-After": "7200"}
+    clock = Clock()
+    async with by_webhook(slack, clock) as team:
+        for _ in range(2):
+            with pytest.raises(RetryLater) as failure:
+                await team.deliver([make_event()], FIRST)
+
+    assert failure.value.receipt.status == "held"
+    assert failure.value.after == 7200.0
+    assert len(slack.messages) == 1
+
+
 async def test_a_429_is_obeyed_by_every_message_to_the_channel(slack: Slack) -> None:
     slack.webhook_answer, slack.headers = (429, "rate_limited"), {"Retry-After": "30"}
     clock = Clock()
@@ -252,6 +307,9 @@ async def test_a_429_is_obeyed_by_every_message_to_the_channel(slack: Slack) -> 
         (429, "", RetryLater),
         (500, "rollup_error", RetryLater),
         (503, "<html>", RetryLater),
+        (413, "", TooLarge),
+        (400, "msg_too_long", TooLarge),
+        (301, "", RetryLater),
     ],
 )
 async def test_each_error_of_a_webhook_says_what_happens_next(
@@ -273,7 +331,9 @@ async def test_each_error_of_a_webhook_says_what_happens_next(
         (429, {"ok": False, "error": "ratelimited"}, RetryLater),
         (200, {"ok": False, "error": "is_archived"}, Gone),
         (200, {"ok": False, "error": "invalid_blocks"}, Rejected),
-        (200, {"ok": False, "error": "msg_blocks_too_long"}, Rejected),
+        (200, {"ok": False, "error": "msg_blocks_too_long"}, TooLarge),
+        (200, {"ok": False, "error": "\ud800"}, RetryLater),
+        (301, {"ok": True}, RetryLater),
         (200, {"ok": False, "error": "invalid_auth"}, RetryLater),
         (200, {"ok": False, "error": "channel_not_found"}, RetryLater),
         (500, {"ok": False, "error": "internal_error"}, RetryLater),
@@ -309,10 +369,10 @@ async def test_a_template_that_fails_is_a_dead_letter(slack: Slack) -> None:
     assert slack.messages == []
 
 
-TEXT = st.text(max_size=60) | st.sampled_from(["&" * 5000, "x" * 5000, "<!channel>" * 300, "\n" * 4000])
-CHANGES = st.lists(st.fixed_dictionaries({"path": TEXT.map(lambda t: f"/{t}"), "before": TEXT, "after": TEXT}))
+ANY = st.text(max_size=60) | st.sampled_from(["&" * 5000, "x" * 5000, "<!channel>" * 300, "\n" * 4000])
+CHANGES = st.lists(st.fixed_dictionaries({"path": ANY.map(lambda t: f"/{t}"), "before": ANY, "after": ANY}))
 DATA = st.fixed_dictionaries(
-    {"object": st.fixed_dictionaries({"id": st.integers(0, 9), "name": TEXT, "user": TEXT}), "changes": CHANGES}
+    {"object": st.fixed_dictionaries({"id": st.integers(0, 9), "name": ANY, "user": ANY}), "changes": CHANGES}
 )
 
 
@@ -325,6 +385,81 @@ def test_no_message_exceeds_slacks_limits(data: dict[str, Any], times: int) -> N
     assert len(shown) <= BLOCKS
     assert all(0 < len(text) <= SECTION for text in shown)
     assert sum(map(len, shown)) <= TOTAL
+    assert len(digest_text([told] * times)) <= TEXT
+
+
+def test_the_text_names_every_event_of_a_digest() -> None:
+    told = [Told(make_event(subject=f"projects/{number}")) for number in range(300)]
+    text = digest_text(told)
+
+    assert all(f"({number}) updated" in text for number in range(300))
+    assert "• status: planned → won" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("@channel @all @here", "@\u200bchannel @\u200ball @\u200bhere"),
+        ("(@here) _@all", "(@\u200bhere) \u02cd@\u200ball"),
+        ("ana@maple.example", "ana@maple.example"),
+        ("*bold* `code` ~gone~", "∗bold∗ ˋcodeˋ ∼gone∼"),
+        ("_it_ unit_price __x__", "ˍitˍ unit_price ˍˍxˍˍ"),
+        (":tada: 10:30:45 :+1:", ":\u200btada: 10:30:45 :\u200b+1:"),
+        ("[pay](https://evil.example)", "[pay]\u200b(https://evil.example)"),
+        ("<!channel> & <@U1>", "&lt;!channel&gt; &amp; &lt;@\u200bU1&gt;"),
+        ("# big\n> said\n- one", "\u200b# big\n\u200b&gt; said\n\u200b- one"),
+        ("#tag", "\u200b#\u200btag"),
+        ("2 < 3, 50 %, “B” – ü", "2 &lt; 3, 50 %, “B” – ü"),
+    ],
+)
+def test_data_is_no_markup_in_slack_or_mattermost(text: str, shown: str) -> None:
+    assert escaped(text) == shown
+
+
+async def test_a_template_is_the_text_too(slack: Slack) -> None:
+    async with by_webhook(slack, template="*{{ event.kind }}*: {{ event.data.object.name }}") as team:
+        await team.deliver([make_event({"object": {"name": "*A* @all"}})], FIRST)
+
+    assert slack.messages[0]["text"] == "*updated*: ∗A∗ @\u200ball"
+
+
+async def test_an_object_with_an_endless_id_still_makes_a_message(slack: Slack) -> None:
+    async with by_webhook(slack) as team:
+        await team.deliver([make_event(subject=f"projects/{'7' * 1_000_000}")], FIRST)
+
+    assert len(orjson.dumps(slack.messages[0])) < 10_000
+
+
+async def test_private_addresses_are_refused_unless_allowed(slack: Slack) -> None:
+    async with by_webhook(slack, allow_private=False) as team:
+        with pytest.raises(RetryLater) as failure:
+            await team.deliver([make_event()], FIRST)
+
+    assert failure.value.receipt.status == "refused address"
+    assert slack.messages == []
+
+
+async def test_an_answer_without_end_is_cut_off() -> None:
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-7\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"+2AA-" * 10_000)  # a lone surrogate in UTF-7
+                await writer.drain()
+        except ConnectionError:
+            writer.close()
+
+    server = await asyncio.start_server(endless, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with sink({"webhook_url": f"{url}/x"}, Clock()) as team:
+            receipt = await team.deliver([make_event()], FIRST)
+        async with sink({"token": "t", "channel": "c", "api_url": url}, Clock()) as team:
+            with pytest.raises(RetryLater):
+                await team.deliver([make_event()], FIRST)
+
+    assert receipt.text.startswith("+2AA-+2AA-")
+    assert len(receipt.text) <= 4096
 
 
 def test_what_is_left_out_of_a_digest_is_counted() -> None:
@@ -362,6 +497,8 @@ def test_a_templates_text_is_cut_into_sections(text: str) -> None:
         ({"token": "y"}, "belong together"),
         ({"webhook_url": "https://x", "channel": "z"}, "belong together"),
         ({"webhook_url": "https://x", "thread": "object"}, "needs token"),
+        ({"webhook_url": "hooks.slack.com/s3cret"}, "https://"),
+        ({"token": "y", "channel": "z", "api_url": "slack"}, "https://"),
         ({"webhok_url": "https://x"}, "webhok_url"),
     ],
 )

@@ -1,0 +1,67 @@
+"""What Slack's and Mattermost's answers mean for a delivery. Pure.
+
+Incoming webhooks answer in plain text with a status; the Web API answers 200 with `"ok": false`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from plugins.slack.pace import INTERVAL
+from poller import Gone, Receipt, Refused, Rejected, RetryLater, TooLarge
+from poller.http_dates import retry_after
+from poller.sinks.calls import Answer
+from poller.sinks.protocol import DeliveryError
+
+_THROTTLED: Final = frozenset({"ratelimited", "rate_limited", "message_limit_exceeded"})
+_ARCHIVED: Final = frozenset({"channel_is_archived", "is_archived", "no_service", "no_team"})
+_LONG: Final = frozenset({"msg_too_long", "msg_blocks_too_long"})
+_MALFORMED: Final = frozenset({"no_text", "too_many_attachments"})
+
+
+class _ApiAnswer(msgspec.Struct):
+    """The part of a Web API answer that matters; the message that it repeats is not decoded."""
+
+    ok: bool = False
+    error: str = ""
+    ts: str = ""
+
+
+def webhook_receipt(answer: Answer, *, now: float) -> Receipt:
+    """The receipt of a message that a webhook took. Raises DeliveryError for another answer."""
+    receipt = Receipt(status=str(answer.status), text=answer.text)
+    if answer.status == 200:
+        return receipt
+    raise failure(answer.status, answer.text.strip(), retry_after(answer.headers.get("Retry-After"), now), receipt)
+
+
+def api_receipt(answer: Answer, *, root: str | None, now: float) -> Receipt:
+    """The receipt of a message that a bot posted, with what later ones reply to. Raises DeliveryError.
+
+    A reply names the thread by its first message (`root`), so that one is what later events of the object need.
+    """
+    try:
+        told = msgspec.json.decode(answer.body, type=_ApiAnswer)
+    except (msgspec.DecodeError, RecursionError):
+        told = _ApiAnswer()
+    if answer.status == 200 and told.ok:
+        return Receipt(status="200", text=f"ts {told.ts}", reference=root or told.ts or None)
+    receipt = Receipt(status=f"{answer.status} {told.error}".strip(), text=answer.text)
+    wait = retry_after(answer.headers.get("Retry-After"), now)
+    status = 400 if answer.status == 200 and told.error in _LONG else answer.status
+    raise failure(status, told.error, wait, receipt)
+
+
+def failure(status: int, error: str, wait: float | None, receipt: Receipt) -> DeliveryError:
+    """What an answer that is no acceptance means. Errors of the Web API are retried unless they are known to stay."""
+    if status == 429 or error in _THROTTLED:
+        return RetryLater(INTERVAL if wait is None else wait, receipt)
+    if status == 410 or error in _ARCHIVED:
+        return Gone(receipt)
+    if status == 413 or error in _LONG:
+        return TooLarge(receipt)
+    if error in _MALFORMED or (error.startswith("invalid_") and error not in ("invalid_auth", "invalid_token")):
+        return Rejected(receipt)
+    return Refused(receipt) if 400 <= status < 500 else RetryLater(wait, receipt)

@@ -1,0 +1,141 @@
+"""The messages that are made of events: Block Kit for Slack, and all of it as text for who reads no blocks.
+
+Limits by Slack's documentation (docs.slack.dev: Block Kit reference): 50 blocks, 3,000 characters a section; near
+13,200 characters over all blocks it answers `msg_blocks_too_long` (slackapi/bolt-js#2509). What does not fit is left
+out and counted. Mattermost, which takes Slack's webhooks, shows `text` alone, up to 16,383 characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, takewhile
+from typing import Final
+
+from slack_sdk.models.blocks import Block, ContextBlock, HeaderBlock, MarkdownTextObject, SectionBlock
+
+from poller import Event
+from poller.rendering.mrkdwn import escaped
+from poller.rendering.templates import Escape, Told, one_line, render
+
+SECTION: Final = 3000  # characters
+BLOCKS: Final = 50
+TOTAL: Final = 12_000  # characters over all blocks
+TEXT: Final = 16_000  # characters of the text
+_IN_DIGEST: Final = 700  # characters of one event
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is posted: Slack shows the blocks, and the text in its notifications."""
+
+    text: str
+    blocks: Sequence[Block]
+
+
+def message_of(events: Sequence[Event], template: str | None) -> Message:
+    """The message for one event or a digest. Raises RenderError."""
+    if template is not None:
+        rendered = render(template, events, escape=Escape.SLACK)
+        return Message(text=fitted(rendered.strip().split("\n"), TEXT) or " ", blocks=templated(rendered))
+    told = [Told(event) for event in events]
+    if len(told) == 1:
+        return Message(text=fitted(_text_lines(told[0]), TEXT), blocks=message(told[0]))
+    return Message(text=digest_text(told), blocks=digest(told))
+
+
+def message(told: Told) -> list[Block]:
+    """What happened, who it concerns, each field before and after, and where it came from."""
+    head = [f"*{escaped(told.headline)}*", *([escaped(told.who)] if told.who else [])]
+    blocks: list[Block] = [_section("\n".join(head))]
+    if lines := _lines(told):
+        blocks.append(_section(fitted(lines, SECTION)))
+    return [*blocks, ContextBlock(elements=[_mrkdwn(escaped(_origin(told)))])]
+
+
+def digest(told: Sequence[Told]) -> list[Block]:
+    """Several events in one message: as many as fit, then how many were left out."""
+    blocks: list[Block] = [HeaderBlock(text=f"{len(told)} events")]
+    left = TOTAL - 200
+    for number, event in enumerate(told):
+        head = f"*{escaped(event.headline)}*"
+        text = fitted([head, *_lines(event), f"_{escaped(_origin(event))}_"], max(_IN_DIGEST, len(head) + 40))
+        left -= len(text)
+        if left < 0 or len(blocks) == BLOCKS - 1:
+            blocks.append(ContextBlock(elements=[_mrkdwn(f"… and {len(told) - number} more events")]))
+            break
+        blocks.append(_section(text))
+    return blocks
+
+
+def templated(text: str) -> list[Block]:
+    """A template's text in sections, cut between lines."""
+    blocks: list[Block] = []
+    rest = [line[:SECTION] for line in text.strip().split("\n")] or [""]
+    while rest and len(blocks) < TOTAL // SECTION:
+        part = [rest.pop(0)]
+        while rest and sum(len(line) + 1 for line in part) + len(rest[0]) <= SECTION:
+            part.append(rest.pop(0))
+        blocks.append(_section(_whole_entities("\n".join(part)) or " "))
+    if rest:
+        blocks.append(ContextBlock(elements=[_mrkdwn(f"… and {len(rest)} more lines")]))
+    return blocks
+
+
+def fitted(lines: Sequence[str], limit: int) -> str:
+    """As many whole lines as fit into that many characters, and how many were left out."""
+    if sum(len(line) + 1 for line in lines) - 1 <= limit:
+        return "\n".join(lines)
+    room = limit - len(f"… and {len(lines)} more")
+    sizes = accumulate(len(line) + 1 for line in lines)
+    kept = sum(1 for _ in takewhile(lambda size: size <= room, sizes))
+    return "\n".join([*lines[:kept], f"… and {len(lines) - kept} more"])
+
+
+def digest_text(told: Sequence[Told]) -> str:
+    """Every event of a digest in the text: with its details while there is room for all headlines, then without."""
+    heads = [escaped(event.headline) for event in told]
+    spare = TEXT - 40 - sum(len(head) + 1 for head in heads)
+    lines = [f"{len(told)} events"]
+    for head, event in zip(heads, told, strict=True):
+        details = "\n".join(_text_lines(event)[1:])
+        spare -= len(details) + 2
+        lines.append(f"\n{head}\n{details}" if spare >= 0 else head)
+    return fitted(lines, TEXT)
+
+
+def _text_lines(told: Told) -> list[str]:
+    who = [escaped(told.who)] if told.who else []
+    return [escaped(told.headline), *who, *_lines(told), escaped(_origin(told))]
+
+
+def _lines(told: Told) -> list[str]:
+    if told.fields:
+        lines = [f"• {escaped(str(field))}" for field in told.fields]
+        return [*lines, "• … and more fields"] if told.truncated else lines
+    return [f"• {escaped(f'{label}: {value}')}" for label, value in told.facts[:10]]
+
+
+def _origin(told: Told) -> str:
+    return f"{told.type} · {one_line(told.subject)} · {told.account} · {told.time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _section(text: str) -> SectionBlock:
+    return SectionBlock(text=_mrkdwn(text))
+
+
+def _mrkdwn(text: str) -> MarkdownTextObject:
+    # verbatim: or Slack itself makes links of names of channels and addresses, and mentions of names.
+    return MarkdownTextObject(text=text, verbatim=True)
+
+
+def _whole_entities(text: str) -> str:
+    """Without an entity that was cut through at the end."""
+    return re.sub(r"&[a-z]{0,3}$", "", text)
+
+
+def text_of(block: Block) -> str:
+    """The text of a block, for a preview."""
+    body = block.to_dict()
+    return str(body["text"]["text"] if "text" in body else body["elements"][0]["text"])
