@@ -202,6 +202,17 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryQuery:
+    """Which deliveries are asked for. A place is a delivery's number (int), or a time when one was queued (float)."""
+
+    states: tuple[str, ...] = ()  # empty: all
+    subscription: str | None = None
+    subject: str | None = None  # of the event, exactly or as a glob
+    after: int | float | None = None  # later ones only
+    before: int | float | None = None  # earlier ones only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionLedger:
     """One subscription's account: `events` is the sum of the five below it, or it says what is missing."""
 

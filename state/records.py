@@ -65,3 +65,14 @@ class Event(NewEvent):
     def data(self) -> dict[str, Any]:
         """The event's data, parsed on first use. Integers keep all their digits."""
         return msgspec.json.decode(self.raw, type=dict[str, Any])  # orjson makes floats of those beyond 64 bits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventQuery:
+    """Which events of the log are asked for: those between two numbers that match everything named here."""
+
+    after: int = 0  # higher numbers only
+    before: int | None = None  # lower numbers only
+    type_glob: str | None = None
+    source: str | None = None  # its name
+    subject: str | None = None  # exactly, or as a glob

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from poller.events.cloudevents import FIRST, LAST
 from poller.rendering.lines import coloured, plain_line
 from poller.rendering.templates import Told, one_line
 from state.records import Event
@@ -97,8 +98,10 @@ def away(time: float | None, now: float) -> str:
 
 
 def clock(time: float | None, zone: tzinfo) -> str:
-    """Unix seconds as date and time in a zone, which is named."""
-    return "-" if time is None else f"{datetime.fromtimestamp(time, zone):%Y-%m-%d %H:%M:%S %Z}"
+    """Unix seconds as date and time in a zone, which is named; what no calendar has is its first or last day."""
+    if time is None:
+        return "-"
+    return f"{datetime.fromtimestamp(min(max(time, FIRST), LAST), zone):%Y-%m-%d %H:%M:%S %Z}"
 
 
 def size(count: int) -> str:

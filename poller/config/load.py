@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -68,6 +70,7 @@ def load(path: Path | None = None, plugins: Plugins | None = None, *, reveal: bo
     there are no error (for commands that only look). Raises ConfigError with everything that is wrong.
     """
     file = find(path)
+    digest = digest_of(file)  # before it is parsed: what is written meanwhile then counts as another file
     given = parse(file)
     plugins = plugins or Plugins()
     context = {"root": file.parent, **({} if reveal else {"secrets": "later"})}
@@ -81,6 +84,8 @@ def load(path: Path | None = None, plugins: Plugins | None = None, *, reveal: bo
     named = given.pop("sources", {})
     config = Config(
         path=file,
+        digest=digest,
+        read_at=time.time(),
         poller=settings,
         budgets=reading.budgets(given.pop("budgets", {})),
         sources=reading.sources(named),
@@ -92,6 +97,14 @@ def load(path: Path | None = None, plugins: Plugins | None = None, *, reveal: bo
     if reading.problems:
         raise ConfigError(_shown(file), reading.problems)
     return config
+
+
+def digest_of(file: Path) -> str:
+    """The SHA-256 of a file; empty where it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def parse(file: Path) -> dict[str, Any]:

@@ -259,6 +259,8 @@ class Config(_Table):
     """Everything that a `poller.toml` says, checked and complete."""
 
     path: Path
+    digest: str = ""  # SHA-256 of the file as it was read
+    read_at: float = 0.0  # Unix seconds
     poller: Settings = Settings()
     budgets: Mapping[str, BudgetConfig] = Field(default_factory=dict)
     sources: Mapping[str, SourceConfig] = Field(default_factory=dict)

@@ -24,7 +24,7 @@ from poller.hooks.loading import Plugins
 from poller.operations import commands
 from poller.operations.planners import check_promises
 from poller.polling.loop import Lane
-from poller.web import serve
+from poller.web import HttpServer, serve
 from state.errors import PollerError, Unavailable
 from state.lock import StateLock
 
@@ -65,7 +65,7 @@ class Daemon:
     def __init__(self, app: App, *, reload: Callable[[], Config], notifier: Notifier) -> None:
         self.app = app
         self.stop = asyncio.Event()
-        self.url: str | None = None  # where it answers, once it does
+        self._http: HttpServer | None = None  # once it answers
         self.started_at = time.time()
         self._reload = reload
         self._notifier = notifier
@@ -76,13 +76,18 @@ class Daemon:
         self._reloading = asyncio.Lock()
         self._drains: list[asyncio.Task[None]] = []
 
+    @property
+    def url(self) -> str | None:
+        """Where it answers, once it does."""
+        return None if self._http is None else self._http.url
+
     async def run(self) -> None:
         """Listen, say READY, poll and deliver until stopped; then end cleanly within seconds."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self.reload()))
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop.set)
-        async with serve(self.app, self.stop) as self.url, asyncio.TaskGroup() as group:
+        async with serve(self.app, self.stop) as self._http, asyncio.TaskGroup() as group:
             group.create_task(self._deliver())
             keeping = group.create_task(self._outages.run())
             self._schedule()
@@ -119,14 +124,25 @@ class Daemon:
         async with self._reloading:
             self._notifier.reloading()
             try:
-                config = self._reload()
-                await self.app.reconfigure(config)
+                await self._take_over(self._reload())
             except PollerError as error:
                 log.error("config.refused", error=str(error), hint=error.hint)
             else:
                 self._resumed()
                 log.info("config.reloaded")
             self._notifier.ready(status=self._status_line())
+
+    async def _take_over(self, config: Config) -> None:
+        """Run another configuration: what it listens on is bound before, and served after, everything else."""
+        listening = None if self._http is None else self._http.prepare(config.poller)
+        try:
+            await self.app.reconfigure(config)
+        except BaseException:
+            if listening is not None:
+                listening.discard()
+            raise
+        if self._http is not None and listening is not None:
+            await self._http.adopt(listening)
 
     async def _until_stopped(self) -> None:
         interval = self._notifier.watchdog_interval

@@ -17,6 +17,8 @@ from state.records import Event
 CONTENT_TYPE: Final = "application/cloudevents+json"
 BATCH_CONTENT_TYPE: Final = "application/cloudevents-batch+json"
 LIMIT: Final = 64 * 1024  # bytes; intermediaries must forward that much, and consumers need not take more
+FIRST: Final = -62_135_510_400.0  # Unix seconds: the second day of year 1 and the last but one of 9999,
+LAST: Final = 253_402_214_400.0  # which every time zone can name
 
 _Raws = dict[str, msgspec.Raw]
 _TRUE: Final = msgspec.Raw(b"true")
@@ -38,7 +40,8 @@ def batched(events: Iterable[Event]) -> bytes:
 
 
 def iso(time: float) -> str:
-    """Unix seconds as RFC 3339 in UTC with milliseconds."""
+    """Unix seconds as RFC 3339 in UTC with milliseconds; what no calendar has is its first or last moment."""
+    time = min(max(time, FIRST), LAST)
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -6,8 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
@@ -16,6 +15,7 @@ from poller.app import App, open_app
 from poller.config.models import Config
 from poller.delivery.notices import ping
 from poller.hooks.loading import Plugins
+from poller.operations.places import HIGHEST, parse_place
 from poller.options.problems import NotThere, find_endpoint, nearest
 from poller.polling.endpoint import Watching
 from poller.polling.results import Outcome
@@ -29,27 +29,31 @@ log = structlog.get_logger("poller")
 
 LOOK_EVERY: Final = 0.05  # seconds between two looks for a result
 AT_ONCE: Final = 500  # deliveries queued again in one transaction
-Answer = dict[str, Any]
+UNLOGGED: Final = ("ids", "summary")
+Answer = dict[str, Any]  # always with a `summary`: one sentence that says what was done
 
 
 class _Args(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Number = Annotated[StrictInt, Field(ge=1, le=HIGHEST)]  # of a delivery
+
+
 class Redeliver(_Args):
     """Deliveries by number, or all of a state (of one subscription)."""
 
-    ids: tuple[StrictInt, ...] = ()
+    ids: tuple[Number, ...] = Field(default=(), max_length=1000)
     subscription: str | None = None
     state: Literal["dead", "delivered", "pending"] = "dead"
     all: bool = False  # of every subscription
 
 
 class Replay(_Args):
-    """What a subscription has read behind a number, or since a time (ISO text with its offset)."""
+    """What a subscription has read after a number, or since a time (ISO text with its offset)."""
 
     subscription: str
-    after: StrictInt | str = Field(union_mode="left_to_right")
+    after: Annotated[StrictInt, Field(ge=0, le=HIGHEST)] | str = Field(union_mode="left_to_right")
 
 
 class OfSubscription(_Args):
@@ -95,7 +99,7 @@ async def execute(app: App, name: str, args: Mapping[str, Any]) -> Answer:
         where = ".".join(map(str, first["loc"])) or "arguments"
         raise PollerError(f"{name}: {where}: {first['msg']}") from error
     answer = await command.do(app, given)
-    log.info("command.done", command=name, **{key: value for key, value in answer.items() if key != "ids"})
+    log.info("command.done", command=name, **{key: value for key, value in answer.items() if key not in UNLOGGED})
     return answer
 
 
@@ -174,7 +178,14 @@ async def _redeliver(app: App, args: Redeliver) -> Answer:
         step = ids[start : start + AT_ONCE]
         queued += await app.write(app.store.deliveries.redeliver, step, now=app.clock.now())
         app.deliverer.wake()
-    return {"redelivered": queued, "ids": ids[:1000]}
+    return {"summary": _redelivered(queued, args), "redelivered": queued, "ids": ids[:1000]}
+
+
+def _redelivered(queued: int, args: Redeliver) -> str:
+    whose = f" of subscription {args.subscription}" if args.subscription is not None else ""
+    if queued == 0:
+        return f"No {args.state} delivery{whose} was found: nothing was queued."
+    return f"{queued} {'delivery' if queued == 1 else 'deliveries'}{whose} queued again."
 
 
 def _check_ids(app: App, ids: Iterable[int]) -> None:
@@ -199,36 +210,30 @@ def _find(app: App, args: Redeliver) -> list[int]:
 
 async def _replay(app: App, args: Replay) -> Answer:
     _known(app, args.subscription)
-    after = args.after if isinstance(args.after, int) else await app.write(app.store.log.seq_at, _time(args.after))
+    place = args.after if isinstance(args.after, int) else parse_place(args.after, what="after")
+    after = place if isinstance(place, int) else await app.write(app.store.log.seq_at, place)
     until = await app.write(app.store.deliveries.replay, args.subscription, after=after)
     app.deliverer.wake()
-    return {"subscription": args.subscription, "after": after, "until": until}
-
-
-def _time(text: str) -> float:
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise PollerError(
-            f"replay: {text!r} is neither a number nor a time", hint="--after 1200, or --after 2026-11-23T08:00:00Z"
-        ) from error
-    if when.tzinfo is None:
-        raise PollerError(f"replay: the time {text} needs its offset", hint=f"{text}Z is UTC")
-    return when.timestamp()
+    what = f"The events {after + 1} to {until} will be delivered to {args.subscription} again, where they match."
+    if until <= after:
+        what = f"Subscription {args.subscription} has read up to {until}: there is nothing after {after} to replay."
+    return {"summary": what, "subscription": args.subscription, "after": after, "until": until}
 
 
 async def _ping(app: App, args: OfSubscription) -> Answer:
     name, now = _known(app, args.subscription), app.clock.now()
     delivery = await app.write(app.store.deliveries.ping, name, ping(name, now=now), now=now)
     app.deliverer.wake()
-    return {"subscription": name, "delivery": delivery}
+    what = f"A test event was queued for {name} as delivery {delivery}."
+    return {"summary": what, "subscription": name, "delivery": delivery}
 
 
 async def _pause(app: App, args: OfSubscription) -> Answer:
     name = _known(app, args.subscription)
     await app.write(app.store.deliveries.pause, name)
     app.deliverer.wake()
-    return {"subscription": name, "state": "paused"}
+    what = f"Subscription {name} is paused: its events are kept until you resume it."
+    return {"summary": what, "subscription": name, "state": "paused"}
 
 
 async def _resume(app: App, args: OfSubscription) -> Answer:
@@ -239,7 +244,7 @@ async def _resume(app: App, args: OfSubscription) -> Answer:
         )
     await app.write(app.store.deliveries.resume, name)
     app.deliverer.wake()
-    return {"subscription": name, "state": "active"}
+    return {"summary": f"Subscription {name} is active.", "subscription": name, "state": "active"}
 
 
 def _known(app: App, name: str) -> str:
@@ -255,14 +260,17 @@ def _known(app: App, name: str) -> str:
 async def _probe(app: App, _: Nothing) -> Answer:
     """Ask at once what a failure keeps waiting."""
     app.engine.probe_now()
-    return {"sources": len(app.engine.runs)}
+    count = len(app.engine.runs)
+    return {"summary": f"{count} {'source is' if count == 1 else 'sources are'} asked at once.", "sources": count}
 
 
 async def _hold(app: App, args: OfEndpoint) -> Answer:
     run, w = _watching(app, args.endpoint)
     outcome = await app.write(app.engine.settling.guarding.hold, w, app.clock.now())
     await app.engine.following.followed(run, w, outcome)
-    return {"endpoint": w.label, "held": True, "was_held": not outcome.events}
+    was_held = not outcome.events
+    what = f"Endpoint {w.label} {'was held already' if was_held else 'is held'}: nothing of it is recorded."
+    return {"summary": what, "endpoint": w.label, "held": True, "was_held": was_held}
 
 
 async def _release(app: App, args: Release) -> Answer:
@@ -275,7 +283,9 @@ async def _release(app: App, args: Release) -> Answer:
     why = "on command" + next((f", {word}" for word, chosen in way.items() if chosen), "")
     await app.write(app.engine.settling.guarding.release, w, app.clock.now(), outcome, why=why, **way)
     await app.engine.following.followed(run, w, outcome)
-    return {"endpoint": w.label, "held": False, **way}
+    how = "with its present content taken silently" if args.accept else "with its changes reported as events"
+    what = f"Endpoint {w.label} is released{f', {how}' if args.accept or args.emit else ''}."
+    return {"summary": what, "endpoint": w.label, "held": False, **way}
 
 
 async def _rebaseline(app: App, args: OfEndpoint) -> Answer:
@@ -283,7 +293,8 @@ async def _rebaseline(app: App, args: OfEndpoint) -> Answer:
     outcome = Outcome()
     await app.write(app.engine.settling.guarding.rebaseline, w, app.clock.now(), outcome)
     await app.engine.following.followed(run, w, outcome)
-    return {"endpoint": w.label, "baseline": True}
+    what = f"The next sweep of {w.label} is its new baseline: it is recorded without events."
+    return {"summary": what, "endpoint": w.label, "baseline": True}
 
 
 def _watching(app: App, text: str) -> tuple[Run, Watching]:

@@ -1,57 +1,64 @@
-"""Who may ask: the `Host` allow-list, the token, and for what changes something the same origin.
+"""Who may use the HTTP side: the `Host` allow-list, the token, and the same origin for what changes something.
 
-A page of any site can make a browser on this machine send requests here. Names that are not ours are refused, which
-ends DNS rebinding; a POST from another origin is refused, which ends cross-site request forgery.
+A page of any site can make a browser on this machine send requests here. Requests for a name that is not ours are
+refused, which ends DNS rebinding; a POST from another origin is refused, which ends cross-site request forgery.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Self
 from urllib.parse import urlsplit
 
-import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from poller.config.models import Settings
-from poller.options.secrets import SecretError
+from poller.options.secrets import Secret, SecretError
+from poller.web.requests import answer
 
-OPEN = ("/healthz", "/readyz")  # without a token: for probes
-HARMLESS = ("GET", "HEAD", "OPTIONS")
-PORTS = {"http": ":80", "https": ":443"}
-HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+OPEN: Final = ("/healthz", "/readyz")  # without a token: for probes
+HARMLESS: Final = ("GET", "HEAD", "OPTIONS")
+PORTS: Final = {"http": ":80", "https": ":443"}
+HEADERS: Final = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 
-Headers = dict[str, list[str]]
+Headers = dict[str, list[bytes]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """What a listener asks of requests. It never changes: other settings are another listener's."""
+
+    hosts: frozenset[str]
+    token: Secret | None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """What `[poller]` says of it."""
+        return cls(hosts=settings.hosts, token=settings.token)
 
 
 class Guard:
-    """ASGI middleware. `settings` is asked anew at each request: a reload may change them."""
+    """ASGI middleware that refuses whoever may not ask. Without `access` everybody may: the socket's rights say who."""
 
-    def __init__(self, app: ASGIApp, settings: Callable[[], Settings]) -> None:
+    def __init__(self, app: ASGIApp, access: Access | None) -> None:
         self._app = app
-        self._settings = settings
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return  # nothing else is served
-
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *_missing(message.get("headers", ()))]
             await send(message)
 
-        headers = _headers(scope)
-        refused = (
-            _refused_host(headers, self._settings())
-            or _refused_token(scope["path"], headers, self._settings())
-            or _refused_origin(scope["method"], headers)
-        )
+        refused = None if self._access is None else _refused(scope, self._access)
         if refused is None:
             await self._app(scope, receive, send_guarded)
         else:
-            await _answer(send_guarded, *refused)
+            await answer(send_guarded, *refused)
 
 
 def host_of(netloc: str) -> str:
@@ -61,75 +68,76 @@ def host_of(netloc: str) -> str:
     return netloc.partition(":")[0].lower().rstrip(".")
 
 
-def _refused_host(headers: Headers, settings: Settings) -> tuple[int, str] | None:
+def _refused(scope: Scope, access: Access) -> tuple[int, str] | None:
+    headers = _headers(scope)
+    return (
+        _refused_host(headers, access)
+        or _refused_token(scope["path"], headers, access)
+        or _refused_origin(scope["method"], headers)
+    )
+
+
+def _refused_host(headers: Headers, access: Access) -> tuple[int, str] | None:
     given = headers.get("host", [])
-    if len(given) == 1 and host_of(given[0]) in settings.hosts:
+    if len(given) == 1 and host_of(given[0].decode("latin-1")) in access.hosts:
         return None
-    return 421, "this name is not answered here: add it to poller.allowed_hosts if it is yours"
+    return 421, "this server does not answer for that name: add it to poller.allowed_hosts if it is yours"
 
 
-def _refused_token(path: str, headers: Headers, settings: Settings) -> tuple[int, str] | None:
-    if settings.token is None or path in OPEN:
+def _refused_token(path: str, headers: Headers, access: Access) -> tuple[int, str] | None:
+    if access.token is None or path in OPEN:
         return None
     try:
-        wanted = settings.token.reveal()
+        wanted = access.token.reveal()
     except SecretError as error:
         return 503, f"poller.token cannot be read: {error}"
-    given = _token(headers.get("authorization", [""])[0])
-    if hmac.compare_digest(given.encode(), wanted.encode()):
+    given = _token(headers.get("authorization", [b""])[0])
+    if hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(wanted.encode()).digest()):
         return None
     return 401, "a token is needed: Authorization: Bearer TOKEN"
 
 
-def _token(authorization: str) -> str:
+def _token(authorization: bytes) -> bytes:
     """The token that was sent: as Bearer, or as the password of Basic, which every browser can ask for."""
-    scheme, _, value = authorization.partition(" ")
-    if scheme.lower() == "bearer":
+    scheme, _, value = authorization.partition(b" ")
+    if scheme.lower() == b"bearer":
         return value.strip()
-    if scheme.lower() == "basic":
+    if scheme.lower() == b"basic":
         try:
-            return base64.b64decode(value, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
-            return ""
-    return ""
+            return base64.b64decode(value, validate=True).partition(b":")[2]
+        except binascii.Error:
+            return b""
+    return b""
 
 
 def _refused_origin(method: str, headers: Headers) -> tuple[int, str] | None:
-    """What a browser says of where a request comes from; whoever says nothing is no browser."""
+    """What a browser says about where a request comes from; a client that says nothing is not a browser."""
     if method in HARMLESS:
         return None
-    site = headers.get("sec-fetch-site", ["none"])[0]
+    site = headers.get("sec-fetch-site", [b"none"])[0]
     origin = next(iter(headers.get("origin", ())), None)
-    if site in ("none", "same-origin") and (origin is None or _is_here(origin, headers["host"][0])):
+    if site in (b"none", b"same-origin") and (origin is None or _is_here(origin, headers["host"][0])):
         return None
     return 403, "a page of another site may not change anything here"
 
 
-def _is_here(origin: str, host: str) -> bool:
+def _is_here(origin: bytes, host: bytes) -> bool:
     try:
-        parts = urlsplit(origin)
+        parts = urlsplit(origin.decode("latin-1"))
     except ValueError:
         return False
     default = PORTS.get(parts.scheme, "")
-    return default != "" and parts.netloc.lower().removesuffix(default) == host.lower().removesuffix(default)
+    ours = host.decode("latin-1").lower().removesuffix(default)
+    return default != "" and parts.netloc.lower().removesuffix(default) == ours
 
 
 def _headers(scope: Scope) -> Headers:
     headers: Headers = {}
     for name, value in scope["headers"]:
-        headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+        headers.setdefault(name.decode("latin-1").lower(), []).append(value)
     return headers
 
 
 def _missing(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     has_cache = any(name.lower() == b"cache-control" for name, _ in given)
     return [*HEADERS, *(() if has_cache else ((b"cache-control", b"no-store"),))]
-
-
-async def _answer(send: Send, status: int, why: str) -> None:
-    body = orjson.dumps({"error": why})
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 401:
-        headers += [(b"www-authenticate", b"Bearer"), (b"www-authenticate", b'Basic realm="poller"')]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

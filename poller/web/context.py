@@ -15,7 +15,7 @@ from poller.app import App
 from poller.operations.live import live_of, plan_of
 from poller.operations.status import Live, Row, status
 from poller.planner.report import Changes, Report
-from state.errors import StateError
+from state.errors import PollerError, StateError
 from state.sqlite.store import Reader
 
 P = ParamSpec("P")
@@ -23,7 +23,12 @@ T = TypeVar("T")
 
 READERS = 2  # looks at the state at the same time
 HEARTBEAT = 15.0  # seconds after which a silent stream says that it is alive
+STREAMS = 64  # open at the same time
 PLAN_KEPT = 2.0  # seconds: asking the planners of many units takes a while, on the loop that polls
+
+
+class Busy(PollerError):
+    """Too much is asked for at the same time."""
 
 
 class Site:
@@ -39,6 +44,7 @@ class Site:
         self._threads = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="reader")
         self._readers: queue.SimpleQueue[Reader] = queue.SimpleQueue()
         self._plan: tuple[float, Report] | None = None
+        self._streams = 0
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Site]:
@@ -89,6 +95,20 @@ class Site:
         if self._plan is None or now - self._plan[0] > PLAN_KEPT:
             self._plan = now, plan_of(self.app)
         return self._plan[1]
+
+    def may_stream(self) -> None:
+        """Raise Busy where enough streams are open."""
+        if self._streams >= STREAMS:
+            raise Busy(f"{STREAMS} streams are open already", hint="close one, or read /api/v1/events page by page")
+
+    @contextlib.contextmanager
+    def streaming(self) -> Iterator[None]:
+        """Count one more stream."""
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
 
     async def status(self) -> Row:
         """The whole status."""

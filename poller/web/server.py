@@ -1,4 +1,8 @@
-"""uvicorn, embedded: it leaves the signals alone and ends with the daemon's stop."""
+"""The listeners of a daemon: one on TCP where `poller.listen` says, one on a Unix socket beside the state.
+
+A listener is a socket together with the settings that guard it. A reload with other settings opens another listener
+and then closes the old one, so no socket is ever guarded by the settings of another.
+"""
 
 from __future__ import annotations
 
@@ -6,77 +10,166 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
+from typing import Final
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from poller.app import App
+from poller.config.models import Settings
+from poller.operations import local_socket
+from poller.web.access import Access, Guard
 from poller.web.api import build
+from poller.web.connections import LIMITS, BoundedProtocol, BoundedServer, Limits, raise_file_limit
 from poller.web.context import HEARTBEAT, Site
+from poller.web.requests import Bounds
 from state.errors import PollerError
 
-BACKLOG = 128
-GRACE = 3  # seconds in which requests may end
+BACKLOG: Final = 128
+GRACE: Final = 3  # seconds in which requests may end
+STARTED: Final = 0.005  # seconds between two looks whether a server has started
 
 log = structlog.get_logger("poller")
 
 
-class _Server(uvicorn.Server):
-    """A server that belongs to somebody: signals are the daemon's."""
+class Listener:
+    """One socket and the guarded app behind it, serving until closed."""
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    def __init__(self, listening: socket.socket, api: ASGIApp, access: Access | None, limits: Limits = LIMITS) -> None:
+        self.listening = listening
+        self.access = access
+        self.closing = False
+        config = uvicorn.Config(
+            Bounds(Guard(api, access)),
+            http=BoundedProtocol,
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=GRACE,
+        )
+        self._server = BoundedServer(config, state={"listener": self}, limits=limits)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to accept."""
+        self._serving = asyncio.create_task(self._server.serve([self.listening]), name="http")
+        while not (self._server.started or self._serving.done()):
+            await asyncio.sleep(STARTED)
+
+    def stop_accepting(self) -> None:
+        """Take no more connections, and let streams end."""
+        self.closing = True
+        self._server.should_exit = True
+        self._server.stop_accepting()
+
+    async def close(self) -> None:
+        """Let requests end, within the grace, and close the socket."""
+        self.stop_accepting()
+        if self._serving is not None:
+            await self._serving
+        self.listening.close()
+
+
+class Prepared:
+    """What a reload will listen on: bound already, not served yet. Either adopted or discarded."""
+
+    def __init__(self, settings: Settings, listening: socket.socket | None, *, changes: bool = True) -> None:
+        self.settings = settings
+        self.listening = listening
+        self.changes = changes  # False: what is served now is what these settings ask for
+
+    def discard(self) -> None:
+        """Give it up: the server goes on as it was."""
+        if self.listening is not None:
+            self.listening.close()
+
+
+class HttpServer:
+    """Everything that a daemon answers on."""
+
+    def __init__(self, site: Site, api: ASGIApp, settings: Settings) -> None:
+        self._site = site
+        self._api = api
+        self._settings = settings
+        self._tcp: Listener | None = None
+        self._local: Listener | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Where the API and the dashboard are; None where they are switched off."""
+        return None if self._tcp is None else _url(self._tcp.listening)
+
+    def prepare(self, settings: Settings) -> Prepared:
+        """Bind what other settings ask for, beside what is served now. Raises PollerError, with nothing changed."""
+        old = self._tcp
+        if settings.address is None:
+            return Prepared(settings, None, changes=old is not None)
+        if old is not None and settings.address == self._settings.address:
+            if old.access == Access.of(settings):
+                return Prepared(settings, None, changes=False)
+            return Prepared(settings, old.listening.dup())
+        beside = None if old is None else old.listening
+        return Prepared(settings, listen(*settings.address, beside=beside))
+
+    async def adopt(self, prepared: Prepared) -> None:
+        """Serve what was prepared, then end the old listener with all of its connections."""
+        if not prepared.changes:
+            self._settings = prepared.settings
+            return
+        old, self._tcp, self._settings = self._tcp, None, prepared.settings
+        if old is not None:
+            old.stop_accepting()
+            self._site.ring()
+        if prepared.listening is not None:
+            self._tcp = Listener(prepared.listening, self._api, Access.of(prepared.settings))
+            await self._tcp.start()
+            log.info("http.listening", url=self.url)
+        if old is not None:
+            await old.close()
+
+    async def open_local(self, listening: socket.socket) -> None:
+        """Serve whoever may open the socket beside the state, without token or `Host`."""
+        self._local = Listener(listening, self._api, None)
+        await self._local.start()
+
+    async def close(self) -> None:
+        """End every listener."""
+        listeners = [one for one in (self._tcp, self._local) if one is not None]
+        for listener in listeners:
+            listener.stop_accepting()
+        self._site.ring()
+        await asyncio.gather(*(listener.close() for listener in listeners))
 
 
 @contextlib.asynccontextmanager
-async def serve(app: App, stop: asyncio.Event, *, heartbeat: float = HEARTBEAT) -> AsyncIterator[str | None]:
-    """Answer HTTP while the block runs; gives the URL, None where it is switched off. Streams end at `stop`.
+async def serve(app: App, stop: asyncio.Event, *, heartbeat: float = HEARTBEAT) -> AsyncIterator[HttpServer]:
+    """Answer HTTP while the block runs. Streams end at `stop`.
 
     Raises PollerError when the address cannot be had.
     """
-    address = app.config.poller.address
-    if address is None:
-        yield None
-        return
-    with Site(app, stop, heartbeat=heartbeat).opened() as site, contextlib.closing(_listen(*address)) as listening:
-        async with _running(site, listening):
-            url = _url(listening)
-            log.info("http.listening", url=url)
+    raise_file_limit()
+    state = app.config.poller.state
+    with Site(app, stop, heartbeat=heartbeat).opened() as site, local_socket.listening(state) as local:
+        server = HttpServer(site, build(site), app.config.poller)
+        ringing = asyncio.create_task(_ring_at_stop(site), name="http stop")
+        try:
+            await server.adopt(server.prepare(app.config.poller))
+            if local is not None:
+                await server.open_local(local)
             # Nothing runs between here and the daemon's READY: it says so before it next waits for anything.
             site.ready = True
-            try:
-                yield url
-            finally:
-                site.ready = False
-
-
-@contextlib.asynccontextmanager
-async def _running(site: Site, listening: socket.socket) -> AsyncIterator[None]:
-    config = uvicorn.Config(
-        build(site),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        lifespan="off",
-        ws="none",
-        timeout_graceful_shutdown=GRACE,
-    )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
-    ringing = asyncio.create_task(_ring_at_stop(site), name="http stop")
-    try:
-        while not (server.started or serving.done()):
-            await asyncio.sleep(0.005)
-        yield
-    finally:
-        site.closing = True
-        site.ring()
-        server.should_exit = True
-        ringing.cancel()
-        await asyncio.gather(ringing, return_exceptions=True)
-        await serving
+            yield server
+        finally:
+            site.ready = False
+            site.closing = True
+            await server.close()
+            ringing.cancel()
+            await asyncio.gather(ringing, return_exceptions=True)
 
 
 async def _ring_at_stop(site: Site) -> None:
@@ -84,18 +177,19 @@ async def _ring_at_stop(site: Site) -> None:
     site.ring()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, beside: socket.socket | None = None) -> socket.socket:
+    """A socket that listens, also where another one of ours (`beside`) has the same port. Raises PollerError."""
     try:
-        family, kind, number, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, number, _, address = found[0]
         listening = socket.socket(family, kind, number)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise PollerError(f"poller.listen: {host}:{port}: {error}", hint="write an address of this machine") from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(BACKLOG)
+        with _sharing(listening, beside):
+            listening.bind(address)
+            listening.listen(BACKLOG)
         listening.setblocking(False)
     except OSError as error:
         listening.close()
@@ -104,6 +198,19 @@ def _listen(host: str, port: int) -> socket.socket:
             hint='is another poller running? choose another port, or switch it off with listen = ""',
         ) from error
     return listening
+
+
+@contextlib.contextmanager
+def _sharing(listening: socket.socket, beside: socket.socket | None) -> Iterator[None]:
+    """Let both have one port, for this moment and for no other process: 0.0.0.0 and 127.0.0.1 overlap."""
+    pair = () if beside is None else (listening, beside)
+    for one in pair:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        yield
+    finally:
+        for one in pair:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
 def _url(listening: socket.socket) -> str:

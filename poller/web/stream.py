@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import Final
 
 from poller.events.cloudevents import structured
+from poller.operations.places import parse_place
 from poller.web.context import Site
 from state.errors import PollerError
-from state.records import Event
+from state.records import Event, EventQuery
 from state.sqlite.store import Reader
 
-BATCH = 200  # events of a stream read at once
-LOOK_AGAIN = 1.0  # seconds: what others write into the log rings no bell
-
-
-class BadCursor(PollerError):
-    """What was sent is no place in a log."""
+BATCH: Final = 200  # events of a stream read at once
+PAGE: Final = 500_000  # bytes of events after which no more are read at once
+LOOK_AGAIN: Final = 1.0  # seconds: what others write into the log rings no bell
 
 
 class OtherLog(PollerError):
@@ -26,70 +25,85 @@ class OtherLog(PollerError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which events are asked for."""
-
-    type_glob: str | None = None
-    source: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Some events, and the number behind which to go on."""
+    """Some events, and the number after which to read on."""
 
     events: tuple[Event, ...]
     next: int
     log_id: str
+    is_full: bool  # there may be more at once
 
 
-def read_batch(reader: Reader, after: int, limit: int, wanted: Wanted) -> Batch:
-    """The next events; `next` steps over those that are not wanted."""
+def read_batch(reader: Reader, query: EventQuery, limit: int) -> Batch:
+    """The next events, about PAGE bytes of them at most; `next` steps over those that do not match."""
     last = reader.log.last_seq()  # before the events: what comes in between is not stepped over
-    events = reader.log.read(after=after, limit=limit, type_glob=wanted.type_glob, source=wanted.source)
-    next_ = events[-1].seq if len(events) == limit else max([last, after, *(event.seq for event in events[-1:])])
-    return Batch(events=tuple(events), next=next_, log_id=reader.log.id)
+    if query.before is not None:
+        last = min(last, query.before - 1)
+    events = reader.log.find(query, limit=limit, most_bytes=PAGE)
+    is_full = len(events) == limit or sum(len(event.raw) for event in events) >= PAGE
+    next_ = events[-1].seq if is_full else max([last, query.after, *(event.seq for event in events[-1:])])
+    return Batch(events=tuple(events), next=next_, log_id=reader.log.id, is_full=is_full)
+
+
+def read_newest(reader: Reader, query: EventQuery, limit: int) -> Batch:
+    """The newest events that match, in order."""
+    last = reader.log.last_seq()
+    events = reader.log.find(query, limit=limit, newest=True, most_bytes=PAGE)
+    return Batch(events=tuple(events), next=max(last, query.after), log_id=reader.log.id, is_full=False)
 
 
 def place(reader: Reader, cursor: str | None, *, default: int | None) -> int:
-    """The number that a cursor means: `SEQ`, or `LOGID-SEQ` as streams give it; `default` None is the log's end.
+    """The number that a cursor means: `SEQ`, `LOGID-SEQ` as streams give it, or a time; without one, `default` or,
+    where that is None, the log's end.
 
-    Raises BadCursor, and OtherLog where the cursor cannot be of this log.
+    Raises BadPlace, and OtherLog where the cursor cannot be of this log.
     """
     last = reader.log.last_seq()
     if cursor is None or cursor == "":
         return last if default is None else default
     log_id, _, number = cursor.rpartition("-")
-    if not (number.isascii() and number.isdecimal() and len(number) < 19):
-        raise BadCursor(
-            f"{cursor[:60]!r} is no place in the log", hint="a sequence number, or the id of a stream's event"
-        )
-    if (log_id and log_id != reader.log.id) or int(number) > last:
+    found = parse_place(number if log_id and "-" not in log_id and number.isdecimal() else cursor, what="after")
+    if isinstance(found, float):
+        return reader.log.seq_at(found)
+    if (log_id and log_id != reader.log.id) or found > last:
         raise OtherLog(
             f"{cursor[:60]} is a place in another log: this one is {reader.log.id} and ends at {last}",
             hint="the state was restored or begun anew: read it from the beginning (after=0), or from its end",
         )
-    return int(number)
+    return found
 
 
-async def stream(site: Site, after: int, wanted: Wanted) -> AsyncIterator[bytes]:
-    """Server-sent events from a place on, until the program stops; a comment when nothing happened for a while."""
-    yield b"retry: 2000\n: here\n\n"
+def place_before(reader: Reader, text: str | None) -> int | None:
+    """The number below which to read: a number itself, or that of the first event from a time on. Raises BadPlace."""
+    if text is None or text == "":
+        return None
+    found = parse_place(text, what="before")
+    return found if isinstance(found, int) else reader.log.seq_at(found) + 1
+
+
+async def stream(site: Site, query: EventQuery, is_closing: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """Server-sent events from a place on, until the listener closes; a comment when nothing happened for a while.
+
+    Nothing is queued for a reader: what it has not taken yet is still in the log, and read when it has.
+    """
     loop = asyncio.get_running_loop()
     spoke = loop.time()
-    while not site.is_closing:
-        news = site.news
-        batch = await site.look(read_batch, after, BATCH, wanted)
-        after = batch.next
-        if batch.events:
-            yield b"".join(_message(batch.log_id, event) for event in batch.events)
-            spoke = loop.time()
-        if len(batch.events) == BATCH:
-            continue
-        if loop.time() - spoke >= site.heartbeat:
-            yield b": alive\n\n"
-            spoke = loop.time()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(news.wait(), min(LOOK_AGAIN, site.heartbeat))
+    with site.streaming():
+        yield b"retry: 2000\n: here\n\n"
+        while not (site.is_closing or is_closing()):
+            news = site.news
+            batch = await site.look(read_batch, query, BATCH)
+            query = replace(query, after=batch.next)
+            for event in batch.events:
+                yield _message(batch.log_id, event)
+                spoke = loop.time()
+            if batch.is_full:
+                continue
+            if loop.time() - spoke >= site.heartbeat:
+                yield b": alive\n\n"
+                spoke = loop.time()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), min(LOOK_AGAIN, site.heartbeat))
 
 
 def _message(log_id: str, event: Event) -> bytes:

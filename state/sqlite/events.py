@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlite_utils import Database, Migrations
 
-from state.records import Event, NewEvent
+from state.records import Event, EventQuery, NewEvent
 from state.sqlite.connection import State, read_meta, transaction
 
 log_migrations = Migrations("log")
@@ -64,6 +64,24 @@ def event_of(row: Sequence[object]) -> Event:
     )
 
 
+def _conditions(query: EventQuery) -> tuple[str, list[int | str]]:
+    """A query as SQL, and its values."""
+    given: list[tuple[str, int | str | None]] = [
+        ("seq > ?", query.after),
+        ("seq < ?", query.before),
+        ("type GLOB ?", query.type_glob),
+        ("source = ?", None if query.source is None else f"/sources/{query.source}"),
+        ("subject GLOB ?" if is_glob(query.subject) else "subject = ?", query.subject),
+    ]
+    wanted = [(condition, value) for condition, value in given if value is not None]
+    return " AND ".join(condition for condition, _ in wanted), [value for _, value in wanted]
+
+
+def is_glob(text: str | None) -> bool:
+    """Whether a text is a pattern rather than a name."""
+    return text is not None and any(mark in text for mark in "*?[")
+
+
 class Log:
     """The event log of one state file."""
 
@@ -91,6 +109,32 @@ class Log:
             where, values = f"{where} AND source = ?", [*values, f"/sources/{source}"]  # type: ignore[list-item]
         rows = self._db.execute(f"SELECT {COLUMNS} FROM events WHERE {where} ORDER BY seq LIMIT ?", [*values, limit])
         return [event_of(row) for row in rows]
+
+    def find(
+        self, query: EventQuery, *, limit: int, newest: bool = False, most_bytes: int | None = None
+    ) -> list[Event]:
+        """At most `limit` events in order, the first ones or the newest ones.
+
+        Stops early, behind the event with which their data have `most_bytes`.
+        """
+        where, values = _conditions(query)
+        order = "DESC" if newest else "ASC"
+        rows = self._db.execute(
+            f"SELECT {COLUMNS} FROM events WHERE {where} ORDER BY seq {order} LIMIT ?", [*values, limit]
+        )
+        found: list[Event] = []
+        size = 0
+        for event in map(event_of, rows):
+            found.append(event)
+            size += len(event.raw)
+            if most_bytes is not None and size >= most_bytes:
+                break
+        return found[::-1] if newest else found
+
+    def types(self, *, limit: int = 20) -> list[str]:
+        """Some of the types that are in the log."""
+        rows = self._db.execute("SELECT DISTINCT type FROM events ORDER BY type LIMIT ?", [limit])
+        return [str(row[0]) for row in rows]
 
     def event(self, seq: int) -> Event | None:
         """The event with that number, or None (never given, or purged)."""

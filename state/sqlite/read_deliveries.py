@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from state.deliveries import AttemptRow, Delivery, SinkHealth, SubscriptionLedger, SubscriptionState
+from state.deliveries import AttemptRow, Delivery, DeliveryQuery, SinkHealth, SubscriptionLedger, SubscriptionState
 from state.sqlite.connection import State
+from state.sqlite.events import is_glob
 from state.sqlite.ledger import ledger
 
 DELIVERY = (
@@ -21,6 +22,23 @@ NEXT = (
     "(SELECT min(CASE WHEN s.digest THEN due ELSE not_before END) FROM lanes WHERE subscription = s.id "
     "AND lease_until IS NULL)"
 )
+
+
+def _conditions(query: DeliveryQuery) -> tuple[str, list[int | float | str]]:
+    """A query as SQL, and its values."""
+    of = "d.subscription = (SELECT id FROM subscriptions WHERE name = ?)"
+    by_time = {bound for bound in ("after", "before") if isinstance(getattr(query, bound), float)}
+    given: list[tuple[str, int | float | str | None]] = [
+        (of, query.subscription),
+        ("e.subject GLOB ?" if is_glob(query.subject) else "e.subject = ?", query.subject),
+        ("d.queued_at >= ?" if "after" in by_time else "d.id > ?", query.after),
+        ("d.queued_at < ?" if "before" in by_time else "d.id < ?", query.before),
+    ]
+    wanted = [(condition, value) for condition, value in given if value is not None]
+    conditions = ["1", *(condition for condition, _ in wanted)]
+    if query.states:
+        conditions.append(f"d.state IN ({', '.join('?' for _ in query.states)})")
+    return " AND ".join(conditions), [*(value for _, value in wanted), *query.states]
 
 
 class DeliveryReader:
@@ -57,6 +75,12 @@ class DeliveryReader:
             f"{DELIVERY} WHERE {' AND '.join(conditions)} ORDER BY d.id DESC LIMIT ?",
             [subscription, 2**62 if before is None else before, *wanted, limit],
         )
+        return [_delivery(row) for row in rows]
+
+    def find(self, query: DeliveryQuery, *, limit: int) -> list[Delivery]:
+        """At most `limit` deliveries, the latest first."""
+        where, values = _conditions(query)
+        rows = self._db.execute(f"{DELIVERY} WHERE {where} ORDER BY d.id DESC LIMIT ?", [*values, limit])
         return [_delivery(row) for row in rows]
 
     def delivery(self, id_: int) -> Delivery | None:

@@ -148,4 +148,4 @@ def test_a_cursor_from_before_the_restoring_is_answered_410(
         url = wait_for("the URL", daemon.url)
         answer = httpx.get(f"{url}/api/v1/events", params={"after": cursor})
     assert answer.status_code == 410
-    assert "another log" in answer.json()["error"]
+    assert "another log" in answer.json()["detail"]

@@ -23,7 +23,10 @@ ROUTES = {
     "/api/v1/plan",
 }
 ROUTES |= {"/api/v1/deliveries", "/api/v1/deliveries/{number}", "/api/v1/deliveries/{number}/redeliver"}
-ROUTES |= {"/api/v1/subscriptions/{name}/replay"}
+ROUTES |= {f"/api/v1/subscriptions/{{name}}/{command}" for command in ("replay", "ping", "pause", "resume")}
+ROUTES |= {f"/api/v1/endpoints/{{source}}/{{endpoint}}/{what}" for what in ("hold", "release", "rebaseline", "object")}
+ROUTES |= {"/api/v1/deliveries/redeliver", "/api/v1/events/types", "/api/v1/ledger", "/api/v1/configuration"}
+ROUTES |= {"/api/v1/probe"}
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +77,20 @@ def test_the_status_is_that_of_the_running_program(api: httpx.Client) -> None:
         ("?type=*.updated", 1),
         ("?type=*.deleted", 0),
         ("?source=x", 0),
+        ("?subject=items/1", 1),
+        ("?subject=items/*", 1),
+        ("?subject=items/2", 0),
+        ("?before=1", 0),
+        ("?after=2020-01-01T00:00:00Z", 1),
+        ("?before=2020-01-01T00:00:00Z", 0),
+        ("?newest=true", 1),
     ],
 )
 def test_events_are_given_from_a_number_on(api: httpx.Client, query: str, count: int) -> None:
     answer = api.get(f"/api/v1/events{query}").json()
 
     assert len(answer["events"]) == count
-    assert answer["next"] >= 1
+    assert answer["next"] >= count
 
 
 @pytest.mark.parametrize(
@@ -90,8 +100,17 @@ def test_events_are_given_from_a_number_on(api: httpx.Client, query: str, count:
         ("/api/v1/events?after=0123456789abcdef-1", 410),
         ("/api/v1/events?after=soon", 400),
         ("/api/v1/events?limit=0", 422),
-        ("/api/v1/deliveries?state=lost", 400),
+        ("/api/v1/events?after=1000000000000000000000000000000", 400),
+        ("/api/v1/events?after=9223372036854775807", 410),
+        ("/api/v1/events?before=99999999999999999999", 400),
+        ("/api/v1/events?before=2026-11-23T08:00:00", 400),
+        ("/api/v1/events?limit=99999999999999999999", 422),
+        ("/api/v1/deliveries?state=lost", 422),
+        ("/api/v1/deliveries?before=99999999999999999999", 400),
         ("/api/v1/deliveries/99", 404),
+        ("/api/v1/deliveries/99999999999999999999", 422),
+        ("/api/v1/deliveries/-1", 422),
+        ("/api/v1/endpoints/shop/items/object?id=99", 404),
         ("/api/v1/nothing", 404),
     ],
 )
@@ -99,13 +118,72 @@ def test_what_cannot_be_answered_is_told_with_what_to_do(api: httpx.Client, path
     answer = api.get(path)
 
     assert answer.status_code == status
-    assert answer.json()["error"]
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == status
+    assert answer.json()["detail"]
     assert answer.json()["hint"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/api/v1/deliveries/99999999999999999999/redeliver", "", 422),
+        ("/api/v1/subscriptions/file/replay", '{"after": 99999999999999999999}', 422),
+        ("/api/v1/subscriptions/file/replay", '{"after": -1}', 422),
+        ("/api/v1/subscriptions/file/replay", '{"after": "\\ud800"}', 422),
+        ("/api/v1/subscriptions/file/replay", "{", 422),
+        ("/api/v1/deliveries/redeliver", '{"ids": [99999999999999999999]}', 422),
+        ("/api/v1/deliveries/redeliver", "{}", 400),
+        ("/api/v1/subscriptions/none/ping", "", 404),
+        ("/api/v1/endpoints/shop/none/hold", "", 404),
+    ],
+)
+def test_a_command_that_cannot_be_done_is_a_problem(api: httpx.Client, path: str, body: str, status: int) -> None:
+    answer = api.post(path, content=body, headers={"content-type": "application/json"})
+
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["detail"]
+
+
+def test_every_problem_is_described(api: httpx.Client) -> None:
+    for path, operations in api.get("/openapi.json").json()["paths"].items():
+        for operation in operations.values():
+            kinds = {kind for one in operation["responses"].values() for kind in one.get("content", {})}
+            assert "application/problem+json" in kinds, path
+
+
+def test_head_is_answered_where_get_is(api: httpx.Client) -> None:
+    paths = [path for path in ROUTES if "{" not in path and "get" in api.get("/openapi.json").json()["paths"][path]]
+    for path in [*paths, "/"]:
+        answer = api.head(path)
+        assert (answer.status_code, answer.content) == (200, b""), path
+
+
+def test_the_commands_of_the_api_say_a_sentence(api: httpx.Client) -> None:
+    said = [
+        api.post(path, json={}).json()["summary"]
+        for path in (
+            "/api/v1/subscriptions/file/pause",
+            "/api/v1/subscriptions/file/resume",
+            "/api/v1/endpoints/shop/items/hold",
+            "/api/v1/endpoints/shop/items/release",
+            "/api/v1/endpoints/shop/items/rebaseline",
+        )
+    ]
+
+    assert said == [
+        "Subscription file is paused: its events are kept until you resume it.",
+        "Subscription file is active.",
+        "Endpoint shop/items is held: nothing of it is recorded.",
+        "Endpoint shop/items is released.",
+        "The next sweep of shop/items is its new baseline: it is recorded without events.",
+    ]
 
 
 def test_a_delivery_is_shown_with_its_attempts_and_can_be_sent_again(api: httpx.Client, folder: Path) -> None:
     (first, *_) = api.get("/api/v1/deliveries?state=delivered").json()["deliveries"]
-    assert len(api.get(f"/api/v1/deliveries/{first['id']}").json()["tries"]) == 1
+    assert len(api.get(f"/api/v1/deliveries/{first['id']}").json()["log"]) == 1
 
     before = (folder / "out.jsonl").read_bytes()
     assert api.post(f"/api/v1/deliveries/{first['id']}/redeliver").status_code == 202

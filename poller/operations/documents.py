@@ -1,0 +1,46 @@
+"""Deliveries, attempts, objects and books as JSON documents: the same from the API and from `--json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from poller.events.cloudevents import iso, structured
+from state.deliveries import AttemptRow, Delivery, SubscriptionLedger
+from state.polls import Snapshot
+from state.records import Event
+
+Document = dict[str, Any]
+
+
+def delivery_document(one: Delivery) -> Document:
+    """A delivery without its attempts."""
+    times = {"queued_at": one.queued_at, "due": one.due, "finished_at": one.finished_at}
+    return {**asdict(one), **{name: None if at is None else iso(at) for name, at in times.items()}}
+
+
+def delivery_with_attempts(one: Delivery, attempts: Sequence[AttemptRow]) -> Document:
+    """A delivery with every attempt, the first one first."""
+    return {**delivery_document(one), "log": [{**asdict(row), "at": iso(row.at)} for row in attempts]}
+
+
+def object_document(source: str, endpoint: str, snapshot: Snapshot, history: Sequence[Event]) -> Document:
+    """An object as it was last seen, and its events."""
+    return {
+        "source": source,
+        "endpoint": endpoint,
+        "id": snapshot.object_id,
+        "version": snapshot.version,
+        "presence": snapshot.presence.name.lower(),
+        "seen_at": iso(snapshot.seen_at),
+        "object": orjson.Fragment(snapshot.body),
+        "history": [orjson.Fragment(structured(event)) for event in history],
+    }
+
+
+def books_document(one: SubscriptionLedger) -> Document:
+    """A subscription's account."""
+    return {**asdict(one), "balanced": one.balanced}

@@ -1,0 +1,85 @@
+"""Bounds of every request, whoever sends it: an unambiguous length, a small body, and not too many at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from poller.web.problems import MEDIA_TYPE, problem
+
+LARGEST: Final = 65536  # bytes of a request's body
+AT_ONCE: Final = 16  # requests answered at the same time, streams apart: each may hold a large answer
+CHALLENGES: Final = (b"Bearer", b'Basic realm="poller"')
+WITHOUT_TURN: Final = ("/healthz", "/readyz", "/api/v1/events/stream")
+
+
+class Bounds:
+    """ASGI middleware that reads a request's body before the app is called, and refuses what is too large."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return  # nothing else is served
+        lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+        chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
+        if lengths and chunked:
+            await answer(send, 400, "Content-Length and Transfer-Encoding exclude each other", close=True)
+            return
+        try:
+            body = await _body(receive, int(lengths[0]) if lengths else 0) if lengths or chunked else b""
+        except ClientDisconnect:
+            return
+        if body is None:
+            what = f"the body of a request may have {LARGEST} bytes at most"
+            await answer(send, 413, what, close=True)
+        elif scope["path"] in WITHOUT_TURN:
+            await self._app(scope, _replayed(body, receive), send)
+        else:
+            async with self._turns:
+                await self._app(scope, _replayed(body, receive), send)
+
+
+async def answer(send: Send, status: int, what: str, *, hint: str | None = None, close: bool = False) -> None:
+    """Answer with a problem."""
+    body = problem(status, what, hint=hint)
+    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    headers += [(b"connection", b"close")] if close else []
+    headers += [(b"www-authenticate", one) for one in CHALLENGES] if status == 401 else []
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _body(receive: Receive, announced: int) -> bytes | None:
+    """The whole body, or None where it is too large. Raises ClientDisconnect."""
+    if announced > LARGEST:
+        return None
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > LARGEST:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body at once, and then what comes."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

@@ -1,0 +1,119 @@
+"""Shapes of the answers, for OpenAPI. The routes build their answers by other means; a test compares both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class EventPage(BaseModel):
+    """Events as CloudEvents, in order. Read on with `after` = `next`, or with `log_id`-`next`."""
+
+    events: list[dict[str, Any]]
+    next: int
+    log_id: str
+
+
+class ObjectDocument(BaseModel):
+    """An object as it was last seen, and its latest events."""
+
+    source: str
+    endpoint: str
+    id: str
+    version: int
+    presence: str
+    seen_at: str
+    object: Any
+    history: list[dict[str, Any]]
+
+
+class DeliveryDocument(BaseModel):
+    """A delivery; one that is asked for by number has its attempts in `log`."""
+
+    id: int
+    subscription: str
+    seq: int
+    origin: str
+    state: str
+    event_id: str
+    event_type: str
+    event_source: str
+    event_subject: str
+    attempts: int
+    queued_at: str
+    due: str | None
+    finished_at: str | None
+    status: str | None
+    digest: int | None
+    log: list[Attempt] | None = None
+
+
+class Attempt(BaseModel):
+    """One attempt of a delivery. `latency` is in seconds, `text` the start of the answer."""
+
+    number: int
+    at: str
+    latency: float
+    status: str
+    text: str
+    reference: str | None
+
+
+class DeliveryPage(BaseModel):
+    """Deliveries, the latest first. Read on with `before` = `next`; null: there are no more."""
+
+    deliveries: list[DeliveryDocument]
+    next: int | None
+
+
+class Books(_Open):
+    """One subscription's account."""
+
+    subscription: str
+    events: int
+    balanced: bool
+
+
+class Done(_Open):
+    """What a command did. `summary` is one sentence; other members depend on the command."""
+
+    summary: str
+
+
+class Status(_Open):
+    """How everything is."""
+
+    time: str
+    running: bool
+    log_id: str | None
+    last_seq: int
+    budgets: list[dict[str, Any]]
+    sources: list[dict[str, Any]]
+    endpoints: list[dict[str, Any]]
+    subscriptions: list[dict[str, Any]]
+
+
+class Plan(BaseModel):
+    """What is polled how often, and why."""
+
+    budgets: list[dict[str, Any]]
+    endpoints: list[dict[str, Any]]
+    units: list[dict[str, Any]]
+
+
+class ConfigurationDocument(BaseModel):
+    """The configuration that the daemon runs. `digest` is the SHA-256 of its file as it was read."""
+
+    path: str
+    digest: str
+    read_at: str
+    timezone: str
+    subscriptions: list[str]
+
+
+DeliveryDocument.model_rebuild()
