@@ -43,7 +43,7 @@ async def test_a_disk_that_is_full_for_a_while_loses_nothing_and_ends_nothing(tm
                 asked = upstream.asked
                 ready = await client.get(f"{daemon.url}/readyz")
                 assert ready.status_code == 503
-                assert "cannot be written" in ready.json()["why"]
+                assert "cannot be written" in ready.json()["detail"]
                 assert not daemon.app.is_well
                 await asyncio.sleep(2.0)  # several probes
                 assert upstream.asked == asked  # no call is spent in vain
