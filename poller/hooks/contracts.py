@@ -26,6 +26,7 @@ SYNCHRONOUS: Final = frozenset(
 )
 _SOURCE: Final = {"endpoints": 0, "request": 2, "page": 3}  # required members: their arguments besides self
 _OPTIONAL: Final = {"item_request": 2, "discover": 0}
+_ALSO: Final = {"item_request": 3}  # with one argument more, if the plugin wants it
 _NOT_A_RECEIPT: Final = frozenset({"None", "bool", "str", "int", "dict"})
 _ORDERS: Final = ("id", "newest", "any")
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -163,8 +164,10 @@ def _check_method(name: str, cls: Any, member: str, count: int, *, asynchronous:
         wanted = "not async: write it with `async def`" if asynchronous else "async: a source is written with `def`"
         raise PluginError(f"{name!r}: `{member}` is {wanted}")
     static = isinstance(inspect.getattr_static(cls, member), staticmethod | classmethod)
+    given = range(count if static else count + 1)
     try:
-        inspect.signature(method).bind(*range(count if static else count + 1))
+        if not _takes(method, len(given) + _ALSO.get(member, count) - count):
+            inspect.signature(method).bind(*given)
     except TypeError as error:
         plural = "argument" if count == 1 else "arguments"
         raise PluginError(f"{name!r}: `{member}` must take {count} {plural} besides self ({error})") from error
@@ -172,6 +175,14 @@ def _check_method(name: str, cls: Any, member: str, count: int, *, asynchronous:
         pass
     assert callable(method)
     return method  # type: ignore[no-any-return]
+
+
+def _takes(method: Callable[..., Any], count: int) -> bool:
+    try:
+        inspect.signature(method).bind(*range(count))
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _is_async(function: object) -> bool:

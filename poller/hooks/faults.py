@@ -7,6 +7,7 @@ passes a call into a plugin is the cancellation of the task that makes the call.
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -26,12 +27,17 @@ class PluginError(PollerError):
     """A plugin breaks the contract of a plugin."""
 
 
+def running_task() -> asyncio.Task[Any] | None:
+    """The task that runs in this thread just now."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop in this thread
+        return None
+
+
 def is_cancelled() -> bool:
     """Whether the running task is being cancelled by somebody else than the code that it calls."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # no loop in this thread
-        return False
+    task = running_task()
     return task is not None and task.cancelling() > 0
 
 
@@ -49,7 +55,7 @@ def said(error: BaseException) -> str:
     """An error in one line, with the last line of the plugin's own code that it passed."""
     try:
         text = " ".join(str(error).split())[:LONGEST] or "no message"
-    except Exception as unprintable:  # noqa: BLE001 - even `str` of it is a plugin's code
+    except BaseException as unprintable:  # noqa: BLE001 - even `str` of it is a plugin's code
         text = f"a message that cannot be shown ({type(unprintable).__name__})"
     if isinstance(error, PluginError):
         return text
@@ -58,6 +64,11 @@ def said(error: BaseException) -> str:
         last = last.tb_next
     where = f" (line {last.tb_lineno} of {Path(last.tb_frame.f_code.co_filename).name})" if last else ""
     return f"{type(error).__name__}: {text}{where}"
+
+
+def trace(error: BaseException) -> str:
+    """Where in the code it was raised, for a debug line; its text is left out, since making it runs a plugin's code."""
+    return "".join(traceback.format_tb(error.__traceback__))
 
 
 async def awaited(answer: Awaitable[Any], *, limit: float, grace: float, label: str) -> Any:
@@ -97,9 +108,10 @@ async def end(task: asyncio.Task[Any], grace: float, label: str) -> None:
         abandon(task, label)
 
 
-def abandon(task: asyncio.Task[Any], label: str) -> None:
+def abandon(task: asyncio.Task[Any], label: str, *, quietly: bool = False) -> None:
     """Wait no more for a plugin's task that ignores its cancellation, neither here nor at the end of the program."""
-    hint = "it ignores its cancellation: let CancelledError pass through its code"
-    log.error("plugin.abandoned", call=label, hint=hint)
+    if not quietly:
+        hint = "it ignores its cancellation: let CancelledError pass through its code"
+        log.error("plugin.abandoned", call=label, hint=hint)
     asyncio._unregister_task(task)  # or `asyncio.run` would wait for it for ever
     task._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -45,6 +45,11 @@ class Observers:
         self._waiting.append((hook, name, value))
         self._bell.set()
 
+    @property
+    def waiting(self) -> int:
+        """How many calls are still to be made."""
+        return len(self._waiting)
+
     def tell_recorded(self, numbers: Iterable[int]) -> None:
         """Tell `event_recorded` the events with these numbers."""
         for number in numbers:
@@ -58,9 +63,9 @@ class Observers:
         self._closing = True
         self._bell.set()
         _, late = await asyncio.wait([self._task], timeout=PATIENCE)
-        for task in late:
-            task.cancel()
+        if late:
             log.warning("observers.late", waiting=len(self._waiting))
+            self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=bool(late))
 
     async def _run(self) -> None:

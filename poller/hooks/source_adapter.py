@@ -10,7 +10,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 import httpx
 import msgspec
@@ -20,13 +20,14 @@ from pydantic import BaseModel
 from poller.budget.budget import Limit
 from poller.documents.diff import dump
 from poller.hooks.contracts import check_auth, check_endpoints, check_limits
-from poller.hooks.faults import PluginError, is_cancelled, said
+from poller.hooks.faults import PluginError, is_cancelled, said, trace
 from poller.sources.protocol import Endpoint, Item, Page, PageError, Position, Unparsed
 from state.errors import PollerError
 
 log = structlog.get_logger("poller")
 
 T = TypeVar("T")
+_OF_AUTH: Final = (httpx.TransportError, httpx.DecodingError, StopAsyncIteration)  # httpx reads answers in the flow
 Normalise = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -67,6 +68,10 @@ class PluggedSource:
         """What a 2xx answer shows, its objects unparsed."""
         with self._running("page"):
             page = _checked(self._source.page(endpoint, at, response), Page)
+            if page.next is not None:
+                _checked(page.next, Position)
+            if page.total is not None:
+                _checked(page.total, int)
             return Unparsed(_unparsed(page.objects), page.next, page.total, tuple(map(str, page.doubts)))
 
     def item_request(self, endpoint: Endpoint, object_id: str, item: Item | None = None) -> httpx.Request | None:
@@ -104,8 +109,8 @@ class PluggedSource:
         except PollerError:
             return True  # the first try will say what is wrong
 
-    def _running(self, what: str, passes: type[Exception] = PageError) -> _Running:
-        return _Running(self._plugin, what, passes)
+    def _running(self, what: str, *passes: type[Exception]) -> _Running:
+        return _Running(self._plugin, what, *passes)
 
     def _guarded(self, endpoint: Endpoint) -> Endpoint:
         normalise = endpoint.normalise
@@ -132,10 +137,10 @@ class _Running:
 
     __slots__ = ("_passes", "_plugin", "_what")
 
-    def __init__(self, plugin: str, what: str, passes: type[Exception] = PageError) -> None:
+    def __init__(self, plugin: str, what: str, *passes: type[Exception]) -> None:
         self._plugin = plugin
         self._what = what
-        self._passes = (PageError, passes)
+        self._passes: tuple[type[BaseException], ...] = (PageError, *passes)
 
     def __enter__(self) -> None:
         pass
@@ -148,7 +153,7 @@ class _Running:
         if isinstance(error, PluginError):
             raise PageError(f"the plugin {error}", hint="fix the plugin") from error
         log.error("plugin.raised", plugin=self._plugin, call=self._what, error=said(error))
-        log.debug("plugin.traceback", plugin=self._plugin, exc_info=error)
+        log.debug("plugin.traceback", plugin=self._plugin, trace=trace(error))
         raise PageError(
             f"the plugin {self._plugin!r} failed in {self._what}(): {said(error)}",
             hint="fix the plugin; nothing of this answer was recorded",
@@ -166,11 +171,11 @@ class _PluggedAuth(httpx.Auth):
         with self._running("auth"):
             flow = self._auth.async_auth_flow(request)
         try:
-            with self._running("auth", StopAsyncIteration):
+            with self._running("auth", *_OF_AUTH):
                 asked = _checked(await anext(flow), httpx.Request)
             while True:
                 response = yield asked
-                with self._running("auth", StopAsyncIteration):
+                with self._running("auth", *_OF_AUTH):
                     asked = _checked(await flow.asend(response), httpx.Request)
         except StopAsyncIteration:
             return

@@ -1,0 +1,305 @@
+"""A plugin that raises every exception class of the standard library, one by one, ends only the call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import BaseModel
+
+from poller import Endpoint, Page, Position, Receipt, hookimpl
+from poller.config.load import load
+from poller.daemon.daemon import Daemon, run_daemon
+from poller.hooks.loading import Plugins, load_plugins
+from poller.hooks.observers import Observers
+from poller.hooks.source_adapter import PluggedSource
+from poller.polling.results import Polled
+from poller.sources.protocol import PageError
+from poller.testing import Upstream, running
+from tests.support.command_line import Shop
+from tests.support.daemon import PATIENCE
+from tests.support.exceptions import ALL
+
+THINGS = Endpoint(name="things")
+FIRST = Position()
+KILLERS = [error for error in ALL if not isinstance(error, Exception)]
+
+CONFIG = """
+[poller]
+listen = ""
+[budgets.all]
+limits = ["1000/s"]
+[sources.mine]
+plugin = "mine"
+budget = "all"
+[sources.shop]
+plugin = "rest"
+base_url = "https://shop.example"
+budget = "all"
+[sources.shop.endpoints.items]
+path = "/items"
+[[subscriptions]]
+name = "mine"
+plugin = "mine"
+[[subscriptions]]
+name = "file"
+plugin = "jsonl"
+path = "out.jsonl"
+"""
+
+
+class Empty(BaseModel):
+    pass
+
+
+class Raising:
+    """A source and a sink, each of which raises `error` in the member `at`; and observers that raise as well."""
+
+    error: BaseException | None = None
+    at = ""
+    delivered: list[int]
+    tried: list[str]
+
+
+class Mine(Raising):
+    Options = Empty
+    limits = ()
+    auth = None
+
+    def __init__(self, name: str, options: Empty) -> None:
+        pass
+
+    def endpoints(self) -> list[Endpoint]:
+        return [THINGS]
+
+    def request(self, endpoint: Endpoint, at: Position) -> httpx.Request:
+        fail("request")
+        return httpx.Request("GET", "https://mine.example/things")
+
+    def page(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> Page:
+        fail("page")
+        return Page(response.json())
+
+    def item_request(self, endpoint: Endpoint, object_id: str) -> httpx.Request | None:
+        fail("item_request")
+        return None
+
+
+class Sink:
+    Options = Empty
+
+    def __init__(self, name: str, options: Empty) -> None:
+        pass
+
+    async def __aenter__(self) -> Sink:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        fail("close")
+
+    async def deliver(self, events: Any, attempt: Any) -> Receipt:
+        fail("deliver")
+        Raising.delivered += [event.seq for event in events]
+        return Receipt("ok")
+
+
+def fail(at: str) -> None:
+    Raising.tried.append(at)
+    if Raising.error is not None and Raising.at in (at, "everywhere"):
+        raise Raising.error
+
+
+class Hooks:
+    @hookimpl
+    def register_sources(self, register: Any) -> None:
+        register("mine", Mine)
+
+    @hookimpl
+    def register_sinks(self, register: Any) -> None:
+        register("mine", Sink)
+
+    @hookimpl
+    def transform_event(self, event: Any) -> None:
+        fail("transform_event")
+
+    @hookimpl
+    async def event_recorded(self, event: Any) -> None:
+        fail("event_recorded")
+
+    @hookimpl
+    def poll_finished(self, poll: Any) -> None:
+        fail("poll_finished")
+
+    @hookimpl
+    async def delivery_finished(self, delivery: Any) -> None:
+        fail("delivery_finished")
+
+    @hookimpl
+    async def started(self) -> None:
+        fail("started")
+
+    @hookimpl
+    def stopping(self) -> None:
+        fail("stopping")
+
+
+@pytest.fixture(autouse=True)
+def nothing_raised() -> Iterator[None]:
+    Raising.error, Raising.at, Raising.delivered, Raising.tried = None, "", [], []
+    yield
+    Raising.error = None
+
+
+@pytest.fixture
+def upstream() -> Upstream:
+    return Upstream({"/things": [{"id": 1, "n": 0}], "/items": [{"id": 1, "n": 0}]})
+
+
+def test_there_are_many_of_them() -> None:
+    assert len(ALL) > 200
+    names = {type(error).__name__ for error in KILLERS}
+    assert names >= {"SystemExit", "KeyboardInterrupt", "GeneratorExit", "CancelledError", "BaseExceptionGroup"}
+
+
+@pytest.mark.parametrize("member", ["request", "page", "item_request"])
+def test_whatever_a_source_raises_is_a_page_error_that_names_its_plugin(member: str) -> None:
+    source = PluggedSource("mine", Mine("mine", Empty()))
+    calls = {
+        "request": lambda: source.request(THINGS, FIRST),
+        "page": lambda: source.page(THINGS, FIRST, httpx.Response(200, json=[])),
+        "item_request": lambda: source.item_request(THINGS, "1"),
+    }
+    Raising.at = member
+    for Raising.error in ALL:
+        with pytest.raises(
+            PageError, match=rf"the plugin 'mine' failed in {member}\(\): {type(Raising.error).__name__}"
+        ):
+            calls[member]()
+
+
+async def test_whatever_an_auth_flow_or_discover_raises_is_a_page_error() -> None:
+    class Auth(httpx.Auth):
+        def auth_flow(self, request: httpx.Request) -> Iterator[httpx.Request]:  # type: ignore[override]
+            fail("auth")
+            yield request
+
+    class Asking(Mine):
+        auth = Auth()  # type: ignore[assignment]
+
+        def discover(self) -> Iterator[httpx.Request]:
+            yield httpx.Request("GET", "https://mine.example/")
+            fail("discover")
+
+    source = PluggedSource("mine", Asking("mine", Empty()))
+    Raising.at = "everywhere"
+    for Raising.error in ALL:
+        steps = source.discover()
+        next(steps)
+        with pytest.raises(PageError):
+            steps.send(httpx.Response(200))
+        assert source.auth is not None
+        with pytest.raises(PageError):
+            await anext(source.auth.async_auth_flow(httpx.Request("GET", "https://mine.example/")))
+
+
+async def test_whatever_observers_raise_the_others_are_told() -> None:
+    class Other:
+        told = 0
+
+        @hookimpl
+        async def poll_finished(self, poll: Polled) -> None:
+            self.told += 1
+
+    async def no_event(_: int) -> None: ...
+
+    plugins, other = Plugins(), Other()
+    plugins.add("hooks", Hooks())
+    plugins.add("other", other)
+    Raising.at = "poll_finished"
+    async with Observers(plugins, no_event) as observers:
+        for Raising.error in ALL:
+            observers.tell("poll_finished", poll=Polled(source="shop", endpoint="items", unit="list"))
+            while observers.waiting:
+                await asyncio.sleep(0)
+
+    assert other.told == len(ALL)
+    assert {failed.name for failed in plugins.failed} == {"hooks"}
+
+
+class OneOfMany(Mine):
+    """The source `mine7` raises the seventh of them."""
+
+    def __init__(self, name: str, options: Empty) -> None:
+        self.number = int(name.removeprefix("mine") or 0)
+
+    def page(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> Page:
+        raise ALL[self.number]
+
+
+class Many(Hooks):
+    @hookimpl
+    def register_sources(self, register: Any) -> None:
+        register("mine", OneOfMany)
+
+
+async def test_other_sources_are_polled_whatever_a_source_raises(tmp_path: Path, upstream: Upstream) -> None:
+    more = "".join(f'[sources.mine{n}]\nplugin = "mine"\nbudget = "all"\n' for n in range(1, len(ALL)))
+    async with running(CONFIG + more, tmp_path, plugins={"mine": Many()}, upstream=upstream) as poller:
+        stuck = await poller.sweep()
+        upstream.lists["/items"] = [{"id": 1, "n": 1}]
+        await poller.sweep()
+
+        assert len(stuck) == len(ALL)
+        for error in ALL:
+            assert any(f"the plugin 'mine' failed in page(): {type(error).__name__}" in line for line in stuck)
+        assert "shop.items.updated" in [event.type for event in poller.events]
+
+
+async def test_other_sinks_are_given_events_whatever_a_sink_raises(tmp_path: Path, upstream: Upstream) -> None:
+    retry = 'plugin = "mine"\nretry = [' + '"1s", ' * (len(ALL) + 1) + "]\n[[subscriptions]]\nname = "
+    config = CONFIG.replace('plugin = "mine"\n[[subscriptions]]\nname = ', retry)
+    async with running(config, tmp_path, plugins={"mine": Hooks()}, upstream=upstream) as poller:
+        await poller.sweep()
+        upstream.lists["/items"] = [{"id": 1, "n": 1}]
+        Raising.error, Raising.at = ALL[0], "deliver"
+        await poller.sweep()
+        Raising.at = "everywhere"
+        for Raising.error in ALL:
+            Raising.tried = []
+            await poller.advance(20_000.0)  # at least a probe of the sink that fails
+            assert {"deliver", "close", "delivery_finished"} <= set(Raising.tried)
+        upstream.lists["/items"] = [{"id": 1, "n": 2}]
+        await poller.sweep()
+
+        told = [event.seq for event in poller.events if event.source == "/sources/shop"]
+        assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == len(told) == 2
+        Raising.error = None
+        await poller.advance(20_000.0)
+        assert Raising.delivered[-1] == told[-1]
+
+
+@pytest.mark.parametrize("error", KILLERS, ids=lambda error: type(error).__name__)
+async def test_the_daemon_runs_on_whatever_a_plugin_raises_everywhere(
+    shop: Shop, tmp_path: Path, error: BaseException
+) -> None:
+    path = tmp_path / "poller.toml"
+    path.write_text(CONFIG.replace("https://shop.example", shop.url))
+    plugins = load_plugins()
+    plugins.add("mine", Hooks())
+    Raising.error, Raising.at = error, "everywhere"
+
+    async def until(daemon: Daemon) -> None:
+        while daemon.app.engine.runs["shop"].watchings["items"].state.last_sweep is None:
+            await asyncio.sleep(0.01)
+        shop.items[0]["name"] = "Quince"
+        while not (tmp_path / "out.jsonl").exists():
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(run_daemon(load(path, plugins), plugins, until=until), PATIENCE)
+
+    assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 1
+    assert {failed.origin for failed in plugins.failed} >= {"started", "stopping", "poll_finished", "transform_event"}
