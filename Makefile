@@ -7,7 +7,7 @@ FOR ?=
 SOURCES := poller plugins state
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench bench-sweep bench-delivery bench-planner prove prove-truth prove-budget prove-delivery prove-backlog lint types format check docs lock clean
+.PHONY: help install demo test bench bench-sweep bench-delivery bench-planner prove prove-truth prove-budget prove-delivery prove-backlog prove-servers lint types format check docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ prove-backlog: $(STAMP)  ## a million events for a dead subscriber beside a heal
 
 bench-delivery: $(STAMP)  ## deliveries a second and their delay, beside a bare aiohttp loop (1 minute)
 	$(BIN)/python -m benchmarks.delivery
+
+prove-servers: $(STAMP)  ## no event false or missing against four servers that others wrote (4 minutes; needs npm)
+	$(BIN)/python -m benchmarks.servers
 
 prove-truth: $(STAMP)  ## no event lost or invented, in 5,000 random runs (a quarter of an hour at most)
 	$(BIN)/python -m benchmarks.truth
