@@ -1,0 +1,92 @@
+"""A list of services that are all notified, from a process of their own (`plugins.apprise.child`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from plugins.apprise.notifier import PATIENCE, Notifier, Outcome
+from plugins.apprise.options import AppriseOptions
+from poller import Attempt, Event, Receipt, Rejected, RetryLater
+from poller.rendering.templates import RenderError, Told, render, render_default
+
+DIGEST_BYTES: Final = 256 * 1024  # of events' data in one notification
+_REMEMBERED: Final = 1000  # deliveries of which some services are still to be told
+_TYPES: Final = {
+    "deleted": "warning",
+    "failing": "failure",
+    "disabled": "failure",
+    "held": "warning",
+    "recovered": "success",
+}
+
+
+class AppriseSink:
+    """A list of services that are all notified. One that failed is tried again without repeating it to the others."""
+
+    Options = AppriseOptions
+    attempt_limit = 600.0  # seconds: notifications leave one after the other
+    max_bytes = DIGEST_BYTES
+
+    def __init__(self, name: str, options: AppriseOptions, *, patience: float = PATIENCE) -> None:
+        self.name = name
+        self._notifier = Notifier(allow_private=options.allow_private, patience=patience)
+        self._options = options
+        self._told: dict[str, set[int]] = {}  # delivery id -> places in `urls`
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._notifier.close()
+
+    async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
+        """Notify every service that has not been told of this delivery yet."""
+        try:
+            body = self.render(events)
+        except RenderError as exc:
+            raise Rejected(Receipt(status="template", text=str(exc))) from exc
+        told = self._told.pop(attempt.delivery_id, set())
+        failed = []
+        for place, secret in enumerate(self._options.urls):
+            if place not in told:
+                outcome = await self._notifier.notify(
+                    url=secret.reveal(), title=_title(events), body=body, kind=_kind(events)
+                )
+                if outcome.ok:
+                    told.add(place)
+                else:
+                    failed.append(_named(place, outcome))
+        if failed:
+            self._remember(attempt.delivery_id, told)
+            raise RetryLater(None, Receipt(status="failed", text=f"not accepted by the services {', '.join(failed)}"))
+        return Receipt(status="sent", text=f"{len(told)} services")
+
+    def render(self, events: Sequence[Event]) -> str:
+        """The notification's text."""
+        if self._options.template is not None:
+            return render(self._options.template, events)
+        return render_default("text.j2", events)
+
+    def _remember(self, delivery_id: str, told: set[int]) -> None:
+        self._told[delivery_id] = told
+        while len(self._told) > _REMEMBERED:
+            del self._told[next(iter(self._told))]
+
+
+def _named(place: int, outcome: Outcome) -> str:
+    """The service by its place in `urls`, as its URL holds its token; and why, where that is known."""
+    if outcome.refused is not None:
+        return f"number {place + 1} ({outcome.refused}; allow it with `allow_private = true`)"
+    return f"number {place + 1}" + (f" ({outcome.error})" if outcome.error else "")
+
+
+def _title(events: Sequence[Event]) -> str:
+    return Told(events[0]).headline if len(events) == 1 else f"{len(events)} events"
+
+
+def _kind(events: Sequence[Event]) -> str:
+    return "info" if len(events) > 1 else _TYPES.get(Told(events[0]).kind, "info")
