@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from ipaddress import ip_address
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
+import httpx
 from apscheduler.triggers.cron import CronTrigger
 from pydantic import (
     AfterValidator,
@@ -24,9 +26,11 @@ from pydantic import (
     model_validator,
 )
 
+from poller.documents.diff import compile_rules
 from poller.hooks.source_adapter import PluggedSource
 from poller.options.quantities import Duration, Rate, Size, parse_duration
 from poller.options.secrets import Secret
+from poller.sinks.calls import parsed_proxy
 from poller.sinks.protocol import Sink
 from poller.sources.protocol import Endpoint
 
@@ -49,18 +53,26 @@ def _rooted(path: Path, info: ValidationInfo) -> Path:
 def _pointer(text: str) -> str:
     if not text.startswith("/"):
         raise ValueError('a JSON Pointer begins with "/", for example "/last_viewed" or "/lines/*/position"')
+    compile_rules((text,), (), ())
     return text
 
 
-def _readable(path: Path) -> Path:
+def _certificates(path: Path) -> Path:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(f"{path} holds no certificates in PEM format ({error})") from error
     return path
 
 
 def _proxy(url: str) -> str:
-    if not url.startswith(("http://", "https://")) or not url.partition("://")[2]:
-        raise ValueError('a proxy is a URL such as "http://proxy.example:3128"')
+    try:
+        parsed_proxy(url)
+        httpx.Proxy(url)
+    except (ValueError, httpx.InvalidURL):
+        raise ValueError('a proxy is a URL such as "http://proxy.example:3128"') from None
     return url
 
 
@@ -180,7 +192,7 @@ class SourceConfig(_Table):
     timeout: Duration = 30.0
     max_answer: Size = 32_000_000
     max_depth: StrictInt = Field(default=64, ge=1, le=1000)
-    ca_file: Annotated[RootedPath, AfterValidator(_readable)] | None = None
+    ca_file: Annotated[RootedPath, AfterValidator(_certificates)] | None = None
     proxy: Annotated[str, AfterValidator(_proxy)] | None = None
     verify: StrictBool = True
     endpoints: Mapping[str, EndpointConfig] = Field(default_factory=dict)  # empty: all of the plugin's

@@ -18,9 +18,11 @@ from poller.app import App, open_app
 from poller.config.load import load
 from poller.config.models import Config
 from poller.daemon.heartbeat import beat
+from poller.daemon.logs import configure
 from poller.daemon.outages import OutageKeeper
+from poller.daemon.reloads import reload_of
 from poller.daemon.systemd import Notifier
-from poller.hooks.loading import Plugins
+from poller.hooks.loading import Plugins, said
 from poller.operations import commands
 from poller.operations.planners import check_promises
 from poller.polling.loop import Lane
@@ -67,6 +69,7 @@ class Daemon:
         self.stop = asyncio.Event()
         self._http: HttpServer | None = None  # once it answers
         self.started_at = time.time()
+        self.refused: str | None = None  # why the file on disk was refused at the latest reload
         self._reload = reload
         self._notifier = notifier
         self._scheduler = AsyncIOScheduler(
@@ -74,6 +77,7 @@ class Daemon:
         )
         self._outages = OutageKeeper(app, resumed=self._resumed)
         self._reloading = asyncio.Lock()
+        self._woken = app.engine  # the engine whose budgets are scheduled
         self._drains: list[asyncio.Task[None]] = []
 
     @property
@@ -120,16 +124,26 @@ class Daemon:
             log.warning("delivery.not_recorded", error=str(error), hint="what left unrecorded is delivered again")
 
     async def reload(self) -> None:
-        """Take over `poller.toml` as it is now; keep the old one, and say so, where it is not valid."""
+        """Take over `poller.toml` as it is now; keep the old one, and say so, where it cannot be used."""
         async with self._reloading:
             self._notifier.reloading()
             try:
-                await self._take_over(self._reload())
+                before = self.app.config.poller
+                taken = reload_of(self.app.config, self._reload())
+                await self._take_over(taken.config)
             except PollerError as error:
-                log.error("config.refused", error=str(error), hint=error.hint)
+                self._refused(str(error), error.hint)
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything: its configuration is refused
+                self._refused(said(error), "this is a bug, of a plugin or of Poller", exc_info=error)
             else:
+                self.refused = None
+                settings = self.app.config.poller
+                if (settings.log_level, settings.log_format) != (before.log_level, before.log_format):
+                    configure(settings.log_level, settings.log_format)
                 self._resumed()
-                log.info("config.reloaded")
+                log.info("config.reloaded", changed=", ".join(taken.changed) or "nothing")
+                if taken.kept:
+                    log.warning("config.not_taken_over", keys=", ".join(taken.kept), hint="restart to change these")
             self._notifier.ready(status=self._status_line())
 
     async def _take_over(self, config: Config) -> None:
@@ -143,6 +157,12 @@ class Daemon:
             raise
         if self._http is not None and listening is not None:
             await self._http.adopt(listening)
+
+    def _refused(self, error: str, hint: str | None, **more: object) -> None:
+        self.refused = error
+        log.error("config.refused", error=error, hint=hint, runs_on="the configuration as it was", **more)
+        if self.app.is_polling:
+            self._resumed()  # it may have been opened anew
 
     async def _until_stopped(self) -> None:
         interval = self._notifier.watchdog_interval
@@ -163,7 +183,9 @@ class Daemon:
                 raise error
 
     def _resumed(self) -> None:
-        """Another engine polls."""
+        """Wake the budgets of the engine that polls now. One that polled before keeps the work it has chosen."""
+        if self.app.engine is self._woken:
+            return
         for lane in self.app.engine.lanes.values():
             lane.refresh()
         self._schedule_lanes()
@@ -190,6 +212,7 @@ class Daemon:
         self._scheduler.add_job(job, trigger, id=name)
 
     def _schedule_lanes(self) -> None:
+        self._woken = self.app.engine
         for drain in self._drains:
             drain.cancel()
         self._drains.clear()
@@ -237,7 +260,7 @@ class Daemon:
         await self.app.engine.watch()
 
     async def _heartbeat(self) -> None:
-        if self.app.is_well:
+        if self.app.is_well and self.refused is None:
             await beat(self.app)
 
     async def _purge(self) -> None:
