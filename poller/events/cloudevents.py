@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -16,6 +17,7 @@ from state.records import Event
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 BATCH_CONTENT_TYPE: Final = "application/cloudevents-batch+json"
+SUBJECT: Final = 512  # characters; a longer one is cut where events have a limit
 LIMIT: Final = 64 * 1024  # bytes; intermediaries must forward that much, and consumers need not take more
 FIRST: Final = -62_135_510_400.0  # Unix seconds: the second day of year 1 and the last but one of 9999,
 LAST: Final = 253_402_214_400.0  # which every time zone can name
@@ -28,8 +30,11 @@ _WIDTHS: Final = (4096, 1024, 256, 64, 0)  # bytes left to a single value, tried
 
 def structured(event: Event, *, limit: int | None = LIMIT) -> bytes:
     """The event as one JSON document of at most `limit` bytes; a larger one is cut and says so in its data."""
-    head = _head(event)
-    if limit is None or len(head) + len(event.raw) + 1 <= limit:
+    if limit is None:
+        return _head(event, event.subject) + event.raw + b"}"
+    subject = _fitting(event.subject)
+    head = _head(event, subject)
+    if subject is event.subject and len(head) + len(event.raw) + 1 <= limit:
         return head + event.raw + b"}"
     return head + _cut(event.raw, limit - len(head) - 1) + b"}"
 
@@ -45,14 +50,21 @@ def iso(time: float) -> str:
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _head(event: Event) -> bytes:
-    """Everything before the data, in the order that DESIGN shows."""
+def _fitting(subject: str) -> str:
+    """The subject, or of one without measure (an id may be anything) its start and a digest of the whole."""
+    if len(subject) <= SUBJECT:
+        return subject
+    return f"{subject[:SUBJECT]}…{blake2b(subject.encode(), digest_size=8).hexdigest()}"
+
+
+def _head(event: Event, subject: str) -> bytes:
+    """Everything before the data, in the order of docs/events.md."""
     attributes = {
         "specversion": "1.0",
         "id": event.id,
         "source": event.source,
         "type": event.type,
-        "subject": event.subject,
+        "subject": subject,
         "time": iso(event.time),
         "datacontenttype": "application/json",
         "sequence": f"{event.seq:016d}",
@@ -66,6 +78,8 @@ def _cut(raw: bytes, room: int) -> bytes:
     """The data without its longest values, as little cut as fits. Values that stay keep their bytes."""
     members = msgspec.json.decode(raw, type=_Raws)
     members["truncated"] = _TRUE
+    if len(whole := msgspec.json.encode(members)) <= room:
+        return whole
     for width in _WIDTHS:
         cut = msgspec.json.encode({name: _narrow(name, value, width) for name, value in members.items()})
         if len(cut) <= room:
@@ -95,7 +109,9 @@ def _names(name: str, value: msgspec.Raw) -> bool:
 
 def _bare(members: Mapping[str, msgspec.Raw], room: int) -> bytes:
     """Where even the paths alone are too long: as many of them as fit."""
-    small = {name: value for name, value in members.items() if len(value) <= 64 and name != "changes"}
+    small = _first(
+        {name: value for name, value in members.items() if len(value) <= 64 and name != "changes"}, room // 2
+    )
     paths = [
         {"path": change["path"]}
         for change in msgspec.json.decode(members.get("changes", msgspec.Raw(b"[]")), type=list[_Raws])
@@ -108,3 +124,15 @@ def _bare(members: Mapping[str, msgspec.Raw], room: int) -> bytes:
             break
         fitting.append(path)
     return msgspec.json.encode({**small, "changes": fitting} if paths else small)
+
+
+def _first(members: _Raws, room: int) -> _Raws:
+    """The first of the members, as many as fit; that the event is cut is always among them."""
+    fitting = {"truncated": _TRUE}
+    left = room - len('{"truncated":true}')
+    for name, value in members.items():
+        left -= len(msgspec.json.encode(name)) + len(value) + 2
+        if left < 0:
+            break
+        fitting[name] = value
+    return fitting

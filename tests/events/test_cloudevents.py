@@ -156,3 +156,29 @@ def test_a_large_notice_of_the_program_itself_is_cut_too() -> None:
 
 def test_even_a_summary_without_measure_is_cut() -> None:
     assert len(structured(make_event({"summary": "x" * LIMIT * 2, "version": 1}))) <= LIMIT
+
+
+@pytest.mark.parametrize("id", ["7" * 1_000_000, "\x00" * 1_000_000, "é" * 1_000_000])
+def test_an_id_without_measure_is_cut_too_and_the_event_says_so(id: str) -> None:
+    event = make_event({"object": {"id": id, "name": "B"}, "version": 3}, subject=f"projects/{id}")
+    shown = structured(event)
+    read = orjson.loads(shown)
+
+    assert len(shown) <= LIMIT
+    assert read["subject"].startswith(f"projects/{id[:100]}")
+    assert (read["data"]["object"], read["data"]["version"]) == ({"name": "B"}, 3)
+    assert read["data"]["truncated"] is True
+    assert orjson.loads(structured(event, limit=None))["subject"] == f"projects/{id}"
+
+
+def test_long_ids_that_begin_alike_stay_apart() -> None:
+    subjects = {orjson.loads(structured(make_event(subject="x" * 1000 + end)))["subject"] for end in "ab"}
+
+    assert len(subjects) == 2
+
+
+def test_data_of_very_many_members_is_cut() -> None:
+    event = make_event({f"member {number}": number for number in range(20_000)})
+
+    assert len(structured(event)) <= LIMIT
+    assert orjson.loads(structured(event))["data"]["truncated"] is True
