@@ -28,6 +28,7 @@ MOST_OBJECTS = 100_000  # in one answer
 # as well leave a change out. A cryptographic digest takes nine times as long, more than all the rest of a quiet poll.
 digest_of = xxh3_128_digest
 
+NOT_UTF8 = "that are not UTF-8 text"
 _NEWLINE = ord("\n")
 _tokens = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL).finditer
 
@@ -101,7 +102,9 @@ def read(watch: Watch, objects: Sequence[msgspec.Raw], before: Mapping[bytes, st
     if aside and not members and not doubles:
         raise PageError(
             f"none of its objects can be used: {_told_aside(aside)}",
-            hint='set `id` to the field that names an object, or to "content"',
+            hint="ask the API for UTF-8, or for the charset in its Content-Type"
+            if NOT_UTF8 in aside
+            else 'set `id` to the field that names an object, or to "content"',
         )
     if lost:
         found = {shown.object_id for shown in fresh} | doubles
@@ -190,7 +193,7 @@ def _usable(watch: Watch, items: Mapping[bytes, msgspec.Raw], aside: Counter[str
         if object_id is None:
             object_id, body = _parsed(watch, raw)
         if object_id is None:
-            aside[f"without an id ({_id_text(watch)})"] += 1
+            aside[f"without an id ({_id_text(watch)})" if _is_text(raw) else NOT_UTF8] += 1
         else:
             found.append(Shown(object_id=object_id, digest=digest, body=body))
     return found

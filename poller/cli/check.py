@@ -16,10 +16,9 @@ from poller.daemon.daemon import opened
 from poller.hooks.loading import Plugins
 from poller.operations.commands import run_command
 from poller.operations.planners import check_promises
+from poller.polling.boundary import failed_poll, reason_of
 from poller.polling.poll import unwelcome
 from poller.polling.source import Run
-from poller.sources.protocol import PageError
-from poller.sources.transport import FetchError
 from state.lock import StateLock
 
 HINTS: Final = {
@@ -79,8 +78,11 @@ async def _asked(app: App, name: str) -> int:
             raise unwelcome(response)
         page = run.source.page(endpoint, endpoint.first, response)
         reading = read(w.watch, page.objects, {})
-    except (FetchError, PageError) as error:
-        return _complain(f"sources.{name}: {endpoint.name}: {error}", error.hint, getattr(error, "status", None))
+    except Exception as error:
+        if (failure := failed_poll(error, source=name)) is None:
+            raise
+        status = getattr(failure, "status", None)
+        return _complain(f"sources.{name}: {endpoint.name}: {reason_of(failure)}", failure.hint, status)
     click.echo(f"source {name}: {endpoint.name} answers, {len(page.objects)} objects on its first page")
     for note in reading.notes:
         click.echo(f"Warning: sources.{name}: {endpoint.name}: {note}", err=True)

@@ -21,13 +21,15 @@ from poller.budget.budget import Limit
 from poller.documents.diff import dump
 from poller.hooks.contracts import check_auth, check_endpoints, check_limits
 from poller.hooks.faults import PluginError, is_cancelled, said, trace
+from poller.sources.errors import FetchError
 from poller.sources.protocol import Endpoint, Item, Page, PageError, Position, Unparsed
 from state.errors import PollerError
 
 log = structlog.get_logger("poller")
 
 T = TypeVar("T")
-_OF_AUTH: Final = (httpx.TransportError, httpx.DecodingError, StopAsyncIteration)  # httpx reads answers in the flow
+# An auth flow ends, or the answer that it reads is cut or never ends: no fault of the plugin.
+_OF_AUTH: Final = (httpx.TransportError, httpx.DecodingError, FetchError, StopAsyncIteration)
 Normalise = Callable[[dict[str, Any]], dict[str, Any]]
 
 

@@ -11,14 +11,13 @@ import structlog
 from msgspec import structs
 
 from poller.clock import Clock
+from poller.polling.boundary import failed_poll, reason_of
 from poller.polling.children import Following
 from poller.polling.endpoint import Watching
 from poller.polling.health import HealthUpdate
 from poller.polling.on_demand import Flying
 from poller.polling.results import Polled
 from poller.polling.source import DISCOVER, ITEM, Run
-from poller.sources.protocol import PageError
-from poller.sources.transport import FetchError
 from state.errors import PollerError
 from state.polls import Suspect
 from state.sqlite.store import Store
@@ -57,9 +56,11 @@ class Worker:
                     request = steps.send(await run.ask(request))
             except StopIteration:
                 pass
-        except (FetchError, PageError) as error:
+        except Exception as error:
+            if (failure := failed_poll(error, source=run.name)) is None:
+                raise
             run.discover_failures += 1
-            update = await self._failed(run, DISCOVER, DISCOVER, error, run.discover_failures)
+            update = await self._failed(run, DISCOVER, DISCOVER, failure, run.discover_failures)
             run.discover_at = update.retry_at or self._clock.now() + 5.0
             return
         run.discovered, run.discover_failures = True, 0
@@ -73,13 +74,13 @@ class Worker:
         run.last_begun = self._clock.now()
         try:
             outcome = await run.polling.poll(w, key, run.ask, waits=run.waits(w))
-        except (FetchError, PageError) as error:
-            await self._poll_failed(run, w, key, error)
-            self._polled(Polled(source=run.name, endpoint=w.name, unit=key, error=str(error)))
+        except BaseException as error:
+            if (failure := failed_poll(error, source=run.name)) is None:
+                run.lane.planner.released(unit)
+                raise
+            await self._poll_failed(run, w, key, failure)
+            self._polled(Polled(source=run.name, endpoint=w.name, unit=key, error=reason_of(failure)))
             return
-        except BaseException:
-            run.lane.planner.released(unit)
-            raise
         finally:
             self._flying.discard((run.name, w.name, key))
         now = self._clock.now()
@@ -111,24 +112,25 @@ class Worker:
         if known is None:
             await self._following.forget(run, w, [key])
         else:
-            w.put(structs.replace(known, failures=failures, retry_at=retry_at, error=str(error)))
-            fail = partial(self._store.polls.fail, known.id, failures=failures, retry_at=retry_at, error=str(error))
+            reason = reason_of(error)
+            w.put(structs.replace(known, failures=failures, retry_at=retry_at, error=reason))
+            fail = partial(self._store.polls.fail, known.id, failures=failures, retry_at=retry_at, error=reason)
             await self._write(fail)
         run.lane.planner.defer(run.unit(w, key), retry_at)
 
     async def _failed(self, run: Run, endpoint: str, unit: str, error: PollerError, failures: int) -> HealthUpdate:
-        status = getattr(error, "status", None)
-        log.warning("poll.failed", source=run.name, endpoint=endpoint, unit=unit, failures=failures, error=str(error))
+        status, reason = getattr(error, "status", None), reason_of(error)
+        log.warning("poll.failed", source=run.name, endpoint=endpoint, unit=unit, failures=failures, error=reason)
         update = run.health.failed(
             endpoint,
             unit,
             self._clock.now(),
-            reason=str(error),
+            reason=reason,
             status=status,
             retry_after=getattr(error, "retry_after", None),
             failures=failures,
         )
-        if status == httpx.codes.TOO_MANY_REQUESTS and (told := run.lane.throttled(str(error))) is not None:
+        if status == httpx.codes.TOO_MANY_REQUESTS and (told := run.lane.throttled(reason)) is not None:
             update = replace(update, notices=(told, *update.notices))
         await self.take(run, update)
         return update
@@ -138,8 +140,10 @@ class Worker:
         object_id = suspect.snapshot.object_id
         try:
             outcome = await run.polling.confirm(w, suspect, run.ask)
-        except (FetchError, PageError) as error:
-            await self._failed(run, w.name, ITEM, error, 1)
+        except Exception as error:
+            if (failure := failed_poll(error, source=run.name)) is None:
+                raise
+            await self._failed(run, w.name, ITEM, failure, 1)
             return
         finally:
             run.confirming.discard((w.name, object_id))

@@ -18,8 +18,10 @@ from poller.hooks.source_adapter import PluggedSource
 from poller.polling.endpoint import CHILD, NEWEST, SINCE, Watching, load_position
 from poller.polling.recording import Settling, chain_digest
 from poller.polling.results import Answer, Asked, Outcome
+from poller.sources.charsets import opening
+from poller.sources.errors import FetchError
 from poller.sources.protocol import PageError, Position, Unparsed
-from poller.sources.transport import FetchError, shown_url
+from poller.sources.urls import shown_url
 from state.polls import Suspect, UnitState
 from state.sqlite.read_polls import PollReader
 from state.sqlite.writer import Write
@@ -29,6 +31,7 @@ Ask = Callable[[httpx.Request], Awaitable[httpx.Response]]
 LARGE = 256 * 1024  # bytes from which an answer is split in a thread
 MOST_PAGES = 10_000  # of one chain: a list that never ends is an error, not a poll
 GONE = frozenset({404, 410})
+LONGEST_VALIDATOR = 4096  # characters; a server refuses requests with longer headers
 
 
 class Unwelcome(FetchError):
@@ -103,7 +106,7 @@ class Polling:
         request = self._source.request(w.watch.endpoint, at)
         conditional = False
         if unit.validators is not None and unit.digest is not None and not self._may_go_on(w, unit):
-            request.headers.update(orjson.loads(unit.validators))
+            _add_validators(request, unit.validators)
             conditional = True
         response = await ask(request)
         unmodified = conditional and response.status_code == httpx.codes.NOT_MODIFIED
@@ -176,7 +179,7 @@ def _digest(w: Watching, response: httpx.Response) -> bytes:
 
 def unwelcome(response: httpx.Response) -> Unwelcome:
     """The error for an answer that is not what was asked for: its status and the start of its text."""
-    start = " ".join(response.text[:200].split())
+    start = " ".join(opening(response).split())
     return Unwelcome(
         shown_url(response.request.url),
         f"{response.status_code} {response.reason_phrase}" + (f": {start}" if start else ""),
@@ -185,9 +188,18 @@ def unwelcome(response: httpx.Response) -> Unwelcome:
 
 
 def _validators(response: httpx.Response) -> bytes | None:
+    """The headers of the next conditional request. Their bytes are kept as they came, as Latin-1."""
+    answered = {name.lower(): value.decode("latin-1") for name, value in response.headers.raw}
     found = {}
-    if etag := response.headers.get("etag"):
+    if etag := answered.get(b"etag"):
         found["If-None-Match"] = etag
-    if modified := response.headers.get("last-modified"):
+    if modified := answered.get(b"last-modified"):
         found["If-Modified-Since"] = modified
-    return orjson.dumps(found) if found else None
+    return orjson.dumps(found) if found and sum(map(len, found.values())) <= LONGEST_VALIDATOR else None
+
+
+def _add_validators(request: httpx.Request, validators: bytes) -> None:
+    """Send back what the last answer was marked with, byte for byte."""
+    request.headers.encoding = "latin-1"
+    for name, value in orjson.loads(validators).items():
+        request.headers[name] = value

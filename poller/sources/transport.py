@@ -19,52 +19,19 @@ from poller.budget.budget import Budget
 from poller.budget.headers import read_word
 from poller.clock import Clock
 from poller.config.models import SourceConfig
+from poller.sources.charsets import WrongCharset, as_utf8, charset_of, opening
+from poller.sources.errors import FetchError, TooLarge, TooSlow
+from poller.sources.urls import shown_url
 from state.errors import PollerError
 
 REDIRECTS: Final = 5
 MOMENT: Final = 0.1  # seconds; no restart is quicker, so a shorter throttle needs not be kept
+_OF_BODY: Final = (b"content-type", b"content-length")
 USER_AGENT: Final = "Poller (+https://pypi.org/project/poller)"
 
 Spend = Callable[[list[tuple[int, float]]], Awaitable[int]]
 Flush = Callable[[list[tuple[int, float]]], Awaitable[None]]
 Throttle = Callable[[float], Awaitable[None]]
-
-
-class FetchError(PollerError):
-    """A source could not be asked, or answered with something that cannot be used. The URL has no secrets."""
-
-    def __init__(
-        self,
-        url: str,
-        reason: str,
-        *,
-        status: int | None = None,
-        retry_after: float | None = None,
-        hint: str | None = None,
-    ) -> None:
-        super().__init__(f"{url}: {reason}", hint=hint)
-        self.url = url
-        self.status = status
-        self.retry_after = retry_after  # seconds
-
-
-class TooLarge(FetchError):
-    """An answer of more bytes than `max_answer`."""
-
-
-class TooSlow(FetchError):
-    """An answer that took longer than `timeout`, from when the call left."""
-
-
-def shown_url(url: httpx.URL | str) -> str:
-    """A URL as it may be shown: without credentials, and without the values of its query."""
-    url = httpx.URL(url)
-    names = "&".join(f"{name}=…" if _is_hidden(name) else f"{name}={value}" for name, value in url.params.multi_items())
-    return f"{url.scheme}://{url.netloc.decode()}{url.path}" + (f"?{names}" if names else "")
-
-
-def _is_hidden(name: str) -> bool:
-    return name.lower() not in {"page", "limit", "per_page", "offset", "cursor", "since", "size", "starting_after"}
 
 
 class Gate:
@@ -194,12 +161,8 @@ class BudgetTransport(httpx.AsyncBaseTransport):
             permit = await self._gate.permit()
         until = asyncio.get_running_loop().time() + self._timeout
         try:
-            async with asyncio.timeout_at(until):
-                response = await self._inner.handle_async_request(request)
+            response = await self._answer(request, until)
             await self._gate.heed(response)
-        except TimeoutError as error:
-            permit.done()
-            raise TooSlow(shown_url(request.url), f"no answer within {self._timeout:g} s") from error
         except BaseException:
             permit.done()
             raise
@@ -209,9 +172,40 @@ class BudgetTransport(httpx.AsyncBaseTransport):
             response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
         )
 
+    async def _answer(self, request: httpx.Request, until: float) -> httpx.Response:
+        """The head of the answer. Raises FetchError or httpx.TransportError, whatever the network raises."""
+        try:
+            async with asyncio.timeout_at(until):
+                response = await self._inner.handle_async_request(request)
+        except TimeoutError as error:
+            raise TooSlow(shown_url(request.url), f"no answer within {self._timeout:g} s") from error
+        except httpx.TransportError:
+            raise
+        except Exception as error:
+            raise FetchError(shown_url(request.url), f"no answer ({_said(error)})") from error
+        if response.has_redirect_location and not _is_redirect_target(request.url, response.headers["location"]):
+            await response.aclose()
+            raise FetchError(
+                shown_url(request.url),
+                f"{response.status_code}, redirected to {response.headers['location'][:100]!r}, which is not an "
+                "address that can be asked",
+                status=response.status_code,
+                hint="set the URL to where the API is",
+            )
+        return response
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._inner.aclose()
+
+
+def _is_redirect_target(asked: httpx.URL, location: str) -> bool:
+    """Whether a request can be built for the target of a redirect."""
+    try:
+        url = asked.join(location)
+        return httpx.Request("GET", url).url.scheme in ("http", "https") and bool(url.host)
+    except (httpx.InvalidURL, ValueError, TypeError):  # among them UnicodeError, of a host that IDNA does not know
+        return False
 
 
 class _Stream(httpx.AsyncByteStream):
@@ -236,6 +230,10 @@ class _Stream(httpx.AsyncByteStream):
                 return
             except TimeoutError as error:
                 raise TooSlow(shown_url(self._url), f"not complete within {self._timeout:g} s") from error
+            except httpx.TransportError:
+                raise
+            except Exception as error:
+                raise FetchError(shown_url(self._url), f"no whole answer ({_said(error)})") from error
             yield chunk
 
     async def aclose(self) -> None:
@@ -321,9 +319,8 @@ async def _bounded(response: httpx.Response, most: int) -> httpx.Response:
                 status=response.status_code,
                 hint="ask for smaller pages, or raise max_answer",
             )
-    headers = [
-        (k, v) for k, v in response.headers.multi_items() if k.lower() not in ("content-encoding", "content-length")
-    ]
+    dropped = (b"content-encoding", b"content-length", b"transfer-encoding")
+    headers = [(name, value) for name, value in response.headers.raw if name.lower() not in dropped]
     whole = httpx.Response(
         response.status_code,
         headers=headers,
@@ -331,8 +328,30 @@ async def _bounded(response: httpx.Response, most: int) -> httpx.Response:
         request=response.request,
         extensions=response.extensions,
     )
+    whole = _in_utf8(whole)
     whole.next_request = response.next_request
     return whole
+
+
+def _in_utf8(response: httpx.Response) -> httpx.Response:
+    """The answer with a JSON body in UTF-8, and without a charset that a plugin could not read it by."""
+    charset = charset_of(response)
+    kind = response.headers.get("content-type", "").partition(";")[0]
+    is_json = "json" in kind.lower() or opening(response).lstrip("\ufeff \t\r\n")[:1] in ("{", "[")
+    try:
+        body = as_utf8(response.content, charset) if is_json else response.content
+    except WrongCharset as error:
+        raise FetchError(shown_url(response.request.url), str(error), status=response.status_code) from error
+    if body is response.content and (charset is not None or response.charset_encoding is None):
+        return response
+    headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _OF_BODY]
+    return httpx.Response(
+        response.status_code,
+        headers=[*headers, (b"content-type", f"{kind}; charset=utf-8".encode())],
+        content=body,
+        request=response.request,
+        extensions=response.extensions,
+    )
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

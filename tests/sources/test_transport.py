@@ -17,7 +17,8 @@ from poller.budget.budget import Budget, Limit
 from poller.clock import VirtualClock
 from poller.config.models import SourceConfig
 from poller.sources.auth import TokenAuth
-from poller.sources.transport import FetchError, Gate, TooLarge, TooSlow, build_client, fetch
+from poller.sources.errors import FetchError, TooLarge, TooSlow
+from poller.sources.transport import Gate, build_client, fetch
 from tests.support.upstream import serving
 
 DAY = 86_400.0
