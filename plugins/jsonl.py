@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import stat
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from poller.events.cloudevents import structured
 from poller.options.quantities import Size
 
 _STEP: Final = 64 * 1024
+_BEGIN: Final = b'{"specversion":'  # of each line
 
 
 class JsonlOptions(BaseModel):
@@ -127,6 +130,8 @@ class LineFile:
 
     def _reopen(self) -> None:
         fresh = _opened(self._path)
+        if os.fstat(fresh).st_size == 0:
+            os.fchmod(fresh, stat.S_IMODE(os.fstat(self._fd).st_mode))  # who may read it stays as it was
         os.close(self._fd)
         self._fd = fresh
 
@@ -137,14 +142,33 @@ def line(event: Event) -> bytes:
 
 
 def _opened(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    """A descriptor of the file, created for this user alone. Raises OSError for a link, or another's or odd file."""
     try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(f"{path} is a link: name the file that it leads to") from error
+        raise
+    try:
+        _refuse_foreign(fd, path)
         os.ftruncate(fd, _end_of_whole_lines(fd))
         _sync_folder(path.parent)  # or the file itself may be gone after a power cut
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def _refuse_foreign(fd: int, path: Path) -> None:
+    """Raise OSError for what is not a file of this user or of root, or holds something else than events."""
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(f"{path} is not a regular file")
+    if found.st_uid not in (os.geteuid(), 0):
+        raise OSError(f"{path} belongs to another user: chown it, or name another file")
+    begin = os.pread(fd, len(_BEGIN), 0).strip(b"\0")  # empty blocks may be left by a power cut
+    if not _BEGIN.startswith(begin):
+        raise OSError(f"{path} is not a file of events: name another file, or move this one away")
 
 
 def _end_of_whole_lines(fd: int) -> int:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from state.errors import Held
+from state.errors import Held, StateError
+from state.private import opened
 
 
 class StateLock:
-    """An flock beside the state file."""
+    """An flock beside the state file, in a file that only this user can open: others could hold it for ever."""
 
     def __init__(self, state: Path) -> None:
         self._path = state.with_name(state.name + ".lock")
@@ -20,13 +22,17 @@ class StateLock:
     def holder(self) -> int | None:
         """Process id of the daemon that runs on this state, or None."""
         try:
-            with self._path.open("r") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return int(file.read().strip() or 0)
+            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
-            pass
+            return None
+        except OSError as error:
+            what = "is a link, not a lock" if error.errno == errno.ELOOP else f"cannot be read: {error.strerror}"
+            raise StateError(f"{self._path} {what}", hint="run as the user of the daemon, or as root") from error
+        with os.fdopen(fd) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read().strip() or 0)
         return None
 
     def since(self) -> float:
@@ -35,9 +41,9 @@ class StateLock:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock. Raises Held when another process does."""
+        """Hold the lock. Raises Held when another process does, and StateError where it cannot be had."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a+") as file:
+        with os.fdopen(opened(self._path), "r+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import sqlite3
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import orjson
 from sqlite_utils import Database
 
 from state.errors import StateError
+from state.private import create
 from state.sqlite.connection import State, read_meta, transaction, write_meta
 
 _MARK = "backup"  # in a copy that nobody has written to: of which log, when
@@ -47,11 +49,10 @@ def copy_state(state: Path, to: Path, *, now: float) -> Copy:
 
     Raises StateError, with nothing left behind, where that fails or something is at `to` already.
     """
-    part = to.with_name(f"{to.name}.part")
+    part: Path | None = None
     try:
-        # Both names are made here and nowhere else: nothing that is there is overwritten, whoever comes by meanwhile.
-        mode = state.stat().st_mode & 0o777
-        os.close(os.open(to, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+        # The name is made here and nowhere else: nothing that is there is overwritten, whoever comes by meanwhile.
+        create(to)
     except FileExistsError as error:
         raise StateError(f"{to} is there already", hint="name another file, or move that one away") from error
     except OSError as error:
@@ -59,7 +60,7 @@ def copy_state(state: Path, to: Path, *, now: float) -> Copy:
             f"{to}: cannot be written: {error.strerror}", hint="name a file in a folder of yours"
         ) from error
     try:
-        os.close(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, mode))
+        part = _part(to)
         with contextlib.closing(sqlite3.connect(f"file:{state}?mode=ro", uri=True, isolation_level=None)) as conn:
             conn.execute("PRAGMA busy_timeout = 10000")
             conn.execute("VACUUM INTO ?", [str(part)])
@@ -68,12 +69,20 @@ def copy_state(state: Path, to: Path, *, now: float) -> Copy:
         part.replace(to)
         _sync(to.parent)
     except (sqlite3.Error, OSError, StateError) as error:
-        part.unlink(missing_ok=True)
-        to.unlink(missing_ok=True)
+        for made in (part, to):
+            if made is not None:
+                made.unlink(missing_ok=True)
         if isinstance(error, StateError):
             raise
         raise StateError(f"{state}: cannot be copied to {to}: {error}", hint="is there space? poller doctor") from error
     return copied
+
+
+def _part(to: Path) -> Path:
+    """A new file beside `to`, of a name that nobody could foresee."""
+    fd, name = tempfile.mkstemp(prefix=f".{to.name}.", suffix=".part", dir=to.parent)
+    os.close(fd)
+    return Path(name)
 
 
 def _sealed(part: Path, now: float) -> Copy:

@@ -77,8 +77,8 @@ def test_a_torn_last_line_is_taken_off_on_opening(
     tmp_path_factory: pytest.TempPathFactory, torn: bytes, lines: int
 ) -> None:
     path = tmp_path_factory.mktemp("torn") / "events.jsonl"
-    whole = b'{"id":"x"}\n' * lines
-    path.write_bytes(whole + torn)
+    whole = b'{"specversion":"1.0"}\n' * lines
+    path.write_bytes((whole + b'{"specversion":"1.0","id":"' + torn)[: len(whole) + len(torn)])
 
     LineFile(path, None).close()
     assert path.read_bytes() == whole
@@ -86,10 +86,18 @@ def test_a_torn_last_line_is_taken_off_on_opening(
 
 def test_a_torn_line_longer_than_a_block_is_taken_off(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    path.write_bytes(b"{}\n" + b"x" * 200_000)
+    path.write_bytes(b'{"specversion":"1.0"}\n' + b"x" * 200_000)
 
     LineFile(path, None).close()
-    assert path.read_bytes() == b"{}\n"
+    assert path.read_bytes() == b'{"specversion":"1.0"}\n'
+
+
+def test_blocks_that_a_power_cut_left_empty_are_taken_off(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"\0" * 4096)
+
+    LineFile(path, None).close()
+    assert path.read_bytes() == b""
 
 
 async def test_a_full_file_is_set_aside_under_the_next_number(tmp_path: Path) -> None:
@@ -142,3 +150,48 @@ async def test_a_path_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         async with opened(tmp_path / "file" / "events.jsonl"):
             raise AssertionError
+
+
+@pytest.mark.parametrize("content", ["precious", "precious\nand torn"])
+async def test_a_file_behind_a_link_stays_as_it_is(tmp_path: Path, content: str) -> None:
+    (tmp_path / "mine").write_text(content)
+    (tmp_path / "out.jsonl").symlink_to(tmp_path / "mine")
+
+    with pytest.raises(OSError, match="is a link"):
+        async with opened(tmp_path / "out.jsonl"):
+            pass
+    assert (tmp_path / "mine").read_text() == content
+
+
+async def test_a_file_that_is_not_of_events_is_not_cut(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text("127.0.0.1 localhost")
+
+    with pytest.raises(OSError, match="is not a file of events"):
+        async with opened(tmp_path / "out.jsonl"):
+            pass
+    assert path.read_text() == "127.0.0.1 localhost"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+async def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.touch()
+    os.chown(path, 12345, 12345)
+
+    with pytest.raises(OSError, match="belongs to another user"):
+        async with opened(tmp_path / "out.jsonl"):
+            pass
+
+
+async def test_who_may_read_it_stays_as_it_was_when_it_is_rotated(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.touch(0o600)
+    path.chmod(0o640)
+
+    async with opened(path, rotate="1B") as sink:
+        for number in (1, 2):
+            await sink.deliver([make_event(number)], FIRST)
+
+    assert (tmp_path / "out.jsonl.1").exists()
+    assert path.stat().st_mode & 0o777 == 0o640

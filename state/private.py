@@ -1,0 +1,41 @@
+"""Files of this user alone: created with mode 0600, and never opened through a link that others may have put there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from state.errors import StateError
+
+MODE: Final = 0o600
+
+
+def create(path: Path) -> None:
+    """Create an empty file. Raises FileExistsError where there is anything of that name, be it a dangling link."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, MODE))
+
+
+def opened(path: Path) -> int:
+    """A descriptor to read and write a file, created where it is not there.
+
+    Raises StateError for a link and for what is not a file of this user or of root, OSError where it cannot be made.
+    """
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise StateError(f"{path} is a link, not a file", hint=f"rm {path}") from error
+        raise  # it says why, of the folder say
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.geteuid(), 0):
+            raise StateError(f"{path} is not a file of this user", hint=f"rm {path}")
+        if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != MODE:
+            os.fchmod(fd, MODE)  # of an earlier version
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
