@@ -47,7 +47,7 @@ class ConsoleSink:
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:  # noqa: ARG002 - the contract's
         """Write the events."""
         if self._options.format == "text" and self._options.template is None and self._console.is_terminal:
-            lines = [coloured(told, _clock(told)) for told in map(Told, events)]
+            lines = [coloured(told, _clock(told)) for told in self._told(events)]
             self._console.print(Text("\n").join(lines), soft_wrap=True)
         else:
             self._console.file.write(self.render(events) + "\n")
@@ -59,8 +59,13 @@ class ConsoleSink:
         if self._options.format == "json":
             return "\n".join(printable_json(structured(event).decode()) for event in events)
         if self._options.template is not None:
-            return printable_lines(render(self._options.template, events, escape=Escape.TERMINAL).rstrip("\n"))
-        return "\n".join(plain_line(told, _clock(told)) for told in map(Told, events))
+            return printable_lines(
+                render(self._options.template, events, escape=Escape.TERMINAL, zone=self._options.zone).rstrip("\n")
+            )
+        return "\n".join(plain_line(told, _clock(told)) for told in self._told(events))
+
+    def _told(self, events: Sequence[Event]) -> list[Told]:
+        return [Told(event, self._options.zone) for event in events]
 
 
 def _clock(told: Told) -> str:

@@ -180,7 +180,7 @@ class HttpSink:
     def _body(self, events: Sequence[Event]) -> tuple[str, bytes]:
         """Content type and bytes. Raises RenderError."""
         if self._options.template is not None:
-            return "application/json", render(self._options.template, events).encode()
+            return "application/json", render(self._options.template, events, zone=self._options.zone).encode()
         if self._options.mode == "batched":
             return BATCH_CONTENT_TYPE, batched(events)
         return CONTENT_TYPE, structured(events[0])

@@ -68,8 +68,8 @@ class AppriseSink:
     def render(self, events: Sequence[Event]) -> str:
         """The notification's text."""
         if self._options.template is not None:
-            return render(self._options.template, events)
-        return render_default("text.j2", events)
+            return render(self._options.template, events, zone=self._options.zone)
+        return render_default("text.j2", events, zone=self._options.zone)
 
     def _remember(self, delivery_id: str, told: set[int]) -> None:
         self._told[delivery_id] = told

@@ -28,7 +28,7 @@ def mail_of(name: str, given: EmailOptions, events: Sequence[Event], last: str |
     mail["To"] = [parsed_address(text) for text in given.to]
     if given.cc:
         mail["Cc"] = [parsed_address(text) for text in given.cc]
-    mail["Subject"] = one_line(render(given.subject, events), 250)
+    mail["Subject"] = one_line(render(given.subject, events, zone=given.zone), 250)
     mail["Date"] = formatdate(now)
     for header, value in _identity(name, given, events, last).items():
         mail[header] = value
@@ -37,7 +37,7 @@ def mail_of(name: str, given: EmailOptions, events: Sequence[Event], last: str |
         mail["List-Unsubscribe"] = f"<{given.list_unsubscribe}>"
         if given.list_unsubscribe.startswith("https:"):
             mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"  # RFC 8058
-    text, html = _bodies(given.template, events)
+    text, html = _bodies(given, events)
     mail.set_content(text)
     if html is not None:
         mail.add_alternative(html, subtype="html")
@@ -55,15 +55,16 @@ def _identity(name: str, given: EmailOptions, events: Sequence[Event], last: str
     return {"Message-ID": own, "In-Reply-To": earlier[-1], "References": " ".join(earlier)}
 
 
-def _bodies(template: str | None, events: Sequence[Event]) -> tuple[str, str | None]:
+def _bodies(given: EmailOptions, events: Sequence[Event]) -> tuple[str, str | None]:
     """Text and HTML. A template that begins with `<` is HTML; another one is the whole mail, as text."""
+    template, zone = given.template, given.zone
     if template is not None and not template.lstrip().startswith("<"):
-        return render(template, events), None
+        return render(template, events, zone=zone), None
     if template is not None:
-        html = render(template, events, escape=Escape.HTML)
+        html = render(template, events, escape=Escape.HTML, zone=zone)
     else:
-        html = render_default("email.html.j2", events, escape=Escape.HTML)
-    return render_default("text.j2", events), html
+        html = render_default("email.html.j2", events, escape=Escape.HTML, zone=zone)
+    return render_default("text.j2", events, zone=zone), html
 
 
 def _digest(*parts: str) -> str:

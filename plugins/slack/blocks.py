@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 from itertools import accumulate, takewhile
 from typing import Final
 
@@ -34,12 +35,12 @@ class Message:
     blocks: Sequence[Block]
 
 
-def message_of(events: Sequence[Event], template: str | None) -> Message:
+def message_of(events: Sequence[Event], template: str | None, zone: tzinfo) -> Message:
     """The message for one event or a digest. Raises RenderError."""
     if template is not None:
-        rendered = render(template, events, escape=Escape.SLACK)
+        rendered = render(template, events, escape=Escape.SLACK, zone=zone)
         return Message(text=fitted(rendered.strip().split("\n"), TEXT) or " ", blocks=templated(rendered))
-    told = [Told(event) for event in events]
+    told = [Told(event, zone) for event in events]
     if len(told) == 1:
         return Message(text=fitted(_text_lines(told[0]), TEXT), blocks=message(told[0]))
     return Message(text=digest_text(told), blocks=digest(told))
@@ -118,7 +119,7 @@ def _lines(told: Told) -> list[str]:
 
 
 def _origin(told: Told) -> str:
-    return f"{told.type} · {one_line(told.subject)} · {told.account} · {told.time:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{told.type} · {one_line(told.subject)} · {told.account} · {told.time:%Y-%m-%d %H:%M:%S %Z}"
 
 
 def _section(text: str) -> SectionBlock:

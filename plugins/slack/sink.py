@@ -59,7 +59,7 @@ class SlackSink:
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
         """Post one message. Slack has no idempotency key: an answer that is lost may post it twice."""
         try:
-            message = message_of(events, self._options.template)
+            message = message_of(events, self._options.template, self._options.zone)
         except RenderError as exc:
             raise Rejected(Receipt(status="template", text=str(exc))) from exc
         left = await self._pace.turn(self._clock, self._pause, until=self._clock() + PATIENCE - TIMEOUT - _MARGIN)
@@ -77,7 +77,9 @@ class SlackSink:
 
     def render(self, events: Sequence[Event]) -> str:
         """The message's text, block by block."""
-        return "\n\n".join(text_of(block) for block in message_of(events, self._options.template).blocks)
+        return "\n\n".join(
+            text_of(block) for block in message_of(events, self._options.template, self._options.zone).blocks
+        )
 
     async def _to_webhook(self, message: Message) -> Receipt:
         answer = await self._post(parsed_url(_revealed(self._options.webhook_url)), _body(message), {})

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ValidationError
 
@@ -76,6 +77,7 @@ def load(path: Path | None = None, plugins: Plugins | None = None, *, reveal: bo
     context = {"root": file.parent, **({} if reveal else {"secrets": "later"})}
     reading = _Reading(plugins, context)
     settings = reading.table(Settings, given.pop("poller", {}), "poller") or Settings()
+    reading.zone(settings.zone)
     if settings.plugins_dir is not None:
         plugins.load_folder(settings.plugins_dir)
     if plugins.implements("template_environment"):
@@ -134,6 +136,10 @@ class _Reading:
         self.problems: list[Problem] = []
         self._plugins = plugins
         self._context = dict(context)
+
+    def zone(self, zone: ZoneInfo) -> None:
+        """What is read from here on shows times in this zone."""
+        self._context["zone"] = zone
 
     def wrong(self, *path: str, what: str, hint: str | None = None) -> None:
         self.problems.append(Problem(key=dotted(path), what=what, hint=hint))

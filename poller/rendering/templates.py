@@ -1,6 +1,6 @@
 """Texts made of events: sandboxed Jinja2 with one vocabulary for Slack, mail, HTTP bodies and everything else.
 
-A template sees `events` (a list of `Told`), `event` (the first of them), `total`, and what the sink adds. Data
+A template sees `events` (a list of `Told`), `event` (the first of them) and `total`. Data
 is escaped for where it goes (`Escape`), so that it can neither become markup nor mention, link or forge.
 """
 
@@ -10,7 +10,7 @@ import enum
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
@@ -19,7 +19,7 @@ import orjson
 from jinja2 import ChainableUndefined, FileSystemLoader, Template, TemplateError, TemplateSyntaxError, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from poller.rendering.mrkdwn import inert
@@ -79,12 +79,12 @@ class FieldLine:
 class Told:
     """An event as a template sees it: its attributes, and what a reader wants to know of it in words."""
 
-    def __init__(self, event: Event) -> None:
+    def __init__(self, event: Event, zone: tzinfo = UTC) -> None:
         self.id, self.source, self.type, self.subject = event.id, event.source, event.type, event.subject
         self.sequence = event.seq
-        self.time = datetime.fromtimestamp(event.time, UTC)
+        self.time = datetime.fromtimestamp(event.time, zone)
         self.observed_after = (
-            None if event.observed_after is None else datetime.fromtimestamp(event.observed_after, UTC)
+            None if event.observed_after is None else datetime.fromtimestamp(event.observed_after, zone)
         )
         self._event = event
 
@@ -188,18 +188,14 @@ def plain(value: object) -> str:
     return one_line(orjson.dumps(value, default=str).decode())
 
 
-def render(
-    source: str, events: Sequence[Event], *, escape: Escape = Escape.NONE, more: Mapping[str, object] | None = None
-) -> str:
+def render(source: str, events: Sequence[Event], *, escape: Escape = Escape.NONE, zone: tzinfo = UTC) -> str:
     """The template's text for these events. Raises RenderError, which names the line."""
-    return _filled(_compiled(source, escape), events, escape, more)
+    return _filled(_compiled(source, escape), events, escape, zone)
 
 
-def render_default(
-    name: str, events: Sequence[Event], *, escape: Escape = Escape.NONE, more: Mapping[str, object] | None = None
-) -> str:
+def render_default(name: str, events: Sequence[Event], *, escape: Escape = Escape.NONE, zone: tzinfo = UTC) -> str:
     """The text of a built-in template (`text.j2`, `email.html.j2`)."""
-    return _filled(environment(escape).get_template(name), events, escape, more)
+    return _filled(environment(escape).get_template(name), events, escape, zone)
 
 
 @lru_cache(maxsize=len(Escape))
@@ -232,9 +228,9 @@ def _for_chat(value: object) -> object:
 _FINALLY: Final = {Escape.TERMINAL: _for_terminal, Escape.SLACK: _for_chat}
 
 
-def _filled(template: Template, events: Sequence[Event], escape: Escape, more: Mapping[str, object] | None) -> str:
-    told = [Told(event) for event in events]
-    names = {"events": told, "event": told[0] if told else None, "total": len(told), **(more or {})}
+def _filled(template: Template, events: Sequence[Event], escape: Escape, zone: tzinfo) -> str:
+    told = [Told(event, zone) for event in events]
+    names = {"events": told, "event": told[0] if told else None, "total": len(told)}
     try:
         text = template.render(names)
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as exc:
@@ -271,9 +267,16 @@ class Templated(BaseModel):
 
     template: TemplateText | None = None
     template_file: Path | None = None
+    _zone: tzinfo = PrivateAttr(default=UTC)
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone of times in texts: `timezone` of the configuration."""
+        return self._zone
 
     @model_validator(mode="after")
     def _readable(self, info: ValidationInfo) -> Self:
+        self._zone = (info.context or {}).get("zone") or UTC
         if self.template is not None and self.template_file is not None:
             raise PydanticCustomError("template", "template and template_file exclude each other: give one")
         if self.template_file is not None:
@@ -332,7 +335,7 @@ def _singular(word: str) -> str:
 
 
 def _iso(value: datetime | Undefined | None) -> str:
-    return value.strftime("%Y-%m-%d %H:%M:%S UTC") if isinstance(value, datetime) else ""
+    return value.strftime("%Y-%m-%d %H:%M:%S %Z") if isinstance(value, datetime) else ""
 
 
 def _json(value: object) -> str:

@@ -324,3 +324,11 @@ def test_the_examples_and_what_init_writes_are_valid(
             (tmp_path / name).write_text("secret")
         (tmp_path / "poller.toml").write_text(text)
         assert poller("check").status == 0, example
+
+
+def test_the_time_zone_reaches_the_texts_of_every_sink(tmp_path: Path, plugins: Plugins) -> None:
+    file = tmp_path / "poller.toml"
+    file.write_text('[poller]\ntimezone = "Europe/Berlin"\n' + SHOP + CONSOLE + HOOK + MAIL)
+
+    zones = [str(getattr(one.options, "zone", None)) for one in load(file, plugins).subscriptions]
+    assert zones == ["Europe/Berlin"] * 3

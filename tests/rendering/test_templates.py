@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
@@ -258,3 +260,11 @@ def test_one_line_is_one_line_of_that_length(text: str, longest: int) -> None:
 
     assert len(line) <= longest
     assert len(line.splitlines()) <= 1
+
+
+def test_times_are_in_the_zone_of_the_configuration() -> None:
+    template = "{{ event.time|iso }}"
+    options = Templated.model_validate({"template": template}, context={"zone": ZoneInfo("Europe/Berlin")})
+
+    assert render(template, [make_event()], zone=options.zone) == "2026-11-23 23:25:32 CET"
+    assert Templated.model_validate({"template": template}).zone is UTC
