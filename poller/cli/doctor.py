@@ -35,7 +35,8 @@ from poller.operations.doctor import (
     summed,
     warn,
 )
-from poller.operations.status import Row, read_status
+from poller.operations.gathering import read_status
+from poller.operations.status import Status, parse
 from poller.options.problems import ConfigError
 from poller.options.secrets import Secret
 from state.errors import PollerError, StateError
@@ -149,7 +150,7 @@ def _daemon(config: Config, holder: int | None) -> Finding:
     return ok("daemon", f"running since {clock(since, config.poller.zone)} (process {holder})")
 
 
-def _listening(config: Config, holder: int | None) -> tuple[Finding, Row | None]:
+def _listening(config: Config, holder: int | None) -> tuple[Finding, Status | None]:
     """Whether it answers, and what it says of itself."""
     assert config.poller.address is not None
     host, port = config.poller.address
@@ -159,7 +160,7 @@ def _listening(config: Config, holder: int | None) -> tuple[Finding, Row | None]
     if port == 0:
         return ok(about, "on a port of the system's choice: its log names it"), None
     try:
-        return ok(about, "answers"), ask_status(config)
+        return ok(about, "answers"), parse(ask_status(config))
     except PollerError as error:
         return bad(about, str(error), error.hint), None
 
@@ -182,7 +183,7 @@ def _taken(about: str) -> Finding:
 # The state.
 
 
-def _state(config: Config, live: Row | None) -> Iterator[Finding]:
+def _state(config: Config, live: Status | None) -> Iterator[Finding]:
     path = config.poller.state
     folder = path.parent
     if not folder.is_dir():
@@ -201,7 +202,7 @@ def _state(config: Config, live: Row | None) -> Iterator[Finding]:
         yield bad("state", str(error), error.hint)
 
 
-def _kept(reader: Reader, config: Config, live: Row | None) -> Iterator[Finding]:
+def _kept(reader: Reader, config: Config, live: Status | None) -> Iterator[Finding]:
     """What the file itself tells; nothing else of it is asked where it is damaged."""
     now = time.time()
     if damage := reader.damage():

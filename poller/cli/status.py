@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 
 import click
@@ -13,7 +14,17 @@ from poller.cli.daemon_client import ask_status
 from poller.cli.output import console, print_json, print_table, span
 from poller.cli.state import NOTHING_YET
 from poller.config.models import Config
-from poller.operations.status import Row, read_status
+from poller.events.cloudevents import iso
+from poller.operations.gathering import read_status
+from poller.operations.status import (
+    BudgetStatus,
+    EndpointStatus,
+    SourceStatus,
+    Status,
+    SubscriptionStatus,
+    document,
+    parse,
+)
 from state.errors import PollerError
 from state.lock import StateLock
 
@@ -33,38 +44,37 @@ def status(chosen: Chosen, as_json: bool) -> None:
     holder = StateLock(config.poller.state).holder()
     found = _of_daemon(config) if holder is not None else None
     if found is None:
-        found = read_status(config, now=now)
-        found["running"] = holder is not None
+        found = replace(read_status(config, now=now), running=holder is not None)
     if as_json:
-        print_json(found)
-    elif found["log_id"] is None:
+        print_json(document(found))
+    elif found.log_id is None:
         click.echo(NOTHING_YET)
     else:
         running = f"running (process {holder})" if holder is not None else "not running"
-        click.echo(f"{running}; {found['last_seq']} events in the log")
-        _print_status(found, now)
+        click.echo(f"{running}; {found.last_seq} events in the log")
+        _print_status(found)
 
 
-def _of_daemon(config: Config) -> Row | None:
+def _of_daemon(config: Config) -> Status | None:
     """As the daemon tells it, who knows more than the file; None where it cannot be asked: poller doctor says why."""
     try:
-        return ask_status(config)
-    except PollerError:
+        return parse(ask_status(config))
+    except (PollerError, ValueError):
         return None
 
 
-def _print_status(found: Row, now: float) -> None:
+def _print_status(found: Status) -> None:
     """What is wrong stands below the table that it belongs to, where it has room."""
     out = console()
-    print_table(out, "", ["budget", "limit", "used", "left"], [row for one in found["budgets"] for row in _budget(one)])
-    _tell(line for one in found["budgets"] for line in _budget_notes(one))
-    _tell(f"{one['name']} is {one['state']}: {one['reason']}" for one in found["sources"] if one["state"] != "ok")
-    heads = ["endpoint", "units", "objects", "swept", "stale", "expected delay", "measured"]
-    print_table(out, "", heads, [_endpoint(one, now) for one in found["endpoints"]])
-    _tell(f"{one['source']}/{one['endpoint']}: {note}" for one in found["endpoints"] for note in _notes(one))
+    print_table(out, "", ["budget", "limit", "used", "left"], [row for one in found.budgets for row in _budget(one)])
+    _tell(line for one in found.budgets for line in _budget_notes(one))
+    _tell(line for one in found.sources for line in _source_notes(one))
+    heads = ["endpoint", "state", "units", "objects", "swept", "stale", "expected delay", "measured"]
+    print_table(out, "", heads, [_endpoint(one, found.time) for one in found.endpoints])
+    _tell(f"{one.label}: {note}" for one in found.endpoints for note in _notes(one))
     heads = ["subscription", "state", "lag", "pending", "dead", "oldest waits"]
-    print_table(out, "", heads, [_subscription(one) for one in found["subscriptions"]])
-    _tell(line for one in found["subscriptions"] for line in _subscription_notes(one))
+    print_table(out, "", heads, [_subscription(one) for one in found.subscriptions])
+    _tell(line for one in found.subscriptions for line in _subscription_notes(one))
 
 
 def _tell(lines: Iterator[str]) -> None:
@@ -72,47 +82,58 @@ def _tell(lines: Iterator[str]) -> None:
         click.echo(f"! {line}")
 
 
-def _budget(one: Row) -> list[list[str]]:
-    return [[one["name"], limit["rate"], f"{limit['used']}", f"{limit['remaining']}"] for limit in one["limits"]]
+def _budget(one: BudgetStatus) -> list[list[str]]:
+    return [[one.name, limit.rate, f"{limit.used}", f"{limit.remaining}"] for limit in one.limits]
 
 
-def _budget_notes(one: Row) -> Iterator[str]:
-    if one["throttled_until"]:
-        yield f"{one['name']}: the server wants no call before {one['throttled_until']}"
-    if one["broken_promise"]:
-        yield f"{one['name']}: {one['broken_promise']}"
+def _budget_notes(one: BudgetStatus) -> Iterator[str]:
+    if one.throttled_until is not None:
+        yield f"{one.name}: the server wants no call before {_at(one.throttled_until)}"
+    if one.broken_promise is not None:
+        yield f"{one.name}: {one.broken_promise}"
 
 
-def _endpoint(one: Row, now: float) -> list[str]:
-    swept = one["last_sweep"]
+def _source_notes(one: SourceStatus) -> Iterator[str]:
+    if one.state != "ok":
+        since = f" since {_at(one.since)}" if one.since is not None else ""
+        probe = f"; next probe {_at(one.next_probe)}" if one.next_probe is not None else ""
+        yield f"{one.name} is {one.state}{since}: {one.reason}{probe}"
+
+
+def _endpoint(one: EndpointStatus, now: datetime) -> list[str]:
     return [
-        f"{one['source']}/{one['endpoint']}",
-        f"{one['units']}",
-        f"{one['objects']}",
-        "under way" if swept is None else f"{span(max(0.0, now - datetime.fromisoformat(swept).timestamp()))} ago",
-        span(one["staleness_s"]),
-        span(one["expected_delay_s"]),
-        span(one["measured_delay_s"]),
+        one.label,
+        one.state,
+        f"{one.units}",
+        f"{one.objects}",
+        "never" if one.last_sweep is None else f"{span(max(0.0, (now - one.last_sweep).total_seconds()))} ago",
+        span(one.staleness_s),
+        span(one.expected_delay_s),
+        span(one.measured_delay_s),
     ]
 
 
-def _notes(one: Row) -> Iterator[str]:
-    if one["held"] is not None:
-        yield f"held since {one['held'].get('since')}: {one['held'].get('reason', 'on command')}"
-    if one["error"]:
-        yield f"{one['failing']} of {one['units']} units fail: {one['error']}" if one["failing"] else one["error"]
-    yield from (f"{unit}: {note}" for unit, note in one.get("notes", {}).items())
-    if one["suspects"]:
-        yield f"{one['suspects']} objects may be gone; their deletion is being confirmed"
+def _notes(one: EndpointStatus) -> Iterator[str]:
+    if one.held is not None and one.held.since is not None:
+        yield f"held since {_at(one.held.since)}: {one.held.why}"
+    elif one.state != "ok":
+        yield f"{one.state}: {one.reason}"
+    if one.suspects:
+        yield f"{one.suspects} objects may be gone; their deletion is being confirmed"
 
 
-def _subscription(one: Row) -> list[str]:
-    numbers = [f"{one[name]}" for name in ("lag", "pending", "dead")]
-    return [one["name"], one["state"], *numbers, span(one["oldest_waiting_s"])]
+def _subscription(one: SubscriptionStatus) -> list[str]:
+    return [one.name, one.state, f"{one.lag}", f"{one.pending}", f"{one.dead}", span(one.oldest_waiting_s)]
 
 
-def _subscription_notes(one: Row) -> Iterator[str]:
-    if one["reason"]:
-        yield f"{one['name']} is {one['state']}: {one['reason']}"
-    if one["last_error"]:
-        yield f"{one['name']}: latest failure: {one['last_error']}"
+def _subscription_notes(one: SubscriptionStatus) -> Iterator[str]:
+    if one.reason:
+        yield f"{one.name} is {one.state}: {one.reason}"
+    if one.last_error:
+        yield f"{one.name}: latest failure: {one.last_error}"
+    if one.dead:
+        yield f"{one.name}: {one.dead} dead letters: `poller deliveries --subscription {one.name} --state dead`"
+
+
+def _at(time: datetime) -> str:
+    return iso(time.timestamp())

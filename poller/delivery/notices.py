@@ -15,7 +15,8 @@ def failing(name: str, event: Event, number: int, receipt: Receipt, health: Sink
     """The breaker has opened."""
     probe = iso(health.open_until if health.open_until is not None else now)
     next_ = f"the next probe leaves at {probe} at the earliest, the ones after it at growing intervals; "
-    next_ += f"what waits is kept; `poller resume {name}` tries at once"
+    next_ += "a probe is an attempt of the delivery that it takes, and may be its last; what waits behind it is kept; "
+    next_ += f"`poller resume {name}` tries at once"
     summary = f"Subscription {name} fails: {health.failures} attempts in a row, the latest answer {receipt.status}."
     return _notice("failing", name, summary, event, number, receipt, next_, now)
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
 from poller.config.models import Config
+from poller.events.cloudevents import iso
+from poller.operations.status import BudgetStatus, EndpointStatus, SourceStatus, Status, SubscriptionStatus
 from poller.options.quantities import duration_text
-
-Row = Mapping[str, Any]
 
 ROOM_BAD: Final = 100_000_000  # bytes of free space: SQLite, its log and a log file fill them in a bad hour
 ROOM_WARN: Final = 1_000_000_000
 BEHIND: Final = 3600.0  # seconds for which an event may wait before it is worth a word
+ASK_AT_ONCE: Final = "fix the cause; poller check --online asks at once"
 CLOCK_BACK: Final = 60.0  # seconds that the clock may be behind the latest call
 
 
@@ -81,23 +83,24 @@ def of_clock(now: float, latest: float | None) -> Finding:
     return ok("clock", "not behind what was written down last")
 
 
-def of_status(status: Row, config: Config) -> Iterator[Finding]:
+def of_status(status: Status, config: Config) -> Iterator[Finding]:
     """Everything that the status tells of failures, in the order of the data's way."""
-    for budget in status["budgets"]:
+    for budget in status.budgets:
         yield from _budget(budget)
-    for source in status["sources"]:
-        yield from _source(source)
-    for endpoint in status["endpoints"]:
-        yield from _endpoint(endpoint, config)
-    for subscription in status["subscriptions"]:
+    for source in status.sources:
+        yield _source(source)
+    for endpoint in status.endpoints:
+        yield from _endpoint(endpoint)
+        yield from _promise(endpoint, config)
+    for subscription in status.subscriptions:
         yield from _subscription(subscription)
-    for plugin in status["plugins_failed"]:
-        yield of_plugin(plugin["name"], plugin["origin"], plugin["error"])
+    for plugin in status.plugins_failed:
+        yield of_plugin(plugin.name, plugin.origin, plugin.error)
 
 
 def of_plugin(name: str, origin: str, error: str) -> Finding:
     """A plugin that could not be loaded, or that raised."""
-    return bad(f"plugin {name}", f"{error} ({origin})", "mend or remove it; poller plugins")
+    return bad(f"plugin {name}", f"{error} ({origin})", "fix or remove it; poller plugins")
 
 
 def summed(findings: Sequence[Finding]) -> str:
@@ -108,68 +111,73 @@ def summed(findings: Sequence[Finding]) -> str:
     return f"{counts[Level.BAD]} bad, {counts[Level.WARN]} to look at, {counts[Level.OK]} ok"
 
 
-def _budget(row: Row) -> Iterator[Finding]:
-    about = f"budget {row['name']}"
-    if row["throttled_until"]:
-        yield warn(about, f"the server wants no call before {row['throttled_until']}", "lower limits or share")
-    if row.get("broken_promise"):
-        yield bad(about, row["broken_promise"], "poller check says what it would take")
+def _budget(one: BudgetStatus) -> Iterator[Finding]:
+    about = f"budget {one.name}"
+    if one.throttled_until is not None:
+        yield warn(about, f"the server wants no call before {_at(one.throttled_until)}", "lower limits or share")
+    if one.broken_promise is not None:
+        yield bad(about, one.broken_promise, "poller check says what it would take")
 
 
-def _source(row: Row) -> Iterator[Finding]:
-    about = f"source {row['name']}"
-    if row["state"] == "ok":
-        yield ok(about, "answers" if row["last_poll"] else "nothing is known against it")
-        return
-    since = f" since {row['since']}" if row["since"] else ""
-    yield bad(about, f"{row['state']}{since}: {row['reason']}", "mend it; poller check --online asks at once")
-
-
-def _endpoint(row: Row, config: Config) -> Iterator[Finding]:
-    name = f"{row['source']}/{row['endpoint']}"
-    about = f"endpoint {name}"
-    if row["held"] is not None:
-        why = row["held"].get("reason") or "on command"
-        yield bad(
-            about,
-            f"held since {row['held'].get('since')}: {why}; nothing of it is recorded",
-            f"poller release {name}, with --accept to take what is there silently or --emit to tell it",
+def _source(one: SourceStatus) -> Finding:
+    about = f"source {one.name}"
+    if one.state != "ok":
+        since = f" since {_at(one.since)}" if one.since is not None else ""
+        probe = f"; next probe {_at(one.next_probe)}" if one.next_probe is not None else ""
+        return bad(
+            about, f"{one.state}{since}: {one.reason}{probe}", "fix the cause; poller check --online asks at once"
         )
-    if row["error"] is not None:
-        failing = f"{row['failing']} of its {row['units']} units failing" if row["failing"] else "failing"
-        yield bad(about, f"{failing}: {row['error']}", "poller check --online asks at once")
-    elif row["last_sweep"] is None:
+    if one.failing:
+        return ok(about, f"answers, but {one.failing} of its {one.units} units fail")
+    return ok(about, "answers" if one.last_poll is not None else "nothing is known against it")
+
+
+def _endpoint(one: EndpointStatus) -> Iterator[Finding]:
+    about = f"endpoint {one.label}"
+    if one.state == "held":
+        since = "" if one.held is None or one.held.since is None else f" since {_at(one.held.since)}"
+        how = "with --accept to take what is there silently or --emit to tell it"
+        yield bad(about, f"held{since}: {one.reason}; nothing of it is recorded", f"poller release {one.label}, {how}")
+    elif one.state in ("failing", "blocked"):
+        yield bad(about, f"{one.state}: {one.reason}", ASK_AT_ONCE)
+    elif one.last_sweep is None:
         yield warn(about, "not seen completely yet", "poller run, or poller once")
-    for path in row.get("ignore_candidates", ()):
+    elif one.state == "uncertain":
+        yield warn(about, f"not certain to be complete: {one.reason}")
+    for path in one.ignore_candidates:
         yield warn(about, f"{path} changes at every poll", f'add ignore = ["{path}"] if nobody wants to know')
-    for unit, note in (row.get("notes") or {}).items():
-        yield warn(about, f"{unit}: {note}")
+
+
+def _promise(one: EndpointStatus, config: Config) -> Iterator[Finding]:
     # The daemon may still run on an earlier configuration, with sources that are no longer in this one.
-    source = config.sources.get(row["source"])
-    promised = source.endpoint(row["endpoint"]).max_staleness if source is not None else None
-    if promised is not None and (row["staleness_s"] or 0.0) > promised * 1.5:
-        stale = duration_text(round(row["staleness_s"]))
-        yield bad(
-            about, f"stale for {stale}, promised were {duration_text(promised)}", "is the daemon running? poller plan"
-        )
+    source = config.sources.get(one.source)
+    promised = source.endpoint(one.endpoint).max_staleness if source is not None else None
+    if promised is not None and (one.staleness_s or 0.0) > promised * 1.5:
+        stale = duration_text(round(one.staleness_s or 0.0))
+        what = f"stale for {stale}, promised were {duration_text(promised)}"
+        yield bad(f"endpoint {one.label}", what, "is the daemon running? poller plan")
 
 
-def _subscription(row: Row) -> Iterator[Finding]:
-    name, about = row["name"], f"subscription {row['name']}"
-    if row["state"] == "failing":
-        yield bad(about, f"failing: {row['last_error']}", f"poller deliveries --subscription {name} --state pending")
-    elif row["state"] == "disabled" and row["reason"] != "enabled = false":
-        yield bad(about, f"disabled: {row['reason']}", f"poller resume {name} goes on; its events are kept")
-    elif row["state"] == "paused":
-        yield warn(about, f"paused with {row['lag']} events waiting", f"poller resume {name}")
-    elif row["state"] == "active":
-        yield ok(about, f"{row['lag']} events to go" if row["lag"] else "has everything")
-    if row["state"] == "active" and (row["oldest_waiting_s"] or 0.0) > BEHIND:
-        waits = duration_text(round(row["oldest_waiting_s"] / 60) * 60)
-        yield warn(
-            about, f"the oldest event waits for {waits}", f"poller deliveries --subscription {name} --state pending"
-        )
-    if row["dead"]:
-        yield warn(about, f"{row['dead']} dead letters", f"poller redeliver --subscription {name}, once it is mended")
-    if row["filter_errors"]:
-        yield warn(about, f"`where` failed on {row['filter_errors']} events: {row['last_error']}", "mend `where`")
+def _subscription(one: SubscriptionStatus) -> Iterator[Finding]:
+    name, about = one.name, f"subscription {one.name}"
+    waiting = f"poller deliveries --subscription {name} --state pending"
+    if one.state == "failing":
+        yield bad(about, f"failing: {one.last_error}", waiting)
+    elif one.state == "disabled" and one.reason != "enabled = false":
+        yield bad(about, f"disabled: {one.reason}", f"poller resume {name} goes on with what is kept")
+    elif one.state == "paused":
+        yield warn(about, f"paused with {one.lag} events waiting", f"poller resume {name}")
+    elif one.state == "active":
+        yield ok(about, f"{one.lag} events to go" if one.lag else "has everything")
+    if one.state == "active" and (one.oldest_waiting_s or 0.0) > BEHIND:
+        waits = duration_text(round((one.oldest_waiting_s or 0.0) / 60) * 60)
+        yield warn(about, f"the oldest event waits for {waits}", waiting)
+    if one.dead:
+        look = f"poller deliveries --subscription {name} --state dead"
+        yield warn(about, f"{one.dead} dead letters", f"{look}; once fixed, poller redeliver --subscription {name}")
+    if one.filter_errors:
+        yield warn(about, f"`where` failed on {one.filter_errors} events: {one.last_error}", "fix `where`")
+
+
+def _at(time: datetime) -> str:
+    return iso(time.timestamp())

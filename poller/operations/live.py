@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from poller.app import App
-from poller.operations.status import BudgetView, Live, expected_delays
+from poller.operations.gathering import BudgetView, Live, Watched, expected_delays
 from poller.planner.report import Changes, Report, Situation, report
 
 
 def live_of(app: App, plan: Report | None = None) -> Live:
     """What the running program knows now; `plan` spares asking the planners again."""
-    now, steady = app.clock.now(), app.clock.steady()
+    steady = app.clock.steady()
     runs = app.engine.runs
     budgets = {}
     for name, lane in app.engine.lanes.items():
-        until = lane.budget.throttled_until(steady)
-        wall = None if until is None else now + until - steady
         budgets[name] = BudgetView(
             usage=lane.budget.usage(steady),
-            throttled_until=wall,
+            throttled_until=lane.throttled_until(),
             polls=lane.calls,
             calls=lane.gate.calls,
             refused=lane.gate.refused,
@@ -26,7 +24,7 @@ def live_of(app: App, plan: Report | None = None) -> Live:
     return Live(
         budgets=budgets,
         sources={name: run.health.snapshot() for name, run in runs.items()},
-        endpoints={(name, w.name): w.status() for name, run in runs.items() for w in run.watchings.values()},
+        endpoints={(name, w.name): Watched(**w.status()) for name, run in runs.items() for w in run.watchings.values()},
         expected_delays=expected_delays(plan or plan_of(app)),
         last_polls={name: run.last_poll for name, run in runs.items()},
         failed_plugins=tuple(app.plugins.failed),

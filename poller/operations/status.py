@@ -1,276 +1,161 @@
-"""How everything stands, in one document: from the state file alone, and with what only the running daemon knows."""
+"""Pure: how everything stands at one moment, as records that the command line, the doctor, the dashboard, the metrics
+and the API read; and the one JSON form of it, which is public.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import datetime
+from typing import Any, Literal
 
-import orjson
+import msgspec
 
-from poller.budget.budget import Budget, Usage
-from poller.clock import SystemClock
-from poller.config.models import BudgetConfig, Config
 from poller.events.cloudevents import iso
-from poller.events.events import source_uri
-from poller.hooks.loading import Failed
-from poller.operations.planners import shortfalls, situations
-from poller.planner.feasibility import Shortfall
-from poller.planner.report import Report, report
-from poller.polling.health import HealthReport
-from state.deliveries import SubscriptionState
-from state.sqlite.read_status import MeasuredDelay
-from state.sqlite.store import Reader, open_reader
 
-DAY = 86400.0
-Row = dict[str, Any]
+SourceState = Literal["ok", "failing", "probing", "blocked"]
+EndpointState = Literal["ok", "uncertain", "failing", "blocked", "held"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetView:
-    """One budget now."""
+class LimitStatus:
+    """One window of a budget."""
 
-    usage: tuple[Usage, ...]
-    throttled_until: float | None  # Unix seconds
-    polls: int = 0  # begun since the start
-    calls: int = 0  # left since the start, those of logins and redirects included
-    refused: int = 0  # answered 429 since the start
-    shortfall: Shortfall | None = None  # `max_staleness` that it cannot keep
+    rate: str
+    used: int
+    remaining: int
+    foreign: int = 0  # calls of other users of the key, as far as the server's headers show them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Live:
-    """What only the running program knows, at one moment."""
+class BudgetStatus:
+    """One budget."""
 
-    budgets: Mapping[str, BudgetView]
-    sources: Mapping[str, HealthReport]
-    endpoints: Mapping[tuple[str, str], Mapping[str, Any]]  # what an operator must see of each that is watched
-    expected_delays: Mapping[tuple[str, str], float] = field(default_factory=dict)  # seconds
-    last_polls: Mapping[str, float | None] = field(default_factory=dict)
-    failed_plugins: Sequence[Failed] = ()
+    name: str
+    limits: tuple[LimitStatus, ...]
+    throttled_until: datetime | None = None
+    broken_promise: str | None = None  # the `max_staleness` that it cannot keep
 
 
-def status(reader: Reader, config: Config, *, now: float, live: Live | None = None) -> Row:
-    """The whole status, ready for JSON: times are ISO text in UTC, spans seconds (`..._s`). Never a secret.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceStatus:
+    """One source. `failing` of its `units` failed at their latest poll."""
 
-    Without `live` it tells what the file knows: nothing of pages aside, and what was learned a minute
-    ago.
-    """
-    endpoints = _endpoints(reader, config, live, now)
-    return {
-        "time": iso(now),
-        "running": live is not None,
-        "log_id": reader.log.id,
-        "last_seq": reader.log.last_seq(),
-        "budgets": _budgets(reader, config, live, now),
-        "sources": _sources(config, endpoints, live),
-        "endpoints": endpoints,
-        "subscriptions": _subscriptions(reader, now),
-        "plugins_failed": [_failed(plugin) for plugin in (live.failed_plugins if live else ())],
-    }
+    name: str
+    state: SourceState
+    reason: str | None = None
+    since: datetime | None = None
+    next_probe: datetime | None = None
+    last_poll: datetime | None = None  # the latest that went well
+    units: int = 0
+    failing: int = 0
 
 
-def read_status(config: Config, *, now: float) -> Row:
-    """The status from the file alone; of a state that is not there yet, that nothing is known. Raises StateError."""
-    if not config.poller.state.exists():
-        return _unborn(config, now)
-    with open_reader(config.poller.state) as reader:
-        return status(reader, config, now=now)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Why an endpoint is held."""
+
+    why: str = "it is not known why"
+    since: datetime | None = None
+    known: int = 0  # objects before
+    gone: int = 0  # of them
+    deleted: int = 0  # told as deleted before the hold
+    by_hand: bool = False
 
 
-def _unborn(config: Config, now: float) -> Row:
-    budgets = [_budget(name, _unspent(name, budget, now)) for name, budget in config.budgets.items()]
-    sources = _sources(config, [], None)
-    known: Row = {"time": iso(now), "running": False, "log_id": None, "last_seq": 0, "budgets": budgets}
-    return {**known, "sources": sources, "endpoints": [], "subscriptions": [], "plugins_failed": []}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointStatus:
+    """One endpoint. It is `ok` only where its list is known to be complete; `reason` says why it is not."""
+
+    source: str
+    endpoint: str
+    state: EndpointState
+    reason: str | None = None
+    units: int = 0
+    objects: int = 0
+    last_sweep: datetime | None = None
+    staleness_s: float | None = None
+    expected_delay_s: float | None = None
+    measured_delay_s: float | None = None
+    measured_delay_p95_s: float | None = None
+    measured_events: int = 0
+    baseline: bool = False  # a silent first sweep is under way
+    suspects: int = 0  # objects whose deletion is being confirmed
+    held: Held | None = None
+    failing: int = 0  # units whose latest poll failed
+    error: str | None = None
+    blocked: bool = False  # nothing but a probe is asked
+    failing_since: datetime | None = None
+    next_try: datetime | None = None
+    in_doubt_since: datetime | None = None
+    aside: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # pages kept aside: what changed form
+    notes: Mapping[str, str] = field(default_factory=dict)  # by unit: what was set aside in its latest answer
+    ignore_candidates: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Source and endpoint, as commands take them."""
+        return f"{self.source}/{self.endpoint}"
 
 
-def _unspent(name: str, budget: BudgetConfig, now: float) -> BudgetView:
-    return BudgetView(usage=Budget(name, budget.limits, share=budget.share).usage(now), throttled_until=None)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionStatus:
+    """One subscription."""
+
+    name: str
+    state: str  # active, failing, paused or disabled
+    reason: str | None = None
+    cursor: int = 0
+    lag: int = 0
+    pending: int = 0
+    dead: int = 0
+    oldest_waiting_s: float | None = None
+    failures: int = 0  # failed attempts in a row
+    next_probe: datetime | None = None
+    filter_errors: int = 0
+    last_error: str | None = None
 
 
-# Budgets.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginFailure:
+    """A plugin that could not be loaded, or that raised."""
+
+    name: str
+    origin: str
+    error: str
 
 
-def _budgets(reader: Reader, config: Config, live: Live | None, now: float) -> list[Row]:
-    if live is not None:
-        return [_budget(name, view) for name, view in live.budgets.items()]
-    broken = {one.budget: one for one in shortfalls(config, reader.sums.units())}
-    return [
-        _budget(name, _spent(reader, name, budget, now, broken.get(name))) for name, budget in config.budgets.items()
-    ]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How everything stands. Never a secret."""
+
+    time: datetime
+    running: bool
+    log_id: str | None  # None: nothing has run yet
+    last_seq: int
+    budgets: tuple[BudgetStatus, ...] = ()
+    sources: tuple[SourceStatus, ...] = ()
+    endpoints: tuple[EndpointStatus, ...] = ()
+    subscriptions: tuple[SubscriptionStatus, ...] = ()
+    plugins_failed: tuple[PluginFailure, ...] = ()
 
 
-def _spent(reader: Reader, name: str, settings: BudgetConfig, now: float, shortfall: Shortfall | None) -> BudgetView:
-    """How the windows stand by the calls that are written down."""
-    steady = SystemClock.resume(reader.sums.anchor(), wall=lambda: now).steady()
-    budget = Budget(name, settings.limits, share=settings.share, concurrency=settings.concurrency)
-    longest = max(limit.seconds for limit in settings.limits)
-    budget.restore(reader.sums.calls(name, since=steady - longest - 1.0), steady)
-    until = reader.sums.throttled_until(name)
-    wall = now + until - steady if until is not None and until > steady else None
-    return BudgetView(usage=budget.usage(steady), throttled_until=wall, shortfall=shortfall)
+def document(status: Status) -> dict[str, Any]:
+    """The status as JSON has it: times are ISO text in UTC, spans seconds (`..._s`)."""
+    found: dict[str, Any] = _plain(status)
+    return found
 
 
-def _budget(name: str, view: BudgetView) -> Row:
-    return {
-        "name": name,
-        "limits": [
-            {"rate": usage.rate, "used": usage.used, "remaining": usage.remaining, "foreign": usage.foreign}
-            for usage in view.usage
-        ],
-        "throttled_until": _iso(view.throttled_until),
-        "broken_promise": None if view.shortfall is None else str(view.shortfall),
-    }
+def parse(found: Mapping[str, Any]) -> Status:
+    """The status that a daemon tells; what another version of it adds is left out. Raises ValueError."""
+    return msgspec.convert(found, Status)
 
 
-# Sources and endpoints.
-
-
-def _sources(config: Config, endpoints: Sequence[Row], live: Live | None) -> list[Row]:
-    if live is not None:
-        return [_source(name, health, live.last_polls.get(name)) for name, health in live.sources.items()]
-    errors = {row["source"]: row["error"] for row in reversed(endpoints) if row["error"]}
-    return [
-        {
-            "name": name,
-            "state": "failing" if name in errors else "ok",
-            "reason": errors.get(name),
-            "since": None,
-            "next_probe": None,
-            "last_poll": None,
-        }
-        for name in config.sources
-    ]
-
-
-def _source(name: str, health: HealthReport, last_poll: float | None) -> Row:
-    return {
-        "name": name,
-        "state": health.state,
-        "reason": health.reason,
-        "since": _iso(health.since),
-        "next_probe": _iso(health.next_probe),
-        "last_poll": _iso(last_poll),
-    }
-
-
-def _endpoints(reader: Reader, config: Config, live: Live | None, now: float) -> list[Row]:
-    measured = {(one.source, one.endpoint): one for one in reader.sums.measured_delays(since=now - DAY)}
-    expected = live.expected_delays if live is not None else _expected(reader, config, now)
-    return [
-        _endpoint(
-            row,
-            live,
-            expected.get((row["source"], row["endpoint"])),
-            measured.get((source_uri(row["source"]), row["endpoint"])),
-            now,
-        )
-        for row in reader.polls.endpoints()
-        if _is_watched(config, live, row["source"], row["endpoint"])
-    ]
-
-
-def _is_watched(config: Config, live: Live | None, source: str, endpoint: str) -> bool:
-    if live is not None:
-        return (source, endpoint) in live.endpoints
-    settings = config.sources.get(source)
-    return settings is not None and (not settings.endpoints or endpoint in settings.endpoints)
-
-
-def _expected(reader: Reader, config: Config, now: float) -> dict[tuple[str, str], float]:
-    """What the planners expect by what they saved."""
-    return expected_delays(report(situations(config, reader.sums, now=now)))
-
-
-def expected_delays(plan: Report) -> dict[tuple[str, str], float]:
-    """Of each endpoint, seconds."""
-    return {
-        (one.source, one.endpoint): one.expected_delay for one in plan.endpoints if math.isfinite(one.expected_delay)
-    }
-
-
-def _endpoint(row: Row, live: Live | None, expected: float | None, measured: MeasuredDelay | None, now: float) -> Row:
-    name = (row["source"], row["endpoint"])
-    oldest = row["oldest_asked_at"]
-    staleness = None if oldest is None else max(0.0, now - oldest)
-    return {
-        "source": row["source"],
-        "endpoint": row["endpoint"],
-        "units": row["units"],
-        "objects": row["objects"],
-        "last_sweep": _iso(row["last_sweep"]),
-        "staleness_s": _seconds(staleness),
-        "expected_delay_s": _seconds(expected),
-        "measured_delay_s": None if measured is None else _seconds(measured.mean),
-        "measured_delay_p95_s": None if measured is None else _seconds(measured.p95),
-        "measured_events": 0 if measured is None else measured.events,
-        "baseline": bool(row["baseline"]),
-        "suspects": row["suspects"],
-        "held": None if row["held"] is None else _held(row["held"]),
-        "failing": row["failing"],
-        "error": row["error"],
-        **(live.endpoints[name] if live is not None else {}),
-        **_health(live, *name),
-    }
-
-
-def _held(raw: bytes) -> Row:
-    held: Row = orjson.loads(raw)
-    return {**held, "since": _iso(held.get("since"))}
-
-
-def _health(live: Live | None, source: str, endpoint: str) -> Row:
-    """What the source's health says of an endpoint that fails."""
-    found = live.sources[source].endpoints if live is not None and source in live.sources else ()
-    for one in found:
-        if one.endpoint == endpoint:
-            return {
-                "blocked": one.blocked,
-                "failing_since": _iso(one.since),
-                "next_try": _iso(one.next_try),
-                "error": one.reason,
-            }
-    return {}
-
-
-# Subscriptions.
-
-
-def _subscriptions(reader: Reader, now: float) -> list[Row]:
-    waiting = reader.sums.oldest_waiting()
-    return [
-        _subscription(one, waiting.get(one.name), now)
-        for one in reader.deliveries.subscriptions()
-        if one.state != "removed"
-    ]
-
-
-def _subscription(one: SubscriptionState, oldest: float | None, now: float) -> Row:
-    return {
-        "name": one.name,
-        "state": one.state,
-        "reason": one.reason or None,
-        "cursor": one.cursor,
-        "lag": one.lag,
-        "pending": one.pending,
-        "dead": one.dead,
-        "oldest_waiting_s": None if oldest is None else _seconds(max(0.0, now - oldest)),
-        "failures": one.health.failures,
-        "next_probe": _iso(one.next_probe),
-        "filter_errors": one.filter_errors,
-        "last_error": one.last_error,
-    }
-
-
-def _failed(plugin: Failed) -> Row:
-    return {"name": plugin.name, "origin": plugin.origin, "error": plugin.error}
-
-
-def _iso(time: float | None) -> str | None:
-    return None if time is None else iso(time)
-
-
-def _seconds(span: float | None) -> float | None:
-    return None if span is None else round(span, 3)
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return iso(value.timestamp())
+    if is_dataclass(value):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return value

@@ -129,6 +129,7 @@ class Worker:
             status=status,
             retry_after=getattr(error, "retry_after", None),
             failures=failures,
+            not_before=run.lane.throttled_until(),
         )
         if status == httpx.codes.TOO_MANY_REQUESTS and (told := run.lane.throttled(reason)) is not None:
             update = replace(update, notices=(told, *update.notices))

@@ -8,7 +8,7 @@ An episode is the time from when a failure is told to when it is over; each is t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import msgspec
@@ -83,6 +83,13 @@ class HealthReport:
     reason: str | None = None
     next_probe: float | None = None  # Unix seconds, of the source as a whole; in the past: at once
     endpoints: tuple[EndpointHealth, ...] = ()
+    is_whole: bool = False  # nothing of the source goes well
+
+    def not_before(self, at: float) -> HealthReport:
+        """The same where nothing can be asked before then."""
+        probe = None if self.next_probe is None else max(self.next_probe, at)
+        endpoints = tuple(replace(one, next_try=max(one.next_try, at)) for one in self.endpoints)
+        return replace(self, next_probe=probe, endpoints=endpoints)
 
 
 def backoff(failures: int, retry_after: float | None = None) -> float:
@@ -207,17 +214,18 @@ class SourceHealth:
         }
         return msgspec.json.encode(_Kept(failing_since=self._failing_since, episode=self._episode, endpoints=views))
 
-    def recall(self, saved: bytes, units: Mapping[str, Collection[str]]) -> None:
-        """Take up what was dumped, of the units (by endpoint) that there still are: an episode that was told is not
-        told again, and its end is. Raises ValueError, changing nothing, where it is no dump.
+    def recall(self, saved: bytes, units: Mapping[str, Collection[str]] | None = None) -> None:
+        """Take up what was dumped, of the units (by endpoint) that there still are (None: of all): an episode that was
+        told is not told again, and its end is. Raises ValueError, changing nothing, where it is no dump.
         """
         kept = msgspec.json.decode(saved, type=_Kept)
         for name, was in kept.endpoints.items():
-            if name not in units:
+            there = was.units if units is None else units.get(name)
+            if there is None:
                 continue
             view = self._views.setdefault(name, _View())
             view.unseen_since, view.episode = was.unseen_since, was.episode
-            view.units = {key: unit for key, unit in was.units.items() if key in units[name]}
+            view.units = {key: unit for key, unit in was.units.items() if key in there}
         self._failing_since, self._episode = kept.failing_since, kept.episode
 
     def allows(self, endpoint: str, unit: str, now: float) -> bool:
@@ -243,11 +251,13 @@ class SourceHealth:
         status: int | None,
         retry_after: float | None,
         failures: int,
+        not_before: float | None = None,
     ) -> HealthUpdate:
         """A poll of this unit failed; `reason` is shown, so without secrets.
 
         `failures` in a row decide how long it waits; how many have been counted here decides what is told, and a
-        command that asks anew does not set that back. A 401 is one that renewed credentials did not cure.
+        command that asks anew does not set that back. `not_before` (Unix seconds): the budget allows no call until
+        then, so no next try is told that would be sooner. A 401 is one that renewed credentials did not cure.
         """
         view = self._views.setdefault(endpoint, _View())
         self._failing_since = now if self._failing_since is None else self._failing_since
@@ -264,7 +274,9 @@ class SourceHealth:
         if status != 403:
             self._row.add((endpoint, unit))
         self._shut(view, now, status=status, reason=reason)
-        return HealthUpdate(retry_at=failing.retry_at, notices=tuple(self._told(endpoint, unit, status)))
+        return HealthUpdate(
+            retry_at=failing.retry_at, notices=tuple(self._told(endpoint, unit, status, not_before or 0.0))
+        )
 
     def succeeded(self, endpoint: str, unit: str, now: float) -> HealthUpdate:
         """A poll of this unit went well: what its source and endpoint held back may go, and what is over is told."""
@@ -303,12 +315,20 @@ class SourceHealth:
         if self._gate is not None:
             state: SourceState = "blocked" if self._gate.refused else "probing"
             since, reason, probe = self._gate.since, self._gate.reason, self._gate.opens_at
-            return HealthReport(state=state, since=since, reason=reason, next_probe=probe, endpoints=endpoints)
+            return HealthReport(
+                state=state, since=since, reason=reason, next_probe=probe, endpoints=endpoints, is_whole=True
+            )
         told = [self._episode, *(view.episode for view in self._views.values())]
         first = min((episode for episode in told if episode), key=lambda episode: episode.since, default=None)
         if first is None:
             return HealthReport(state="ok", endpoints=endpoints)
-        return HealthReport(state="failing", since=first.since, reason=first.reason, endpoints=endpoints)
+        return HealthReport(
+            state="failing",
+            since=first.since,
+            reason=first.reason,
+            endpoints=endpoints,
+            is_whole=self._episode is not None,
+        )
 
     def _gates(self, endpoint: str) -> Iterator[_Gate]:
         view = self._views.get(endpoint)
@@ -328,7 +348,7 @@ class SourceHealth:
             since = self._failing_since if self._failing_since is not None else now
             self._gate = _Gate(since=since, reason=reason, opens_at=now + FIRST_WAIT)
 
-    def _told(self, endpoint: str, unit: str, status: int | None) -> Iterator[Notice]:
+    def _told(self, endpoint: str, unit: str, status: int | None, not_before: float) -> Iterator[Notice]:
         """The notice of a failure that begins an episode. One of the source speaks for its endpoints."""
         view = self._views[endpoint]
         failing = view.units[unit]
@@ -339,12 +359,14 @@ class SourceHealth:
         if self._gate is not None or (often and alone and failing.count >= SEVERAL):
             since = self._failing_since if self._failing_since is not None else failing.since
             self._episode = _Episode(since=since, reason=failing.reason)
-            yield self._source_fails(self._failure(endpoint, unit, status, self._gate, since))
+            yield self._source_fails(self._failure(endpoint, unit, status, self._gate, since, not_before))
         elif view.episode is None and (view.gate is not None or (often and not alone)):
             since = view.gate.since if view.gate is not None else failing.since
             view.episode = _Episode(since=since, reason=failing.reason)
             how = f"failed {failing.failures} times in a row at {unit}" if view.gate is None else "is refused"
-            yield endpoint_fails(self.source, self._failure(endpoint, unit, status, view.gate, since), how=how)
+            yield endpoint_fails(
+                self.source, self._failure(endpoint, unit, status, view.gate, since, not_before), how=how
+            )
 
     def _source_fails(self, failure: Failure) -> Notice:
         if self._gate is None:
@@ -356,7 +378,9 @@ class SourceHealth:
         failing = [(name, key, unit.reason) for name, view in self._views.items() for key, unit in view.units.items()]
         return source_fails(self.source, failure, how=how, failing=failing)
 
-    def _failure(self, endpoint: str, unit: str, status: int | None, gate: _Gate | None, since: float) -> Failure:
+    def _failure(
+        self, endpoint: str, unit: str, status: int | None, gate: _Gate | None, since: float, not_before: float
+    ) -> Failure:
         failing = self._views[endpoint].units[unit]
         return Failure(
             endpoint=endpoint,
@@ -365,7 +389,7 @@ class SourceHealth:
             status=status,
             failures=failing.failures,
             since=since,
-            next_try=failing.retry_at if gate is None else gate.opens_at,
+            next_try=max(failing.retry_at if gate is None else gate.opens_at, not_before),
         )
 
     def _source_over(self, now: float) -> Iterator[Notice]:

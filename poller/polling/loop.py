@@ -118,6 +118,12 @@ class Lane:
         until = self.budget.throttled_until(steady) or steady
         return None if began is not None else budget_throttled(self.name, until=now + until - steady, reason=reason)
 
+    def throttled_until(self) -> float | None:
+        """Wall time before which the server wants no call."""
+        steady = self._clock.steady()
+        until = self.budget.throttled_until(steady)
+        return None if until is None else self._clock.now() + until - steady
+
     def went_well(self) -> None:
         """A call was answered as it should: if none is held back any more, what was throttled is over."""
         if self._throttled_since is not None and self.budget.throttled_until(self._clock.steady()) is None:

@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, TypeVar
 
 from poller.app import App
+from poller.operations.gathering import Live, status
 from poller.operations.live import live_of, plan_of
-from poller.operations.status import Live, Row, status
+from poller.operations.status import Status
 from poller.planner.report import Changes, Report
 from state.errors import PollerError, StateError
 from state.sqlite.store import Reader
@@ -110,7 +111,7 @@ class Site:
         finally:
             self._streams -= 1
 
-    async def status(self) -> Row:
+    async def status(self) -> Status:
         """The whole status."""
         return await self.look(status, self.app.config, now=self.app.clock.now(), live=self.live())
 

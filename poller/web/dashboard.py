@@ -14,9 +14,8 @@ from jinja2 import Environment, FileSystemLoader, Template, Undefined
 from markupsafe import Markup
 
 from poller.config.models import Config
-from poller.events.cloudevents import iso
 from poller.operations.doctor import Level, of_status
-from poller.operations.status import Row
+from poller.operations.status import Status
 from poller.rendering.templates import Told
 from state.records import Event
 
@@ -32,28 +31,21 @@ HEADERS: Final = {
 }
 
 
-def render(status: Row, events: Sequence[Event], config: Config) -> str:
+def render(status: Status, events: Sequence[Event], config: Config) -> str:
     """The page. What is wrong stands first, and first in its table."""
-    now, zone = datetime.fromisoformat(status["time"]), config.poller.zone
+    zone = config.poller.zone
     findings = [one for one in of_status(status, config) if one.level is not Level.OK]
-    sorted_ = {
-        **status,
-        "endpoints": [{**row, "trouble": bool(row["held"] or row["error"])} for row in status["endpoints"]],
-        "subscriptions": [
-            {**row, "trouble": row["state"] != "active" or bool(row["dead"])} for row in status["subscriptions"]
-        ],
-    }
 
-    def at(time: str) -> str:
-        return f"{datetime.fromisoformat(time).astimezone(zone):%Y-%m-%d %H:%M:%S}"
+    def at(time: datetime) -> str:
+        return f"{time.astimezone(zone):%Y-%m-%d %H:%M:%S}"
 
-    def ago(time: str | None) -> str:
-        if time is None:
-            return "–"
-        return f"{span(max(0.0, (now - datetime.fromisoformat(time)).total_seconds()))} ago"
+    def ago(time: datetime | None) -> str:
+        return "–" if time is None else f"{span(max(0.0, (status.time - time).total_seconds()))} ago"
 
     return _template().render(
-        status=sorted_,
+        status=status,
+        endpoints=sorted(status.endpoints, key=lambda one: one.state == "ok"),
+        subscriptions=sorted(status.subscriptions, key=lambda one: one.state == "active" and not one.dead),
         findings=sorted(findings, key=lambda one: one.level is not Level.BAD),
         events=[_shown(event) for event in events],
         at=at,
@@ -90,7 +82,7 @@ def _shown(event: Event) -> Mapping[str, Any]:
     told = Told(event)
     return {
         "seq": event.seq,
-        "time": iso(event.time),
+        "time": told.time,
         "kind": told.kind,
         "subject": event.subject + (f" “{told.name}”" if told.name else ""),
         "summary": "" if told.object else told.headline,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from poller.operations.status import Live, Row
+from poller.operations.gathering import Live
+from poller.operations.status import Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -22,7 +22,7 @@ STATES = ("active", "failing", "paused", "disabled")
 Values = Iterable[tuple[Sequence[str], float | None]]
 
 
-def exposition(status: Row, live: Live, deliveries: Sequence[tuple[str, str, int]]) -> bytes:
+def exposition(status: Status, live: Live, deliveries: Sequence[tuple[str, str, int]]) -> bytes:
     """Everything as text."""
     registry = CollectorRegistry()
     registry.register(_Now([*_budgets(status, live), *_endpoints(status), *_delivery(status, deliveries)]))
@@ -56,7 +56,7 @@ def _counter(name: str, what: str, labels: Sequence[str], values: Values) -> Met
     return family
 
 
-def _budgets(status: Row, live: Live) -> Iterator[Metric]:
+def _budgets(status: Status, live: Live) -> Iterator[Metric]:
     views = live.budgets.items()
     windows = [((name, usage.rate), usage) for name, view in views for usage in view.usage]
     yield _counter("calls", "Calls that left since the start.", BUDGET, [((n,), v.calls) for n, v in views])
@@ -69,22 +69,24 @@ def _budgets(status: Row, live: Live) -> Iterator[Metric]:
     yield _gauge("budget_limit", "Calls that a window allows.", WINDOW, [(at, u.limit.calls) for at, u in windows])
     throttled = [((n,), float(v.throttled_until is not None)) for n, v in views]
     yield _gauge("budget_throttled", "1 while the server wants no call.", BUDGET, throttled)
-    sources = [((row["name"],), float(row["state"] == "ok")) for row in status["sources"]]
+    sources = [((row.name,), float(row.state == "ok")) for row in status.sources]
     yield _gauge("source_ok", "1 while nothing is wrong with a source.", ["source"], sources)
 
 
-def _endpoints(status: Row) -> Iterator[Metric]:
-    rows = [((row["source"], row["endpoint"]), row) for row in status["endpoints"]]
+def _endpoints(status: Status) -> Iterator[Metric]:
+    rows = [((row.source, row.endpoint), row) for row in status.endpoints]
 
     def of(key: str) -> Values:
-        return [(at, row[key]) for at, row in rows]
+        return [(at, getattr(row, key)) for at, row in rows]
 
     yield _gauge("endpoint_objects", "Objects known.", ENDPOINT, of("objects"))
     yield _gauge("endpoint_units", "Units polled.", ENDPOINT, of("units"))
     yield _gauge("endpoint_failing_units", "Units whose latest poll failed.", ENDPOINT, of("failing"))
     yield _gauge("endpoint_suspects", "Objects that may be gone.", ENDPOINT, of("suspects"))
-    held = [(at, float(row["held"] is not None)) for at, row in rows]
+    held = [(at, float(row.held is not None)) for at, row in rows]
     yield _gauge("endpoint_held", "1 while an endpoint is held.", ENDPOINT, held)
+    complete = [(at, float(row.state == "ok")) for at, row in rows]
+    yield _gauge("endpoint_ok", "1 while its list is known to be complete and can be asked.", ENDPOINT, complete)
     yield _gauge("endpoint_staleness_seconds", "Age of the oldest look.", ENDPOINT, of("staleness_s"))
     yield _gauge(
         "endpoint_expected_delay_seconds", "Expected until a change is seen.", ENDPOINT, of("expected_delay_s")
@@ -93,27 +95,23 @@ def _endpoints(status: Row) -> Iterator[Metric]:
     yield _gauge("endpoint_measured_delay_seconds", measured, ENDPOINT, of("measured_delay_s"))
     late = "What 95 % of them took at most."
     yield _gauge("endpoint_measured_delay_p95_seconds", late, ENDPOINT, of("measured_delay_p95_s"))
-    sweeps = [(at, _unix(row["last_sweep"])) for at, row in rows]
+    sweeps = [(at, None if row.last_sweep is None else row.last_sweep.timestamp()) for at, row in rows]
     yield _gauge("endpoint_last_sweep_timestamp_seconds", "When the latest sweep ended.", ENDPOINT, sweeps)
 
 
-def _delivery(status: Row, deliveries: Sequence[tuple[str, str, int]]) -> Iterator[Metric]:
-    rows = [((row["name"],), row) for row in status["subscriptions"]]
+def _delivery(status: Status, deliveries: Sequence[tuple[str, str, int]]) -> Iterator[Metric]:
+    rows = [((row.name,), row) for row in status.subscriptions]
 
     def of(key: str) -> Values:
-        return [(at, row[key]) for at, row in rows]
+        return [(at, getattr(row, key)) for at, row in rows]
 
-    yield _counter("events", "Events ever recorded.", [], [((), status["last_seq"])])
+    yield _counter("events", "Events ever recorded.", [], [((), status.last_seq)])
     kept = [((name, state), count) for name, state, count in deliveries]
     yield _gauge("deliveries", "Deliveries kept.", ["subscription", "state"], kept)
     yield _gauge("subscription_lag", "Events not delivered yet.", SUBSCRIPTION, of("lag"))
     yield _gauge("subscription_pending", "Deliveries that wait.", SUBSCRIPTION, of("pending"))
     yield _gauge("subscription_dead", "Dead letters.", SUBSCRIPTION, of("dead"))
-    oldest = [(at, row["oldest_waiting_s"] or 0.0) for at, row in rows]
+    oldest = [(at, row.oldest_waiting_s or 0.0) for at, row in rows]
     yield _gauge("subscription_oldest_waiting_seconds", "Age of the oldest event not delivered.", SUBSCRIPTION, oldest)
-    states = [((*at, state), float(row["state"] == state)) for at, row in rows for state in STATES]
+    states = [((*at, state), float(row.state == state)) for at, row in rows for state in STATES]
     yield _gauge("subscription_state", "1 for the state it is in.", ["subscription", "state"], states)
-
-
-def _unix(text: str | None) -> float | None:
-    return None if text is None else datetime.fromisoformat(text).timestamp()

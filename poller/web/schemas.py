@@ -85,19 +85,6 @@ class Done(_Open):
     summary: str
 
 
-class Status(_Open):
-    """How everything is."""
-
-    time: str
-    running: bool
-    log_id: str | None
-    last_seq: int
-    budgets: list[dict[str, Any]]
-    sources: list[dict[str, Any]]
-    endpoints: list[dict[str, Any]]
-    subscriptions: list[dict[str, Any]]
-
-
 class Plan(BaseModel):
     """What is polled how often, and why."""
 

@@ -11,6 +11,7 @@ from fastapi.responses import PlainTextResponse
 
 import poller.web.parameters as p
 from poller.operations.commands import execute
+from poller.operations.status import Status, document
 from poller.options.quantities import parse_rate
 from poller.planner.report import Changes, Report, parse_weight, rows
 from poller.web.answers import as_json, problems
@@ -18,7 +19,7 @@ from poller.web.context import Site
 from poller.web.dashboard import HEADERS, render
 from poller.web.metrics import CONTENT_TYPE, exposition
 from poller.web.problems import MEDIA_TYPE, problem
-from poller.web.schemas import ConfigurationDocument, Done, Plan, Status
+from poller.web.schemas import ConfigurationDocument, Done, Plan
 from state.errors import PollerError
 
 NEWEST = 20  # events on the page
@@ -55,7 +56,7 @@ def status_routes(api: FastAPI, site: Site) -> None:
     @api.get("/api/v1/status", responses={200: {"model": Status}})
     async def status() -> Response:
         """Budgets, sources, endpoints and subscriptions as they are now."""
-        return as_json(await site.status())
+        return as_json(document(await site.status()))
 
     @api.get("/api/v1/configuration", responses={200: {"model": ConfigurationDocument}})
     async def configuration() -> Response:

@@ -303,7 +303,8 @@ async def test_the_breaker_opens_once_probes_alone_and_tells_when_it_is_over(ben
         "status": "503",
         "answer": "down",
         "next": f"the next probe leaves at {iso(witness.got[0].time + 5)} at the earliest, the ones after it at "
-        "growing intervals; what waits is kept; `poller resume crm` tries at once",
+        "growing intervals; a probe is an attempt of the delivery that it takes, and may be its last; "
+        "what waits behind it is kept; `poller resume crm` tries at once",
     }
 
 

@@ -1,6 +1,8 @@
 """`poller doctor` names what is wrong and what to do about it, beside a daemon and without one."""
 
 import socket
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,35 +11,33 @@ import pytest
 from poller.config.models import Config, EndpointConfig, SourceConfig
 from poller.operations import doctor
 from poller.operations.doctor import Finding, Level
+from poller.operations.status import (
+    BudgetStatus,
+    EndpointStatus,
+    PluginFailure,
+    SourceStatus,
+    Status,
+    SubscriptionStatus,
+)
 from state.sqlite.backup import copy_state
 from tests.support.command_line import Ran, Run, Shop
 from tests.support.daemon import running_daemon
 
-SOURCE = {"name": "shop", "state": "ok", "reason": None, "since": None, "next_probe": None, "last_poll": "2026"}
-ENDPOINT = {
-    "source": "shop",
-    "endpoint": "items",
-    "held": None,
-    "error": None,
-    "failing": 0,
-    "last_sweep": "2026",
-    "units": 9,
-}
-SUBSCRIPTION = {"name": "crm", "state": "active", "reason": None, "lag": 0, "pending": 0, "dead": 0}
-SUBSCRIPTION |= {"oldest_waiting_s": None, "filter_errors": 0, "last_error": None}
+NOON = datetime(2027, 1, 15, 12, tzinfo=UTC)
+BUDGET = BudgetStatus(name="shop", limits=())
+SOURCE = SourceStatus(name="shop", state="ok", last_poll=NOON, units=9)
+ENDPOINT = EndpointStatus(source="shop", endpoint="items", state="ok", units=9, last_sweep=NOON, staleness_s=60.0)
+SUBSCRIPTION = SubscriptionStatus(name="crm", state="active")
 PROMISING = SourceConfig(plugin="rest", endpoints={"items": EndpointConfig(max_staleness=600.0)})
 
 
-def told(**rows: dict[str, Any]) -> list[Finding]:
+def told(*records: Any) -> list[Finding]:
     """What is found in a status in which all is well but for what is given."""
-    budget = {"name": "shop", "throttled_until": None, "broken_promise": None}
-    status = {
-        "budgets": [budget | rows.get("budget", {})],
-        "sources": [SOURCE | rows.get("source", {})],
-        "endpoints": [ENDPOINT | {"staleness_s": 60.0} | rows.get("endpoint", {})],
-        "subscriptions": [SUBSCRIPTION | rows.get("subscription", {})],
-        "plugins_failed": [rows["plugin"]] if "plugin" in rows else [],
-    }
+    kinds = {"budgets": BUDGET, "sources": SOURCE, "endpoints": ENDPOINT, "subscriptions": SUBSCRIPTION}
+    given = {type(record): record for record in records}
+    shown = {name: (given.get(type(well), well),) for name, well in kinds.items()}
+    failed = tuple(record for record in records if isinstance(record, PluginFailure))
+    status = Status(time=NOON, running=True, log_id="1", last_seq=1, plugins_failed=failed, **shown)
     config = Config(path=Path("poller.toml"), sources={"shop": PROMISING})
     return [one for one in doctor.of_status(status, config) if one.level is not Level.OK]
 
@@ -47,33 +47,27 @@ def test_where_all_is_well_nothing_is_to_do():
 
 
 @pytest.mark.parametrize(
-    ("rows", "level", "what", "hint"),
+    ("record", "level", "what", "hint"),
     [
-        ({"budget": {"throttled_until": "2027"}}, "warn", "no call before 2027", "lower limits"),
-        ({"budget": {"broken_promise": "asks too much"}}, "bad", "asks too much", "poller check"),
-        ({"source": {"state": "failing", "reason": "401"}}, "bad", "failing: 401", "check --online"),
-        (
-            {"endpoint": {"held": {"reason": "half is gone"}}},
-            "bad",
-            "half is gone",
-            "release shop/items, with --accept",
-        ),
-        ({"endpoint": {"error": "no id", "failing": 3}}, "bad", "3 of its 9 units failing: no id", "check --online"),
-        ({"endpoint": {"last_sweep": None}}, "warn", "not seen completely", "poller run"),
-        ({"endpoint": {"staleness_s": 1200.0}}, "bad", "stale for 20m, promised were 10m", "daemon running"),
-        ({"endpoint": {"ignore_candidates": ["/hits"]}}, "warn", "/hits changes at every poll", 'ignore = ["/hits"]'),
-        ({"endpoint": {"notes": {"page 2": "odd"}}}, "warn", "page 2: odd", None),
-        ({"subscription": {"state": "failing", "last_error": "503"}}, "bad", "failing: 503", "poller deliveries"),
-        ({"subscription": {"state": "disabled", "reason": "410"}}, "bad", "disabled: 410", "poller resume crm"),
-        ({"subscription": {"state": "paused", "lag": 7}}, "warn", "7 events waiting", "poller resume crm"),
-        ({"subscription": {"oldest_waiting_s": 7200.0}}, "warn", "waits for 2h", "--state pending"),
-        ({"subscription": {"dead": 4}}, "warn", "4 dead letters", "poller redeliver --subscription crm"),
-        ({"subscription": {"filter_errors": 2, "last_error": "no key"}}, "warn", "no key", "mend `where`"),
-        ({"plugin": {"name": "x", "origin": "x.py", "error": "boom"}}, "bad", "boom (x.py)", "poller plugins"),
+        (replace(BUDGET, throttled_until=NOON), "warn", "no call before 2027-01-15T12:00:00.000Z", "lower limits"),
+        (replace(BUDGET, broken_promise="asks too much"), "bad", "asks too much", "poller check"),
+        (replace(SOURCE, state="failing", reason="401"), "bad", "failing: 401", "check --online"),
+        (replace(ENDPOINT, state="failing", reason="3 of 9"), "bad", "failing: 3 of 9", "check --online"),
+        (replace(ENDPOINT, state="uncertain", last_sweep=None), "warn", "not seen completely", "poller run"),
+        (replace(ENDPOINT, state="uncertain", reason="page 2: odd"), "warn", "page 2: odd", None),
+        (replace(ENDPOINT, staleness_s=1200.0), "bad", "stale for 20m, promised were 10m", "daemon running"),
+        (replace(ENDPOINT, ignore_candidates=("/hits",)), "warn", "/hits changes at every poll", 'ignore = ["/hits"]'),
+        (replace(SUBSCRIPTION, state="failing", last_error="503"), "bad", "failing: 503", "poller deliveries"),
+        (replace(SUBSCRIPTION, state="disabled", reason="410"), "bad", "disabled: 410", "poller resume crm"),
+        (replace(SUBSCRIPTION, state="paused", lag=7), "warn", "7 events waiting", "poller resume crm"),
+        (replace(SUBSCRIPTION, oldest_waiting_s=7200.0), "warn", "waits for 2h", "--state pending"),
+        (replace(SUBSCRIPTION, dead=4), "warn", "4 dead letters", "poller redeliver --subscription crm"),
+        (replace(SUBSCRIPTION, filter_errors=2, last_error="no key"), "warn", "no key", "fix `where`"),
+        (PluginFailure(name="x", origin="x.py", error="boom"), "bad", "boom (x.py)", "poller plugins"),
     ],
 )
-def test_what_is_wrong_is_named_with_what_to_do(rows: Any, level: str, what: str, hint: str | None) -> None:
-    (found,) = told(**rows)
+def test_what_is_wrong_is_named_with_what_to_do(record: Any, level: str, what: str, hint: str | None) -> None:
+    (found,) = told(record)
 
     assert found.level == level
     assert what in found.what
@@ -81,13 +75,13 @@ def test_what_is_wrong_is_named_with_what_to_do(rows: Any, level: str, what: str
 
 
 def test_a_source_of_an_earlier_configuration_is_told_of_all_the_same():
-    assert [found.what for found in told(endpoint={"source": "old", "staleness_s": 1e6, "last_sweep": None})] == [
-        "not seen completely yet"
-    ]
+    old = replace(ENDPOINT, source="old", staleness_s=1e6, state="uncertain", last_sweep=None)
+
+    assert [found.what for found in told(old)] == ["not seen completely yet"]
 
 
 def test_a_subscription_that_the_configuration_switches_off_is_no_news():
-    assert told(subscription={"state": "disabled", "reason": "enabled = false"}) == []
+    assert told(replace(SUBSCRIPTION, state="disabled", reason="enabled = false")) == []
 
 
 @pytest.mark.parametrize(("free", "level"), [(50e6, "bad"), (500e6, "warn"), (4e9, "warn"), (9e9, "ok")])

@@ -31,12 +31,13 @@ class Ailing(Shop):
     def __init__(self) -> None:
         super().__init__()
         self.failing: dict[str, int] = {}  # status by the beginning of a path with its page
+        self.headers: dict[str, str] = {}  # of what fails
 
     async def answer(self, request: Request) -> Response:
         page = f"?{request.query_params['page']}" if "page" in request.query_params else ""
         for path, status in self.failing.items():
             if f"{request.url.path}{page}".startswith(path):
-                return Response(status_code=status)
+                return Response(status_code=status, headers=self.headers)
         return await super().answer(request)
 
 

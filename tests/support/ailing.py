@@ -19,8 +19,9 @@ from starlette.routing import Route
 from poller.app import App, open_app, sweep_once
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
+from poller.operations.gathering import status
 from poller.operations.live import live_of
-from poller.operations.status import status
+from poller.operations.status import document
 from poller.polling.endpoint import Watching
 from poller.polling.on_demand import Sweeping
 from poller.polling.source import Run
@@ -173,7 +174,7 @@ class Ward:
 
     def status(self) -> dict[str, Any]:
         with open_reader(self.app.config.poller.state) as reader:
-            return status(reader, self.app.config, now=self.app.clock.now(), live=live_of(self.app))
+            return document(status(reader, self.app.config, now=self.app.clock.now(), live=live_of(self.app)))
 
 
 @asynccontextmanager

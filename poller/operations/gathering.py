@@ -1,0 +1,370 @@
+"""Gathers the status: from the state file alone, and with what only the running daemon knows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import orjson
+
+from poller.budget.budget import Budget, Usage
+from poller.clock import SystemClock
+from poller.config.models import BudgetConfig, Config
+from poller.events.events import source_uri
+from poller.hooks.loading import Failed
+from poller.operations.planners import shortfalls, situations
+from poller.operations.status import (
+    BudgetStatus,
+    EndpointState,
+    EndpointStatus,
+    Held,
+    LimitStatus,
+    PluginFailure,
+    SourceStatus,
+    Status,
+    SubscriptionStatus,
+)
+from poller.planner.feasibility import Shortfall
+from poller.planner.report import Report, report
+from poller.polling.health import EndpointHealth, HealthReport, SourceHealth
+from state.deliveries import SubscriptionState
+from state.sqlite.read_status import MeasuredDelay
+from state.sqlite.store import Reader, open_reader
+
+DAY = 86400.0
+Row = Mapping[str, Any]  # of the state: one of an endpoint
+WELL = HealthReport(state="ok")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetView:
+    """One budget now."""
+
+    usage: tuple[Usage, ...]
+    throttled_until: float | None  # Unix seconds
+    polls: int = 0  # begun since the start
+    calls: int = 0  # left since the start, those of logins and redirects included
+    refused: int = 0  # answered 429 since the start
+    shortfall: Shortfall | None = None  # `max_staleness` that it cannot keep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What only the running program knows of an endpoint."""
+
+    uncertain: str | None = None  # what contradicts itself in its latest sweep
+    in_doubt_since: float | None = None  # Unix seconds: most of it is missing, and counted before that is believed
+    aside: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    ignore_candidates: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """What only the running program knows, at one moment."""
+
+    budgets: Mapping[str, BudgetView]
+    sources: Mapping[str, HealthReport]
+    endpoints: Mapping[tuple[str, str], Watched]
+    expected_delays: Mapping[tuple[str, str], float] = field(default_factory=dict)  # seconds
+    last_polls: Mapping[str, float | None] = field(default_factory=dict)
+    failed_plugins: Sequence[Failed] = ()
+
+
+def status(reader: Reader, config: Config, *, now: float, live: Live | None = None) -> Status:
+    """The whole status.
+
+    Without `live` it tells what the file knows: nothing of pages aside, and what was learned a minute ago.
+    """
+    health = live.sources if live is not None else {name: _kept_health(reader, name) for name in config.sources}
+    budgets = _budgets(reader, config, live, now)
+    health = _held_back(health, config, budgets)
+    endpoints = _endpoints(reader, config, live, health, now)
+    return Status(
+        time=_time(now),
+        running=live is not None,
+        log_id=reader.log.id,
+        last_seq=reader.log.last_seq(),
+        budgets=budgets,
+        sources=_sources(endpoints, health, live),
+        endpoints=endpoints,
+        subscriptions=_subscriptions(reader, now),
+        plugins_failed=tuple(_failed(plugin) for plugin in (live.failed_plugins if live else ())),
+    )
+
+
+def read_status(config: Config, *, now: float) -> Status:
+    """The status from the file alone; of a state that is not there yet, that nothing is known. Raises StateError."""
+    if not config.poller.state.exists():
+        return _unborn(config, now)
+    with open_reader(config.poller.state) as reader:
+        return status(reader, config, now=now)
+
+
+def _unborn(config: Config, now: float) -> Status:
+    budgets = tuple(_budget(name, _unspent(name, budget, now)) for name, budget in config.budgets.items())
+    sources = _sources((), dict.fromkeys(config.sources, WELL), None)
+    return Status(time=_time(now), running=False, log_id=None, last_seq=0, budgets=budgets, sources=sources)
+
+
+def _unspent(name: str, budget: BudgetConfig, now: float) -> BudgetView:
+    return BudgetView(usage=Budget(name, budget.limits, share=budget.share).usage(now), throttled_until=None)
+
+
+# Budgets.
+
+
+def _budgets(reader: Reader, config: Config, live: Live | None, now: float) -> tuple[BudgetStatus, ...]:
+    if live is not None:
+        return tuple(_budget(name, view) for name, view in live.budgets.items())
+    broken = {one.budget: one for one in shortfalls(config, reader.sums.units())}
+    return tuple(
+        _budget(name, _spent(reader, name, budget, now, broken.get(name))) for name, budget in config.budgets.items()
+    )
+
+
+def _spent(reader: Reader, name: str, settings: BudgetConfig, now: float, shortfall: Shortfall | None) -> BudgetView:
+    """How the windows stand by the calls that are written down."""
+    steady = SystemClock.resume(reader.sums.anchor(), wall=lambda: now).steady()
+    budget = Budget(name, settings.limits, share=settings.share, concurrency=settings.concurrency)
+    longest = max(limit.seconds for limit in settings.limits)
+    budget.restore(reader.sums.calls(name, since=steady - longest - 1.0), steady)
+    until = reader.sums.throttled_until(name)
+    wall = now + until - steady if until is not None and until > steady else None
+    return BudgetView(usage=budget.usage(steady), throttled_until=wall, shortfall=shortfall)
+
+
+def _budget(name: str, view: BudgetView) -> BudgetStatus:
+    return BudgetStatus(
+        name=name,
+        limits=tuple(
+            LimitStatus(rate=usage.rate, used=usage.used, remaining=usage.remaining, foreign=usage.foreign)
+            for usage in view.usage
+        ),
+        throttled_until=_at(view.throttled_until),
+        broken_promise=None if view.shortfall is None else str(view.shortfall),
+    )
+
+
+# Sources.
+
+
+def _kept_health(reader: Reader, source: str) -> HealthReport:
+    """What a daemon kept of the source's episodes."""
+    health = SourceHealth(source)
+    saved = reader.sums.learned(f"health:{source}")
+    if saved is not None:
+        try:
+            health.recall(saved)
+        except ValueError:  # whoever runs on the state says so
+            return WELL
+    return health.snapshot()
+
+
+def _held_back(
+    health: Mapping[str, HealthReport], config: Config, budgets: Sequence[BudgetStatus]
+) -> dict[str, HealthReport]:
+    """No source is asked again before its budget allows a call, whatever its own wait is."""
+    throttled = {one.name: one.throttled_until.timestamp() for one in budgets if one.throttled_until is not None}
+    found = {}
+    for name, one in health.items():
+        until = throttled.get(config.sources[name].budget) if name in config.sources else None
+        found[name] = one if until is None else one.not_before(until)
+    return found
+
+
+def _sources(
+    endpoints: Sequence[EndpointStatus], health: Mapping[str, HealthReport], live: Live | None
+) -> tuple[SourceStatus, ...]:
+    polled = {} if live is None else live.last_polls
+    return tuple(
+        _source(name, one, [mine for mine in endpoints if mine.source == name], polled.get(name))
+        for name, one in health.items()
+    )
+
+
+def _source(
+    name: str, health: HealthReport, endpoints: Sequence[EndpointStatus], last_poll: float | None
+) -> SourceStatus:
+    """A source as its health has it, and never well while every unit of it fails."""
+    units, failing = sum(one.units for one in endpoints), sum(one.failing for one in endpoints)
+    state, reason = health.state, health.reason
+    if state == "ok" and units and failing >= units:
+        state, reason = "failing", next((one.error for one in endpoints if one.error), None)
+    return SourceStatus(
+        name=name,
+        state=state,
+        reason=reason,
+        since=_at(health.since),
+        next_probe=_at(health.next_probe),
+        last_poll=_at(last_poll),
+        units=units,
+        failing=failing,
+    )
+
+
+# Endpoints.
+
+
+def _endpoints(
+    reader: Reader, config: Config, live: Live | None, health: Mapping[str, HealthReport], now: float
+) -> tuple[EndpointStatus, ...]:
+    measured = {(one.source, one.endpoint): one for one in reader.sums.measured_delays(since=now - DAY)}
+    expected = live.expected_delays if live is not None else _expected(reader, config, now)
+    found = []
+    for row in reader.polls.endpoints():
+        name = row["source"], row["endpoint"]
+        if _is_watched(config, live, *name):
+            watched = live.endpoints[name] if live is not None else Watched()
+            delay = measured.get((source_uri(name[0]), name[1]))
+            found.append(_endpoint(row, watched, health.get(name[0], WELL), expected.get(name), delay, now))
+    return tuple(found)
+
+
+def _is_watched(config: Config, live: Live | None, source: str, endpoint: str) -> bool:
+    if live is not None:
+        return (source, endpoint) in live.endpoints
+    settings = config.sources.get(source)
+    return settings is not None and (not settings.endpoints or endpoint in settings.endpoints)
+
+
+def _expected(reader: Reader, config: Config, now: float) -> dict[tuple[str, str], float]:
+    """What the planners expect by what they saved."""
+    return expected_delays(report(situations(config, reader.sums, now=now)))
+
+
+def expected_delays(plan: Report) -> dict[tuple[str, str], float]:
+    """Of each endpoint, seconds."""
+    return {
+        (one.source, one.endpoint): one.expected_delay for one in plan.endpoints if math.isfinite(one.expected_delay)
+    }
+
+
+def _endpoint(
+    row: Row, watched: Watched, health: HealthReport, expected: float | None, measured: MeasuredDelay | None, now: float
+) -> EndpointStatus:
+    ill = next((one for one in health.endpoints if one.endpoint == row["endpoint"]), None)
+    held = None if row["held"] is None else _held(row["held"])
+    state, reason = _state(row, watched, health, ill, held)
+    oldest = row["oldest_asked_at"]
+    return EndpointStatus(
+        source=row["source"],
+        endpoint=row["endpoint"],
+        state=state,
+        reason=reason,
+        units=row["units"],
+        objects=row["objects"],
+        last_sweep=_at(row["last_sweep"]),
+        staleness_s=None if oldest is None else _seconds(max(0.0, now - oldest)),
+        expected_delay_s=_seconds(expected),
+        measured_delay_s=None if measured is None else _seconds(measured.mean),
+        measured_delay_p95_s=None if measured is None else _seconds(measured.p95),
+        measured_events=0 if measured is None else measured.events,
+        baseline=bool(row["baseline"]),
+        suspects=row["suspects"],
+        held=held,
+        failing=row["failing"],
+        error=_error(row, ill),
+        blocked=ill is not None and ill.blocked,
+        failing_since=None if ill is None else _at(ill.since),
+        next_try=None if ill is None else _at(ill.next_try),
+        in_doubt_since=_at(watched.in_doubt_since),
+        aside=watched.aside,
+        notes=watched.notes,
+        ignore_candidates=tuple(watched.ignore_candidates),
+    )
+
+
+def _error(row: Row, ill: EndpointHealth | None) -> str | None:
+    error: str | None = row["error"] if ill is None else ill.reason
+    return error
+
+
+def _state(
+    row: Row, watched: Watched, health: HealthReport, ill: EndpointHealth | None, held: Held | None
+) -> tuple[EndpointState, str | None]:
+    """How an endpoint is, and why it is not well. A list that may be short is never well."""
+    source, error = row["source"], _error(row, ill)
+    if held is not None:
+        return "held", held.why
+    if ill is not None and ill.blocked:
+        return "blocked", ill.reason
+    if health.state in ("blocked", "probing"):
+        return "blocked", f"source {source} is {health.state}: {health.reason}"
+    if error is not None:
+        return "failing", f"{row['failing']} of {row['units']} units fail: {error}" if row["failing"] else error
+    if health.is_whole:
+        return "failing", f"source {source} is {health.state}: {health.reason}"
+    if (doubt := _doubt(row, watched)) is not None:
+        return "uncertain", doubt
+    return "ok", None
+
+
+def _doubt(row: Row, watched: Watched) -> str | None:
+    """Why it is not known whether the list is complete."""
+    if watched.uncertain is not None:
+        return watched.uncertain
+    if row["last_sweep"] is None:
+        return "the first sweep is not complete yet"
+    if row["baseline"]:
+        return "a new baseline is not complete yet"
+    if watched.in_doubt_since is not None:
+        return "most of its objects are missing: every unit is counted before that is believed"
+    if watched.aside:
+        return f"kept aside until other pages decide: {', '.join(watched.aside)}"
+    return "; ".join(f"{unit}: {note}" for unit, note in watched.notes.items()) or None
+
+
+def _held(raw: bytes) -> Held:
+    """What was kept of a hold."""
+    kept = orjson.loads(raw)
+    return msgspec.convert({**kept, "since": _at(kept.get("since"))}, Held)
+
+
+# Subscriptions.
+
+
+def _subscriptions(reader: Reader, now: float) -> tuple[SubscriptionStatus, ...]:
+    waiting = reader.sums.oldest_waiting()
+    return tuple(
+        _subscription(one, waiting.get(one.name), now)
+        for one in reader.deliveries.subscriptions()
+        if one.state != "removed"
+    )
+
+
+def _subscription(one: SubscriptionState, oldest: float | None, now: float) -> SubscriptionStatus:
+    return SubscriptionStatus(
+        name=one.name,
+        state=one.state,
+        reason=one.reason or None,
+        cursor=one.cursor,
+        lag=one.lag,
+        pending=one.pending,
+        dead=one.dead,
+        oldest_waiting_s=None if oldest is None else _seconds(max(0.0, now - oldest)),
+        failures=one.health.failures,
+        next_probe=_at(one.next_probe),
+        filter_errors=one.filter_errors,
+        last_error=one.last_error,
+    )
+
+
+def _failed(plugin: Failed) -> PluginFailure:
+    return PluginFailure(name=plugin.name, origin=plugin.origin, error=plugin.error)
+
+
+def _at(time: float | None) -> datetime | None:
+    return None if time is None else _time(time)
+
+
+def _time(time: float) -> datetime:
+    return datetime.fromtimestamp(time, UTC)
+
+
+def _seconds(span: float | None) -> float | None:
+    return None if span is None else round(span, 3)
