@@ -1,25 +1,44 @@
-"""Commands that change something: done by the daemon where one runs, else here."""
+"""Commands that change something: done by the daemon where one runs, else here. Each says what it did."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import time
+from typing import Any, Final
 
 import click
 
 from poller.cli.context import Chosen
+from poller.cli.daemon_client import DaemonClient, in_path
+from poller.cli.output import print_json, say
+from poller.cli.view import endpoint_of
 from poller.operations.commands import run_command
+from poller.operations.places import HIGHEST, parse_place
+from state.sqlite.store import open_reader
+
+PING_FOR: Final = 30.0  # seconds in which the answer to a test is waited for
+LOOK_EVERY: Final = 0.05
+as_json_option = click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 
 
-def _do(chosen: Chosen, name: str, **args: Any) -> None:
+def _here(chosen: Chosen, name: str, args: dict[str, Any]) -> dict[str, Any]:
+    """Have a command done where no daemon listens."""
     config, plugins = chosen.load()
-    answer = asyncio.run(run_command(config, plugins, name, args))
-    told = " ".join(f"{key}={value}" for key, value in answer.items())
-    click.echo(f"{name}: {told}" if told else f"{name}: done")
+    return asyncio.run(run_command(config, plugins, name, args))
+
+
+def _tell(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+    else:
+        say(answer["summary"])
+
+
+# poller redeliver, replay
 
 
 @click.command()
-@click.argument("ids", nargs=-1, type=int)
+@click.argument("ids", nargs=-1, type=click.IntRange(1, HIGHEST))
 @click.option("--subscription", help="All of one subscription.")
 @click.option(
     "--state",
@@ -29,52 +48,139 @@ def _do(chosen: Chosen, name: str, **args: Any) -> None:
     help="In this state.",
 )
 @click.option("--all", "everything", is_flag=True, help="Of every subscription.")
+@as_json_option
 @click.pass_obj
-def redeliver(chosen: Chosen, ids: tuple[int, ...], subscription: str | None, state: str, everything: bool) -> None:
+def redeliver(
+    chosen: Chosen, ids: tuple[int, ...], subscription: str | None, state: str, everything: bool, as_json: bool
+) -> None:
     """Deliver again, by number or all of a state: same id, same sequence, outside the order.
 
     Example: poller redeliver --subscription crm --state dead
     """
     if not ids and subscription is None and not everything:
         raise click.UsageError("name deliveries, a --subscription, or --all")
-    _do(chosen, "redeliver", ids=ids, subscription=subscription, state=state, all=everything)
+    args = {"ids": ids, "subscription": subscription, "state": state, "all": everything}
+    with chosen.daemon() as daemon:
+        done = daemon.post("/api/v1/deliveries/redeliver", args) if daemon else _here(chosen, "redeliver", args)
+    _tell(done, as_json)
 
 
 @click.command()
 @click.argument("subscription")
-@click.option("--after", required=True, metavar="SEQ", help="A number of the log, or a time with its offset.")
+@click.option("--after", required=True, metavar="PLACE", help="A number of the log, or a time with its offset.")
+@as_json_option
 @click.pass_obj
-def replay(chosen: Chosen, subscription: str, after: str) -> None:
-    """Deliver again what a SUBSCRIPTION has read behind a number or since a time.
+def replay(chosen: Chosen, subscription: str, after: str, as_json: bool) -> None:
+    """Deliver again what a SUBSCRIPTION has read after a number or since a time.
 
     Example: poller replay crm --after 1200
     """
-    _do(chosen, "replay", subscription=subscription, after=int(after) if after.isdecimal() else after)
+    found = parse_place(after, what="--after")
+    place = found if isinstance(found, int) else after
+    with chosen.daemon() as daemon:
+        if daemon is not None:
+            done = daemon.post(f"/api/v1/subscriptions/{in_path(subscription)}/replay", {"after": place})
+        else:
+            done = _here(chosen, "replay", {"subscription": subscription, "after": place})
+    _tell(done, as_json)
+
+
+# poller pause, resume, ping
 
 
 def _of_subscription(name: str, text: str) -> click.Command:
     @click.command(name, help=f"{text}\n\nExample: poller {name} crm")
     @click.argument("subscription")
+    @as_json_option
     @click.pass_obj
-    def command(chosen: Chosen, subscription: str) -> None:
-        _do(chosen, name, subscription=subscription)
+    def command(chosen: Chosen, subscription: str, as_json: bool) -> None:
+        with chosen.daemon() as daemon:
+            if daemon is not None:
+                done = daemon.post(f"/api/v1/subscriptions/{in_path(subscription)}/{name}")
+            else:
+                done = _here(chosen, name, {"subscription": subscription})
+        _tell(done, as_json)
 
     return command
+
+
+pause = _of_subscription("pause", "Stop delivering to a SUBSCRIPTION; nothing is lost meanwhile.")
+resume = _of_subscription("resume", "Continue delivering to a SUBSCRIPTION.")
+
+
+@click.command()
+@click.argument("subscription")
+@as_json_option
+@click.pass_obj
+def ping(chosen: Chosen, subscription: str, as_json: bool) -> int:
+    """Send a test event to a SUBSCRIPTION at once, also while it is failing, and say what it answered.
+
+    Exit status 1 when the test did not arrive.
+
+    Example: poller ping crm
+    """
+    with chosen.daemon() as daemon:
+        if daemon is not None:
+            number = daemon.post(f"/api/v1/subscriptions/{in_path(subscription)}/ping")["delivery"]
+            state, attempt = _outcome(daemon, number)
+        else:
+            number = _here(chosen, "ping", {"subscription": subscription})["delivery"]
+            state, attempt = _outcome_here(chosen, number)
+    answered = {"subscription": subscription, "delivery": number, "delivered": state == "delivered", "attempt": attempt}
+    if as_json:
+        print_json({"summary": _answered(subscription, number, state, attempt), **answered})
+    else:
+        say(_answered(subscription, number, state, attempt))
+    return 0 if state == "delivered" else 1
+
+
+def _outcome(daemon: DaemonClient, number: int) -> tuple[str, dict[str, Any] | None]:
+    """State and first attempt of a test, waited for."""
+    until = time.monotonic() + PING_FOR
+    while True:
+        found = daemon.get(f"/api/v1/deliveries/{number}")
+        if found["log"] or time.monotonic() > until:
+            return found["state"], next(iter(found["log"]), None)
+        time.sleep(LOOK_EVERY)
+
+
+def _outcome_here(chosen: Chosen, number: int) -> tuple[str, dict[str, Any] | None]:
+    """State and first attempt of a test that has been delivered, if it could be."""
+    config, _ = chosen.load(reveal=False)
+    with open_reader(config.poller.state) as reader:
+        found, attempts = reader.deliveries.delivery(number), reader.deliveries.attempts(number)
+    first = next(({"status": one.status, "latency": one.latency, "text": one.text} for one in attempts), None)
+    return ("pending" if found is None else found.state), first
+
+
+def _answered(subscription: str, number: int, state: str, attempt: dict[str, Any] | None) -> str:
+    if attempt is None:
+        return f"{subscription} was not asked within {PING_FOR:g} s: poller deliveries show {number}, poller status"
+    text = "" if state == "delivered" or not attempt["text"] else f": {attempt['text'][:200]}"
+    return f"{subscription} answered {attempt['status']} in {attempt['latency'] * 1000:.0f} ms{text}"
+
+
+# poller hold, release, rebaseline
+
+
+def _at_endpoint(chosen: Chosen, name: str, endpoint: str, **how: bool) -> dict[str, Any]:
+    with chosen.daemon() as daemon:
+        if daemon is None:
+            return _here(chosen, name, {"endpoint": endpoint, **how})
+        return daemon.post(f"/api/v1/endpoints/{in_path(*endpoint_of(daemon, endpoint))}/{name}", how)
 
 
 def _of_endpoint(name: str, text: str) -> click.Command:
     @click.command(name, help=f"{text}\n\nExample: poller {name} acme/projects")
     @click.argument("endpoint")
+    @as_json_option
     @click.pass_obj
-    def command(chosen: Chosen, endpoint: str) -> None:
-        _do(chosen, name, endpoint=endpoint)
+    def command(chosen: Chosen, endpoint: str, as_json: bool) -> None:
+        _tell(_at_endpoint(chosen, name, endpoint), as_json)
 
     return command
 
 
-ping = _of_subscription("ping", "Send a test event to a SUBSCRIPTION.")
-pause = _of_subscription("pause", "Stop delivering to a SUBSCRIPTION; nothing is lost meanwhile.")
-resume = _of_subscription("resume", "Go on delivering to a SUBSCRIPTION.")
 hold = _of_endpoint("hold", "Record nothing of an ENDPOINT until it is released.")
 rebaseline = _of_endpoint("rebaseline", "Take the next sweep of an ENDPOINT as it is, without events.")
 
@@ -82,13 +188,14 @@ rebaseline = _of_endpoint("rebaseline", "Take the next sweep of an ENDPOINT as i
 @click.command()
 @click.argument("endpoint")
 @click.option("--accept", is_flag=True, help="Record what is there now silently.")
-@click.option("--emit", is_flag=True, help="Tell what is there now as events.")
+@click.option("--emit", is_flag=True, help="Report what is there now as events.")
+@as_json_option
 @click.pass_obj
-def release(chosen: Chosen, endpoint: str, accept: bool, emit: bool) -> None:
+def release(chosen: Chosen, endpoint: str, accept: bool, emit: bool, as_json: bool) -> None:
     """End the hold of an ENDPOINT.
 
     Example: poller release acme/projects --accept
     """
     if accept and emit:
         raise click.UsageError("--accept and --emit exclude each other")
-    _do(chosen, "release", endpoint=endpoint, accept=accept, emit=emit)
+    _tell(_at_endpoint(chosen, "release", endpoint, accept=accept, emit=emit), as_json)

@@ -1,34 +1,114 @@
-"""What a running daemon says of itself, asked at its own address."""
+"""The daemon that runs on a state, asked over the socket beside it: neither its secrets nor its file are needed."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pwd
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
+import msgspec
 
-from poller.config.models import LOOPBACK, Config, is_loopback
-from state.errors import PollerError
+from poller.config.models import Config
+from poller.operations.local_socket import short, socket_path
+from poller.options.problems import NotThere
+from state.errors import PollerError, StateError
 
-ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-PATIENCE: Final = 5.0  # seconds
+PATIENCE: Final = 30.0  # seconds
+Parameters = Mapping[str, Any]
+
+
+class DaemonClient:
+    """The API of a daemon. Raises PollerError where it refuses, as the daemon words it."""
+
+    def __init__(self, client: httpx.Client, path: Path) -> None:
+        self._client = client
+        self._path = path
+
+    def get(self, route: str, **parameters: Any) -> Any:
+        """What a route answers, parsed; parameters that are None are left out."""
+        return msgspec.json.decode(self.get_raw(route, **parameters))
+
+    def get_raw(self, route: str, **parameters: Any) -> bytes:
+        """What a route answers."""
+        given = {name: value for name, value in parameters.items() if value is not None}
+        return self._ask("GET", route, params=given)
+
+    def post(self, route: str, body: Parameters | None = None) -> dict[str, Any]:
+        """What a command did."""
+        found: dict[str, Any] = msgspec.json.decode(self._ask("POST", route, json=dict(body or {})))
+        return found
+
+    def _ask(self, method: str, route: str, **request: Any) -> bytes:
+        try:
+            answer = self._client.request(method, route, **request)
+        except httpx.HTTPError as error:
+            raise PollerError(
+                f"the daemon does not answer on {self._path}: {error or type(error).__name__}", hint="its log says why"
+            ) from error
+        if not answer.is_success:
+            raise _refusal(answer)
+        return answer.content
+
+
+@contextlib.contextmanager
+def connected(state: Path) -> Iterator[DaemonClient | None]:
+    """The daemon on a state; None where none listens. Raises PollerError where this user may not ask it."""
+    path = socket_path(state)
+    with contextlib.ExitStack() as stack:
+        try:
+            address = stack.enter_context(short(path))
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(PATIENCE)
+                probe.connect(address)
+        except PermissionError as error:
+            raise _not_ours(path) from error
+        except OSError:  # nobody has made it, or whoever made it has ended
+            yield None
+            return
+        transport = httpx.HTTPTransport(uds=address)
+        client = httpx.Client(transport=transport, base_url="http://poller", timeout=PATIENCE, trust_env=False)
+        yield DaemonClient(stack.enter_context(client), path)
+
+
+def in_path(*names: str) -> str:
+    """Names as parts of a route."""
+    return "/".join(quote(name, safe="/") for name in names)
 
 
 def ask_status(config: Config) -> dict[str, Any]:
-    """The status with what only the daemon knows. Raises PollerError where it does not answer, or nobody can tell."""
-    if config.poller.address is None:
-        raise PollerError("the daemon does not listen", hint="poller.listen says where it should")
-    host, port = config.poller.address
-    if port == 0:
-        raise PollerError("the daemon listens on a port of the system's choice", hint="its log names it")
-    name = host if is_loopback(host) else next(iter(config.poller.allowed_hosts or LOOPBACK))
-    token = {"Authorization": f"Bearer {config.poller.token.reveal()}"} if config.poller.token else {}
-    url = httpx.URL(scheme="http", host=ANYWHERE.get(host, host), port=port, path="/api/v1/status")
+    """The status with what only the daemon knows. Raises PollerError where it does not answer."""
+    with connected(config.poller.state) as daemon:
+        if daemon is None:
+            raise PollerError(
+                f"the daemon does not answer on {socket_path(config.poller.state)}", hint="its log says why"
+            )
+        found: dict[str, Any] = daemon.get("/api/v1/status")
+        return found
+
+
+def _refusal(answer: httpx.Response) -> PollerError:
+    """A problem as the error that it was."""
     try:
-        answer = httpx.get(url, headers={"Host": name, **token}, timeout=PATIENCE, trust_env=False)
-        answer.raise_for_status()
-        found: dict[str, Any] = answer.json()
-    except (httpx.HTTPError, ValueError) as error:
-        raise PollerError(
-            f"the daemon does not answer at {url.netloc.decode()}: {error}", hint="its log says why"
-        ) from error
-    return found
+        said = msgspec.json.decode(answer.content, type=dict[str, Any])
+    except msgspec.DecodeError:
+        said = {}
+    detail = str(said.get("detail") or f"the daemon answered {answer.status_code}")
+    hint = said.get("hint")
+    kind = {404: NotThere, 503: StateError}.get(answer.status_code, PollerError)
+    return kind(detail, hint=str(hint) if hint else None)
+
+
+def _not_ours(path: Path) -> PollerError:
+    """This user may not ask the daemon: say who may."""
+    try:
+        owner = pwd.getpwuid(path.stat().st_uid).pw_name
+    except (OSError, KeyError):
+        owner = "its user"
+    hint = f"sudo -u {owner} poller ..." if owner != "its user" else "ask as the user that runs the daemon, or as root"
+    return PollerError(f"{path}: the daemon's socket may be used by {owner}, not by user {os.geteuid()}", hint=hint)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import tzinfo
 from typing import Any, Final
 
@@ -12,21 +10,34 @@ import click
 
 from poller.app import routes_of
 from poller.cli.context import Chosen
-from poller.cli.output import away, clock, console, counted, print_json, print_json_line, print_table
+from poller.cli.output import (
+    away,
+    clock,
+    console,
+    counted,
+    print_json,
+    print_json_line,
+    print_table,
+    say,
+    say_lines,
+    unix,
+)
 from poller.cli.state import reading
+from poller.cli.view import DeliveryFilter, viewed
 from poller.config.models import Config, SubscriptionConfig
-from poller.events.cloudevents import iso
 from poller.events.events import change_event
 from poller.events.filters import Filter, FilterError
 from poller.hooks.loading import attempted
+from poller.operations.documents import Document
+from poller.operations.places import HIGHEST
 from poller.options.problems import NotThere, nearest
 from poller.rendering.templates import RenderError
-from state.deliveries import AttemptRow, Delivery, SubscriptionLedger
 from state.errors import PollerError
 from state.records import Change, Event, FieldChange, Kind
 from state.sqlite.store import Reader
 
 STATES: Final = ("pending", "delivered", "dead")
+SIDES: Final = ("events", "delivered", "pending", "dead", "not_matching", "dropped", "unread")
 _LOOKED_BACK: Final = 10_000  # events among which the latest that matches is looked for
 _TEXT: Final = 400  # characters of an answer in a table
 
@@ -52,11 +63,21 @@ class _States(click.ParamType[tuple[str, ...]]):
 @click.group(invoke_without_command=True)
 @click.option("--state", "states", type=_States(), default=(), metavar="STATES", help="Only pending, delivered, dead.")
 @click.option("--subscription", metavar="NAME", help="Only of this subscription.")
+@click.option("--subject", metavar="GLOB", help='Only of this object: "projects/201001", or "projects/*".')
+@click.option("--after", metavar="PLACE", help="Later ones: a delivery's number, or a time with its offset.")
+@click.option("--before", metavar="PLACE", help="Earlier ones: a delivery's number, or a time with its offset.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="At most so many.")
 @click.option("--json", "as_json", is_flag=True, help="One delivery a line.")
 @click.pass_context
 def deliveries(
-    context: click.Context, states: tuple[str, ...], subscription: str | None, limit: int, as_json: bool
+    context: click.Context,
+    states: tuple[str, ...],
+    subscription: str | None,
+    subject: str | None,
+    after: str | None,
+    before: str | None,
+    limit: int,
+    as_json: bool,
 ) -> None:
     """Show deliveries, the latest first; `deliveries show ID` shows every attempt of one.
 
@@ -64,46 +85,31 @@ def deliveries(
     """
     if context.invoked_subcommand is not None:
         return
-    config, _ = context.ensure_object(Chosen).load(reveal=False)
-    with reading(config) as reader:
-        if reader is None:
+    wanted = DeliveryFilter(states=states, subscription=subscription, subject=subject, after=after, before=before)
+    with viewed(context.ensure_object(Chosen)) as view:
+        if view is None:
             return
-        if subscription is not None:
-            _check_known(subscription, [one.name for one in reader.deliveries.subscriptions()], config)
-        found = reader.deliveries.deliveries(states=states, subscription=subscription, limit=limit)
+        if subscription is not None and subscription not in view.subscriptions:
+            raise NotThere(f"no subscription is named {subscription!r}", hint=nearest(subscription, view.subscriptions))
+        found = view.deliveries(wanted, limit=limit)
     if as_json:
         for one in found:
-            print_json_line(_delivery_json(one))
+            print_json_line(one)
         return
-    heads = ["id", "subscription", "event", "what", "state", "tries", "next or end", "answer"]
+    heads = ["id", "subscription", "event", "what", "state", "attempts", "next or end", "answer"]
     print_table(console(), "", heads, [_delivery(one, time.time()) for one in found])
 
 
-def _check_known(name: str, kept: Iterable[str], config: Config) -> None:
-    known = {*kept, *(one.name for one in config.subscriptions)}
-    if name not in known:
-        raise NotThere(f"no subscription is named {name!r}", hint=nearest(name, known))
-
-
-def _delivery(one: Delivery, now: float) -> list[str]:
-    event = f"{one.seq}" + ("" if one.origin == "log" else f" ({one.origin})")
-    what = f"{one.event_subject} {one.event_type.rpartition('.')[2]}"
-    end = one.due if one.state == "pending" else one.finished_at
-    head = [f"{one.id}", one.subscription, event, what, one.state, f"{one.attempts}"]
-    return [*head, away(end, now), one.status or "-"]
-
-
-def _delivery_json(one: Delivery) -> dict[str, Any]:
-    times = {name: None if at is None else iso(at) for name, at in _times(one)}
-    return {**asdict(one), **times}
-
-
-def _times(one: Delivery) -> list[tuple[str, float | None]]:
-    return [("queued_at", one.queued_at), ("due", one.due), ("finished_at", one.finished_at)]
+def _delivery(one: Document, now: float) -> list[str]:
+    event = f"{one['seq']}" + ("" if one["origin"] == "log" else f" ({one['origin']})")
+    what = f"{one['event_subject']} {one['event_type'].rpartition('.')[2]}"
+    end = one["due"] if one["state"] == "pending" else one["finished_at"]
+    head = [f"{one['id']}", one["subscription"], event, what, one["state"], f"{one['attempts']}"]
+    return [*head, away(unix(end), now), one["status"] or "-"]
 
 
 @deliveries.command("show")
-@click.argument("number", metavar="ID", type=click.IntRange(1))
+@click.argument("number", metavar="ID", type=click.IntRange(1, HIGHEST))
 @click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 @click.pass_obj
 def show(chosen: Chosen, number: int, as_json: bool) -> None:
@@ -111,34 +117,28 @@ def show(chosen: Chosen, number: int, as_json: bool) -> None:
 
     Example: poller deliveries show 17
     """
-    config, _ = chosen.load(reveal=False)
-    with reading(config) as reader:
-        found = None if reader is None else reader.deliveries.delivery(number)
-        if reader is None or found is None:
+    with viewed(chosen) as view:
+        if view is None:
             raise NotThere(f"there is no delivery {number}", hint="poller deliveries")
-        attempts = reader.deliveries.attempts(number)
+        found, zone = view.delivery(number), view.zone
     if as_json:
-        print_json({**_delivery_json(found), "log": [_attempt_json(one) for one in attempts]})
+        print_json(found)
         return
-    click.echo(
-        f"delivery {found.id} of {found.event_type} {found.event_subject} (event {found.seq}) to {found.subscription}"
-    )
-    if found.digest is not None and found.digest != found.id:
-        click.echo(f"left in the digest of delivery {found.digest}")
-    zone = config.poller.zone
-    more = f"; next attempt {clock(found.due, zone)}" if found.state == "pending" and found.due is not None else ""
-    click.echo(f"{found.state}, {counted(found.attempts, 'attempt')}, queued {clock(found.queued_at, zone)}{more}")
+    event = f"{found['event_type']} {found['event_subject']} (event {found['seq']})"
+    say(f"delivery {found['id']} of {event} to {found['subscription']}")
+    if found["digest"] is not None and found["digest"] != found["id"]:
+        say(f"left in the digest of delivery {found['digest']}")
+    waits = found["state"] == "pending" and found["due"] is not None
+    more = f"; next attempt {clock(unix(found['due']), zone)}" if waits else ""
+    queued = clock(unix(found["queued_at"]), zone)
+    say(f"{found['state']}, {counted(found['attempts'], 'attempt')}, queued {queued}{more}")
     heads = ["attempt", "at", "took", "status", "answer"]
-    print_table(console(), "", heads, [_attempt(one, zone) for one in attempts])
+    print_table(console(), "", heads, [_attempt(one, zone) for one in found["log"]])
 
 
-def _attempt(one: AttemptRow, zone: tzinfo) -> list[str]:
-    text = one.text if len(one.text) <= _TEXT else one.text[:_TEXT] + "…"
-    return [f"{one.number}", clock(one.at, zone), f"{one.latency * 1000:.0f} ms", one.status, text]
-
-
-def _attempt_json(one: AttemptRow) -> dict[str, Any]:
-    return {**asdict(one), "at": iso(one.at)}
+def _attempt(one: Document, zone: tzinfo) -> list[str]:
+    text = one["text"] if len(one["text"]) <= _TEXT else one["text"][:_TEXT] + "…"
+    return [f"{one['number']}", clock(unix(one["at"]), zone), f"{one['latency'] * 1000:.0f} ms", one["status"], text]
 
 
 # poller ledger
@@ -154,44 +154,33 @@ def ledger(chosen: Chosen, as_json: bool) -> int:
 
     Example: poller ledger
     """
-    config, _ = chosen.load(reveal=False)
-    with reading(config) as reader:
-        if reader is None:
+    with viewed(chosen) as view:
+        if view is None:
             return 0
-        books = reader.deliveries.ledger()
+        books = view.ledger()
     if as_json:
         for one in books:
-            print_json_line({**asdict(one), "balanced": one.balanced})
+            print_json_line(one)
     else:
-        heads = [
-            "subscription",
-            "events",
-            "delivered",
-            "pending",
-            "dead",
-            "not matching",
-            "dropped",
-            "unread",
-            "balanced",
-        ]
+        heads = ["subscription", *(side.replace("_", " ") for side in SIDES), "balanced"]
         print_table(console(), "", heads, [_books(one) for one in books])
     for one in books:
         _tell_imbalance(one)
-    return 0 if all(one.balanced for one in books) else 1
+    return 0 if all(one["balanced"] for one in books) else 1
 
 
-def _books(one: SubscriptionLedger) -> list[str]:
-    sides = (one.events, one.delivered, one.pending, one.dead, one.not_matching, one.dropped, one.unread)
-    return [one.subscription, *map(str, sides), "yes" if one.balanced else "NO"]
+def _books(one: Document) -> list[str]:
+    return [one["subscription"], *(str(one[side]) for side in SIDES), "yes" if one["balanced"] else "NO"]
 
 
-def _tell_imbalance(one: SubscriptionLedger) -> None:
-    if one.missing:
-        click.echo(f"Error: {one.subscription}: events on no side: {', '.join(map(str, one.missing))}", err=True)
-    if one.stray:
-        click.echo(f"Error: {one.subscription}: deliveries without event: {', '.join(map(str, one.stray))}", err=True)
-    if not (one.balanced or one.missing or one.stray):
-        click.echo(f"Error: {one.subscription}: the sum of its sides is not {one.events}", err=True)
+def _tell_imbalance(one: Document) -> None:
+    name = one["subscription"]
+    if one["missing"]:
+        say(f"Error: {name}: events without a delivery record: {', '.join(map(str, one['missing']))}", err=True)
+    if one["stray"]:
+        say(f"Error: {name}: deliveries without an event: {', '.join(map(str, one['stray']))}", err=True)
+    if not (one["balanced"] or one["missing"] or one["stray"]):
+        say(f"Error: {name}: the sum of its sides is not {one['events']}", err=True)
 
 
 # poller preview
@@ -213,7 +202,7 @@ def preview(chosen: Chosen, subscription: str, seq: int | None) -> None:
     if settings is None:
         known = [one.name for one in config.subscriptions]
         raise NotThere(f"no subscription is named {subscription!r}", hint=nearest(subscription, known))
-    click.echo(_rendered(settings, _event(config, settings, seq)).rstrip("\n"))
+    say_lines(_rendered(settings, _event(config, settings, seq)).rstrip("\n"))
 
 
 def _event(config: Config, settings: SubscriptionConfig, seq: int | None) -> Event:

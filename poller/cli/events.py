@@ -2,68 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from datetime import tzinfo
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import click
 import msgspec
 import orjson
 
 from poller.cli.context import Chosen
-from poller.cli.output import clock, console, print_event, print_json, print_json_line, print_table
-from poller.cli.state import reading, say_nothing_yet
+from poller.cli.output import (
+    clock,
+    console,
+    counted,
+    print_event,
+    print_json,
+    print_json_line,
+    print_raw_json,
+    print_table,
+    say,
+    say_lines,
+    unix,
+)
+from poller.cli.view import PAGE, EventFilter, View, viewed
 from poller.config.load import load
-from poller.config.models import Config
-from poller.events.cloudevents import iso, structured
+from poller.events.cloudevents import structured
 from poller.hooks.loading import Plugins, load_plugins
-from poller.options.problems import ConfigError, NotThere, find_endpoint
-from state.polls import Snapshot
+from poller.options.problems import ConfigError, NotThere
 from state.records import Event
-from state.sqlite.events import Log
-from state.sqlite.store import open_reader
 
 LATEST: Final = 20  # events shown where none is named
 LOOK_EVERY: Final = 0.5  # seconds between two looks of --follow
-_PAGE: Final = 500  # events read at once
 
 
 # poller events
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
-    """Which events of the log."""
-
-    type_glob: str | None
-    source: str | None
-
-    def behind(self, log: Log, after: int) -> Iterator[Event]:
-        """Every one behind a number, in order, a page of them in memory at a time."""
-        while page := log.read(after=after, limit=_PAGE, type_glob=self.type_glob, source=self.source):
-            yield from page
-            after = page[-1].seq
-
-    def latest(self, log: Log, count: int) -> list[Event]:
-        """The latest of them, in order: looked for from the end in ever larger steps."""
-        last, first, step = log.last_seq(), log.first_seq(), max(count, _PAGE)
-        while True:
-            after = max(first - 1, last - step, 0)
-            found = deque(self.behind(log, after), maxlen=count)
-            if len(found) == count or after <= max(first - 1, 0):
-                return list(found)
-            step *= 8
-
-
 @click.command()
-@click.option("--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("--follow", is_flag=True, help="Continue with what comes, until Ctrl-C.")
 @click.option("--type", "type_glob", metavar="GLOB", help='Only these types: "*.deleted".')
 @click.option("--source", metavar="NAME", help="Only of this source.")
-@click.option("--after", type=click.IntRange(0), metavar="SEQ", help="From behind this number on.")
+@click.option("--subject", metavar="GLOB", help='Only of this object: "projects/201001", or "projects/*".')
+@click.option("--after", metavar="PLACE", help="From there on: a number of the log, or a time with its offset.")
+@click.option("--before", metavar="PLACE", help="Up to there: a number of the log, or a time with its offset.")
 @click.option(
     "--limit",
     type=click.IntRange(1),
@@ -77,60 +62,86 @@ def events(
     follow: bool,
     type_glob: str | None,
     source: str | None,
-    after: int | None,
+    subject: str | None,
+    after: str | None,
+    before: str | None,
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """Show the event log: the latest events, or those behind a number.
+    """Show the event log: the latest events, or those between two places. --after and --before are exclusive numbers.
 
     Example: poller events --follow --type "*.deleted" --json
+
+    Example: poller events --after 2026-11-23T08:00:00Z --subject "projects/*"
     """
-    config, _ = chosen.load(reveal=False)
-    if not _wait_for_state(config, follow):
-        return
-    wanted, tell = _Wanted(type_glob=type_glob, source=source), _teller(config.poller.zone, as_json)
-    with open_reader(config.poller.state) as reader:
-        left = None if after is None else limit
-        last = reader.log.last_seq()
-        begin = wanted.latest(reader.log, limit or LATEST) if after is None else wanted.behind(reader.log, after)
-        seen, left = _print_events(begin, tell, left)
-        seen = max(seen, last, after or 0)
+    if follow and before is not None:
+        raise click.UsageError("--follow and --before exclude each other")
+    wanted = EventFilter(after=after, before=before, type_glob=type_glob, source=source, subject=subject)
+    with _viewed(chosen, follow) as view:
+        if view is None:
+            return
+        tell = _teller(view.zone, as_json)
+        if after is None:
+            seen, shown = _print_latest(view, wanted, limit or LATEST, tell)
+            left = None
+        else:
+            seen, shown = _print_on(view, wanted, limit, tell)
+            left = None if limit is None else limit - shown
+        if not shown and not follow:
+            _say_types(view)
         while follow and left != 0:
             time.sleep(LOOK_EVERY)
-            last = reader.log.last_seq()
-            upto, left = _print_events(wanted.behind(reader.log, seen), tell, left)
-            seen = max(seen, upto, last)
+            seen, shown = _print_on(view, replace(wanted, after=str(seen)), left, tell)
+            left = None if left is None else left - shown
 
 
-def _wait_for_state(config: Config, follow: bool) -> bool:
-    """Whether there is a state to read."""
-    if config.poller.state.exists():
-        return True
-    say_nothing_yet()
-    while follow and not config.poller.state.exists():
+@contextlib.contextmanager
+def _viewed(chosen: Chosen, follow: bool) -> Iterator[View | None]:
+    """What there is to see; with `follow` it is waited for."""
+    while True:
+        with viewed(chosen) as view:
+            if view is not None or not follow:
+                yield view
+                return
         time.sleep(LOOK_EVERY)
-    return follow
+
+
+def _print_latest(view: View, wanted: EventFilter, count: int, tell: Callable[[Event], None]) -> tuple[int, int]:
+    """Print the latest events that match; gives the number after which to read on, and how many there were."""
+    page = view.events(wanted, limit=min(count, PAGE), newest=True)
+    found, seen = page.events, page.next
+    while page.events and len(found) < count:
+        rest = min(count - len(found), PAGE)
+        page = view.events(replace(wanted, before=str(found[0].seq)), limit=rest, newest=True)
+        found = page.events + found
+    for event in found:
+        tell(event)
+    return seen, len(found)
+
+
+def _print_on(view: View, wanted: EventFilter, most: int | None, tell: Callable[[Event], None]) -> tuple[int, int]:
+    """Print at most so many from a place on; gives the number after which to read on, and how many there were."""
+    shown = 0
+    while True:
+        page = view.events(wanted, limit=PAGE if most is None else min(most - shown, PAGE))
+        for event in page.events:
+            tell(event)
+        shown += len(page.events)
+        if not page.events or shown == most:
+            return page.next, shown
+        wanted = replace(wanted, after=str(page.next))
+
+
+def _say_types(view: View) -> None:
+    types = ", ".join(view.event_types())
+    say(f"no event matches; types in the log: {types}" if types else "no event yet", err=True)
 
 
 def _teller(zone: tzinfo, as_json: bool) -> Callable[[Event], None]:
     """How one event is printed."""
     if as_json:
-        return lambda event: click.echo(structured(event))
+        return lambda event: print_raw_json(structured(event))
     return partial(print_event, console(), zone=zone)
-
-
-def _print_events(
-    found: Iterator[Event] | list[Event], tell: Callable[[Event], None], left: int | None
-) -> tuple[int, int | None]:
-    """Print at most `left` of them; gives the last one's number, and how many are left."""
-    seen = 0
-    for event in found:
-        tell(event)
-        seen = event.seq
-        left = None if left is None else left - 1
-        if left == 0:
-            break
-    return seen, left
 
 
 # poller plugins
@@ -190,39 +201,19 @@ def show(chosen: Chosen, endpoint: str, object_id: str, as_json: bool) -> None:
 
     Example: poller show acme/projects 201001
     """
-    config, _ = chosen.load(reveal=False)
-    with reading(config) as reader:
-        if reader is None:
+    with viewed(chosen) as view:
+        if view is None:
             raise NotThere("no object is known", hint="poller once")
-        source, name = find_endpoint(((row["source"], row["endpoint"]) for row in reader.polls.endpoints()), endpoint)
-        snapshot = reader.polls.object(source, name, object_id)
-        if snapshot is None:
-            raise NotThere(
-                f"{source}/{name} has no object {object_id!r}", hint="its id is the end of an event's subject"
-            )
-        history = reader.log.history(source, f"{name}/{object_id}")
+        found, zone = view.object(endpoint, object_id), view.zone
+    history: list[Event] = found["history"]
     if as_json:
-        print_json(_object_json(source, name, snapshot, history))
+        events = [orjson.Fragment(structured(event)) for event in history]
+        print_json({**found, "object": orjson.Fragment(found["object"]), "history": events})
         return
-    presence, zone = snapshot.presence.name.lower(), config.poller.zone
-    click.echo(
-        f"{source}/{name} {object_id}: version {snapshot.version}, {presence}, seen {clock(snapshot.seen_at, zone)}"
-    )
-    click.echo(msgspec.json.format(snapshot.body, indent=2).decode())
-    click.echo(f"{len(history)} events")
+    name, seen = f"{found['source']}/{found['endpoint']} {object_id}", clock(unix(found["seen_at"]), zone)
+    say(f"{name}: version {found['version']}, {found['presence']}, seen {seen}")
+    say_lines(msgspec.json.format(bytes(found["object"]), indent=2).decode())
+    click.echo(counted(len(history), "event"))
     out = console()
     for event in history:
         print_event(out, event, zone)
-
-
-def _object_json(source: str, endpoint: str, snapshot: Snapshot, history: list[Event]) -> dict[str, Any]:
-    return {
-        "source": source,
-        "endpoint": endpoint,
-        "id": snapshot.object_id,
-        "version": snapshot.version,
-        "presence": snapshot.presence.name.lower(),
-        "seen_at": iso(snapshot.seen_at),
-        "object": orjson.Fragment(snapshot.body),
-        "history": [orjson.Fragment(structured(event)) for event in history],
-    }

@@ -16,6 +16,7 @@ from rich.text import Text
 from poller.events.cloudevents import FIRST, LAST
 from poller.rendering.lines import coloured, plain_line
 from poller.rendering.templates import Told, one_line
+from poller.rendering.terminal import printable, printable_json, printable_lines
 from state.records import Event
 
 _WIDE: Final = 1_000_000  # columns: nothing that goes into a file or a pipe is wrapped or cut
@@ -29,9 +30,19 @@ def console() -> Console:
     return out
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print one line, on standard error where `err` says so. Whatever the text holds, it stays one line of text."""
+    click.echo(printable(text), err=err)
+
+
+def say_lines(text: str) -> None:
+    """Print a text with lines of its own."""
+    click.echo(printable_lines(text))
+
+
 def print_table(out: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under their heads: as a table on a terminal, elsewhere one line each with columns aligned."""
-    cells = [[one_line(cell, 2000) for cell in row] for row in rows]
+    cells = [[printable(one_line(cell, 2000)) for cell in row] for row in rows]
     if out.is_terminal:
         out.print(_table(title, heads, cells, out.width))
         out.print()
@@ -60,12 +71,18 @@ def _table(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]], wid
 
 def print_json(value: Any) -> None:
     """One document."""
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    click.echo("\n".join(map(printable_json, text.split("\n"))))
 
 
 def print_json_line(value: Any) -> None:
     """One line of JSON Lines."""
-    click.echo(orjson.dumps(value).decode())
+    print_raw_json(orjson.dumps(value))
+
+
+def print_raw_json(raw: bytes) -> None:
+    """JSON that is written already, as one line."""
+    click.echo(printable_json(raw.decode()))
 
 
 def print_event(out: Console, event: Event, zone: tzinfo) -> None:
@@ -95,6 +112,11 @@ def away(time: float | None, now: float) -> str:
     if time is None:
         return "-"
     return f"{span(now - time)} ago" if time <= now else f"in {span(time - now)}"
+
+
+def unix(text: str | None) -> float | None:
+    """ISO text as Unix seconds."""
+    return None if text is None else datetime.fromisoformat(text).timestamp()
 
 
 def clock(time: float | None, zone: tzinfo) -> str:

@@ -10,12 +10,13 @@ import click
 
 from poller.budget.budget import Limit
 from poller.cli.context import Chosen
-from poller.cli.output import away, console, print_json_line, print_table, span
+from poller.cli.output import away, console, print_json_line, print_table, say, span, unix
 from poller.cli.state import reading
+from poller.cli.view import DaemonView
+from poller.operations.documents import Document
 from poller.operations.planners import situations
 from poller.options.quantities import parse_rate
-from poller.planner.planner import Explanation
-from poller.planner.report import BudgetPlan, Changes, EndpointPlan, Report, parse_weight, report, rows
+from poller.planner.report import Changes, parse_weight, report, rows
 
 SHOWN = 20  # units in the table, unless all are asked for
 
@@ -39,76 +40,88 @@ def plan(
 ) -> None:
     """Show what is polled how often, why, when next, and what more calls would bring.
 
-    Beside a daemon, what was learned is a minute old at most; its API has the same at /api/v1/plan.
-
     Example: poller plan --weight projects=5 --share 1
     """
     changes = Changes(share=share, limits=limits_option(limits), weights=weights_option(weights))
-    config, _ = chosen.load(reveal=False)
-    with reading(config) as reader:
-        sums = None if reader is None else reader.sums
-        found = report(situations(config, sums, now=time.time()), changes)
+    found = _found(chosen, changes)
     if as_json:
-        for row in rows(found):
+        for row in found:
             print_json_line(row)
     else:
         print_plan(found, units=None if everything else SHOWN)
 
 
-def print_plan(found: Report, *, units: int | None = SHOWN) -> None:
+def _found(chosen: Chosen, changes: Changes) -> list[Document]:
+    """The rows of the plan: the daemon's where one runs, else by what was saved, if anything was."""
+    with chosen.daemon() as daemon:
+        if daemon is not None:
+            return DaemonView(daemon).plan(changes)
+    config, _ = chosen.load(reveal=False)
+    with reading(config) as reader:
+        sums = None if reader is None else reader.sums
+        return list(rows(report(situations(config, sums, now=time.time()), changes)))
+
+
+def print_plan(found: Sequence[Document], *, units: int | None = SHOWN) -> None:
     """Print budgets, endpoints and the next units as tables."""
     out, now = console(), time.time()
-    for budget in found.budgets:
-        if budget.broken_promise:
-            click.echo(f"Warning: {budget.broken_promise}")
-        windows = ", ".join(f"{one.limit} ({one.calls_per_day:,.0f} a day)" for one in budget.windows)
+    of_kind = {kind: [row for row in found if row["kind"] == kind] for kind in ("budget", "endpoint", "unit")}
+    for budget in of_kind["budget"]:
+        if budget["broken_promise"]:
+            say(f"Warning: {budget['broken_promise']}")
+        windows = ", ".join(f"{one['limit']} ({one['calls_per_day']:,.0f} a day)" for one in budget["windows"])
         heads = ["what if", "calls a day", "expected delay", "promises"]
-        print_table(out, f"budget {budget.name}, share {budget.share:g}: {windows}", heads, list(_what_if(budget)))
+        title = f"budget {budget['name']}, share {budget['share']:g}: {windows}"
+        print_table(out, title, heads, list(_what_if(budget)))
     heads = ["endpoint", "units", "changes /day", "calls /day", "expected delay", "stalest", "weight", "busiest, UTC"]
-    print_table(out, "endpoints", heads, [_endpoint(one) for one in found.endpoints])
+    print_table(out, "endpoints", heads, [_endpoint(one) for one in of_kind["endpoint"]])
     heads = ["#", "unit", "changes /day", "unseen", "stale", "every", "expected delay", "next", "why"]
-    print_table(out, "units, the next one first", heads, [_unit(one, now) for one in found.units[:units]])
-    if units is not None and len(found.units) > units:
-        click.echo(f"{len(found.units) - units} more: --all shows them")
+    print_table(out, "units, the next one first", heads, [_unit(one, now) for one in of_kind["unit"][:units]])
+    if units is not None and len(of_kind["unit"]) > units:
+        click.echo(f"{len(of_kind['unit']) - units} more: --all shows them")
 
 
-def _what_if(budget: BudgetPlan) -> Iterator[list[str]]:
-    for one in budget.expectations:
-        kept = "kept" if one.keeps_promises else "broken"
-        yield [one.label, f"{one.calls_per_day:,.0f}", _span(one.expected_delay), kept]
+def _what_if(budget: Document) -> Iterator[list[str]]:
+    for one in budget["expectations"]:
+        kept = "kept" if one["keeps_promises"] else "broken"
+        yield [one["label"], f"{one['calls_per_day']:,.0f}", _span(one["expected_delay_s"]), kept]
 
 
-def _endpoint(one: EndpointPlan) -> list[str]:
+def _endpoint(one: Document) -> list[str]:
     return [
-        f"{one.source}/{one.endpoint}",
-        str(one.units),
-        f"{one.changes_per_day:,.1f}",
-        f"{one.calls_per_day:,.0f}",
-        _span(one.expected_delay),
-        _span(one.staleness),
-        f"{one.weight:g}",
-        one.busiest.replace(" UTC, ", " x").removesuffix(" times the mean"),
+        f"{one['source']}/{one['endpoint']}",
+        str(one["units"]),
+        f"{one['changes_per_day']:,.1f}",
+        f"{one['calls_per_day']:,.0f}",
+        _span(one["expected_delay_s"]),
+        _stale(one["staleness_s"]),
+        f"{one['weight']:g}",
+        one["busiest"].replace(" UTC, ", " x").removesuffix(" times the mean"),
     ]
 
 
-def _unit(one: Explanation, now: float) -> list[str]:
+def _unit(one: Document, now: float) -> list[str]:
+    due = one["next_poll"]
     return [
-        str(one.rank),
-        f"{one.unit.source}/{one.unit.endpoint} {one.unit.key}",
-        f"{one.mean_rate * 86400:,.1f}",
-        f"{one.unseen:.2f}",
-        _span(one.staleness),
-        _span(one.interval),
-        _span(one.expected_delay),
-        away(one.next_poll, now),
-        one.reason,
+        str(one["rank"]),
+        f"{one['source']}/{one['endpoint']} {one['key']}",
+        f"{one['mean_rate'] * 86400:,.1f}",
+        f"{one['unseen']:.2f}",
+        _stale(one["staleness_s"]),
+        _span(one["interval_s"]),
+        _span(one["expected_delay_s"]),
+        away(unix(due) if isinstance(due, str) else due, now),
+        one["reason"],
     ]
+
+
+def _stale(seconds: float | None) -> str:
+    return "never polled" if seconds is None else _span(seconds)
 
 
 def _span(seconds: float | None) -> str:
-    if seconds is None:
-        return "never polled"
-    return "-" if seconds != seconds or seconds == float("inf") else span(seconds)
+    """A span; JSON has null for what is infinite or not a number."""
+    return "-" if seconds is None or seconds != seconds or seconds == float("inf") else span(seconds)
 
 
 def limits_option(texts: Sequence[str]) -> tuple[Limit, ...]:

@@ -9,11 +9,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from poller.operations.log import OtherLog
 from poller.operations.places import BadPlace
 from poller.options.problems import NotThere
 from poller.web.context import Busy
 from poller.web.problems import MEDIA_TYPE, Problem, problem
-from poller.web.stream import OtherLog
 from state.errors import PollerError, StateError
 
 Responses = dict[int | str, dict[str, Any]]

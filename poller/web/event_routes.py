@@ -11,11 +11,12 @@ from fastapi.responses import StreamingResponse
 import poller.web.parameters as p
 from poller.events.cloudevents import structured
 from poller.operations.documents import object_document
+from poller.operations.log import place, place_before, read_batch, read_newest
 from poller.options.problems import NotThere
 from poller.web.answers import as_json, problems
 from poller.web.context import Site
 from poller.web.schemas import EventPage, ObjectDocument
-from poller.web.stream import place, place_before, read_batch, read_newest, stream
+from poller.web.stream import stream
 from state.records import EventQuery
 from state.sqlite.store import Reader
 

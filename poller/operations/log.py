@@ -1,0 +1,74 @@
+"""The event log as it is read page by page: places in it, and what lies between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from poller.operations.places import parse_place
+from state.errors import PollerError
+from state.records import Event, EventQuery
+from state.sqlite.store import Reader
+
+PAGE: Final = 500_000  # bytes of events after which no more are read at once
+
+
+class OtherLog(PollerError):
+    """A place in another log: this one was restored or begun anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Some events, and the number after which to read on."""
+
+    events: tuple[Event, ...]
+    next: int
+    log_id: str
+    is_full: bool  # there may be more at once
+
+
+def read_batch(reader: Reader, query: EventQuery, limit: int) -> Batch:
+    """The next events, about PAGE bytes of them at most; `next` steps over those that do not match."""
+    last = reader.log.last_seq()  # before the events: what comes in between is not stepped over
+    if query.before is not None:
+        last = min(last, query.before - 1)
+    events = reader.log.find(query, limit=limit, most_bytes=PAGE)
+    is_full = len(events) == limit or sum(len(event.raw) for event in events) >= PAGE
+    next_ = events[-1].seq if is_full else max([last, query.after, *(event.seq for event in events[-1:])])
+    return Batch(events=tuple(events), next=next_, log_id=reader.log.id, is_full=is_full)
+
+
+def read_newest(reader: Reader, query: EventQuery, limit: int) -> Batch:
+    """The newest events that match, in order."""
+    last = reader.log.last_seq()
+    events = reader.log.find(query, limit=limit, newest=True, most_bytes=PAGE)
+    return Batch(events=tuple(events), next=max(last, query.after), log_id=reader.log.id, is_full=False)
+
+
+def place(reader: Reader, cursor: str | None, *, default: int | None) -> int:
+    """The number that a cursor means: `SEQ`, `LOGID-SEQ` as streams give it, or a time; without one, `default` or,
+    where that is None, the log's end.
+
+    Raises BadPlace, and OtherLog where the cursor cannot be of this log.
+    """
+    last = reader.log.last_seq()
+    if cursor is None or cursor == "":
+        return last if default is None else default
+    log_id, _, number = cursor.rpartition("-")
+    found = parse_place(number if log_id and "-" not in log_id and number.isdecimal() else cursor, what="after")
+    if isinstance(found, float):
+        return reader.log.seq_at(found)
+    if (log_id and log_id != reader.log.id) or found > last:
+        raise OtherLog(
+            f"{cursor[:60]} is a place in another log: this one is {reader.log.id} and ends at {last}",
+            hint="the state was restored or begun anew: read it from the beginning (after=0), or from its end",
+        )
+    return found
+
+
+def place_before(reader: Reader, text: str | None) -> int | None:
+    """The number below which to read: a number itself, or that of the first event from a time on. Raises BadPlace."""
+    if text is None or text == "":
+        return None
+    found = parse_place(text, what="before")
+    return found if isinstance(found, int) else reader.log.seq_at(found) + 1

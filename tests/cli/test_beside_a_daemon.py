@@ -1,0 +1,165 @@
+"""Commands beside a daemon: done and seen by it, without its secrets, its file or rights on its state."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from poller.operations.local_socket import socket_path
+from tests.support.command_line import Run, Shop
+from tests.support.daemon import Callback, Daemon, running_daemon, wait_for
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+CRM = """
+[[subscriptions]]
+name = "crm"
+plugin = "http"
+url = "{url}"
+secret = {{ env = "CRM_SECRET" }}
+allow_private = true
+retry = ["1h"]
+"""
+
+
+def ask(state: Path, path: str) -> object:
+    """What the daemon answers on its socket."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket_path(state))), base_url="http://x") as client:
+        return client.get(path).json()
+
+
+@pytest.fixture
+def daemon(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """A daemon with one event, whose secret is not in this shell, and whose file has been broken since."""
+    monkeypatch.setenv("CRM_SECRET", SECRET)
+    with Callback() as crm:
+        path = shop.configure(tmp_path, more=CRM.format(url=crm.url))
+        with running_daemon(path) as daemon:
+            state = tmp_path / "poller.db"
+            wait_for("the baseline", lambda: ask(state, "/api/v1/status")["endpoints"][0]["last_sweep"])  # type: ignore[index]
+            shop.items = [{"id": 1, "name": "\x1b[31mQuince\u202e"}, *shop.items[1:]]
+            wait_for("the event", lambda: crm.events)
+            wait_for("both deliveries", lambda: not ask(state, "/api/v1/deliveries?state=pending")["deliveries"])  # type: ignore[index]
+            monkeypatch.delenv("CRM_SECRET")
+            path.write_text(path.read_text() + "\n[sources.shop\n")
+            yield daemon
+
+
+COMMANDS = (
+    ("pause crm", "Subscription crm is paused: its events are kept until you resume it."),
+    ("resume crm", "Subscription crm is active."),
+    ("ping crm", "crm answered 204 in "),
+    ("redeliver 1", "1 delivery queued again."),
+    ("redeliver --subscription crm", "No dead delivery of subscription crm was found: nothing was queued."),
+    ("replay crm --after 0", "The events 1 to "),
+    ("hold items", "Endpoint shop/items is held: nothing of it is recorded."),
+    ("release shop/items --accept", "Endpoint shop/items is released, with its present content taken silently."),
+    ("rebaseline items", "The next sweep of shop/items is its new baseline: it is recorded without events."),
+    ("events", "items/1"),
+    ("events --after 0 --subject items/* --json", '"subject":"items/1"'),
+    ("deliveries", "delivered"),
+    ("deliveries --subscription crm --json", '"subscription":"crm"'),
+    ("deliveries show 1", "attempt"),
+    ("show items 1", "version 1"),
+    ("ledger", "yes"),
+    ("plan", "shop/items"),
+    ("plan --json --share 1", '"kind":"budget"'),
+)
+
+
+def test_every_command_works_without_the_daemons_secrets_and_beside_a_broken_file(
+    poller: Run, daemon: Daemon, tmp_path: Path
+) -> None:
+    for words, expected in COMMANDS:
+        ran = poller(*words.split())
+        assert (ran.status, expected in ran.out) == (0, True), (words, ran)
+        [line] = ran.err.splitlines()
+        assert line.startswith("poller.toml: refused (not valid TOML: "), words
+        assert "; the daemon runs the one of " in line
+
+
+def test_a_daemon_is_found_where_the_environment_says_it_is(
+    poller: Run, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("POLLER_STATE", str(tmp_path / "poller.db"))
+
+    assert poller("pause", "crm").status == 0
+
+
+def test_words_of_others_cannot_steer_a_terminal(poller: Run, daemon: Daemon) -> None:
+    for words in ("events", "events --json", "deliveries", "deliveries show 1", "show items 1", "show items 1 --json"):
+        out = poller(*words.split()).out
+        assert not set(out) & {"\x1b", "\u202e"}, words
+    assert poller("events", "--after", "0", "--json").lines[0]["data"]["object"]["name"] == "\x1b[31mQuince\u202e"
+
+
+def test_places_are_numbers_or_times_everywhere(poller: Run, daemon: Daemon) -> None:
+    count = {
+        words: len(poller(*words.split(), "--json").lines)
+        for words in (
+            "events --after 0",
+            "events --before 1",
+            "events --after 2020-01-01T00:00:00Z --before 2999-01-01T00:00:00Z",
+            "events --before 2020-01-01T00:00:00Z",
+            "deliveries --after 0",
+            "deliveries --before 2",
+            "deliveries --after 2020-01-01T00:00:00Z",
+            "deliveries --before 2020-01-01T00:00:00Z",
+        )
+    }
+
+    assert list(count.values()) == [1, 0, 1, 0, 2, 1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "events --after soon",
+        "events --after 99999999999999999999999",
+        "events --after 2026-11-23T08:00:00",
+        "deliveries --before 99999999999999999999",
+        "replay crm --after 99999999999999999999",
+        "show items none",
+        "pause nobody",
+        "hold nothing",
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line_with_what_to_do(poller: Run, daemon: Daemon, words: str) -> None:
+    ran = poller(*words.split())
+    *_, error, hint = ran.err.splitlines()
+
+    assert (ran.status, error[:7], hint[:6]) == (1, "Error: ", "Try:  ")
+
+
+def test_what_matches_nothing_says_what_there_is(poller: Run, daemon: Daemon) -> None:
+    ran = poller("events", "--type", "*.deleted")
+
+    assert ran.out == ""
+    assert "no event matches; types in the log: shop.items.updated" in ran.err
+
+
+def test_a_test_that_does_not_arrive_is_told_with_the_answer(poller: Run, shop: Shop, tmp_path: Path) -> None:
+    hook = CRM.format(url=f"{shop.url}/hook").replace('secret = { env = "CRM_SECRET" }\n', "")  # it refuses every POST
+    with running_daemon(shop.configure(tmp_path, more=hook)):
+        ran = poller("ping", "crm")
+        as_json = poller("ping", "crm", "--json")
+
+    assert (ran.status, ran.out[:16]) == (1, "crm answered 501")
+    assert (as_json.status, as_json.json["delivered"]) == (1, False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_who_may_not_use_the_socket_is_told_who_may(poller: Run, daemon: Daemon, tmp_path: Path) -> None:
+    for folder in [tmp_path, *tmp_path.parents[:2]]:
+        folder.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        ran = poller("pause", "crm")
+    finally:
+        os.seteuid(0)
+
+    assert ran.status == 1
+    assert "the daemon's socket may be used by root, not by user 65534" in ran.err
