@@ -160,17 +160,27 @@ class App:
             self.is_polling = False
             await self._abandon(self.engine, self._session)
 
+    async def follow_clock(self, moved: float) -> None:
+        """Take over a wall clock that was set by so many seconds, between two engines. Raises PollerError."""
+        async with self._changing:
+            if not self.is_polling:
+                return
+            await self.close()
+            self.clock.follow_wall()
+            await self._reopen(moved=moved)
+            self.deliverer.wake()
+
     async def reopen(self) -> None:
         """Go on from what the state says, after a pause. Raises PollerError."""
         async with self._changing:
             if not self.is_polling:
                 await self._reopen()
 
-    async def _reopen(self) -> None:
+    async def _reopen(self, *, moved: float = 0.0) -> None:
         session = self.write.session()
         engine = self._engine_for(self.config, session)
         try:
-            await engine.open(self.engine)
+            await engine.open(self.engine, moved=moved)
         except BaseException:
             await self._abandon(engine, session)
             raise

@@ -1,9 +1,13 @@
 """Two times: the wall's for people and events, and a steady one for budgets.
 
 The wall clock is set by people, NTP and daylight; a budget that trusted it would let more calls out after it
-was set forward. Steady time begins as the wall's, advances with the kernel's time since boot (suspend
-included) and goes on from the saved anchor after a restart, whatever the wall clock says by then. Only
-across a reboot, when nothing else is left, it follows the wall again, and never back behind the anchor.
+was set forward, and an answer that arrived after it was set back would look older than what it replaces. So even
+`now` does not jump by itself: it advances with steady time, and takes over a wall clock that was set only when it
+is told to (`follow_wall`), once everything that compares times is ready for it.
+
+Steady time begins as the wall's, advances with the kernel's time since boot (suspend included) and goes on from the
+saved anchor after a restart, whatever the wall clock says by then. Only across a reboot, when nothing else is left, it
+follows the wall again, and never back behind the anchor.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final, Protocol
 
+JUMP: Final = 1.0  # seconds by which a wall clock was set, rather than slowed down or sped up
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -33,6 +38,14 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Return once `seconds` of steady time have passed."""
+        ...
+
+    def look(self) -> float:
+        """How far the wall clock was set since it was last followed, in seconds; 0.0 where it was not."""
+        ...
+
+    def follow_wall(self) -> None:
+        """Take over the time to which the wall clock was set."""
         ...
 
 
@@ -82,6 +95,7 @@ class SystemClock:
         self._boottime = boottime
         self._boot = boot_id() if boot is None else boot
         self._offset = wall() - boottime()
+        self._ahead = 0.0  # of `now` before steady time
 
     @classmethod
     def resume(
@@ -95,11 +109,24 @@ class SystemClock:
         """A clock whose steady time goes on from the anchor. One that cannot be read counts as none."""
         clock = cls(wall=wall, boottime=boottime, boot=boot)
         clock.follow(_anchor(saved))
+        clock.follow_wall()
         return clock
 
     def now(self) -> float:
-        """Wall time, Unix seconds."""
-        return self._wall()
+        """Wall time, Unix seconds, as it was last followed."""
+        return self.steady() + self._ahead
+
+    def look(self) -> float:
+        """See `Clock`. What is less than a second is no jump, and followed at once."""
+        moved = self._wall() - self.now()
+        if abs(moved) >= JUMP:
+            return moved
+        self._ahead += moved
+        return 0.0
+
+    def follow_wall(self) -> None:
+        """See `Clock`."""
+        self._ahead = self._wall() - self.steady()
 
     def steady(self) -> float:
         """Seconds that never go back and never jump."""
@@ -176,6 +203,13 @@ class VirtualClock:
         while self._sleepers and self._sleepers[0][2].done():
             heapq.heappop(self._sleepers)
         return self._sleepers[0][0] if self._sleepers else None
+
+    def look(self) -> float:
+        """See `Clock`: this one is followed as it is set."""
+        return 0.0
+
+    def follow_wall(self) -> None:
+        """See `Clock`."""
 
     def set_wall(self, seconds: float) -> None:
         """Set the wall clock forward, or back if negative; steady time does not move."""

@@ -195,7 +195,7 @@ def test_only_the_state_knows_sql():
 @pytest.mark.parametrize(
     ("library", "rooms"),
     [
-        ("apscheduler", ("poller.daemon.daemon", "poller.app", "poller.config.models")),
+        ("apscheduler", ("poller.app", "poller.config.models")),
         ("click", ("poller.cli", "poller.hooks.hookspecs", "plugins.nutcache")),
         ("rich", ("poller.cli", "poller.rendering.lines", "plugins.console")),
         ("fastapi", ("poller.web",)),

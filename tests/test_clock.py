@@ -43,7 +43,19 @@ def test_a_wall_clock_that_is_set_does_not_move_steady_time(jump: float):
     machine.wall += jump
     machine.pass_(10)
     assert clock.steady() == WALL + 10
-    assert clock.now() == WALL + jump + 10
+    assert clock.now() == WALL + 10
+    assert clock.look() == jump
+    clock.follow_wall()
+    assert (clock.now(), clock.steady(), clock.look()) == (WALL + jump + 10, WALL + 10, 0.0)
+
+
+@pytest.mark.parametrize("drift", [-0.9, -0.001, 0.001, 0.9])
+def test_what_a_wall_clock_gains_or_loses_is_followed_at_once(drift: float):
+    machine = Machine()
+    clock = machine.clock()
+    machine.wall += drift
+    assert clock.look() == 0.0
+    assert clock.now() == pytest.approx(WALL + drift)
 
 
 @pytest.mark.parametrize("jump", [-1e6, 0.0, 1e6])

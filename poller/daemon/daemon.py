@@ -1,4 +1,4 @@
-"""The daemon: APScheduler wakes the budgets, uvicorn answers, signals and systemd are heard."""
+"""The daemon: timers wake the budgets, uvicorn answers, signals and systemd are heard."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.base import BaseTrigger
 
 from poller.app import App, open_app
 from poller.config.load import load
@@ -22,47 +19,23 @@ from poller.daemon.logs import configure
 from poller.daemon.outages import OutageKeeper
 from poller.daemon.reloads import reload_of
 from poller.daemon.systemd import Notifier
+from poller.daemon.timers import Timers
 from poller.hooks.loading import Plugins, said
 from poller.operations import commands
 from poller.operations.planners import check_promises
-from poller.polling.loop import Lane
 from poller.web import HttpServer, serve
 from state.errors import PollerError, Unavailable
 from state.lock import StateLock
 
 log = structlog.get_logger("poller")
 
-LOOK_AGAIN = 60.0  # seconds after which a budget is woken though nothing asked for it
+LOOK_EVERY = 1.0  # seconds between two looks at the clock, and at what has failed
+PURGE_EVERY = 1800.0  # seconds
 COMMANDS_EVERY = 0.5  # seconds
 
 
-class LaneTrigger(BaseTrigger):  # type: ignore[misc]
-    """When a budget is to be woken: its windows, its pace and what is due decide. No side effects."""
-
-    def __init__(self, lane: Lane, steady: Callable[[], float]) -> None:
-        self._lane = lane
-        self._steady = steady
-
-    def get_next_fire_time(self, _: datetime | None, now: datetime) -> datetime:
-        """Strictly after `now`; never None, which would end the job."""
-        seconds = min(self._lane.next_at() - self._steady(), LOOK_AGAIN)
-        return now + timedelta(seconds=max(seconds, 0.001))
-
-
-class Every(BaseTrigger):  # type: ignore[misc]
-    """Every so many seconds from now on. What was missed is not made up for, however far the clock was set."""
-
-    def __init__(self, seconds: float, *, first: float | None = None) -> None:
-        self._seconds = timedelta(seconds=seconds)
-        self._first = self._seconds if first is None else timedelta(seconds=first)
-
-    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
-        """Strictly after `now`."""
-        return now + (self._first if previous is None else self._seconds)
-
-
 class Daemon:
-    """One app under a scheduler, until `stop` is set."""
+    """One app with its timers, until `stop` is set."""
 
     def __init__(self, app: App, *, reload: Callable[[], Config], notifier: Notifier) -> None:
         self.app = app
@@ -72,13 +45,10 @@ class Daemon:
         self.refused: str | None = None  # why the file on disk was refused at the latest reload
         self._reload = reload
         self._notifier = notifier
-        self._scheduler = AsyncIOScheduler(
-            timezone=UTC, job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
-        )
+        self._timers = Timers(app.clock, may_run=self._may_run)
         self._outages = OutageKeeper(app, resumed=self._resumed)
         self._reloading = asyncio.Lock()
         self._woken = app.engine  # the engine whose budgets are scheduled
-        self._drains: list[asyncio.Task[None]] = []
 
     @property
     def url(self) -> str | None:
@@ -94,8 +64,7 @@ class Daemon:
         async with serve(self.app, self.stop) as self._http, asyncio.TaskGroup() as group:
             group.create_task(self._deliver())
             keeping = group.create_task(self._outages.run())
-            self._schedule()
-            self._scheduler.start()
+            self._begin()
             self._notifier.ready(status=self._status_line())
             await self.app.plugins.observe("started")
             log.info(
@@ -106,12 +75,9 @@ class Daemon:
             finally:
                 self._notifier.stopping()
                 await self.app.plugins.observe("stopping")
-                self._scheduler.shutdown(wait=False)
                 keeping.cancel()
                 self.stop.set()
-                for drain in self._drains:
-                    drain.cancel()
-                await asyncio.gather(*self._drains, return_exceptions=True)
+                await self._timers.close()
                 await self.app.close()
         log.info("poller.stopped")
 
@@ -168,8 +134,9 @@ class Daemon:
         interval = self._notifier.watchdog_interval
         while not self.stop.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stop.wait(), min(interval or 5.0, 5.0))
+                await asyncio.wait_for(self.stop.wait(), min(interval or LOOK_EVERY, LOOK_EVERY))
             self._raise_failures()
+            await self._follow_clock()
             self._notifier.alive(status=self._status_line())
 
     def _raise_failures(self) -> None:
@@ -177,10 +144,20 @@ class Daemon:
         for lane in self.app.engine.lanes.values():
             if lane.failure is not None and not isinstance(lane.failure, Unavailable):
                 raise lane.failure
-        for drain in self._drains:
-            error = drain.exception() if drain.done() and not drain.cancelled() else None
-            if error is not None and not isinstance(error, Unavailable):
-                raise error
+        self._timers.raise_failures()
+
+    async def _follow_clock(self) -> None:
+        """Take over a time to which the machine's clock was set."""
+        moved = self.app.clock.look()
+        if not moved or not self._may_run():
+            return
+        log.warning("clock.set", seconds=round(moved, 1), why="the machine's clock was set")
+        with contextlib.suppress(Unavailable):
+            await self.app.follow_clock(moved)
+        self._resumed()
+
+    def _may_run(self) -> bool:
+        return self.app.is_polling and self.app.write.outage is None
 
     def _resumed(self) -> None:
         """Wake the budgets of the engine that polls now. One that polled before keeps the work it has chosen."""
@@ -188,65 +165,19 @@ class Daemon:
             return
         for lane in self.app.engine.lanes.values():
             lane.refresh()
-        self._schedule_lanes()
+        self._wake()
 
-    def _schedule(self) -> None:
-        self._schedule_lanes()
-        self._every("commands", self._commands, Every(COMMANDS_EVERY))
-        self._every("save what was learned", self._save, Every(60.0))
-        self._every("watch for stalls", self._watch, Every(30.0))
-        self._every("heartbeat", self._heartbeat, Every(60.0))
-        self._every("purge", self._purge, Every(3600.0, first=600.0))
+    def _begin(self) -> None:
+        self._wake()
+        self._timers.every(COMMANDS_EVERY, "commands", self._commands)
+        self._timers.every(60.0, "save what was learned", self._save)
+        self._timers.every(30.0, "watch for stalls", self._watch)
+        self._timers.every(60.0, "heartbeat", self._heartbeat)
+        self._timers.every(PURGE_EVERY, "purge", self._purge)
 
-    def _every(self, name: str, work: Callable[[], Awaitable[None]], trigger: BaseTrigger) -> None:
-        async def job() -> None:
-            if not self.app.is_polling or self.app.write.outage is not None:
-                return
-            try:
-                await work()
-            except Unavailable:
-                return  # the outage is seen through elsewhere
-            except Exception as error:  # a job's failure is told here, and does not end the others
-                log.error("job.failed", job=name, exc_info=error)
-
-        self._scheduler.add_job(job, trigger, id=name)
-
-    def _schedule_lanes(self) -> None:
+    def _wake(self) -> None:
         self._woken = self.app.engine
-        for drain in self._drains:
-            drain.cancel()
-        self._drains.clear()
-        for job in self._scheduler.get_jobs():
-            if job.id.startswith("budget "):
-                job.remove()
-        for lane in self.app.engine.lanes.values():
-            self._schedule_lane(lane)
-
-    def _schedule_lane(self, lane: Lane) -> None:
-        trigger = LaneTrigger(lane, self.app.clock.steady)
-        due = asyncio.Event()
-
-        def soon() -> datetime:
-            return trigger.get_next_fire_time(None, datetime.now(UTC))
-
-        async def wake() -> None:
-            due.set()
-
-        job = self._scheduler.add_job(wake, trigger, id=f"budget {lane.name}", max_instances=10, next_run_time=soon())
-
-        def poke() -> None:
-            with contextlib.suppress(LookupError):  # the job is gone: another configuration took over
-                job.modify(next_run_time=soon())
-
-        async def drain() -> None:
-            while True:
-                await due.wait()
-                due.clear()
-                await lane.wake()
-                poke()
-
-        lane.poke = poke
-        self._drains.append(asyncio.create_task(drain(), name=f"budget {lane.name}"))
+        self._timers.wake(self.app.engine.lanes.values())
 
     async def _commands(self) -> None:
         await commands.run_posted(self.app)
@@ -264,7 +195,8 @@ class Daemon:
             await beat(self.app)
 
     async def _purge(self) -> None:
-        now = self.app.clock.now()
+        # Whichever is earlier: a wall clock that was set years ahead must not make everything look old.
+        now = min(self.app.clock.now(), self.app.clock.steady())
         gone = await self.app.deliverer.purge(now - self.app.config.poller.retention)
         if gone:
             log.info("events.purged", events=gone)

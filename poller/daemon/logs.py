@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -46,12 +45,6 @@ def configure(level: str = "info", style: LogFormat = "auto") -> None:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    # The scheduler's end cancels the jobs that run just then, and its executor would call that their error.
-    logging.getLogger("apscheduler.executors.default").addFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def _journal_line(_: Any, __: str, fields: Any) -> str:

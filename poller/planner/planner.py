@@ -248,13 +248,15 @@ class Planner:
             }
         )
 
-    def load(self, saved: bytes) -> None:
+    def load(self, saved: bytes, *, moved: float = 0.0) -> None:
         """Know again what was dumped, of the units there are; raises ValueError, changing nothing, if it is not a dump.
+
+        `moved` is by how many seconds the clock was set since: what was so long ago then is as long ago now.
 
         Units in flight when it was dumped may be chosen again.
         """
         try:
-            units, columns, sources, pace = read(saved)
+            units, columns, sources, pace = read(saved, moved=moved)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"this is not what a planner has saved: {error}") from error
         pairs = [(slot, at) for at, unit in enumerate(units) if (slot := self._slots.get(unit)) is not None]

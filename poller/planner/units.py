@@ -59,7 +59,7 @@ def plain(values: Floats) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in values.tolist()]
 
 
-def read(saved: bytes) -> tuple[list[Unit], dict[str, Floats], dict[str, Lessons], list[Any]]:
+def read(saved: bytes, *, moved: float = 0.0) -> tuple[list[Unit], dict[str, Floats], dict[str, Lessons], list[Any]]:
     data = orjson.loads(saved)
     if data["version"] != 1:
         raise ValueError(f"version {data['version']!r} is not 1")
@@ -71,18 +71,20 @@ def read(saved: bytes) -> tuple[list[Unit], dict[str, Floats], dict[str, Lessons
     for name in ("changes", "exposure", "minutes", "hours"):
         if not (columns[name] >= 0).all():
             raise ValueError(f"{name} must be numbers from 0")
-    columns["ready"] = np.where(np.isnan(columns["ready"]), -math.inf, columns["ready"])
+    columns["ready"] = np.where(np.isnan(columns["ready"]), -math.inf, columns["ready"]) + moved
+    columns["last"] = columns["last"] + moved
     sources = {}
     for name, lessons in data["sources"].items():
         sources[name] = Lessons(0.0)
         sources[name].load(lessons)
+        sources[name].refitted += moved
     calls, began, answered, swell, swelled = data["pace"]
-    pace = [float(calls), _number(began), float(answered), float(swell), _number(swelled)]
+    pace = [float(calls), _time(began, moved), float(answered) + moved, float(swell), _time(swelled, moved)]
     return units, columns, sources, pace
 
 
-def _number(value: float | None) -> float | None:
-    return None if value is None else float(value)
+def _time(value: float | None, moved: float) -> float | None:
+    return None if value is None else float(value) + moved
 
 
 def _unit(source: object, endpoint: object, key: object) -> Unit:

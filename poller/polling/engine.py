@@ -106,12 +106,16 @@ class Engine:
                     f"sources.{source.name}: cannot be set up: {said(error)}", hint="poller check says the same"
                 ) from error
 
-    async def open(self, before: Engine | None = None) -> None:
+    async def open(self, before: Engine | None = None, *, moved: float = 0.0) -> None:
         """Read from the state how everything stands, and be ready to poll. Raises PollerError.
 
         `before` is the engine that is replaced: what only its memory knew (a server's word on its calls, what the
-        planners have learned since they were saved) is taken over.
+        planners have learned since they were saved) is taken over. `moved` is by how many seconds the clock was set
+        since. A state that was written by a clock ahead of this one is moved back first.
         """
+        back = await self._write(self._store.rewind, now=self._clock.now())
+        if back:
+            log.warning("state.moved_back", seconds=round(-back, 1), why="it was written by a clock that was ahead")
         if not self.lanes:
             self.prepare()
         for lane in self.lanes.values():
@@ -119,7 +123,7 @@ class Engine:
         for run in self.runs.values():
             await self._open_source(run)
         for lane in self.lanes.values():
-            await self._recall(lane, before)
+            await self._recall(lane, before, moved=moved or back)
 
     async def close(self, seconds: float = 5.0) -> None:
         """Let what is under way end, and keep what was learned."""
@@ -217,14 +221,14 @@ class Engine:
         )
         await self._write(recall_health, self._store, run)
 
-    async def _recall(self, lane: Lane, before: Engine | None) -> None:
+    async def _recall(self, lane: Lane, before: Engine | None, *, moved: float) -> None:
         if before is not None and lane.name in before.lanes:
             saved: bytes | None = before.lanes[lane.name].planner.dump()
         else:
             saved = await self._write(self._store.learned.load, f"planner:{lane.name}")
         if saved is not None:
             try:
-                lane.planner.load(saved)
+                lane.planner.load(saved, moved=moved)
             except ValueError as error:
                 log.warning("planner.forgotten", budget=lane.name, why=str(error))
         for run in self.runs.values():

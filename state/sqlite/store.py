@@ -24,6 +24,7 @@ from state.sqlite.polls import Polls, polls_migrations
 from state.sqlite.read_deliveries import DeliveryReader
 from state.sqlite.read_polls import PollReader
 from state.sqlite.read_status import StatusReader
+from state.sqlite.rewind import rewind
 from state.sqlite.schema import delivery_migrations
 
 SCHEMA: Final = (
@@ -74,6 +75,11 @@ class Store:
         if self.polls.has_touched:
             with transaction(self.db):
                 pass
+
+    def rewind(self, *, now: float) -> float:
+        """Move what was written by a clock ahead of `now` back. Returns by how many seconds, 0.0 or less."""
+        with transaction(self.db) as conn:
+            return rewind(conn, now)
 
     def probe(self) -> None:
         """Write something for a trial. Raises what keeps the state from being written."""

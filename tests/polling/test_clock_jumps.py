@@ -1,0 +1,129 @@
+"""A wall clock that is set, back or ahead, by however much: recording, polling and delivery go on, in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from poller.app import open_app, sweep_once
+from poller.clock import SystemClock
+from poller.config.load import load
+from poller.daemon.daemon import Daemon
+from poller.hooks.loading import load_plugins
+from poller.planner import Planner, Unit
+from tests.support.living import CONFIG, World, living, log_of, swept, until, world
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+YEAR = 365 * DAY
+
+
+@dataclass
+class Wall:
+    """A wall clock that is set by hand."""
+
+    ahead: float = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@asynccontextmanager
+async def watched(folder: Path, wall: Wall, upstream: World) -> AsyncIterator[Daemon]:
+    config = folder / "poller.toml"
+    config.write_text(CONFIG.format(url=upstream.url, state="poller.db", listen=""))
+    async with living(config, clock=SystemClock(wall=wall)) as daemon:
+        await until("the baseline", lambda: swept(daemon))
+        yield daemon
+
+
+@pytest.mark.parametrize("jump", [-HOUR, -2 * DAY, -9 * YEAR, HOUR, 9 * YEAR])
+async def test_a_clock_that_is_set_while_the_daemon_runs_stops_nothing(tmp_path: Path, jump: float) -> None:
+    wall = Wall()
+    async with world() as upstream, watched(tmp_path, wall, upstream) as daemon:
+        upstream.edit(1, 1)
+        await until("an event before", lambda: upstream.sizes(1) == [1])
+        engine = daemon.app.engine
+        wall.ahead += jump
+        await until("the clock to be followed", lambda: daemon.app.engine is not engine and daemon.app.is_polling)
+        upstream.edit(1, 2)
+        del upstream.things[2]
+        await until("an event after", lambda: upstream.sizes(1) == [1, 2])
+        await until("a deletion", lambda: any(event["type"] == "api.things.deleted" for event in upstream.told))
+        assert abs(daemon.app.clock.now() - wall()) < 1.0
+    for event in log_of(tmp_path / "poller.db"):
+        assert event.observed_after is None or event.observed_after <= event.time
+
+
+async def test_a_clock_that_goes_ahead_and_back_stops_nothing(tmp_path: Path) -> None:
+    wall = Wall()
+    async with world() as upstream, watched(tmp_path, wall, upstream) as daemon:
+        for size, jump in enumerate((9 * YEAR, -9 * YEAR, -HOUR, 2 * HOUR), start=1):
+            engine = daemon.app.engine
+            wall.ahead += jump
+            upstream.edit(1, size)
+            await until("the clock to be followed", lambda engine=engine: daemon.app.engine is not engine)
+            await until("an event", lambda size=size: upstream.sizes(1)[-1:] == [size])
+        assert upstream.sizes(1) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("ahead", [HOUR, 2 * DAY, 9 * YEAR])
+async def test_a_state_that_was_written_by_a_clock_ahead_is_not_blind(tmp_path: Path, ahead: float) -> None:
+    async with world() as upstream:
+        async with watched(tmp_path, Wall(ahead), upstream):
+            upstream.edit(1, 1)
+            await until("an event before", lambda: upstream.sizes(1) == [1])
+        async with watched(tmp_path, Wall(), upstream) as daemon:
+            upstream.edit(1, 2)
+            await until("an event after", lambda: upstream.sizes(1) == [1, 2])
+            units = [
+                unit
+                for run in daemon.app.engine.runs.values()
+                for w in run.watchings.values()
+                for unit in w.units.values()
+            ]
+            assert all(unit.asked_at is not None and unit.asked_at <= time.time() for unit in units)
+
+
+async def test_once_asks_though_the_state_was_written_by_a_clock_ahead(tmp_path: Path) -> None:
+    async with world() as upstream:
+        config = tmp_path / "poller.toml"
+        config.write_text(CONFIG.format(url=upstream.url, state="poller.db", listen=""))
+        plugins = load_plugins(lazily=True)
+        for ahead in (2 * DAY, 0.0):
+            before = upstream.asked
+            upstream.edit(1, int(ahead))
+            clock = SystemClock(wall=Wall(ahead))
+            async with open_app(load(config, plugins), plugins, clock=clock) as app:
+                assert await sweep_once(app) == []
+            assert upstream.asked > before
+    assert [event.subject for event in log_of(tmp_path / "poller.db")] == ["things/1"]
+
+
+async def test_a_clock_years_ahead_drops_nothing_that_is_to_be_kept(tmp_path: Path) -> None:
+    wall = Wall()
+    async with world() as upstream, watched(tmp_path, wall, upstream) as daemon:
+        upstream.edit(1, 1)
+        await until("an event", lambda: upstream.sizes(1) == [1])
+        wall.ahead += 9 * YEAR
+        engine = daemon.app.engine
+        await until("the clock to be followed", lambda: daemon.app.engine is not engine and daemon.app.is_polling)
+        await daemon._purge()
+        assert len(log_of(tmp_path / "poller.db")) == 1
+
+
+def test_what_a_planner_has_learned_does_not_take_a_clock_that_was_set_for_time_that_passed() -> None:
+    unit = Unit("api", "things", "list")
+    planner = Planner([unit], now=0.0)
+    for now in range(0, 600, 10):
+        planner.observe(unit, float(now), changed=now // 10 % 2)
+    later = Planner([unit], now=9 * YEAR + 600.0)
+    later.load(planner.dump(), moved=9 * YEAR)
+    there, here = later.explain(unit, 9 * YEAR + 610.0), planner.explain(unit, 610.0)
+    assert there.rate == pytest.approx(here.rate, rel=0.01)
+    assert there.staleness == pytest.approx(here.staleness)
