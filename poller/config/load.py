@@ -25,6 +25,7 @@ from poller.config.models import (
 )
 from poller.events.filters import ExpressionError, ObjectRule, event_rule
 from poller.hooks.loading import Plugins, attempted
+from poller.hooks.ownership import distrust
 from poller.options.problems import Also, ConfigError, Problem, dotted, keys_of, nearest, nothing, problems_of
 from poller.rendering.templates import Escape, environment
 from poller.sources.protocol import PageError
@@ -52,12 +53,15 @@ Model = TypeVar("Model", bound=BaseModel)
 def find(path: Path | None = None) -> Path:
     """Where the configuration is: `path`, `$POLLER_CONFIG`, ./poller.toml or /etc/poller/poller.toml.
 
-    Raises ConfigError when there is none.
+    Raises ConfigError when there is none, and for one that nobody has named and that others could have written.
     """
     if path is None and (named := os.environ.get("POLLER_CONFIG")):
         path = Path(named)
     for place in (path,) if path is not None else PLACES:
         if place.is_file():
+            if path is None and (why := distrust(place)) is not None:
+                hint = f"{why[1]}; or --config {place}, if you mean it"
+                raise ConfigError(place, [Problem(key="", what=f"not taken: {why[0]}", hint=hint)])
             return place.absolute()
     what = "this file does not exist" if path is not None else "no configuration found (nor /etc/poller/poller.toml)"
     hint = f"poller init --config {path}" if path is not None else "poller init, or --config FILE"

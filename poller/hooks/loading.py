@@ -26,6 +26,7 @@ import structlog
 from poller.hooks import hookspecs
 from poller.hooks.contracts import check_hook, check_name, check_sink, check_source
 from poller.hooks.faults import PluginError, attempted, awaited, is_cancelled, said
+from poller.hooks.ownership import distrust
 from poller.sinks.protocol import Sink
 from poller.sources.protocol import Source
 
@@ -106,14 +107,20 @@ class Plugins:
             self.load_offered()
 
     def load_folder(self, folder: Path) -> None:
-        """Load each `*.py` of `folder` by its path, in order of name; a file already loaded is left as it is."""
+        """Load each `*.py` of `folder` by its path, in order of name; a file already loaded is left as it is.
+
+        Nothing is loaded that another user could have written: it would run as this one.
+        """
         if not folder.is_dir():
             self.note(folder.name, str(folder), "this folder does not exist")
+            return
+        if (why := distrust(folder)) is not None:
+            self.note(folder.name, str(folder), "; ".join(("nothing of it is run", *why)))
             return
         seen = {plugin.origin for plugin in self.loaded} | {plugin.origin for plugin in self.failed}
         for path in sorted(folder.glob("*.py")):
             if not path.name.startswith("_") and str(path) not in seen:
-                self._load(path.stem, str(path), None, partial(_load_file, path))
+                self._load(path.stem, str(path), None, partial(_load_own, path))
 
     def add(self, name: str, plugin: object, *, origin: str = "given", version: str | None = None) -> None:
         """Take a plugin object (module or instance) into use. Raises PluginError, and leaves nothing behind."""
@@ -237,6 +244,13 @@ def load_plugins(folder: Path | None = None, *, lazily: bool = False) -> Plugins
 
 def _distribution(entry: importlib.metadata.EntryPoint) -> str:
     return entry.dist.name if entry.dist else ""
+
+
+def _load_own(path: Path) -> ModuleType:
+    """The module of one file, if nobody else can have written it."""
+    if (why := distrust(path)) is not None:
+        raise PluginError("; ".join(("it is not run", *why)))
+    return _load_file(path)
 
 
 def _load_file(path: Path) -> ModuleType:
