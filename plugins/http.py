@@ -12,17 +12,17 @@ import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 from yarl import URL
 
 from poller import Attempt, Event, Gone, Receipt, Refused, Rejected, RetryLater, TooLarge, hookimpl
 from poller.events.cloudevents import BATCH_CONTENT_TYPE, CONTENT_TYPE, batched, structured
 from poller.http_dates import retry_after
+from poller.options.files import CaFile
 from poller.options.quantities import Duration
 from poller.options.secrets import Secret, SecretError
 from poller.rendering.templates import RenderError, Templated, render
@@ -84,7 +84,7 @@ class HttpOptions(Templated):
     timeout: Duration = Field(default=15.0, gt=0, le=60)  # the engine gives an attempt no more
     mode: Literal["structured", "batched"] = "structured"
     allow_private: bool = False
-    ca_file: Path | None = None
+    ca_file: CaFile | None = None
     proxy: ProxyUrl | None = None
 
     @field_validator("headers")
@@ -96,16 +96,6 @@ class HttpOptions(Templated):
             if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
                 raise PydanticCustomError("headers", "{name} is not a header name", {"name": repr(name)})
         return headers
-
-    @field_validator("ca_file")
-    @classmethod
-    def _found(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is None:
-            return None
-        path = Path((info.context or {}).get("root") or ".") / path.expanduser()
-        if not path.is_file():
-            raise PydanticCustomError("ca_file", "there is no file {path}", {"path": str(path)})
-        return path
 
 
 class HttpSink:

@@ -7,12 +7,12 @@ import socket
 from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.utils import getaddresses
-from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from poller.options.files import CaFile
 from poller.options.secrets import Secret
 from poller.rendering.templates import Templated, TemplateText
 
@@ -65,22 +65,12 @@ class EmailOptions(Templated):
     helo: Annotated[str, AfterValidator(_checked_helo)] | None = None  # None: own_name()
     username: str | None = None
     password: Secret | None = None
-    ca_file: Path | None = None
+    ca_file: CaFile | None = None
     sender: MailAddress = Field(alias="from")
     to: MailAddresses = Field(min_length=1)
     cc: MailAddresses = ()
     subject: TemplateText = _SUBJECT
     list_unsubscribe: str | None = Field(default=None, pattern=r"^(https://|mailto:)[\x21-\x3b\x3d\x3f-\x7e]+$")
-
-    @field_validator("ca_file")
-    @classmethod
-    def _found(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is None:
-            return None
-        path = Path((info.context or {}).get("root") or ".") / path.expanduser()
-        if not path.is_file():
-            raise PydanticCustomError("ca_file", "there is no file {path}", {"path": str(path)})
-        return path
 
     @model_validator(mode="after")
     def _login(self) -> Self:

@@ -23,7 +23,7 @@ from poller.config.models import (
     Start,
     SubscriptionConfig,
 )
-from poller.events.filters import ExpressionError, ObjectRule, event_rule
+from poller.events.filters import Expression, ExpressionError, event_rule, object_rule
 from poller.hooks.loading import Plugins, attempted
 from poller.hooks.ownership import distrust
 from poller.options.problems import Also, ConfigError, Problem, dotted, keys_of, nearest, nothing, problems_of
@@ -116,7 +116,7 @@ def digest_of(file: Path) -> str:
 def parse(file: Path) -> dict[str, Any]:
     """The file as TOML. Raises ConfigError that names the line."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         what, hint = f"not valid TOML: {error}", "texts need quotes, tables [brackets], and each key stands once"
     except UnicodeDecodeError as error:
@@ -266,6 +266,7 @@ class _Reading:
         if self._context.get("secrets") != "later":
             for source in config.sources.values():
                 self.check_endpoints(source)
+            self.check_sinks(config)
             self.check_expressions(config)
         budgets = dict(config.budgets)
         for source in config.sources.values():
@@ -296,13 +297,22 @@ class _Reading:
             for name, endpoint in source.endpoints.items():
                 if endpoint.deleted_when is not None:
                     at = ("sources", source.name, "endpoints", name, "deleted_when")
-                    self.expression(ObjectRule, endpoint.deleted_when, *at)
+                    self.expression(object_rule, endpoint.deleted_when, *at)
 
-    def expression(self, compiled: Callable[[str], object], text: str, *at: str) -> None:
+    def expression(self, compiled: Callable[[str], Expression], text: str, *at: str) -> None:
         try:
-            compiled(text)
+            compiled(text).refuse_other_types()
         except ExpressionError as error:
             self.wrong(*at, what=str(error), hint=error.hint)
+
+    def check_sinks(self, config: Config) -> None:
+        """Whether each sink can be built with its options; it is opened when the first event is delivered."""
+        for subscription in config.subscriptions:
+            if subscription.options is not None:
+                _, error = attempted(subscription.build)
+                if error is not None:
+                    what = f"the plugin {subscription.plugin!r} cannot be set up: {error}"
+                    self.wrong("subscriptions", subscription.name, what=what, hint="fix the plugin")
 
     def check_endpoints(self, source: SourceConfig) -> None:
         """Whether the plugin can be set up with its options and offers the endpoints that are named."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from ipaddress import ip_address
@@ -21,16 +20,16 @@ from pydantic import (
     Field,
     StrictBool,
     StrictInt,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from poller.documents.diff import compile_rules
 from poller.hooks.source_adapter import PluggedSource
+from poller.options.files import CaFile, RootedPath
 from poller.options.quantities import Duration, Rate, Size, parse_duration
-from poller.options.secrets import Secret
-from poller.sinks.calls import parsed_proxy
+from poller.options.secrets import Secret, SecretError
+from poller.sinks.calls import parsed_proxy, parsed_url
 from poller.sinks.protocol import Sink
 from poller.sources.protocol import Endpoint
 
@@ -45,26 +44,11 @@ def _name(text: str) -> str:
     return text
 
 
-def _rooted(path: Path, info: ValidationInfo) -> Path:
-    """A relative path is taken from the folder of the file."""
-    return Path((info.context or {}).get("root") or ".") / path.expanduser()
-
-
 def _pointer(text: str) -> str:
     if not text.startswith("/"):
         raise ValueError('a JSON Pointer begins with "/", for example "/last_viewed" or "/lines/*/position"')
     compile_rules((text,), (), ())
     return text
-
-
-def _certificates(path: Path) -> Path:
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
-    try:
-        ssl.create_default_context(cafile=path)
-    except (OSError, ssl.SSLError) as error:
-        raise ValueError(f"{path} holds no certificates in PEM format ({error})") from error
-    return path
 
 
 def _proxy(url: str) -> str:
@@ -76,8 +60,15 @@ def _proxy(url: str) -> str:
     return url
 
 
+def _revealed(secret: Secret | None) -> str | None:
+    """A secret's text; None where it cannot be had, which its own check has let pass: this command only looks."""
+    try:
+        return None if secret is None else secret.reveal()
+    except SecretError:
+        return None
+
+
 Name = Annotated[str, AfterValidator(_name)]
-RootedPath = Annotated[Path, AfterValidator(_rooted)]
 Pointer = Annotated[str, AfterValidator(_pointer)]
 Start = Literal["now", "beginning"] | int | float  # an int is a sequence number, a float a time in Unix seconds
 
@@ -106,6 +97,29 @@ class Settings(_Table):
         if isinstance(given, str) and "://" in given:
             raise ValueError('this version keeps its state in a SQLite file; write a path such as "poller.db"')
         return given
+
+    @field_validator("state")
+    @classmethod
+    def _a_file(cls, state: Path) -> Path:
+        if state.is_dir():
+            raise ValueError(f"{state} is a folder; name a file in it, for example {state / 'poller.db'}")
+        return state
+
+    @field_validator("token")
+    @classmethod
+    def _sendable(cls, token: Secret | None) -> Secret | None:
+        if (text := _revealed(token)) is not None and not re.fullmatch(r"[\x21-\x7e]+", text):
+            raise ValueError(
+                "a token is one line of visible ASCII characters, without spaces: clients send it in a header"
+            )
+        return token
+
+    @field_validator("heartbeat")
+    @classmethod
+    def _callable(cls, heartbeat: Secret | None) -> Secret | None:
+        if (text := _revealed(heartbeat)) is not None:
+            parsed_url(text)
+        return heartbeat
 
     @field_validator("listen")
     @classmethod
@@ -192,7 +206,7 @@ class SourceConfig(_Table):
     timeout: Duration = 30.0
     max_answer: Size = 32_000_000
     max_depth: StrictInt = Field(default=64, ge=1, le=1000)
-    ca_file: Annotated[RootedPath, AfterValidator(_certificates)] | None = None
+    ca_file: CaFile | None = None
     proxy: Annotated[str, AfterValidator(_proxy)] | None = None
     verify: StrictBool = True
     endpoints: Mapping[str, EndpointConfig] = Field(default_factory=dict)  # empty: all of the plugin's

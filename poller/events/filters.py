@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     import cel
 
 _EVALUATION = (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError)
+_SAMPLE: Mapping[str, Any] = {  # what every event and object has
+    "type": "shop.items.updated",
+    "source": "/sources/shop",
+    "subject": "items/1",
+    "data": {"object": {}, "version": 1, "changes": []},
+    "object": {},
+}
 _UNDEFINED = "Undefined variable or function"
 _OPERATIONAL = "poller."
 
@@ -42,7 +49,8 @@ class Expression:
             self._program = _compile(text)
         except ValueError as exc:
             raise self._refused(_syntax(exc)) from exc
-        self._refuse_unknown(set(variables))
+        self._variables = frozenset(variables)
+        self._refuse_unknown(set(self._variables))
 
     def holds(self, context: Mapping[str, Any]) -> bool:
         """The answer for these variables. Raises FilterError where there is none."""
@@ -53,6 +61,16 @@ class Expression:
         if not isinstance(answer, bool):
             raise FilterError(f"{self.text!r} is neither true nor false but {answer!r:.80}")
         return answer
+
+    def refuse_other_types(self) -> None:
+        """Raise ExpressionError for one that is neither true nor false, as far as the data's own shape tells."""
+        try:
+            answer = self._evaluate({name: _SAMPLE[name] for name in self._variables})
+        except _EVALUATION:
+            return  # that depends on fields which only the data has
+        if not isinstance(answer, bool):
+            hint = 'write a comparison, for example data.object.status == "won"'
+            raise self._refused(f"it is neither true nor false but {answer!r:.40}", hint)
 
     def _evaluate(self, context: Mapping[str, Any]) -> Any:
         try:
@@ -113,11 +131,16 @@ def event_rule(expression: str) -> Expression:
     return Expression(expression, ("type", "source", "subject", "data"))
 
 
-class ObjectRule:
+def object_rule(expression: str) -> Expression:
     """A CEL expression over `object`, such as `deleted_when`. Raises ExpressionError."""
+    return Expression(expression, ("object",))
+
+
+class ObjectRule:
+    """Whether `deleted_when` is true of an object. Raises ExpressionError."""
 
     def __init__(self, expression: str) -> None:
-        self._expression = Expression(expression, ("object",))
+        self._expression = object_rule(expression)
 
     def holds(self, obj: Mapping[str, Any]) -> bool:
         """Whether it is true of this object. Raises FilterError where it has no answer: then nothing is concluded."""

@@ -1,0 +1,29 @@
+"""Files that options name, as annotated types for pydantic. Relative paths begin at the configuration's folder."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+
+def _rooted(path: Path, info: ValidationInfo) -> Path:
+    return Path((info.context or {}).get("root") or ".") / path.expanduser()
+
+
+def _certificates(path: Path) -> Path:
+    if not path.is_file():
+        raise PydanticCustomError("ca_file", "there is no file {path}", {"path": str(path)})
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        what = "{path} holds no certificates in PEM format ({why})"
+        raise PydanticCustomError("ca_file", what, {"path": str(path), "why": str(error)}) from error
+    return path
+
+
+RootedPath = Annotated[Path, AfterValidator(_rooted)]
+CaFile = Annotated[RootedPath, AfterValidator(_certificates)]
