@@ -15,6 +15,7 @@ from poller.app import App, open_app
 from poller.config.load import load
 from poller.config.models import Config
 from poller.daemon.heartbeat import beat
+from poller.daemon.journal import Journal
 from poller.daemon.logs import configure
 from poller.daemon.outages import OutageKeeper
 from poller.daemon.reloads import reload_of
@@ -64,6 +65,7 @@ class Daemon:
         async with serve(self.app, self.stop) as self._http, asyncio.TaskGroup() as group:
             group.create_task(self._deliver())
             keeping = group.create_task(self._outages.run())
+            telling = group.create_task(Journal(self.app).run())
             self._begin()
             self._notifier.ready(status=self._status_line())
             await self.app.plugins.observe("started")
@@ -76,6 +78,7 @@ class Daemon:
                 self._notifier.stopping()
                 await self.app.plugins.observe("stopping")
                 keeping.cancel()
+                telling.cancel()
                 self.stop.set()
                 await self._timers.close()
                 await self.app.close()

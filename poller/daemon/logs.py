@@ -28,7 +28,8 @@ def configure(level: str = "info", style: LogFormat = "auto") -> None:
     shared: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
     renderers: dict[str, list[Any]] = {
         "console": [
-            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.processors.TimeStamper(fmt="%H:%M:%S %Z", utc=False),
+            _sentence_first,
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
         ],
         "json": [
@@ -36,7 +37,7 @@ def configure(level: str = "info", style: LogFormat = "auto") -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
-        "journal": [structlog.processors.format_exc_info, _journal_line],
+        "journal": [structlog.processors.format_exc_info, _sentence_first, _journal_line],
     }
     structlog.configure(
         processors=[*shared, *renderers[style]],
@@ -45,6 +46,14 @@ def configure(level: str = "info", style: LogFormat = "auto") -> None:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+
+
+def _sentence_first(_: Any, __: str, fields: Any) -> Any:
+    """A line that has a sentence for people begins with it; what it is for programs stands behind."""
+    sentence = fields.pop("summary", None)
+    if sentence is not None:
+        fields["event"] = f"{sentence} [{fields['event']}]"
+    return fields
 
 
 def _journal_line(_: Any, __: str, fields: Any) -> str:

@@ -171,7 +171,7 @@ class Deliverer:
     def finished(self, attempt: AttemptFinished) -> None:
         """An attempt is over."""
         getattr(log, _LOUD[attempt.state])(
-            f"delivery.{attempt.state}",
+            "delivery.failed" if attempt.state == "pending" else f"delivery.{attempt.state}",
             subscription=attempt.subscription,
             sequence=attempt.jobs[0].event.seq,
             attempt=attempt.attempt.number,

@@ -38,6 +38,7 @@ class Following:
         self._write = write
         self._clock = clock
         self._recorded = recorded
+        self._noted: dict[str, dict[str, int]] = {}  # by endpoint: in which sweep a note was met last
 
     async def followed(self, run: Run, w: Watching, outcome: Outcome) -> None:
         """Units come and go, children are told of their parents, deletions are confirmed."""
@@ -125,8 +126,6 @@ class Following:
         """Log what the health of a source has to say, and keep that it was said."""
         if not update.notices:
             return
-        for note in update.notices:
-            log.warning(note.kind, subject=note.subject, summary=note.summary)
         kept, now = kept_health(run), self._clock.now()
         self.announce(await self._write(partial(tell, self._store, update.notices, now=now, kept=kept)))
 
@@ -135,13 +134,20 @@ class Following:
         if seqs:
             self._recorded(seqs)
 
-    @staticmethod
-    def _say(w: Watching, outcome: Outcome) -> None:
+    def _say(self, w: Watching, outcome: Outcome) -> None:
+        """What the journal is told of a poll: a note again only where it was absent for a whole sweep."""
+        noted, sweep = self._noted.setdefault(w.label, {}), w.state.sweep
         for note in outcome.notes:
-            log.warning("page.odd", endpoint=w.label, note=note)
+            if noted.get(note, -2) < sweep - 2:
+                log.warning("page.odd", endpoint=w.label, note=note)
+            noted[note] = sweep
         for path in outcome.noisy:
             log.warning(
                 "field.noisy", endpoint=w.label, field=path, hint=f'changes at every poll: ignore = ["{path}"]?'
             )
         if outcome.swept:
-            log.debug("sweep.complete", endpoint=w.label, sweep=w.state.sweep - 1)
+            self._noted[w.label] = {note: seen for note, seen in noted.items() if seen >= sweep - 2}
+            log.debug("sweep.complete", endpoint=w.label, sweep=sweep - 1)
+            if outcome.baseline:
+                told = f"{w.state.objects} object(s) in {len(w.units)} unit(s); changes are told from now on"
+                log.info("sweep.first", summary=f"The first sweep of {w.label} is complete: {told}.")

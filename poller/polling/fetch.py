@@ -45,6 +45,7 @@ class Worker:
         self._write = write
         self._clock = clock
         self._polled = polled
+        self._said: dict[tuple[str, str, str], str] = {}  # by unit: the failure that was said last
 
     async def discover(self, run: Run) -> None:
         """Ask what the source must know before its first poll."""
@@ -91,6 +92,7 @@ class Worker:
         if key in w.units:
             run.lane.planner.add(run.unit(w, key), now=now)
         run.lane.planner.observe(unit, now, outcome.changed)
+        self._said.pop((run.name, w.name, key), None)
         await self.take(run, run.health.succeeded(w.name, key, now))
         await self._following.followed(run, w, outcome)
         self._polled(
@@ -120,7 +122,10 @@ class Worker:
 
     async def _failed(self, run: Run, endpoint: str, unit: str, error: PollerError, failures: int) -> HealthUpdate:
         status, reason = getattr(error, "status", None), reason_of(error)
-        log.warning("poll.failed", source=run.name, endpoint=endpoint, unit=unit, failures=failures, error=reason)
+        said = self._said.get((run.name, endpoint, unit)) == reason
+        self._said[run.name, endpoint, unit] = reason
+        say = log.debug if said else log.warning  # the same failure of the same unit is no news
+        say("poll.failed", source=run.name, endpoint=endpoint, unit=unit, failures=failures, error=reason)
         update = run.health.failed(
             endpoint,
             unit,

@@ -1,0 +1,133 @@
+"""The journal's sentences: each notice of the log once, and every hour one line that sums up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+import structlog
+
+from poller.app import App
+from poller.operations.gathering import Live, status
+from poller.operations.live import live_of
+from poller.operations.status import Status
+from state.errors import StateError
+from state.notices import SOURCE
+from state.records import Event
+from state.sqlite.store import open_reader
+
+log = structlog.get_logger("poller")
+
+GATHER: Final = 1.0  # seconds for which notices gather before the log is read
+HOUR: Final = 3600.0
+MOST: Final = 1000  # notices read at once
+GOOD: Final = (
+    "recovered",
+    "released",
+    "rebaselined",
+    "schema_changed",
+    "ping",
+)  # what a notice of a good thing ends in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """What the daemon has done by some moment."""
+
+    calls: int = 0
+    refused: int = 0
+    events: int = 0
+
+    def since(self, before: Count) -> Count:
+        """What came to it since. A reload counts calls anew."""
+        return Count(
+            calls=self.calls - before.calls if self.calls >= before.calls else self.calls,
+            refused=self.refused - before.refused if self.refused >= before.refused else self.refused,
+            events=self.events - before.events,
+        )
+
+
+class Journal:
+    """Says what an app tells of itself. Run it beside the app; it ends when it is cancelled."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._news = asyncio.Event()
+        self._told = 0  # up to this number of the log
+
+    async def run(self) -> None:
+        """Tell notices as they are recorded, and sum up every hour."""
+        self._told = await self._app.write(self._app.store.log.last_seq)
+        self._app.deliverer.ears.append(self._news.set)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._tell_notices())
+                group.create_task(self._sum_up())
+        finally:
+            self._app.deliverer.ears.remove(self._news.set)
+
+    async def _tell_notices(self) -> None:
+        while True:
+            await self._news.wait()
+            await self._app.clock.sleep(GATHER)
+            self._news.clear()
+            try:
+                for event in await asyncio.to_thread(self._new):
+                    tell(event)
+            except StateError:
+                self._news.set()  # an outage of the state: it is told elsewhere, and this is read when it is over
+
+    def _new(self) -> Sequence[Event]:
+        with open_reader(self._app.config.poller.state) as reader:
+            last = reader.log.last_seq()
+            found = reader.log.read(after=self._told, limit=MOST, type_glob="poller.*")
+        self._told = last if len(found) < MOST else found[-1].seq
+        return [event for event in found if event.source == SOURCE]
+
+    async def _sum_up(self) -> None:
+        before = self._count(self._told)
+        while True:
+            await self._app.clock.sleep(HOUR)
+            try:
+                now = await asyncio.to_thread(self._status, live_of(self._app))
+            except StateError:
+                continue
+            count = self._count(now.last_seq)
+            log.info("poller.hour", summary=hour(now, count.since(before)))
+            before = count
+
+    def _status(self, live: Live) -> Status:
+        with open_reader(self._app.config.poller.state) as reader:
+            return status(reader, self._app.config, now=self._app.clock.now(), live=live)
+
+    def _count(self, events: int) -> Count:
+        gates = [lane.gate for lane in self._app.engine.lanes.values()]
+        return Count(
+            calls=sum(gate.calls for gate in gates), refused=sum(gate.refused for gate in gates), events=events
+        )
+
+
+def tell(event: Event) -> None:
+    """Say one notice, in its own sentence."""
+    name = event.type.removeprefix("poller.")
+    say = log.info if name.rpartition(".")[2] in GOOD else log.warning
+    say(name, subject=event.subject, seq=event.seq, summary=orjson.loads(event.raw)["summary"])
+
+
+def hour(status: Status, count: Count) -> str:
+    """The latest hour and how everything stands at its end, in one line."""
+    done = [_counted(count.calls, "call"), _counted(count.events, "event")]
+    if count.refused:
+        done.insert(1, f"{count.refused} of them refused with 429")
+    wrong = [f"{one.label} {one.state}" for one in status.endpoints if one.state != "ok"]
+    wrong += [f"subscription {one.name} {one.state}" for one in status.subscriptions if one.state != "active"]
+    waiting, dead = sum(one.lag for one in status.subscriptions), sum(one.dead for one in status.subscriptions)
+    standing = [f"{waiting} to deliver", f"{_counted(dead, 'dead letter')}", "; ".join(wrong) or "all is well"]
+    return f"The latest hour: {', '.join(done)}. Now: {', '.join(standing)}."
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
