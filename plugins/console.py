@@ -15,8 +15,9 @@ from rich.text import Text
 
 from poller import Attempt, Event, Receipt, hookimpl
 from poller.events.cloudevents import structured
+from poller.rendering.event_view import EventView
 from poller.rendering.lines import coloured, plain_line
-from poller.rendering.templates import Escape, Templated, Told, render
+from poller.rendering.templates import Escape, Templated, render
 from poller.rendering.terminal import printable_json, printable_lines
 
 
@@ -47,7 +48,7 @@ class ConsoleSink:
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:  # noqa: ARG002 - the contract's
         """Write the events."""
         if self._options.format == "text" and self._options.template is None and self._console.is_terminal:
-            lines = [coloured(told, _clock(told)) for told in self._told(events)]
+            lines = [coloured(view, _clock(view)) for view in self._views(events)]
             self._console.print(Text("\n").join(lines), soft_wrap=True)
         else:
             self._console.file.write(self.render(events) + "\n")
@@ -62,14 +63,14 @@ class ConsoleSink:
             return printable_lines(
                 render(self._options.template, events, escape=Escape.TERMINAL, zone=self._options.zone).rstrip("\n")
             )
-        return "\n".join(plain_line(told, _clock(told)) for told in self._told(events))
+        return "\n".join(plain_line(view, _clock(view)) for view in self._views(events))
 
-    def _told(self, events: Sequence[Event]) -> list[Told]:
-        return [Told(event, self._options.zone) for event in events]
+    def _views(self, events: Sequence[Event]) -> list[EventView]:
+        return [EventView(event, self._options.zone) for event in events]
 
 
-def _clock(told: Told) -> str:
-    return f"{told.time:%H:%M:%S}"
+def _clock(view: EventView) -> str:
+    return f"{view.time:%H:%M:%S}"
 
 
 @hookimpl

@@ -9,10 +9,11 @@ from typing import Final, Self
 from plugins.apprise.notifier import PATIENCE, Notifier, Outcome
 from plugins.apprise.options import AppriseOptions
 from poller import Attempt, Event, Receipt, Rejected, RetryLater
-from poller.rendering.templates import RenderError, Told, render, render_default
+from poller.rendering.event_view import EventView
+from poller.rendering.templates import RenderError, render, render_default
 
 DIGEST_BYTES: Final = 256 * 1024  # of events' data in one notification
-_REMEMBERED: Final = 1000  # deliveries of which some services are still to be told
+_REMEMBERED: Final = 1000  # deliveries of which some services are still to be notified
 _TYPES: Final = {
     "deleted": "warning",
     "failing": "failure",
@@ -33,7 +34,7 @@ class AppriseSink:
         self.name = name
         self._notifier = Notifier(allow_private=options.allow_private, patience=patience)
         self._options = options
-        self._told: dict[str, set[int]] = {}  # delivery id -> places in `urls`
+        self._done: dict[str, set[int]] = {}  # delivery id -> places in `urls`
 
     async def __aenter__(self) -> Self:
         return self
@@ -44,26 +45,26 @@ class AppriseSink:
         await self._notifier.close()
 
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
-        """Notify every service that has not been told of this delivery yet."""
+        """Notify every service that has not taken this delivery yet."""
         try:
             body = self.render(events)
         except RenderError as exc:
             raise Rejected(Receipt(status="template", text=str(exc))) from exc
-        told = self._told.pop(attempt.delivery_id, set())
+        done = self._done.pop(attempt.delivery_id, set())
         failed = []
         for place, secret in enumerate(self._options.urls):
-            if place not in told:
+            if place not in done:
                 outcome = await self._notifier.notify(
                     url=secret.reveal(), title=_title(events), body=body, kind=_kind(events)
                 )
                 if outcome.ok:
-                    told.add(place)
+                    done.add(place)
                 else:
                     failed.append(_named(place, outcome))
         if failed:
-            self._remember(attempt.delivery_id, told)
+            self._remember(attempt.delivery_id, done)
             raise RetryLater(None, Receipt(status="failed", text=f"not accepted by the services {', '.join(failed)}"))
-        return Receipt(status="sent", text=f"{len(told)} services")
+        return Receipt(status="sent", text=f"{len(done)} services")
 
     def render(self, events: Sequence[Event]) -> str:
         """The notification's text."""
@@ -71,10 +72,10 @@ class AppriseSink:
             return render(self._options.template, events, zone=self._options.zone)
         return render_default("text.j2", events, zone=self._options.zone)
 
-    def _remember(self, delivery_id: str, told: set[int]) -> None:
-        self._told[delivery_id] = told
-        while len(self._told) > _REMEMBERED:
-            del self._told[next(iter(self._told))]
+    def _remember(self, delivery_id: str, done: set[int]) -> None:
+        self._done[delivery_id] = done
+        while len(self._done) > _REMEMBERED:
+            del self._done[next(iter(self._done))]
 
 
 def _named(place: int, outcome: Outcome) -> str:
@@ -85,8 +86,8 @@ def _named(place: int, outcome: Outcome) -> str:
 
 
 def _title(events: Sequence[Event]) -> str:
-    return Told(events[0]).headline if len(events) == 1 else f"{len(events)} events"
+    return EventView(events[0]).headline if len(events) == 1 else f"{len(events)} events"
 
 
 def _kind(events: Sequence[Event]) -> str:
-    return "info" if len(events) > 1 else _TYPES.get(Told(events[0]).kind, "info")
+    return "info" if len(events) > 1 else _TYPES.get(EventView(events[0]).kind, "info")

@@ -16,7 +16,8 @@ from typing import Final
 
 from plugins.email.options import EmailOptions, parsed_address
 from poller import Event
-from poller.rendering.templates import Escape, one_line, render, render_default
+from poller.rendering.event_view import one_line
+from poller.rendering.templates import Escape, render, render_default
 
 _POLICY: Final = SMTP.clone(cte_type="7bit")  # any relay takes it, with or without 8BITMIME
 

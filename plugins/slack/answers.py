@@ -43,15 +43,15 @@ def api_receipt(answer: Answer, *, root: str | None, now: float) -> Receipt:
     A reply names the thread by its first message (`root`), so that one is what later events of the object need.
     """
     try:
-        told = msgspec.json.decode(answer.body, type=_ApiAnswer)
+        said = msgspec.json.decode(answer.body, type=_ApiAnswer)
     except (msgspec.DecodeError, RecursionError):
-        told = _ApiAnswer()
-    if answer.status == 200 and told.ok:
-        return Receipt(status="200", text=f"ts {told.ts}", reference=root or told.ts or None)
-    receipt = Receipt(status=f"{answer.status} {told.error}".strip(), text=answer.text)
+        said = _ApiAnswer()
+    if answer.status == 200 and said.ok:
+        return Receipt(status="200", text=f"ts {said.ts}", reference=root or said.ts or None)
+    receipt = Receipt(status=f"{answer.status} {said.error}".strip(), text=answer.text)
     wait = retry_after(answer.headers.get("Retry-After"), now)
-    status = 400 if answer.status == 200 and told.error in _LONG else answer.status
-    raise failure(status, told.error, wait, receipt)
+    status = 400 if answer.status == 200 and said.error in _LONG else answer.status
+    raise failure(status, said.error, wait, receipt)
 
 
 def failure(status: int, error: str, wait: float | None, receipt: Receipt) -> DeliveryError:

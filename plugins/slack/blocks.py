@@ -17,8 +17,9 @@ from typing import Final
 from slack_sdk.models.blocks import Block, ContextBlock, HeaderBlock, MarkdownTextObject, SectionBlock
 
 from poller import Event
+from poller.rendering.event_view import EventView, one_line
 from poller.rendering.mrkdwn import escaped
-from poller.rendering.templates import Escape, Told, one_line, render
+from poller.rendering.templates import Escape, render
 
 SECTION: Final = 3000  # characters
 BLOCKS: Final = 50
@@ -40,31 +41,31 @@ def message_of(events: Sequence[Event], template: str | None, zone: tzinfo) -> M
     if template is not None:
         rendered = render(template, events, escape=Escape.SLACK, zone=zone)
         return Message(text=fitted(rendered.strip().split("\n"), TEXT) or " ", blocks=templated(rendered))
-    told = [Told(event, zone) for event in events]
-    if len(told) == 1:
-        return Message(text=fitted(_text_lines(told[0]), TEXT), blocks=message(told[0]))
-    return Message(text=digest_text(told), blocks=digest(told))
+    views = [EventView(event, zone) for event in events]
+    if len(views) == 1:
+        return Message(text=fitted(_text_lines(views[0]), TEXT), blocks=message(views[0]))
+    return Message(text=digest_text(views), blocks=digest(views))
 
 
-def message(told: Told) -> list[Block]:
+def message(view: EventView) -> list[Block]:
     """What happened, who it concerns, each field before and after, and where it came from."""
-    head = [f"*{escaped(told.headline)}*", *([escaped(told.who)] if told.who else [])]
+    head = [f"*{escaped(view.headline)}*", *([escaped(view.who)] if view.who else [])]
     blocks: list[Block] = [_section("\n".join(head))]
-    if lines := _lines(told):
+    if lines := _lines(view):
         blocks.append(_section(fitted(lines, SECTION)))
-    return [*blocks, ContextBlock(elements=[_mrkdwn(escaped(_origin(told)))])]
+    return [*blocks, ContextBlock(elements=[_mrkdwn(escaped(_origin(view)))])]
 
 
-def digest(told: Sequence[Told]) -> list[Block]:
+def digest(views: Sequence[EventView]) -> list[Block]:
     """Several events in one message: as many as fit, then how many were left out."""
-    blocks: list[Block] = [HeaderBlock(text=f"{len(told)} events")]
+    blocks: list[Block] = [HeaderBlock(text=f"{len(views)} events")]
     left = TOTAL - 200
-    for number, event in enumerate(told):
+    for number, event in enumerate(views):
         head = f"*{escaped(event.headline)}*"
         text = fitted([head, *_lines(event), f"_{escaped(_origin(event))}_"], max(_IN_DIGEST, len(head) + 40))
         left -= len(text)
         if left < 0 or len(blocks) == BLOCKS - 1:
-            blocks.append(ContextBlock(elements=[_mrkdwn(f"… and {len(told) - number} more events")]))
+            blocks.append(ContextBlock(elements=[_mrkdwn(f"… and {len(views) - number} more events")]))
             break
         blocks.append(_section(text))
     return blocks
@@ -94,32 +95,32 @@ def fitted(lines: Sequence[str], limit: int) -> str:
     return "\n".join([*lines[:kept], f"… and {len(lines) - kept} more"])
 
 
-def digest_text(told: Sequence[Told]) -> str:
+def digest_text(views: Sequence[EventView]) -> str:
     """Every event of a digest in the text: with its details while there is room for all headlines, then without."""
-    heads = [escaped(event.headline) for event in told]
+    heads = [escaped(event.headline) for event in views]
     spare = TEXT - 40 - sum(len(head) + 1 for head in heads)
-    lines = [f"{len(told)} events"]
-    for head, event in zip(heads, told, strict=True):
+    lines = [f"{len(views)} events"]
+    for head, event in zip(heads, views, strict=True):
         details = "\n".join(_text_lines(event)[1:])
         spare -= len(details) + 2
         lines.append(f"\n{head}\n{details}" if spare >= 0 else head)
     return fitted(lines, TEXT)
 
 
-def _text_lines(told: Told) -> list[str]:
-    who = [escaped(told.who)] if told.who else []
-    return [escaped(told.headline), *who, *_lines(told), escaped(_origin(told))]
+def _text_lines(view: EventView) -> list[str]:
+    who = [escaped(view.who)] if view.who else []
+    return [escaped(view.headline), *who, *_lines(view), escaped(_origin(view))]
 
 
-def _lines(told: Told) -> list[str]:
-    if told.fields:
-        lines = [f"• {escaped(str(field))}" for field in told.fields]
-        return [*lines, "• … and more fields"] if told.truncated else lines
-    return [f"• {escaped(f'{label}: {value}')}" for label, value in told.facts[:10]]
+def _lines(view: EventView) -> list[str]:
+    if view.fields:
+        lines = [f"• {escaped(str(field))}" for field in view.fields]
+        return [*lines, "• … and more fields"] if view.truncated else lines
+    return [f"• {escaped(f'{label}: {value}')}" for label, value in view.facts[:10]]
 
 
-def _origin(told: Told) -> str:
-    return f"{told.type} · {one_line(told.subject)} · {told.account} · {told.time:%Y-%m-%d %H:%M:%S %Z}"
+def _origin(view: EventView) -> str:
+    return f"{view.type} · {one_line(view.subject)} · {view.account} · {view.time:%Y-%m-%d %H:%M:%S %Z}"
 
 
 def _section(text: str) -> SectionBlock:

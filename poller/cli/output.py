@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from poller.events.cloudevents import FIRST, LAST
+from poller.rendering.event_view import EventView, one_line
 from poller.rendering.lines import coloured, plain_line
-from poller.rendering.templates import Told, one_line
 from poller.rendering.terminal import printable, printable_json, printable_lines
 from state.records import Event
 
@@ -87,12 +87,12 @@ def print_raw_json(raw: bytes) -> None:
 
 def print_event(out: Console, event: Event, zone: tzinfo) -> None:
     """One event, whole."""
-    told = Told(event)
-    seen = told.time.astimezone(zone)
+    view = EventView(event)
+    seen = view.time.astimezone(zone)
     if out.is_terminal:
-        out.print(coloured(told, f"{told.sequence:>6} {seen:%m-%d %H:%M:%S}"), soft_wrap=True)
+        out.print(coloured(view, f"{view.sequence:>6} {seen:%m-%d %H:%M:%S}"), soft_wrap=True)
     else:
-        click.echo(plain_line(told, f"{told.sequence} {seen:%Y-%m-%d %H:%M:%S}"))
+        click.echo(plain_line(view, f"{view.sequence} {seen:%Y-%m-%d %H:%M:%S}"))
 
 
 def span(seconds: float | None) -> str:

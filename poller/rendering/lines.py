@@ -9,34 +9,34 @@ from typing import Final
 
 from rich.text import Text
 
-from poller.rendering.templates import FieldLine, Told, one_line
+from poller.rendering.event_view import EventView, FieldLine, one_line
 from poller.rendering.terminal import printable
 
 _COLOURS: Final = {"created": "green", "updated": "yellow", "deleted": "red"}
 _FIELDS: Final = 8  # changed fields shown of one event
 
 
-def plain_line(told: Told, head: str) -> str:
+def plain_line(view: EventView, head: str) -> str:
     """One event on one line after `head`; of the program's own events the summary alone, which says it all."""
-    named = f" “{told.name}”" if told.name else ""
-    fields = "; ".join([*map(str, told.fields[:_FIELDS]), *_left_out(told)]) if told.object else told.headline
-    line = f"{head} {told.account} {told.type} {one_line(told.subject)}{named}"
+    named = f" “{view.name}”" if view.name else ""
+    fields = "; ".join([*map(str, view.fields[:_FIELDS]), *_left_out(view)]) if view.object else view.headline
+    line = f"{head} {view.account} {view.type} {one_line(view.subject)}{named}"
     return printable(f"{line}  {fields}" if fields else line)
 
 
-def coloured(told: Told, head: str) -> Text:
+def coloured(view: EventView, head: str) -> Text:
     """One event for a terminal after `head`: what happened, then a line for each changed field."""
     indent = " " * (len(head) + 10)
     text = Text.assemble(
         (f"{head} ", "dim"),
-        (f"{printable(told.kind):<8}", f"bold {_COLOURS.get(told.kind, 'magenta')}"),
-        (f" {printable(one_line(told.subject))}", "bold"),
-        f" {printable(told.name or '')}".rstrip() if told.object else f" {printable(told.headline)}",
-        (f"  {printable(told.account)}", "dim"),
+        (f"{printable(view.kind):<8}", f"bold {_COLOURS.get(view.kind, 'magenta')}"),
+        (f" {printable(one_line(view.subject))}", "bold"),
+        f" {printable(view.name or '')}".rstrip() if view.object else f" {printable(view.headline)}",
+        (f"  {printable(view.account)}", "dim"),
     )
-    for field in told.fields[:_FIELDS]:
+    for field in view.fields[:_FIELDS]:
         text.append(f"\n{indent}").append_text(_coloured_field(field))
-    for note in _left_out(told):
+    for note in _left_out(view):
         text.append(f"\n{indent}{note}", "dim")
     return text
 
@@ -48,6 +48,6 @@ def _coloured_field(field: FieldLine) -> Text:
     return text.append("(removed)", "dim") if field.after is None else text.append(printable(field.after), "green")
 
 
-def _left_out(told: Told) -> list[str]:
-    count = len(told.fields) - _FIELDS
+def _left_out(view: EventView) -> list[str]:
+    count = len(view.fields) - _FIELDS
     return [f"… and {count} more"] if count > 0 else []

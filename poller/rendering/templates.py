@@ -1,19 +1,17 @@
 """Texts made of events: sandboxed Jinja2 with one vocabulary for Slack, mail, HTTP bodies and everything else.
 
-A template sees `events` (a list of `Told`), `event` (the first of them) and `total`. Data
-is escaped for where it goes (`Escape`), so that it can neither become markup nor mention, link or forge.
+A template sees `events` (a list of `EventView`), `event` (the first of them) and `total`. Data is escaped for where it
+goes (`Escape`), so that it can neither become markup nor mention, link or forge.
 """
 
 from __future__ import annotations
 
 import enum
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, tzinfo
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
 import orjson
 from jinja2 import ChainableUndefined, FileSystemLoader, Template, TemplateError, TemplateSyntaxError, Undefined
@@ -22,31 +20,11 @@ from markupsafe import Markup
 from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
+from poller.rendering.event_view import EventView, one_line, plain, words
 from poller.rendering.mrkdwn import inert
-from poller.rendering.terminal import UNSAFE, printable
+from poller.rendering.terminal import printable
 from state.errors import PollerError
 from state.records import Event
-
-_ABSENT: Final = object()
-_CONTROLS: Final = re.compile(f"[{UNSAFE}]")
-_LONGEST: Final = 200  # characters of one value in a text
-_KINDS: Final = frozenset({"created", "updated", "deleted"})
-_NAMES: Final = (
-    "name",
-    "title",
-    "subject",
-    "label",
-    "code",
-    "invoice_number",
-    "number",
-    "note",
-    "description",
-    "email",
-)
-_WHO: Final = (
-    *("updated_by", "modified_by", "last_modified_by", "changed_by", "edited_by", "deleted_by", "created_by"),
-    *("author", "user", "member", "owner", "assignee", "responsible", "customer_name", "customer"),
-)
 
 
 class Escape(enum.StrEnum):
@@ -60,132 +38,6 @@ class Escape(enum.StrEnum):
 
 class RenderError(PollerError):
     """A template cannot be read or rendered."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FieldLine:
-    """One field before and after, as text. None: the field was not there on that side."""
-
-    path: str
-    label: str
-    before: str | None
-    after: str | None
-
-    def __str__(self) -> str:
-        after = "(removed)" if self.after is None else self.after
-        return f"{self.label}: {after}" if self.before is None else f"{self.label}: {self.before} → {after}"
-
-
-class Told:
-    """An event as a template sees it: its attributes, and what a reader wants to know of it in words."""
-
-    def __init__(self, event: Event, zone: tzinfo = UTC) -> None:
-        self.id, self.source, self.type, self.subject = event.id, event.source, event.type, event.subject
-        self.sequence = event.seq
-        self.time = datetime.fromtimestamp(event.time, zone)
-        self.observed_after = (
-            None if event.observed_after is None else datetime.fromtimestamp(event.observed_after, zone)
-        )
-        self._event = event
-
-    @property
-    def data(self) -> Mapping[str, Any]:
-        """All of the event's data."""
-        return self._event.data
-
-    @cached_property
-    def object(self) -> Mapping[str, Any]:
-        """The object as it is now; for a deletion its last known state; empty for the program's own events."""
-        found = self.data.get("object")
-        return found if isinstance(found, dict) else {}
-
-    @property
-    def kind(self) -> str:
-        """The last word of the type: created, updated, deleted, failing ..."""
-        return self.type.rpartition(".")[2]
-
-    @property
-    def thing(self) -> str:
-        """What the object is, in the singular: "time entry"."""
-        return _singular(self.subject.partition("/")[0].replace("_", " ").replace("-", " "))
-
-    @property
-    def key(self) -> str:
-        """The object's id, or what else follows in the subject."""
-        return self.subject.partition("/")[2] or self.subject
-
-    @cached_property
-    def name(self) -> str | None:
-        """What people call the object, where it says so."""
-        found = (self.object.get(field) for field in _NAMES)
-        return next((one_line(value, 80) for value in found if isinstance(value, str) and value.strip()), None)
-
-    @cached_property
-    def who(self) -> str | None:
-        """The person or customer that the object names, with the field it stands in."""
-        for field in _WHO:
-            value = self.object.get(field)
-            text = value.get("name") or value.get("email") if isinstance(value, dict) else value
-            if isinstance(text, str | int) and not isinstance(text, bool) and str(text).strip():
-                return f"{_words(field)}: {one_line(text, 80)}"
-        return None
-
-    @property
-    def title(self) -> str:
-        """What it is about, the same for each event of an object as long as its name stays: `Project “B” (7)`."""
-        if not self.object:
-            return self.headline
-        key = one_line(self.key, 80)
-        return f"{self.thing.capitalize()} " + (f"“{self.name}” ({key})" if self.name else key)
-
-    @cached_property
-    def headline(self) -> str:
-        """One line that says what happened."""
-        if summary := self.data.get("summary"):
-            return one_line(summary, 300)
-        if self.kind not in _KINDS or not self.object:
-            return one_line(f"{self.type}: {self.subject}", 300)
-        return f"{self.title} {self.kind}"
-
-    @cached_property
-    def fields(self) -> Sequence[FieldLine]:
-        """What changed, before and after; for the program's own events the details."""
-        if changes := self.data.get("changes"):
-            return [_line(change) for change in changes]
-        detail = self.data.get("detail")
-        pairs = detail.items() if isinstance(detail, dict) else ()
-        return [
-            FieldLine(path=f"/{name}", label=_words(name), before=None, after=plain(value)) for name, value in pairs
-        ]
-
-    @cached_property
-    def facts(self) -> Sequence[tuple[str, str]]:
-        """The object's plain fields that have a value, for where nothing changed but the object's being there."""
-        return [(_words(name), plain(value)) for name, value in self.object.items() if _is_fact(name, value)]
-
-    @property
-    def truncated(self) -> bool:
-        """More fields changed than are listed."""
-        return bool(self.data.get("truncated"))
-
-    @property
-    def account(self) -> str:
-        """The source's name."""
-        return self.source.rpartition("/")[2]
-
-
-def plain(value: object) -> str:
-    """A JSON value as people write it: text without quotes, yes and no, the rest as short JSON."""
-    match value:
-        case None:
-            return "none"
-        case bool():
-            return "yes" if value else "no"
-        case str():
-            return one_line(value) if value else "(empty)"
-        case int() | float():
-            return f"{value}"
-    return one_line(orjson.dumps(value, default=str).decode())
 
 
 def render(source: str, events: Sequence[Event], *, escape: Escape = Escape.NONE, zone: tzinfo = UTC) -> str:
@@ -203,13 +55,13 @@ def environment(escape: Escape = Escape.NONE) -> ImmutableSandboxedEnvironment:
     """The environment for texts that go there; one for all templates, so a plugin may add filters to it."""
     env = ImmutableSandboxedEnvironment(
         autoescape=escape in (Escape.HTML, Escape.SLACK),
-        undefined=ChainableUndefined,  # an event without that field is told without it, not left undelivered
+        undefined=ChainableUndefined,  # an event without that field is delivered without it
         finalize=_FINALLY.get(escape, _for_text),
         loader=FileSystemLoader(Path(__file__).with_name("builtin")),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters.update(tojson=_json, plain=plain, short=one_line, words=_words, iso=_iso)
+    env.filters.update(tojson=_json, plain=plain, short=one_line, words=words, iso=_iso)
     return env
 
 
@@ -229,8 +81,8 @@ _FINALLY: Final = {Escape.TERMINAL: _for_terminal, Escape.SLACK: _for_chat}
 
 
 def _filled(template: Template, events: Sequence[Event], escape: Escape, zone: tzinfo) -> str:
-    told = [Told(event, zone) for event in events]
-    names = {"events": told, "event": told[0] if told else None, "total": len(told)}
+    views = [EventView(event, zone) for event in events]
+    names = {"events": views, "event": views[0] if views else None, "total": len(views)}
     try:
         text = template.render(names)
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as exc:
@@ -293,45 +145,6 @@ def _text_of(path: Path) -> str:
         raise PydanticCustomError(
             "template", "the template file {path} cannot be read: {reason}", {"path": str(path), "reason": reason}
         ) from None
-
-
-def _line(change: Mapping[str, Any]) -> FieldLine:
-    path = str(change.get("path", ""))
-    before, after = change.get("before", _ABSENT), change.get("after", _ABSENT)
-    return FieldLine(
-        path=path,
-        label=_label(path),
-        before=None if before is _ABSENT else plain(before),
-        after=None if after is _ABSENT else plain(after),
-    )
-
-
-def _label(path: str) -> str:
-    """A JSON Pointer (RFC 6901) in words: "/lines/0/unit_price" is "lines 0 unit price"."""
-    steps = (step.replace("~1", "/").replace("~0", "~") for step in path.split("/")[1:])
-    return one_line(" ".join(_words(step) for step in steps), 120) or "value"
-
-
-def _words(name: str) -> str:
-    return str(name).replace("_", " ").strip()
-
-
-def one_line(value: object, longest: int = _LONGEST) -> str:
-    """On one line, without control characters, cut with an ellipsis where it is longer than that many characters."""
-    text = _CONTROLS.sub("", " ".join(str(value).split()))
-    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
-
-
-def _is_fact(name: str, value: object) -> bool:
-    return isinstance(value, str | int | float) and value != "" and name not in ("id", "type", "guid")
-
-
-def _singular(word: str) -> str:
-    """English as lists of APIs are named: entries, addresses, invoices."""
-    for plural, singular in (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("ss", "ss"), ("us", "us")):
-        if word.endswith(plural):
-            return word.removesuffix(plural) + singular
-    return word.removesuffix("s")
 
 
 def _iso(value: datetime | Undefined | None) -> str:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from poller.config.models import Config
 from poller.operations.doctor import Level, of_status
 from poller.operations.status import Status
-from poller.rendering.templates import Told
+from poller.rendering.event_view import EventView
 from state.records import Event
 
 TEMPLATES: Final = Path(__file__).with_name("pages")
@@ -79,12 +79,12 @@ def span(seconds: float | None) -> str:
 
 
 def _shown(event: Event) -> Mapping[str, Any]:
-    told = Told(event)
+    view = EventView(event)
     return {
         "seq": event.seq,
-        "time": told.time,
-        "kind": told.kind,
-        "subject": event.subject + (f" “{told.name}”" if told.name else ""),
-        "summary": "" if told.object else told.headline,
-        "fields": told.fields[:_FIELDS],
+        "time": view.time,
+        "kind": view.kind,
+        "subject": event.subject + (f" “{view.name}”" if view.name else ""),
+        "summary": "" if view.object else view.headline,
+        "fields": view.fields[:_FIELDS],
     }

@@ -21,8 +21,8 @@ from plugins.slack.pace import Pace
 from plugins.slack.sink import TIMEOUT
 from poller import Attempt, Event, Gone, Receipt, Refused, Rejected, RetryLater, TooLarge
 from poller.clock import VirtualClock
+from poller.rendering.event_view import EventView
 from poller.rendering.mrkdwn import escaped
-from poller.rendering.templates import Told
 
 FIRST = Attempt(number=1, delivery_id="7")
 
@@ -379,7 +379,7 @@ DATA = st.fixed_dictionaries(
 @given(data=DATA, times=st.sampled_from([1, 2, 20, 60, 400]))
 @settings(max_examples=40, deadline=None)
 def test_no_message_exceeds_slacks_limits(data: dict[str, Any], times: int) -> None:
-    told = Told(make_event(data))
+    told = EventView(make_event(data))
     shown = texts(message(told) if times == 1 else digest([told] * times))
 
     assert len(shown) <= BLOCKS
@@ -389,7 +389,7 @@ def test_no_message_exceeds_slacks_limits(data: dict[str, Any], times: int) -> N
 
 
 def test_the_text_names_every_event_of_a_digest() -> None:
-    told = [Told(make_event(subject=f"projects/{number}")) for number in range(300)]
+    told = [EventView(make_event(subject=f"projects/{number}")) for number in range(300)]
     text = digest_text(told)
 
     assert all(f"({number}) updated" in text for number in range(300))
@@ -463,7 +463,7 @@ async def test_an_answer_without_end_is_cut_off() -> None:
 
 
 def test_what_is_left_out_of_a_digest_is_counted() -> None:
-    shown = texts(digest([Told(make_event())] * 200))
+    shown = texts(digest([EventView(make_event())] * 200))
 
     kept = len(shown) - 2
     assert shown[-1] == f"… and {200 - kept} more events"

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from poller import Event
+from poller.rendering.event_view import EventView
 from poller.rendering.mrkdwn import inert
 from poller.rendering.templates import (
     Escape,
     RenderError,
     Templated,
-    Told,
     environment,
     one_line,
     plain,
@@ -93,7 +93,7 @@ def test_something_created_is_told_by_its_facts() -> None:
 def test_the_headline_says_what_happened_to_what(
     type: str, subject: str, object: dict[str, Any], headline: str
 ) -> None:
-    assert Told(make_event({"object": object}, type=type, subject=subject)).headline == headline
+    assert EventView(make_event({"object": object}, type=type, subject=subject)).headline == headline
 
 
 def test_the_programs_own_events_are_told_by_summary_and_detail() -> None:
@@ -109,7 +109,7 @@ def test_the_programs_own_events_are_told_by_summary_and_detail() -> None:
 def test_an_event_of_an_unknown_kind_still_reads() -> None:
     event = make_event({}, type="poller.ping", subject="subscriptions/crm", source="/poller")
 
-    assert Told(event).headline == "poller.ping: subscriptions/crm"
+    assert EventView(event).headline == "poller.ping: subscriptions/crm"
 
 
 def test_many_fields_are_counted() -> None:
@@ -149,7 +149,7 @@ JSON = st.recursive(
 @settings(max_examples=60, deadline=None)
 def test_every_event_has_a_text_whatever_its_data(object: dict[str, Any], before: object, after: object) -> None:
     event = make_event({"object": object, "changes": [{"path": "/x", "before": before, "after": after}]})
-    told = Told(event)
+    told = EventView(event)
 
     assert told.headline
     assert "\n" not in told.headline + told.title + str(told.fields[0])
