@@ -35,6 +35,7 @@ class SinkHealth:
     open_until: float | None = None  # no attempt before then; None: the breaker is closed
     wait: float = 0.0  # seconds between the latest probes
     last_error: str | None = None
+    dead_reported: bool = False  # a dead letter was reported since a delivery last succeeded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +132,8 @@ class AttemptOutcome:
     """What an attempt came to, for the one delivery or the whole digest that it carried."""
 
     lane: str
-    ids: tuple[int, ...]  # of deliveries; the attempt is kept with the first
+    ids: tuple[int, ...]  # of deliveries; the attempt is kept with the first, and a digest is named by it
+    digest: bool = False  # they are one digest: a retry carries the same ones
     state: State
     retries: int
     refusals: int
@@ -163,6 +165,7 @@ class Settlement:
     claim: int = 0  # so many deliveries at most
     per_lane: int = 16  # of one lane, one after the other; at most
     together: int = 0  # a digest: so many of one lane together at most
+    max_bytes: int = 0  # of the events of a digest together, or a single one
     probe: bool = False  # a probe: the lane that is next, also before it is due
     lease: float = 120.0  # seconds
     due_at: Callable[[float], float] | None = None  # when what was queued then is due; None: at once

@@ -14,17 +14,17 @@ from typing import Protocol
 import structlog
 
 from poller.clock import Clock
-from poller.delivery.attempts import AttemptRunner, RunningAttempt
+from poller.delivery.attempts import Answer, AttemptRunner, RunningAttempt
+from poller.delivery.batches import BATCH_EVENTS, halves
 from poller.delivery.retry import RetryDecision, Unfinished, judge, receipt_of
 from poller.delivery.settlement import AttemptFinished, SettlementDraft
 from poller.delivery.subscription import Route
 from poller.delivery.subscription_health import SubscriptionHealth
 from poller.delivery.wakeup import SettlementBatches, Wakeup
-from poller.sinks.protocol import Receipt
+from poller.sinks.protocol import Receipt, TooLarge
 from state.deliveries import AttemptRow, Claim, Job, Settled, Settlement
 from state.errors import StateError, Unavailable
 
-DIGEST = 1000  # events at most
 OUTAGE_WAIT = 2.0  # seconds between two tries while the state cannot be written
 WINDOW = 64  # deliveries leased at once, at least
 
@@ -59,7 +59,7 @@ class Consumer:
     def __init__(self, route: Route, shared: Shared) -> None:
         self._route = route
         self._name = route.subscription.name
-        self._together = DIGEST if route.subscription.digest is not None else 0
+        self._together = BATCH_EVENTS if route.subscription.digest is not None else 0
         self._window = max(WINDOW, 4 * route.subscription.concurrency)
         self._shared = shared
         self._clock = shared.clock
@@ -67,7 +67,7 @@ class Consumer:
         self._health = SubscriptionHealth(self._name, promotes=not self._together)
         self._runner = AttemptRunner(route, self, clock=shared.clock, limit=shared.limit, changed=self._wakeup.set)
         self._ready: deque[Claim] = deque()  # leased, not yet on its way
-        self._draft = SettlementDraft()
+        self._draft = SettlementDraft(digest=self._together > 0)
         self._look = True  # the store may have something new for us
         self._next: float | None = None  # when it has by itself
         self._known = False  # how it stands is in the store
@@ -93,7 +93,7 @@ class Consumer:
         try:
             while not stop.is_set():
                 await self._exchange()
-                await self._launch()
+                self._launch()
                 if not self._has_business():
                     self._rest()
                     await self._wakeup.wait(self._until())
@@ -146,12 +146,13 @@ class Consumer:
             return
         room = self._room() if self._wants_claim() else 0
         probing = self._health.is_open
-        draft, self._draft = self._draft, SettlementDraft()
+        draft, self._draft = self._draft, SettlementDraft(digest=self._together > 0)
         settlement = replace(
             draft.settlement(self._name, now=self._clock.now(), due_at=self._route.due_at),
             claim=1 if self._together and room else room,
             per_lane=1 if probing else 16,
             together=self._together,
+            max_bytes=self._runner.max_bytes,
             probe=probing and not self._together and room > 0,
         )
         if room or self._health.is_held:
@@ -204,53 +205,58 @@ class Consumer:
 
     # The sink: what leaves, and what came of it.
 
-    async def _launch(self) -> None:
+    def _launch(self) -> None:
         """Let leave what is ready, as far as there is room beside each other."""
         if self._ready and not self._health.active:
             self._give_back()
         while self._ready and len(self._runner) < self._route.subscription.concurrency:
             claim = self._ready.popleft()
             was_due = claim.due if self._health.is_open and claim.due > self._clock.now() else None
-            error = await self._runner.open()
-            if error is None:
-                self._runner.launch(claim, was_due)
-                continue
-            running = RunningAttempt(claim=claim, deadline=0.0, was_due=was_due)
-            jobs = claim.jobs if self._together else claim.jobs[:1]
-            self.landed(claim, self.answered(running, jobs, error, self._clock.now(), 0.0))
+            self._runner.launch(claim, was_due)
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether anything may leave without asking the store."""
+        return not (self._health.is_held or self._stopping or self._is_stuck)
 
     def next_claim(self) -> Claim | None:
         """What is ready, where it need not ask the store whether it may leave."""
-        stays = self._health.is_held or self._stopping or self._is_stuck
-        return self._ready.popleft() if self._ready and not stays else None
+        return self._ready.popleft() if self._ready and self.may_go_on else None
 
-    def answered(
-        self, running: RunningAttempt, jobs: tuple[Job, ...], answer: Receipt | Exception, at: float, latency: float
-    ) -> RetryDecision:
+    def answered(self, running: RunningAttempt, answer: Answer, latency: float) -> RetryDecision:
         """Note what an attempt came to, for the next exchange."""
-        first, receipt, now = jobs[0], receipt_of(answer), self._clock.now()
+        first, receipt, now = running.jobs[0], receipt_of(answer), self._clock.now()
         decision = self._judge(running, first, answer, now)
-        row = AttemptRow(
-            number=first.attempts + 1,
-            at=at,
-            latency=latency,
-            status=receipt.status,
-            text=receipt.text,
-            reference=receipt.reference,
-        )
-        self._draft.settle(running.claim, jobs, decision, row)
+        row = _row(running, receipt, latency)
+        self._draft.settle(running.claim, running.jobs, decision, row)
         held = self._health.is_open
         self._health.follow(answer, first, row.number, receipt, self._draft, now=now, not_before=decision.not_before)
+        if decision.state == "dead":
+            self._health.report_dead(running.jobs, row.number, receipt, self._draft, now=now)
         if self._health.is_open and not held:
             self._give_back()
         if self._draft.health is not None:
             self._next = 0.0
-        self._shared.finished(
-            AttemptFinished(subscription=self._name, jobs=jobs, state=decision.state, attempt=row, due=decision.due)
-        )
+        self._finished(running, decision, row)
         return decision
 
-    def _judge(self, running: RunningAttempt, job: Job, answer: Receipt | Exception, now: float) -> RetryDecision:
+    def halved(self, running: RunningAttempt, answer: TooLarge, latency: float) -> None:
+        """Note an attempt that carried too much: each half is a digest of its own from now on."""
+        row = _row(running, receipt_of(answer), latency)
+        first = running.jobs[0]
+        decision = RetryDecision(state="pending", retries=first.retries, refusals=first.refusals)
+        for half in halves(running.jobs):
+            self._draft.settle(running.claim, half, decision, row)
+        self._finished(running, decision, row)
+
+    def _finished(self, running: RunningAttempt, decision: RetryDecision, row: AttemptRow) -> None:
+        self._shared.finished(
+            AttemptFinished(
+                subscription=self._name, jobs=running.jobs, state=decision.state, attempt=row, due=decision.due
+            )
+        )
+
+    def _judge(self, running: RunningAttempt, job: Job, answer: Answer, now: float) -> RetryDecision:
         if isinstance(answer, Unfinished):
             return RetryDecision(
                 state="pending", retries=job.retries, refusals=job.refusals, not_before=running.claim.not_before
@@ -270,7 +276,7 @@ class Consumer:
 
         Behind a dead letter it waits for the store: were that forgotten in a crash, the letter would arrive behind it.
         """
-        return decision.state == "delivered" and not (self._stopping or self._health.is_held or self._is_stuck)
+        return decision.state == "delivered" and self.may_go_on
 
     def landed(self, claim: Claim, decision: RetryDecision | None) -> None:
         """Give a lane back."""
@@ -280,3 +286,14 @@ class Consumer:
         """Release what is leased and has not left."""
         while self._ready:
             self._draft.give_back(self._ready.popleft())
+
+
+def _row(running: RunningAttempt, receipt: Receipt, latency: float) -> AttemptRow:
+    return AttemptRow(
+        number=running.jobs[0].attempts + 1,
+        at=running.at,
+        latency=latency,
+        status=receipt.status,
+        text=receipt.text,
+        reference=receipt.reference,
+    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from poller.events.cloudevents import iso
 from poller.sinks.protocol import Receipt
-from state.deliveries import SinkHealth
+from state.deliveries import Job, SinkHealth
 from state.notices import Notice
 from state.records import Event
 
@@ -33,6 +36,23 @@ def disabled(name: str, event: Event, number: int, receipt: Receipt, *, now: flo
     return _notice("disabled", name, summary, event, number, receipt, f"its events are kept; {_resume(name)}", now)
 
 
+def dead(name: str, jobs: Sequence[Job], number: int, receipt: Receipt, *, now: float) -> Notice:
+    """An event, or a digest of several, was given up."""
+    first, more = jobs[0], len(jobs) - 1
+    event = first.event
+    what = f"event {event.seq} ({event.type}, {event.subject})" + (f" and {more} more of its digest" * (more > 0))
+    attempts = f"{number} attempt{'s' * (number > 1)}"
+    next_ = f"`poller redeliver {first.id}` sends it again, `poller redeliver --subscription {name}` all dead letters; "
+    next_ += "further ones are reported again once a delivery has succeeded"
+    return Notice(
+        kind="delivery.dead",
+        subject=f"subscriptions/{name}",
+        summary=f"Subscription {name} has a dead letter: {what}, given up after {attempts}, the last {receipt.status}.",
+        detail={"delivery": first.id, "events": len(jobs), **_detail(event, number, receipt, next_)},
+        time=now,
+    )
+
+
 def dropped(name: str, events: int, *, now: float) -> Notice:
     """What it was not given in time is gone."""
     return Notice(
@@ -58,7 +78,17 @@ def _resume(name: str) -> str:
 def _notice(
     kind: str, name: str, summary: str, event: Event, number: int, receipt: Receipt, next_: str, now: float
 ) -> Notice:
-    detail = {
+    return Notice(
+        kind=f"subscription.{kind}",
+        subject=f"subscriptions/{name}",
+        summary=summary,
+        detail=_detail(event, number, receipt, next_),
+        time=now,
+    )
+
+
+def _detail(event: Event, number: int, receipt: Receipt, next_: str) -> dict[str, Any]:
+    return {
         "event": event.id,
         "sequence": event.seq,
         "type": event.type,
@@ -67,6 +97,3 @@ def _notice(
         "answer": receipt.text[:ANSWER_SHOWN],
         "next": next_,
     }
-    return Notice(
-        kind=f"subscription.{kind}", subject=f"subscriptions/{name}", summary=summary, detail=detail, time=now
-    )

@@ -12,7 +12,6 @@ from state.deliveries import State
 SCHEDULE = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)  # seconds; Standard Webhooks 1.0.0
 JITTER = 0.1  # of a wait, both ways
 REFUSALS = 3  # attempts at a receiver that says no to what it is sent
-TEXT_LIMIT = 4096  # bytes of an answer that are kept
 
 
 class Unfinished(Exception):
@@ -51,7 +50,7 @@ def judge(
         return RetryDecision(state="pending", retries=retries, refusals=refusals, disables=True)
     if isinstance(answer, Rejected):
         return RetryDecision(state="dead", retries=retries + 1, refusals=refusals)
-    wait = named_wait(answer.after) if isinstance(answer, RetryLater) else None
+    wait = named_wait(getattr(answer, "after", None)) if isinstance(answer, RetryLater) else None
     not_before = 0.0 if wait is None else now + wait
     if was_due is not None:
         return RetryDecision(
@@ -77,14 +76,18 @@ def jittered(wait: float, chance: float) -> float:
 
 
 def receipt_of(answer: Receipt | BaseException) -> Receipt:
-    """What is kept of an answer, whatever it was; its text within 4 KiB."""
-    if isinstance(answer, DeliveryError):
-        answer = answer.receipt
-    if isinstance(answer, TimeoutError):
-        answer = Receipt(status="timeout", text=str(answer))
-    if isinstance(answer, BaseException):
-        answer = Receipt(status=type(answer).__name__, text=str(answer))
-    if len(answer.text) * 4 <= TEXT_LIMIT:
+    """What is kept of an answer, whatever it was."""
+    if isinstance(answer, Receipt):
         return answer
-    text = answer.text.encode("utf-8", "replace")[:TEXT_LIMIT].decode("utf-8", "ignore")
-    return Receipt(status=answer.status, text=text, reference=answer.reference)
+    receipt = getattr(answer, "receipt", None)  # a plugin's own error may not have called its parent
+    if isinstance(answer, DeliveryError) and isinstance(receipt, Receipt):
+        return receipt
+    status = "timeout" if isinstance(answer, TimeoutError) else type(answer).__name__
+    return Receipt(status=status, text=_words(answer))
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001 - even `str` of it is a plugin's code
+        return ""

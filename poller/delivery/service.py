@@ -11,7 +11,6 @@ from random import Random
 import structlog
 
 from poller.clock import Clock
-from poller.delivery.attempts import OBEY
 from poller.delivery.consumer import Consumer
 from poller.delivery.dispatch import Wanted, dispatch
 from poller.delivery.notices import dropped
@@ -19,7 +18,6 @@ from poller.delivery.settlement import AttemptFinished
 from poller.delivery.subscription import Route
 from poller.delivery.wakeup import SettlementBatches, Wakeup
 from poller.events.cloudevents import iso
-from poller.hooks.faults import abandon
 from state.deliveries import DeliveryStore
 from state.errors import Conflict, StateError, Unavailable
 from state.sqlite.writer import Write
@@ -204,11 +202,9 @@ class Deliverer:
         for post in posts:
             post.stop.set()
             post.consumer.wake()
-        ended, stuck = await _ended([post.task for post in posts], 2 * self.grace + 3 * OBEY)
-        for task in stuck:
-            abandon(task, task.get_name())
-        for task in ended:
-            task.result()
+        for result in await asyncio.gather(*(post.task for post in posts), return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
     def _notice_failure(self, task: asyncio.Task[None]) -> None:
         """A consumer never ends by itself: what it raised ends the run."""
@@ -244,11 +240,6 @@ class Deliverer:
         for name in done.queued & self._posts.keys():
             self._posts[name].consumer.wake()
         return done.more
-
-
-async def _ended(tasks: list[asyncio.Task[None]], seconds: float) -> tuple[set[asyncio.Task[None]], ...]:
-    """Which tasks end within so many seconds, and which do not: a sink may open or close for ever."""
-    return await asyncio.wait(tasks, timeout=seconds) if tasks else (set(), set())
 
 
 def _compile(routes: Sequence[Route]) -> list[Wanted]:

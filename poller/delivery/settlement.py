@@ -25,6 +25,7 @@ class AttemptFinished:
 class SettlementDraft:
     """The part of a settlement that attempts fill."""
 
+    digest: bool = False  # the subscription's deliveries leave together
     settled: list[AttemptOutcome] = field(default_factory=list)
     released: list[Release] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
@@ -42,6 +43,7 @@ class SettlementDraft:
             AttemptOutcome(
                 lane=claim.lane,
                 ids=tuple(job.id for job in jobs),
+                digest=self.digest,
                 state=decision.state,
                 retries=decision.retries,
                 refusals=decision.refusals,

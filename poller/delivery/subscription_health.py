@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from poller.delivery import breaker, notices
 from poller.delivery.retry import Unfinished
 from poller.delivery.settlement import SettlementDraft
@@ -43,7 +46,7 @@ class SubscriptionHealth:
 
     def follow(
         self,
-        answer: Receipt | Exception,
+        answer: Receipt | BaseException,
         job: Job,
         number: int,
         receipt: Receipt,
@@ -71,6 +74,14 @@ class SubscriptionHealth:
             self._set(breaker.failed(before, error, now=now, not_before=not_before), draft)
             if self.is_open and not breaker.is_open(before):
                 draft.notices.append(notices.failing(self.name, job.event, number, receipt, self.health, now=now))
+
+    def report_dead(
+        self, jobs: Sequence[Job], number: int, receipt: Receipt, draft: SettlementDraft, *, now: float
+    ) -> None:
+        """Report a dead letter, unless one was reported since a delivery last succeeded."""
+        if not self.health.dead_reported:
+            self._set(replace(self.health, dead_reported=True), draft)
+            draft.notices.append(notices.dead(self.name, jobs, number, receipt, now=now))
 
     def _set(self, health: SinkHealth, draft: SettlementDraft) -> None:
         if health != self.health:

@@ -78,10 +78,11 @@ class Sink(Protocol):
     """Where events leave. Opened once: `async with Sink(name, options) as sink`.
 
     `deliver` may be called again with the same events (same ids), and concurrently for different objects.
-    Returning means that the receiver has them. It may raise RetryLater, Refused, Rejected, TooLarge or Gone; anything
-    else raised is a failed attempt that follows the retry schedule. An attempt is given up after 60 s; a sink that has
-    to wait longer has a number of seconds as `attempt_limit`. A sink whose receiver takes only so much at once has a
-    number of bytes as `max_bytes`: a digest is split so that `len(event.raw)` of its events adds up to no more.
+    Returning a Receipt means that the receiver has them. It may raise RetryLater, Refused, Rejected, TooLarge or Gone;
+    anything else raised is a failed attempt that follows the retry schedule. An attempt is given up after
+    60 s; a sink that has to wait longer has a number of seconds as `attempt_limit`. A sink whose receiver takes only so
+    much at once has a number of bytes as `max_bytes`: a digest is split so that `len(event.raw)` of its events adds up
+    to no more.
     """
 
     Options: ClassVar[type[BaseModel]]

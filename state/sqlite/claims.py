@@ -35,7 +35,8 @@ def settle(conn: sqlite3.Connection, batch: Settlement, limit: int) -> Settled:
     recorded = tell(conn, batch.notices)
     state, wants_more, *health = conn.execute(
         "SELECT state, pending < ? AND (cursor < (SELECT max(seq) FROM events) OR EXISTS (SELECT 1 FROM replays r "
-        "WHERE r.subscription = s.id)), failures, open_until, probe_wait, last_error FROM subscriptions s WHERE id = ?",
+        "WHERE r.subscription = s.id)), failures, open_until, probe_wait, last_error, dead_reported "
+        "FROM subscriptions s WHERE id = ?",
         [limit - limit // 20, id_],
     ).fetchone()
     claims = _claim(conn, id_, batch) if batch.claim and state == "active" else ()
@@ -49,7 +50,13 @@ def settle(conn: sqlite3.Connection, batch: Settlement, limit: int) -> Settled:
         next_due=due,
         recorded=len(recorded),
         wants_more=bool(wants_more),
-        health=SinkHealth(failures=health[0], open_until=health[1], wait=health[2], last_error=health[3]),
+        health=SinkHealth(
+            failures=health[0],
+            open_until=health[1],
+            wait=health[2],
+            last_error=health[3],
+            dead_reported=bool(health[4]),
+        ),
     )
 
 
@@ -88,12 +95,13 @@ def _update(conn: sqlite3.Connection, settled: Sequence[AttemptOutcome]) -> int:
         row = one.attempt
         finished = None if one.state == "pending" else row.at + row.latency
         told = (one.state, row.number, one.retries, one.refusals, finished, row.status)
-        rows += [(*told, delivery) for delivery in one.ids]
+        digest = one.ids[0] if one.digest else None
+        rows += [(*told, digest, delivery) for delivery in one.ids]
     if not rows:
         return 0
     return conn.executemany(
-        "UPDATE deliveries SET state = ?, attempts = ?, retries = ?, refusals = ?, finished_at = ?, status = ? "
-        "WHERE id = ? AND state = 'pending'",
+        "UPDATE deliveries SET state = ?, attempts = ?, retries = ?, refusals = ?, finished_at = ?, status = ?, "
+        "digest = coalesce(?, digest) WHERE id = ? AND state = 'pending'",
         rows,
     ).rowcount
 
@@ -146,7 +154,9 @@ def _claim(conn: sqlite3.Connection, id_: int, batch: Settlement) -> tuple[Claim
             lane=lane,
             due=due,
             not_before=not_before,
-            jobs=_digest(conn, id_, lane, batch.together) if batch.together else _oldest(conn, id_, lane, run),
+            jobs=_digest(conn, id_, lane, batch.together, batch.max_bytes)
+            if batch.together
+            else _oldest(conn, id_, lane, run),
             last_reference=reference,
         )
         for lane, due, not_before, reference in lanes
@@ -157,14 +167,20 @@ def _oldest(conn: sqlite3.Connection, id_: int, lane: str, run: int) -> tuple[Jo
     return tuple(_job(row) for row in conn.execute(JOBS, [id_, lane, run]))
 
 
-def _digest(conn: sqlite3.Connection, id_: int, lane: str, size: int) -> tuple[Job, ...]:
-    """All that is pending, or, of a digest that was attempted before, just what it consisted of."""
-    rows = conn.execute(JOBS, [id_, lane, size]).fetchall()
-    if rows and rows[0][4] is not None:
-        rows = [row for row in rows if row[4] == rows[0][4]]
-    elif rows:
-        conn.executemany("UPDATE deliveries SET digest = ? WHERE id = ?", [(rows[0][0], row[0]) for row in rows])
-    return tuple(_job(row) for row in rows)
+def _digest(conn: sqlite3.Connection, id_: int, lane: str, size: int, max_bytes: int) -> tuple[Job, ...]:
+    """All that is pending and fits, or, of a digest that was attempted before, just what it consisted of."""
+    jobs: list[Job] = []
+    digest, left = None, max_bytes
+    for row in conn.execute(JOBS, [id_, lane, size]):
+        job = _job(row)
+        left -= len(job.event.raw)
+        if jobs and (row[4] != digest or left < 0):
+            break
+        digest = row[4]
+        jobs.append(job)
+    if jobs and digest is None:
+        conn.executemany("UPDATE deliveries SET digest = ? WHERE id = ?", [(jobs[0].id, job.id) for job in jobs])
+    return tuple(jobs)
 
 
 def _job(row: Sequence[object]) -> Job:

@@ -124,3 +124,8 @@ def name_columns(db: Database) -> None:
         "ALTER TABLE lanes RENAME COLUMN place TO first_seq;"
         "ALTER TABLE deliveries RENAME COLUMN tries TO retries;"
     )
+
+
+@delivery_migrations()
+def report_dead_letters(db: Database) -> None:
+    db.executescript("ALTER TABLE subscriptions ADD COLUMN dead_reported INTEGER NOT NULL DEFAULT 0;")

@@ -141,8 +141,9 @@ def disable(conn: sqlite3.Connection, id_: int, reason: str) -> None:
 def write_health(conn: sqlite3.Connection, id_: int, health: SinkHealth) -> None:
     """Keep how its sink has fared."""
     conn.execute(
-        "UPDATE subscriptions SET failures = ?, open_until = ?, probe_wait = ?, last_error = ? WHERE id = ?",
-        [health.failures, health.open_until, health.wait, health.last_error, id_],
+        "UPDATE subscriptions SET failures = ?, open_until = ?, probe_wait = ?, last_error = ?, dead_reported = ? "
+        "WHERE id = ?",
+        [health.failures, health.open_until, health.wait, health.last_error, health.dead_reported, id_],
     )
 
 

@@ -135,8 +135,7 @@ async def test_a_dead_letter_lets_the_next_event_of_its_object_pass(bench: Bench
 
     box.answer = answer
     await bench.start()
-    await bench.record(1, subject="items/a")
-    await bench.record(2, subject="items/a")
+    await bench.record(1, 2, subject="items/a")
 
     assert box.seqs == [2]
     assert bench.state("crm").dead == 1
