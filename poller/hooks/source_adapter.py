@@ -29,6 +29,8 @@ log = structlog.get_logger("poller")
 
 T = TypeVar("T")
 # An auth flow ends, or the answer that it reads is cut or never ends: no fault of the plugin.
+MOST_PAGES: Final = 100_000  # of a numbered list: one that never ends is an error, not a list
+MOST_OBJECTS: Final = 10_000_000  # before an offset
 _OF_AUTH: Final = (httpx.TransportError, httpx.DecodingError, FetchError, StopAsyncIteration)
 Normalise = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -71,7 +73,7 @@ class PluggedSource:
         with self._running("page"):
             page = _checked(self._source.page(endpoint, at, response), Page)
             if page.next is not None:
-                _checked(page.next, Position)
+                _refuse_endless(endpoint, at, _checked(page.next, Position))
             if page.total is not None:
                 _checked(page.total, int)
             return Unparsed(_unparsed(page.objects), page.next, page.total, tuple(map(str, page.doubts)))
@@ -189,6 +191,18 @@ class _PluggedAuth(httpx.Auth):
 def _steps(given: Any) -> Generator[httpx.Request, Any, None]:
     """What `discover` gave, as a generator; other iterables are asked one after the other."""
     return given if isinstance(given, Generator) else (request for request in given)
+
+
+def _refuse_endless(endpoint: Endpoint, at: Position, following: Position) -> None:
+    """Raise PageError where a list goes on and on: its sweep would never be complete."""
+    if following.cursor is not None and following == at:
+        raise PageError(f"{endpoint.name}: the list goes on with the cursor that it was asked with")
+    begin = endpoint.first
+    pages = abs((following.page or 0) - (begin.page or 0))
+    objects = abs((following.offset or 0) - (begin.offset or 0))
+    if pages > MOST_PAGES or objects > MOST_OBJECTS:
+        reached = f"{pages:,} pages" if pages > MOST_PAGES else f"{objects:,} objects"
+        raise PageError(f"{endpoint.name}: the list has not ended after {reached}", hint="does every page name a next?")
 
 
 def _checked(given: object, wanted: type[T]) -> T:

@@ -135,3 +135,29 @@ async def test_an_auth_flow_runs_as_the_plugin_wrote_it():
 async def test_an_auth_flow_that_raises_is_told():
     with pytest.raises(PageError, match=r"failed in auth\(\): KeyError: 'token'"):
         await send(plugged(auth=Failing()).auth)
+
+
+def page_after(at, following, first=FIRST):
+    """What the source says of the page at `at`, where the plugin goes on with `following`."""
+    source = plugged(page=lambda *_: Page([], following))
+    return source.page(Endpoint(name="things", first=first), at, httpx.Response(200))
+
+
+@pytest.mark.parametrize(
+    ("at", "following", "says"),
+    [
+        (Position(page=100_001), Position(page=100_002), "the list has not ended after 100,001 pages"),
+        (Position(page=7), Position(page=10**30), "the list has not ended after 999,999,999,999,9"),
+        (Position(page=-7), Position(page=-100_002), "the list has not ended after 100,003 pages"),
+        (Position(offset=0), Position(offset=10_000_100), "the list has not ended after 10,000,100 objects"),
+        (Position(cursor="a"), Position(cursor="a"), "the list goes on with the cursor that it was asked with"),
+    ],
+)
+def test_a_list_that_never_ends_is_an_error(at, following, says):
+    with pytest.raises(PageError, match=f"^things: {says}"):
+        page_after(at, following, Position(page=1) if at.page else FIRST)
+
+
+def test_a_long_list_ends_where_it_says():
+    assert page_after(Position(page=99_999), Position(page=100_001), Position(page=1)).next == Position(page=100_001)
+    assert page_after(Position(cursor="a"), Position(cursor="b")).next == Position(cursor="b")
