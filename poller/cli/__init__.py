@@ -7,6 +7,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
+from keyword import iskeyword
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from state.errors import PollerError
 COMMANDS: Final = {  # name: its module, and what the list of commands says of it
     "init": ("init", "Write a commented poller.toml."),
     "check": ("check", "Validate the configuration, and online the credentials."),
+    "try": ("try_", "Ask one endpoint and show what it answers."),
     "run": ("run", "Poll and deliver in the foreground until stopped."),
     "once": ("run", "Sweep every endpoint once, deliver, and exit."),
     "poll": ("run", "Sweep one endpoint once, deliver, and exit."),
@@ -75,7 +77,8 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return self._of_plugins().get(cmd_name)
         module = COMMANDS[cmd_name][0]
-        command = getattr(importlib.import_module(f"poller.cli.{module}"), cmd_name)
+        loaded = importlib.import_module(f"poller.cli.{module}")
+        command = getattr(loaded, f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name)
         assert isinstance(command, click.Command)
         if not any(option.name == "config" for option in command.params):
             command.params.append(_config_option())

@@ -7,20 +7,21 @@ import contextlib
 from typing import Final
 
 import click
+import msgspec
 
-from poller.app import App
-from poller.changes.page import read
 from poller.cli.context import Chosen
 from poller.config.models import Config
 from poller.daemon.daemon import opened
 from poller.hooks.loading import Plugins
 from poller.operations.commands import run_command
+from poller.operations.inspection import Inspection, inspect
 from poller.operations.planners import check_promises
 from poller.polling.boundary import failed_poll, reason_of
-from poller.polling.poll import unwelcome
 from poller.polling.source import Run
+from poller.rendering.terminal import printable
 from state.lock import StateLock
 
+PATIENCE: Final = 60.0  # seconds for the daemon to look at one endpoint
 HINTS: Final = {
     301: "write the address that it names",
     302: "write the address that it names; a login page is no API",
@@ -32,7 +33,7 @@ HINTS: Final = {
 
 
 @click.command()
-@click.option("--online", is_flag=True, help="Ask each source once: what may this key see?")
+@click.option("--online", is_flag=True, help="Ask for every endpoint: what may this key see, and does the API agree?")
 @click.pass_obj
 def check(chosen: Chosen, online: bool) -> int:
     """Validate the configuration, and with --online the credentials.
@@ -55,51 +56,74 @@ def check(chosen: Chosen, online: bool) -> int:
 
 
 async def _online(config: Config, plugins: Plugins) -> int:
+    """Look at every endpoint; by the daemon where one runs, which then asks at once what it had put off."""
+    labels = [
+        f"{source.name}/{endpoint.name}"
+        for source in config.sources.values()
+        for endpoint in source.chosen(source.build().endpoints())
+    ]
     if StateLock(config.poller.state).holder() is not None:
+        failed = 0
+        for label in labels:
+            answer = await run_command(config, plugins, "inspect", {"endpoint": label}, timeout=PATIENCE)
+            failed += report(msgspec.convert(answer, Inspection))
         await run_command(config, plugins, "probe", {})
-        click.echo("the running daemon asks every source at once: `poller status` says what comes of it")
-        return 0
-    failed = 0
+        return 1 if failed else 0
     async with opened(config, plugins) as app:
-        for name in app.engine.runs:
-            failed += await _asked(app, name)
+        failed = 0
+        for run in app.engine.runs.values():
+            failed += await _discovered(run)
+            for w in run.watchings.values():
+                failed += report(await inspect(run, w)) if run.discovered else 0
     return 1 if failed else 0
 
 
-async def _asked(app: App, name: str) -> int:
-    """Log in, discover, and read the beginning of one list; a limit or an outage is a warning."""
-    run = app.engine.runs[name]
-    w = next(w for w in run.watchings.values() if not w.is_child)
-    endpoint = w.watch.endpoint
+async def _discovered(run: Run) -> int:
+    """Ask what the source must know first. 1 where that fails."""
     try:
-        await _discover(run)
-        response = await run.ask(run.source.request(endpoint, endpoint.first))
-        if not response.is_success:
-            raise unwelcome(response)
-        page = run.source.page(endpoint, endpoint.first, response)
-        reading = read(w.watch, page.objects, {})
+        steps = run.source.discover()
+        with contextlib.suppress(StopIteration):
+            request = next(steps)
+            while True:
+                request = steps.send(await run.ask(request))
     except Exception as error:
-        if (failure := failed_poll(error, source=name)) is None:
+        if (failure := failed_poll(error, source=run.name)) is None:
             raise
-        status = getattr(failure, "status", None)
-        return _complain(f"sources.{name}: {endpoint.name}: {reason_of(failure)}", failure.hint, status)
-    click.echo(f"source {name}: {endpoint.name} answers, {len(page.objects)} objects on its first page")
-    for note in reading.notes:
-        click.echo(f"Warning: sources.{name}: {endpoint.name}: {note}", err=True)
+        return _complain(f"sources.{run.name}: {reason_of(failure)}", failure.hint, getattr(failure, "status", None))
+    run.discovered = True
     return 0
 
 
-async def _discover(run: Run) -> None:
-    steps = run.source.discover()
-    with contextlib.suppress(StopIteration):
-        request = next(steps)
-        while True:
-            request = steps.send(await run.ask(request))
+def report(found: Inspection) -> int:
+    """Say what a look at an endpoint found: a line for the list, a warning for each doubt. 1 where it failed."""
+    if found.pages:
+        click.echo(f"endpoint {printable(found.endpoint)}: {_list_line(found)}")
+    for doubt in found.doubts:
+        click.echo(f"Warning: {printable(found.endpoint)}: {printable(doubt)}", err=True)
+    if found.problem is None:
+        return 0
+    return _complain(f"{found.endpoint}: {found.problem}", found.hint, found.status)
+
+
+def _list_line(found: Inspection) -> str:
+    first = found.pages[0]
+    words = [f"{first.objects} objects on its first page"]
+    words.append("no next page" if first.next is None else f"next {printable(first.next)}")
+    if first.total is not None:
+        words.append(f"total {first.total}")
+    if found.calls_per_sweep is not None and found.calls_per_sweep > 1:
+        words.append(f"{found.calls_per_sweep} calls a sweep")
+    if found.example is not None:
+        name = f" {printable(found.example_name)!r}" if found.example_name else ""
+        words.append(f"such as {printable(found.example)}{name}")
+    if found.item is not None:
+        words.append(f"its own URL answers {found.item.status}")
+    return ", ".join(words)
 
 
 def _complain(text: str, hint: str | None, status: int | None) -> int:
     passing = status == 429 or (status or 0) >= 500
-    click.echo(f"{'Warning' if passing else 'Error'}: {text}", err=True)
+    click.echo(f"{'Warning' if passing else 'Error'}: {printable(text)}", err=True)
     if hint := hint or HINTS.get(status or 0):
         click.echo(f"Try:   {hint}", err=True)
     return 0 if passing else 1

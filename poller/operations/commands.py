@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
+import msgspec
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
@@ -15,6 +16,7 @@ from poller.app import App, open_app
 from poller.config.models import Config
 from poller.delivery.notices import ping
 from poller.hooks.loading import Plugins
+from poller.operations.inspection import inspect
 from poller.operations.places import HIGHEST, parse_place
 from poller.options.problems import NotThere, find_endpoint, nearest
 from poller.polling.endpoint import Watching
@@ -264,6 +266,13 @@ async def _probe(app: App, _: Nothing) -> Answer:
     return {"summary": f"{count} {'source is' if count == 1 else 'sources are'} asked at once.", "sources": count}
 
 
+async def _inspect(app: App, args: OfEndpoint) -> Answer:
+    run, w = _watching(app, args.endpoint)
+    found = await inspect(run, w)
+    what = found.problem or f"{w.label} answers: {found.pages[0].objects} objects on its first page."
+    return {"summary": what, **msgspec.to_builtins(found)}
+
+
 async def _hold(app: App, args: OfEndpoint) -> Answer:
     run, w = _watching(app, args.endpoint)
     outcome = await app.write(app.engine.settling.guarding.hold, w, app.clock.now())
@@ -305,6 +314,7 @@ def _watching(app: App, text: str) -> tuple[Run, Watching]:
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "probe": Command(args=Nothing, do=_probe),
+    "inspect": Command(args=OfEndpoint, do=_inspect),
     "redeliver": Command(args=Redeliver, do=_redeliver),
     "replay": Command(args=Replay, do=_replay),
     "ping": Command(args=OfSubscription, do=_ping),

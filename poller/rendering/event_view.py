@@ -50,6 +50,12 @@ class FieldLine:
         return f"{self.label}: {after}" if self.before is None else f"{self.label}: {self.before} → {after}"
 
 
+def name_of(value: Mapping[str, Any]) -> str | None:
+    """What people call an object, where it says so."""
+    found = (value.get(field) for field in _NAMES)
+    return next((one_line(name, 80) for name in found if isinstance(name, str) and name.strip()), None)
+
+
 class EventView:
     """One event; times are in `zone`."""
 
@@ -91,8 +97,7 @@ class EventView:
     @cached_property
     def name(self) -> str | None:
         """What people call the object, where it says so."""
-        found = (self.object.get(field) for field in _NAMES)
-        return next((one_line(value, 80) for value in found if isinstance(value, str) and value.strip()), None)
+        return name_of(self.object)
 
     @cached_property
     def who(self) -> str | None:

@@ -92,7 +92,9 @@ def test_check_online_says_what_the_key_may_see(poller: Run, shop: Shop, tmp_pat
     ran = poller("check", "--online")
 
     assert ran.status == 0
-    assert ran.out.splitlines()[-1] == "source shop: items answers, 2 objects on its first page"
+    assert ran.out.splitlines()[-1] == (
+        "endpoint shop/items: 2 objects on its first page, no next page, such as 1 'Apple'"
+    )
 
 
 def test_once_tells_changes_after_a_silent_baseline(told: Shop, tmp_path: Path) -> None:

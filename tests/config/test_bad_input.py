@@ -59,7 +59,7 @@ def checked(poller: Run, folder: Path) -> Ran:
 def line_of(ran: Ran, name: str) -> tuple[str, str]:
     """What is said of a source, and the line behind it."""
     lines = [*ran.err.splitlines(), ""]
-    place = next(place for place, line in enumerate(lines) if f" sources.{name}: " in line)
+    place = next(place for place, line in enumerate(lines) if f" {name}/items: " in line)
     return lines[place], lines[place + 1]
 
 
@@ -67,7 +67,7 @@ def test_check_online_says_what_is_wrong_and_what_to_do(checked: Ran) -> None:
     assert checked.status == 1
     for name, (_, what, hint) in BAD.items():
         line, behind = line_of(checked, name)
-        assert line.startswith(f"Error: sources.{name}: items: ")
+        assert line.startswith(f"Error: {name}/items: ")
         assert what in line
         assert not hint or (behind.startswith("Try:   ") and hint in behind), name
 

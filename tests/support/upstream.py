@@ -1,8 +1,9 @@
 """A small API on loopback, as tests of sources ask it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import uvicorn
@@ -32,3 +33,25 @@ async def serving(app: Any) -> AsyncIterator[str]:
         server.should_exit = True
         await task
         socket.close()
+
+
+@contextmanager
+def serving_in_a_thread(app: Any) -> Iterator[str]:
+    """The ASGI app on a free port, for commands that run an event loop of their own."""
+    found: list[str] = []
+    ready, done = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with serving(app) as url:
+            found.append(url)
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    ready.wait(60)
+    try:
+        yield found[0]
+    finally:
+        done.set()
+        thread.join()

@@ -1,0 +1,41 @@
+"""`poller try`: one endpoint as its API answers it, before anything is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+import msgspec
+
+from poller.cli.check import PATIENCE, report
+from poller.cli.context import Chosen
+from poller.cli.output import print_json
+from poller.operations.commands import run_command
+from poller.operations.inspection import Inspection
+from poller.rendering.terminal import printable
+
+
+@click.command("try")
+@click.argument("endpoint", metavar="SOURCE/ENDPOINT")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for machines.")
+@click.pass_obj
+def try_(chosen: Chosen, endpoint: str, as_json: bool) -> int:
+    """Ask an endpoint: its requests, objects, ids, next page, total, and what speaks against the configuration.
+
+    Nothing is recorded. Example: poller try shop/items
+    """
+    config, plugins = chosen.load()
+    answer = asyncio.run(run_command(config, plugins, "inspect", {"endpoint": endpoint}, timeout=PATIENCE))
+    found = msgspec.convert(answer, Inspection)
+    if as_json:
+        print_json(msgspec.to_builtins(found))
+        return 1 if found.problem else 0
+    for page in found.pages:
+        click.echo(printable(page.request))
+        click.echo(f"  objects  {page.objects}" + (f" of {page.total}" if page.total is not None else ""))
+        click.echo(f"  ids      {printable(', '.join(page.ids)) or 'none'}")
+        click.echo(f"  next     {printable(page.next) if page.next else 'none: the list ends here'}")
+    if found.item is not None:
+        click.echo(printable(found.item.request))
+        click.echo(f"  status   {found.item.status}")
+    return report(found)

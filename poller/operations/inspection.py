@@ -1,0 +1,179 @@
+"""A look at one endpoint through its API: what is asked, what comes, and what speaks against the configuration.
+
+Nothing of it is recorded. At most five calls, each paid from the budget like all others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
+
+from poller.changes.page import Reading, read
+from poller.documents.diff import ParseError, parse
+from poller.polling.boundary import failed_poll, reason_of
+from poller.polling.endpoint import Watching
+from poller.polling.poll import unwelcome
+from poller.polling.source import Run
+from poller.rendering.event_view import name_of
+from poller.sources.protocol import Endpoint, Item, PageError, Position, Unparsed
+from poller.sources.urls import shown_url
+
+EXAMPLES: Final = 5  # ids that are shown of a page
+CAPS: Final = frozenset({10, 20, 25, 30, 50, 100, 200, 250, 500, 1000})  # page sizes that servers like
+GONE: Final = (404, 410)
+
+
+class PageLook(msgspec.Struct, frozen=True, kw_only=True):
+    """One page as the API answered it."""
+
+    request: str  # method and URL, without secrets
+    objects: int
+    ids: tuple[str, ...]  # the first few
+    next: str | None  # the position of the next page, as text
+    total: int | None  # objects in the whole list, as the answer says
+    doubts: tuple[str, ...] = ()  # what speaks against the configuration, or was set aside
+
+
+class ItemLook(msgspec.Struct, frozen=True, kw_only=True):
+    """One object's own URL as the API answered it."""
+
+    request: str
+    status: int
+
+
+class Inspection(msgspec.Struct, kw_only=True):
+    """What a look at one endpoint found."""
+
+    endpoint: str  # source/endpoint
+    pages: list[PageLook] = []
+    example: str | None = None  # id of one object
+    example_name: str | None = None
+    item: ItemLook | None = None
+    calls_per_sweep: int | None = None  # None: not known before a sweep
+    doubts: list[str] = []
+    problem: str | None = None  # why it could not be looked at, or not to the end
+    hint: str | None = None
+    status: int | None = None  # of the answer that the problem is about
+
+
+async def inspect(run: Run, w: Watching) -> Inspection:
+    """Read one page, a second where there is one, and one object's own URL. What fails is in the result."""
+    found = Inspection(endpoint=w.label)
+    try:
+        at = await _first(run, w)
+        if at is None:
+            found.problem = f"its parent list {w.watch.endpoint.parent!r} shows no object to ask for"
+            return found
+        first, reading = await _page(run, w, at, found)
+        if first.next is not None:
+            await _second(run, w, at, first, reading, found)
+        elif len(first.objects) in CAPS and first.total is None:
+            found.doubts.append(
+                f"exactly {len(first.objects)} objects and no next page: if the list has more, see `pagination`"
+            )
+        found.calls_per_sweep = _calls(first)
+        await _item(run, w, at, reading, found)
+    except Exception as error:
+        if (failure := failed_poll(error, source=run.name)) is None:
+            raise
+        found.problem, found.hint = reason_of(failure), failure.hint
+        found.status = getattr(failure, "status", None)
+    return found
+
+
+async def _first(run: Run, w: Watching) -> Position | None:
+    """The beginning of the list; of a list per parent, of the first parent that its own list shows."""
+    endpoint = w.watch.endpoint
+    if endpoint.parent is None:
+        return endpoint.first
+    parents = run.watchings.get(endpoint.parent)
+    begin = None if parents is None else await _first(run, parents)
+    if parents is None or begin is None:
+        return None
+    page = await _asked(run, parents.watch.endpoint, begin)
+    objects = [_object(item) for item in page.objects[:1]]
+    return replace(endpoint.first, parent=objects[0]) if objects else None
+
+
+async def _asked(run: Run, endpoint: Endpoint, at: Position) -> Unparsed:
+    response = await run.ask(run.source.request(endpoint, at))
+    if not response.is_success:
+        raise unwelcome(response)
+    return run.source.page(endpoint, at, response)
+
+
+async def _page(run: Run, w: Watching, at: Position, found: Inspection) -> tuple[Unparsed, Reading]:
+    request = run.source.request(w.watch.endpoint, at)
+    page = await _asked(run, w.watch.endpoint, at)
+    reading = read(w.watch, page.objects, {})
+    found.pages.append(
+        PageLook(
+            request=f"{request.method} {shown_url(request.url)}",
+            objects=len(page.objects),
+            ids=tuple(reading.members.values())[:EXAMPLES],
+            next=None if page.next is None else _place(page.next),
+            total=page.total,
+            doubts=(*page.doubts, *reading.notes),
+        )
+    )
+    found.doubts += [*page.doubts, *reading.notes]
+    if found.example is None and reading.fresh:
+        shown = reading.fresh[0]
+        found.example, found.example_name = shown.object_id, name_of(shown.parsed())
+    return page, reading
+
+
+async def _second(run: Run, w: Watching, at: Position, first: Unparsed, before: Reading, found: Inspection) -> None:
+    assert first.next is not None
+    _, reading = await _page(run, w, replace(first.next, parent=at.parent), found)
+    again = set(reading.members.values()) & set(before.members.values())
+    if again and len(again) == len(reading.members):
+        found.doubts.append("the second page shows what the first one shows: does the API know this parameter?")
+    elif again:
+        found.doubts.append(
+            f"{len(again)} objects are on the first page and on the second: {', '.join(sorted(again)[:3])}"
+        )
+
+
+async def _item(run: Run, w: Watching, at: Position, reading: Reading, found: Inspection) -> None:
+    if not reading.fresh:
+        return
+    shown = reading.fresh[0]
+    request = run.source.item_request(w.watch.endpoint, shown.object_id, Item(object=shown.parsed(), parent=at.parent))
+    if request is None:
+        return
+    response = await run.ask(request)
+    found.item = ItemLook(request=f"{request.method} {shown_url(request.url)}", status=response.status_code)
+    if response.status_code in GONE:
+        found.doubts.append(
+            f"{shown.object_id} is in the list, but its own URL says {response.status_code}: is `item_path` right?"
+        )
+    elif not response.is_success:
+        found.doubts.append(
+            f"the own URL of {shown.object_id} answers {response.status_code}: no deletion is confirmed"
+        )
+
+
+def _calls(first: Unparsed) -> int | None:
+    if first.next is None:
+        return 1
+    return None if not first.total or not first.objects else math.ceil(first.total / len(first.objects))
+
+
+def _place(at: Position) -> str:
+    known = {"page": at.page, "offset": at.offset, "cursor": at.cursor}
+    return ", ".join(f"{name} {str(value)[:80]}" for name, value in known.items() if value is not None)
+
+
+def _object(item: Mapping[str, Any] | msgspec.Raw) -> Mapping[str, Any]:
+    try:
+        value = item if isinstance(item, Mapping) else parse(item)
+    except ParseError as error:
+        raise PageError(f"an object of the parent list cannot be read: {error}") from error
+    if not isinstance(value, Mapping):
+        raise PageError("the parent list holds something that is not an object")
+    return value
