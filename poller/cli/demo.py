@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import httpx
@@ -24,6 +24,7 @@ from poller.daemon.daemon import Daemon, run_daemon
 from poller.daemon.logs import configure
 from poller.hooks.loading import load_plugins
 from poller.options.quantities import parse_duration
+from state.errors import PollerError
 
 PORT = 8765
 LIMITS = "10/s,450/min"
@@ -125,24 +126,27 @@ def _config(sandbox: Sandbox, listen: str, style: str) -> str:
 @contextlib.contextmanager
 def _sandbox() -> Iterator[Sandbox]:
     """The sandbox as a process of its own, ended with the demo."""
-    command = [sys.executable, "-m", "poller.cli", "sandbox", "--port", "0", "--pace", str(PACE), "--limits", LIMITS]
+    # -P: no module of the current folder, whatever its name, takes the place of one of ours.
+    command = [sys.executable, "-P", "-m", "poller.cli", "sandbox", "--port", "0"]
+    command += ["--pace", str(PACE), "--limits", LIMITS]
     for size in SIZES:
         command += ["--size", size]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, process_group=0)
-    try:
-        yield _introduced(process)
-    finally:
-        process.terminate()
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, process_group=0)
         try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+            yield _introduced(process, errors)
+        finally:
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
 
-def _introduced(process: subprocess.Popen[str]) -> Sandbox:
+def _introduced(process: subprocess.Popen[str], errors: IO[str]) -> Sandbox:
     told: dict[str, str] = {}
     for line in process.stdout or ():
         name, _, value = line.strip().partition(" ")
@@ -152,7 +156,10 @@ def _introduced(process: subprocess.Popen[str]) -> Sandbox:
             return Sandbox(
                 server=server, origin=told["calls"].removesuffix("/_sandbox/calls"), token=told["access_token"]
             )
-    raise click.ClickException("the sandbox did not start")
+    process.wait()
+    errors.seek(0)
+    last = next((line.strip() for line in reversed(errors.readlines()) if line.strip()), "it said nothing")
+    raise PollerError(f"the sandbox did not start (exit status {process.returncode}): {last}")
 
 
 async def _watch(

@@ -119,9 +119,15 @@ def _private(config: Config) -> Iterator[Finding]:
         files.add(config.path)
     files |= {config.poller.state} if config.poller.state.exists() else set()
     for file in sorted(file for file in files if file.exists()):
-        if file.stat().st_mode & OTHERS:
+        if file.stat().st_mode & OTHERS and not _is_shared(file):
             what = "the state" if file == config.poller.state else "it holds a secret, and"
             yield warn(str(file), f"{what} can be read by others", f"chmod 600 {file}")
+
+
+def _is_shared(file: Path) -> bool:
+    """Whether a group alone may read it, that of a folder which is closed to others: a service's."""
+    own, folder = file.stat(), file.parent.stat()
+    return own.st_mode & OTHERS == stat.S_IRGRP and own.st_gid == folder.st_gid and not folder.st_mode & stat.S_IRWXO
 
 
 def _secrets(value: Any) -> Iterator[Secret]:
@@ -191,6 +197,7 @@ def _state(config: Config, live: Status | None) -> Iterator[Finding]:
         return
     if not os.access(path if path.exists() else folder, os.W_OK):
         yield bad("state", f"{path} cannot be written by this user", f"run as its owner, or chown {folder}")
+    yield from _owned(path)
     yield of_space(shutil.disk_usage(folder).free, path.stat().st_size if path.exists() else 0)
     if not path.exists():
         yield warn("state", f"{path} is not there yet", "poller once, or poller run")
@@ -200,6 +207,17 @@ def _state(config: Config, live: Status | None) -> Iterator[Finding]:
             yield from _kept(reader, config, live)
     except StateError as error:
         yield bad("state", str(error), error.hint)
+
+
+def _owned(state: Path) -> Iterator[Finding]:
+    """Whether a file of the state belongs to another user than its folder, as a backup does that root has put there."""
+    beside = (state.with_name(state.name + end) for end in ("", "-wal", "-shm", ".lock"))
+    strange = [file for file in beside if file.exists() and file.stat().st_uid != state.parent.stat().st_uid]
+    # A folder of root's, such as /tmp, is one that many share.
+    if strange and state.parent.stat().st_uid != 0:
+        files = " ".join(map(str, strange))
+        what = f"{files}: not owned by the user to whom {state.parent} belongs: a service of that user cannot write it"
+        yield bad("state", what, f"chown --reference={state.parent} {files}")
 
 
 def _kept(reader: Reader, config: Config, live: Status | None) -> Iterator[Finding]:

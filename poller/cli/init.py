@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
+from typing import Final
 
 import click
 
 from poller.cli.context import Chosen
 from state.errors import PollerError
+
+SERVICE_STATE: Final = "/var/lib/poller/poller.db"  # of the systemd unit
 
 NUTCACHE = """\
 # Poller: every key is explained in docs/configuration.md. Check this file with `poller check --online`.
@@ -87,5 +92,18 @@ def init(chosen: Chosen, source: str, force: bool) -> None:
     if path.exists() and not force:
         raise PollerError(f"{path} is there already", hint="poller init --force overwrites it")
     path.touch(0o600)  # it will hold keys
-    path.write_text(NUTCACHE if source == "nutcache" else REST, encoding="utf-8")
+    text = NUTCACHE if source == "nutcache" else REST
+    if path.resolve().is_relative_to("/etc"):  # where nothing but configuration belongs
+        text = text.replace('state = "poller.db"', f'state = "{SERVICE_STATE}"')
+    path.write_text(text, encoding="utf-8")
+    _share(path)
     click.echo(f"wrote {path}; next: poller check --online", err=True)
+
+
+def _share(path: Path) -> None:
+    """Let the group of a folder that is closed to others read the file: a service's, whose user owns neither."""
+    folder = path.resolve().parent.stat()
+    is_closed = folder.st_mode & (stat.S_IRWXG | stat.S_IRWXO) == stat.S_IRGRP | stat.S_IXGRP
+    if is_closed and folder.st_gid != os.getegid():
+        os.chown(path, -1, folder.st_gid)
+        path.chmod(0o640)

@@ -1,5 +1,6 @@
 """Commands as users type them: with and without a daemon, and where something is wrong."""
 
+import os
 import re
 import shutil
 import signal
@@ -65,6 +66,18 @@ def test_init_writes_what_check_accepts(poller: Run) -> None:
 def test_what_init_writes_nobody_else_reads(poller: Run, tmp_path: Path) -> None:
     poller("init")
     assert (tmp_path / "poller.toml").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files can be given to another group by root alone")
+def test_what_root_writes_for_a_service_the_group_of_its_folder_reads(poller: Run, tmp_path: Path) -> None:
+    """As the head of the unit says: install -d -m 750 -g poller /etc/poller."""
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    os.chown(folder, 0, 12345)
+    folder.chmod(0o750)
+    poller("init", "--config", str(folder / "poller.toml"))
+    kept = (folder / "poller.toml").stat()
+    assert (kept.st_mode & 0o777, kept.st_uid, kept.st_gid) == (0o640, 0, 12345)
 
 
 def test_init_overwrites_nothing_unasked(poller: Run, tmp_path: Path) -> None:

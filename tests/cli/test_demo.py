@@ -1,5 +1,6 @@
 """`poller demo`: the whole thing on this machine, with nothing to prepare and nothing left behind."""
 
+import os
 import re
 import signal
 import subprocess
@@ -53,6 +54,28 @@ def test_a_signal_ends_it_and_its_sandbox(tmp_path: Path, number: int) -> None:
     assert "Traceback" not in rest
     assert not is_served(sandbox)
     assert not is_served(dashboard)
+
+
+def test_files_of_the_current_folder_take_no_module_s_place(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "__init__.py").touch()
+    (tmp_path / "state.py").touch()
+    command = [sys.executable, "-P", *DEMO[1:], "--for", "1s"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+
+    assert ran.returncode == 0, ran.stderr
+    assert "First sweep complete" in ran.stderr
+
+
+def test_a_sandbox_that_does_not_start_says_why(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif 'sandbox' in sys.argv:\n    sys.exit('no sandbox on this machine')\n"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    ran = subprocess.run(DEMO, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=PATIENCE)
+
+    assert ran.returncode == 1
+    assert "Error: the sandbox did not start (exit status 1): SystemExit: no sandbox on this machine" in ran.stderr
 
 
 def test_a_wrong_duration_is_told(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`poller doctor` names what is wrong and what to do about it, beside a daemon and without one."""
 
+import os
 import socket
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -175,6 +176,26 @@ def test_files_that_others_can_read_are_told(poller: Run, shop: Shop, tmp_path: 
     ran = poller("doctor", "--json")
 
     assert about(ran, str(tmp_path / "key"))["hint"] == f"chmod 600 {tmp_path / 'key'}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files can be given to another user by root alone")
+def test_a_state_that_its_service_cannot_write_is_bad(poller: Run, shop: Shop, tmp_path: Path) -> None:
+    """Root put a backup in its place: root itself can write it all the same."""
+    poller("once")
+    folder = tmp_path / "service"
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+    copy_state(tmp_path / "poller.db", folder / "poller.db", now=0.0)
+    config = (tmp_path / "poller.toml").read_text()
+    (tmp_path / "poller.toml").write_text(config.replace("[poller]", '[poller]\nstate = "service/poller.db"'))
+    ran = poller("doctor", "--json")
+    assert ran.status == 1
+    found = next(one for one in ran.lines if one["about"] == "state" and one["level"] == "bad")
+    assert "cannot write it" in found["what"]
+    assert found["hint"].startswith("chown --reference=")
+    os.chown(folder / "poller.db", 12345, 12345)
+    ran = poller("doctor", "--json")
+    assert not [one for one in ran.lines if one["about"] == "state" and one["level"] == "bad"]
 
 
 def test_an_address_in_use_is_bad(poller: Run, shop: Shop, tmp_path: Path) -> None:
