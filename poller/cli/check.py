@@ -13,6 +13,7 @@ from poller.cli.context import Chosen
 from poller.config.models import Config
 from poller.daemon.daemon import opened
 from poller.hooks.loading import Plugins
+from poller.operations.advice import advice
 from poller.operations.commands import run_command
 from poller.operations.inspection import Inspection, inspect
 from poller.operations.planners import check_promises
@@ -50,8 +51,9 @@ def check(chosen: Chosen, online: bool) -> int:
         click.echo(f"source {source.name} ({source.plugin}): {names}; at most {limits}")
     for subscription in config.subscriptions:
         click.echo(f"subscription {subscription.name} ({subscription.plugin}): {', '.join(subscription.types)}")
-    if not config.subscriptions:
-        click.echo("Warning: no subscription: events are recorded and delivered to nobody", err=True)
+    for finding in advice(config):
+        hint = f"; {finding.hint}" if finding.hint else ""
+        click.echo(f"Warning: {finding.about}: {finding.what}{hint}", err=True)
     return asyncio.run(_online(config, plugins)) if online else 0
 
 

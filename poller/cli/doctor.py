@@ -22,12 +22,12 @@ from poller.cli.output import clock, console, print_json_line
 from poller.config.models import Config
 from poller.events.cloudevents import iso
 from poller.hooks.loading import Plugins
+from poller.operations.advice import advice
 from poller.operations.doctor import (
     Finding,
     Level,
     bad,
     of_clock,
-    of_config,
     of_plugin,
     of_space,
     of_status,
@@ -82,7 +82,7 @@ def examine(chosen: Chosen) -> Iterator[Finding]:
     yield from findings
     if config is None:
         return
-    yield from of_config(config)
+    yield from advice(config)
     for failed in plugins.failed:
         yield of_plugin(failed.name, failed.origin, failed.error)
     yield from _private(config)

@@ -1,0 +1,156 @@
+"""What a valid configuration says that can hardly be meant: each is a warning of `poller check` and `poller doctor`."""
+
+from __future__ import annotations
+
+import re
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from pydantic import BaseModel
+
+from poller.config.models import Config, SourceConfig, SubscriptionConfig
+from poller.events.filters import matcher
+from poller.hooks.ownership import distrust
+from poller.operations.doctor import Finding, of_config, warn
+from poller.options.problems import dotted
+from poller.options.secrets import Secret, SecretError
+from poller.sinks.ssrf import literal_address, why_refused
+from poller.sources.protocol import PageError
+
+_OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
+_SECRET_NAME: Final = re.compile(r"(?i)^(key|sig|pwd|.*(api[_-]?key|token|secret|password|passwd|signature))$")
+_SECRET_HEADER: Final = re.compile(r"(?i)^(authorization|cookie|proxy-authorization)$")
+_PLACES: Final = ("params", "headers", "body")  # tables of texts that are sent
+
+
+def advice(config: Config) -> Iterator[Finding]:
+    """Every warning, in the order of the file."""
+    yield from of_config(config)
+    yield from _folders(config)
+    yield from _budgets(config)
+    types = {name: _types(source) for name, source in config.sources.items()}
+    for name, found in types.items():
+        if not found:
+            yield warn(f"source {name}", "its plugin offers no endpoint: nothing is polled", "check its options")
+    for subscription in config.subscriptions:
+        yield from _unmatched(subscription, types)
+        yield from _private_address(subscription)
+    yield from _open_secrets(config.path)
+
+
+def _folders(config: Config) -> Iterator[Finding]:
+    folder = config.poller.state.parent
+    if not folder.is_dir():
+        yield warn("poller.state", f"the folder {folder} is not there yet: it will be made", "is it the one you mean?")
+    for subscription in config.subscriptions:
+        for key, path in _paths(subscription.options):
+            if not path.parent.is_dir():
+                about = f"subscriptions.{subscription.name}.{key}"
+                yield warn(about, f"the folder {path.parent} is not there", f"mkdir -p {path.parent}")
+
+
+def _paths(options: Any) -> Iterator[tuple[str, Path]]:
+    for name in type(options).model_fields if isinstance(options, BaseModel) else ():
+        if isinstance(value := getattr(options, name), Path):
+            yield name, value
+
+
+def _budgets(config: Config) -> Iterator[Finding]:
+    used = {source.budget for source in config.sources.values()}
+    for name in config.budgets.keys() - used:
+        yield warn(f"budgets.{name}", "no source uses it", f'write budget = "{name}" in a source, or remove it')
+
+
+def _types(source: SourceConfig) -> list[str]:
+    """Every event type that a source can have."""
+    try:
+        offered = source.chosen(source.build().endpoints())
+    except PageError:
+        return []
+    kinds = ("created", "updated", "deleted")
+    return [f"{source.namespace}.{endpoint.name}.{kind}" for endpoint in offered for kind in kinds]
+
+
+def _unmatched(subscription: SubscriptionConfig, types: Mapping[str, list[str]]) -> Iterator[Finding]:
+    """Globs and sources of a subscription that no event can match."""
+    about = f"subscriptions.{subscription.name}"
+    heard = {name: found for name, found in types.items() if not subscription.sources or name in subscription.sources}
+    known = [one for found in heard.values() for one in found]
+    if not known:
+        return  # that no source offers anything is said already
+    for glob in subscription.types:
+        if not glob.startswith("poller.") and not any(map(matcher([glob]), known)):
+            example = ", ".join(sorted({one.rpartition(".")[0] + ".*" for one in known})[:5])
+            yield warn(f"{about}.types", f"{glob!r} matches no event of its sources", f"there are: {example}")
+    for name in subscription.sources:
+        wanted = matcher(subscription.types)
+        if (found := types.get(name)) and not any(map(wanted, found)):
+            yield warn(f"{about}.sources", f"no event of {name!r} matches its types", f"there are: {found[0]}, ...")
+
+
+def _private_address(subscription: SubscriptionConfig) -> Iterator[Finding]:
+    options = subscription.options
+    if getattr(options, "allow_private", None) is not False:
+        return
+    for key in type(options).model_fields:
+        for text in _texts(getattr(options, key)):
+            host = _split(text).hostname or ""
+            why = "loopback" if host.lower() == "localhost" else why_refused(literal_address(host) or "192.0.1.1")
+            if host and why:
+                about = f"subscriptions.{subscription.name}.{key}"
+                yield warn(about, f"{host} is {why}: every delivery will be refused", "set allow_private = true")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    match value:
+        case Secret():
+            try:
+                yield value.reveal()
+            except SecretError:
+                return
+        case tuple() | list():
+            for one in value:
+                yield from _texts(one)
+
+
+def _open_secrets(file: Path) -> Iterator[Finding]:
+    """Passwords and keys in a file that others can read, and a file that others can write."""
+    if (why := distrust(file)) is not None:
+        yield warn(str(file), f"{why[0]}: it could be made to run code or to send secrets elsewhere", why[1])
+    if file.stat().st_mode & _OTHERS:
+        for key in _secret_keys(tomllib.loads(file.read_text(encoding="utf-8-sig"))):
+            yield warn(key, f"this looks like a secret, and {file} can be read by others", f"chmod 600 {file}")
+
+
+def _secret_keys(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[str]:
+    """Where in a file a secret is written out, as far as its place or its form tells."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _secret_keys(inner, (*at, key))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            name = inner.get("name") if isinstance(inner, dict) else None
+            yield from _secret_keys(inner, (*at, name if isinstance(name, str) else place))
+    elif isinstance(value, str) and _looks_secret(value, at):
+        yield dotted(at)
+
+
+def _looks_secret(text: str, at: tuple[str | int, ...]) -> bool:
+    url = _split(text)
+    if url.password or any(_SECRET_NAME.match(name) and value for name, value in parse_qsl(url.query)):
+        return True
+    sent = len(at) > 1 and at[-2] in _PLACES
+    name = str(at[-1]) if at else ""
+    return bool(text) and sent and bool(_SECRET_NAME.match(name) or _SECRET_HEADER.match(name))
+
+
+def _split(text: str) -> SplitResult:
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        return urlsplit("")
+    return url if url.scheme in ("http", "https") else urlsplit("")
