@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar, Token
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -20,12 +21,18 @@ from poller.budget.headers import read_word
 from poller.clock import Clock
 from poller.config.models import SourceConfig
 from poller.sources.charsets import WrongCharset, as_utf8, charset_of, opening
+from poller.sources.content_coding import ACCEPTED, CodingError, TooMuch, Unpacker, codings_of
 from poller.sources.errors import FetchError, TooLarge, TooSlow
 from poller.sources.urls import shown_url
 from state.errors import PollerError
 
 REDIRECTS: Final = 5
 MOMENT: Final = 0.1  # seconds; no restart is quicker, so a shorter throttle needs not be kept
+MOST: Final = 32_000_000  # bytes of an answer, where nothing is configured
+LARGE: Final = 1_000_000  # bytes; a smaller answer holds no dangerous number of values
+MOST_VALUES: Final = 2_000_000  # JSON values in one answer: each costs up to 100 bytes once parsed
+STEPS: Final = 32  # pieces of a body after which others run
+_OF_CODING: Final = (b"content-encoding", b"content-length", b"transfer-encoding")
 _OF_BODY: Final = (b"content-type", b"content-length")
 USER_AGENT: Final = "Poller (+https://pypi.org/project/poller)"
 
@@ -147,12 +154,16 @@ _current: ContextVar[Permit | None] = ContextVar("permit", default=None)
 
 
 class BudgetTransport(httpx.AsyncBaseTransport):
-    """Spends the budget for every call, and keeps each within its time."""
+    """Spends the budget for every call, and limits the time and size of each answer, whoever reads it.
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, gate: Gate, *, timeout: float) -> None:
+    Content codings are undone here, so that a list, a login and whatever else a plugin asks have the same limits.
+    """
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, gate: Gate, *, timeout: float, most: int = MOST) -> None:
         self._inner = inner
         self._gate = gate
         self._timeout = timeout
+        self._most = most  # bytes of an answer
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request; its call is answered when its body was read or it failed."""
@@ -163,13 +174,17 @@ class BudgetTransport(httpx.AsyncBaseTransport):
         try:
             response = await self._answer(request, until)
             await self._gate.heed(response)
+            codings = _codings(request, response)
         except BaseException:
             permit.done()
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        stream = _Stream(response.stream, permit, until, self._timeout, request.url)
+        limits = _Limits(url=shown_url(request.url), until=until, timeout=self._timeout, most=self._most)
         return httpx.Response(
-            response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
+            response.status_code,
+            headers=[(name, value) for name, value in response.headers.raw if name.lower() not in _OF_CODING],
+            stream=_Stream(response.stream, permit, limits, codings),
+            extensions=response.extensions,
         )
 
     async def _answer(self, request: httpx.Request, until: float) -> httpx.Response:
@@ -208,32 +223,71 @@ def _is_redirect_target(asked: httpx.URL, location: str) -> bool:
         return False
 
 
-class _Stream(httpx.AsyncByteStream):
-    """A body that must be over in time; its end is the call's answer."""
+def _codings(request: httpx.Request, response: httpx.Response) -> list[str]:
+    try:
+        return codings_of(response.headers.get("content-encoding", ""))
+    except CodingError as error:
+        raise FetchError(shown_url(request.url), str(error), status=response.status_code) from error
 
-    def __init__(
-        self, inner: httpx.AsyncByteStream, permit: Permit, until: float, timeout: float, url: httpx.URL
-    ) -> None:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limits:
+    """The limits of one answer."""
+
+    url: str  # as it may be shown
+    until: float  # on the loop's clock
+    timeout: float  # seconds, for the message
+    most: int  # bytes
+
+    def check(self, size: int) -> None:
+        """Raises TooLarge."""
+        if size > self.most:
+            hint = "ask for smaller pages, or raise max_answer"
+            raise TooLarge(self.url, f"more than {self.most:,} bytes", hint=hint)
+
+
+class _Stream(httpx.AsyncByteStream):
+    """A body without its content codings, limited in time and size; its end is the call's answer."""
+
+    def __init__(self, inner: httpx.AsyncByteStream, permit: Permit, limits: _Limits, codings: list[str]) -> None:
         self._inner = inner
         self._permit = permit
-        self._until = until
-        self._timeout = timeout
-        self._url = url
+        self._limits = limits
+        self._unpacker = Unpacker(codings, most=limits.most)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        came, gave, pieces = 0, 0, 0
+        try:
+            async for chunk in self._chunks():
+                came += len(chunk)
+                self._limits.check(came)
+                for piece in self._unpacker.feed(chunk):
+                    gave, pieces = gave + len(piece), pieces + 1
+                    self._limits.check(gave)
+                    if pieces % STEPS == 0:
+                        await asyncio.sleep(0)  # what has come already is read without waiting: let others run
+                    yield piece
+            self._unpacker.finish()
+        except CodingError as error:
+            raise FetchError(self._limits.url, f"not what its content-encoding says ({error})") from error
+        except TooMuch:
+            self._limits.check(self._limits.most + 1)
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises FetchError or httpx.TransportError, whatever the network raises."""
         chunks = aiter(self._inner)
         while True:
             try:
-                async with asyncio.timeout_at(self._until):
+                async with asyncio.timeout_at(self._limits.until):
                     chunk = await anext(chunks)
             except StopAsyncIteration:
                 return
             except TimeoutError as error:
-                raise TooSlow(shown_url(self._url), f"not complete within {self._timeout:g} s") from error
+                raise TooSlow(self._limits.url, f"not complete within {self._limits.timeout:g} s") from error
             except httpx.TransportError:
                 raise
             except Exception as error:
-                raise FetchError(shown_url(self._url), f"no whole answer ({_said(error)})") from error
+                raise FetchError(self._limits.url, f"no whole answer ({_said(error)})") from error
             yield chunk
 
     async def aclose(self) -> None:
@@ -246,12 +300,12 @@ def build_client(
 ) -> httpx.AsyncClient:
     """The client of one source, over `inner` or the network. Raises PollerError where its `ca_file` cannot be used."""
     return httpx.AsyncClient(
-        transport=BudgetTransport(inner or _network(config), gate, timeout=config.timeout),
+        transport=BudgetTransport(inner or _network(config), gate, timeout=config.timeout, most=config.max_answer),
         auth=auth,
         timeout=None,  # the transport keeps the time, from when the call leaves
         follow_redirects=False,
         trust_env=False,
-        headers={"user-agent": USER_AGENT},
+        headers={"user-agent": USER_AGENT, "accept-encoding": ACCEPTED},
     )
 
 
@@ -301,30 +355,34 @@ async def _send(client: httpx.AsyncClient, request: httpx.Request, most: int) ->
             await response.aclose()
     except httpx.TransportError as error:
         raise FetchError(shown_url(request.url), f"no answer ({_said(error)})") from error
-    except httpx.DecodingError as error:
-        raise FetchError(shown_url(request.url), f"not what its content-encoding says ({error})") from error
 
 
 async def _bounded(response: httpx.Response, most: int) -> httpx.Response:
-    """The answer with its whole body. The size counts as it comes and as it is decoded."""
+    """The answer with its whole body."""
     parts: list[bytes] = []
     size = 0
     async for part in response.aiter_bytes():
         parts.append(part)
         size += len(part)
-        if max(size, response.num_bytes_downloaded) > most:
+        if size > most:
             raise TooLarge(
                 shown_url(response.request.url),
                 f"more than {most:,} bytes",
                 status=response.status_code,
                 hint="ask for smaller pages, or raise max_answer",
             )
-    dropped = (b"content-encoding", b"content-length", b"transfer-encoding")
-    headers = [(name, value) for name, value in response.headers.raw if name.lower() not in dropped]
+    body = b"".join(parts)
+    if len(body) > LARGE and body.lstrip()[:1] in (b"[", b"{") and sum(map(body.count, b",[{")) > MOST_VALUES:
+        raise TooLarge(
+            shown_url(response.request.url),
+            f"more than {MOST_VALUES:,} JSON values",
+            status=response.status_code,
+            hint="ask for smaller pages",
+        )
     whole = httpx.Response(
         response.status_code,
-        headers=headers,
-        content=b"".join(parts),
+        headers=[(name, value) for name, value in response.headers.raw if name.lower() not in _OF_CODING],
+        content=body,
         request=response.request,
         extensions=response.extensions,
     )

@@ -56,6 +56,7 @@ class Api:
         self.status = 200
         self.token = "t1"
         self.body: Callable[[], AsyncIterator[bytes]] | None = None
+        self.path_of_body = "/list"
         self._written = written
 
     async def answer(self, request: Request) -> Response:
@@ -66,6 +67,8 @@ class Api:
             return RedirectResponse(f"/hop/{left - 1}" if left > 1 else "/list")
         if path == "/away":
             return RedirectResponse("http://localhost:9/elsewhere")
+        if path == self.path_of_body and self.body is not None:
+            return StreamingResponse(self.body())
         if path == "/token":
             return Response(f'{{"access_token": "{self.token}", "expires_in": 3600}}')
         if path == "/guarded" and request.headers.get("authorization") != f"Bearer {self.token}":
@@ -278,3 +281,29 @@ async def test_a_429_without_a_word_backs_off_longer_each_time_and_not_in_step()
     for step, wait in enumerate(waits):
         assert 0.8 * 2**step <= wait <= 1.2 * 2**step
     assert len({wait / 2**step for step, wait in enumerate(waits)}) == 6
+
+
+async def test_a_token_endpoint_without_end_is_cut_like_a_list():
+    async with setup(auth=lambda url: TokenAuth(url, Grants(url)), max_answer=5000, timeout=2.0) as s:
+
+        async def endless() -> AsyncIterator[bytes]:
+            while True:
+                yield b"x" * 1000
+                await asyncio.sleep(0.001)
+
+        s.api.body, s.api.path_of_body = endless, "/token"
+        with pytest.raises(TooLarge, match="/token: more than 5,000 bytes"):
+            await s.get("/guarded")
+
+        assert s.budget.in_flight == 0
+
+
+async def test_a_list_of_millions_of_values_is_refused_before_it_is_split():
+    async with setup() as s:
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"[" + b"{}," * 1_500_000 + b"{}]"
+
+        s.api.body = body
+        with pytest.raises(TooLarge, match="more than 2,000,000 JSON values"):
+            await s.get(most=10**9)

@@ -1,0 +1,131 @@
+"""Content codings (RFC 9110, 8.4) undone in small pieces, so that a small answer cannot unpack to gigabytes. Pure.
+
+Every piece has about 64 KiB, also between nested codings, and every layer may give `most` bytes in all.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol
+
+import brotli
+
+ACCEPTED: Final = "gzip, deflate, br"
+PIECE: Final = 64 * 1024  # bytes
+MOST_CODINGS: Final = 3  # of one answer; two are met where a proxy compresses again
+
+
+class CodingError(ValueError):
+    """A body that is not what its `Content-Encoding` says."""
+
+
+class TooMuch(ValueError):
+    """A body that unpacks to more bytes than allowed."""
+
+
+def codings_of(header: str) -> list[str]:
+    """The codings in the order in which they were applied. Raises CodingError for unknown or too many ones."""
+    names = [name.strip().lower() for name in header.split(",") if name.strip()]
+    codings = [name.removeprefix("x-") for name in names if name != "identity"]
+    if unknown := [name for name in codings if name not in _LAYERS]:
+        raise CodingError(f"it is encoded as {unknown[0][:40]!r}, which was not asked for")
+    if len(codings) > MOST_CODINGS:
+        raise CodingError(f"it is encoded {len(codings)} times")
+    return codings
+
+
+class Unpacker:
+    """Undoes the codings of one body. `most` bounds what each of them gives, the last one included."""
+
+    def __init__(self, codings: Sequence[str], *, most: int) -> None:
+        self._layers = [_LAYERS[name]() for name in reversed(codings)]
+        self._given = [0] * len(self._layers)
+        self._most = most
+        self._has_data = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What this much of the body gives, piece by piece. Raises CodingError or TooMuch."""
+        self._has_data = self._has_data or bool(data)
+        return self._through(0, data)
+
+    def finish(self) -> None:
+        """The body is complete. Raises CodingError where its coding is not."""
+        if self._has_data and not all(layer.is_finished() for layer in self._layers):
+            raise CodingError("it ends before its coding does")
+
+    def _through(self, number: int, data: bytes) -> Iterator[bytes]:
+        if number == len(self._layers):
+            yield data
+            return
+        for piece in self._layers[number].pieces(data):
+            self._given[number] += len(piece)
+            if self._given[number] > self._most:
+                raise TooMuch
+            yield from self._through(number + 1, piece)
+
+
+class _Layer(Protocol):
+    def pieces(self, data: bytes) -> Iterator[bytes]: ...
+
+    def is_finished(self) -> bool: ...
+
+
+class _Gzip:
+    def __init__(self, bits: int = zlib.MAX_WBITS | 16) -> None:
+        self._inflate = zlib.decompressobj(bits)
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        while not self._inflate.eof:  # what follows the end is ignored, as every client does
+            try:
+                piece = self._inflate.decompress(data, PIECE)
+            except zlib.error as error:
+                raise CodingError(str(error)) from error
+            data = self._inflate.unconsumed_tail
+            if piece:
+                yield piece
+            if len(piece) < PIECE and not data:
+                return
+
+    def is_finished(self) -> bool:
+        return self._inflate.eof
+
+
+class _Deflate(_Gzip):
+    """Zlib's format, or the bare one that some servers send under the same name."""
+
+    def __init__(self) -> None:
+        super().__init__(zlib.MAX_WBITS)
+        self._is_first = True
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        if self._is_first and data:
+            self._is_first = False
+            try:
+                zlib.decompressobj(zlib.MAX_WBITS).decompress(data, 1)
+            except zlib.error:
+                self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        return super().pieces(data)
+
+
+class _Brotli:
+    def __init__(self) -> None:
+        self._inflate = brotli.Decompressor()
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        while not self._inflate.is_finished():
+            try:
+                piece = self._inflate.process(data, output_buffer_limit=PIECE)
+            except brotli.error as error:
+                raise CodingError(str(error)) from error
+            data = b""
+            if piece:
+                yield piece
+            elif self._inflate.can_accept_more_data():  # that alone is true while there is still something to give
+                return
+
+    def is_finished(self) -> bool:
+        return bool(self._inflate.is_finished())
+
+
+_LAYERS: Final[dict[str, type[_Layer]]] = {"gzip": _Gzip, "deflate": _Deflate, "br": _Brotli}
