@@ -7,7 +7,7 @@ FOR ?=
 SOURCES := poller plugins state
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench bench-sweep bench-delivery bench-planner prove prove-truth prove-budget prove-delivery prove-backlog prove-servers lint types format check docs lock clean
+.PHONY: help install demo test bench bench-sweep bench-delivery bench-planner prove prove-truth prove-budget prove-delivery prove-backlog prove-servers prove-receivers lint types format check docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ bench-delivery: $(STAMP)  ## deliveries a second and their delay, beside a bare 
 
 prove-servers: $(STAMP)  ## no event false or missing against four servers that others wrote (4 minutes; needs npm)
 	$(BIN)/python -m benchmarks.servers
+
+prove-receivers: $(STAMP)  ## hostile answers to every sink: nothing ends, little memory, no pause (5 minutes)
+	$(BIN)/python -W ignore -m benchmarks.hostile_receivers
 
 prove-truth: $(STAMP)  ## no event lost or invented, in 5,000 random runs (a quarter of an hour at most)
 	$(BIN)/python -m benchmarks.truth

@@ -23,6 +23,7 @@ from aiohttp import TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
 
+RECEIVE: Final = 16 * 1024  # bytes of a connection's receive buffer; answers to callbacks are small
 _FORBIDDEN: Final = tuple(
     ip_network(text)
     for text in (
@@ -147,11 +148,19 @@ class GuardedResolver(AbstractResolver):
 
 def guarded_socket(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
     """A socket for one address about to be dialled. Raises AddressRefused."""
-    family, kind, proto, _, address = info
-    reason = why_refused(str(address[0]))
+    host = str(info[4][0])
+    reason = why_refused(host)
     if reason is not None:
-        raise AddressRefused(f"{address[0]} is {reason}")
-    return socket.socket(family, kind, proto)
+        raise AddressRefused(f"{host} is {reason}")
+    return small_socket(info)
+
+
+def small_socket(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+    """A socket that gives the loop little at once: a quarter of a megabyte of `100 Continue` is a second of parsing."""
+    family, kind, proto, _, _ = info
+    made = socket.socket(family, kind, proto)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE)
+    return made
 
 
 def connector(
@@ -163,5 +172,5 @@ def connector(
 ) -> TCPConnector:
     """An aiohttp connector that dials public addresses only, unless `allow_private`. At most `limit` connections."""
     if allow_private:
-        return TCPConnector(limit=limit, ssl=tls, resolver=resolver)
+        return TCPConnector(limit=limit, ssl=tls, resolver=resolver, socket_factory=small_socket)
     return TCPConnector(limit=limit, ssl=tls, resolver=GuardedResolver(resolver), socket_factory=guarded_socket)
