@@ -181,6 +181,7 @@ def test_files_that_others_can_read_are_told(poller: Run, shop: Shop, tmp_path: 
 @pytest.mark.skipif(os.geteuid() != 0, reason="files can be given to another user by root alone")
 def test_a_state_that_its_service_cannot_write_is_bad(poller: Run, shop: Shop, tmp_path: Path) -> None:
     """Root put a backup in its place: root itself can write it all the same."""
+    shop.configure(tmp_path)
     poller("once")
     folder = tmp_path / "service"
     folder.mkdir()
