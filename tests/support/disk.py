@@ -11,7 +11,7 @@ FILLER = "filler"
 
 
 class SmallDisk:
-    """A folder on a file system of a few megabytes."""
+    """A folder on a file system of some megabytes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -30,7 +30,7 @@ class SmallDisk:
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, size: str = "4m") -> Iterator[SmallDisk]:
+def small_disk(folder: Path, size: str = "24m") -> Iterator[SmallDisk]:
     """Mount one at `folder`; a test that cannot is skipped."""
     folder.mkdir(parents=True, exist_ok=True)
     mounted = subprocess.run(
