@@ -81,3 +81,6 @@ prove-receivers: $(STAMP)  ## hostile answers to every sink: nothing ends, littl
 
 prove-truth: $(STAMP)  ## no event lost or invented, in 5,000 random runs (a quarter of an hour at most)
 	$(BIN)/python -m benchmarks.truth
+
+prove-api: $(STAMP)  ## the API against its own description, by schemathesis from the PATH (5 minutes)
+	$(BIN)/python -m benchmarks.api

@@ -59,9 +59,12 @@ def redeliver(
     """
     if not ids and subscription is None and not everything:
         raise click.UsageError("name deliveries, a --subscription, or --all")
-    args = {"ids": ids, "subscription": subscription, "state": state, "all": everything}
+    if bool(ids) + bool(subscription) + everything > 1:
+        raise click.UsageError("deliveries by number, --subscription and --all exclude each other")
+    which: dict[str, Any] = {"ids": ids} if ids else {"state": state}
+    which |= {"subscription": subscription} if subscription else {"all": True} if everything else {}
     with chosen.daemon() as daemon:
-        done = daemon.post("/api/v1/deliveries/redeliver", args) if daemon else _here(chosen, "redeliver", args)
+        done = daemon.post("/api/v1/redeliver", which) if daemon else _here(chosen, "redeliver", which)
     _tell(done, as_json)
 
 
@@ -167,7 +170,10 @@ def _at_endpoint(chosen: Chosen, name: str, endpoint: str, **how: bool) -> dict[
     with chosen.daemon() as daemon:
         if daemon is None:
             return _here(chosen, name, {"endpoint": endpoint, **how})
-        return daemon.post(f"/api/v1/endpoints/{in_path(*endpoint_of(daemon, endpoint))}/{name}", how)
+        return daemon.post(
+            f"/api/v1/endpoints/{in_path(*endpoint_of(daemon, endpoint))}/{name}",
+            {word: True for word, wanted in how.items() if wanted},
+        )
 
 
 def _of_endpoint(name: str, text: str) -> click.Command:

@@ -237,7 +237,7 @@ class DaemonView:
         found = self._daemon.get(
             "/api/v1/plan",
             share=changes.share,
-            weight=[f"{name}={weight!r}" for name, weight in changes.weights.items()],
+            weight=[f"{name}={weight:.6f}" for name, weight in changes.weights.items()],
             limits=[str(limit) for limit in changes.limits],
         )
         kinds = ("budget", "endpoint", "unit")

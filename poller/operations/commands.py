@@ -18,7 +18,7 @@ from poller.delivery.notices import ping
 from poller.hooks.loading import Plugins
 from poller.operations.inspection import inspect
 from poller.operations.places import HIGHEST, parse_place
-from poller.options.problems import NotThere, find_endpoint, nearest
+from poller.options.problems import NotNow, NotThere, find_endpoint, nearest
 from poller.polling.endpoint import Watching
 from poller.polling.results import Outcome
 from poller.polling.source import Run
@@ -241,7 +241,7 @@ async def _pause(app: App, args: OfSubscription) -> Answer:
 async def _resume(app: App, args: OfSubscription) -> Answer:
     name = _known(app, args.subscription)
     if not next(one.enabled for one in app.config.subscriptions if one.name == name):
-        raise PollerError(
+        raise NotNow(
             f"subscription {name} is switched off in {app.config.path}", hint="remove `enabled = false` and reload"
         )
     await app.write(app.store.deliveries.resume, name)
@@ -287,7 +287,7 @@ async def _release(app: App, args: Release) -> Answer:
     if args.accept and args.emit:
         raise PollerError("release: either accept or emit, not both")
     if w.state.held is None and w.doubt is None:
-        raise PollerError(f"{w.label} is not held: there is nothing to release", hint="poller status")
+        raise NotNow(f"{w.label} is not held: there is nothing to release", hint="poller status")
     outcome, way = Outcome(), {"accept": args.accept, "emit": args.emit}
     why = "on command" + next((f", {word}" for word, chosen in way.items() if chosen), "")
     await app.write(app.engine.settling.guarding.release, w, app.clock.now(), outcome, why=why, **way)

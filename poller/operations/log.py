@@ -52,7 +52,7 @@ def place(reader: Reader, cursor: str | None, *, default: int | None) -> int:
     Raises BadPlace, and OtherLog where the cursor cannot be of this log.
     """
     last = reader.log.last_seq()
-    if cursor is None or cursor == "":
+    if cursor is None:
         return last if default is None else default
     log_id, _, number = cursor.rpartition("-")
     found = parse_place(number if log_id and "-" not in log_id and number.isdecimal() else cursor, what="after")
@@ -68,7 +68,7 @@ def place(reader: Reader, cursor: str | None, *, default: int | None) -> int:
 
 def place_before(reader: Reader, text: str | None) -> int | None:
     """The number below which to read: a number itself, or that of the first event from a time on. Raises BadPlace."""
-    if text is None or text == "":
+    if text is None:
         return None
     found = parse_place(text, what="before")
     return found if isinstance(found, int) else reader.log.seq_at(found) + 1

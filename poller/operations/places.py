@@ -7,7 +7,7 @@ from typing import Final
 
 from state.errors import PollerError
 
-HIGHEST: Final = 2**63 - 1  # what SQLite counts to
+HIGHEST: Final = 2**53 - 1  # beyond it, JSON numbers are not exact everywhere
 
 
 class BadPlace(PollerError):
@@ -22,7 +22,7 @@ def parse_place(text: str, *, what: str) -> int | float:
         return int(text)
     hint = "a number such as 1200, or a time with its offset such as 2026-11-23T08:00:00Z"
     try:
-        when = datetime.fromisoformat(text)
+        when = datetime.fromisoformat(text.upper())
         seconds = when.timestamp()
     except (ValueError, OverflowError) as error:
         raise BadPlace(f"{what}: {text[:60]!r} is neither a number nor a time", hint=hint) from error

@@ -63,6 +63,10 @@ class NotThere(PollerError):
     """What a command names does not exist."""
 
 
+class NotNow(PollerError):
+    """What a command asks for does not fit how things are now."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the known word nearest to `name`, or all of them where none is near."""
     words = sorted(set(known))

@@ -16,11 +16,10 @@ import numpy as np
 
 from poller.budget.budget import Limit, allowed
 from poller.events.cloudevents import iso
-from poller.options.problems import nearest
+from poller.options.problems import NotThere, nearest
 from poller.planner.feasibility import shortfall
 from poller.planner.learning import DAY, HOURS, Floats
 from poller.planner.planner import Explanation, Planner, Unit
-from state.errors import PollerError
 
 _THURSDAY = 3  # the epoch's weekday, Monday is 0
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -125,7 +124,7 @@ def intervals(units: Sequence[Unit], rates: Floats, calls_per_second: float) -> 
 def report(situations: Iterable[Situation], changes: Changes | None = None) -> Report:
     """Explain every unit, endpoint and budget, and what the changes asked for would bring.
 
-    Raises PollerError where a weight is of an endpoint that there is not.
+    Raises NotThere where a weight is of an endpoint that there is not.
     """
     budgets, endpoints, units = [], [], []
     situations = list(situations)
@@ -177,12 +176,12 @@ def parse_weight(text: str) -> tuple[str, float]:
 
 
 def check_names(situations: Sequence[Situation], changes: Changes) -> None:
-    """Raise PollerError where a weight is of an endpoint that there is not."""
+    """Raise NotThere where a weight is of an endpoint that there is not."""
     units = [unit for situation in situations for unit in situation.planner.units] if changes.weights else []
     known = {unit.endpoint for unit in units} | {f"{unit.source}/{unit.endpoint}" for unit in units}
     for name in changes.weights:
         if name not in known:
-            raise PollerError(f"no endpoint is named {name!r}", hint=nearest(name, known))
+            raise NotThere(f"no endpoint is named {name!r}", hint=nearest(name, known))
 
 
 def _endpoints(situation: Situation, found: Sequence[Explanation]) -> list[EndpointPlan]:

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from poller.operations.log import OtherLog
 from poller.operations.places import BadPlace
-from poller.options.problems import NotThere
+from poller.options.problems import NotNow, NotThere
 from poller.web.context import Busy
 from poller.web.problems import MEDIA_TYPE, Problem, problem
 from state.errors import PollerError, StateError
@@ -22,6 +22,7 @@ WHY = {
     401: "A token is needed.",
     403: "The request comes from a page of another site.",
     404: "There is no such thing.",
+    409: "It does not fit how things are now.",
     410: "The place is in another log: the state was restored or begun anew.",
     413: "The body is larger than 64 kB.",
     421: "The Host is not one that is answered.",
@@ -51,7 +52,7 @@ def handle_errors(api: FastAPI) -> None:
 
         return answer
 
-    kinds = {PollerError: 400, BadPlace: 400, NotThere: 404, OtherLog: 410, StateError: 503, Busy: 503}
+    kinds = {PollerError: 400, BadPlace: 400, NotThere: 404, NotNow: 409, OtherLog: 410, StateError: 503, Busy: 503}
     for kind, status in kinds.items():
         api.add_exception_handler(kind, answered(status))
 

@@ -35,8 +35,8 @@ def delivery_routes(api: FastAPI, site: Site) -> None:
             states=tuple(state.split(",")) if state else (),
             subscription=subscription,
             subject=subject,
-            after=parse_place(after, what="after") if after else None,
-            before=parse_place(before, what="before") if before else None,
+            after=parse_place(after, what="after") if after is not None else None,
+            before=parse_place(before, what="before") if before is not None else None,
         )
         found = await site.look(lambda reader: reader.deliveries.find(query, limit=limit))
         next_ = found[-1].id if len(found) == limit else None
@@ -55,10 +55,10 @@ def delivery_routes(api: FastAPI, site: Site) -> None:
 
 def subscription_commands(api: FastAPI, site: Site) -> None:
     """Add the routes that change something."""
-    done: dict[int | str, dict[str, Any]] = {200: {"model": Done}, **problems(403, 404)}
+    done: dict[int | str, dict[str, Any]] = {200: {"model": Done}, **problems(403, 404, 409)}
     queued: dict[int | str, dict[str, Any]] = {202: {"model": Done}, **problems(403, 404)}
 
-    @api.post("/api/v1/deliveries/redeliver", status_code=202, responses=queued)
+    @api.post("/api/v1/redeliver", status_code=202, responses=queued)
     async def redeliver_many(which: p.RedeliverWhich) -> Response:
         """Deliver again by number, or all of a state: dead letters as they are, delivered ones as copies."""
         return as_json(await execute(site.app, "redeliver", which.model_dump()), 202)

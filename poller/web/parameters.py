@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import Header, Path, Query
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, WithJsonSchema
 
 from poller.operations.places import HIGHEST
 
 TEXT: Final = 200  # characters of a name, a glob or a place
 STATE: Final = "(pending|delivered|dead)"
 
+TIME: Final = {"type": "string", "format": "date-time"}
+NUMBER: Final = {"type": "string", "pattern": "^(0|[1-9][0-9]{0,14})$"}
+CURSOR: Final = {"type": "string", "pattern": "^[0-9a-f]{8,40}-(0|[1-9][0-9]{0,14})$"}
+RATE: Final = r"^[1-9][0-9]{0,8}/([1-9][0-9]{0,5})?(ms|s|min|h|day)$"
+WEIGHT: Final = r"^[^=]{1,200}=([1-9][0-9]{0,5}(\.[0-9]{1,6})?|0\.[0-9]{0,5}[1-9][0-9]{0,5})$"
+
+# OpenAPI says what a place may be; what is none is refused where it is looked up, with the words of `parse_place`.
+LogPlace = Annotated[str, WithJsonSchema({"anyOf": [NUMBER, CURSOR, TIME]})]
+Place = Annotated[str, WithJsonSchema({"anyOf": [NUMBER, TIME]})]
 After = Annotated[
-    str | None,
-    Query(max_length=TEXT, description="A sequence number, an id of the stream, or a time with its offset."),
+    LogPlace | None, Query(max_length=TEXT, description="A sequence number, an id of the stream, or a time.")
 ]
-Before = Annotated[str | None, Query(max_length=TEXT, description="A sequence number, or a time with its offset.")]
+Before = Annotated[Place | None, Query(max_length=TEXT, description="A sequence number, or a time with its offset.")]
 TypeGlob = Annotated[
     str | None, Query(alias="type", max_length=TEXT, description="A glob on the event type, such as *.deleted.")
 ]
@@ -26,14 +34,14 @@ Subject = Annotated[
 ]
 Newest = Annotated[bool, Query(description="The latest events that match, instead of the first ones.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
-LastEventId = Annotated[str | None, Header(max_length=TEXT, description="The id of the last event received.")]
+LastEventId = Annotated[LogPlace | None, Header(max_length=TEXT, description="The id of the last event received.")]
 
 DeliveryId = Annotated[int, Path(ge=1, le=HIGHEST, description="The number of a delivery.")]
 DeliveryAfter = Annotated[
-    str | None, Query(max_length=TEXT, description="A delivery's number, or a time with its offset: later ones only.")
+    Place | None, Query(max_length=TEXT, description="A delivery's number, or a time with its offset: later ones only.")
 ]
 DeliveryBefore = Annotated[
-    str | None,
+    Place | None,
     Query(max_length=TEXT, description="A delivery's number (the `next` of the previous answer), or a time."),
 ]
 States = Annotated[
@@ -48,27 +56,68 @@ Endpoint = Annotated[str, Path(max_length=TEXT, description="The name of one of 
 ObjectId = Annotated[str, Query(alias="id", max_length=4096, description="The object's id within its endpoint.")]
 
 
+def _whole(given: Any) -> Any:
+    """JSON has one kind of number: 30.0 is the whole number 30."""
+    return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Sequence = Annotated[StrictInt, Field(ge=0, le=HIGHEST), BeforeValidator(_whole)]
 
 
 class ReplayFrom(_Body):
     """Where a replay begins: after a sequence number, or at a time (ISO text with its offset)."""
 
-    after: Annotated[StrictInt, Field(ge=0, le=HIGHEST)] | Annotated[str, Field(max_length=TEXT)]
+    after: (
+        Annotated[StrictInt, Field(ge=0, le=HIGHEST), BeforeValidator(_whole)]
+        | Annotated[Place, Field(max_length=TEXT)]
+    )
 
 
-class RedeliverWhich(_Body):
-    """Deliveries by number, or all of a state: of one subscription, or with `all` of every one."""
-
-    ids: tuple[Annotated[StrictInt, Field(ge=1, le=HIGHEST)], ...] = Field(default=(), max_length=1000)
-    subscription: Annotated[str, Field(max_length=TEXT)] | None = None
-    state: Annotated[str, Field(pattern=f"^{STATE}$")] = "dead"
-    all: StrictBool = False
+Number = Annotated[StrictInt, Field(ge=1, le=HIGHEST), BeforeValidator(_whole)]
+OneState = Literal["pending", "delivered", "dead"]
 
 
-class ReleaseHow(_Body):
-    """How a hold ends: `accept` records what is there silently, `emit` reports it; neither: as it was before."""
+class RedeliverNumbers(_Body):
+    """Deliveries by number."""
 
-    accept: StrictBool = False
-    emit: StrictBool = False
+    ids: tuple[Number, ...] = Field(min_length=1, max_length=1000)
+
+
+class RedeliverOf(_Body):
+    """All deliveries of one subscription in a state."""
+
+    subscription: Annotated[str, Field(min_length=1, max_length=TEXT)]
+    state: OneState = "dead"
+
+
+class RedeliverAll(_Body):
+    """All deliveries of every subscription in a state."""
+
+    all: Literal[True]
+    state: OneState = "dead"
+
+
+RedeliverWhich = RedeliverNumbers | RedeliverOf | RedeliverAll
+
+
+class Accept(_Body):
+    """Record what is there now silently."""
+
+    accept: Literal[True]
+
+
+class Emit(_Body):
+    """Report what is there now as events."""
+
+    emit: Literal[True]
+
+
+class AsItWas(_Body):
+    """Continue as it was before the hold."""
+
+
+ReleaseHow = Accept | Emit | AsItWas

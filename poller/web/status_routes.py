@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Response
 from fastapi.responses import PlainTextResponse
+from pydantic import StringConstraints
 
 import poller.web.parameters as p
 from poller.operations.commands import execute
@@ -23,7 +24,8 @@ from poller.web.schemas import ConfigurationDocument, Done, Plan
 from state.errors import PollerError
 
 NEWEST = 20  # events on the page
-What = Annotated[list[Annotated[str, Query(max_length=p.TEXT)]], Query(max_length=50)]
+Weights = list[Annotated[str, StringConstraints(pattern=p.WEIGHT)]]
+Rates = list[Annotated[str, StringConstraints(pattern=p.RATE)]]
 
 
 def health_routes(api: FastAPI, site: Site) -> None:
@@ -73,11 +75,11 @@ def status_routes(api: FastAPI, site: Site) -> None:
             }
         )
 
-    @api.get("/api/v1/plan", responses={200: {"model": Plan}, **problems(400)})
+    @api.get("/api/v1/plan", responses={200: {"model": Plan}, **problems(404)})
     async def plan(
         share: Annotated[float | None, Query(gt=0, le=1, description="What if this share were used?")] = None,
-        weight: Annotated[What, Query(description="What if? ENDPOINT=N, repeatable.")] = [],  # noqa: B006
-        limits: Annotated[What, Query(description="What if these were the limits? Repeatable.")] = [],  # noqa: B006
+        weight: Annotated[Weights, Query(max_length=50, description="What if? ENDPOINT=N, repeatable.")] = [],  # noqa: B006
+        limits: Annotated[Rates, Query(max_length=50, description="What if these were the limits? Repeatable.")] = [],  # noqa: B006
     ) -> Response:
         """What is polled how often, and why: by budget, endpoint and unit; and what if."""
         found = site.plan(_changes(share, weight, limits))
@@ -93,7 +95,7 @@ def status_routes(api: FastAPI, site: Site) -> None:
 
 def endpoint_commands(api: FastAPI, site: Site) -> None:
     """Add the routes that change something."""
-    done: dict[int | str, dict[str, Any]] = {200: {"model": Done}, **problems(403, 404)}
+    done: dict[int | str, dict[str, Any]] = {200: {"model": Done}, **problems(403, 404, 409)}
 
     @api.post("/api/v1/probe", responses=done)
     async def probe() -> Response:

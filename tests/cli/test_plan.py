@@ -145,4 +145,4 @@ def test_the_api_tells_the_same_and_answers_what_ifs(tmp_path, sandbox):
         url = wait_for("the address", lambda: url_of(daemon.log)) + "/api/v1/plan"
         budget = httpx.get(url, params={"share": 0.5, "weight": "customers=5"}).json()["budgets"][0]
         assert [one["label"] for one in budget["expectations"][2:]] == ["share 0.5", "weight customers=5"]
-        assert httpx.get(url, params={"weight": "customers"}).status_code == 400
+        assert httpx.get(url, params={"weight": "customers"}).status_code == 422
