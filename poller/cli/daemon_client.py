@@ -14,7 +14,6 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from poller.config.models import Config
 from poller.operations.local_socket import short, socket_path
 from poller.options.problems import NotThere
 from state.errors import PollerError, StateError
@@ -79,17 +78,6 @@ def connected(state: Path) -> Iterator[DaemonClient | None]:
 def in_path(*names: str) -> str:
     """Names as parts of a route."""
     return "/".join(quote(name, safe="/") for name in names)
-
-
-def ask_status(config: Config) -> dict[str, Any]:
-    """The status with what only the daemon knows. Raises PollerError where it does not answer."""
-    with connected(config.poller.state) as daemon:
-        if daemon is None:
-            raise PollerError(
-                f"the daemon does not answer on {socket_path(config.poller.state)}", hint="its log says why"
-            )
-        found: dict[str, Any] = daemon.get("/api/v1/status")
-        return found
 
 
 def _refusal(answer: httpx.Response) -> PollerError:

@@ -1,4 +1,4 @@
-"""`poller doctor`: looks at everything, says what is wrong and how to mend it."""
+"""`poller doctor`: looks at everything, says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import click
+import httpx
 from pydantic import BaseModel
 from rich.text import Text
 
 from poller.cli.context import Chosen
-from poller.cli.daemon_client import ask_status
+from poller.cli.daemon_client import connected
 from poller.cli.output import clock, console, print_json_line
-from poller.config.models import Config
+from poller.config.models import LOOPBACK, Config, is_loopback
+from poller.config.state_place import state_place
 from poller.events.cloudevents import iso
 from poller.hooks.loading import Plugins
 from poller.operations.advice import advice
@@ -44,6 +48,8 @@ from state.lock import StateLock
 from state.sqlite.backup import restored
 from state.sqlite.store import Reader, open_reader
 
+ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+PATIENCE: Final = 5.0  # seconds
 OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _COLOURS: Final = {Level.OK: "green", Level.WARN: "yellow", Level.BAD: "bold red"}
 
@@ -77,38 +83,79 @@ def _shown(one: Finding) -> Text:
 
 
 def examine(chosen: Chosen) -> Iterator[Finding]:
-    """Everything, in the order in which it would have to be mended."""
-    config, plugins, findings = _configured(chosen)
+    """Everything, in the order in which it would have to be fixed. What the daemon knows is asked of the daemon."""
+    state = state_place(chosen.path)
+    running = _Running() if state is None else _asked_daemon(state)
+    config, plugins, findings = _configured(chosen, running)
     yield from findings
-    if config is None:
-        return
-    yield from advice(config)
-    for failed in plugins.failed:
-        yield of_plugin(failed.name, failed.origin, failed.error)
-    yield from _private(config)
-    holder = StateLock(config.poller.state).holder()
-    yield _daemon(config, holder)
-    live = None
-    if config.poller.address is not None:
-        listening, live = _listening(config, holder)
-        yield listening
-    yield from _state(config, live)
+    if config is not None:
+        yield from advice(config)
+        for failed in plugins.failed:
+            yield of_plugin(failed.name, failed.origin, failed.error)
+        yield from _private(config)
+    elif running.status is None:
+        return  # nothing says what there should be
+    path = config.poller.state if config is not None else state
+    assert path is not None
+    holder = StateLock(path).holder()
+    yield _daemon(path, holder, running)
+    if running.error is not None:
+        yield bad("socket", str(running.error), running.error.hint)
+    if config is not None and config.poller.address is not None:
+        yield _listening(config, holder)
+    yield from _state(path, config, running.status)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Running:
+    """What the daemon says of itself; nothing where none runs, or it cannot be asked."""
+
+    status: Status | None = None
+    read_at: datetime | None = None  # when it read its configuration
+    zone: tzinfo = UTC
+    error: PollerError | None = None
+
+
+def _asked_daemon(state: Path) -> _Running:
+    try:
+        with connected(state) as daemon:
+            if daemon is None:
+                return _Running()
+            told = daemon.get("/api/v1/configuration")
+            return _Running(
+                status=parse(daemon.get("/api/v1/status")),
+                read_at=datetime.fromisoformat(told["read_at"]),
+                zone=ZoneInfo(told["timezone"]),
+            )
+    except PollerError as error:
+        return _Running(error=error)
 
 
 # The configuration and what it names.
 
 
-def _configured(chosen: Chosen) -> tuple[Config | None, Plugins, list[Finding]]:
-    """The configuration, without its secrets where they cannot be had."""
+def _configured(chosen: Chosen, running: _Running) -> tuple[Config | None, Plugins, list[Finding]]:
+    """The configuration, without its secrets where they cannot be had: beside a daemon only it needs them."""
     try:
         config, plugins = chosen.load()
     except ConfigError as error:
         wrong = [bad("configuration", problem.line(error.file)) for problem in error.problems]
-        try:
-            return *chosen.load(reveal=False), wrong
-        except ConfigError:
-            return None, Plugins(), wrong
-    return config, plugins, [ok("configuration", f"{config.path} is valid")]
+    else:
+        return config, plugins, [ok("configuration", f"{config.path} is valid")]
+    goes_on = [] if running.read_at is None else [_goes_on(running.read_at, running.zone)]
+    try:
+        config, plugins = chosen.load(reveal=False)
+    except ConfigError:
+        return None, Plugins(), [*wrong, *goes_on]
+    if running.status is not None:
+        missing = f"{config.path} is valid; secrets that this shell does not have are the daemon's alone"
+        return config, plugins, [ok("configuration", missing)]
+    return config, plugins, wrong
+
+
+def _goes_on(read_at: datetime, zone: tzinfo) -> Finding:
+    told = f"the daemon runs on the one that it read at {clock(read_at.timestamp(), zone)}"
+    return warn("configuration", told, "a restart would refuse the file as it is: fix it first")
 
 
 def _private(config: Config) -> Iterator[Finding]:
@@ -149,26 +196,34 @@ def _secrets(value: Any) -> Iterator[Secret]:
 # The daemon.
 
 
-def _daemon(config: Config, holder: int | None) -> Finding:
+def _daemon(state: Path, holder: int | None, running: _Running) -> Finding:
     if holder is None:
         return warn("daemon", "not running", "poller run, or systemctl start poller")
-    since = StateLock(config.poller.state).since()
-    return ok("daemon", f"running since {clock(since, config.poller.zone)} (process {holder})")
+    since = clock(StateLock(state).since(), running.zone)
+    if running.status is None and running.error is None:
+        what = f"process {holder} has the state since {since}, and does not answer beside it"
+        return warn("daemon", what, "it may be starting, or be another command: try again; its log says more")
+    return ok("daemon", f"running since {since} (process {holder})")
 
 
-def _listening(config: Config, holder: int | None) -> tuple[Finding, Status | None]:
-    """Whether it answers, and what it says of itself."""
+def _listening(config: Config, holder: int | None) -> Finding:
+    """Whether the address is free, or answers."""
     assert config.poller.address is not None
     host, port = config.poller.address
     about = f"listen {config.poller.listen}"
     if holder is None:
-        return (ok(about, "free") if _is_free(host, port) else _taken(about)), None
+        return ok(about, "free") if _is_free(host, port) else _taken(about)
     if port == 0:
-        return ok(about, "on a port of the system's choice: its log names it"), None
+        return ok(about, "on a port of the system's choice: its log names it")
+    name = host if is_loopback(host) else next(iter(config.poller.allowed_hosts or LOOPBACK))
+    url = httpx.URL(scheme="http", host=ANYWHERE.get(host, host), port=port, path="/healthz")
     try:
-        return ok(about, "answers"), parse(ask_status(config))
-    except PollerError as error:
-        return bad(about, str(error), error.hint), None
+        httpx.get(url, headers={"Host": name}, timeout=PATIENCE, trust_env=False).raise_for_status()
+    except httpx.HTTPError as error:
+        return bad(
+            about, f"the daemon does not answer there: {error}", "its log says why; did a reload change `listen`?"
+        )
+    return ok(about, "answers")
 
 
 def _is_free(host: str, port: int) -> bool:
@@ -189,13 +244,12 @@ def _taken(about: str) -> Finding:
 # The state.
 
 
-def _state(config: Config, live: Status | None) -> Iterator[Finding]:
-    path = config.poller.state
+def _state(path: Path, config: Config | None, live: Status | None) -> Iterator[Finding]:
     folder = path.parent
     if not folder.is_dir():
         yield bad("state", f"its folder {folder} does not exist", f"mkdir -p {folder}")
         return
-    if not os.access(path if path.exists() else folder, os.W_OK):
+    if live is None and not os.access(path if path.exists() else folder, os.W_OK):
         yield bad("state", f"{path} cannot be written by this user", f"run as its owner, or chown {folder}")
     yield from _owned(path)
     yield of_space(shutil.disk_usage(folder).free, path.stat().st_size if path.exists() else 0)
@@ -204,9 +258,13 @@ def _state(config: Config, live: Status | None) -> Iterator[Finding]:
         return
     try:
         with open_reader(path) as reader:
-            yield from _kept(reader, config, live)
+            yield from _kept(reader, path, config, live)
     except StateError as error:
-        yield bad("state", str(error), error.hint)
+        if live is None or os.access(path, os.R_OK):
+            yield bad("state", str(error), error.hint)
+            return
+        yield warn("state", f"{path} may not be read by this user: only what the daemon says is looked at", "sudo")
+        yield from of_status(live, config)
 
 
 def _owned(state: Path) -> Iterator[Finding]:
@@ -220,22 +278,25 @@ def _owned(state: Path) -> Iterator[Finding]:
         yield bad("state", what, f"chown --reference={state.parent} {files}")
 
 
-def _kept(reader: Reader, config: Config, live: Status | None) -> Iterator[Finding]:
+def _kept(reader: Reader, path: Path, config: Config | None, live: Status | None) -> Iterator[Finding]:
     """What the file itself tells; nothing else of it is asked where it is damaged."""
     now = time.time()
     if damage := reader.damage():
         restore = "stop the daemon, move the state and its -wal and -shm away, put a backup in its place"
-        yield bad("state", f"{config.poller.state} is damaged: {damage}", restore)
+        yield bad("state", f"{path} is damaged: {damage}", restore)
         return
-    yield ok("state", f"{config.poller.state} is whole: {reader.log.last_seq()} events in log {reader.log.id}")
+    yield ok("state", f"{path} is whole: {reader.log.last_seq()} events in log {reader.log.id}")
     for books in reader.deliveries.ledger():
         if not books.balanced:
             yield bad(
                 f"subscription {books.subscription}", "its books do not balance", "poller ledger names what is missing"
             )
     yield of_clock(now, reader.log.latest_time())
-    yield from _beginning(reader, config, now)
-    yield from of_status(live or read_status(config, now=now), config)
+    if config is not None:
+        yield from _beginning(reader, config, now)
+    status = live or (None if config is None else read_status(config, now=now))
+    if status is not None:
+        yield from of_status(status, config)
 
 
 def _beginning(reader: Reader, config: Config, now: float) -> Iterator[Finding]:

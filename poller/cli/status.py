@@ -10,10 +10,9 @@ from datetime import datetime
 import click
 
 from poller.cli.context import Chosen
-from poller.cli.daemon_client import ask_status
 from poller.cli.output import console, print_json, print_table, span
 from poller.cli.state import NOTHING_YET
-from poller.config.models import Config
+from poller.config.state_place import state_place
 from poller.events.cloudevents import iso
 from poller.operations.gathering import read_status
 from poller.operations.status import (
@@ -25,7 +24,6 @@ from poller.operations.status import (
     document,
     parse,
 )
-from state.errors import PollerError
 from state.lock import StateLock
 
 
@@ -35,16 +33,11 @@ from state.lock import StateLock
 def status(chosen: Chosen, as_json: bool) -> None:
     """Show how budgets, sources, endpoints and subscriptions stand.
 
-    Beside a daemon that listens, as the daemon tells it; else as the state tells it.
+    Beside a daemon as the daemon tells it, who knows more; else as the state tells it.
 
     Example: poller status --json
     """
-    config, _ = chosen.load(reveal=False)
-    now = time.time()
-    holder = StateLock(config.poller.state).holder()
-    found = _of_daemon(config) if holder is not None else None
-    if found is None:
-        found = replace(read_status(config, now=now), running=holder is not None)
+    found, holder = _found(chosen)
     if as_json:
         print_json(document(found))
     elif found.log_id is None:
@@ -55,12 +48,14 @@ def status(chosen: Chosen, as_json: bool) -> None:
         _print_status(found)
 
 
-def _of_daemon(config: Config) -> Status | None:
-    """As the daemon tells it, who knows more than the file; None where it cannot be asked: poller doctor says why."""
-    try:
-        return parse(ask_status(config))
-    except (PollerError, ValueError):
-        return None
+def _found(chosen: Chosen) -> tuple[Status, int | None]:
+    """As the daemon tells it, who knows more than the file, else as the file does; and the daemon's process."""
+    with chosen.daemon() as daemon:
+        if daemon is not None and (state := state_place(chosen.path)) is not None:
+            return parse(daemon.get("/api/v1/status")), StateLock(state).holder()
+    config, _ = chosen.load(reveal=False)
+    holder = StateLock(config.poller.state).holder()  # it may be starting: it does not answer yet
+    return replace(read_status(config, now=time.time()), running=holder is not None), holder
 
 
 def _print_status(found: Status) -> None:

@@ -83,7 +83,7 @@ def of_clock(now: float, latest: float | None) -> Finding:
     return ok("clock", "not behind what was written down last")
 
 
-def of_status(status: Status, config: Config) -> Iterator[Finding]:
+def of_status(status: Status, config: Config | None) -> Iterator[Finding]:
     """Everything that the status tells of failures, in the order of the data's way."""
     for budget in status.budgets:
         yield from _budget(budget)
@@ -148,9 +148,9 @@ def _endpoint(one: EndpointStatus) -> Iterator[Finding]:
         yield warn(about, f"{path} changes at every poll", f'add ignore = ["{path}"] if nobody wants to know')
 
 
-def _promise(one: EndpointStatus, config: Config) -> Iterator[Finding]:
+def _promise(one: EndpointStatus, config: Config | None) -> Iterator[Finding]:
     # The daemon may still run on an earlier configuration, with sources that are no longer in this one.
-    source = config.sources.get(one.source)
+    source = config.sources.get(one.source) if config is not None else None
     promised = source.endpoint(one.endpoint).max_staleness if source is not None else None
     if promised is not None and (one.staleness_s or 0.0) > promised * 1.5:
         stale = duration_text(round(one.staleness_s or 0.0))
