@@ -75,7 +75,9 @@ async def opened(path: Path, routes: Sequence[Route], observe: Callable[[Attempt
         yield (
             store,
             write,
-            Deliverer(routes, store=store.deliveries, write=write, clock=SystemClock(), finished=observe),
+            Deliverer(
+                routes, store=store.deliveries, leases=store.leases, write=write, clock=SystemClock(), finished=observe
+            ),
         )
         await write(store.close)
 

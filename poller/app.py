@@ -217,6 +217,7 @@ async def open_app(
             deliverer = Deliverer(
                 routes_of(config),
                 store=store.deliveries,
+                leases=store.leases,
                 write=write,
                 clock=clock,
                 finished=lambda delivery: observers.tell("delivery_finished", delivery=delivery),

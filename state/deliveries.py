@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from state.notices import Notice
 from state.records import Event
@@ -81,7 +81,7 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Dispatched:
     """What a subscription made of the events between `feed.cursor` and `upto`."""
 
     feed: Feed
@@ -106,7 +106,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A leased lane with its oldest deliveries, in order."""
+    """A claimed lane with its oldest deliveries, in order."""
 
     lane: str
     due: float  # as it was
@@ -151,9 +151,8 @@ class Release:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """One step of one subscription: what has come of the claims is written, and new ones are taken."""
+    """What has come of claims of one subscription, to be written at once."""
 
-    subscription: str
     now: float
     settled: tuple[AttemptOutcome, ...] = ()
     released: tuple[Release, ...] = ()
@@ -162,13 +161,17 @@ class Settlement:
     disabled: str | None = None  # the reason, if it is disabled now
     notices: tuple[Notice, ...] = ()
     promote: bool = False  # what only waits for its retry is due now
-    claim: int = 0  # so many deliveries at most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRequest:
+    """How much of one subscription to claim."""
+
+    deliveries: int  # at most
     per_lane: int = 16  # of one lane, one after the other; at most
     together: int = 0  # a digest: so many of one lane together at most
     max_bytes: int = 0  # of the events of a digest together, or a single one
-    probe: bool = False  # a probe: the lane that is next, also before it is due
-    lease: float = 120.0  # seconds
-    due_at: Callable[[float], float] | None = None  # when what was queued then is due; None: at once
+    probe: bool = False  # the lane that is next, also before it is due
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +180,7 @@ class Settled:
 
     state: str
     claims: tuple[Claim, ...] = ()
-    next_due: float | None = None  # of the lanes that nobody leases; of a probe, the lowest `not_before`
+    next_due: float | None = None  # of the lanes that are free; of a probe, the lowest `not_before`
     recorded: int = 0  # notices appended to the log
     health: SinkHealth  # as it is kept now: somebody may have resumed the subscription meanwhile
     wants_more: bool = False  # there is room again for what is still in the log
@@ -243,45 +246,3 @@ class Expiring:
 
     upto: int  # the last number
     dropped: Mapping[str, int]  # by subscription: events that it was not given in time
-
-
-class DeliveryStore(Protocol):
-    """The steps of the way from the log to the sinks; each is one transaction."""
-
-    def register(self, registrations: Sequence[Registration], *, now: float) -> None:
-        """Make the subscriptions known. New ones begin at their `start`; those not named are kept as removed.
-
-        What waits until later than can be meant (the clock was wrong) is due at once.
-        """
-        ...
-
-    def free_leases(self) -> None:
-        """Give back what a previous run held."""
-        ...
-
-    def feeds(self, subscriptions: Iterable[str]) -> list[Feed]:
-        """Where the active ones of these subscriptions have room and something to read."""
-        ...
-
-    def read(self, after: int, limit: int) -> list[Event]:
-        """The events behind number `after`, in order."""
-        ...
-
-    def dispatch(self, readings: Sequence[Reading], *, now: float) -> None:
-        """Queue what matched and move the cursors. Raises Conflict if a cursor has moved meanwhile."""
-        ...
-
-    def settle(self, batches: Sequence[Settlement]) -> list[Settled]:
-        """Settle and claim for several subscriptions at once."""
-        ...
-
-    def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
-        """The oldest events from before that time (at most `limit`), and who was not given them; None if none is."""
-        ...
-
-    def purge(self, expiring: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
-        """Forget these events and return how many they were; `notices` report who was not given them.
-
-        Raises Conflict if somebody was given, or not given, some of them meanwhile.
-        """
-        ...

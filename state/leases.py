@@ -8,7 +8,7 @@ from typing import Final, NewType
 Worker = NewType("Worker", str)  # the name of one process among those that share a state
 
 LOCAL: Final = Worker("local")  # the one worker of a state that a single process holds
-TTL: Final = 2.0  # seconds that a lease lasts without being renewed
+FOREVER: Final = float("inf")  # how long a lease lasts that nobody else can want
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,11 @@ class Lease:
     worker: Worker
     epoch: int
     until: float  # Unix seconds of the store's clock; nobody else takes it before
+
+    @property
+    def subject(self) -> str:
+        """The name of the budget or of the subscription."""
+        return self.name.partition("/")[2]
 
 
 def budget_lease(budget: str) -> str:

@@ -6,11 +6,13 @@ what is held).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from state.deliveries import ClaimRequest, Dispatched, Expiring, Feed, Registration, Settled, Settlement
 from state.leases import Lease, Worker
 from state.notices import Notice
+from state.records import Event
 
 
 class Leases(Protocol):
@@ -29,9 +31,75 @@ class Leases(Protocol):
         ...
 
 
+class DeliveryStore(Protocol):
+    """The steps of the way from the log to the sinks."""
+
+    def register(self, registrations: Sequence[Registration], *, now: float) -> None:
+        """Make the subscriptions known. New ones begin at their `start`; those not named are kept as removed.
+
+        What waits until later than can be meant (the clock was wrong) is due at once.
+        """
+        ...
+
+    def feeds(self, leases: Sequence[Lease]) -> list[Feed]:
+        """Where the active ones of these subscriptions have room and something to read."""
+        ...
+
+    def read(self, after: int, limit: int) -> list[Event]:
+        """The events after number `after`, in order."""
+        ...
+
+    def dispatch(self, lease: Lease, dispatched: Sequence[Dispatched], *, now: float) -> None:
+        """Queue what matched and move the cursors. Raises Conflict if a cursor has moved meanwhile."""
+        ...
+
+    def settle(self, lease: Lease, batch: Settlement, claim: ClaimRequest | None = None) -> Settled:
+        """Write what has come of claims, and take others."""
+        ...
+
+
+class CommandStore(Protocol):
+    """What commands change in deliveries."""
+
+    def redeliver(self, ids: Iterable[int], *, now: float) -> int:
+        """Queue deliveries again and return how many; ids that do not exist are passed over."""
+        ...
+
+    def replay(self, name: str, *, after: int) -> int:
+        """Deliver again what the subscription has read after number `after`; the last number of that."""
+        ...
+
+    def ping(self, name: str, notice: Notice, *, now: float) -> int:
+        """Record a test event, queue it for this subscription alone, and return the delivery's id."""
+        ...
+
+    def pause(self, name: str) -> None:
+        """Give a subscription nothing more until it is resumed."""
+        ...
+
+    def resume(self, name: str) -> None:
+        """Give a paused, disabled or failing subscription what waits, at once."""
+        ...
+
+
 class Maintenance(Protocol):
     """What is written beside the data's way."""
 
     def tell(self, notices: Sequence[Notice]) -> list[int]:
         """Append the notices to the log, each with the next version of its subject; the numbers given."""
         ...
+
+    def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
+        """The oldest events from before that time (at most `limit`), and who was not given them; None if none is."""
+        ...
+
+    def purge(self, expiring: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
+        """Forget these events and return how many they were; `notices` report who was not given them.
+
+        Raises Conflict if somebody was given, or not given, some of them meanwhile.
+        """
+        ...
+
+
+class DeliverySteps(DeliveryStore, Maintenance, Protocol):
+    """Every step that delivery takes."""

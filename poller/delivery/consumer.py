@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
-from typing import Protocol
 
 import structlog
 
@@ -20,10 +20,13 @@ from poller.delivery.retry import RetryDecision, Unfinished, judge, receipt_of
 from poller.delivery.settlement import AttemptFinished, SettlementDraft
 from poller.delivery.subscription import Route
 from poller.delivery.subscription_health import SubscriptionHealth
-from poller.delivery.wakeup import SettlementBatches, Wakeup
+from poller.delivery.wakeup import Wakeup
 from poller.sinks.protocol import Receipt, TooLarge
-from state.deliveries import AttemptRow, Claim, Job, Settled, Settlement
-from state.errors import StateError, Unavailable
+from state.deliveries import AttemptRow, Claim, ClaimRequest, Job, Settled
+from state.errors import LeaseLost, StateError, Unavailable
+from state.leases import Lease
+from state.steps import Steps
+from state.store import DeliveryStore
 
 OUTAGE_WAIT = 2.0  # seconds between two tries while the state cannot be written
 WINDOW = 64  # deliveries leased at once, at least
@@ -31,33 +34,27 @@ WINDOW = 64  # deliveries leased at once, at least
 log = structlog.get_logger("poller.delivery")
 
 
-class Shared(Protocol):
-    """What consumers share."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What consumers share, and whom they report to."""
 
-    settle: SettlementBatches
+    store: DeliveryStore
+    steps: Steps
     clock: Clock
     random: Random
     limit: float  # seconds of one attempt, whole
     grace: float  # seconds in which attempts may end when the program stops
-
-    def log_grew(self) -> None:
-        """Something was recorded, or there is room to read on."""
-        ...
-
-    def at_rest(self) -> None:
-        """A consumer has nothing to do for now."""
-        ...
-
-    def finished(self, attempt: AttemptFinished) -> None:
-        """An attempt is over."""
-        ...
+    log_grew: Callable[[], None]  # something was recorded, or there is room to read on
+    at_rest: Callable[[], None]  # a consumer has nothing to do for now
+    finished: Callable[[AttemptFinished], None]  # an attempt is over
 
 
 class Consumer:
     """Gives a subscription's events to its sink."""
 
-    def __init__(self, route: Route, shared: Shared) -> None:
+    def __init__(self, route: Route, lease: Lease, shared: Shared) -> None:
         self._route = route
+        self._lease = lease
         self._name = route.subscription.name
         self._together = BATCH_EVENTS if route.subscription.digest is not None else 0
         self._window = max(WINDOW, 4 * route.subscription.concurrency)
@@ -116,7 +113,7 @@ class Consumer:
             await self._runner.finish(self._shared.grace)
             self._give_back()
             if self._draft:
-                await self._commit(self._draft.settlement(self._name, now=self._clock.now(), due_at=self._route.due_at))
+                await self._commit(self._draft, None)
         finally:
             await self._wakeup.close()
             await self._runner.close()
@@ -144,29 +141,34 @@ class Consumer:
         """Write what there is to write, and take what there is room for."""
         if not self._has_business():
             return
-        room = self._room() if self._wants_claim() else 0
-        probing = self._health.is_open
+        claim = self._claim_request() if self._wants_claim() else None
         draft, self._draft = self._draft, SettlementDraft(digest=self._together > 0)
-        settlement = replace(
-            draft.settlement(self._name, now=self._clock.now(), due_at=self._route.due_at),
-            claim=1 if self._together and room else room,
+        if claim is not None or self._health.is_held:
+            self._look = False
+        self._take(draft, claim, await self._commit(draft, claim))
+
+    def _claim_request(self) -> ClaimRequest:
+        """As much as there is room for; of a digest one, and for a probe one delivery."""
+        probing = self._health.is_open
+        return ClaimRequest(
+            deliveries=self._room(),
             per_lane=1 if probing else 16,
             together=self._together,
             max_bytes=self._runner.max_bytes,
-            probe=probing and not self._together and room > 0,
+            probe=probing and not self._together,
         )
-        if room or self._health.is_held:
-            self._look = False
-        self._take(settlement, await self._commit(settlement))
 
-    async def _commit(self, settlement: Settlement) -> Settled:
-        """Write the settlement, as often as it takes: what has arrived must not be forgotten because a disk is full."""
+    async def _commit(self, draft: SettlementDraft, claim: ClaimRequest | None) -> Settled:
+        """Write the draft, as often as it takes: what has arrived must not be forgotten because a disk is full."""
+        batch = draft.settlement(self._clock.now())
         wait = 1.0
         while True:
             try:
-                settled = await self._shared.settle(settlement)
+                settled = await self._shared.steps(self._shared.store.settle, self._lease, batch, claim)
                 self._is_stuck = False
                 return settled
+            except LeaseLost:
+                raise
             except Unavailable:  # reported once, where the outage is seen through
                 longest = OUTAGE_WAIT
                 if self._stop.is_set():
@@ -180,14 +182,14 @@ class Consumer:
             await self._clock.sleep(wait)
             wait = min(longest, 2 * wait)
 
-    def _take(self, settlement: Settlement, settled: Settled) -> None:
+    def _take(self, draft: SettlementDraft, claim: ClaimRequest | None, settled: Settled) -> None:
         self._known = True
         self._health.learn(settled, self._draft)
         self._next = settled.next_due
         if self._health.is_open:
-            self._next = settled.next_due if settlement.claim and not settled.claims else 0.0
+            self._next = settled.next_due if claim is not None and not settled.claims else 0.0
         self._ready.extend(settled.claims)
-        if settled.recorded or (settled.wants_more and settlement.settled):
+        if settled.recorded or (settled.wants_more and draft.settled):
             self._shared.log_grew()
 
     def _until(self) -> float | None:

@@ -1,17 +1,16 @@
-"""Log -> deliveries: each subscription reads on behind its cursor until enough of it is pending."""
+"""Log -> deliveries: each subscription reads on after its cursor until enough of it is pending. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from poller.delivery.subscription import Route
 from poller.events.filters import Filter, FilterError
-from state.deliveries import DeliveryStore, Feed, Match, Reading
+from state.deliveries import Dispatched, Feed, Match
 from state.records import Event
 
-BATCH = 250  # events read and matched in one step: the store's thread is held for some milliseconds at most
+BATCH = 250  # events read and matched at once: some milliseconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,35 +21,8 @@ class Wanted:
     filter: Filter
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dispatched:
-    """What a step of dispatching did."""
-
-    queued: frozenset[str] = frozenset()  # subscriptions that have more to deliver now
-    more: bool = False  # something is left that could be read at once
-
-
-def dispatch(store: DeliveryStore, wanted: Sequence[Wanted], *, now: float) -> Dispatched:
-    """Read on for every subscription that has room; events are read once for all that stand at the same number.
-
-    One whole step of the store's thread. Raises Conflict if a cursor moved meanwhile.
-    """
-    by_name = {one.route.subscription.name: one for one in wanted}
-    feeds = sorted(store.feeds(by_name), key=lambda feed: feed.cursor)
-    readings: list[Reading] = []
-    for cursor, group in groupby(feeds, key=lambda feed: feed.cursor):
-        events = store.read(cursor, BATCH)
-        readings += [read_on(feed, events, by_name[feed.subscription], now=now) for feed in group]
-    if readings:
-        store.dispatch(readings, now=now)
-    return Dispatched(
-        queued=frozenset(reading.feed.subscription for reading in readings if reading.matches),
-        more=any(reading.upto > reading.feed.cursor and not reading.done for reading in readings),
-    )
-
-
-def read_on(feed: Feed, events: Sequence[Event], wanted: Wanted, *, now: float) -> Reading:
-    """What a subscription makes of the events behind its cursor, as far as it has room. Pure."""
+def read_on(feed: Feed, events: Sequence[Event], wanted: Wanted, *, now: float) -> Dispatched:
+    """What a subscription makes of the events after its cursor, as far as it has room."""
     due_at = wanted.route.due_at
     due = now if due_at is None else due_at(now)
     upto = feed.cursor
@@ -67,7 +39,7 @@ def read_on(feed: Feed, events: Sequence[Event], wanted: Wanted, *, now: float) 
             matches.append(Match(seq=event.seq, lane=lane_of(event, wanted.route, feed), due=due))
         else:
             not_matching.append(event.seq)
-    return Reading(
+    return Dispatched(
         feed=feed,
         upto=upto,
         done=feed.until is not None and not full and (upto >= feed.until or len(events) < BATCH),

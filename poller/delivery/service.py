@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 import structlog
 
 from poller.clock import Clock
-from poller.delivery.consumer import Consumer
-from poller.delivery.dispatch import Wanted, dispatch
+from poller.delivery.consumer import Consumer, Shared
+from poller.delivery.dispatch import BATCH, Wanted, read_on
 from poller.delivery.notices import dropped
 from poller.delivery.settlement import AttemptFinished
 from poller.delivery.subscription import Route
-from poller.delivery.wakeup import SettlementBatches, Wakeup
+from poller.delivery.wakeup import Wakeup
 from poller.events.cloudevents import iso
-from state.deliveries import DeliveryStore
-from state.errors import Conflict, StateError, Unavailable
-from state.sqlite.writer import Write
+from state.deliveries import Dispatched
+from state.errors import Conflict, LeaseLost, StateError, Unavailable
+from state.leases import FOREVER, LOCAL, Lease, Worker, subscription_lease
+from state.records import Event
+from state.steps import Steps
+from state.store import DeliverySteps, Leases
 
 ATTEMPT_LIMIT = 60.0  # seconds of one attempt, whole; sinks have shorter ones of their own
 GRACE = 10.0  # seconds in which attempts may end when the program stops
@@ -34,6 +37,7 @@ log = structlog.get_logger("poller.delivery")
 class Post:
     """A consumer at work."""
 
+    lease: Lease
     consumer: Consumer
     task: asyncio.Task[None]
     stop: asyncio.Event
@@ -46,25 +50,29 @@ class Deliverer:
         self,
         routes: Sequence[Route],
         *,
-        store: DeliveryStore,
-        write: Write,
+        store: DeliverySteps,
+        leases: Leases,
+        write: Steps,
+        worker: Worker = LOCAL,
         clock: Clock,
         random: Random | None = None,
         limit: float = ATTEMPT_LIMIT,
         grace: float = GRACE,
         finished: Callable[[AttemptFinished], None] | None = None,
     ) -> None:
-        self.settle = SettlementBatches(store, write)
+        self._store = store
+        self._steps = write
         self.clock = clock
         self.random = random or Random()
         self.limit = limit
         self.grace = grace
-        self._store = store
-        self._write = write
+        self._leases = leases
+        self._worker = worker
         self._observe = finished
         self._wanted = _compile(routes)
         self.ears: list[Callable[[], None]] = []  # called when the log has grown
         self._posts: dict[str, Post] = {}
+        self._leaving: list[Post] = []  # of subscriptions that other workers own by now
         self._wakeup = Wakeup(clock)
         self._calm = Wakeup(clock)
         self._resting = False
@@ -74,10 +82,9 @@ class Deliverer:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until `stop` is set, then end within seconds. Raises StateError where the state cannot be written."""
-        await self._insist(self._store.free_leases, stop)
         self._running = True
         try:
-            await self._post()
+            await self._insist(self._post, stop)
             ending = asyncio.create_task(self._set_at(stop))
             try:
                 await self._dispatch(stop)
@@ -133,27 +140,25 @@ class Deliverer:
         if self._running and not self._posts:
             await self._post()
 
-    async def _insist(self, step: Callable[[], None], stop: asyncio.Event) -> None:
-        """Take a step as soon as the state can be written, which somebody else sees to."""
+    async def _insist(self, act: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+        """Do something as soon as the state can be written, which somebody else sees to."""
         while not stop.is_set():
             with contextlib.suppress(Unavailable):
-                await self._write(step)
+                await act()
                 return
             await self.clock.sleep(1.0)
 
     async def purge(self, before: float) -> int:
         """Forget the events from before that time, and return how many; what was not given by then is told."""
         total = 0
-        while (old := await self._write(self._store.expiring, before)) is not None:
+        while (old := await self._steps(self._store.expiring, before)) is not None:
             now = self.clock.now()
             notices = [dropped(name, events, now=now) for name, events in old.dropped.items()]
             with contextlib.suppress(Conflict):  # somebody was given some of them meanwhile: counted again
-                total += await self._write(self._store.purge, old, before=before, notices=notices)
+                total += await self._steps(self._store.purge, old, before=before, notices=notices)
         if total:
             self.wake()
         return total
-
-    # What consumers ask for.
 
     def log_grew(self) -> None:
         """Something was recorded, or there is room to read on."""
@@ -162,11 +167,7 @@ class Deliverer:
         for hear in self.ears:
             hear()
 
-    def at_rest(self) -> None:
-        """A consumer has nothing to do for now."""
-        self._calm.set()
-
-    def finished(self, attempt: AttemptFinished) -> None:
+    def _finished(self, attempt: AttemptFinished) -> None:
         """An attempt is over."""
         getattr(log, _LOUD[attempt.state])(
             "delivery.failed" if attempt.state == "pending" else f"delivery.{attempt.state}",
@@ -184,33 +185,64 @@ class Deliverer:
 
     async def _register(self) -> None:
         registrations = [one.route.registration(self.clock.now()) for one in self._wanted]
-        await self._write(self._store.register, registrations, now=self.clock.now())
+        await self._steps(self._store.register, registrations, now=self.clock.now())
 
     async def _post(self) -> None:
-        """Make the subscriptions known and give each its consumer."""
+        """Make the subscriptions known, take their leases, and give each its consumer."""
         async with self._posting:
             await self._register()
-            for one in self._wanted:
-                consumer, stop = Consumer(one.route, self), asyncio.Event()
-                task = asyncio.create_task(consumer.run(stop), name=f"consumer {one.route.subscription.name}")
-                task.add_done_callback(self._notice_failure)
-                self._posts[one.route.subscription.name] = Post(consumer=consumer, task=task, stop=stop)
+            by_lease = {subscription_lease(one.route.subscription.name): one for one in self._wanted}
+            leases = await self._steps(self._leases.take, self._worker, list(by_lease), most=len(by_lease), ttl=FOREVER)
+            for lease in leases:
+                self._start(by_lease[lease.name].route, lease)
+
+    def _start(self, route: Route, lease: Lease) -> None:
+        consumer, stop = Consumer(route, lease, self._shared()), asyncio.Event()
+        task = asyncio.create_task(consumer.run(stop), name=f"consumer {route.subscription.name}")
+        task.add_done_callback(self._notice_failure)
+        self._posts[route.subscription.name] = Post(lease=lease, consumer=consumer, task=task, stop=stop)
+
+    def _shared(self) -> Shared:
+        return Shared(
+            store=self._store,
+            steps=self._steps,
+            clock=self.clock,
+            random=self.random,
+            limit=self.limit,
+            grace=self.grace,
+            log_grew=self.log_grew,
+            at_rest=self._calm.set,
+            finished=self._finished,
+        )
 
     async def _recall(self) -> None:
         """End all consumers, each with what it is just doing."""
-        posts, self._posts = list(self._posts.values()), {}
+        posts, self._posts, self._leaving = [*self._posts.values(), *self._leaving], {}, []
         for post in posts:
             post.stop.set()
             post.consumer.wake()
         for result in await asyncio.gather(*(post.task for post in posts), return_exceptions=True):
-            if isinstance(result, BaseException):
+            if isinstance(result, BaseException) and not isinstance(result, LeaseLost):
                 raise result
 
     def _notice_failure(self, task: asyncio.Task[None]) -> None:
-        """A consumer never ends by itself: what it raised ends the run."""
-        if not task.cancelled() and task.exception() is not None:
-            self._failed = True
-            self._wakeup.set()
+        """A consumer ends by itself only where its lease is another's; anything else that it raised ends the run."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, LeaseLost):
+            for name in [name for name, post in self._posts.items() if post.task is task]:
+                self._drop(name, error)
+            return
+        self._failed = True
+        self._wakeup.set()
+
+    def _drop(self, name: str, lost: LeaseLost) -> None:
+        """End a subscription that another worker owns by now: what it has in hand is not written."""
+        log.warning("subscription.lease_lost", subscription=name, error=str(lost))
+        post = self._posts.pop(name)
+        self._leaving = [one for one in self._leaving if not one.task.done()] + [post]
+        post.stop.set()
+        post.consumer.wake()
 
     async def _set_at(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -227,19 +259,44 @@ class Deliverer:
                 self._resting = False
 
     async def _read_on(self) -> bool:
-        """One step; whether there may be more to read at once."""
+        """Read on for every subscription that has room; whether there may be more to read at once."""
         try:
-            done = await self._write(dispatch, self._store, self._wanted, now=self.clock.now())
+            return await self._dispatch_once()
         except Conflict:
             return True
         except StateError as error:
-            if not isinstance(error, Unavailable):  # that is told once, where the outage is seen through
+            if not isinstance(error, Unavailable):  # that is reported once, where the outage is seen through
                 log.error("dispatch.not_recorded", error=str(error))
             await self.clock.sleep(1.0)
             return True
-        for name in done.queued & self._posts.keys():
-            self._posts[name].consumer.wake()
-        return done.more
+
+    async def _dispatch_once(self) -> bool:
+        """Events are read once for all subscriptions whose cursor is at the same number."""
+        wanted = {one.route.subscription.name: one for one in self._wanted}
+        posts = {name: post for name, post in self._posts.items() if name in wanted}
+        feeds = await self._steps(self._store.feeds, [post.lease for post in posts.values()])
+        now = self.clock.now()
+        read: dict[int, list[Event]] = {}
+        dispatched: dict[str, list[Dispatched]] = {}
+        for feed in feeds:
+            if feed.cursor not in read:
+                read[feed.cursor] = await self._steps(self._store.read, feed.cursor, BATCH)
+            one = read_on(feed, read[feed.cursor], wanted[feed.subscription], now=now)
+            dispatched.setdefault(feed.subscription, []).append(one)
+            await asyncio.sleep(0)  # the loop goes on between two subscriptions
+        written = await asyncio.gather(  # in one commit
+            *(self._steps(self._store.dispatch, posts[name].lease, ones, now=now) for name, ones in dispatched.items()),
+            return_exceptions=True,
+        )
+        for name, ones in dispatched.items():
+            if any(one.matches for one in ones) and name in self._posts:
+                self._posts[name].consumer.wake()
+        for name, failure in zip(dispatched, written, strict=True):
+            if isinstance(failure, LeaseLost) and name in self._posts:
+                self._drop(name, failure)
+            elif isinstance(failure, BaseException):
+                raise failure
+        return any(one.upto > one.feed.cursor and not one.done for ones in dispatched.values() for one in ones)
 
 
 def _compile(routes: Sequence[Route]) -> list[Wanted]:

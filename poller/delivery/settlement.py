@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from poller.delivery.retry import RetryDecision
@@ -62,10 +62,9 @@ class SettlementDraft:
         """A lane as it was: nothing of it has left."""
         self.released.append(Release(lane=claim.lane, due=claim.due, not_before=claim.not_before))
 
-    def settlement(self, subscription: str, *, now: float, due_at: Callable[[float], float] | None) -> Settlement:
-        """The settlement that writes this and claims nothing."""
+    def settlement(self, now: float) -> Settlement:
+        """What is written of this."""
         return Settlement(
-            subscription=subscription,
             now=now,
             settled=tuple(self.settled),
             released=tuple(self.released),
@@ -74,5 +73,4 @@ class SettlementDraft:
             kept_until=self.kept_until,
             disabled=self.disabled,
             promote=self.promote,
-            due_at=due_at,
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from state.deliveries import AttemptOutcome, Claim, Job, Release, Settled, Settlement, SinkHealth
+from state.deliveries import AttemptOutcome, Claim, ClaimRequest, Job, Release, Settled, Settlement, SinkHealth
+from state.leases import Lease
 from state.sqlite import subscriptions
 from state.sqlite.events import COLUMNS, event_of
 from state.sqlite.notices import tell
@@ -18,19 +19,21 @@ JOBS = (
 )
 
 
-def settle(conn: sqlite3.Connection, batch: Settlement, limit: int) -> Settled:
+def settle(
+    conn: sqlite3.Connection, lease: Lease, batch: Settlement, request: ClaimRequest | None, limit: int
+) -> Settled:
     """Write one settlement in the caller's transaction; `limit` deliveries of a subscription are pending at most."""
-    id_ = subscriptions.id_of(conn, batch.subscription)
+    id_ = subscriptions.id_of(conn, lease.subject)
     _settle(conn, id_, batch.settled)
-    _release(conn, id_, batch.released, batch.due_at)
+    _release(conn, id_, batch.released)
     if batch.health is not None:
         subscriptions.update_health(conn, id_, batch.health, batch.kept_until)
     if batch.disabled is not None:
         subscriptions.disable(conn, id_, batch.disabled)
     if batch.promote:
         conn.execute(
-            "UPDATE lanes SET due = max(not_before, ?1) WHERE subscription = ?2 AND due > ?1 AND lease_until IS NULL",
-            [batch.now, id_],
+            "UPDATE lanes SET due = max(not_before, ?1) WHERE subscription = ?2 AND due > ?1 AND epoch < ?3",
+            [batch.now, id_, lease.epoch],
         )
     recorded = tell(conn, batch.notices)
     state, wants_more, *health = conn.execute(
@@ -39,15 +42,11 @@ def settle(conn: sqlite3.Connection, batch: Settlement, limit: int) -> Settled:
         "FROM subscriptions s WHERE id = ?",
         [limit - limit // 20, id_],
     ).fetchone()
-    claims = _claim(conn, id_, batch) if batch.claim and state == "active" else ()
-    instant = "not_before" if batch.probe else "due"
-    (due,) = conn.execute(
-        f"SELECT min({instant}) FROM lanes WHERE subscription = ? AND lease_until IS NULL", [id_]
-    ).fetchone()
+    claims = _claim(conn, id_, lease, request, batch.now) if request is not None and state == "active" else ()
     return Settled(
         state=state,
         claims=claims,
-        next_due=due,
+        next_due=_next_due(conn, id_, lease, is_probe=request is not None and request.probe),
         recorded=len(recorded),
         wants_more=bool(wants_more),
         health=SinkHealth(
@@ -58,6 +57,16 @@ def settle(conn: sqlite3.Connection, batch: Settlement, limit: int) -> Settled:
             dead_reported=bool(health[4]),
         ),
     )
+
+
+def _next_due(conn: sqlite3.Connection, id_: int, lease: Lease, *, is_probe: bool) -> float | None:
+    """When the next free lane is due, or may be probed. A lane that an owner before this one has claimed is free."""
+    order = "not_before" if is_probe else "due, first_seq"
+    row = conn.execute(
+        f"SELECT due, not_before FROM lanes WHERE subscription = ? AND epoch < ? ORDER BY {order} LIMIT 1",
+        [id_, lease.epoch],
+    ).fetchone()
+    return None if row is None else row[is_probe]
 
 
 def _settle(conn: sqlite3.Connection, id_: int, settled: Sequence[AttemptOutcome]) -> None:
@@ -106,9 +115,7 @@ def _update(conn: sqlite3.Connection, settled: Sequence[AttemptOutcome]) -> int:
     ).rowcount
 
 
-def _release(
-    conn: sqlite3.Connection, id_: int, released: Sequence[Release], due_at: Callable[[float], float] | None
-) -> None:
+def _release(conn: sqlite3.Connection, id_: int, released: Sequence[Release]) -> None:
     """Give lanes back: gone where nothing is pending any more, else due again."""
     gone = conn.executemany(
         "DELETE FROM lanes WHERE subscription = ?1 AND lane = ?2 AND NOT EXISTS "
@@ -118,53 +125,51 @@ def _release(
     if gone == len(released):
         return
     for release in released:
-        due = _due(conn, id_, release, due_at) if release.due is None else release.due
+        due = _due(conn, id_, release) if release.due is None else release.due
         conn.execute(
-            "UPDATE lanes SET due = ?, not_before = ?, lease_until = NULL WHERE subscription = ? AND lane = ?",
+            "UPDATE lanes SET due = ?, not_before = ?, epoch = 0 WHERE subscription = ? AND lane = ?",
             [due, release.not_before, id_, release.lane],
         )
 
 
-def _due(conn: sqlite3.Connection, id_: int, release: Release, due_at: Callable[[float], float] | None) -> float:
+def _due(conn: sqlite3.Connection, id_: int, release: Release) -> float:
     """When a lane's oldest delivery is due by itself."""
     oldest = conn.execute(
-        "SELECT queued_at FROM deliveries WHERE subscription = ? AND lane = ? AND state = 'pending' "
-        "ORDER BY id LIMIT 1",
+        "SELECT due FROM deliveries WHERE subscription = ? AND lane = ? AND state = 'pending' ORDER BY id LIMIT 1",
         [id_, release.lane],
     ).fetchone()
-    queued = 0.0 if oldest is None else oldest[0]
-    return max(release.not_before, queued if due_at is None else due_at(queued))
+    return max(release.not_before, 0.0 if oldest is None else oldest[0])
 
 
-def _claim(conn: sqlite3.Connection, id_: int, batch: Settlement) -> tuple[Claim, ...]:
-    condition = "l.not_before <= ?" if batch.probe else "l.due <= ?"
+def _claim(conn: sqlite3.Connection, id_: int, lease: Lease, request: ClaimRequest, now: float) -> tuple[Claim, ...]:
+    condition = "l.not_before <= ?" if request.probe else "l.due <= ?"
     lanes = conn.execute(
         "SELECT l.lane, l.due, l.not_before, r.reference FROM lanes l LEFT JOIN last_references r "
-        f"USING (subscription, lane) WHERE l.subscription = ? AND l.lease_until IS NULL AND {condition} "
+        f"USING (subscription, lane) WHERE l.subscription = ? AND l.epoch < ? AND {condition} "
         "ORDER BY l.due, l.first_seq LIMIT ?",
-        [id_, batch.now, batch.claim],
+        [id_, lease.epoch, now, 1 if request.together else request.deliveries],
     ).fetchall()
     conn.executemany(
-        "UPDATE lanes SET lease_until = ? WHERE subscription = ? AND lane = ?",
-        [(batch.now + batch.lease, id_, lane) for lane, *_ in lanes],
+        "UPDATE lanes SET epoch = ? WHERE subscription = ? AND lane = ?",
+        [(lease.epoch, id_, lane) for lane, *_ in lanes],
     )
-    run = max(1, min(batch.per_lane, batch.claim // max(1, len(lanes))))
+    per_lane = max(1, min(request.per_lane, request.deliveries // max(1, len(lanes))))
     return tuple(
         Claim(
             lane=lane,
             due=due,
             not_before=not_before,
-            jobs=_digest(conn, id_, lane, batch.together, batch.max_bytes)
-            if batch.together
-            else _oldest(conn, id_, lane, run),
+            jobs=_digest(conn, id_, lane, request.together, request.max_bytes)
+            if request.together
+            else _oldest(conn, id_, lane, per_lane),
             last_reference=reference,
         )
         for lane, due, not_before, reference in lanes
     )
 
 
-def _oldest(conn: sqlite3.Connection, id_: int, lane: str, run: int) -> tuple[Job, ...]:
-    return tuple(_job(row) for row in conn.execute(JOBS, [id_, lane, run]))
+def _oldest(conn: sqlite3.Connection, id_: int, lane: str, most: int) -> tuple[Job, ...]:
+    return tuple(_job(row) for row in conn.execute(JOBS, [id_, lane, most]))
 
 
 def _digest(conn: sqlite3.Connection, id_: int, lane: str, size: int, max_bytes: int) -> tuple[Job, ...]:

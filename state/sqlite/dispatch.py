@@ -6,8 +6,18 @@ import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
-from state.deliveries import PENDING_LIMIT, Expiring, Feed, Reading, Registration, Settled, Settlement
+from state.deliveries import (
+    PENDING_LIMIT,
+    ClaimRequest,
+    Dispatched,
+    Expiring,
+    Feed,
+    Registration,
+    Settled,
+    Settlement,
+)
 from state.errors import Conflict, StateError
+from state.leases import Lease
 from state.notices import Notice
 from state.records import Event
 from state.sqlite import not_matching as passed_over
@@ -15,6 +25,7 @@ from state.sqlite import retention, subscriptions
 from state.sqlite.claims import settle
 from state.sqlite.connection import State, transaction
 from state.sqlite.events import COLUMNS, event_of
+from state.sqlite.leases import check
 from state.sqlite.notices import tell
 from state.sqlite.redelivery import queue_apart, redeliver
 
@@ -48,11 +59,6 @@ class Deliveries:
             for registration in registrations:
                 subscriptions.bound_waits(conn, registration, now)
 
-    def free_leases(self) -> None:
-        """Give back what a previous run held."""
-        with step(self._db) as conn:
-            conn.execute("UPDATE lanes SET lease_until = NULL WHERE lease_until IS NOT NULL")
-
     def pause(self, name: str) -> None:
         """Give a subscription nothing more until it is resumed. Raises StateError where there is none of that name."""
         with step(self._db) as conn:
@@ -63,25 +69,27 @@ class Deliveries:
         with step(self._db) as conn:
             subscriptions.resume(conn, name)
 
-    def feeds(self, names: Iterable[str]) -> list[Feed]:
+    def feeds(self, leases: Sequence[Lease]) -> list[Feed]:
         """Where the active ones of these subscriptions have room and something to read."""
-        return subscriptions.feeds(self._db, names, self._limit)
+        return subscriptions.feeds(self._db, [lease.subject for lease in leases], self._limit)
 
     def read(self, after: int, limit: int) -> list[Event]:
-        """The events behind number `after`, in order."""
+        """The events after number `after`, in order."""
         rows = self._db.execute(f"SELECT {COLUMNS} FROM events WHERE seq > ? ORDER BY seq LIMIT ?", [after, limit])
         return [event_of(row) for row in rows]
 
-    def dispatch(self, readings: Sequence[Reading], *, now: float) -> None:
-        """Queue what matched and move the cursors. Raises Conflict if a cursor has moved meanwhile."""
+    def dispatch(self, lease: Lease, dispatched: Sequence[Dispatched], *, now: float) -> None:
+        """Queue what matched and move the cursors. Raises Conflict if a cursor has moved meanwhile, and LeaseLost."""
         with step(self._db) as conn:
-            for reading in readings:
-                _dispatch(conn, reading, now)
+            check(conn, lease)
+            for one in dispatched:
+                _dispatch(conn, one, now)
 
-    def settle(self, batches: Sequence[Settlement]) -> list[Settled]:
-        """Settle and claim for several subscriptions at once, in one commit."""
+    def settle(self, lease: Lease, batch: Settlement, claim: ClaimRequest | None = None) -> Settled:
+        """Write what has come of claims, and take others. Raises LeaseLost."""
         with step(self._db) as conn:
-            return [settle(conn, batch, self._limit) for batch in batches]
+            check(conn, lease)
+            return settle(conn, lease, batch, claim, self._limit)
 
     def redeliver(self, ids: Iterable[int], *, now: float) -> int:
         """Queue deliveries again and return how many: dead letters as they are, delivered ones as a copy.
@@ -115,6 +123,11 @@ class Deliveries:
             [seq] = tell(conn, [notice])
             return queue_apart(conn, id_, seq, origin="ping", now=now)
 
+    def tell(self, notices: Sequence[Notice]) -> list[int]:
+        """Append the notices to the log, each with the next version of its subject; the numbers given."""
+        with step(self._db) as conn:
+            return tell(conn, notices)
+
     def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
         """The oldest events from before that time (at most `limit`), and who was not given them; None if none is."""
         with step(self._db) as conn:
@@ -130,39 +143,39 @@ class Deliveries:
             return retention.purge(conn, expiring, before=before, notices=notices)
 
 
-def _dispatch(conn: sqlite3.Connection, reading: Reading, now: float) -> None:
-    feed = reading.feed
+def _dispatch(conn: sqlite3.Connection, one: Dispatched, now: float) -> None:
+    feed = one.feed
     id_ = subscriptions.id_of(conn, feed.subscription)
     origin = "log" if feed.replay is None else "replay"
-    _advance(conn, id_, reading)
+    _advance(conn, id_, one)
     conn.executemany(
-        "INSERT INTO deliveries (subscription, seq, origin, lane, state, queued_at) VALUES (?, ?, ?, ?, 'pending', ?)",
-        [(id_, match.seq, origin, match.lane, now) for match in reading.matches],
+        "INSERT INTO deliveries (subscription, seq, origin, lane, state, queued_at, due) "
+        "VALUES (?, ?, ?, ?, 'pending', ?, ?)",
+        [(id_, match.seq, origin, match.lane, now, match.due) for match in one.matches],
     )
     conn.executemany(
         "INSERT INTO lanes (subscription, lane, due, first_seq) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [(id_, match.lane, match.due, match.seq) for match in reading.matches],
+        [(id_, match.lane, match.due, match.seq) for match in one.matches],
     )
-    conn.execute("UPDATE subscriptions SET pending = pending + ? WHERE id = ?", [len(reading.matches), id_])
+    conn.execute("UPDATE subscriptions SET pending = pending + ? WHERE id = ?", [len(one.matches), id_])
     if origin == "log":
-        passed_over.add(conn, id_, reading.not_matching)
+        passed_over.add(conn, id_, one.not_matching)
 
 
-def _advance(conn: sqlite3.Connection, id_: int, reading: Reading) -> None:
+def _advance(conn: sqlite3.Connection, id_: int, one: Dispatched) -> None:
     """Move the cursor that was read from, if it still is where it was."""
-    feed = reading.feed
+    feed = one.feed
     if feed.replay is not None:
         moved = conn.execute(
-            "UPDATE replays SET cursor = ? WHERE id = ? AND cursor = ?", [reading.upto, feed.replay, feed.cursor]
+            "UPDATE replays SET cursor = ? WHERE id = ? AND cursor = ?", [one.upto, feed.replay, feed.cursor]
         )
-        if reading.done:
+        if one.done:
             conn.execute("DELETE FROM replays WHERE id = ?", [feed.replay])
     else:
-        seen = len(reading.matches) + len(reading.not_matching)
         moved = conn.execute(
-            "UPDATE subscriptions SET cursor = ?, seen = seen + ?, filter_errors = filter_errors + ?, "
+            "UPDATE subscriptions SET cursor = ?, filter_errors = filter_errors + ?, "
             "filter_error = coalesce(?, filter_error) WHERE id = ? AND cursor = ?",
-            [reading.upto, seen, reading.errors, reading.error, id_, feed.cursor],
+            [one.upto, one.errors, one.error, id_, feed.cursor],
         )
     if moved.rowcount != 1:
         raise Conflict(f"subscription {feed.subscription}: the cursor has moved from {feed.cursor} meanwhile")

@@ -34,6 +34,12 @@ def create_versions(db: Database) -> None:
         )
 
 
+@notice_migrations()
+def drop_the_column_of_subscriptions(db: Database) -> None:
+    if "subscriptions" in db.table_names():
+        db.executescript("ALTER TABLE subscriptions DROP COLUMN notices;")
+
+
 def tell(conn: sqlite3.Connection, notices: Iterable[Notice]) -> list[int]:
     """Append the notices within the caller's transaction, each with its version; the numbers given."""
     return append(conn, [notice_event(notice, _next_version(conn, notice.subject)) for notice in notices])

@@ -19,8 +19,7 @@ DELIVERY = (
 
 # While the breaker is open: a digest leaves when it is due, anything else when the receiver's own word allows it.
 NEXT = (
-    "(SELECT min(CASE WHEN s.digest THEN due ELSE not_before END) FROM lanes WHERE subscription = s.id "
-    "AND lease_until IS NULL)"
+    "(SELECT min(CASE WHEN s.digest THEN due ELSE not_before END) FROM lanes WHERE subscription = s.id AND epoch = 0)"
 )
 
 

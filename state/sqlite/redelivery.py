@@ -21,8 +21,8 @@ def redeliver(conn: sqlite3.Connection, delivery: int, now: float) -> bool:
     else:
         conn.execute(
             "UPDATE deliveries SET state = 'pending', lane = ?, retries = 0, refusals = 0, digest = NULL, "
-            "finished_at = NULL, queued_at = ? WHERE id = ?",
-            [f"!{delivery}", now, delivery],
+            "finished_at = NULL, queued_at = ?, due = ? WHERE id = ?",
+            [f"!{delivery}", now, now, delivery],
         )
         _open_lane(conn, id_, f"!{delivery}")
     return True
@@ -31,7 +31,8 @@ def redeliver(conn: sqlite3.Connection, delivery: int, now: float) -> bool:
 def queue_apart(conn: sqlite3.Connection, id_: int, seq: int, *, origin: str, now: float) -> int:
     """Queue one event in a lane of its own, outside the order."""
     cursor = conn.execute(
-        "INSERT INTO deliveries (subscription, seq, origin, lane, state, queued_at) VALUES (?, ?, ?, '', 'pending', ?)",
+        "INSERT INTO deliveries (subscription, seq, origin, lane, state, queued_at, due) "
+        "VALUES (?1, ?2, ?3, '', 'pending', ?4, ?4)",
         [id_, seq, origin, now],
     )
     delivery = int(cursor.lastrowid or 0)

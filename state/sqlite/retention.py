@@ -65,8 +65,8 @@ def _drop_unread(conn: sqlite3.Connection, id_: int, upto: int) -> None:
         return
     (unread,) = conn.execute("SELECT count(*) FROM events WHERE seq > ? AND seq <= ?", [cursor, upto]).fetchone()
     conn.execute(
-        "UPDATE subscriptions SET cursor = ?, seen = seen + ?, dropped = dropped + ? WHERE id = ?",
-        [upto, unread, unread, id_],
+        "UPDATE subscriptions SET cursor = ?, dropped = dropped + ? WHERE id = ?",
+        [upto, unread, id_],
     )
 
 
@@ -82,7 +82,7 @@ def _drop_pending(conn: sqlite3.Connection, id_: int, upto: int) -> None:
             "UPDATE subscriptions SET pending = pending - ?, dropped = dropped + ? WHERE id = ?", [ended, dropped, id_]
         )
         conn.execute(
-            "DELETE FROM lanes WHERE subscription = ?1 AND lease_until IS NULL AND NOT EXISTS "
+            f"DELETE FROM lanes WHERE subscription = ?1 AND {subscriptions.FREE} AND NOT EXISTS "
             "(SELECT 1 FROM deliveries d WHERE d.subscription = ?1 AND d.lane = lanes.lane AND d.state = 'pending')",
             [id_],
         )

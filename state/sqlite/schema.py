@@ -1,8 +1,9 @@
 """The tables of subscriptions and deliveries.
 
-A lane is one row per subscription and object. It says when the object's oldest pending delivery is due and who leases
-it; claiming looks at lanes only, so what queues behind a retry costs nothing. A lane exists as long as something is
-pending in it. What is redelivered or replayed has lanes of its own and so stands outside the order.
+A lane is one row per subscription and object. It says when the object's oldest pending delivery is due, and under which
+epoch of the subscription's lease it is claimed; claiming looks at lanes only, so what queues after a retry costs
+nothing. A lane exists as long as something is pending in it. What is redelivered or replayed has lanes of its own and
+is outside the order.
 """
 
 from __future__ import annotations
@@ -129,3 +130,34 @@ def name_columns(db: Database) -> None:
 @delivery_migrations()
 def report_dead_letters(db: Database) -> None:
     db.executescript("ALTER TABLE subscriptions ADD COLUMN dead_reported INTEGER NOT NULL DEFAULT 0;")
+
+
+@delivery_migrations()
+def claim_lanes_by_epoch(db: Database) -> None:
+    """A lane was leased until a time; now it is claimed under an epoch, and one of an older epoch is free."""
+    db.executescript(
+        """
+        CREATE TABLE claimed_lanes (
+            subscription INTEGER NOT NULL,
+            lane TEXT NOT NULL,
+            due REAL NOT NULL,
+            first_seq INTEGER NOT NULL DEFAULT 0,   -- of lanes due at once the oldest is first
+            not_before REAL NOT NULL DEFAULT 0,     -- the receiver's own word
+            epoch INTEGER NOT NULL DEFAULT 0,       -- of the lease under which it is claimed; 0: it is free
+            PRIMARY KEY (subscription, lane)
+        ) WITHOUT ROWID;
+        INSERT INTO claimed_lanes SELECT subscription, lane, due, first_seq, not_before, 0 FROM lanes;
+        DROP TABLE lanes;
+        ALTER TABLE claimed_lanes RENAME TO lanes;
+        CREATE INDEX lanes_due ON lanes (subscription, due, first_seq);
+        ALTER TABLE deliveries ADD COLUMN due REAL NOT NULL DEFAULT 0;  -- by itself, as computed when it was queued
+        UPDATE deliveries SET due = coalesce((SELECT l.due FROM lanes l WHERE l.subscription = deliveries.subscription
+            AND l.lane = deliveries.lane), queued_at) WHERE state = 'pending';
+        """
+    )
+
+
+@delivery_migrations()
+def drop_what_nothing_reads(db: Database) -> None:
+    for column in ("seen", "started"):
+        db.executescript(f"ALTER TABLE subscriptions DROP COLUMN {column};")

@@ -19,6 +19,7 @@ from state.sqlite.connection import Group, State, open_database, probe, transact
 from state.sqlite.dispatch import Deliveries
 from state.sqlite.events import Log, log_migrations
 from state.sqlite.learned import Learned
+from state.sqlite.leases import LeaseTable, lease_migrations
 from state.sqlite.notices import notice_migrations
 from state.sqlite.polls import Polls, polls_migrations
 from state.sqlite.read_deliveries import DeliveryReader
@@ -34,6 +35,7 @@ SCHEMA: Final = (
     delivery_migrations,
     command_migrations,
     notice_migrations,
+    lease_migrations,
 )
 
 
@@ -50,6 +52,7 @@ class Store:
     log: Log
     deliveries: Deliveries
     delivery_reader: DeliveryReader
+    leases: LeaseTable
     commands: Commands
 
     @classmethod
@@ -67,6 +70,7 @@ class Store:
             log=Log(db),
             deliveries=Deliveries(db),
             delivery_reader=DeliveryReader(db),
+            leases=LeaseTable(db),
             commands=Commands(db),
         )
 

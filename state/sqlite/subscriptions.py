@@ -11,6 +11,11 @@ from sqlite_utils import Database
 from state.deliveries import LONGEST_WORD, Feed, Registration, SinkHealth
 from state.errors import StateError
 
+# A lane is free unless the owner of the subscription has claimed it: under the epoch of the lease that is the latest.
+FREE = (
+    "lanes.epoch < coalesce((SELECT l.epoch FROM leases l JOIN subscriptions s ON l.name = 'subscription/' || s.name "
+    "WHERE s.id = lanes.subscription), 1)"
+)
 CONFIGURATION = "enabled = false"  # the reason of one that the configuration switches off
 
 
@@ -34,9 +39,8 @@ def _insert(conn: sqlite3.Connection, registration: Registration) -> None:
     begin = first_cursor(conn, registration.start)
     state, reason = ("active", "") if registration.enabled else ("disabled", CONFIGURATION)
     conn.execute(
-        "INSERT INTO subscriptions (name, state, reason, started, cursor, purged_upto, digest) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [registration.name, state, reason, begin, begin, begin, registration.digest],
+        "INSERT INTO subscriptions (name, state, reason, cursor, purged_upto, digest) VALUES (?, ?, ?, ?, ?, ?)",
+        [registration.name, state, reason, begin, begin, registration.digest],
     )
 
 
@@ -77,13 +81,13 @@ def _relane(conn: sqlite3.Connection, id_: int, *, digest: bool) -> None:
     conn.execute("DELETE FROM lanes WHERE subscription = ?", [id_])
     lane = "''" if digest else f"(SELECT {LANE} FROM events e WHERE e.seq = deliveries.seq)"
     conn.execute(
-        f"UPDATE deliveries SET digest = NULL, lane = CASE WHEN lane LIKE '!%' THEN lane "
+        f"UPDATE deliveries SET digest = NULL, due = queued_at, lane = CASE WHEN lane LIKE '!%' THEN lane "
         f"WHEN origin = 'replay' THEN 'replay ' || {lane} ELSE {lane} END WHERE subscription = ? AND state = 'pending'",
         [id_],
     )
     conn.execute(
         "INSERT INTO lanes (subscription, lane, due, first_seq, not_before) "
-        "SELECT subscription, lane, max(min(queued_at), ?1), min(seq), ?1 FROM deliveries "
+        "SELECT subscription, lane, max(min(due), ?1), min(seq), ?1 FROM deliveries "
         "WHERE subscription = ?2 AND state = 'pending' GROUP BY lane",
         [not_before, id_],
     )
@@ -112,7 +116,7 @@ def resume(conn: sqlite3.Connection, name: str) -> None:
     # Due at 0 is due at once without asking a clock.
     conn.execute(
         "UPDATE lanes SET not_before = 0, due = CASE WHEN (SELECT digest FROM subscriptions WHERE id = ?1) "
-        f"AND NOT {attempted} THEN due ELSE 0 END WHERE subscription = ?1 AND lease_until IS NULL",
+        f"AND NOT {attempted} THEN due ELSE 0 END WHERE subscription = ?1 AND {FREE}",
         [id_],
     )
 

@@ -27,6 +27,7 @@ from poller.delivery.notices import ping
 from poller.delivery.service import Deliverer
 from poller.sinks.protocol import Attempt, Gone, Receipt, Refused, Rejected, RetryLater
 from state.records import Event
+from state.sqlite.leases import LeaseTable
 from state.sqlite.writer import Inline, Writer
 from tests.support.bench import Bench, make_event
 
@@ -171,7 +172,15 @@ class World(Bench):
         return [route for route in self.routes if route.subscription.name not in self.absent]
 
     def deliverer(self, **keys: Any) -> Deliverer:
-        return Deliverer(self.present(), store=self.store, write=self.write, clock=self.clock, random=Random(1), **keys)
+        return Deliverer(
+            self.present(),
+            store=self.store,
+            leases=LeaseTable(self.db),
+            write=self.write,
+            clock=self.clock,
+            random=Random(1),
+            **keys,
+        )
 
     async def ended(self) -> None:
         """Stop in good order, unless the process dies over it."""

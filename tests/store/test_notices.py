@@ -29,7 +29,7 @@ def test_versions_count_by_subject_also_after_the_log_was_purged(tmp_path: Path)
 def test_versions_that_an_earlier_program_kept_go_on(tmp_path: Path) -> None:
     db = open_database(tmp_path / "state.db", sets=(meta_migrations, log_migrations, delivery_migrations))
     db.execute("INSERT INTO meta VALUES ('version:sources/a', '7')")
-    db.execute("INSERT INTO subscriptions (name, state, started, cursor, notices) VALUES ('crm', 'active', 0, 0, 4)")
+    db.execute("INSERT INTO subscriptions (name, state, cursor, notices) VALUES ('crm', 'active', 0, 4)")
     db.close()
 
     db = open_database(tmp_path / "state.db", sets=(log_migrations, delivery_migrations, notice_migrations))

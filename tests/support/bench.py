@@ -22,6 +22,7 @@ from state.records import Event, NewEvent
 from state.sqlite.connection import open_database
 from state.sqlite.dispatch import Deliveries
 from state.sqlite.events import Log, log_migrations
+from state.sqlite.leases import LeaseTable, lease_migrations
 from state.sqlite.notices import notice_migrations
 from state.sqlite.read_deliveries import DeliveryReader
 from state.sqlite.schema import delivery_migrations
@@ -105,7 +106,9 @@ class Bench:
         self.open()
 
     def open(self) -> None:
-        self.db = open_database(self.path, sets=(log_migrations, delivery_migrations, notice_migrations))
+        self.db = open_database(
+            self.path, sets=(log_migrations, delivery_migrations, notice_migrations, lease_migrations)
+        )
         self.log = Log(self.db)
         self.store = Deliveries(self.db, pending_limit=self.pending_limit)
         self.reader = DeliveryReader(self.db)
@@ -124,6 +127,7 @@ class Bench:
         return Deliverer(
             self.routes,
             store=self.store,
+            leases=LeaseTable(self.db),
             write=Writer(Inline()),
             clock=self.clock,
             random=Random(1),
