@@ -72,6 +72,7 @@ class App:
         self.is_polling = False  # False: the engine is over, and the state is to be read again
         self._transport = transport  # None: sources ask over the network
         self._changing = asyncio.Lock()  # one engine is replaced by another, or the state is waited for
+        self._moved = 0.0  # seconds by which the clock was set since the engine was opened
         self._session = write.session()
         self.engine = self._engine_for(config, self._session)
 
@@ -167,7 +168,8 @@ class App:
                 return
             await self.close()
             self.clock.follow_wall()
-            await self._reopen(moved=moved)
+            self._moved += moved
+            await self._reopen()
             self.deliverer.wake()
 
     async def reopen(self) -> None:
@@ -176,14 +178,15 @@ class App:
             if not self.is_polling:
                 await self._reopen()
 
-    async def _reopen(self, *, moved: float = 0.0) -> None:
+    async def _reopen(self) -> None:
         session = self.write.session()
         engine = self._engine_for(self.config, session)
         try:
-            await engine.open(self.engine, moved=moved)
+            await engine.open(self.engine, moved=self._moved)
         except BaseException:
             await self._abandon(engine, session)
             raise
+        self._moved = 0.0
         self.engine, self._session = engine, session
         self.is_polling = True
 

@@ -113,8 +113,8 @@ class Engine:
         planners have learned since they were saved) is taken over. `moved` is by how many seconds the clock was set
         since. A state that was written by a clock ahead of this one is moved back first.
         """
-        back = await self._write(self._store.rewind, now=self._clock.now())
-        if back:
+        back = await self._write(self._store.rewind, now=self._clock.now(), by=min(moved, 0.0))
+        if back < min(moved, 0.0):
             log.warning("state.moved_back", seconds=round(-back, 1), why="it was written by a clock that was ahead")
         if not self.lanes:
             self.prepare()

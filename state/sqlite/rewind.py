@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
+LONGEST_RETRY: Final = 86400.0  # seconds: no failed unit waits longer, whatever a server says
 SLACK: Final = 1.0  # seconds by which a time may lie ahead without meaning anything
 
 # Times of units and endpoints are compared with each other: all move alike, so that their order stays.
@@ -33,18 +34,20 @@ NEWEST: Final = (
 )
 
 
-def rewind(conn: sqlite3.Connection, now: float) -> float:
-    """Move the times of a state that was written by a clock ahead of `now` back, within the caller's transaction.
+def rewind(conn: sqlite3.Connection, now: float, by: float) -> float:
+    """Move the times of a state back that was written by a clock ahead of `now`, within the caller's transaction.
 
-    Returns by how much, 0.0 or less: the newest of them is `now` afterwards. Events keep their times.
+    `by` is how far the clock was set back, as far as somebody knows (0.0 or less): at least so far they move, and at
+    least so far that none of them lies ahead. Returns how far. Events keep their times.
     """
     (newest,) = conn.execute(NEWEST).fetchone()
-    if newest is None or newest <= now + SLACK:
-        return 0.0
-    by = now - float(newest)
-    for table, columns in (("units", UNIT), ("endpoints", ENDPOINT)):
-        moved = ", ".join(f"{column} = {column} + :by" for column in columns)
-        conn.execute(f"UPDATE {table} SET {moved}", {"by": by})
-    for table, column in AHEAD:
-        conn.execute(f"UPDATE {table} SET {column} = {column} + :by WHERE {column} > :now", {"by": by, "now": now})
+    if newest is not None and newest + by > now + SLACK:
+        by = now - float(newest)
+    if by:
+        for table, columns in (("units", UNIT), ("endpoints", ENDPOINT)):
+            moved = ", ".join(f"{column} = {column} + :by" for column in columns)
+            conn.execute(f"UPDATE {table} SET {moved}", {"by": by})
+        for table, column in AHEAD:
+            conn.execute(f"UPDATE {table} SET {column} = {column} + :by WHERE {column} > :now", {"by": by, "now": now})
+    conn.execute("UPDATE units SET retry_at = NULL WHERE retry_at > ?", [now + LONGEST_RETRY])
     return by

@@ -80,10 +80,10 @@ class Store:
             with transaction(self.db):
                 pass
 
-    def rewind(self, *, now: float) -> float:
-        """Move what was written by a clock ahead of `now` back. Returns by how many seconds, 0.0 or less."""
+    def rewind(self, *, now: float, by: float = 0.0) -> float:
+        """Move what was written by a clock ahead of `now` back, at least by `by`. Returns the seconds, 0.0 or less."""
         with transaction(self.db) as conn:
-            return rewind(conn, now)
+            return rewind(conn, now, by)
 
     def probe(self) -> None:
         """Write something for a trial. Raises what keeps the state from being written."""

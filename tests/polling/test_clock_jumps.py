@@ -60,6 +60,25 @@ async def test_a_clock_that_is_set_while_the_daemon_runs_stops_nothing(tmp_path:
         assert event.observed_after is None or event.observed_after <= event.time
 
 
+async def test_what_waits_for_another_try_does_not_wait_for_a_clock_that_was_set_back(tmp_path: Path) -> None:
+    """Neither a page that failed nor an event that was refused: both are due in seconds, and not in an hour."""
+    wall = Wall()
+    async with world() as upstream, watched(tmp_path, wall, upstream) as daemon:
+        upstream.refusals = 3
+        upstream.edit(1, 1)
+        await until("refusals", lambda: upstream.refusals < 3)
+        upstream.status = 500
+        w = daemon.app.engine.runs["api"].watchings["things"]
+        await until("a failure", w.failing)
+        engine = daemon.app.engine
+        wall.ahead -= HOUR
+        await until("the clock to be followed", lambda: daemon.app.engine is not engine and daemon.app.is_polling)
+        await until("the event", lambda: upstream.sizes(1) == [1])
+        upstream.status = 200
+        upstream.edit(1, 2)
+        await until("the next event", lambda: upstream.sizes(1) == [1, 2])
+
+
 async def test_a_clock_that_goes_ahead_and_back_stops_nothing(tmp_path: Path) -> None:
     wall = Wall()
     async with world() as upstream, watched(tmp_path, wall, upstream) as daemon:

@@ -57,6 +57,8 @@ class World:
     things: dict[int, dict[str, Any]] = field(default_factory=lambda: {n: {"id": n, "size": 0} for n in range(1, 21)})
     received: list[dict[str, Any]] = field(default_factory=list)
     asked: int = 0
+    refusals: int = 0  # of the receiver, to come
+    status: int = 200  # of the list
     url: str = ""
     edits: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
 
@@ -74,6 +76,8 @@ class World:
 
     async def list(self, _: Request) -> Response:
         self.asked += 1
+        if self.status != 200:
+            return Response(status_code=self.status)
         return Response(orjson.dumps(list(self.things.values())), media_type="application/json")
 
     async def item(self, request: Request) -> Response:
@@ -81,6 +85,9 @@ class World:
         return Response(orjson.dumps(found), media_type="application/json") if found else Response(status_code=404)
 
     async def hook(self, request: Request) -> Response:
+        if self.refusals:
+            self.refusals -= 1
+            return Response(status_code=503)
         self.received.append(orjson.loads(await request.body()))
         return Response(status_code=204)
 
