@@ -17,6 +17,7 @@ from poller import Attempt, Event, Receipt, hookimpl
 from poller.events.cloudevents import structured
 from poller.rendering.event_view import EventView
 from poller.rendering.lines import coloured, plain_line
+from poller.rendering.rendered import rendered
 from poller.rendering.templates import Escape, Templated, render
 from poller.rendering.terminal import printable_json, printable_lines
 
@@ -51,7 +52,8 @@ class ConsoleSink:
             lines = [coloured(view, _clock(view)) for view in self._views(events)]
             self._console.print(Text("\n").join(lines), soft_wrap=True)
         else:
-            self._console.file.write(self.render(events) + "\n")
+            text = await rendered(lambda: self.render(events), events, self._options.template)
+            self._console.file.write(text + "\n")
             self._console.file.flush()
         return Receipt(status="written")
 

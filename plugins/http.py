@@ -25,6 +25,7 @@ from poller.http_dates import retry_after
 from poller.options.files import CaFile
 from poller.options.quantities import Duration
 from poller.options.secrets import Secret, SecretError
+from poller.rendering.rendered import rendered
 from poller.rendering.templates import RenderError, Templated, render
 from poller.sinks.calls import Answer, Calls, parsed_proxy, parsed_url, shown
 
@@ -156,7 +157,7 @@ class HttpSink:
         if self._calls is None:
             raise RuntimeError("deliver was called outside of `async with`")
         try:
-            content_type, body = self._body(events)
+            content_type, body = await rendered(lambda: self._body(events), events, self._options.template)
         except RenderError as exc:  # nothing that waiting puts right
             raise Rejected(Receipt(status="template", text=str(exc))) from exc
         headers = self._headers(message_id(events), body, content_type)

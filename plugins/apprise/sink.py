@@ -10,6 +10,7 @@ from plugins.apprise.notifier import PATIENCE, Notifier, Outcome
 from plugins.apprise.options import AppriseOptions
 from poller import Attempt, Event, Receipt, Rejected, RetryLater
 from poller.rendering.event_view import EventView
+from poller.rendering.rendered import rendered
 from poller.rendering.templates import RenderError, render, render_default
 
 DIGEST_BYTES: Final = 256 * 1024  # of events' data in one notification
@@ -47,7 +48,7 @@ class AppriseSink:
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
         """Notify every service that has not taken this delivery yet."""
         try:
-            body = self.render(events)
+            body = await rendered(lambda: self.render(events), events, self._options.template)
         except RenderError as exc:
             raise Rejected(Receipt(status="template", text=str(exc))) from exc
         done = self._done.pop(attempt.delivery_id, set())

@@ -17,6 +17,7 @@ from plugins.email.mail import mail_of
 from plugins.email.options import EmailOptions, own_name, parsed_address, tls_hint
 from plugins.email.replies import is_about_setup, is_later, is_too_large
 from poller import Attempt, Event, Receipt, Rejected, RetryLater, TooLarge
+from poller.rendering.rendered import rendered
 from poller.rendering.templates import RenderError
 
 COMMAND: Final = 60.0  # seconds for one SMTP command
@@ -95,7 +96,8 @@ class EmailSink:
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
         """Send one mail to those recipients of this delivery who do not have it yet."""
         try:
-            mail = self._mail(events, attempt.last_reference)
+            last, template = attempt.last_reference, self._options.template
+            mail, raw = await rendered(lambda: self._encoded(events, last), events, template)
         except RenderError as exc:
             raise Rejected(Receipt(status="template", text=str(exc))) from exc
         key = (attempt.delivery_id, mail["Message-ID"])
@@ -104,7 +106,7 @@ class EmailSink:
             del self._progress[next(iter(self._progress))]
         async with self._turn:
             try:
-                await self._transact(mail.as_bytes(), progress)
+                await self._transact(raw, progress)
                 progress.conclude()
             except BaseException:
                 self._forget_connection()
@@ -231,6 +233,10 @@ class EmailSink:
 
     def _mail(self, events: Sequence[Event], last: str | None) -> EmailMessage:
         return mail_of(self.name, self._options, events, last, now=self._clock())
+
+    def _encoded(self, events: Sequence[Event], last: str | None) -> tuple[EmailMessage, bytes]:
+        mail = self._mail(events, last)
+        return mail, mail.as_bytes()
 
     @property
     def _place(self) -> str:

@@ -17,6 +17,7 @@ from plugins.slack.options import SlackOptions
 from plugins.slack.pace import Pace, pace_of
 from poller import Attempt, Event, Receipt, Rejected, RetryLater
 from poller.options.secrets import Secret
+from poller.rendering.rendered import rendered
 from poller.rendering.templates import RenderError
 from poller.sinks.calls import Answer, Calls, parsed_url
 
@@ -59,7 +60,7 @@ class SlackSink:
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
         """Post one message. Slack has no idempotency key: an answer that is lost may post it twice."""
         try:
-            message = message_of(events, self._options.template, self._options.zone)
+            message = await rendered(lambda: self._message(events), events, self._options.template)
         except RenderError as exc:
             raise Rejected(Receipt(status="template", text=str(exc))) from exc
         left = await self._pace.turn(self._clock, self._pause, until=self._clock() + PATIENCE - TIMEOUT - _MARGIN)
@@ -77,9 +78,10 @@ class SlackSink:
 
     def render(self, events: Sequence[Event]) -> str:
         """The message's text, block by block."""
-        return "\n\n".join(
-            text_of(block) for block in message_of(events, self._options.template, self._options.zone).blocks
-        )
+        return "\n\n".join(text_of(block) for block in self._message(events).blocks)
+
+    def _message(self, events: Sequence[Event]) -> Message:
+        return message_of(events, self._options.template, self._options.zone)
 
     async def _to_webhook(self, message: Message) -> Receipt:
         answer = await self._post(parsed_url(_revealed(self._options.webhook_url)), _body(message), {})

@@ -1,0 +1,62 @@
+"""Rendering that leaves the event loop alone: in a thread, where it may take long.
+
+A digest of a megabyte takes most of a second. A template of one's own may even loop without end: then what is rendered
+with templates stops, and polling and everything else goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final, TypeVar
+
+from state.records import Event
+
+SMALL: Final = 32 * 1024  # bytes of data that are rendered on the loop
+_AT_ONCE: Final = 2  # threads; more would only take turns
+
+T = TypeVar("T")
+
+_free = threading.BoundedSemaphore(_AT_ONCE)
+
+
+async def rendered(make: Callable[[], T], events: Sequence[Event], template: str | None) -> T:
+    """What `make` makes of the events, or what it raises; in a thread if there is much, or a template of one's own."""
+    if template is None and sum(len(event.raw) for event in events) <= SMALL:
+        return make()
+    while not _free.acquire(blocking=False):
+        await asyncio.sleep(0.01)
+    loop = asyncio.get_running_loop()
+    made: asyncio.Future[T] = loop.create_future()
+
+    def work() -> None:
+        outcome = _outcome(make)
+        _free.release()
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(_settle, made, outcome)
+
+    # Not a pool: the program waits for a pool's threads when it ends, and a template may never do so.
+    threading.Thread(target=work, name="rendering", daemon=True).start()
+    return await made
+
+
+def _outcome(make: Callable[[], T]) -> tuple[T] | Exception:
+    try:
+        return (make(),)
+    except StopIteration as error:  # a future takes anything but that
+        return RuntimeError(f"rendering raised {error!r}")
+    except Exception as error:  # noqa: BLE001 - handed on as it is, to who waits
+        return error
+    except BaseException as error:  # noqa: BLE001 - a filter of a plugin that ends the program ends no more than this
+        return RuntimeError(f"rendering raised {error!r}")
+
+
+def _settle(made: asyncio.Future[T], outcome: tuple[T] | Exception) -> None:
+    if made.done():  # who waited has given up
+        return
+    if isinstance(outcome, Exception):
+        made.set_exception(outcome)
+    else:
+        made.set_result(outcome[0])
