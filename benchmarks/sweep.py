@@ -41,8 +41,9 @@ from poller.config.load import load
 from poller.daemon.logs import configure
 from poller.hooks.loading import load_plugins
 from poller.hooks.source_adapter import PluggedSource
+from poller.polling.endpoint import Waiting
+from poller.polling.fetch import Fetcher
 from poller.polling.loop import PER_CALL
-from poller.polling.poll import Polling
 
 SIZE = 100  # objects on a page
 UNDER_WAY = 4 * PER_CALL
@@ -146,14 +147,13 @@ class Sweeper:
     def __init__(self, app: App) -> None:
         run = app.engine.runs["shop"]
         self._w = run.watchings["items"]
-        self._polling = Polling(
-            cast(PluggedSource, Asked(run.source)),
-            settling=app.engine.settling,
-            reader=app.store.poll_reader,
-            write=app.write,
-            clock=app.clock,
+        source = cast(PluggedSource, Asked(run.source))
+        self._fetcher = Fetcher(
+            source, self._answer, store=app.store.polls, steps=app.write, clock=app.clock, apart=run.apart
         )
-        self._write = app.write
+        self._turns = run.turns
+        self._write, self._store = app.write, app.store
+        self._next: httpx.Response  # what is answered next
 
     async def cost(self, pages: Sequence[bytes]) -> Cost:
         """What it costs to poll every page, and to read its bytes with orjson alone."""
@@ -161,6 +161,8 @@ class Sweeper:
         answers = [httpx.Response(200, content=page, request=request) for page in pages]
         before = time.process_time()
         await self.sweep(answers)
+        if self._w.unchanged:
+            await self._write(self._store.polls.touch, [*self._w.unchanged.values()])
         await self._write(int)  # whatever is still to be committed is, with it
         return Cost(seconds=time.process_time() - before, loads=loads_of(pages))
 
@@ -176,11 +178,15 @@ class Sweeper:
 
     async def poll(self, number: int, answer: httpx.Response) -> None:
         """Poll one page, which answers so."""
+        key, w = f"page={number}", self._w
+        with w.requests.asking(key) as order:
+            self._next = answer
+            fetched = await self._fetcher.fetch(w, key, order)
+            if fetched is not None:
+                await self._turns.settle(w, Waiting(key, fetched, sweep_waits=False))
 
-        async def ask(_: httpx.Request) -> httpx.Response:
-            return answer
-
-        await self._polling.poll(self._w, f"page={number}", ask)
+    async def _answer(self, _: httpx.Request) -> httpx.Response:
+        return self._next
 
 
 async def settled(folder: Path, objects: int, rounds: int) -> dict[str, list[Cost]]:

@@ -1,15 +1,20 @@
 """The records of polling: endpoints, units, snapshots, and what one poll writes.
 
 A poll makes them by the hundred: a struct is made ten times faster than a frozen dataclass, and so is its copy.
+
+Times are Unix seconds of the wall clock, and are there for events and for people. What came before what is told by
+numbers alone: an `..._order` counts the requests and answers of one endpoint and only rises, whatever the clock does.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from state.notices import Notice
 from state.records import NewEvent
 
 
@@ -30,6 +35,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     unit: int | None  # None: no unit vouches for it
     seen_at: float  # the latest request that is known to have seen this value
     presence: Presence = Presence.PRESENT
+    seen_sweep: int = 0  # number of the sweep under way when it was written last
 
 
 class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,9 +45,11 @@ class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     name: str
     shape: str  # what its objects mean: a change of it is a new baseline
+    revision: int = 0  # counts what was recorded: a recording based on another one is refused
     objects: int = 0  # that are there, as far as is known
     sweep: int = 1  # number of the sweep under way
     sweep_began: float = 0.0
+    sweep_order: int = 0  # requests with a lower order left before the sweep under way began
     last_sweep: float | None = None  # when the latest complete sweep ended
     last_sweep_began: float | None = None
     steady_began: float | None = None  # what no sweep has shown by now was certainly not there then
@@ -63,6 +71,7 @@ class UnitState(msgspec.Struct, frozen=True, kw_only=True):
     position: bytes  # JSON of where it begins
     asked_at: float | None = None  # of the latest good poll; None: never
     answered_at: float | None = None
+    asked_order: int = 0
     digest: bytes | None = None  # of the answer's bytes
     shown: int = 0  # how many objects
     validators: bytes | None = None  # JSON of ETag and Last-Modified
@@ -74,42 +83,12 @@ class UnitState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True):
-    """A sweep that this poll completes."""
+    """A sweep that ends, and with it the next one begins."""
 
     ended_at: float
+    ended_order: int
     steady: bool  # nothing moved between units meanwhile
     confirms: bool = True  # False: too odd to prove that anything is gone (an empty list or page)
-
-
-class Recording(msgspec.Struct, frozen=True, kw_only=True):
-    """All that one poll writes, in one transaction."""
-
-    endpoint: int
-    unit: UnitState | None = None  # as it is now; None: nothing of a unit is written
-    members: Mapping[bytes, str] = {}  # of the unit: digest of each object's bytes -> its id, in order
-    vouches: bool = True  # False: the unit shows a selection; it owns no objects
-    growth: int = 0  # how many more objects are there than before
-    snapshots: Sequence[Snapshot] = ()  # new or changed objects; their unit is this unit where it vouches
-    claimed: Sequence[str] = ()  # unchanged objects that moved here from another unit, or were suspects
-    moved_from: Mapping[int, Sequence[str]] = {}  # the other units' ids that moved here
-    missing: Sequence[str] = ()  # members that the unit no longer shows: suspects from now on
-    unsure: Sequence[str] = ()  # the answer was too odd to tell how these are: no unit vouches for them any more
-    dropped: Sequence[str] = ()  # keys of units that are no more; their objects are suspects
-    events: Sequence[NewEvent] = ()
-    sweep: Sweep | None = None
-    tail_asked_at: float | None = None  # the unit is the last page, and was asked then
-    since_at: float | None = None
-    new_units: Sequence[tuple[str, bytes]] = ()  # (key, position) of units that appear behind this one
-
-    @property
-    def changes_marks(self) -> bool:
-        """Something is written of when the endpoint was seen."""
-        return (self.sweep, self.tail_asked_at, self.since_at) != (None, None, None)
-
-    @property
-    def changes_objects(self) -> bool:
-        """Something is written of an object."""
-        return bool(self.snapshots or self.claimed or self.missing or self.unsure or self.dropped)
 
 
 class Suspect(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,3 +98,128 @@ class Suspect(msgspec.Struct, frozen=True, kw_only=True):
     missing_at: float
     missing_sweep: int  # the sweep under way when it went missing
     checks: int  # times its own URL said that it is still there
+
+
+# What is read before a decision.
+
+
+class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint as the configuration names it."""
+
+    source: str
+    name: str
+    shape: str
+    units: Sequence[tuple[str, bytes]] = ()  # (key, position) of those that every list of this kind has
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint with its units as they are kept."""
+
+    state: EndpointState
+    units: Sequence[UnitState]
+    is_reshaped: bool = False  # its objects mean something else than before: a new baseline begins
+    deletions: Sequence[float] = ()  # how many seconds ago each deletion of the last hour was recorded
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer of one unit is compared with."""
+
+    unit: int
+    digests: Set[bytes] = frozenset()  # of the objects it shows: members with another one may have changed
+    ids: Sequence[str] = ()  # objects that may be known, also to other units
+    with_members: bool = True  # False: the unit is known to have shown nothing
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What the state knows of one unit's objects."""
+
+    members: Mapping[bytes, str] = {}  # what the unit showed last: digest of each object's bytes -> its id, in order
+    snapshots: Mapping[str, Snapshot] = {}  # of members that are not among the digests, and of the ids, by id
+
+
+# What is written after it.
+
+
+class UnitTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """A poll of a unit that showed just what it showed before."""
+
+    unit: int
+    asked_at: float
+    answered_at: float
+    asked_order: int
+
+
+class PollRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What one poll changes."""
+
+    unit: UnitState | None = None  # as it is now; None: the objects were not seen through a unit
+    members: Mapping[bytes, str] = {}  # of the unit: digest of each object's bytes -> its id, in order
+    owns_objects: bool = True  # False: the unit shows a selection and vouches for nothing
+    growth: int = 0  # how many more objects are there than before
+    snapshots: Sequence[Snapshot] = ()  # new or changed objects
+    moved_here: Sequence[str] = ()  # unchanged objects that moved here from another unit, or were suspects
+    moved_from: Mapping[int, Sequence[str]] = {}  # the other units' ids that moved here
+    missing: Sequence[str] = ()  # members that the unit no longer shows: suspects from now on
+    unsure: Sequence[str] = ()  # the answer was too odd to tell how these are: no unit vouches for them any more
+    events: Sequence[NewEvent] = ()
+
+    @property
+    def stays_within_unit(self) -> bool:
+        """It concerns objects of this unit alone, and none of them is missing."""
+        return not (self.moved_here or self.moved_from or self.missing or self.unsure)
+
+
+class FailedPoll(msgspec.Struct, frozen=True, kw_only=True):
+    """A unit that could not be polled."""
+
+    unit: int
+    failures: int  # in a row
+    retry_at: float
+    error: str
+
+
+class Recording(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is written of one endpoint at once, in one transaction. UNSET: left as it is."""
+
+    endpoint: int
+    base: int  # the endpoint's revision that this was decided on
+    sweep: int  # the sweep under way
+    at: float  # when it was seen
+    unchanged: Sequence[UnitTimes] = ()  # written first: what follows is counted from them
+    polls: Sequence[PollRecord] = ()
+    failures: Sequence[FailedPoll] = ()
+    rebaseline: tuple[float, int] | None = None  # a new baseline begins: its time and order
+    begin_sweep: tuple[float, int] | None = None  # the sweep under way begins anew: its time and order
+    dropped: Sequence[str] = ()  # keys of units that are no more; their objects are suspects
+    new_units: Sequence[tuple[str, bytes]] = ()  # (key, position)
+    present: Sequence[tuple[str, int]] = ()  # suspects whose own URL answers, and how often it has: none any more
+    ended: Sweep | None = None
+    tail_asked_at: float | None = None  # the page that is the last one was asked then
+    since_at: float | None = None  # the updated-since query was asked then
+    held: bytes | UnsetType | None = UNSET
+    accepted: bytes | UnsetType | None = UNSET
+    notices: Sequence[Notice] = ()
+
+    @property
+    def changes_marks(self) -> bool:
+        """More of the endpoint's own state changes than its revision and the number of its objects."""
+        return (
+            (self.ended, self.tail_asked_at, self.since_at, self.rebaseline, self.begin_sweep) != (None,) * 5
+            or self.held is not UNSET
+            or self.accepted is not UNSET
+        )
+
+    @property
+    def growth(self) -> int:
+        """How many more objects are there than before."""
+        return sum(poll.growth for poll in self.polls)
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """What writing has made."""
+
+    events: Sequence[Sequence[int]] = ()  # their numbers in the log, of each poll
+    notices: Sequence[int] = ()  # and of the notices
+    units: Sequence[UnitState] = ()  # the new ones
+    state: EndpointState | None = None  # as it is now; None: only its revision and its number of objects changed
+    is_silent: bool = False  # nobody is told of it: it may be committed with what comes next

@@ -10,16 +10,15 @@ from typing import Any
 
 import msgspec
 
-from poller.changes.guards import AT_LEAST_SHIFTED, ShapeShift, shape_shift, unexplained
-from poller.changes.page import Reading, Shown, Watch
+from poller.changes.endpoint_rules import Watch
+from poller.changes.guards import AT_LEAST_SHIFTED, NO_SHIFT, ShapeShift, shape_shift, unexplained
+from poller.changes.page import Reading, RequestTimes, Shown
 from poller.documents.diff import Difference, diff, parse
 from poller.events.events import change_event
 from poller.events.filters import FilterError
-from poller.polling.results import Asked
 from state.polls import EndpointState, Presence, Snapshot, Suspect
 from state.records import Change, FieldChange, Kind, NewEvent
 
-NO_SHIFT = ShapeShift(fields={}, objects=0)
 SAME = Difference()
 
 Pair = tuple[Mapping[str, Any], Mapping[str, Any]]  # an object before and after
@@ -29,7 +28,7 @@ class Decision(msgspec.Struct, kw_only=True):
     """What one poll changes. `shift`: the page looks like a change of form, not of objects."""
 
     snapshots: list[Snapshot] = []
-    claimed: list[str] = []
+    moved_here: list[str] = []
     moved_from: dict[int, list[str]] = {}
     returned: int = 0  # suspects that are shown again, here or elsewhere in the list
     events: list[NewEvent] = []
@@ -50,13 +49,13 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
     state: EndpointState
     unit: int | None  # None: the unit shows a selection and vouches for nothing
-    asked: Asked
+    asked: RequestTimes
     absent_since: float | None = None  # a new object was certainly not there then
     appended: frozenset[str] = frozenset()  # of the new objects those at the very end of a list in order of ids
     tail_since: float | None = None  # those were certainly not there then
     accepted: ShapeShift = NO_SHIFT  # a schema change that is taken silently
     nulled: Set[str] = frozenset()  # fields that turned null silently
-    recent: Mapping[str, float] = {}  # when objects were last changed by another answer
+    recent: Mapping[str, int] = {}  # objects changed by other answers: the order of each answer's arrival
 
 
 def decide(watch: Watch, reading: Reading, known: Mapping[str, Snapshot], context: Context) -> Decision:
@@ -108,20 +107,25 @@ def _is_silent(watch: Watch, context: Context) -> bool:
 
 def _absent_since(object_id: str, context: Context) -> float | None:
     known = [context.absent_since, context.tail_since if object_id in context.appended else None]
-    return max((at for at in known if at is not None), default=None)
+    return _certain(max((at for at in known if at is not None), default=None), context.asked)
+
+
+def _certain(at: float | None, asked: RequestTimes) -> float | None:
+    """A time before the answer; None where the clock was set back since, and says that it is not."""
+    return at if at is None or at <= asked.answered_at else None
 
 
 def _seen_again(watch: Watch, shown: Shown, old: Snapshot, context: Context, decision: Decision) -> Pair | None:
     """Judge an object that is known. Returns it before and after where it was updated."""
-    before_baseline = context.state.baseline_before is not None and old.seen_at < context.state.baseline_before
+    before_baseline = context.state.baseline_before is not None and old.seen_sweep < context.state.sweep
     soft = _is_soft(watch, shown, decision)
     moved = old.unit is not None and old.unit != context.unit
     presence = Presence.DELETED if soft else Presence.PRESENT
     pair, difference = _compared(watch, shown, old)
     same = not difference
     decision.returned += old.presence is Presence.SUSPECT
-    told_since = context.recent.get(shown.object_id, 0.0) > context.asked.at
-    if told_since and (not same or old.presence is Presence.DELETED):
+    changed_since = context.recent.get(shown.object_id, 0) > context.asked.order
+    if changed_since and (not same or old.presence is Presence.DELETED):
         # Both answers were under way at once: which one is the older cannot be told, the next one will tell.
         decision.undecided[shown.digest] = old.unit is not None and not moved
         return None
@@ -139,7 +143,7 @@ def _seen_again(watch: Watch, shown: Shown, old: Snapshot, context: Context, dec
         if moved or old.unit is None or old.presence is Presence.SUSPECT:
             if context.unit is not None:
                 _move(decision, shown.object_id, old, moved)
-            decision.claimed.append(shown.object_id)
+            decision.moved_here.append(shown.object_id)
         return None
     _move(decision, shown.object_id, old, moved)
     if told is not None:
@@ -209,7 +213,7 @@ def _change(
         object=now,
         fields=fields,
         truncated=truncated,
-        observed_after=old.seen_at,
+        observed_after=_certain(old.seen_at, context.asked),
         observed_at=context.asked.answered_at,
     )
 
@@ -239,9 +243,8 @@ def _tell(
     dropped: int,
 ) -> None:
     """Record a change with its event. One that a plugin drops uses up no version: the snapshot keeps `dropped`."""
-    event = watch.transform(
-        change_event(change, source=watch.source, namespace=watch.namespace, endpoint=watch.endpoint.name)
-    )
+    made = change_event(change, source=watch.source, namespace=watch.namespace, endpoint=watch.endpoint.name)
+    event = made if watch.transform is None else watch.transform(made)
     decision.changed += 1
     if event is None:
         decision.snapshots.append(msgspec.structs.replace(snapshot, version=dropped))
@@ -250,7 +253,7 @@ def _tell(
         decision.events.append(event)
 
 
-def delete(watch: Watch, suspect: Suspect, asked: Asked) -> Decision:
+def delete(watch: Watch, suspect: Suspect, asked: RequestTimes) -> Decision:
     """Tell a confirmed deletion: the object as it was last known."""
     old, decision = suspect.snapshot, Decision()
     change = Change(
@@ -258,7 +261,7 @@ def delete(watch: Watch, suspect: Suspect, asked: Asked) -> Decision:
         object_id=old.object_id,
         version=old.version + 1,
         object=parse(old.body),
-        observed_after=old.seen_at,
+        observed_after=_certain(old.seen_at, asked),
         observed_at=asked.answered_at,
     )
     gone = msgspec.structs.replace(old, version=old.version + 1, presence=Presence.DELETED, unit=None, seen_at=asked.at)

@@ -37,6 +37,9 @@ class ShapeShift:
     objects: int  # on which the most common of them did
 
 
+NO_SHIFT = ShapeShift(fields={}, objects=0)
+
+
 def shape_shift(
     pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
     shown: int,

@@ -1,4 +1,4 @@
-"""Pure: an answer's objects, held against what its unit showed before.
+"""Pure: an answer's objects, compared with what its unit showed before.
 
 Compared from cheap to dear, and stopped early: an object whose bytes the unit has shown before is never parsed.
 """
@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from itertools import repeat
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from xxhash import xxh3_128_digest
 
-from poller.documents.diff import NOTHING, ParseError, Rules, dump, parse, stored
-from poller.events.filters import ObjectRule
-from poller.sources.paths import identity, noun, unparsed_identity
-from poller.sources.protocol import Endpoint, PageError, Unparsed
-from state.records import NewEvent
+from poller.changes.endpoint_rules import Watch
+from poller.documents.diff import ParseError, dump, parse, stored
+from poller.sources.paths import noun
+from poller.sources.protocol import PageError, Unparsed
 
 CONTENT = "content"
 MOST_OBJECTS = 100_000  # in one answer
@@ -33,27 +31,13 @@ _NEWLINE = ord("\n")
 _tokens = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL).finditer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
-    """What an endpoint's objects mean, compiled once from plugin and configuration. Raises PathError for its id."""
+class RequestTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """When a poll's first request left, and when its last answer had arrived: by the wall clock, and in order."""
 
-    source: str
-    namespace: str
-    endpoint: Endpoint
-    rules: Rules
-    soft: ObjectRule | None = None  # true: the object is as good as deleted
-    deletes: bool = True
-    baseline: Literal["silent", "emit"] = "silent"
-    max_depth: int = 64  # of an object's own nesting: a deeper one is set aside
-    transform: Callable[[NewEvent], NewEvent | None] = lambda event: event
-    identify: Callable[[Mapping[str, Any]], str | None] = field(init=False)
-    identify_unparsed: Callable[[bytes], list[str | None]] | None = field(init=False)  # of a list of objects
-
-    def __post_init__(self) -> None:
-        """Compile how an object is named. One that is not kept just as it came must be parsed for it."""
-        name, is_kept_whole = self.endpoint.id, self.endpoint.normalise is None and self.rules.excluded is NOTHING
-        object.__setattr__(self, "identify", identity(name, rules=self.rules))
-        object.__setattr__(self, "identify_unparsed", unparsed_identity(name) if is_kept_whole else None)
+    at: float
+    answered_at: float
+    order: int = 0  # of the request among all requests and answers of the endpoint
+    answered_order: int = 0
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,18 +64,24 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     notes: Sequence[str] = ()  # what was set aside, and why
 
 
-def read(watch: Watch, objects: Sequence[msgspec.Raw], before: Mapping[bytes, str]) -> Reading:
+def digests_of(watch: Watch, objects: Sequence[msgspec.Raw]) -> list[bytes]:
+    """The digest of each object. Raises PageError when there are too many."""
+    if len(objects) > MOST_OBJECTS:
+        raise PageError(f"more than {MOST_OBJECTS:,} objects in one answer", hint="ask for smaller pages")
+    digests = list(map(digest_of, objects))
+    return _each_its_own(digests) if watch.endpoint.id == CONTENT else digests
+
+
+def read(
+    watch: Watch, objects: Sequence[msgspec.Raw], before: Mapping[bytes, str], digests: Sequence[bytes] | None = None
+) -> Reading:
     """Tell what is new in an answer. Raises PageError when none of its objects can be used, what it lists
     are no objects, or there are too many.
 
     Objects that cannot be used (without an id, nested too deeply) and different ones under one id are set aside with
     a note; nothing is concluded about what such an answer does not show.
     """
-    if len(objects) > MOST_OBJECTS:
-        raise PageError(f"more than {MOST_OBJECTS:,} objects in one answer", hint="ask for smaller pages")
-    digests = list(map(digest_of, objects))
-    if watch.endpoint.id == CONTENT:
-        digests = _each_its_own(digests)
+    digests = digests_of(watch, objects) if digests is None else digests
     members = dict(zip(digests, map(before.get, digests, repeat("")), strict=True))
     new = {digest: item for digest, item in zip(digests, objects, strict=True) if digest not in before}
     lost = [object_id for digest, object_id in before.items() if digest not in members]

@@ -76,7 +76,7 @@ async def _online(config: Config, plugins: Plugins) -> int:
         for run in app.engine.runs.values():
             failed += await _discovered(run)
             for w in run.watchings.values():
-                failed += report(await inspect(run, w)) if run.discovered else 0
+                failed += report(await inspect(run, w)) if run.discovery.is_done else 0
     return 1 if failed else 0
 
 
@@ -92,7 +92,7 @@ async def _discovered(run: Run) -> int:
         if (failure := failed_poll(error, source=run.name)) is None:
             raise
         return _complain(f"sources.{run.name}: {reason_of(failure)}", failure.hint, getattr(failure, "status", None))
-    run.discovered = True
+    run.discovery.is_done = True
     return 0
 
 

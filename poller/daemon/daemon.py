@@ -184,8 +184,7 @@ class Daemon:
 
     async def _commands(self) -> None:
         await commands.run_posted(self.app)
-        if self.app.store.polls.has_touched:  # what others see of the state is half a second old at most
-            await self.app.write(self.app.store.flush)
+        await self.app.engine.save_times()  # what others see of the state is half a second old at most
 
     async def _save(self) -> None:
         await self.app.engine.save()

@@ -97,6 +97,5 @@ class OutageKeeper:
         )
         log.info("state.recovered", paused_seconds=round(now - began, 1))
         with contextlib.suppress(Unavailable):  # the next outage has begun: it is told by itself
-            for notice in (failing, recovered):
-                await app.write(app.store.polls.tell, notice)
+            await app.write(app.store.notices.tell, [failing, recovered])
             app.deliverer.log_grew()

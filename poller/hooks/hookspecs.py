@@ -42,7 +42,8 @@ def register_commands(cli: click.Group) -> None:
 def transform_event(event: NewEvent) -> NewEvent | bool | None:
     """Change an event's `data` before it is recorded, or drop it.
 
-    Synchronous, called on the store's side of a poll, before the transaction, once per event. Return a
+    Synchronous, called on a thread of the event's source (so for several sources at once), before the transaction,
+    once per event. Return a
     `dataclasses.replace(event, raw=...)` to change the data, False to drop the event (a drop uses up no
     version), None to leave it. Must be pure: a redo after a crash calls it again.
     """

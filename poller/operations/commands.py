@@ -20,7 +20,6 @@ from poller.operations.inspection import inspect
 from poller.operations.places import HIGHEST, parse_place
 from poller.options.problems import NotNow, NotThere, find_endpoint, nearest
 from poller.polling.endpoint import Watching
-from poller.polling.results import Outcome
 from poller.polling.source import Run
 from state.errors import PollerError
 from state.lock import StateLock
@@ -275,9 +274,7 @@ async def _inspect(app: App, args: OfEndpoint) -> Answer:
 
 async def _hold(app: App, args: OfEndpoint) -> Answer:
     run, w = _watching(app, args.endpoint)
-    outcome = await app.write(app.engine.settling.guarding.hold, w, app.clock.now())
-    await app.engine.following.followed(run, w, outcome)
-    was_held = not outcome.events
+    was_held = not await app.engine.interventions.hold(run, w)
     what = f"Endpoint {w.label} {'was held already' if was_held else 'is held'}: nothing of it is recorded."
     return {"summary": what, "endpoint": w.label, "held": True, "was_held": was_held}
 
@@ -286,12 +283,11 @@ async def _release(app: App, args: Release) -> Answer:
     run, w = _watching(app, args.endpoint)
     if args.accept and args.emit:
         raise PollerError("release: either accept or emit, not both")
-    if w.state.held is None and w.doubt is None:
+    if w.state.held is None and w.guards.recount is None:
         raise NotNow(f"{w.label} is not held: there is nothing to release", hint="poller status")
-    outcome, way = Outcome(), {"accept": args.accept, "emit": args.emit}
+    way = {"accept": args.accept, "emit": args.emit}
     why = "on command" + next((f", {word}" for word, chosen in way.items() if chosen), "")
-    await app.write(app.engine.settling.guarding.release, w, app.clock.now(), outcome, why=why, **way)
-    await app.engine.following.followed(run, w, outcome)
+    await app.engine.interventions.release(run, w, why=why, **way)
     how = "with its present content taken silently" if args.accept else "with its changes reported as events"
     what = f"Endpoint {w.label} is released{f', {how}' if args.accept or args.emit else ''}."
     return {"summary": what, "endpoint": w.label, "held": False, **way}
@@ -299,9 +295,7 @@ async def _release(app: App, args: Release) -> Answer:
 
 async def _rebaseline(app: App, args: OfEndpoint) -> Answer:
     run, w = _watching(app, args.endpoint)
-    outcome = Outcome()
-    await app.write(app.engine.settling.guarding.rebaseline, w, app.clock.now(), outcome)
-    await app.engine.following.followed(run, w, outcome)
+    await app.engine.interventions.rebaseline(run, w)
     what = f"The next sweep of {w.label} is its new baseline: it is recorded without events."
     return {"summary": what, "endpoint": w.label, "baseline": True}
 

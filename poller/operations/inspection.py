@@ -16,7 +16,7 @@ from poller.changes.page import Reading, read
 from poller.documents.diff import ParseError, parse
 from poller.polling.boundary import failed_poll, reason_of
 from poller.polling.endpoint import Watching
-from poller.polling.poll import unwelcome
+from poller.polling.fetch import unwelcome
 from poller.polling.source import Run
 from poller.rendering.event_view import name_of
 from poller.sources.protocol import Endpoint, Item, PageError, Position, Unparsed

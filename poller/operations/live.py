@@ -5,6 +5,7 @@ from __future__ import annotations
 from poller.app import App
 from poller.operations.gathering import BudgetView, Live, Watched, expected_delays
 from poller.planner.report import Changes, Report, Situation, report
+from poller.polling.endpoint import status_of
 
 
 def live_of(app: App, plan: Report | None = None) -> Live:
@@ -24,18 +25,19 @@ def live_of(app: App, plan: Report | None = None) -> Live:
     return Live(
         budgets=budgets,
         sources={name: run.health.snapshot() for name, run in runs.items()},
-        endpoints={(name, w.name): Watched(**w.status()) for name, run in runs.items() for w in run.watchings.values()},
+        endpoints={
+            (name, w.name): Watched(**status_of(w)) for name, run in runs.items() for w in run.watchings.values()
+        },
         expected_delays=expected_delays(plan or plan_of(app)),
-        last_polls={name: run.last_poll for name, run in runs.items()},
+        last_polls={name: run.times.latest for name, run in runs.items()},
         failed_plugins=tuple(app.plugins.failed),
     )
 
 
 def plan_of(app: App, changes: Changes | None = None) -> Report:
     """What the planners expect of every unit, endpoint and budget, and what the changes would bring."""
-    now = app.clock.now()
     standing = [
-        Situation(budget=name, limits=lane.budget.limits, share=lane.share, planner=lane.planner, now=now)
+        Situation(budget=name, limits=lane.budget.limits, share=lane.share, planner=lane.planner, now=lane.time())
         for name, lane in app.engine.lanes.items()
     ]
     return report(standing, changes)

@@ -12,7 +12,7 @@ from poller.planner.feasibility import Shortfall, shortfall
 from poller.planner.planner import Planner
 from poller.planner.report import Situation
 from poller.planner.units import Unit
-from poller.polling.endpoint import key_of
+from poller.polling.unit_keys import key_of
 from state.errors import Outdated
 from state.sqlite.read_status import StatusReader, UnitRow
 from state.sqlite.store import open_reader

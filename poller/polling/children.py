@@ -1,124 +1,65 @@
-"""What follows from a poll: units come and go, children are told of their parents, deletions are confirmed."""
+"""What follows from a poll: units come and go, lists per parent appear and disappear, suspects are looked at."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
 from poller.clock import Clock
-from poller.polling.endpoint import Watching, child_key
+from poller.polling.deletions import may_delete
+from poller.polling.endpoint import Watching
 from poller.polling.health import HealthUpdate
-from poller.polling.recording import Settling
-from poller.polling.results import Asked, Outcome
-from poller.polling.source import ITEM, Run, add_children, drop_children, kept_health, tell
+from poller.polling.recorder import Draft, Recorder
+from poller.polling.results import PollResult
+from poller.polling.source import ITEM, Run, kept_health
+from poller.polling.unit_keys import child_key, dump_position, is_swept
+from state.notices import Notice
 from state.polls import Presence, Sweep
-from state.sqlite.store import Store
-from state.sqlite.writer import Write
+from state.sqlite.notices import Notices
 
 log = structlog.get_logger("poller")
 
 
 class Following:
-    """Does what follows. `recorded` is told the numbers of new events."""
+    """Does what follows. `recorded` is given the numbers of new events."""
 
     def __init__(
-        self,
-        settling: Settling,
-        *,
-        store: Store,
-        write: Write,
-        clock: Clock,
-        recorded: Callable[[list[int]], None],
+        self, recorder: Recorder, notices: Notices, *, clock: Clock, recorded: Callable[[list[int]], None]
     ) -> None:
-        self._settling = settling
-        self._store = store
-        self._write = write
+        self._recorder = recorder
+        self._notices = notices
         self._clock = clock
         self._recorded = recorded
         self._noted: dict[str, dict[str, int]] = {}  # by endpoint: in which sweep a note was met last
 
-    async def followed(self, run: Run, w: Watching, outcome: Outcome) -> None:
-        """Units come and go, children are told of their parents, deletions are confirmed."""
-        planner, now = run.lane.planner, self._clock.now()
-        for key in outcome.dropped:
+    async def followed(self, run: Run, w: Watching, result: PollResult) -> None:
+        """Do what follows from a poll that was recorded."""
+        planner, now = run.lane.planner, run.lane.time()
+        for key in result.dropped:
             planner.remove(run.unit(w, key))
-        for key in outcome.added:
+        for key in result.added:
             planner.add(run.unit(w, key), now=now)
         if not w.in_baseline:
-            for new, old in outcome.heirs:
-                planner.inherit(run.unit(w, new), run.unit(w, old))
-        self._say(w, outcome)
-        self.announce(outcome.events)
-        await self.forget(run, w, [key for key in outcome.dropped if key not in outcome.added])
-        if outcome.snapshots:
-            await self._tell_children(run, w, outcome, now)
-        await self._suspect(run, w, outcome)
-        if outcome.swept:
-            await self._end_empty_sweeps(run, w, now)
+            for new, old in result.tail_moves:
+                if run.unit(w, new) in planner and run.unit(w, old) in planner:
+                    planner.inherit(run.unit(w, new), run.unit(w, old))
+        self._say(w, result)
+        self.announce(result.events)
+        await self.forget(run, w, [key for key in result.dropped if key not in result.added])
+        if result.snapshots:
+            await self._follow_parents(run, w, result)
+        await self._look_at_suspects(run, w, result)
+        if result.swept:
+            await self._end_empty_sweeps(run, w)
 
-    async def _tell_children(self, run: Run, w: Watching, outcome: Outcome, now: float) -> None:
-        planner = run.lane.planner
-        there = [child_key(s.object_id) for s in outcome.snapshots if s.presence is not Presence.DELETED]
-        deleted = [child_key(s.object_id) for s in outcome.snapshots if s.presence is Presence.DELETED]
-        for child in run.children(w.name):
-            new = [key for key in there if key not in child.units]
-            await self._write(add_children, self._store, child, new)
-            for key in new:
-                planner.add(run.unit(child, key), now=now)
-            if not outcome.baseline:
-                for key in there:
-                    planner.excite(run.unit(child, key), 1)
-            gone = [key for key in deleted if key in child.units]
-            await self._write(drop_children, self._store, child, gone, now=now)
-            for key in gone:
-                planner.remove(run.unit(child, key))
-            await self.forget(run, child, gone)
-            if gone and child.units and not child.pending and not run.waits(child):
-                # The last lists that its sweep waited for are gone: no poll of theirs will end it.
-                await self._end_sweep(run, child, now, confirms=child.confirms and child.nonempty)
-
-    async def _suspect(self, run: Run, w: Watching, outcome: Outcome) -> None:
-        """See to what went missing: by its own URL, or by sweeps."""
-        if not self._settling.may_delete(w):
-            run.suspects.pop(w.name, None)
-            run.stale_suspects.add(w.name)
-            return
-        if (outcome.missing or outcome.swept or w.name in run.stale_suspects) and not run.suspects.get(w.name):
-            found = await self._write(self._store.polls.suspects, w.state.id)
-            run.stale_suspects.discard(w.name)
-            run.suspects[w.name] = deque(
-                suspect
-                for suspect in found
-                if (w.name, suspect.snapshot.object_id) not in run.confirming
-                and run.polling.item_request(w, suspect) is not None
-            )
-            if not run.suspects[w.name] and not any(name == w.name for name, _ in run.confirming):
-                await self.forget(run, w, [ITEM])  # nothing is left whose own URL would be asked
-        if outcome.swept:
-            asked = Asked(at=w.state.last_sweep_began or 0.0, answered_at=self._clock.now())
-            for suspect in await self._write(self._settling.deletable, w):
-                if run.polling.item_request(w, suspect) is not None:
-                    continue
-                told = await self._write(self._settling.delete, w, suspect, asked)
-                self.announce(told.events)
-                await self._tell_children(run, w, told, asked.answered_at)
-
-    async def _end_empty_sweeps(self, run: Run, w: Watching, now: float) -> None:
-        """A list per parent, and no parents: there is nothing to sweep."""
-        for child in run.children(w.name):
-            if not child.pending and not run.waits(child) and (child.state.last_sweep is None or not child.units):
-                await self._end_sweep(run, child, now, confirms=False)
-
-    async def _end_sweep(self, run: Run, w: Watching, now: float, *, confirms: bool) -> None:
-        """End a sweep that has nothing more to ask for."""
-        await self._write(self._settling.end_sweep, w, Sweep(ended_at=now, steady=w.steady, confirms=confirms))
-        await self._end_empty_sweeps(run, w, now)
+    def announce(self, numbers: Sequence[int]) -> None:
+        """Say that these events are in the log."""
+        if numbers:
+            self._recorded([*numbers])
 
     async def forget(self, run: Run, w: Watching, keys: Iterable[str]) -> None:
-        """These units are gone: what was told of their failures is over."""
+        """These units are gone: what was reported of their failures is over."""
         for key in keys:
             await self.say(run, run.health.forget(w.name, key, self._clock.now()))
 
@@ -126,28 +67,97 @@ class Following:
         """Log what the health of a source has to say, and keep that it was said."""
         if not update.notices:
             return
-        kept, now = kept_health(run), self._clock.now()
-        self.announce(await self._write(partial(tell, self._store, update.notices, now=now, kept=kept)))
+        now = self._clock.now()
+        notices = [
+            Notice(kind=note.kind, subject=note.subject, summary=note.summary, detail=dict(note.detail), time=now)
+            for note in update.notices
+        ]
+        self.announce(await self._recorder.steps(self._notices.tell, notices, kept=kept_health(run)))
 
-    def announce(self, seqs: list[int]) -> None:
-        """Say that these events are in the log."""
-        if seqs:
-            self._recorded(seqs)
+    async def sync(self, w: Watching, parents: Iterable[str]) -> None:
+        """Give every parent that is there a unit, and take it from those that are gone."""
+        wanted = {child_key(object_id) for object_id in parents}
+        added = sorted(wanted - w.units.keys())
+        dropped = sorted(key for key in w.units.keys() - wanted if is_swept(key))
+        await self._change_units(w, added=added, dropped=dropped, at=w.state.sweep_began)
 
-    def _say(self, w: Watching, outcome: Outcome) -> None:
-        """What the journal is told of a poll: a note again only where it was absent for a whole sweep."""
+    async def _follow_parents(self, run: Run, w: Watching, result: PollResult) -> None:
+        """Add lists of new parents, drop those of parents that are gone, and expect news in the others."""
+        planner, at = run.lane.planner, self._clock.now()
+        there = [child_key(s.object_id) for s in result.snapshots if s.presence is not Presence.DELETED]
+        deleted = [child_key(s.object_id) for s in result.snapshots if s.presence is Presence.DELETED]
+        for child in run.children(w.name):
+            added, dropped = await self._change_units(child, added=there, dropped=deleted, at=at)
+            for key in added:
+                planner.add(run.unit(child, key), now=run.lane.time())
+            if not result.baseline:
+                for key in there:
+                    planner.excite(run.unit(child, key), 1)
+            for key in dropped:
+                planner.remove(run.unit(child, key))
+            await self.forget(run, child, dropped)
+            if dropped and child.units and not child.sweep.pending and not run.waits(child):
+                # The last lists that its sweep waited for are gone: no poll of theirs will end it.
+                await self._end_sweep(run, child, confirms=child.sweep.confirms and child.sweep.nonempty)
+
+    async def _change_units(
+        self, w: Watching, *, added: Sequence[str], dropped: Sequence[str], at: float
+    ) -> tuple[list[str], list[str]]:
+        """Know lists per parent, or no longer. Returns the keys that were new, and those that were known."""
+        position = dump_position(w.watch.endpoint.first)
+
+        def decide() -> Draft:
+            new = [(key, position) for key in added if key not in w.units]
+            return Draft(at=at, new_units=new, dropped=[key for key in dropped if key in w.units])
+
+        draft, _ = await self._recorder.change(w, decide)
+        if draft.dropped:
+            w.sweep.steady = False
+        return [key for key, _ in draft.new_units], [*draft.dropped]
+
+    async def _look_at_suspects(self, run: Run, w: Watching, result: PollResult) -> None:
+        """Queue what went missing to be asked for by its own URL, or confirm it by sweeps."""
+        if not may_delete(w):
+            run.deletions.forget(w.name)
+            return
+        if not await run.deletions.look(w, result):
+            await self.forget(run, w, [ITEM])
+        if result.swept:
+            for deleted in await run.deletions.swept(w):
+                self.announce(deleted.events)
+                await self._follow_parents(run, w, deleted)
+
+    async def _end_empty_sweeps(self, run: Run, w: Watching) -> None:
+        """End the sweeps of lists per parent where there are no parents: there is nothing to sweep."""
+        for child in run.children(w.name):
+            is_new = child.state.last_sweep is None or not child.units
+            if not child.sweep.pending and not run.waits(child) and is_new:
+                await self._end_sweep(run, child, confirms=False)
+
+    async def _end_sweep(self, run: Run, w: Watching, *, confirms: bool) -> None:
+        """End a sweep that has nothing more to ask for."""
+        now = self._clock.now()
+
+        def decide() -> Draft:
+            sweep = Sweep(ended_at=now, ended_order=w.requests.next(), steady=w.sweep.steady, confirms=confirms)
+            return Draft(at=now, ended=sweep)
+
+        await self._recorder.change(w, decide)
+        await self._end_empty_sweeps(run, w)
+
+    def _say(self, w: Watching, result: PollResult) -> None:
+        """Log what was odd in a poll: a note again only where it was absent for a whole sweep."""
         noted, sweep = self._noted.setdefault(w.label, {}), w.state.sweep
-        for note in outcome.notes:
+        for note in result.notes:
             if noted.get(note, -2) < sweep - 2:
                 log.warning("page.odd", endpoint=w.label, note=note)
             noted[note] = sweep
-        for path in outcome.noisy:
-            log.warning(
-                "field.noisy", endpoint=w.label, field=path, hint=f'changes at every poll: ignore = ["{path}"]?'
-            )
-        if outcome.swept:
+        for path in result.noisy:
+            hint = f'changes at every poll: ignore = ["{path}"]?'
+            log.warning("field.noisy", endpoint=w.label, field=path, hint=hint)
+        if result.swept:
             self._noted[w.label] = {note: seen for note, seen in noted.items() if seen >= sweep - 2}
             log.debug("sweep.complete", endpoint=w.label, sweep=sweep - 1)
-            if outcome.baseline:
-                told = f"{w.state.objects} object(s) in {len(w.units)} unit(s); changes are told from now on"
-                log.info("sweep.first", summary=f"The first sweep of {w.label} is complete: {told}.")
+            if result.baseline:
+                found = f"{w.state.objects} object(s) in {len(w.units)} unit(s); changes are told from now on"
+                log.info("sweep.first", summary=f"The first sweep of {w.label} is complete: {found}.")

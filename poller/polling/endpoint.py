@@ -1,161 +1,133 @@
-"""The life of one endpoint while it is watched: its units, its sweeps, and what it holds back."""
+"""One endpoint in memory: its units, its sweep, its guards. It belongs to the event loop alone."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-import msgspec
-import orjson
 from msgspec import structs
 
-from poller.changes.decide import NO_SHIFT
-from poller.changes.guards import NoiseDetector, Shape, ShapeShift
-from poller.changes.page import Watch
-from poller.sources.protocol import Position
-from state.polls import EndpointState, Sweep, UnitState
+from poller.changes.endpoint_rules import Watch
+from poller.changes.exemptions import Exemptions
+from poller.changes.guards import HOUR, NoiseDetector
+from poller.changes.quarantine import Quarantine
+from poller.changes.recount import Recount
+from poller.polling.results import Fetched, PollResult
+from poller.polling.sweep import SweepProgress
+from poller.polling.unit_keys import is_swept, place_of
+from state.polls import EndpointState, Opened, UnitState, UnitTimes
 
-SINCE = "since"
-NEWEST = "newest"
-CHILD = "parent="
-MOST_RECENT = 10_000
+MOST_CHANGED: Final = 10_000
 
 
-@dataclass(slots=True)
-class Doubt:
-    """Too much is missing at once: what every unit shows is counted before any of it is believed.
+class Requests:
+    """The requests of one endpoint that are under way, in the order in which they left.
 
-    `seen` counts the known objects that each unit shows since then. Held once a whole round has confirmed it.
+    Requests and answers are counted together. No clock takes part: a wall clock may be set back.
     """
 
-    began: float
-    seen: dict[str, int] = field(default_factory=dict)
-    last: int | None = None  # place of the page that says it is the last
-    deleted: int = 0  # objects whose deletion was told before the rest was held
-    judged_at: float = 0.0  # when what every unit showed was counted last
-    by_hand: bool = False  # held on command: nothing that is shown ends it
+    def __init__(self, latest: int) -> None:
+        self.latest = latest
+        self.changed: dict[str, int] = {}  # objects changed while another request was under way: order of the answer
+        self._under_way: dict[str, int] = {}
 
-    @classmethod
-    def load(cls, held: bytes | None, began: float) -> Doubt | None:
-        """What was kept of a hold."""
-        if held is None:
-            return None
-        detail = orjson.loads(held)
-        return cls(began, deleted=detail.get("deleted", 0), by_hand=detail.get("by_hand", False))
+    def next(self) -> int:
+        """The order of what happens now."""
+        self.latest += 1
+        return self.latest
+
+    @contextlib.contextmanager
+    def asking(self, what: str) -> Iterator[int]:
+        """A request is under way, until its answer is recorded. Gives its order."""
+        self._under_way[what] = order = self.next()
+        try:
+            yield order
+        finally:
+            self._under_way.pop(what, None)
+
+    def remember(self, ids: Iterable[str], answered_order: int) -> None:
+        """Objects were changed by an answer: others that are under way may be older."""
+        others = len(self._under_way) > 1
+        if others:
+            self.changed.update(dict.fromkeys(ids, answered_order))
+        if self.changed and (not others or len(self.changed) > MOST_CHANGED):
+            oldest = min(self._under_way.values(), default=answered_order)
+            self.changed = {i: order for i, order in self.changed.items() if order > oldest}
 
 
 @dataclass(slots=True)
-class Aside:
-    """A page kept aside: it looks like a change of form."""
+class Guards:
+    """What keeps one odd answer from becoming a storm of events."""
 
-    shift: ShapeShift
-    asked_at: float  # when it first looked so
-    seen_at: float  # when it last did
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trust:
-    """What an operator or other pages have decided, until which sweep."""
-
-    shift: ShapeShift = NO_SHIFT
-    shift_until: int = 0
-    nulled: frozenset[str] = frozenset()  # fields that turned null silently: they may come back as silently
-    deletions_until: int = 0
-
-    def dump(self) -> bytes:
-        """As it is kept."""
-        return orjson.dumps(
-            {
-                "fields": self.shift.fields,
-                "objects": self.shift.objects,
-                "shift_until": self.shift_until,
-                "nulled": sorted(self.nulled),
-                "deletions_until": self.deletions_until,
-            }
-        )
+    exemptions: Exemptions
+    recount: Recount | None
+    quarantine: Quarantine = field(default_factory=dict)
+    deletions: deque[float] = field(default_factory=lambda: deque(maxlen=100_000))  # steady times, of the last hour
 
     @classmethod
-    def load(cls, raw: bytes | None) -> Trust:
-        """What was kept."""
-        if raw is None:
-            return cls()
-        data = orjson.loads(raw)
-        fields = {path: Shape(shape) for path, shape in data["fields"].items()}
-        return cls(
-            shift=ShapeShift(fields=fields, objects=data["objects"]),
-            shift_until=data["shift_until"],
-            nulled=frozenset(data.get("nulled", ())),
-            deletions_until=data["deletions_until"],
-        )
+    def load(cls, state: EndpointState) -> Guards:
+        """The guards as they are kept."""
+        return cls(Exemptions.load(state.accepted), Recount.load(state.held, state.sweep_began))
+
+    def recent_deletions(self, steady: float) -> int:
+        """How many deletions were reported in the last hour."""
+        while self.deletions and self.deletions[0] <= steady - HOUR:
+            self.deletions.popleft()
+        return len(self.deletions)
 
 
-def key_of(at: Position) -> str:
-    """The key of the unit that begins at this position."""
-    if at.since is not None:
-        return SINCE
-    if at.page is not None:
-        return f"page={at.page}"
-    if at.offset is not None:
-        return f"offset={at.offset}"
-    return "list"
-
-
-def child_key(parent_id: str) -> str:
-    """The key of the unit that is one parent's list."""
-    return f"{CHILD}{parent_id}"
-
-
-def dump_position(at: Position) -> bytes:
-    """A position as it is kept (a parent is known by the unit's key)."""
-    return msgspec.json.encode({k: v for k in ("page", "offset", "cursor") if (v := getattr(at, k)) is not None})
-
-
-def load_position(raw: bytes) -> Position:
-    """A position that was kept."""
-    return Position(**orjson.loads(raw))
-
-
-def place_of(at: Position) -> int:
-    """The order of pages in their list."""
-    return at.page if at.page is not None else at.offset or 0
-
-
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What one poll means to the sweep under way."""
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """An answer that waits to be recorded."""
 
     key: str
-    asked_at: float
-    answered_at: float
-    added: Sequence[str] = ()  # keys of units that appear behind it
-    dropped: Sequence[str] = ()  # keys of units that are no more
-    steady: bool = True  # nothing moved to or from other units
-    confirms: bool = True  # not too odd to prove that anything is gone
-    nonempty: bool = True  # it showed objects
+    fetched: Fetched
+    sweep_waits: bool  # more units are to come: the parents are not all known yet
+    result: PollResult | None = None
+    error: Exception | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was recorded, or cannot be."""
+        return self.result is not None or self.error is not None
+
+
+@dataclass(slots=True)
+class Turn:
+    """Answers of one endpoint take turns between reading and recording; those that wait go together."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: deque[Waiting] = field(default_factory=deque)
+    is_stale: bool = False  # what is in memory may not be what is kept
 
 
 class Watching:
     """One endpoint: what it means, what is known of it, and how its current sweep goes."""
 
-    def __init__(self, watch: Watch, state: EndpointState, units: Iterable[UnitState]) -> None:
+    def __init__(self, watch: Watch, opened: Opened) -> None:
         self.watch = watch
-        self.state = state
-        self.units: dict[str, UnitState] = {unit.key: unit for unit in units}
-        self.keys: dict[int, str] = {unit.id: unit.key for unit in self.units.values()}
-        self.trust = Trust.load(state.accepted)
-        self.doubt = Doubt.load(state.held, state.sweep_began)
-        self.aside: dict[str, Aside] = {}
         self.noise = NoiseDetector()
-        self.deletions: deque[float] = deque(maxlen=100_000)
-        self.recent: dict[str, float] = {}  # objects changed since an answer that is still to come was asked for
-        self._asked: dict[str, float] = {}  # when what is under way was asked for
         self.notes: dict[str, str] = {}  # by unit: what its latest answer had that was set aside
-        self.begin_sweep()
-        if any(unit.asked_at is not None and unit.asked_at >= state.sweep_began for unit in self.units.values()):
-            # What moved, or was empty, in this sweep before the restart is not known any more.
-            self.steady = self.confirms = False
+        self.unchanged: dict[int, UnitTimes] = {}  # polls that are still to be written, with whatever is written next
+        self.turn = Turn()
+        self.requests = Requests(0)
+        self.load(opened)
+
+    def load(self, opened: Opened) -> None:
+        """Know what is kept of the endpoint, and nothing else."""
+        self.state = opened.state
+        self.units = {unit.key: unit for unit in opened.units}
+        self.keys = {unit.id: unit.key for unit in opened.units}
+        self.guards = Guards.load(opened.state)
+        orders = [unit.asked_order for unit in opened.units]
+        self.requests.latest = max(self.requests.latest, opened.state.sweep_order, *orders, 0)
+        self.sweep = SweepProgress(opened.state, self.units)
+        if any(order >= opened.state.sweep_order for order in orders):
+            self.sweep.interrupt()
 
     @property
     def name(self) -> str:
@@ -169,170 +141,95 @@ class Watching:
 
     @property
     def is_child(self) -> bool:
-        """A list per parent object."""
+        """Whether it is a list per parent object."""
         return self.watch.endpoint.parent is not None
 
     @property
     def in_baseline(self) -> bool:
-        """Its first complete sweep is still under way."""
+        """Whether its first complete sweep is still under way."""
         return self.state.baseline_before is not None
 
-    @property
-    def shift(self) -> ShapeShift:
-        """The schema change that is taken silently now."""
-        return self.trust.shift if self.state.sweep <= self.trust.shift_until else NO_SHIFT
-
-    @property
-    def trusts_deletions(self) -> bool:
-        """However much is missing, it is believed now."""
-        return self.state.sweep <= self.trust.deletions_until
-
     def begin_sweep(self) -> None:
-        """Every unit is to be polled once more."""
-        began = self.state.sweep_began
-        self.pending = {key for key, unit in self.units.items() if self.sweeps(key) and (unit.asked_at or -1.0) < began}
-        self.steady = True  # nothing moved between units
-        self.confirms = True  # nothing was too odd to prove that anything is gone
-        self.nonempty = False
+        """Poll every unit once more."""
+        self.sweep = SweepProgress(self.state, self.units)
 
-    def renew(self, state: EndpointState) -> None:
-        """Forget all but what the endpoint means: a new baseline begins."""
-        self.state = state
-        self.units.clear()
-        self.keys.clear()
-        self.aside.clear()
-        self.deletions.clear()
-        self.doubt = None
-        self.trust = Trust()
-        self.begin_sweep()
+    def swept_units(self) -> dict[str, UnitState]:
+        """The units that are a part of sweeps, by key."""
+        return {key: unit for key, unit in self.units.items() if is_swept(key)}
 
     @property
     def only_unit(self) -> UnitState | None:
         """The unit that is the whole list, where one is."""
         if len(self.units) > 3:  # a list, and at most the two kinds of selections
             return None
-        swept = [unit for key, unit in self.units.items() if self.sweeps(key)]
+        swept = [*self.swept_units().values()]
         return swept[0] if len(swept) == 1 else None
-
-    # The store's thread changes these while the event loop looks: it looks at copies, which are made in one go.
-
-    def outstanding(self) -> tuple[str, ...]:
-        """Keys of the units that the sweep still waits for."""
-        return tuple(self.pending)
-
-    def failing(self) -> list[UnitState]:
-        """Units whose latest poll failed."""
-        return [unit for unit in list(self.units.values()) if unit.failures]
-
-    def waits_for_others(self, key: str) -> bool:
-        """Whether asking this unit again tells nothing before others were asked: it is counted, or aside."""
-        if self.doubt is not None and key in self.doubt.seen:
-            return True
-        aside = self.aside.get(key)
-        return aside is not None and bool(self._not_asked_since(aside.seen_at))
-
-    def awaited(self) -> list[str]:
-        """Keys of the units that pages aside wait for."""
-        since = max((aside.seen_at for aside in list(self.aside.values())), default=None)
-        return [] if since is None else self._not_asked_since(since)
-
-    def _not_asked_since(self, at: float) -> list[str]:
-        """Keys of units that are not aside."""
-        return [
-            key
-            for key, unit in list(self.units.items())
-            if self.sweeps(key) and key not in self.aside and (unit.asked_at or 0.0) <= at
-        ]
-
-    @staticmethod
-    def sweeps(key: str) -> bool:
-        """Whether the unit is a part of sweeps; the others show a selection."""
-        return key not in (SINCE, NEWEST)
 
     def put(self, unit: UnitState) -> None:
         """Know a unit, new or as it is after a poll."""
-        if unit.key not in self.units and self.sweeps(unit.key):
-            self.pending.add(unit.key)
+        if unit.key not in self.units:
+            self.sweep.wait_for([unit.key])
         self.units[unit.key] = unit
         self.keys[unit.id] = unit.key
 
     def forget(self, key: str) -> None:
-        """A unit is no more."""
+        """Drop a unit that is no more."""
         unit = self.units.pop(key, None)
         if unit is not None:
             self.keys.pop(unit.id, None)
-        self.pending.discard(key)
-        self.aside.pop(key, None)
+            self.unchanged.pop(unit.id, None)
+        self.sweep.forget(key)
+        self.guards.quarantine.pop(key, None)
         self.notes.pop(key, None)
         self.noise.forget(key)
 
-    def robbed(self, unit_ids: Iterable[int]) -> None:
+    def invalidate(self, unit_ids: Iterable[int]) -> None:
         """Objects of these units were shown by another one: what they show next is compared whole."""
         for unit_id in unit_ids:
             if (key := self.keys.get(unit_id)) in self.units:
                 self.units[key] = structs.replace(self.units[key], digest=None, validators=None)
 
-    def beyond(self, key: str) -> list[str]:
-        """Units of pages behind this one, which says that it is the last."""
-        place = place_of(load_position(self.units[key].position))
-        return [
-            other
-            for other, unit in self.units.items()
-            if self.sweeps(other) and place_of(load_position(unit.position)) > place
-        ]
+    def units_after(self, key: str) -> list[str]:
+        """Keys of the pages after this one, which says that it is the last."""
+        place = place_of(self.units[key].position)
+        return [other for other, unit in self.swept_units().items() if place_of(unit.position) > place]
 
-    def sweep_ends(self, seen: Seen, *, waits: bool) -> Sweep | None:
-        """The sweep that this poll completes, if it does. `waits`: more units are to come, of parents not known yet."""
-        if waits or not self.sweeps(seen.key) or seen.added or len(self.pending) > len(self._done(seen)):
-            return None
-        confirms = self.confirms and seen.confirms and (self.nonempty or seen.nonempty)
-        return Sweep(ended_at=seen.answered_at, steady=self.steady and seen.steady, confirms=confirms)
-
-    def see(self, seen: Seen) -> None:
-        """Take a poll into the sweep under way."""
-        self.pending -= self._done(seen)
-        if self.sweeps(seen.key):
-            self.steady &= seen.steady
-            self.confirms &= seen.confirms
-            self.nonempty |= seen.nonempty
-
-    def _done(self, seen: Seen) -> set[str]:
-        """What the sweep no longer waits for."""
-        done = {seen.key, *seen.dropped} if seen.asked_at >= self.state.sweep_began else set(seen.dropped)
-        return done & self.pending
-
-    @contextlib.contextmanager
-    def asking(self, what: str, at: float) -> Iterator[None]:
-        """An answer is under way, from when it was asked for until it is settled."""
-        self._asked[what] = at
-        try:
-            yield
-        finally:
-            self._asked.pop(what, None)
-
-    def remember(self, ids: Iterable[str], answered_at: float) -> None:
-        """These objects were changed by an answer that arrived then: others that are under way may be older."""
-        others = len(self._asked) > 1
-        if others:
-            self.recent.update(dict.fromkeys(ids, answered_at))
-        if self.recent and (not others or len(self.recent) > MOST_RECENT):
-            oldest = min(list(self._asked.values()), default=answered_at)
-            self.recent = {i: at for i, at in self.recent.items() if at > oldest}
-
-    def status(self) -> dict[str, Any]:
-        """What an operator must see of it."""
-        shown: dict[str, Any] = {}
-        if self.doubt is not None and self.state.held is None:
-            shown["in_doubt_since"] = self.doubt.began
-        if self.aside:
-            shown["aside"] = {key: dict(aside.shift.fields) for key, aside in self.aside.items()}
-        if self.notes:
-            shown["notes"] = dict(list(self.notes.items())[:10])
-        if self.noise.candidates:
-            shown["ignore_candidates"] = sorted(self.noise.candidates)
-        return shown
+    def failing(self) -> list[UnitState]:
+        """Units whose latest poll failed."""
+        return [unit for unit in self.units.values() if unit.failures]
 
 
-def merged(notes: Mapping[str, str]) -> str:
-    """Notes of several units as one text."""
-    return "; ".join(dict.fromkeys(notes.values()))
+# What an operator must see, and what sweeps on command look at.
+
+
+def waits_for_others(w: Watching, key: str) -> bool:
+    """Whether asking a unit again is of no use before others were asked: it is counted, or kept aside."""
+    recount, aside = w.guards.recount, w.guards.quarantine.get(key)
+    if recount is not None and key in recount.seen:
+        return True
+    return aside is not None and bool(_not_asked_since(w, aside.seen_order))
+
+
+def awaited(w: Watching) -> list[str]:
+    """Keys of the units that pages kept aside wait for."""
+    since = max((aside.seen_order for aside in w.guards.quarantine.values()), default=None)
+    return [] if since is None else _not_asked_since(w, since)
+
+
+def _not_asked_since(w: Watching, order: int) -> list[str]:
+    swept, aside = w.swept_units(), w.guards.quarantine
+    return [key for key, unit in swept.items() if key not in aside and unit.asked_order <= order]
+
+
+def status_of(w: Watching) -> Mapping[str, Any]:
+    """What an operator must see of an endpoint."""
+    shown: dict[str, Any] = {}
+    if w.guards.recount is not None and w.state.held is None:
+        shown["in_doubt_since"] = w.guards.recount.began
+    if w.guards.quarantine:
+        shown["aside"] = {key: dict(aside.shift.fields) for key, aside in w.guards.quarantine.items()}
+    if w.notes:
+        shown["notes"] = dict(list(w.notes.items())[:10])
+    if w.noise.candidates:
+        shown["ignore_candidates"] = sorted(w.noise.candidates)
+    return shown

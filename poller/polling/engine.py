@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any, Protocol
 
@@ -12,34 +12,34 @@ import structlog
 from msgspec import structs
 
 from poller.budget.budget import Budget
-from poller.changes.page import Watch
+from poller.changes.endpoint_rules import Watch
 from poller.clock import Clock, SystemClock
 from poller.config.models import Config, SourceConfig
 from poller.hooks.loading import Plugins, said
 from poller.planner.planner import Planner
 from poller.polling.children import Following
+from poller.polling.deletions import Deletions
 from poller.polling.endpoint import Watching
-from poller.polling.fetch import Worker
-from poller.polling.health import HealthUpdate, SourceHealth, StallWatch, Turns, due_since
+from poller.polling.fetch import Fetcher
+from poller.polling.health import HealthUpdate, SourceHealth, StallWatch, due_since
+from poller.polling.health import Turns as PlannerTurns
+from poller.polling.holds import say_rebaselined
+from poller.polling.interventions import Interventions
 from poller.polling.loop import Lane
-from poller.polling.on_demand import Flying, Sweeping
-from poller.polling.poll import Polling
-from poller.polling.recording import Settling
-from poller.polling.results import Outcome, Polled
-from poller.polling.source import (
-    Run,
-    kept_health,
-    open_watching,
-    recall_health,
-    shape_of,
-    sync_children,
-    watch_of,
-)
-from poller.polling.work import Chooser
+from poller.polling.on_demand import Begun, Sweeping
+from poller.polling.poll import Polling, take
+from poller.polling.recorder import Draft, Recorder
+from poller.polling.results import Polled
+from poller.polling.source import Discovery, PollTimes, Run, kept_health, recall_health, shape_of, watch_of
+from poller.polling.threads import Apart, SourceThread
+from poller.polling.turn import Turns
+from poller.polling.unit_keys import first_units
+from poller.polling.work import BudgetWork
 from poller.sources.transport import Gate, build_client, fetch
 from state.errors import PollerError
+from state.polls import EndpointSpec, UnitTimes
 from state.sqlite.store import Store
-from state.sqlite.writer import Write
+from state.steps import Steps
 
 log = structlog.get_logger("poller")
 
@@ -65,16 +65,21 @@ class Engine:
         plugins: Plugins,
         *,
         store: Store,
-        write: Write,
+        write: Steps,
         clock: Clock,
         listener: Listener,
         transport: httpx.AsyncBaseTransport | None = None,
+        apart: Callable[[str], Apart] = SourceThread,
     ) -> None:
         self.config = config
         self.lanes: dict[str, Lane] = {}
         self.runs: dict[str, Run] = {}
-        self.settling = Settling(store.polls)
-        self.following = Following(self.settling, store=store, write=write, clock=clock, recorded=listener.recorded)
+        self.recorder = Recorder(store.polls, write, reloaded=self._sync_planner)
+        self.following = Following(self.recorder, store.notices, clock=clock, recorded=listener.recorded)
+        self._polling = Polling(
+            recorder=self.recorder, following=self.following, in_flight=set(), clock=clock, polled=listener.polled
+        )
+        self.interventions = Interventions(self.recorder, self.following, clock)
         self._plugins = plugins
         self._store = store
         self._write = write
@@ -83,11 +88,8 @@ class Engine:
         self._clients: list[httpx.AsyncClient] = []
         self._watches: dict[str, list[tuple[Watch, str]]] = {}  # by source: its endpoints, built and not opened yet
         self._is_over = False
-        self._flying: Flying = set()
-        self._worker = Worker(
-            self._flying, self.following, store=store, write=write, clock=clock, polled=listener.polled
-        )
-        self._chooser = Chooser(self.runs, self._flying, worker=self._worker, clock=clock)
+        self._apart = apart  # where plugins' code of a source runs, by its name
+        self._works: dict[str, BudgetWork] = {}
 
     def prepare(self) -> None:
         """Build every budget, source, client and rule, without a look at the state.
@@ -131,6 +133,7 @@ class Engine:
             await asyncio.gather(*(lane.finish(seconds) for lane in self.lanes.values()))
             if not self._is_over:
                 await self.save()
+                await self.save_times()
                 await asyncio.gather(*(lane.gate.flush() for lane in self.lanes.values()))
         finally:
             await self.abandon()
@@ -139,6 +142,8 @@ class Engine:
         """End without a word to the state: answers that are under way are not recorded."""
         self._is_over = True
         await asyncio.gather(*(lane.finish(0.0) for lane in self.lanes.values()))
+        for run in self.runs.values():
+            run.apart.close()
         for client in self._clients:
             await client.aclose()
         self._clients.clear()
@@ -148,8 +153,19 @@ class Engine:
 
         async def spend(answers: list[tuple[int, float]]) -> int:
             anchor = str(self._clock.anchor()) if isinstance(self._clock, SystemClock) else ""
-            step = partial(self._store.calls.spend, name, self._clock.steady(), answers=answers, anchor=anchor)
-            return await self._write(step)
+            steady, times = self._clock.steady(), _take_unchanged(work.runs.values())
+            try:
+                return await self._write(
+                    self._store.calls.spend,
+                    name,
+                    steady,
+                    answers=answers,
+                    unchanged=[one for _, found in times for one in found.values()],
+                    anchor=anchor,
+                )
+            except BaseException:
+                _give_back(times)
+                raise
 
         async def flush(answers: list[tuple[int, float]]) -> None:
             await self._write(self._store.calls.answered, answers)
@@ -159,16 +175,14 @@ class Engine:
 
         gate = Gate(budget, self._clock, spend=spend, flush=flush, throttle=throttle)
         planner = Planner([], now=self._clock.now())
-        return Lane(
-            name=name, budget=budget, share=share, planner=planner, gate=gate, clock=self._clock, crew=self._chooser
-        )
+        work = self._works[name] = BudgetWork(name, planner, self._polling, self._clock)
+        return Lane(name=name, budget=budget, share=share, planner=planner, gate=gate, clock=self._clock, crew=work)
 
     async def _restore(self, lane: Lane, before: Engine | None) -> None:
         """The calls that its windows still count, and until when the server wants none."""
         name, budget, steady = lane.name, lane.budget, self._clock.steady()
         longest = max(limit.seconds for limit in budget.limits)
-        restore = partial(self._store.calls.restore, name, since=steady - longest - 1, now=steady)
-        calls = await self._write(restore)
+        calls = await self._write(self._store.calls.restore, name, since=steady - longest - 1, now=steady)
         until = await self._write(self._store.calls.throttled_until, name)
         if before is not None and name in before.lanes:
             until = max(until or 0.0, before.lanes[name].budget.throttled_until(steady) or 0.0)
@@ -179,47 +193,66 @@ class Engine:
         lane = self.lanes[config.budget]
         client = build_client(config, gate=lane.gate, auth=source.auth, inner=self._transport)
         self._clients.append(client)
-        polling = Polling(
-            source, settling=self.settling, reader=self._store.poll_reader, write=self._write, clock=self._clock
-        )
+        ask, apart = partial(fetch, client, most=config.max_answer), self._apart(config.name)
+        fetcher = Fetcher(source, ask, store=self._store.polls, steps=self._write, clock=self._clock, apart=apart)
         run = Run(
-            name=config.name,
             config=config,
             source=source,
             lane=lane,
-            polling=polling,
+            fetcher=fetcher,
+            turns=Turns(self.recorder, apart),
+            deletions=Deletions(fetcher, self.recorder, apart, self._clock),
             health=SourceHealth(config.name),
             stall=StallWatch(config.name),
-            opened_at=self._clock.now(),
-            discovered=not source.asks_first(),
-            ask=partial(fetch, client, most=config.max_answer),
+            discovery=Discovery(not source.asks_first()),
+            times=PollTimes(self._clock.now()),
+            apart=apart,
         )
-        self.runs[config.name] = run
+        self.runs[config.name] = self._works[config.budget].runs[config.name] = run
         self._watches[config.name] = [
             (watch_of(config, endpoint, self._plugins), shape_of(source, endpoint, config.endpoint(endpoint.name)))
             for endpoint in config.chosen(source.endpoints())
         ]
 
     async def _open_source(self, run: Run) -> None:
-        config, lane, now = run.config, run.lane, self._clock.now()
-        for watch, shape in self._watches.pop(config.name):
-            w, reshaped = await self._write(open_watching, self._store, run, watch, shape, now=now)
-            run.watchings[w.name] = w
-            run.stale_suspects.add(w.name)
-            if reshaped:
+        lane, now = run.lane, self._clock.now()
+        for watch, shape in self._watches.pop(run.name):
+            spec = EndpointSpec(
+                source=run.name, name=watch.endpoint.name, shape=shape, units=first_units(watch.endpoint)
+            )
+            opened = await self._write(self._store.polls.open, spec, now=now)
+            w = run.watchings[watch.endpoint.name] = Watching(watch, opened)
+            w.guards.deletions.extend(self._clock.steady() - age for age in opened.deletions)
+            run.deletions.forget(w.name)
+            if opened.is_reshaped:
                 log.info("endpoint.rebaselined", endpoint=w.label, why="its path, id or excluded fields changed")
-                outcome = Outcome()
-                await self._write(self.settling.guarding.say_rebaselined, w, now, outcome)
-                self.following.announce(outcome.events)
+                _, recorded = await self.recorder.change(w, partial(_reshaped, w, now))
+                self.following.announce(recorded.notices)
         for w in run.watchings.values():
-            if w.is_child:
-                await self._write(sync_children, self._store, run, w)
+            parent = run.watchings.get(w.watch.endpoint.parent or "")
+            if parent is not None:
+                parents = await self._write(self._store.polls.parents, parent.state.id)
+                await self.following.sync(w, parents)
             for key in w.units:
-                lane.planner.add(run.unit(w, key), now=now)
+                lane.planner.add(run.unit(w, key), now=lane.time())
         run.health = SourceHealth(
-            config.name, seen={w.name: at for w in run.watchings.values() if (at := _last_seen(w)) is not None}
+            run.name, seen={w.name: at for w in run.watchings.values() if (at := _last_seen(w)) is not None}
         )
-        await self._write(recall_health, self._store, run)
+        recall_health(
+            run,
+            await self._write(self._store.learned.load, f"health:{run.name}"),
+            await self._write(self._store.learned.load, f"stall:{run.name}"),
+        )
+
+    def _sync_planner(self, w: Watching) -> None:
+        """An endpoint was read again: the planner knows just its units."""
+        run = self.runs[w.state.source]
+        wanted = {run.unit(w, key) for key in w.units}
+        for unit in run.lane.planner.units:
+            if (unit.source, unit.endpoint) == (run.name, w.name) and unit not in wanted:
+                run.lane.planner.remove(unit)
+        for unit in wanted:
+            run.lane.planner.add(unit, now=run.lane.time())
 
     async def _recall(self, lane: Lane, before: Engine | None, *, moved: float) -> None:
         if before is not None and lane.name in before.lanes:
@@ -238,11 +271,12 @@ class Engine:
 
     def _recall_times(self, run: Run, w: Watching) -> None:
         """What the state knows better than what was saved a minute before a crash."""
+        now = run.lane.time()
         for key, unit in w.units.items():
             if unit.answered_at is not None:
                 run.lane.planner.polled(run.unit(w, key), unit.answered_at)
             # That the source held it back ended with the process: only its own failures count.
-            run.lane.planner.defer(run.unit(w, key), max(unit.retry_at or 0.0, self._clock.now()))
+            run.lane.planner.defer(run.unit(w, key), max(unit.retry_at or 0.0, now))
 
     async def begin_sweeps(self, endpoints: Collection[tuple[str, str]] | None = None) -> Sweeping:
         """Begin a complete sweep of every endpoint (or those named: source, endpoint), and poll nothing else."""
@@ -251,9 +285,11 @@ class Engine:
             for w in run.watchings.values():
                 if endpoints is None or (run.name, w.name) in endpoints:
                     self._forgive(run, w)
-                    await self._write(self.settling.begin_sweep, w, self._clock.now())
-                    began[run.name, w.name] = w.state.sweep_began
-        self._chooser.sweeping = sweeping = Sweeping(self.runs, self._flying, began)
+                    await self.recorder.change(w, partial(_begin_sweep, w, self._clock.now()))
+                    began[run.name, w.name] = Begun(w.state.sweep, w.state.sweep_order)
+        sweeping = Sweeping(self.runs, self._polling.in_flight, began)
+        for work in self._works.values():
+            work.sweeping = sweeping
         return sweeping
 
     def _forgive(self, run: Run, w: Watching) -> None:
@@ -261,22 +297,22 @@ class Engine:
         for key, unit in list(w.units.items()):
             if unit.failures:
                 w.put(structs.replace(unit, failures=0, retry_at=None, error=None))
-                run.lane.planner.defer(run.unit(w, key), self._clock.now())
+                run.lane.planner.defer(run.unit(w, key), run.lane.time())
 
     def end_sweeps(self) -> None:
         """Poll what the planners choose again."""
-        self._chooser.sweeping = None
+        for work in self._works.values():
+            work.sweeping = None
 
     def probe_now(self) -> None:
         """Ask at once whatever waits after a failure: somebody has seen to it."""
-        now = self._clock.now()
         for run in self.runs.values():
             run.health.probe_now()
             for w in run.watchings.values():
                 for key, unit in list(w.units.items()):
                     if unit.failures:
                         w.put(structs.replace(unit, retry_at=None))
-                    run.lane.planner.defer(run.unit(w, key), now)  # what the source held back as well
+                    run.lane.planner.defer(run.unit(w, key), run.lane.time())  # what the source held back as well
             run.lane.refresh()
 
     # Housekeeping.
@@ -288,16 +324,26 @@ class Engine:
             learned |= kept_health(run)
         await self._write(self._store.learned.save, learned)
 
+    async def save_times(self) -> None:
+        """Keep when units were polled that showed nothing new: what others see of the state is not much older."""
+        times = _take_unchanged(self.runs.values())
+        if times:
+            try:
+                await self._write(self._store.polls.touch, [one for _, found in times for one in found.values()])
+            except BaseException:
+                _give_back(times)
+                raise
+
     async def forget_calls(self) -> None:
         """Drop calls that no window counts any more."""
         steady = self._clock.steady()
         for lane in self.lanes.values():
             longest = max(limit.seconds for limit in lane.budget.limits)
-            await self._write(partial(self._store.calls.forget, lane.name, before=steady - longest - 60))
+            await self._write(self._store.calls.forget, lane.name, before=steady - longest - 60)
 
     def is_well(self) -> bool:
         """Whether every source can be polled."""
-        return all(run.discovered and run.health.snapshot().state == "ok" for run in self.runs.values())
+        return all(run.discovery.is_done and run.health.snapshot().state == "ok" for run in self.runs.values())
 
     async def watch(self) -> None:
         """Raise the alarm for a source that should poll and does not, and for promises that grown lists have broken."""
@@ -305,19 +351,52 @@ class Engine:
         for lane in self.lanes.values():
             lane.check_promises()
         for run in self.runs.values():
-            stalled = run.stall.check(now, due_since=due_since(self._turns(run, now), now), last_poll=run.last_begun)
+            due = due_since(self._turns(run, now), now)
+            stalled = run.stall.check(now, due_since=due, last_poll=run.times.begun_at)
             if stalled is not None:
-                await self._worker.take(run, HealthUpdate(notices=(stalled,)))
+                await take(self._polling, run, HealthUpdate(notices=(stalled,)))
 
-    def _turns(self, run: Run, now: float) -> Turns:
+    def _turns(self, run: Run, now: float) -> PlannerTurns:
         first = run.lane.planner.choose(now)
         beside = [other for other in self.runs.values() if other.lane is run.lane]
-        return Turns(
+        return PlannerTurns(
             is_free=run.lane.next_at() <= self._clock.steady() + 1.0,
             is_first=first is not None and first.source == run.name,
             due=run.lane.planner.next_due(now, run.name),
-            latest=max(other.last_begun or other.opened_at for other in beside),
+            latest=max(other.times.begun_at or other.times.opened_at for other in beside),
         )
+
+
+Times = list[tuple[Watching, dict[int, UnitTimes]]]
+
+
+def _take_unchanged(runs: Iterable[Run]) -> Times:
+    """The polls that are still to be written, taken from their endpoints."""
+    found = []
+    for run in runs:
+        for w in run.watchings.values():
+            if w.unchanged:
+                found.append((w, w.unchanged))
+                w.unchanged = {}
+    return found
+
+
+def _give_back(times: Times) -> None:
+    """They could not be written: they are still to be."""
+    for w, found in times:
+        w.unchanged = found | w.unchanged
+
+
+def _reshaped(w: Watching, now: float) -> Draft:
+    draft = Draft(at=now)
+    say_rebaselined(w, draft)
+    return draft
+
+
+def _begin_sweep(w: Watching, now: float) -> Draft:
+    if w.guards.recount is not None:
+        w.guards.recount.seen.clear()
+    return Draft(at=now, begin_sweep=(now, w.requests.next()))
 
 
 def _last_seen(w: Watching) -> float | None:

@@ -1,173 +1,218 @@
-"""Doing what was chosen: asking, and seeing to what comes of it, good or bad."""
+"""Asking for one unit: its request, the rest of its chain, and the pages that came."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
+from typing import Any, Final
 
 import httpx
-import structlog
-from msgspec import structs
+import msgspec
+import orjson
 
+from poller.changes.decide import is_known
+from poller.changes.page import RequestTimes, digest_of, read
+from poller.changes.recording import chain_digest
 from poller.clock import Clock
-from poller.polling.boundary import failed_poll, reason_of
-from poller.polling.children import Following
+from poller.documents.diff import parse
+from poller.hooks.source_adapter import PluggedSource
 from poller.polling.endpoint import Watching
-from poller.polling.health import HealthUpdate
-from poller.polling.on_demand import Flying
-from poller.polling.results import Polled
-from poller.polling.source import DISCOVER, ITEM, Run
-from state.errors import PollerError
-from state.polls import Suspect
-from state.sqlite.store import Store
-from state.sqlite.writer import Write
+from poller.polling.results import Fetched
+from poller.polling.threads import Apart
+from poller.polling.unit_keys import CHILD, NEWEST, SINCE, is_swept, load_position
+from poller.sources.charsets import opening
+from poller.sources.errors import FetchError
+from poller.sources.protocol import PageError, Position, Unparsed
+from poller.sources.urls import shown_url
+from state.polls import Suspect, UnitState
+from state.sqlite.polls import Polls
+from state.steps import Steps
 
-log = structlog.get_logger("poller")
+Ask = Callable[[httpx.Request], Awaitable[httpx.Response]]
+
+LARGE: Final = 256 * 1024  # bytes from which an answer is read in a thread
+LONGEST_VALIDATOR: Final = 4096  # characters; a server refuses requests with longer headers
+MOST_PAGES: Final = 10_000  # of one chain: a list that never ends is an error, not a poll
 
 
-class Worker:
-    """Asks for units, for items, and for what a source must know first."""
+class Unwelcome(FetchError):
+    """The server answered, and not with the list."""
+
+
+class Fetcher:
+    """Asks for the units and items of one source. `ask` sends a request paid from the budget, or raises FetchError."""
 
     def __init__(
-        self,
-        flying: Flying,
-        following: Following,
-        *,
-        store: Store,
-        write: Write,
-        clock: Clock,
-        polled: Callable[[Polled], None],
+        self, source: PluggedSource, ask: Ask, *, store: Polls, steps: Steps, clock: Clock, apart: Apart
     ) -> None:
-        self._flying = flying
-        self._following = following
+        self.ask = ask
+        self.source = source
         self._store = store
-        self._write = write
+        self._steps = steps
         self._clock = clock
-        self._polled = polled
-        self._said: dict[tuple[str, str, str], str] = {}  # by unit: the failure that was said last
+        self._apart = apart
 
-    async def discover(self, run: Run) -> None:
-        """Ask what the source must know before its first poll."""
-        try:
-            steps = run.source.discover()
-            try:
-                request = next(steps)
-                while True:
-                    request = steps.send(await run.ask(request))
-            except StopIteration:
-                pass
-        except Exception as error:
-            if (failure := failed_poll(error, source=run.name)) is None:
-                raise
-            run.discover_failures += 1
-            update = await self._failed(run, DISCOVER, DISCOVER, failure, run.discover_failures)
-            run.discover_at = update.retry_at or self._clock.now() + 5.0
-            return
-        run.discovered, run.discover_failures = True, 0
-        await self.take(run, run.health.succeeded(DISCOVER, DISCOVER, self._clock.now()))
-        log.info("source.ready", source=run.name)
-        self._release(run)
+    async def fetch(self, w: Watching, key: str, order: int) -> Fetched | None:
+        """Ask for a unit. Raises FetchError or PageError; None: it, or its parent, has just gone."""
+        unit = w.units.get(key)
+        at = None if unit is None else await self._position(w, key)
+        if unit is None or at is None:
+            return None
+        begun = self._begin(w, unit, at)
+        asked_at = self._clock.now()
+        response = await self.ask(begun.request)
+        unmodified = begun.is_conditional and response.status_code == httpx.codes.NOT_MODIFIED
+        digest = _digest(w, response)
+        if unmodified or (unit.calls == 1 and response.is_success and digest == unit.digest):
+            asked = self._answered(w, order, asked_at)
+            return Fetched(asked=asked, calls=1, unit=unit.id, digest=unit.digest)
+        return await self._read_on(w, unit, _First(at, response, digest, asked_at, order))
 
-    async def poll(self, run: Run, w: Watching, key: str) -> None:
-        """Poll a unit, and learn from it."""
-        unit = run.unit(w, key)
-        run.last_begun = self._clock.now()
+    def item_request(self, w: Watching, suspect: Suspect) -> httpx.Request | None:
+        """The request for a suspect's own URL. None: it has none, and complete sweeps decide."""
         try:
-            outcome = await run.polling.poll(w, key, run.ask, waits=run.waits(w))
-        except BaseException as error:
-            if (failure := failed_poll(error, source=run.name)) is None:
-                run.lane.planner.released(unit)
-                raise
-            await self._poll_failed(run, w, key, failure)
-            self._polled(Polled(source=run.name, endpoint=w.name, unit=key, error=reason_of(failure)))
-            return
-        finally:
-            self._flying.discard((run.name, w.name, key))
-        now = self._clock.now()
-        run.last_poll = now
-        run.lane.went_well()
-        if outcome.aside:
-            run.lane.planner.defer(unit, now + 1.0)
-        if key in w.units:
-            run.lane.planner.add(run.unit(w, key), now=now)
-        run.lane.planner.observe(unit, now, outcome.changed)
-        self._said.pop((run.name, w.name, key), None)
-        await self.take(run, run.health.succeeded(w.name, key, now))
-        await self._following.followed(run, w, outcome)
-        self._polled(
-            Polled(
-                source=run.name,
-                endpoint=w.name,
-                unit=key,
-                calls=outcome.calls,
-                changed=outcome.changed,
-                events=tuple(outcome.events),
-            )
+            return self.source.item_request(w.watch.endpoint, suspect.snapshot.object_id)
+        except PageError:  # an id that no URL can hold
+            return None
+
+    async def fetch_item(self, w: Watching, request: httpx.Request, order: int) -> tuple[httpx.Response, RequestTimes]:
+        """Ask for a suspect's own URL. Raises FetchError."""
+        asked_at = self._clock.now()
+        response = await self.ask(request)
+        return response, self._answered(w, order, asked_at)
+
+    def _begin(self, w: Watching, unit: UnitState, at: Position) -> _Begun:
+        request = self.source.request(w.watch.endpoint, at)
+        # A last page whose headers alone would say that another one begins must be seen: 304 might not say it.
+        must_be_seen = bool(w.watch.endpoint.page_headers) and unit.next is None
+        is_conditional = unit.validators is not None and unit.digest is not None and not must_be_seen
+        if is_conditional and unit.validators is not None:
+            _add_validators(request, unit.validators)
+        return _Begun(request, is_conditional)
+
+    async def _position(self, w: Watching, key: str) -> Position | None:
+        first = w.watch.endpoint.first
+        if key == SINCE:
+            return replace(first, since=max(0.0, self._since(w) - w.watch.endpoint.overlap))
+        if key == NEWEST:
+            return first
+        if key.startswith(CHILD):
+            parent = await self._parent(w, key.removeprefix(CHILD))
+            return None if parent is None else replace(first, parent=parent)
+        return load_position(w.units[key].position)
+
+    def _since(self, w: Watching) -> float:
+        """When the latest query was asked. A time that is still to come is of a clock that was wrong."""
+        now, state = self._clock.now(), w.state
+        known = [at for at in (state.since_at, state.last_sweep_began) if at is not None and at <= now]
+        return known[0] if known else 0.0
+
+    async def _parent(self, w: Watching, parent_id: str) -> dict[str, Any] | None:
+        body = await self._steps(self._store.parent, w.state.source, w.watch.endpoint.parent or "", parent_id)
+        return None if body is None else parse(body)
+
+    async def _read_on(self, w: Watching, unit: UnitState, first: _First) -> Fetched:
+        """Read a chain to its end: cursors, and every page of a list that is one unit."""
+        one_unit = w.is_child or not is_swept(unit.key)
+        at, response = first.at, first.response
+        bodies, pages, complete = [first.digest], [await self._page(w, at, response)], True
+        size = len(response.content)
+        while (following := pages[-1].next) is not None and (following.cursor is not None or one_unit):
+            if unit.key == NEWEST and await self._shows_nothing_new(w, pages[-1]):
+                complete = False
+                break
+            if len(pages) >= MOST_PAGES:
+                raise PageError(f"{w.label}: the list has not ended after {MOST_PAGES} pages")
+            at = replace(following, parent=at.parent, since=at.since)
+            response = await self.ask(self.source.request(w.watch.endpoint, at))
+            bodies.append(_digest(w, response))
+            size += len(response.content)
+            pages.append(await self._page(w, at, response))
+        digest, asked = chain_digest(bodies), self._answered(w, first.order, first.asked_at)
+        if len(bodies) > 1 and digest == unit.digest:
+            return Fetched(asked=asked, calls=len(bodies), unit=unit.id, digest=digest)
+        return Fetched(
+            asked=asked,
+            calls=len(bodies),
+            unit=unit.id,
+            digest=digest,
+            size=size,
+            pages=pages,
+            validators=_validators(response) if len(bodies) == 1 else None,
+            complete=complete,
         )
 
-    async def _poll_failed(self, run: Run, w: Watching, key: str, error: PollerError) -> None:
-        failures = (w.units[key].failures if key in w.units else 0) + 1
-        update = await self._failed(run, w.name, key, error, failures)
-        retry_at = update.retry_at or self._clock.now() + 5.0
-        known = w.units.get(key)  # as it is by now: another unit may have shown its objects meanwhile
-        if known is None:
-            await self._following.forget(run, w, [key])
+    async def _shows_nothing_new(self, w: Watching, page: Unparsed) -> bool:
+        """Whether every object of the page is known just as it is: a newest-first list has no news after it."""
+        if w.watch.runs_plugins:
+            reading = await self._apart(read, w.watch, page.objects, {})
         else:
-            reason = reason_of(error)
-            w.put(structs.replace(known, failures=failures, retry_at=retry_at, error=reason))
-            fail = partial(self._store.polls.fail, known.id, failures=failures, retry_at=retry_at, error=reason)
-            await self._write(fail)
-        run.lane.planner.defer(run.unit(w, key), retry_at)
+            reading = read(w.watch, page.objects, {})
+        ids = [shown.object_id for shown in reading.fresh]
+        known = await self._steps(self._store.snapshots, w.state.id, ids)
+        return bool(ids) and all(is_known(w.watch, shown, known.get(shown.object_id)) for shown in reading.fresh)
 
-    async def _failed(self, run: Run, endpoint: str, unit: str, error: PollerError, failures: int) -> HealthUpdate:
-        status, reason = getattr(error, "status", None), reason_of(error)
-        said = self._said.get((run.name, endpoint, unit)) == reason
-        self._said[run.name, endpoint, unit] = reason
-        say = log.debug if said else log.warning  # the same failure of the same unit is no news
-        say("poll.failed", source=run.name, endpoint=endpoint, unit=unit, failures=failures, error=reason)
-        update = run.health.failed(
-            endpoint,
-            unit,
-            self._clock.now(),
-            reason=reason,
-            status=status,
-            retry_after=getattr(error, "retry_after", None),
-            failures=failures,
-            not_before=run.lane.throttled_until(),
-        )
-        if status == httpx.codes.TOO_MANY_REQUESTS and (told := run.lane.throttled(reason)) is not None:
-            update = replace(update, notices=(told, *update.notices))
-        await self.take(run, update)
-        return update
+    async def _page(self, w: Watching, at: Position, response: httpx.Response) -> Unparsed:
+        if not response.is_success:
+            raise unwelcome(response)
+        if len(response.content) > LARGE:
+            return await self._apart(self.source.page, w.watch.endpoint, at, response)
+        return self.source.page(w.watch.endpoint, at, response)
 
-    async def confirm(self, run: Run, w: Watching, suspect: Suspect) -> None:
-        """Ask for a suspect's own URL."""
-        object_id = suspect.snapshot.object_id
-        try:
-            outcome = await run.polling.confirm(w, suspect, run.ask)
-        except Exception as error:
-            if (failure := failed_poll(error, source=run.name)) is None:
-                raise
-            await self._failed(run, w.name, ITEM, failure, 1)
-            return
-        finally:
-            run.confirming.discard((w.name, object_id))
-            if not run.suspects.get(w.name):
-                run.stale_suspects.add(w.name)
-        await self.take(run, run.health.succeeded(w.name, ITEM, self._clock.now()))
-        await self._following.followed(run, w, outcome)
-
-    async def take(self, run: Run, update: HealthUpdate) -> None:
-        """Tell what the source's health has to say, and let poll what is free again."""
-        await self._following.say(run, update)
-        if update.reopened:
-            self._release(run)
-
-    def _release(self, run: Run) -> None:
+    def _answered(self, w: Watching, order: int, asked_at: float) -> RequestTimes:
         now = self._clock.now()
-        for w in run.watchings.values():
-            for key, unit in list(w.units.items()):
-                if unit.retry_at is None or unit.retry_at <= now:
-                    run.lane.planner.defer(run.unit(w, key), now)
-        run.lane.refresh()
+        return RequestTimes(at=asked_at, answered_at=now, order=order, answered_order=w.requests.next())
+
+
+class _Begun(msgspec.Struct, frozen=True):
+    """The first request of a poll."""
+
+    request: httpx.Request
+    is_conditional: bool
+
+
+class _First(msgspec.Struct, frozen=True):
+    """The first answer of a poll."""
+
+    at: Position
+    response: httpx.Response
+    digest: bytes
+    asked_at: float
+    order: int
+
+
+def _digest(w: Watching, response: httpx.Response) -> bytes:
+    """Of the answer's bytes, and of the headers that say where its list goes on."""
+    names = w.watch.endpoint.page_headers
+    if not names:
+        return digest_of(response.content)
+    headers = "\n".join(response.headers.get(name, "") for name in names)
+    return digest_of(digest_of(response.content) + headers.encode())
+
+
+def unwelcome(response: httpx.Response) -> Unwelcome:
+    """The error for an answer that is not what was asked for: its status and the start of its text."""
+    start = " ".join(opening(response).split())
+    return Unwelcome(
+        shown_url(response.request.url),
+        f"{response.status_code} {response.reason_phrase}" + (f": {start}" if start else ""),
+        status=response.status_code,
+    )
+
+
+def _validators(response: httpx.Response) -> bytes | None:
+    """The headers of the next conditional request. Their bytes are kept as they came, as Latin-1."""
+    answered = {name.lower(): value.decode("latin-1") for name, value in response.headers.raw}
+    found = {}
+    if etag := answered.get(b"etag"):
+        found["If-None-Match"] = etag
+    if modified := answered.get(b"last-modified"):
+        found["If-Modified-Since"] = modified
+    return orjson.dumps(found) if found and sum(map(len, found.values())) <= LONGEST_VALIDATOR else None
+
+
+def _add_validators(request: httpx.Request, validators: bytes) -> None:
+    """Send back what the last answer was marked with, byte for byte."""
+    request.headers.encoding = "latin-1"
+    for name, value in orjson.loads(validators).items():
+        request.headers[name] = value

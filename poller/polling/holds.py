@@ -1,291 +1,198 @@
-"""The guards of one endpoint: what looks too odd to be true waits until more is known, or somebody decides.
+"""Holds: what looks too odd to be true waits until more is known, or somebody decides.
 
-*Doubt*: too much is missing at once. What every unit shows is counted before any of it is believed; then the
-endpoint is held, or goes on. *Aside*: one page looks like a change of form, or shows strangers; other pages decide.
-Only ever called on the store's thread.
+Everything here works on one endpoint in memory, within its turn, and writes what follows into a draft.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Final
 
 import orjson
 
 from poller.changes.decide import Decision
-from poller.changes.guards import (
-    AT_LEAST_DELETED,
-    AT_LEAST_SHIFTED,
-    HOUR,
-    Shape,
-    ShapeShift,
-    agree,
-    is_mass_deletion,
-    shape_shift,
-)
-from poller.changes.page import CONTENT, Reading
-from poller.documents.diff import parse
-from poller.polling.endpoint import Aside, Doubt, Trust, Watching, load_position, place_of
-from poller.polling.results import Answer, Asked, Outcome
+from poller.changes.exemptions import Exemptions
+from poller.changes.guards import ShapeShift, is_mass_deletion
+from poller.changes.page import Reading, RequestTimes
+from poller.changes.quarantine import agreed_shift, exempted, like_quarantined
+from poller.changes.recount import Recount, is_most
+from poller.polling.endpoint import Guards, Watching
+from poller.polling.recorder import Draft
+from poller.polling.results import Fetched
+from poller.polling.unit_keys import is_swept, place_of
 from state.notices import Notice
-from state.polls import Presence, Snapshot, UnitState
-from state.sqlite.polls import Polls
+from state.polls import Snapshot
 
-TRUSTED_SWEEPS = 4  # one in which objects go missing, two that confirm it, and what is left of the one under way
-STRANGERS = ShapeShift(fields={"": Shape.REPLACED}, objects=0)
+TRUSTED_SWEEPS: Final = 4  # one in which objects go missing, two that confirm it, and what is left of the one under way
 
 
-class Guarding:
-    """Guards the endpoints of one state."""
+# Recounts: too much is missing at once.
 
-    def __init__(self, polls: Polls) -> None:
-        self._polls = polls
 
-    # Doubt: too much is missing at once.
+def missing_objects(w: Watching, reading: Reading, dropped: Iterable[str]) -> int:
+    """How many objects an answer would make suspects; 0 where deletions are no concern, or are believed anyway."""
+    if w.in_baseline or not w.watch.deletes or w.guards.exemptions.allow_deletions(w.state.sweep):
+        return 0
+    return len(reading.missing) + sum(w.units[key].shown for key in dropped)
 
-    def is_doubtful(self, w: Watching, reading: Reading, dropped: Iterable[str]) -> bool:
-        """Whether this answer would make most of the endpoint's objects suspects."""
-        if w.in_baseline or not w.watch.deletes or w.trusts_deletions:
-            return False
-        missing = len(reading.missing) + sum(w.units[key].shown for key in dropped)
-        if not missing:
-            return False
-        missing += self._polls.suspect_count(w.state.id)
-        return missing >= AT_LEAST_DELETED and missing * 2 > w.state.objects
 
-    def count(self, w: Watching, key: str, ids: Iterable[str], answer: Answer, outcome: Outcome) -> None:
-        """Count what the unit shows of what is known, and judge once every unit was counted. Nothing is recorded."""
-        doubt = w.doubt = w.doubt or Doubt(answer.asked.at)
-        outcome.aside = True
-        if not w.sweeps(key):
-            return
-        known = self._polls.known(w.state.id, list(dict.fromkeys(ids)))
-        doubt.seen[key] = sum(1 for snapshot in known.values() if _counts(snapshot, doubt))
-        place = place_of(load_position(w.units[key].position))
-        following = answer.pages[-1].next if answer.pages else w.units[key].next
-        if following is None and not w.is_child:
-            doubt.last = place
-        elif doubt.last is not None and place >= doubt.last:
-            doubt.last = None
-        self._judge(w, doubt, answer.asked, outcome)
+def recount(w: Watching, draft: Draft, key: str, fetched: Fetched, shown: Mapping[str, Snapshot]) -> None:
+    """Count what a unit shows of what is known, and judge once every unit was counted. No object is recorded."""
+    counted = w.guards.recount = w.guards.recount or Recount(fetched.asked.at)
+    if not is_swept(key):
+        return
+    unit = w.units[key]
+    is_end = (fetched.pages[-1].next if fetched.pages else unit.next) is None
+    counted.count(key, shown.values(), place=place_of(unit.position), is_last=is_end and not w.is_child)
+    waits = (
+        not counted.is_counted(other, fails=bool(one.failures), place=place_of(one.position))
+        for other, one in w.swept_units().items()
+    )
+    if not any(waits):
+        _judge(w, draft, counted, fetched.asked)
 
-    def _judge(self, w: Watching, doubt: Doubt, asked: Asked, outcome: Outcome) -> None:
-        if any(w.sweeps(key) and not _is_counted(doubt, unit) for key, unit in w.units.items()):
-            return
-        objects = w.state.objects + doubt.deleted
-        gone = objects - sum(doubt.seen.values())
-        doubt.seen.clear()
-        doubt.judged_at = asked.answered_at
-        if doubt.by_hand:
-            return
-        if gone >= AT_LEAST_DELETED and gone * 2 > objects:
-            if w.state.held is None:
-                self._hold(w, asked, outcome, gone=gone, objects=objects)
-            return
-        self._end(w, asked.answered_at, outcome, why="what was missing is shown again")
-        self._trust(w, replace(w.trust, deletions_until=w.state.sweep + 1))
 
-    def holds_deletion(self, w: Watching, asked: Asked, outcome: Outcome) -> bool:
-        """Whether one more deletion would be too many within an hour; then the endpoint is held."""
-        if w.trusts_deletions:
-            return False
-        while w.deletions and w.deletions[0] <= asked.answered_at - HOUR:
-            w.deletions.popleft()
-        recent, objects, suspects = len(w.deletions), w.state.objects, max(1, self._polls.suspect_count(w.state.id))
-        # What is about to be told counts before the first of it is told.
-        gone = [*w.deletions, *[asked.answered_at] * suspects]
-        if not is_mass_deletion(objects - suspects, gone, asked.answered_at):
-            return False
-        self._hold(w, asked, outcome, gone=len(gone), objects=objects + recent, deleted=recent)
-        return True
-
-    def hold(self, w: Watching, now: float) -> Outcome:
-        """Hold the endpoint on command."""
-        outcome = Outcome()
+def _judge(w: Watching, draft: Draft, counted: Recount, asked: RequestTimes) -> None:
+    gone, objects = counted.finish_round(w.state.objects, asked.answered_order)
+    if counted.by_hand:
+        return
+    if is_most(gone, objects):
         if w.state.held is None:
-            objects, suspects = w.state.objects, self._polls.suspect_count(w.state.id)
-            asked = Asked(at=now, answered_at=now)
-            self._hold(w, asked, outcome, gone=suspects, objects=objects, by_hand=True)
-        return outcome
-
-    def _hold(
-        self,
-        w: Watching,
-        asked: Asked,
-        outcome: Outcome,
-        *,
-        gone: int,
-        objects: int,
-        deleted: int = 0,
-        by_hand: bool = False,
-    ) -> None:
-        detail: dict[str, object] = {"known": objects, "gone": gone, "since": asked.answered_at}
-        if by_hand:
-            detail["why"] = why = "on command"
-        else:
-            detail["why"] = why = f"{gone} of {objects} objects are gone at once"
-        w.doubt = Doubt(asked.answered_at, deleted=deleted, by_hand=by_hand)
-        self._polls.hold(w.state.id, orjson.dumps({**detail, "deleted": deleted, "by_hand": by_hand}))
-        self._refresh(w)
-        until = "" if by_hand else "they are back or "
-        outcome.events += self.tell(
-            w,
-            "endpoint.held",
-            f"{w.label} is held, {why}: nothing is recorded until {until}`poller release {w.label}` "
-            "with `--accept` or `--emit` decides",
-            detail,
-            asked.answered_at,
-        )
-
-    def release(
-        self, w: Watching, now: float, outcome: Outcome, *, why: str, accept: bool = False, emit: bool = False
-    ) -> None:
-        """End a hold on command: `accept` takes the new state silently, `emit` tells it.
-
-        With neither, it is looked at again, and held again if it still is as it was.
-        """
-        by_hand = w.doubt is not None and w.doubt.by_hand
-        self._end(w, now, outcome, why=why)
-        if accept:
-            self.rebaseline(w, now, outcome)
-        elif emit:
-            self._trust(w, replace(w.trust, deletions_until=w.state.sweep + TRUSTED_SWEEPS))
-        elif not by_hand:
-            w.doubt = Doubt(now)
-
-    def _end(self, w: Watching, now: float, outcome: Outcome, *, why: str) -> None:
-        w.doubt = None
-        w.deletions.clear()
-        w.aside.clear()
-        if w.state.held is not None:
-            self._polls.hold(w.state.id, None)
-            self._refresh(w)
-            outcome.events += self.tell(w, "endpoint.released", f"{w.label} is released: {why}", {"why": why}, now)
-
-    def rebaseline(self, w: Watching, now: float, outcome: Outcome) -> None:
-        """Take whatever the next sweep shows, without events of its objects."""
-        first = min((unit.id for key, unit in w.units.items() if w.sweeps(key)), default=None)
-        kept = [u for key, u in w.units.items() if w.is_child or not w.sweeps(key) or u.id == first]
-        outcome.dropped += list(w.units)
-        w.renew(self._polls.rebaseline(w.state.id, now=now))
-        for unit in kept:
-            w.put(self._polls.unit(w.state.id, unit.key, unit.position))
-            outcome.added.append(unit.key)
-        self.say_rebaselined(w, now, outcome)
-
-    def say_rebaselined(self, w: Watching, now: float, outcome: Outcome) -> None:
-        """Log that a new baseline begins."""
-        summary = f"{w.label} begins a new baseline: its next sweep is taken without events"
-        outcome.events += self.tell(w, "endpoint.rebaselined", summary, {}, now)
-
-    # Aside: one page looks like a change of form, or shows strangers.
-
-    def is_strange(self, w: Watching, reading: Reading, before: int, known: dict[str, Snapshot]) -> bool:
-        """Whether most of what the page showed is gone and most of what it shows was never seen.
-
-        A new list at its very front looks so; a list of somebody else does, too.
-        """
-        endpoint = w.watch.endpoint
-        if w.in_baseline or w.trusts_deletions or w.is_child or endpoint.id == CONTENT or endpoint.order == "newest":
-            return False
-        strangers = len(reading.fresh) - len(known)
-        return (
-            before >= AT_LEAST_SHIFTED
-            and len(reading.missing) * 2 > before
-            and strangers >= AT_LEAST_SHIFTED
-            and strangers * 2 > len(reading.members)
-        )
-
-    def others_agree(self, w: Watching, key: str, shift: ShapeShift) -> bool:
-        """Whether another page is aside for the same reason."""
-        return any(other != key and agree(shift, aside.shift) for other, aside in w.aside.items())
-
-    def sets_aside(self, w: Watching, key: str, shift: ShapeShift, answer: Answer) -> bool:
-        """Keep a page aside until other pages decide."""
-        if self.others_agree(w, key, shift):
-            return False
-        aside = w.aside.get(key)
-        if aside is None or not agree(aside.shift, shift):
-            w.aside[key] = Aside(shift, answer.asked.at, answer.asked.at)
-            return True
-        others = [unit for other, unit in w.units.items() if other != key and w.sweeps(other) and other not in w.aside]
-        asked = [unit for unit in others if (unit.asked_at or 0.0) > aside.asked_at]
-        if shift is STRANGERS and any(unit.shown for unit in asked):
-            return False
-        aside.seen_at = answer.asked.at
-        return len(asked) < len(others)
-
-    def agreed(
-        self,
-        w: Watching,
-        key: str,
-        reading: Reading,
-        known: dict[str, Snapshot],
-        decision: Decision,
-        answer: Answer,
-        outcome: Outcome,
-    ) -> bool:
-        """Take a change of form silently where pages agree on it, or there is no other page to ask. True: it is."""
-        shift = decision.shift or self._like_those_aside(w, key, decision, known, reading)
-        if shift is None:
-            return False
-        alone = sum(1 for other in w.units if w.sweeps(other)) == 1
-        agreeing = [
-            aside.shift for other, aside in w.aside.items() if (other != key or alone) and agree(aside.shift, shift)
-        ]
-        if not agreeing:
-            return False
-        fields = {path: shape for one in (shift, *agreeing) for path, shape in one.fields.items()}
-        accepted = ShapeShift(fields={**w.shift.fields, **fields}, objects=shift.objects)
-        nulled = w.trust.nulled | {path for path, shape in fields.items() if shape is Shape.NULLED}
-        nulled -= {path for path, shape in fields.items() if shape is Shape.RETURNED}
-        self._trust(w, replace(w.trust, shift=accepted, shift_until=w.state.sweep + 1, nulled=nulled))
-        w.aside.clear()
-        told = {path: str(shape) for path, shape in fields.items()}
-        words = ", ".join(f"{path} {shape}" for path, shape in told.items())
-        outcome.events += self.tell(
-            w,
-            "endpoint.schema_changed",
-            f"the objects of {w.label} have another form ({words}): taken without an event for each",
-            {"fields": told},
-            answer.asked.answered_at,
-        )
-        return True
-
-    @staticmethod
-    def _like_those_aside(
-        w: Watching, key: str, decision: Decision, known: dict[str, Snapshot], reading: Reading
-    ) -> ShapeShift | None:
-        """Whether a page with few objects shows what the pages aside do."""
-        if not any(other != key for other in w.aside) or not decision.updates:
-            return None
-        pairs = [
-            (parse(known[shown.object_id].body), shown.parsed()) for shown in reading.fresh if shown.object_id in known
-        ]
-        return shape_shift(pairs, len(reading.members), w.watch.rules, at_least=1, nulled=w.trust.nulled)
-
-    def _trust(self, w: Watching, trust: Trust) -> None:
-        w.trust = trust
-        self._polls.accept(w.state.id, trust.dump())
-
-    def _refresh(self, w: Watching) -> None:
-        w.state = self._polls.endpoint(w.state.id)
-
-    def tell(self, w: Watching, kind: str, summary: str, detail: dict[str, object], now: float) -> list[int]:
-        """Log what the operator must know of this endpoint."""
-        subject = f"endpoints/{w.label}"
-        return self._polls.tell(Notice(kind=kind, subject=subject, summary=summary, detail=detail, time=now))
+            _hold(w, draft, asked.answered_at, gone=gone, objects=objects)
+        return
+    _end(w, draft, asked.answered_at, why="what was missing is shown again")
+    _exempt(w, draft, replace(w.guards.exemptions, deletions_until=w.state.sweep + 1))
 
 
-def _counts(snapshot: Snapshot, doubt: Doubt) -> bool:
-    """Whether an object that is shown is one of those that were there. What was told as deleted before the hold was."""
-    if snapshot.presence is not Presence.DELETED:
-        return True
-    return bool(doubt.deleted) and snapshot.unit is None
+def holds_deletion(w: Watching, draft: Draft, suspects: int, *, now: float, steady: float) -> bool:
+    """Whether one more deletion would be too many within an hour; then the endpoint is held."""
+    if w.guards.exemptions.allow_deletions(w.state.sweep):
+        return False
+    recent, objects = w.guards.recent_deletions(steady), w.state.objects
+    # What is about to be reported counts before the first of it is reported.
+    gone = [*w.guards.deletions, *[steady] * max(1, suspects)]
+    if not is_mass_deletion(objects - max(1, suspects), gone, steady):
+        return False
+    _hold(w, draft, now, gone=len(gone), objects=objects + recent, deleted=recent)
+    return True
 
 
-def _is_counted(doubt: Doubt, unit: UnitState) -> bool:
-    """Whether the unit was counted, or lies behind the end of the list and only fails by now."""
-    if unit.key in doubt.seen:
-        return True
-    return bool(unit.failures) and doubt.last is not None and place_of(load_position(unit.position)) > doubt.last
+# Holds and releases.
+
+
+def hold(w: Watching, draft: Draft, suspects: int) -> None:
+    """Hold an endpoint on command."""
+    if w.state.held is None:
+        _hold(w, draft, draft.at, gone=suspects, objects=w.state.objects, by_hand=True)
+
+
+def _hold(
+    w: Watching, draft: Draft, now: float, *, gone: int, objects: int, deleted: int = 0, by_hand: bool = False
+) -> None:
+    why = "on command" if by_hand else f"{gone} of {objects} objects are gone at once"
+    detail: dict[str, object] = {"known": objects, "gone": gone, "since": now, "why": why}
+    w.guards.recount = Recount(now, deleted=deleted, by_hand=by_hand)
+    draft.held = orjson.dumps({**detail, "deleted": deleted, "by_hand": by_hand})
+    until = "" if by_hand else "they are back or "
+    _say(
+        w,
+        draft,
+        "endpoint.held",
+        f"{w.label} is held, {why}: nothing is recorded until {until}`poller release {w.label}` "
+        "with `--accept` or `--emit` decides",
+        detail,
+        now,
+    )
+
+
+def release(w: Watching, draft: Draft, *, why: str, accept: bool = False, emit: bool = False) -> None:
+    """End a hold on command: `accept` takes the new state silently, `emit` reports it as events.
+
+    With neither, the endpoint is counted again, and held again if it still is as it was.
+    """
+    by_hand = w.guards.recount is not None and w.guards.recount.by_hand
+    _end(w, draft, draft.at, why=why)
+    if accept:
+        rebaseline(w, draft)
+    elif emit:
+        _exempt(w, draft, replace(w.guards.exemptions, deletions_until=w.state.sweep + TRUSTED_SWEEPS))
+    elif not by_hand:
+        w.guards.recount = Recount(draft.at)
+
+
+def _end(w: Watching, draft: Draft, now: float, *, why: str) -> None:
+    w.guards.recount = None
+    w.guards.deletions.clear()
+    w.guards.quarantine.clear()
+    if w.state.held is not None:
+        draft.held = None
+        _say(w, draft, "endpoint.released", f"{w.label} is released: {why}", {"why": why}, now)
+
+
+def rebaseline(w: Watching, draft: Draft) -> None:
+    """Take whatever the next sweep shows, without events of its objects."""
+    first = min((unit.id for unit in w.swept_units().values()), default=None)
+    kept = [unit for key, unit in w.units.items() if w.is_child or not is_swept(key) or unit.id == first]
+    draft.rebaseline = draft.at, w.requests.next()
+    draft.new_units = [(unit.key, unit.position) for unit in kept]
+    w.guards = Guards(Exemptions(), None)
+    say_rebaselined(w, draft)
+
+
+def say_rebaselined(w: Watching, draft: Draft) -> None:
+    """Report that a new baseline begins."""
+    summary = f"{w.label} begins a new baseline: its next sweep is taken without events"
+    _say(w, draft, "endpoint.rebaselined", summary, {}, draft.at)
+
+
+# Quarantine: one page looks like a change of schema.
+
+
+def accept_shift(
+    w: Watching,
+    draft: Draft,
+    key: str,
+    reading: Reading,
+    known: Mapping[str, Snapshot],
+    decision: Decision,
+    *,
+    now: float,
+) -> bool:
+    """Accept a change of schema silently where pages agree on it, or there is no other page to ask. True: it is."""
+    guards = w.guards
+    shift = decision.shift
+    if shift is None and any(other != key for other in guards.quarantine):
+        shift = like_quarantined(w.watch, decision, reading, known, guards.exemptions.nulled)
+    if shift is None:
+        return False
+    fields = agreed_shift(guards.quarantine, key, shift, alone=len(w.swept_units()) == 1)
+    if fields is None:
+        return False
+    _exempt(w, draft, exempted(guards.exemptions, fields, shift.objects, sweep=w.state.sweep))
+    guards.quarantine.clear()
+    shown = {path: str(shape) for path, shape in fields.items()}
+    words = ", ".join(f"{path} {shape}" for path, shape in shown.items())
+    _say(
+        w,
+        draft,
+        "endpoint.schema_changed",
+        f"the objects of {w.label} have another form ({words}): taken without an event for each",
+        {"fields": shown},
+        now,
+    )
+    return True
+
+
+def current_shift(w: Watching) -> ShapeShift:
+    """The schema change that is accepted silently now."""
+    return w.guards.exemptions.shift_in(w.state.sweep)
+
+
+def _exempt(w: Watching, draft: Draft, exemptions: Exemptions) -> None:
+    w.guards.exemptions = exemptions
+    draft.accepted = exemptions.dump()
+
+
+def _say(w: Watching, draft: Draft, kind: str, summary: str, detail: Mapping[str, object], now: float) -> None:
+    draft.notices.append(Notice(kind=kind, subject=f"endpoints/{w.label}", summary=summary, detail=detail, time=now))

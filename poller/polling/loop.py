@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -22,18 +22,25 @@ CREDIT = 2.0  # seconds by which the pace may be made up for
 PER_CALL = 3  # polls under way for each call in flight: while one is asked for, others wait to be recorded together
 
 
-class Crew(Protocol):
-    """Who has work for a budget."""
+W = TypeVar("W")
 
-    def choose(self, lane: Lane, now: float) -> Callable[[], Awaitable[None]] | None:
+
+class Crew(Protocol[W]):
+    """The work of a budget. Times are Unix seconds."""
+
+    def next_work(self, now: float, /) -> W | None:
         """The most urgent work, taken: it is not chosen again until it ended. None when there is none."""
         ...
 
-    def due(self, lane: Lane, now: float) -> float | None:
-        """Wall time at which there may be work; None when only an answer can bring some."""
+    async def do(self, work: W, /) -> None:
+        """Do what was chosen."""
         ...
 
-    def is_hurried(self, lane: Lane) -> bool:
+    def due(self, now: float, /) -> float | None:
+        """When there may be work; None when only an answer can bring some."""
+        ...
+
+    def is_hurried(self) -> bool:
         """A first sweep is under way: not paced, with at most a quarter of the longest window."""
         ...
 
@@ -42,7 +49,7 @@ class Lane:
     """The calls of one budget. `poke` is called whenever `next_at` may have become earlier."""
 
     def __init__(
-        self, *, name: str, budget: Budget, share: float, planner: Planner, gate: Gate, clock: Clock, crew: Crew
+        self, *, name: str, budget: Budget, share: float, planner: Planner, gate: Gate, clock: Clock, crew: Crew[Any]
     ) -> None:
         self.name = name
         self.budget = budget
@@ -59,7 +66,7 @@ class Lane:
         self._draining = False
         self._stopping = False
         self._paced_at = -math.inf  # steady
-        self._idle_until: float | None = None  # wall: there is no work before
+        self._idle_until: float | None = None  # Unix seconds: there is no work before
         self.failure: BaseException | None = None
         # A throttle that outlasted a restart or reload was told before it.
         held = budget.throttled_until(clock.steady()) is not None
@@ -71,6 +78,10 @@ class Lane:
         """Work under way."""
         return len(self._tasks)
 
+    def time(self) -> float:
+        """The time that the planner goes by, Unix seconds."""
+        return self._clock.now()
+
     def next_at(self) -> float:
         """Steady time at which the lane should be woken; infinite when only an answer can bring work."""
         steady = self._clock.steady()
@@ -81,7 +92,7 @@ class Lane:
         if not self._is_unpaced(steady):
             at = max(at, self._paced_at + self._interval(steady))
         if self._idle_until is not None:
-            at = max(at, steady + self._idle_until - self._clock.now())
+            at = max(at, steady + self._idle_until - self.time())
         return at
 
     async def wake(self) -> None:
@@ -92,9 +103,9 @@ class Lane:
         try:
             self._idle_until = None
             while not self._stopping and self.next_at() <= self._clock.steady():
-                work = self._crew.choose(self, self._clock.now())
+                work = self._crew.next_work(self.time())
                 if work is None:
-                    due = self._crew.due(self, self._clock.now())
+                    due = self._crew.due(self.time())
                     self._idle_until = math.inf if due is None else due
                     break
                 permit = await self.gate.permit()
@@ -155,10 +166,10 @@ class Lane:
         if self.budget.in_flight == self.budget.concurrency - 1:
             self.poke()
 
-    def _begin(self, work: Callable[[], Awaitable[None]], permit: Permit) -> None:
+    def _begin(self, work: object, permit: Permit) -> None:
         async def run() -> None:
             async with permit:
-                await work()
+                await self._crew.do(work)
 
         task = asyncio.create_task(run())
         self._tasks.add(task)
@@ -179,11 +190,11 @@ class Lane:
             self._paced_at = max(self._paced_at + self._interval(steady), steady - CREDIT)
 
     def _is_unpaced(self, steady: float) -> bool:
-        return self.hurry or (self._crew.is_hurried(self) and self.budget.burst_left(steady) > 0)
+        return self.hurry or (self._crew.is_hurried() and self.budget.burst_left(steady) > 0)
 
     def _interval(self, steady: float) -> float:
         forecast = self.budget.forecast(steady)
         if forecast.seconds <= 0:
             return 0.0
-        rate = self.planner.pace(self._clock.now(), forecast.left, forecast.seconds)
+        rate = self.planner.pace(self.time(), forecast.left, forecast.seconds)
         return 1.0 / rate if rate > 0 else forecast.seconds

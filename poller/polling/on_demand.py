@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableSet
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 
-from poller.polling.endpoint import Watching
+from poller.polling.endpoint import Watching, awaited, waits_for_others
 from poller.polling.source import Run
 
 TRIES = 3  # failures of a unit, since the sweep was asked for, after which it goes on without it
 PATIENCE = 60.0  # seconds: a sweep does not wait for a unit that its server wants left alone for longer
 
-Flying = MutableSet[tuple[str, str, str]]  # units being asked for: source, endpoint, key
+Flying = Collection[tuple[str, str, str]]  # units being asked for: source, endpoint, key
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The sweep that was under way when it was to begin anew, and from which request on."""
+
+    sweep: int
+    order: int
 
 
 class Sweeping:
-    """The sweeps of some endpoints, each begun at its time (Unix seconds), until each is complete or stuck."""
+    """The sweeps of some endpoints, each begun anew, until each is complete or stuck."""
 
-    def __init__(self, runs: Mapping[str, Run], flying: Flying, began: Mapping[tuple[str, str], float]) -> None:
+    def __init__(self, runs: Mapping[str, Run], flying: Flying, began: Mapping[tuple[str, str], Begun]) -> None:
         self._runs = runs
         self._flying = flying
         self._began = began
@@ -28,7 +37,7 @@ class Sweeping:
         """Whether there is still something to ask for, or to wait for."""
         return any(
             (not self.is_swept(run, w) and not self._is_stuck(run, w, now))
-            or run.suspects.get(w.name)
+            or run.deletions.waiting.get(w.name)
             or self._is_under_way(run, w)
             for run, w in self
         )
@@ -40,11 +49,11 @@ class Sweeping:
     def progress(self) -> tuple[int, int]:
         """(units polled, units known so far)."""
         units = sum(len(w.units) for _, w in self)
-        return units - sum(len(w.pending) for run, w in self if not self.is_swept(run, w)), units
+        return units - sum(len(w.sweep.pending) for run, w in self if not self.is_swept(run, w)), units
 
     def is_swept(self, run: Run, w: Watching) -> bool:
         """Whether its sweep is complete."""
-        return (w.state.last_sweep_began or 0.0) >= self._began[run.name, w.name]
+        return w.state.sweep > self._began[run.name, w.name].sweep and w.state.last_sweep is not None
 
     def next_unit(
         self, budget: str, now: float, held_back: Callable[[Run, Watching, str, float], float | None]
@@ -53,7 +62,7 @@ class Sweeping:
         for run, w in self:
             if run.config.budget != budget or self.is_swept(run, w) or self.is_held(run, w):
                 continue
-            for key in (*w.outstanding(), *w.awaited()):
+            for key in (*w.sweep.pending, *awaited(w)):
                 if self._is_due(run, w, key, now) and held_back(run, w, key, now) is None:
                     return run, w, key
         return None
@@ -65,16 +74,16 @@ class Sweeping:
 
     def _is_due(self, run: Run, w: Watching, key: str, now: float) -> bool:
         unit = w.units.get(key)
-        if unit is None or (run.name, w.name, key) in self._flying or w.waits_for_others(key):
+        if unit is None or (run.name, w.name, key) in self._flying or waits_for_others(w, key):
             return False
         return not unit.failures or (unit.failures < TRIES and (unit.retry_at or now) <= now)
 
     def is_held(self, run: Run, w: Watching) -> bool:
         """It is held, and what it shows now has been counted: it is not back to normal."""
-        doubt = w.doubt
-        if w.state.held is None or doubt is None:
+        counted = w.guards.recount
+        if w.state.held is None or counted is None:
             return False
-        return doubt.by_hand or doubt.judged_at >= self._began[run.name, w.name]
+        return counted.by_hand or counted.judged_order >= self._began[run.name, w.name].order
 
     def _is_under_way(self, run: Run, w: Watching) -> bool:
         return any(flying[:2] == (run.name, w.name) for flying in self._flying)
@@ -83,16 +92,16 @@ class Sweeping:
         """Nothing more can come of it now: it is held back, or what is left of it has failed several times."""
         if self._is_under_way(run, w):
             return False
-        if not run.discovered:
-            return run.discover_failures >= TRIES
+        if not run.discovery.is_done:
+            return run.discovery.failures >= TRIES
         if self.is_held(run, w) or run.health.blocked_until(w.name, now) is not None:
             return True
         parent = run.watchings.get(w.watch.endpoint.parent or "")
-        if not w.pending and parent is not None:
+        if not w.sweep.pending and parent is not None:
             return (run.name, parent.name) not in self._began or self._is_stuck(run, parent, now)
-        left = (*w.outstanding(), *w.awaited())
+        left = (*w.sweep.pending, *awaited(w))
         tried = {unit.key for unit in w.failing() if unit.failures >= TRIES or (unit.retry_at or now) > now + PATIENCE}
-        return bool(left) and all(key in tried or w.waits_for_others(key) for key in left)
+        return bool(left) and all(key in tried or waits_for_others(w, key) for key in left)
 
 
 def _why(run: Run, w: Watching) -> str:

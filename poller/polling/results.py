@@ -1,4 +1,4 @@
-"""What asking for one unit brought, and what became of it."""
+"""Values: what asking for one unit brought, and what became of it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,19 @@ from dataclasses import dataclass
 
 import msgspec
 
+from poller.changes.page import RequestTimes
 from poller.sources.protocol import Unparsed
 from state.polls import Snapshot
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """When a poll's first request left, and when its last answer had arrived."""
-
-    at: float
-    answered_at: float
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     """What asking for one unit brought. No pages: it is just what the unit showed before."""
 
-    asked: Asked
+    asked: RequestTimes
     calls: int
     unit: int  # as it was known when it was asked: it may be another one, or none, by now
     digest: bytes | None  # of the answer's bytes
+    size: int = 0  # bytes
     pages: Sequence[Unparsed] | None = None
     validators: bytes | None = None
     complete: bool = True  # False: a newest-first list was read up to what is known
@@ -32,7 +27,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polled:
-    """A poll that is over, as observers are told."""
+    """A poll that is over, as observers see it."""
 
     source: str
     endpoint: str
@@ -43,24 +38,19 @@ class Polled:
     error: str | None = None  # why nothing was recorded
 
 
-class Outcome(msgspec.Struct, kw_only=True):
+class PollResult(msgspec.Struct, kw_only=True):
     """What became of one poll, for planner, log and status."""
 
     changed: int = 0
     calls: int = 0
-    events: list[int] = []
-    added: list[str] = []  # keys of units that appeared
-    dropped: list[str] = []
-    heirs: list[tuple[str, str]] = []  # (new last page, the one before)
+    events: Sequence[int] = ()  # numbers in the log, of notices too
+    added: Sequence[str] = ()  # keys of units that appeared
+    dropped: Sequence[str] = ()
+    tail_moves: Sequence[tuple[str, str]] = ()  # (new last page, the one before)
     swept: bool = False
     baseline: bool = False  # a first sweep was under way: nothing that it shows is news
     aside: bool = False  # nothing was recorded: it waits for other pages, or the answer came too late
     snapshots: Sequence[Snapshot] = ()  # of the objects created, updated or deleted, as they are now
     missing: bool = False  # objects went missing: suspects
-    notes: list[str] = []
+    notes: Sequence[str] = ()
     noisy: tuple[str, ...] = ()  # fields that are candidates for `ignore` from now on
-
-    @property
-    def is_silent(self) -> bool:
-        """Nothing was logged and no sweep is complete: what was written is told to nobody."""
-        return not (self.events or self.swept)

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
-from poller.changes.page import Watch
+from poller.changes.endpoint_rules import Watch
 from poller.config.models import EndpointConfig, SourceConfig
 from poller.documents.diff import compile_rules
 from poller.events.filters import ObjectRule
 from poller.hooks.loading import Plugins
 from poller.hooks.source_adapter import PluggedSource
 from poller.planner.planner import Unit
-from poller.polling.endpoint import NEWEST, SINCE, Watching, child_key, dump_position, key_of
-from poller.polling.health import Notice, SourceHealth, StallWatch
+from poller.polling.deletions import Deletions
+from poller.polling.endpoint import Watching
+from poller.polling.fetch import Ask, Fetcher
+from poller.polling.health import SourceHealth, StallWatch
 from poller.polling.loop import Lane
-from poller.polling.poll import Ask, Polling
+from poller.polling.threads import Apart
+from poller.polling.turn import Turns
 from poller.sources.protocol import Endpoint, PageError, Source
-from state import notices as records
-from state.polls import Suspect
 from state.records import NewEvent
-from state.sqlite.store import Store
+
+Transform = Callable[[NewEvent], NewEvent | None]
 
 log = structlog.get_logger("poller")
 
@@ -32,28 +32,50 @@ ITEM = "item"  # stands for every object's own URL where health counts units
 DISCOVER = "discover"  # stands for what a source must ask first, as an endpoint and as its unit
 
 
+@dataclass(slots=True)
+class Discovery:
+    """Whether a source knows what it must ask before its first poll."""
+
+    is_done: bool
+    at: float = 0.0  # when it is tried next
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class PollTimes:
+    """When a source was polled last, in Unix seconds."""
+
+    opened_at: float
+    latest: float | None = None  # of its polls that went well
+    begun_at: float | None = None  # when a poll last began, well or not
+
+
 @dataclass(slots=True, kw_only=True)
 class Run:
     """One source and everything that lives with it."""
 
-    name: str
     config: SourceConfig
     source: PluggedSource
     lane: Lane
-    polling: Polling
+    fetcher: Fetcher
+    turns: Turns
+    deletions: Deletions
     health: SourceHealth
-    ask: Ask
     stall: StallWatch
-    opened_at: float
+    discovery: Discovery
+    times: PollTimes
+    apart: Apart  # its thread
     watchings: dict[str, Watching] = field(default_factory=dict)
-    discovered: bool = False
-    discover_at: float = 0.0
-    discover_failures: int = 0
-    last_poll: float | None = None  # its latest that went well
-    last_begun: float | None = None  # when a poll last began, well or not
-    suspects: dict[str, deque[Suspect]] = field(default_factory=dict)
-    stale_suspects: set[str] = field(default_factory=set)  # endpoints whose suspects are to be read again
-    confirming: set[tuple[str, str]] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """The source's name."""
+        return self.config.name
+
+    @property
+    def ask(self) -> Ask:
+        """Sends one request, paid from the budget. Raises FetchError."""
+        return self.fetcher.ask
 
     def children(self, endpoint: str) -> Iterator[Watching]:
         """The endpoints that have a list per object of this one."""
@@ -95,10 +117,10 @@ def watch_of(config: SourceConfig, endpoint: Endpoint, plugins: Plugins) -> Watc
     )
 
 
-def transformer(plugins: Plugins) -> Any:
+def transformer(plugins: Plugins) -> Transform | None:
     """The plugins' `transform_event` hooks as one function: the event, another one, or None where one drops it."""
     if not any("transform_event" in plugin.hooks for plugin in plugins.loaded):
-        return lambda event: event
+        return None
 
     def transform(event: NewEvent) -> NewEvent | None:
         for answer in plugins.call("transform_event", event=event):
@@ -121,81 +143,20 @@ def shape_of(source: Source, endpoint: Endpoint, settings: EndpointConfig) -> st
     return f"{path} id={endpoint.id} exclude={exclude}"
 
 
-def open_watching(store: Store, run: Run, watch: Watch, shape: str, *, now: float) -> tuple[Watching, bool]:
-    """Begin to watch an endpoint, on the store's thread. True: it means something else than before."""
-    endpoint = watch.endpoint
-    state, reshaped = store.polls.open_endpoint(run.name, endpoint.name, shape, now=now)
-    w = Watching(watch, state, store.polls.units(state.id))
-    if endpoint.parent is None:
-        _want(store, w, key_of(endpoint.first), dump_position(endpoint.first))
-    if endpoint.since:
-        _want(store, w, SINCE, dump_position(endpoint.first))
-    if endpoint.order == "newest" and key_of(endpoint.first) == "list":
-        _want(store, w, NEWEST, dump_position(endpoint.first))
-    return w, reshaped
-
-
-def _want(store: Store, w: Watching, key: str, position: bytes) -> None:
-    if key not in w.units:
-        w.put(store.polls.unit(w.state.id, key, position))
-
-
-def sync_children(store: Store, run: Run, w: Watching) -> tuple[list[str], list[str]]:
-    """Give every parent that is there a unit, and take it from those that are gone. Returns keys (added, dropped)."""
-    parent = run.watchings.get(w.watch.endpoint.parent or "")
-    if parent is None:
-        return [], []
-    wanted = {child_key(object_id) for object_id in store.poll_reader.parents(parent.state.id)}
-    added, dropped = sorted(wanted - w.units.keys()), sorted(k for k in w.units.keys() - wanted if w.sweeps(k))
-    add_children(store, w, added)
-    drop_children(store, w, dropped, now=w.state.sweep_began)
-    return added, dropped
-
-
-def add_children(store: Store, w: Watching, keys: Iterable[str]) -> None:
-    """Know a list per parent."""
-    for key in keys:
-        if key not in w.units:
-            w.put(store.polls.unit(w.state.id, key, dump_position(w.watch.endpoint.first)))
-
-
-def drop_children(store: Store, w: Watching, keys: Iterable[str], *, now: float) -> None:
-    """Forget the lists of parents that are gone; what they showed is suspect."""
-    gone = [key for key in keys if key in w.units]
-    if gone:
-        store.polls.drop_units(w.state.id, gone, now=now)
-        for key in gone:
-            w.forget(key)
-        w.steady = False
-
-
-def tell(store: Store, notes: Iterable[Notice], *, now: float, kept: Mapping[str, bytes]) -> list[int]:
-    """Log what the operator must know, each with the next version of its subject, and keep with it what was told."""
-    seqs: list[int] = []
-    with store.polls.transaction():
-        for note in notes:
-            notice = records.Notice(
-                kind=note.kind, subject=note.subject, summary=note.summary, detail=dict(note.detail), time=now
-            )
-            seqs += store.polls.tell(notice)
-        store.learned.save(kept)
-    return seqs
-
-
 def kept_health(run: Run) -> dict[str, bytes]:
     """What outlives a restart or reload of a source's health, by the key under which it is kept."""
     return {f"health:{run.name}": run.health.dump(), f"stall:{run.name}": run.stall.dump()}
 
 
-def recall_health(store: Store, run: Run) -> None:
-    """Take up what was kept: episodes are told once and taken back once, however often the program began anew."""
+def recall_health(run: Run, health: bytes | None, stall: bytes | None) -> None:
+    """Take up what was kept: episodes are reported once and ended once, however often the program began anew."""
     units = {w.name: {*w.units, ITEM} for w in run.watchings.values()}
     if run.source.asks_first():
         units[DISCOVER] = {DISCOVER}
     try:
-        if (saved := store.learned.load(f"health:{run.name}")) is not None:
-            run.health.recall(saved, units)
-        if (saved := store.learned.load(f"stall:{run.name}")) is not None:
-            run.stall.recall(saved)
+        if health is not None:
+            run.health.recall(health, units)
+        if stall is not None:
+            run.stall.recall(stall)
     except ValueError as error:
         log.warning("health.forgotten", source=run.name, why=str(error))

@@ -1,110 +1,145 @@
-"""What is to be done next within a budget: ask who one is, confirm a deletion, sweep on command, or poll."""
+"""Picks a budget's next piece of work: discovery, confirming a deletion, an on-demand sweep, or a regular poll."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
+from dataclasses import dataclass
+from typing import Final
 
 from poller.clock import Clock
-from poller.polling.endpoint import SINCE, Watching
-from poller.polling.fetch import Worker
-from poller.polling.loop import Lane
-from poller.polling.on_demand import Flying, Sweeping
-from poller.polling.source import Run
+from poller.planner.planner import Planner
+from poller.polling.endpoint import Watching
+from poller.polling.on_demand import Sweeping
+from poller.polling.poll import Polling, confirm, discover, poll
+from poller.polling.source import ITEM, Run
+from poller.polling.unit_keys import SINCE
+from state.polls import Suspect
 
-Work = Callable[[], Awaitable[None]]
-MOST_BLOCKED = 500  # units found blocked in one go before others get a turn
+MOST_BLOCKED: Final = 500  # units found blocked in one go before others get a turn
+DISCOVERY_TIME: Final = 60.0  # seconds in which an attempt should have ended
 
 
-class Chooser:
-    """Chooses work for every lane. `sweeping`: a sweep on command, instead of what the planners would choose."""
+@dataclass(frozen=True, slots=True)
+class PollUnit:
+    """Poll a unit."""
 
-    def __init__(self, runs: Mapping[str, Run], flying: Flying, *, worker: Worker, clock: Clock) -> None:
+    run: Run
+    w: Watching
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmDeletion:
+    """Ask for a suspect's own URL."""
+
+    run: Run
+    w: Watching
+    suspect: Suspect
+
+
+@dataclass(frozen=True, slots=True)
+class Discover:
+    """Ask what a source must know before its first poll."""
+
+    run: Run
+
+
+Work = PollUnit | ConfirmDeletion | Discover
+
+
+class BudgetWork:
+    """The work of one budget. `sweeping`: a sweep on command, instead of what the planner would choose."""
+
+    def __init__(self, name: str, planner: Planner, polling: Polling, clock: Clock) -> None:
         self.sweeping: Sweeping | None = None
-        self._runs = runs
-        self._flying = flying
-        self._worker = worker
+        self.runs: dict[str, Run] = {}
+        self._name = name
+        self._planner = planner
+        self._polling = polling
         self._clock = clock
-        self._confirmed_last: dict[str, bool] = {}
+        self._confirmed_last = False
 
-    def is_hurried(self, lane: Lane) -> bool:
-        """A first sweep of an endpoint of this budget is under way."""
+    def is_hurried(self) -> bool:
+        """Whether a first sweep of an endpoint of this budget is under way."""
+        now = self._clock.now()
         return any(
-            w.state.last_sweep is None and w.doubt is None
-            for run in self._of(lane)
-            if run.health.blocked_until("", self._clock.now()) is None
+            w.state.last_sweep is None and w.guards.recount is None
+            for run in self.runs.values()
+            if run.health.blocked_until("", now) is None
             for w in run.watchings.values()
         )
 
-    def due(self, lane: Lane, now: float) -> float | None:
+    def due(self, now: float) -> float | None:
         """When there may be work again."""
-        at = [run.discover_at for run in self._of(lane) if not run.discovered]
+        at = [run.discovery.at for run in self.runs.values() if not run.discovery.is_done]
         if self.sweeping is not None and (retry := self.sweeping.next_retry(now)) is not None:
             at.append(retry)
-        if (next_due := lane.planner.next_due(now)) is not None and any(run.discovered for run in self._of(lane)):
+        is_ready = any(run.discovery.is_done for run in self.runs.values())
+        if is_ready and (next_due := self._planner.next_due(now)) is not None:
             at.append(next_due)
         return max(min(at), now + 0.05) if at else None
 
-    def choose(self, lane: Lane, now: float) -> Work | None:
-        """The most urgent work of this budget, taken."""
-        for run in self._of(lane):
-            if not run.discovered and now >= run.discover_at:
-                run.discover_at = now + 60.0
-                return partial(self._worker.discover, run)
-        confirmation = None if self._confirmed_last.get(lane.name) else self._confirmation(lane, now)
+    def next_work(self, now: float) -> Work | None:
+        """The most urgent work, taken: it is not chosen again until it ended. None when there is none."""
+        for run in self.runs.values():
+            if not run.discovery.is_done and now >= run.discovery.at:
+                run.discovery.at = now + DISCOVERY_TIME
+                return Discover(run)
+        confirmation = None if self._confirmed_last else self._confirmation(now)
+        self._confirmed_last = confirmation is not None
         if confirmation is not None:
-            self._confirmed_last[lane.name] = True
             return confirmation
-        self._confirmed_last[lane.name] = False
-        poll = self._poll_work(lane, now) if self.sweeping is None else self._sweep_work(self.sweeping, lane, now)
-        return poll or self._confirmation(lane, now)
+        return self._next_poll(now) or self._confirmation(now)
 
-    def _sweep_work(self, sweeping: Sweeping, lane: Lane, now: float) -> Work | None:
-        found = sweeping.next_unit(lane.name, now, self._not_before)
-        return None if found is None else self._take_unit(*found, now)
+    async def do(self, work: Work) -> None:
+        """Do what was chosen."""
+        match work:
+            case PollUnit(run, w, key):
+                await poll(self._polling, run, w, key)
+            case ConfirmDeletion(run, w, suspect):
+                await confirm(self._polling, run, w, suspect)
+            case Discover(run):
+                await discover(self._polling, run)
 
-    def _of(self, lane: Lane) -> Iterable[Run]:
-        return (run for run in self._runs.values() if run.lane is lane)
-
-    def _poll_work(self, lane: Lane, now: float) -> Work | None:
+    def _next_poll(self, now: float) -> PollUnit | None:
+        if self.sweeping is not None:
+            found = self.sweeping.next_unit(self._name, now, self._not_before)
+            return None if found is None else self._taken(*found, now)
         for _ in range(MOST_BLOCKED):
-            unit = lane.planner.choose(now)
+            unit = self._planner.choose(now)
             if unit is None:
                 return None
-            run = self._runs[unit.source]
+            run = self.runs[unit.source]
             w = run.watchings[unit.endpoint]
             until = self._not_before(run, w, unit.key, now)
-            if until is not None:
-                lane.planner.defer(unit, until)
-                continue
-            return self._take_unit(run, w, unit.key, now)
+            if until is None:
+                return self._taken(run, w, unit.key, now)
+            self._planner.defer(unit, until)
         return None
 
-    def _take_unit(self, run: Run, w: Watching, key: str, now: float) -> Work:
-        run.lane.planner.started(run.unit(w, key))
+    def _taken(self, run: Run, w: Watching, key: str, now: float) -> PollUnit:
+        self._planner.started(run.unit(w, key))
         run.health.started(w.name, key, now)
-        self._flying.add((run.name, w.name, key))
-        return partial(self._worker.poll, run, w, key)
+        self._polling.in_flight.add((run.name, w.name, key))
+        return PollUnit(run, w, key)
 
-    @staticmethod
-    def _not_before(run: Run, w: Watching, key: str, now: float) -> float | None:
-        if not run.discovered:
-            return max(run.discover_at, now + 1.0)
+    def _not_before(self, run: Run, w: Watching, key: str, now: float) -> float | None:
+        """When a unit may be asked; None: now."""
+        if not run.discovery.is_done:
+            return max(run.discovery.at, now + 1.0)
         if not run.health.allows(w.name, key, now):
             return run.health.blocked_until(w.name, now) or now + 5.0
         if key == SINCE and w.state.last_sweep is None:
             return now + 5.0  # first the baseline
         return None
 
-    def _confirmation(self, lane: Lane, now: float) -> Work | None:
-        for run in self._of(lane):
-            if not run.discovered:
+    def _confirmation(self, now: float) -> ConfirmDeletion | None:
+        for run in self.runs.values():
+            if not run.discovery.is_done:
                 continue
-            for name, waiting in run.suspects.items():
+            for name in run.deletions.waiting:
                 w = run.watchings.get(name)
-                while waiting and w is not None and run.health.allows(name, "item", now):
-                    suspect = waiting.popleft()
-                    if (name, suspect.snapshot.object_id) not in run.confirming:
-                        run.confirming.add((name, suspect.snapshot.object_id))
-                        return partial(self._worker.confirm, run, w, suspect)
+                if w is not None and run.health.allows(name, ITEM, now):
+                    suspect = run.deletions.next(name)
+                    if suspect is not None:
+                        return ConfirmDeletion(run, w, suspect)
         return None

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from sqlite_utils import Database, Migrations
 
+from state.polls import UnitTimes
 from state.sqlite.connection import State, read_meta, transaction, write_meta
+from state.sqlite.recording import write_times
 
 calls_migrations = Migrations("calls")
 
@@ -33,12 +35,21 @@ class Calls:
     def __init__(self, db: State) -> None:
         self._db = db
 
-    def spend(self, budget: str, at: float, *, answers: Iterable[tuple[int, float]] = (), anchor: str = "") -> int:
-        """Write one call down, durably, and with it the answers known by now. Returns the call's id.
+    def spend(
+        self,
+        budget: str,
+        at: float,
+        *,
+        answers: Iterable[tuple[int, float]] = (),
+        unchanged: Iterable[UnitTimes] = (),
+        anchor: str = "",
+    ) -> int:
+        """Write one call down, durably, with the answers and the unchanged units known by now. Returns the call's id.
 
         `anchor` is the clock's, so that time goes on from here after a restart, whatever the wall clock says then.
         """
         with transaction(self._db) as conn:
+            write_times(conn, unchanged)
             conn.executemany("UPDATE calls SET answered_at = ? WHERE id = ?", [(at, id_) for id_, at in answers])
             if anchor:
                 write_meta(conn, "clock", anchor)

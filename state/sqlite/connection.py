@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sqlite_utils import Database, Migrations
@@ -16,15 +16,12 @@ meta_migrations = Migrations("meta")
 
 PROBED = 256 * 1024  # bytes
 
-Rider = Callable[[sqlite3.Connection], None]
-
 
 class State(Database):
-    """One connection. `riders` are called at the beginning of each transaction: small writes that can wait for one."""
+    """One connection."""
 
     def __init__(self, conn: sqlite3.Connection) -> None:
         super().__init__(conn, execute_plugins=False)
-        self.riders: list[Rider] = []
         self.is_shared = False  # transactions share a commit now
         self.has_begun = False  # the transaction that they share was begun
         self.is_writing = False  # a transaction is under way: those in it are parts of it
@@ -115,7 +112,7 @@ def transaction(db: State) -> Iterator[sqlite3.Connection]:
         return
     if not conn.in_transaction:
         db.refuse_if_rolled_back()
-        _begin(conn, db.riders)
+        conn.execute("BEGIN IMMEDIATE")
         db.has_begun = db.is_shared
     if db.is_shared:
         conn.execute("SAVEPOINT step")
@@ -133,16 +130,6 @@ def transaction(db: State) -> Iterator[sqlite3.Connection]:
         conn.execute("RELEASE step")
     else:
         _commit(conn)
-
-
-def _begin(conn: sqlite3.Connection, riders: Sequence[Rider]) -> None:
-    conn.execute("BEGIN IMMEDIATE")
-    try:
-        for ride in riders:
-            ride(conn)
-    except BaseException:
-        conn.execute("ROLLBACK")
-        raise
 
 
 class Group:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 
 from state.sqlite.connection import State, transaction
+
+
+def save(conn: sqlite3.Connection, values: Mapping[str, bytes]) -> None:
+    """Keep every value under its key, within the caller's transaction."""
+    conn.executemany(
+        "INSERT INTO learned VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        list(values.items()),
+    )
 
 
 class Learned:
@@ -16,10 +25,7 @@ class Learned:
     def save(self, values: Mapping[str, bytes]) -> None:
         """Keep every value under its key."""
         with transaction(self._db) as conn:
-            conn.executemany(
-                "INSERT INTO learned VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                list(values.items()),
-            )
+            save(conn, values)
 
     def load(self, key: str) -> bytes | None:
         """What was kept under `key`."""

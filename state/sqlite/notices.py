@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlite_utils import Database, Migrations
 
 from state.notices import Notice, notice_event
 from state.sqlite.connection import State, transaction
 from state.sqlite.events import append
+from state.sqlite.learned import save
 
 notice_migrations = Migrations("notices")
 
@@ -60,7 +61,12 @@ class Notices:
     def __init__(self, db: State) -> None:
         self._db = db
 
-    def tell(self, notices: Sequence[Notice]) -> list[int]:
-        """Append the notices to the log, each with the next version of its subject; the numbers given."""
+    def tell(self, notices: Sequence[Notice], *, kept: Mapping[str, bytes] | None = None) -> list[int]:
+        """Append the notices to the log, each with the next version of its subject; the numbers given.
+
+        With them is `kept`, by key, what a restart must know of them.
+        """
         with transaction(self._db) as conn:
+            if kept:
+                save(conn, kept)
             return tell(conn, notices)

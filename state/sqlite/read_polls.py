@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from state.polls import Snapshot
@@ -45,17 +44,3 @@ class PollReader:
             [source, endpoint, object_id],
         ).fetchone()
         return None if row is None else snapshot_of(row)
-
-    def parents(self, endpoint: int) -> Iterator[str]:
-        """Ids of the objects that are there, in order."""
-        rows = self._db.execute("SELECT object FROM objects WHERE endpoint = ? AND presence < 2", [endpoint])
-        return (row[0] for row in rows)
-
-    def parent_body(self, source: str, endpoint: str, object_id: str) -> bytes | None:
-        """The last known state of an object that is there, as JSON."""
-        row = self._db.execute(
-            "SELECT o.body FROM objects o JOIN endpoints e ON e.id = o.endpoint "
-            "WHERE e.source = ? AND e.name = ? AND o.object = ? AND o.presence < 2",
-            [source, endpoint, object_id],
-        ).fetchone()
-        return None if row is None else bytes(row[0])

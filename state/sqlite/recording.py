@@ -1,28 +1,32 @@
-"""What one poll writes, within the caller's transaction."""
+"""The statements of a recording, within the caller's transaction."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
-from state.polls import Recording, Snapshot, Sweep, UnitState
+from state.errors import Conflict
+from state.polls import EndpointState, PollRecord, Recorded, Recording, Snapshot, Sweep, UnitState, UnitTimes
 from state.sqlite.connection import State
 from state.sqlite.events import append
+from state.sqlite.notices import tell
 
 # Objects that are written: those that are new or changed, and those shown unchanged by another unit ...
-ROW = "(?, ?, ?, ?, ?, ?, ?)"
+ROW = "(?, ?, ?, ?, ?, ?, ?, ?)"
 UPSERT = """
-INSERT INTO objects (endpoint, object, version, body, unit, seen_at, presence) VALUES {rows}
+INSERT INTO objects (endpoint, object, version, body, unit, seen_at, presence, seen_sweep) VALUES {rows}
 ON CONFLICT (endpoint, object) DO UPDATE SET version = excluded.version, body = excluded.body, unit = excluded.unit,
-    seen_at = excluded.seen_at, presence = excluded.presence, missing_at = NULL, missing_sweep = NULL, checks = 0
+    seen_at = excluded.seen_at, presence = excluded.presence, seen_sweep = excluded.seen_sweep,
+    missing_at = NULL, missing_sweep = NULL, checks = 0
 """
-CLAIM = """
-UPDATE objects SET unit = coalesce(?, unit), seen_at = ?, missing_at = NULL, missing_sweep = NULL, checks = 0,
-    presence = CASE presence WHEN 1 THEN 0 ELSE presence END
+MOVE = """
+UPDATE objects SET unit = coalesce(?, unit), seen_at = ?, seen_sweep = ?, missing_at = NULL, missing_sweep = NULL,
+    checks = 0, presence = CASE presence WHEN 1 THEN 0 ELSE presence END
 WHERE endpoint = ? AND object = ?
 """
 # ... those that the unit (1) no longer shows when it was asked (2): suspects, last seen when it was asked before ...
@@ -40,6 +44,12 @@ UPDATE objects SET seen_at = max(seen_at, coalesce((SELECT asked_at FROM units W
 WHERE endpoint = ?2 AND object = ?3
 """
 
+# A suspect whose own URL answers is none, though no list shows it. How it is now, nobody has seen.
+PRESENT = """
+UPDATE objects SET presence = 0, checks = ?1, missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2)
+WHERE endpoint = ?2 AND object = ?3 AND unit IS NULL AND presence = 1
+"""
+
 AT_ONCE = 50  # rows in one statement, which takes two thirds of the time of as many statements
 _upsert_one = UPSERT.format(rows=ROW)
 _upsert_many = UPSERT.format(rows=", ".join([ROW] * AT_ONCE))
@@ -51,43 +61,68 @@ _decode_members = msgspec.msgpack.Decoder(dict[bytes, str]).decode
 _encode_members = msgspec.msgpack.Encoder().encode
 
 
-class Recorded(NamedTuple):
-    """What writing a poll has made."""
-
-    events: list[int]  # their numbers in the log
-    units: list[UnitState]  # those that appeared behind this one
+ENDPOINT_FIELDS = EndpointState.__struct_fields__
+ENDPOINT = ", ".join(ENDPOINT_FIELDS)
 
 
 def write(conn: sqlite3.Connection, recording: Recording) -> Recorded:
-    """Write snapshots, events and the unit."""
-    if recording.changes_objects:
-        _write_objects(conn, recording)
-    if recording.unit is not None:
-        _write_unit(conn, recording.unit, recording.members)
-    units = [make_unit(conn, recording.endpoint, key, position) for key, position in recording.new_units]
-    _write_endpoint(conn, recording)
-    return Recorded(append(conn, recording.events), units)
+    """Write it all. Raises Conflict where the endpoint has another revision than the recording is based on."""
+    endpoint = recording.endpoint
+    changed = conn.execute(
+        "UPDATE endpoints SET revision = revision + 1, objects = objects + ? WHERE id = ? AND revision = ?",
+        [recording.growth, endpoint, recording.base],
+    )
+    if changed.rowcount != 1:
+        raise Conflict(f"endpoint {endpoint} has changed since revision {recording.base}")
+    write_times(conn, recording.unchanged)
+    if recording.rebaseline is not None:
+        rebaseline(conn, endpoint, *recording.rebaseline)
+    events = [_write_poll(conn, recording, poll) for poll in recording.polls]
+    _write_failures(conn, recording)
+    drop_units(conn, endpoint, recording.dropped, recording.at)
+    units = [make_unit(conn, endpoint, key, position) for key, position in recording.new_units]
+    if recording.present:
+        conn.executemany(PRESENT, [(checks, endpoint, object_id) for object_id, checks in recording.present])
+    if recording.changes_marks:
+        _write_marks(conn, recording)
+    notices = tell(conn, recording.notices)
+    return Recorded(
+        events=events,
+        notices=notices,
+        units=units,
+        state=read_endpoint(conn, endpoint) if recording.changes_marks else None,
+        is_silent=not (notices or any(events) or recording.ended),
+    )
 
 
-def _write_objects(conn: sqlite3.Connection, recording: Recording) -> None:
-    endpoint, unit = recording.endpoint, recording.unit
-    _write_snapshots(conn, endpoint, recording.snapshots)
-    if unit is None:
-        return
-    if recording.claimed:
-        owner = unit.id if recording.vouches else None
-        conn.executemany(CLAIM, [(owner, unit.asked_at, endpoint, object_id) for object_id in recording.claimed])
-    for loser, ids in recording.moved_from.items():
+def _write_poll(conn: sqlite3.Connection, recording: Recording, poll: PollRecord) -> list[int]:
+    endpoint, unit = recording.endpoint, poll.unit
+    if poll.snapshots:
+        _write_snapshots(conn, endpoint, poll.snapshots, recording.sweep)
+    if unit is not None:
+        if not poll.stays_within_unit:
+            _write_moves(conn, recording, poll, unit)
+        _write_unit(conn, unit, poll.members)
+    return append(conn, poll.events)
+
+
+def _write_moves(conn: sqlite3.Connection, recording: Recording, poll: PollRecord, unit: UnitState) -> None:
+    """Write what came to the unit, and what it no longer shows, before its own time is written."""
+    endpoint = recording.endpoint
+    if poll.moved_here:
+        owner = unit.id if poll.owns_objects else None
+        rows = [(owner, unit.asked_at, recording.sweep, endpoint, object_id) for object_id in poll.moved_here]
+        conn.executemany(MOVE, rows)
+    for loser, ids in poll.moved_from.items():
         _take_members(conn, loser, frozenset(ids))
-    if recording.missing:
-        conn.executemany(MISS, [(unit.id, unit.asked_at, endpoint, object_id) for object_id in recording.missing])
-    if recording.unsure:
-        conn.executemany(DOUBT, [(unit.id, endpoint, object_id) for object_id in recording.unsure])
-    drop_units(conn, endpoint, recording.dropped, unit.asked_at or 0.0)
+    if poll.missing:
+        conn.executemany(MISS, [(unit.id, unit.asked_at, endpoint, object_id) for object_id in poll.missing])
+    if poll.unsure:
+        conn.executemany(DOUBT, [(unit.id, endpoint, object_id) for object_id in poll.unsure])
 
 
-def _write_snapshots(conn: sqlite3.Connection, endpoint: int, snapshots: Sequence[Snapshot]) -> None:
-    rows = [(endpoint, s.object_id, s.version, s.body, s.unit, s.seen_at, int(s.presence)) for s in snapshots]
+def _write_snapshots(conn: sqlite3.Connection, endpoint: int, snapshots: Sequence[Snapshot], sweep: int) -> None:
+    rows = [(endpoint, s.object_id, s.version, s.body, s.unit, s.seen_at, int(s.presence), sweep) for s in snapshots]
     single = len(rows) % AT_ONCE
     conn.executemany(_upsert_one, rows[:single])
     for start in range(single, len(rows), AT_ONCE):
@@ -113,12 +148,13 @@ def unit_of(row: Sequence[Any]) -> UnitState:
 
 def _write_unit(conn: sqlite3.Connection, unit: UnitState, members: Mapping[bytes, str]) -> None:
     conn.execute(
-        "UPDATE units SET position = ?, asked_at = ?, answered_at = ?, digest = ?, members = ?, shown = ?, "
-        "validators = ?, next = ?, calls = ?, failures = 0, retry_at = NULL, error = ? WHERE id = ?",
+        "UPDATE units SET position = ?, asked_at = ?, answered_at = ?, asked_order = ?, digest = ?, members = ?, "
+        "shown = ?, validators = ?, next = ?, calls = ?, failures = 0, retry_at = NULL, error = ? WHERE id = ?",
         [
             unit.position,
             unit.asked_at,
             unit.answered_at,
+            unit.asked_order,
             unit.digest,
             _encode_members(members),
             unit.shown,
@@ -131,16 +167,60 @@ def _write_unit(conn: sqlite3.Connection, unit: UnitState, members: Mapping[byte
     )
 
 
-def _write_endpoint(conn: sqlite3.Connection, recording: Recording) -> None:
-    endpoint = recording.endpoint
-    if recording.growth:
-        conn.execute("UPDATE endpoints SET objects = objects + ? WHERE id = ?", [recording.growth, endpoint])
-    if recording.tail_asked_at is not None:
-        conn.execute("UPDATE endpoints SET tail_asked_at = ? WHERE id = ?", [recording.tail_asked_at, endpoint])
-    if recording.since_at is not None:
-        conn.execute("UPDATE endpoints SET since_at = ? WHERE id = ?", [recording.since_at, endpoint])
-    if recording.sweep is not None:
-        end_sweep(conn, endpoint, recording.sweep)
+def write_times(conn: sqlite3.Connection, times: Iterable[UnitTimes]) -> None:
+    """Note which units showed just what they showed before, and when."""
+    rows = [(one.asked_at, one.answered_at, one.asked_order, one.unit) for one in times]
+    if rows:
+        conn.executemany(
+            "UPDATE units SET asked_at = ?, answered_at = ?, asked_order = ?, failures = 0, retry_at = NULL, "
+            "error = NULL WHERE id = ?",
+            rows,
+        )
+
+
+def _write_failures(conn: sqlite3.Connection, recording: Recording) -> None:
+    if recording.failures:
+        rows = [(one.failures, one.retry_at, one.error, one.unit) for one in recording.failures]
+        conn.executemany("UPDATE units SET failures = ?, retry_at = ?, error = ? WHERE id = ?", rows)
+
+
+def _write_marks(conn: sqlite3.Connection, recording: Recording) -> None:
+    began, order = recording.begin_sweep or (None, None)
+    marks = {
+        "tail_asked_at": recording.tail_asked_at,
+        "since_at": recording.since_at,
+        "sweep_began": began,
+        "sweep_order": order,
+    }
+    new: dict[str, Any] = {name: value for name, value in marks.items() if value is not None}
+    new |= {name: getattr(recording, name) for name in ("held", "accepted") if getattr(recording, name) is not UNSET}
+    if new:
+        columns = ", ".join(f"{name} = ?" for name in new)
+        conn.execute(f"UPDATE endpoints SET {columns} WHERE id = ?", [*new.values(), recording.endpoint])
+    if recording.ended is not None:
+        end_sweep(conn, recording.endpoint, recording.ended)
+
+
+def rebaseline(conn: sqlite3.Connection, endpoint: int, now: float, order: int) -> None:
+    """Begin a new baseline: no unit is known, and the next complete sweep is taken as it is."""
+    conn.execute("DELETE FROM units WHERE endpoint = ?", [endpoint])
+    conn.execute("UPDATE objects SET unit = NULL WHERE endpoint = ?", [endpoint])
+    conn.execute(
+        "UPDATE endpoints SET sweep = sweep + 1, sweep_began = ?1, sweep_order = ?2, baseline_before = ?1, "
+        "last_sweep = NULL, last_sweep_began = NULL, steady_began = NULL, calm_began = NULL, "
+        "tail_asked_at = NULL, since_at = NULL, held = NULL, accepted = NULL WHERE id = ?3",
+        [now, order, endpoint],
+    )
+
+
+def read_endpoint(db: State | sqlite3.Connection, endpoint: int) -> EndpointState:
+    """The endpoint's own state as it is now."""
+    return endpoint_of(db.execute(f"SELECT {ENDPOINT} FROM endpoints WHERE id = ?", [endpoint]).fetchone())
+
+
+def endpoint_of(row: Sequence[Any]) -> EndpointState:
+    """The record of a row of ENDPOINT."""
+    return EndpointState(**dict(zip(ENDPOINT_FIELDS, row, strict=True)))
 
 
 def read_members(db: State | sqlite3.Connection, unit: int) -> dict[bytes, str]:
@@ -175,7 +255,7 @@ def end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
     conn.execute(
         "UPDATE objects SET presence = 1, missing_at = ?1, missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2) "
         "WHERE endpoint = ?2 AND unit IS NULL AND presence = 0 "
-        "AND seen_at < (SELECT sweep_began FROM endpoints WHERE id = ?2) "
+        "AND seen_sweep < (SELECT sweep FROM endpoints WHERE id = ?2) "
         "AND (missing_sweep IS NULL "
         "OR missing_sweep + (1 << min(checks, 10)) <= (SELECT sweep FROM endpoints WHERE id = ?2))",
         [sweep.ended_at, endpoint],
@@ -183,7 +263,7 @@ def end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
     gone = conn.execute(
         # A baseline takes what its sweep did not show as deleted, silently.
         "UPDATE objects SET presence = 2, missing_at = NULL WHERE endpoint = ?1 AND unit IS NULL AND presence < 2 "
-        "AND seen_at < (SELECT baseline_before FROM endpoints WHERE id = ?1)",
+        "AND EXISTS (SELECT 1 FROM endpoints WHERE id = ?1 AND baseline_before IS NOT NULL AND seen_sweep < sweep)",
         [endpoint],
     ).rowcount
     if not sweep.confirms:
@@ -198,6 +278,7 @@ def end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
         "UPDATE endpoints SET last_sweep = ?1, last_sweep_began = sweep_began, "
         "steady_began = CASE WHEN ?2 AND calm_began IS NOT NULL THEN calm_began ELSE steady_began END, "
         "calm_began = CASE WHEN ?2 THEN sweep_began END, "
-        "baseline_before = NULL, sweep = sweep + 1, sweep_began = ?1, objects = objects - ?3 WHERE id = ?4",
-        [sweep.ended_at, sweep.steady, gone, endpoint],
+        "baseline_before = NULL, sweep = sweep + 1, sweep_began = ?1, sweep_order = ?5, "
+        "objects = objects - ?3 WHERE id = ?4",
+        [sweep.ended_at, sweep.steady, gone, endpoint, sweep.ended_order],
     )

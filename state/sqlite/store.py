@@ -20,7 +20,7 @@ from state.sqlite.dispatch import Deliveries
 from state.sqlite.events import Log, log_migrations
 from state.sqlite.learned import Learned
 from state.sqlite.leases import LeaseTable, lease_migrations
-from state.sqlite.notices import notice_migrations
+from state.sqlite.notices import Notices, notice_migrations
 from state.sqlite.polls import Polls, polls_migrations
 from state.sqlite.read_deliveries import DeliveryReader
 from state.sqlite.read_polls import PollReader
@@ -54,6 +54,7 @@ class Store:
     delivery_reader: DeliveryReader
     leases: LeaseTable
     commands: Commands
+    notices: Notices
 
     @classmethod
     def open(cls, path: Path, *, now: float) -> Self:
@@ -72,13 +73,8 @@ class Store:
             delivery_reader=DeliveryReader(db),
             leases=LeaseTable(db),
             commands=Commands(db),
+            notices=Notices(db),
         )
-
-    def flush(self) -> None:
-        """Write what waits to ride along with a transaction, if anything does."""
-        if self.polls.has_touched:
-            with transaction(self.db):
-                pass
 
     def rewind(self, *, now: float, by: float = 0.0) -> float:
         """Move what was written by a clock ahead of `now` back, at least by `by`. Returns the seconds, 0.0 or less."""
@@ -90,11 +86,8 @@ class Store:
         probe(self.db)
 
     def close(self) -> None:
-        """Write what waits to ride along, and close the file whatever comes of that."""
-        try:
-            self.flush()
-        finally:
-            self.db.close()
+        """Close the file."""
+        self.db.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

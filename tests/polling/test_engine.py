@@ -11,7 +11,7 @@ import structlog
 from poller import PageError
 from poller.changes.page import MOST_OBJECTS, read
 from poller.config.models import Config
-from poller.polling.endpoint import Watching
+from poller.polling.endpoint import Watching, status_of
 from tests.truth.life import config_of
 from tests.truth.run import Watched, in_jumping_time, watched
 from tests.truth.world import Step, World
@@ -104,7 +104,7 @@ def test_a_field_that_changes_at_every_poll_is_named_once_as_a_candidate_for_ign
         for _ in range(10):
             await watching.sweep()
 
-        assert (await things(watching)).status()["ignore_candidates"] == ["/noise"]
+        assert status_of(await things(watching))["ignore_candidates"] == ["/noise"]
 
     with structlog.testing.capture_logs() as logs:
         within(World(style="none", noisy=True), story)

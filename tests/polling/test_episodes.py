@@ -271,8 +271,8 @@ async def test_a_quiet_source_behind_a_busy_neighbour_does_not_stand_still(tmp_p
                 await w.app.engine.watch()
             quiet = w.app.engine.runs["quiet"]
 
-            assert quiet.last_begun is not None
-            assert w.clock.now() - quiet.last_begun > 600, "it was rightly put off for long"
+            assert quiet.times.begun_at is not None
+            assert w.clock.now() - quiet.times.begun_at > 600, "it was rightly put off for long"
             assert told(w) == []
 
 

@@ -181,13 +181,13 @@ async def test_whatever_discovery_raises_fails_discovery_alone(where, tmp_path):
         run = app.engine.runs["bad"]
         for cls in CLASSES:
             raises[where] = made(cls)
-            run.discovered = False
+            run.discovery.is_done = False
             await app.engine._worker.discover(run)
-            assert not run.discovered, cls
+            assert not run.discovery.is_done, cls
             assert await look(app, "good") is None, cls
         raises.clear()
         await app.engine._worker.discover(run)
-        assert run.discovered
+        assert run.discovery.is_done
 
 
 @pytest.mark.parametrize("part", ["error", "body_error"])

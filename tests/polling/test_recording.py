@@ -39,8 +39,8 @@ async def test_the_number_of_objects_is_kept_without_counting_them(app: App) -> 
         await sweeper.cost(pages_of(objects))
         assert w.state.objects == counted(app) == app.store.poll_reader.endpoints()[0]["objects"]
 
-    app.store.polls.rebaseline(w.state.id, now=app.clock.now())
-    assert app.store.polls.endpoint(w.state.id).objects == 300
+    await app.engine.interventions.rebaseline(app.engine.runs["shop"], w)
+    assert w.state.objects == app.store.polls.reopen(w.state.id).state.objects == 300
 
 
 async def test_pages_that_are_no_more_leave_what_they_showed_as_suspects(app: App) -> None:
@@ -55,11 +55,11 @@ async def test_pages_that_are_no_more_leave_what_they_showed_as_suspects(app: Ap
 async def test_an_object_that_could_not_be_judged_is_missed_once_it_is_gone(app: App) -> None:
     sweeper, w = Sweeper(app), watching(app)
     await sweeper.cost(pages_of(50))
-    with w.asking("one", 0.0), w.asking("another", 0.0):
-        w.remember(["200001"], app.clock.now() + 60)  # by an answer that was under way at the same time
+    with w.requests.asking("one"), w.requests.asking("another"):
+        w.requests.remember(["200001"], w.requests.latest + 60)  # by an answer that was under way at the same time
         await sweeper.cost(changed_once_a_page(50, 1))
     assert app.store.log.last_seq() == 0
-    w.recent.clear()
+    w.requests.changed.clear()
 
     without = next(each_page(50, {})).replace(b'{"id":200001,', b'{"id":200099,')
     await sweeper.cost([without])

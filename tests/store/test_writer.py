@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from poller.polling.results import Outcome
 from state.errors import StateError, Unavailable
 from state.notices import Notice, notice_event
+from state.polls import Recorded
 from state.records import NewEvent
+from state.sqlite.connection import transaction
 from state.sqlite.store import Store, open_reader
 from state.sqlite.writer import Inline, Writer
 from tests.support.disk import small_disk
@@ -43,18 +44,18 @@ def event(version: int) -> NewEvent:
     return notice_event(Notice(kind="test", subject="tests/one", summary="x", detail={}, time=0.0), version)
 
 
-def logged(store: Store, version: int) -> Outcome:
-    return Outcome(events=store.log.append([event(version)]))
+def logged(store: Store, version: int) -> Recorded:
+    return Recorded(notices=store.log.append([event(version)]))
 
 
-def silent(store: Store, version: int) -> Outcome:
+def silent(store: Store, version: int) -> Recorded:
     """A step that writes something, of which nobody is told."""
     logged(store, version)
-    return Outcome()
+    return Recorded(is_silent=True)
 
 
-def failing(store: Store, version: int) -> Outcome:
-    with store.polls.transaction():
+def failing(store: Store, version: int) -> Recorded:
+    with transaction(store.db):
         logged(store, version)
         raise KeyError(version)
 
@@ -71,7 +72,7 @@ async def test_what_tells_anything_is_committed_before_it_is_answered(
     await write(logged, store, 1)
     assert told() == 1
     outcome = await write.unhurried(logged, store, 2)
-    assert (outcome.events, told()) == ([2], 2)
+    assert (outcome.notices, told()) == ([2], 2)
 
 
 async def test_what_is_silent_is_committed_with_the_next_step(
@@ -107,7 +108,7 @@ async def test_a_step_that_fails_is_undone_alone(write: Writer, store: Store, to
     answers = await asyncio.gather(
         write(logged, store, 2), write(failing, store, 3), write(logged, store, 4), return_exceptions=True
     )
-    assert [type(answer) for answer in answers] == [Outcome, KeyError, Outcome]
+    assert [type(answer) for answer in answers] == [Recorded, KeyError, Recorded]
     assert [one.id for one in store.log.read()] == [event(version).id for version in (1, 2, 4)]
     assert told() == 3
 
@@ -198,7 +199,7 @@ async def test_steps_that_shared_a_commit_which_the_disk_refused_are_all_told_so
 
 def large(store: Store, version: int) -> None:
     """A step that needs more room than a page or two."""
-    with store.polls.transaction() as conn:
+    with transaction(store.db) as conn:
         logged(store, version)
         conn.execute("INSERT INTO learned VALUES (?, zeroblob(100000))", [str(version)])  # type: ignore[attr-defined]
 

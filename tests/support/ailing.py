@@ -22,7 +22,7 @@ from poller.hooks.loading import load_plugins
 from poller.operations.gathering import status
 from poller.operations.live import live_of
 from poller.operations.status import document
-from poller.polling.endpoint import Watching
+from poller.polling.endpoint import Watching, waits_for_others
 from poller.polling.on_demand import Sweeping
 from poller.polling.source import Run
 from state.records import Event
@@ -157,9 +157,9 @@ class Ward:
         now = self.app.clock.now()
         if sweeping.is_held(run, w) or run.health.blocked_until(w.name, now) is not None:
             return True
-        asked = {unit.key for unit in w.failing()} | w.aside.keys()
-        is_left = any(key not in asked and not w.waits_for_others(key) for key in w.outstanding())
-        return (sweeping.is_swept(run, w) or not is_left) and not run.suspects.get(w.name)
+        asked = {unit.key for unit in w.failing()} | w.guards.quarantine.keys()
+        is_left = any(key not in asked and not waits_for_others(w, key) for key in w.sweep.pending)
+        return (sweeping.is_swept(run, w) or not is_left) and not run.deletions.waiting.get(w.name)
 
     async def heal(self) -> None:
         """The API is well again, somebody reloads, and everything is swept three times."""

@@ -41,7 +41,7 @@ class Judge:
             for w in run.watchings.values():
                 if w.name in self._baselines or w.state.last_sweep is None:
                     continue
-                ids = list(store.poll_reader.parents(w.state.id))
+                ids = list(store.polls.parents(w.state.id))
                 known = {self.subject(w.name, i, o): o for i, o in _bodies(store, w.state.id, ids)}
                 self._baselines[w.name] = (store.log.last_seq(), known)
 
@@ -123,7 +123,7 @@ class Judge:
 
 
 def _bodies(store: Store, endpoint: int, ids: list[str]) -> list[tuple[str, State]]:
-    return [(object_id, parse(snapshot.body)) for object_id, snapshot in store.polls.known(endpoint, ids).items()]
+    return [(object_id, parse(snapshot.body)) for object_id, snapshot in store.polls.snapshots(endpoint, ids).items()]
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:

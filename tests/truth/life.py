@@ -19,7 +19,9 @@ from poller.config.models import BudgetConfig, Config, EndpointConfig, SourceCon
 from poller.hooks.loading import Plugins
 from poller.polling.engine import Engine
 from poller.polling.results import Polled
+from poller.polling.threads import AtOnce
 from poller.sources.transport import USER_AGENT, BudgetTransport, fetch
+from state.sqlite.connection import transaction
 from state.sqlite.store import Store
 from tests.truth.loop import LoopClock
 from tests.truth.upstream import Upstream
@@ -55,7 +57,7 @@ class Writes:
         return await self._step(partial(step, *args, **kwargs))
 
     async def unhurried(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return await self._step(partial(step, *args, **kwargs), may_lag=True)
+        return await self._step(partial(step, *args, **kwargs), may_lag=True)  # a recording
 
 
 class Life:
@@ -66,12 +68,20 @@ class Life:
         clock = LoopClock()
         self.store = Store.open(path, now=clock.now())
         self.engine = Engine(
-            config, Plugins(), store=self.store, write=Writes(self._write), clock=clock, listener=Nobody()
+            config,
+            Plugins(),
+            store=self.store,
+            write=Writes(self._write),
+            clock=clock,
+            listener=Nobody(),
+            apart=lambda _: AtOnce(),
         )
         self._upstream = upstream
         self._look = look
         self._crash_in = -1  # writes until then
         self._crash_kind = ""
+        self._conflicts = range(0)  # of the recordings from now on: which of them find another base
+        self._recordings = 0
         self._wreck: Path | None = None
 
     async def open(self) -> Self:
@@ -81,7 +91,7 @@ class Life:
             gate = self.engine.lanes[run.config.budget].gate
             transport = BudgetTransport(self._upstream, gate, timeout=TIMEOUT)
             client = httpx.AsyncClient(transport=transport, timeout=None, headers={"user-agent": USER_AGENT})
-            run.ask = partial(fetch, client, most=run.config.max_answer)
+            run.fetcher.ask = partial(fetch, client, most=run.config.max_answer)
         return self
 
     async def work(self, until: float, *, done: Callable[[], bool] = lambda: False) -> None:
@@ -103,6 +113,10 @@ class Life:
     def crash(self, kind: str, writes: int) -> None:
         """Crash at one of the next writes: before it, inside it, or after it and before anybody knows."""
         self._crash_kind, self._crash_in = kind, writes
+
+    def conflict(self, recordings: int, times: int) -> None:
+        """Let so many recordings, after the next ones, find that somebody else has recorded meanwhile."""
+        self._conflicts = range(self._recordings + recordings, self._recordings + recordings + times)
 
     async def close(self) -> None:
         """End well."""
@@ -146,6 +160,10 @@ class Life:
         """As the daemon's writer does: what is silent waits for the next commit, at the longest one can think of."""
         if may_lag:
             self.store.group.begin()
+            if self._recordings in self._conflicts:
+                with transaction(self.store.db) as conn:
+                    conn.execute("UPDATE endpoints SET revision = revision + 1")
+            self._recordings += 1
         result = step()
         if not (may_lag and result.is_silent):
             self.store.group.commit()

@@ -86,6 +86,8 @@ class Watched:
             self.upstream.fail(step)
         elif step.act == "crash":
             (await self.living()).crash(step.kind, step.pick)
+        elif step.act == "conflict":
+            (await self.living()).conflict(step.pick, step.times)
         elif step.act == "restart":
             await self._restart()
         elif step.act != "wait":

@@ -44,8 +44,8 @@ class World:
 class Step:
     """Something that happens; then `wait` seconds pass."""
 
-    act: str = "wait"  # a mutation, "fault", "crash" or "restart"
-    pick: int = 0  # which object, or how many calls or writes until then
+    act: str = "wait"  # a mutation, "fault", "crash", "conflict" or "restart"
+    pick: int = 0  # which object, or how many calls, writes or recordings until then
     kind: str = ""  # of a fault or crash
     where: str = "list"  # a fault: "list", "item", "lines"
     times: int = 1
@@ -98,8 +98,9 @@ def steps(world: World) -> st.SearchStrategy[list[Step]]:
         wait=WAITS,
     ).filter(lambda step: (step.kind, step.where) != ("404", "item"))  # that is no fault: it says that it is gone
     crash = st.builds(Step, act=st.just("crash"), pick=picks, kind=st.sampled_from(CRASHES), wait=WAITS)
+    conflict = st.builds(Step, act=st.just("conflict"), pick=picks, times=st.integers(1, 3), wait=WAITS)
     other = st.builds(Step, act=st.sampled_from(("wait", "restart")), wait=WAITS)
-    return st.lists(st.one_of(mutation, mutation, mutation, fault, crash, other), max_size=25)
+    return st.lists(st.one_of(mutation, mutation, mutation, fault, crash, conflict, other), max_size=25)
 
 
 @st.composite

@@ -1,0 +1,41 @@
+"""What an endpoint's objects mean: plugin and configuration, compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from poller.documents.diff import NOTHING, Rules
+from poller.events.filters import ObjectRule
+from poller.sources.paths import identity, unparsed_identity
+from poller.sources.protocol import Endpoint
+from state.records import NewEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """The rules of one endpoint. Raises PathError for its id."""
+
+    source: str
+    namespace: str
+    endpoint: Endpoint
+    rules: Rules
+    soft: ObjectRule | None = None  # true: the object is as good as deleted
+    deletes: bool = True
+    baseline: Literal["silent", "emit"] = "silent"
+    max_depth: int = 64  # of an object's own nesting: a deeper one is set aside
+    transform: Callable[[NewEvent], NewEvent | None] | None = None  # the plugins'; None: there is none
+    identify: Callable[[Mapping[str, Any]], str | None] = field(init=False)
+    identify_unparsed: Callable[[bytes], list[str | None]] | None = field(init=False)  # of a list of objects
+
+    def __post_init__(self) -> None:
+        """Compile how an object is named. One that is not kept just as it came must be parsed for it."""
+        name, is_kept_whole = self.endpoint.id, self.endpoint.normalise is None and self.rules.excluded is NOTHING
+        object.__setattr__(self, "identify", identity(name, rules=self.rules))
+        object.__setattr__(self, "identify_unparsed", unparsed_identity(name) if is_kept_whole else None)
+
+    @property
+    def runs_plugins(self) -> bool:
+        """Whether comparing and deciding runs code of plugins, or expressions of the configuration."""
+        return self.transform is not None or self.soft is not None or self.endpoint.normalise is not None

@@ -1,0 +1,53 @@
+"""Pure: what an operator or other pages have decided about an endpoint, and until which sweep it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from poller.changes.guards import NO_SHIFT, Shape, ShapeShift
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exemptions:
+    """What the guards of one endpoint let pass."""
+
+    shift: ShapeShift = NO_SHIFT
+    shift_until: int = 0
+    nulled: frozenset[str] = frozenset()  # fields that turned null silently: they may come back as silently
+    deletions_until: int = 0
+
+    def shift_in(self, sweep: int) -> ShapeShift:
+        """The schema change that is taken silently in a sweep."""
+        return self.shift if sweep <= self.shift_until else NO_SHIFT
+
+    def allow_deletions(self, sweep: int) -> bool:
+        """Whether whatever is missing is believed in a sweep."""
+        return sweep <= self.deletions_until
+
+    def dump(self) -> bytes:
+        """The exemptions as they are kept."""
+        return orjson.dumps(
+            {
+                "fields": self.shift.fields,
+                "objects": self.shift.objects,
+                "shift_until": self.shift_until,
+                "nulled": sorted(self.nulled),
+                "deletions_until": self.deletions_until,
+            }
+        )
+
+    @classmethod
+    def load(cls, raw: bytes | None) -> Exemptions:
+        """The exemptions that were kept."""
+        if raw is None:
+            return cls()
+        data = orjson.loads(raw)
+        fields = {path: Shape(shape) for path, shape in data["fields"].items()}
+        return cls(
+            shift=ShapeShift(fields=fields, objects=data["objects"]),
+            shift_until=data["shift_until"],
+            nulled=frozenset(data.get("nulled", ())),
+            deletions_until=data["deletions_until"],
+        )

@@ -1,0 +1,89 @@
+"""Pure: a page that looks like a change of schema, or like another list, is kept aside until other pages decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from poller.changes.decide import Decision
+from poller.changes.endpoint_rules import Watch
+from poller.changes.exemptions import Exemptions
+from poller.changes.guards import AT_LEAST_SHIFTED, Shape, ShapeShift, agree, shape_shift
+from poller.changes.page import CONTENT, Reading
+from poller.documents.diff import parse
+from state.polls import Snapshot, UnitState
+
+REPLACED = ShapeShift(fields={"": Shape.REPLACED}, objects=0)  # most objects of a page are others
+
+
+@dataclass(slots=True)
+class Quarantined:
+    """A page that is kept aside."""
+
+    shift: ShapeShift
+    asked_order: int  # of the request whose answer first looked so
+    seen_order: int  # and of the latest
+
+
+Quarantine = dict[str, Quarantined]  # by unit
+
+
+def is_replaced(watch: Watch, reading: Reading, before: int, known: Mapping[str, Snapshot]) -> bool:
+    """Whether most of what the page showed is gone and most of what it shows was never seen.
+
+    A newest-first list looks so at its very front; the list of somebody else does, too.
+    """
+    endpoint = watch.endpoint
+    if endpoint.parent is not None or endpoint.id == CONTENT or endpoint.order == "newest":
+        return False
+    if before < AT_LEAST_SHIFTED or len(reading.missing) * 2 <= before:
+        return False
+    new = sum(1 for shown in reading.fresh if shown.object_id not in known)
+    return new >= AT_LEAST_SHIFTED and new * 2 > len(reading.members)
+
+
+def others_agree(quarantine: Quarantine, key: str, shift: ShapeShift) -> bool:
+    """Whether another page is kept aside for the same reason."""
+    return any(other != key and agree(shift, one.shift) for other, one in quarantine.items())
+
+
+def keep_aside(quarantine: Quarantine, key: str, shift: ShapeShift, order: int, units: Mapping[str, UnitState]) -> bool:
+    """Keep a page aside until other pages decide; False where they have. `units`: those that sweeps ask for."""
+    if others_agree(quarantine, key, shift):
+        return False
+    aside = quarantine.get(key)
+    if aside is None or not agree(aside.shift, shift):
+        quarantine[key] = Quarantined(shift, order, order)
+        return True
+    others = [unit for other, unit in units.items() if other != key and other not in quarantine]
+    asked = [unit for unit in others if unit.asked_order > aside.asked_order]
+    if shift is REPLACED and any(unit.shown for unit in asked):
+        return False
+    aside.seen_order = order
+    return len(asked) < len(others)
+
+
+def agreed_shift(quarantine: Quarantine, key: str, shift: ShapeShift, *, alone: bool) -> Mapping[str, Shape] | None:
+    """The fields of a schema change on which pages agree, or None. `alone`: there is no other page to ask."""
+    agreeing = [one.shift for other, one in quarantine.items() if (other != key or alone) and agree(one.shift, shift)]
+    if not agreeing:
+        return None
+    return {path: shape for one in (shift, *agreeing) for path, shape in one.fields.items()}
+
+
+def exempted(before: Exemptions, fields: Mapping[str, Shape], objects: int, *, sweep: int) -> Exemptions:
+    """The exemptions once a schema change is accepted."""
+    accepted = ShapeShift(fields={**before.shift_in(sweep).fields, **fields}, objects=objects)
+    nulled = before.nulled | {path for path, shape in fields.items() if shape is Shape.NULLED}
+    nulled -= {path for path, shape in fields.items() if shape is Shape.RETURNED}
+    return Exemptions(shift=accepted, shift_until=sweep + 1, nulled=nulled, deletions_until=before.deletions_until)
+
+
+def like_quarantined(
+    watch: Watch, decision: Decision, reading: Reading, known: Mapping[str, Snapshot], nulled: frozenset[str]
+) -> ShapeShift | None:
+    """The change of schema that a page with few objects shows, where others are kept aside for one."""
+    if not decision.updates:
+        return None
+    pairs = [(parse(known[one.object_id].body), one.parsed()) for one in reading.fresh if one.object_id in known]
+    return shape_shift(pairs, len(reading.members), watch.rules, at_least=1, nulled=nulled)

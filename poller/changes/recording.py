@@ -1,0 +1,116 @@
+"""Pure: a decision and what it was decided on -> what is recorded of one poll."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import structs
+
+from poller.changes.decide import Decision
+from poller.changes.page import Reading, RequestTimes, digest_of
+from state.polls import PollRecord, Presence, Snapshot, UnitState
+
+
+def unchanged_unit(unit: UnitState, asked: RequestTimes) -> UnitState:
+    """The unit after a poll that showed what it showed before."""
+    return structs.replace(
+        unit,
+        asked_at=asked.at,
+        answered_at=asked.answered_at,
+        asked_order=asked.order,
+        failures=0,
+        retry_at=None,
+        error=None,
+    )
+
+
+def polled_unit(
+    unit: UnitState,
+    asked: RequestTimes,
+    *,
+    digest: bytes | None,
+    validators: bytes | None,
+    shown: int,
+    next: bytes | None,
+    calls: int,
+) -> UnitState:
+    """The unit after a poll that showed something else. Without a digest what it shows next is compared whole."""
+    return structs.replace(
+        unit,
+        asked_at=asked.at,
+        answered_at=asked.answered_at,
+        asked_order=asked.order,
+        digest=digest,
+        shown=shown,
+        validators=None if digest is None else validators,
+        next=next,
+        calls=calls,
+        failures=0,
+        retry_at=None,
+        error=None,
+    )
+
+
+def poll_record(
+    unit: UnitState, members: Mapping[bytes, str], reading: Reading, decision: Decision, growth: int, *, owns: bool
+) -> PollRecord:
+    """What one poll changes. `owns`: the unit vouches for its objects; else it shows a selection."""
+    return PollRecord(
+        unit=unit,
+        members=members if owns else {},
+        owns_objects=owns,
+        growth=growth,
+        snapshots=decision.snapshots,
+        moved_here=decision.moved_here,
+        moved_from=decision.moved_from,
+        missing=reading.missing,
+        unsure=reading.unsure if owns else (),
+        events=decision.events,
+    )
+
+
+def is_certain(reading: Reading) -> bool:
+    """Whether everything that the answer shows is known for what it is."""
+    return not (reading.unsure or reading.is_partial)
+
+
+def decided_members(decision: Decision, members: dict[bytes, str]) -> dict[bytes, str]:
+    """The members, without the digests of objects to be looked at again.
+
+    Of its own ones the unit keeps the ids, or it would not be missed if they were gone by then.
+    """
+    undecided = decision.undecided
+    if not undecided:
+        return members
+    return {
+        digest_of(digest) if digest in undecided else digest: object_id
+        for digest, object_id in members.items()
+        if undecided.get(digest, True)
+    }
+
+
+def growth_of(snapshots: Sequence[Snapshot], known: Mapping[str, Snapshot]) -> int:
+    """How many more objects are there once these are written."""
+    before = [known[one.object_id] for one in snapshots if one.object_id in known] if known else ()
+    return _present(snapshots) - _present(before)
+
+
+def appended(reading: Reading, known: Mapping[str, Snapshot]) -> frozenset[str]:
+    """New objects after which the list shows no known one."""
+    new = {shown.object_id for shown in reading.fresh} - known.keys()
+    found = set()
+    for object_id in reversed(reading.members.values()):
+        if object_id not in new:
+            break
+        found.add(object_id)
+    return frozenset(found)
+
+
+def chain_digest(digests: Sequence[bytes]) -> bytes:
+    """One digest for all the answers of a chain."""
+    return digests[0] if len(digests) == 1 else digest_of(b"".join(digests))
+
+
+def _present(snapshots: Sequence[Snapshot]) -> int:
+    deleted = Presence.DELETED
+    return len([one for one in snapshots if one.presence is not deleted])

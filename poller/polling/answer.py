@@ -1,0 +1,253 @@
+"""An answer that is decided on: what surrounds the decision, and what memory makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from poller.changes.decide import Context, Decision
+from poller.changes.page import Reading
+from poller.changes.quarantine import is_replaced
+from poller.changes.recording import (
+    appended,
+    decided_members,
+    growth_of,
+    is_certain,
+    poll_record,
+    polled_unit,
+    unchanged_unit,
+)
+from poller.polling.endpoint import Waiting, Watching
+from poller.polling.holds import current_shift, recount
+from poller.polling.recorder import Draft
+from poller.polling.results import Fetched, PollResult
+from poller.polling.sweep import Seen
+from poller.polling.unit_keys import SINCE, dump_position, is_swept, key_of
+from poller.sources.protocol import Position
+from state.polls import Known, Snapshot, UnitState, UnitTimes
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """An answer with its objects, and what is known of them."""
+
+    waiting: Waiting
+    unit: UnitState
+    apart: bool = False  # it is large, or plugins take part: not on the event loop
+    objects: Sequence[msgspec.Raw] = ()
+    digests: Sequence[bytes] = ()
+    reading: Reading | None = None  # made at once of a unit that has not shown anything yet
+    known: Known = Known()
+
+    @property
+    def key(self) -> str:
+        """The unit's key."""
+        return self.waiting.key
+
+    @property
+    def fetched(self) -> Fetched:
+        """What was fetched."""
+        return self.waiting.fetched
+
+    @property
+    def following(self) -> Position | None:
+        """Where the list goes on."""
+        return self.fetched.pages[-1].next if self.fetched.pages else None
+
+
+def is_late(unit: UnitState, fetched: Fetched) -> bool:
+    """Whether the answer is of another unit under the same key, or older than what is known."""
+    return unit.id != fetched.unit or fetched.asked.order < unit.asked_order
+
+
+def is_paged(w: Watching, key: str) -> bool:
+    """Whether the unit is one page of the list: others come before and after it."""
+    return is_swept(key) and not w.is_child
+
+
+def dropped_by(w: Watching, one: Answer) -> list[str]:
+    """Units after a page that says that it is the last."""
+    return w.units_after(one.key) if is_paged(w, one.key) and one.following is None else []
+
+
+def is_strange(w: Watching, one: Answer, reading: Reading, known: Mapping[str, Snapshot]) -> bool:
+    """Whether the page looks as if it were of another list."""
+    if w.in_baseline or w.guards.exemptions.allow_deletions(w.state.sweep):
+        return False
+    return is_replaced(w.watch, reading, len(one.known.members), known)
+
+
+# Answers that show what was shown before.
+
+
+def take_unchanged(w: Watching, waiting: Waiting) -> PollResult | None:
+    """Take an unchanged answer where that is a matter of memory alone. None: more follows from it."""
+    fetched, key = waiting.fetched, waiting.key
+    unit = w.units.get(key)
+    if (
+        unit is None
+        or fetched.pages is not None
+        or w.guards.recount is not None
+        or key == SINCE
+        or (unit.next is None and not w.is_child)
+        or w.sweep.pending <= {key}
+    ):
+        return None
+    if is_late(unit, fetched) or fetched.digest is None or fetched.digest != unit.digest:
+        return PollResult(calls=fetched.calls, aside=True)
+    w.sweep.take(_note_unchanged(w, unit, fetched))
+    return PollResult(calls=fetched.calls, baseline=w.in_baseline)
+
+
+def unchanged(w: Watching, one: Answer, draft: Draft) -> PollResult:
+    """Take an unchanged answer, and record what follows from it."""
+    fetched, unit = one.fetched, one.unit
+    result = PollResult(calls=fetched.calls, baseline=w.in_baseline)
+    if fetched.digest is None or fetched.digest != unit.digest:
+        result.aside = True  # what it was compared with is not what is known by now
+    elif w.guards.recount is not None:
+        recount(w, draft, one.key, fetched, one.known.snapshots)
+        result.aside = True
+    else:
+        seen = _note_unchanged(w, unit, fetched)
+        if is_paged(w, one.key) and unit.next is None and unit.shown > 0:
+            draft.tail_asked_at = fetched.asked.at
+        if one.key == SINCE:
+            draft.since_at = fetched.asked.at
+        result.swept = _sweep(w, one.waiting, seen, draft)
+    return result
+
+
+def _note_unchanged(w: Watching, unit: UnitState, fetched: Fetched) -> Seen:
+    """Know that a unit shows just what it showed before. That is written with whatever is written next.
+
+    Lost in a crash before that, the unit counts as asked for earlier than it was: what follows is reported later or
+    less exactly, never wrongly.
+    """
+    asked = fetched.asked
+    w.put(unchanged_unit(unit, asked))
+    w.unchanged[unit.id] = UnitTimes(
+        unit=unit.id, asked_at=asked.at, answered_at=asked.answered_at, asked_order=asked.order
+    )
+    w.noise.observe(unit.key, 1, ())
+    w.guards.quarantine.pop(unit.key, None)
+    return Seen(key=unit.key, asked=asked, confirms=bool(unit.shown) or unit.next is None, nonempty=unit.shown > 0)
+
+
+def _sweep(w: Watching, waiting: Waiting, seen: Seen, draft: Draft) -> bool:
+    """Count a poll for the sweep under way. True: the sweep is complete."""
+    if not waiting.sweep_waits:
+        draft.ended = w.sweep.ended_by(seen)
+    w.sweep.take(seen)
+    return draft.ended is not None
+
+
+# Answers that show something else.
+
+
+def context_of(w: Watching, one: Answer, reading: Reading, known: Mapping[str, Snapshot]) -> Context:
+    """What surrounds a decision."""
+    return Context(
+        state=w.state,
+        unit=one.unit.id if is_swept(one.key) else None,
+        asked=one.fetched.asked,
+        absent_since=_absent_since(w, one.unit),
+        appended=_appended(w, one, reading, known),
+        tail_since=w.state.tail_asked_at,
+        accepted=current_shift(w),
+        nulled=w.guards.exemptions.nulled,
+        recent=dict(w.requests.changed),
+    )
+
+
+def _absent_since(w: Watching, unit: UnitState) -> float | None:
+    """When an object that is not known yet was certainly not there.
+
+    One answer is one moment: what a list in one answer did not show was not there. A list of several pages shifts while
+    it is read.
+    """
+    whole = unit if w.is_child else w.only_unit
+    if whole is not None and whole.digest is not None and whole.calls == 1 and whole.next is None:
+        return whole.asked_at
+    return None if w.is_child and unit.asked_at is None else w.state.steady_began
+
+
+def _appended(w: Watching, one: Answer, reading: Reading, known: Mapping[str, Snapshot]) -> frozenset[str]:
+    """New objects after which the list shows no known one, where new ones are appended."""
+    if w.watch.endpoint.order != "id" or not is_paged(w, one.key):
+        return frozenset()
+    if one.following is not None:
+        after = w.units.get(key_of(one.following))
+        if after is not None and after.asked_at is not None:
+            return frozenset()
+    return appended(reading, known)
+
+
+def apply(
+    w: Watching, one: Answer, reading: Reading, known: Mapping[str, Snapshot], decision: Decision, draft: Draft
+) -> PollResult:
+    """Know what was decided, and draft its recording. Where that fails, the endpoint is read again."""
+    w.turn.is_stale = True
+    key, fetched, asked = one.key, one.fetched, one.fetched.asked
+    following = one.following if is_paged(w, key) else None
+    after = None if following is None else dump_position(following)
+    added = [] if following is None or key_of(following) in w.units else [key_of(following)]
+    dropped = dropped_by(w, one)
+    members = decided_members(decision, reading.members)
+    certain = is_certain(reading)
+    unit = polled_unit(
+        one.unit,
+        asked,
+        digest=fetched.digest if certain and not decision.undecided else None,
+        validators=fetched.validators,
+        shown=len(members),
+        next=after,
+        calls=fetched.calls,
+    )
+    draft.at = asked.at
+    draft.polls.append(
+        poll_record(unit, members, reading, decision, growth_of(decision.snapshots, known), owns=is_swept(key))
+    )
+    draft.dropped = dropped
+    draft.new_units = [(new, after) for new in added if after is not None]
+    if after is None and is_paged(w, key) and certain and members:
+        draft.tail_asked_at = asked.at
+    if key == SINCE:
+        draft.since_at = asked.at
+    seen = Seen(
+        key=key,
+        asked=asked,
+        added=added,
+        dropped=dropped,
+        steady=certain and not (decision.moves or reading.missing or dropped),
+        confirms=not reading.is_partial and (bool(reading.members) or after is not None),
+        nonempty=bool(members),
+    )
+    result = PollResult(
+        calls=fetched.calls,
+        changed=decision.changed,
+        added=added,
+        dropped=dropped,
+        tail_moves=[(new, key) for new in added],
+        swept=_sweep(w, one.waiting, seen, draft),
+        baseline=w.in_baseline,
+        snapshots=decision.snapshots,
+        missing=bool(reading.missing or dropped),
+        notes=[*reading.notes, *decision.notes[:1]],
+        noisy=w.noise.observe(key, len(reading.members), decision.updates),
+    )
+    _remember(w, unit, reading, decision, asked.answered_order)
+    return result
+
+
+def _remember(w: Watching, unit: UnitState, reading: Reading, decision: Decision, answered_order: int) -> None:
+    w.put(unit)
+    w.guards.quarantine.pop(unit.key, None)
+    w.invalidate(decision.moved_from)
+    notes = [*reading.notes, *dict.fromkeys(decision.notes)]
+    if notes:
+        w.notes[unit.key] = "; ".join(notes)
+    else:
+        w.notes.pop(unit.key, None)
+    w.unchanged.pop(unit.id, None)
+    w.requests.remember((snapshot.object_id for snapshot in decision.snapshots), answered_order)

@@ -1,0 +1,63 @@
+"""What operators decide about an endpoint: hold it, release it, or begin a new baseline."""
+
+from __future__ import annotations
+
+from poller.clock import Clock
+from poller.polling import holds
+from poller.polling.children import Following
+from poller.polling.endpoint import Watching
+from poller.polling.recorder import Draft, Recorder
+from poller.polling.results import PollResult
+from poller.polling.source import Run
+from state.polls import Recorded
+
+
+class Interventions:
+    """Does what operators decide, each in a turn of the endpoint."""
+
+    def __init__(self, recorder: Recorder, following: Following, clock: Clock) -> None:
+        self._recorder = recorder
+        self._following = following
+        self._clock = clock
+
+    async def hold(self, run: Run, w: Watching) -> bool:
+        """Hold an endpoint. False: it was held."""
+        suspects = await self._recorder.suspect_count(w)
+
+        def decide() -> Draft:
+            draft = Draft(at=self._clock.now())
+            holds.hold(w, draft, suspects)
+            return draft
+
+        _, recorded = await self._recorder.change(w, decide)
+        await self._follow(run, w, recorded)
+        return bool(recorded.notices)
+
+    async def release(self, run: Run, w: Watching, *, why: str, accept: bool = False, emit: bool = False) -> None:
+        """End a hold, see `holds.release`."""
+        before = list(w.units)
+
+        def decide() -> Draft:
+            draft = Draft(at=self._clock.now())
+            holds.release(w, draft, why=why, accept=accept, emit=emit)
+            return draft
+
+        _, recorded = await self._recorder.change(w, decide)
+        await self._follow(run, w, recorded, dropped=before if accept else [])
+
+    async def rebaseline(self, run: Run, w: Watching) -> None:
+        """Take whatever the next sweep shows, without events of its objects."""
+        before = list(w.units)
+
+        def decide() -> Draft:
+            draft = Draft(at=self._clock.now())
+            holds.rebaseline(w, draft)
+            return draft
+
+        _, recorded = await self._recorder.change(w, decide)
+        await self._follow(run, w, recorded, dropped=before)
+
+    async def _follow(self, run: Run, w: Watching, recorded: Recorded, *, dropped: list[str] | None = None) -> None:
+        added = [unit.key for unit in recorded.units]
+        result = PollResult(events=recorded.notices, added=added, dropped=dropped or [])
+        await self._following.followed(run, w, result)

@@ -1,0 +1,150 @@
+"""Recordings of an endpoint: how they are put together and written, and how memory follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+from msgspec import UNSET, UnsetType, structs
+
+from poller.polling.endpoint import Watching
+from state.errors import Conflict
+from state.notices import Notice
+from state.polls import FailedPoll, Known, PollRecord, Recorded, Recording, Snapshot, Sweep, UnitTimes, Wanted
+from state.sqlite.polls import Polls
+from state.steps import Steps
+
+MOST_TRIES = 100  # of a recording whose base has moved each time
+
+
+class Draft(msgspec.Struct, kw_only=True):
+    """A recording that is being put together."""
+
+    at: float
+    polls: list[PollRecord] = []
+    failures: Sequence[FailedPoll] = ()
+    rebaseline: tuple[float, int] | None = None
+    begin_sweep: tuple[float, int] | None = None
+    dropped: Sequence[str] = ()
+    new_units: Sequence[tuple[str, bytes]] = ()
+    present: Sequence[tuple[str, int]] = ()
+    ended: Sweep | None = None
+    tail_asked_at: float | None = None
+    since_at: float | None = None
+    held: bytes | UnsetType | None = UNSET
+    accepted: bytes | UnsetType | None = UNSET
+    notices: list[Notice] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to record."""
+        return not (self.changes_endpoint or self.polls or self.failures or self.present)
+
+    @property
+    def changes_endpoint(self) -> bool:
+        """Whether more changes than units and their own objects."""
+        marks = (self.rebaseline, self.begin_sweep, self.ended, self.tail_asked_at, self.since_at)
+        return bool(
+            marks != (None,) * 5
+            or self.dropped
+            or self.new_units
+            or self.notices
+            or self.held is not UNSET
+            or self.accepted is not UNSET
+        )
+
+    def recording(self, w: Watching, unchanged: Sequence[UnitTimes]) -> Recording:
+        """The recording, based on what is in memory of the endpoint."""
+        state = w.state
+        return Recording(
+            endpoint=state.id, base=state.revision, sweep=state.sweep, unchanged=unchanged, **structs.asdict(self)
+        )
+
+
+class Recorder:
+    """Records what was decided of endpoints. `reloaded` is called when one had to be read again."""
+
+    def __init__(self, store: Polls, steps: Steps, *, reloaded: Callable[[Watching], None]) -> None:
+        self.store = store
+        self.steps = steps
+        self._reloaded = reloaded
+
+    async def record(self, w: Watching, draft: Draft) -> Recorded:
+        """Record it, within a turn of the endpoint. Raises Conflict where memory is not what is kept (any more)."""
+        if draft.is_empty:
+            return Recorded(events=[()] * len(draft.polls))
+        w.turn.is_stale = True  # until it is known to be written
+        times, w.unchanged = w.unchanged, {}
+        try:
+            recording = draft.recording(w, [*times.values()])
+            recorded = await self.steps.unhurried(self.store.record, recording)
+        except BaseException:
+            w.unchanged = times | w.unchanged
+            raise
+        w.turn.is_stale = False
+        _follow(w, draft, recorded)
+        return recorded
+
+    async def known(self, w: Watching, wanted: Sequence[Wanted]) -> list[Known]:
+        """What is kept of the units' objects; polls that are still to be written count."""
+        found = await self.steps(self.store.known, w.state.id, wanted)
+        if not w.unchanged:
+            return found
+        return [structs.replace(one, snapshots=_as_seen(w, one.snapshots)) for one in found]
+
+    async def snapshots(self, w: Watching, ids: Sequence[str]) -> Mapping[str, Snapshot]:
+        """The snapshots of those objects that are known."""
+        return _as_seen(w, await self.steps(self.store.snapshots, w.state.id, ids)) if ids else {}
+
+    async def suspect_count(self, w: Watching) -> int:
+        """How many objects wait for their deletion to be confirmed."""
+        return await self.steps(self.store.suspect_count, w.state.id)
+
+    async def change(self, w: Watching, decide: Callable[[], Draft]) -> tuple[Draft, Recorded]:
+        """Decide on something in a turn of its own, and record it; again where what it was decided on has changed."""
+        async with w.turn.lock:
+            for _ in range(MOST_TRIES):
+                await self.refresh(w)
+                draft = decide()
+                try:
+                    return draft, await self.record(w, draft)
+                except Conflict:
+                    continue
+            return draft, await self.record(w, draft)
+
+    async def refresh(self, w: Watching) -> None:
+        """Read the endpoint again where memory may not be what is kept."""
+        if w.turn.is_stale:
+            w.load(await self.steps(self.store.reopen, w.state.id))
+            w.turn.is_stale = False
+            self._reloaded(w)
+
+
+def _as_seen(w: Watching, snapshots: Mapping[str, Snapshot]) -> Mapping[str, Snapshot]:
+    """Snapshots as seen last: their unit vouches for them by each poll that showed nothing else."""
+    times = w.unchanged
+    return {
+        object_id: structs.replace(old, seen_at=times[old.unit].asked_at)
+        if old.unit in times and times[old.unit].asked_at > old.seen_at
+        else old
+        for object_id, old in snapshots.items()
+    }
+
+
+def _follow(w: Watching, draft: Draft, recorded: Recorded) -> None:
+    """Know what was written."""
+    if recorded.state is not None:
+        w.state = recorded.state
+    else:
+        growth = sum(poll.growth for poll in draft.polls)
+        w.state = structs.replace(w.state, revision=w.state.revision + 1, objects=w.state.objects + growth)
+    for key in draft.dropped:
+        w.forget(key)
+    if draft.rebaseline is not None:
+        w.units.clear()
+        w.keys.clear()
+        w.unchanged.clear()
+    if draft.ended is not None or draft.rebaseline is not None or draft.begin_sweep is not None:
+        w.begin_sweep()
+    for unit in recorded.units:
+        w.put(unit)

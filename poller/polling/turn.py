@@ -1,0 +1,200 @@
+"""A turn of one endpoint: what is known is read, answers are decided on, and all of it is recorded at once.
+
+Answers that wait at the same time share a turn, and so a commit, as long as none depends on what another one changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, ParamSpec, TypeVar
+
+from msgspec import structs
+
+from poller.changes.decide import Decision, decide
+from poller.changes.page import Reading, digests_of, gathered, read
+from poller.changes.quarantine import REPLACED, keep_aside, others_agree
+from poller.changes.recount import is_most
+from poller.polling.answer import (
+    Answer,
+    apply,
+    context_of,
+    dropped_by,
+    is_late,
+    is_strange,
+    take_unchanged,
+    unchanged,
+)
+from poller.polling.endpoint import Waiting, Watching
+from poller.polling.holds import accept_shift, missing_objects, recount
+from poller.polling.recorder import MOST_TRIES, Draft, Recorder
+from poller.polling.results import PollResult
+from poller.polling.threads import Apart
+from poller.polling.unit_keys import is_swept
+from state.errors import Conflict
+from state.polls import Snapshot, UnitState, Wanted
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MOST_AT_ONCE: Final = 16  # answers in one turn
+LARGE: Final = 256 * 1024  # bytes of objects from which they are compared beside the event loop
+
+
+class Turns:
+    """The turns of one source's endpoints."""
+
+    def __init__(self, recorder: Recorder, apart: Apart) -> None:
+        self._recorder = recorder
+        self._apart = apart
+
+    async def settle(self, w: Watching, waiting: Waiting) -> PollResult:
+        """Record what a poll showed. Raises PageError where it cannot be used, or StateError: nothing is recorded."""
+        result = take_unchanged(w, waiting)
+        if result is not None:
+            return result
+        queue = w.turn.waiting
+        queue.append(waiting)
+        try:
+            for _ in range(MOST_TRIES):
+                async with w.turn.lock:
+                    if not waiting.is_over:
+                        await self._take(w)
+                if waiting.error is not None:
+                    raise waiting.error
+                if waiting.result is not None:
+                    return waiting.result
+        finally:
+            if not waiting.is_over and waiting in queue:
+                queue.remove(waiting)
+        raise Conflict(f"{w.label}: has changed at each of {MOST_TRIES} attempts to record a poll")
+
+    async def _take(self, w: Watching) -> None:
+        """Read, decide and record for the answers that wait. Some may be left for the next turn."""
+        await self._recorder.refresh(w)
+        queue, draft = w.turn.waiting, Draft(at=0.0)
+        batch = [queue.popleft() for _ in range(min(len(queue), MOST_AT_ONCE))]
+        results: list[tuple[Waiting, PollResult, int | None]] = []
+        try:
+            written: set[str] = set()  # ids of objects
+            for one in await self._compared(w, batch):
+                before = len(draft.polls)
+                try:
+                    result = await self._decided(w, one, draft, written)
+                except Exception as error:  # noqa: BLE001 - of this answer alone: raised where its poll waits
+                    one.waiting.error, w.turn.is_stale = error, True
+                    return
+                if result is None:
+                    break  # it depends on what was decided before: once that is recorded
+                is_recorded = len(draft.polls) > before
+                results.append((one.waiting, result, before if is_recorded else None))
+                if draft.changes_endpoint or (is_recorded and not draft.polls[-1].stays_within_unit):
+                    break  # what comes next depends on it
+            recorded = await self._recorder.record(w, draft)
+            for waiting, result, at in results:
+                result.events = () if at is None else recorded.events[at]
+                waiting.result = result
+            if results and recorded.notices:
+                last = results[-1][1]
+                last.events = [*last.events, *recorded.notices]
+        except Conflict:
+            pass  # read and decided again in the next turn
+        finally:
+            queue.extendleft(waiting for waiting in reversed(batch) if not waiting.is_over)
+
+    async def _compared(self, w: Watching, batch: Sequence[Waiting]) -> list[Answer]:
+        """The answers with what is known of their objects. An answer that cannot be used is over."""
+        found, wanted = [], []
+        for waiting in batch:
+            unit = w.units.get(waiting.key)
+            if unit is None or is_late(unit, waiting.fetched):
+                waiting.result = PollResult(calls=waiting.fetched.calls, aside=True)
+                continue
+            try:
+                one = await self._prepared(w, waiting, unit)
+            except Exception as error:  # noqa: BLE001 - of this answer alone: raised where its poll waits
+                waiting.error = error
+                continue
+            found.append(one)
+            if waiting.fetched.pages is not None or w.guards.recount is not None:
+                ids = [shown.object_id for shown in one.reading.fresh] if one.reading is not None else ()
+                asked = Wanted(unit=unit.id, digests=frozenset(one.digests), ids=ids, with_members=unit.shown > 0)
+                wanted.append((one, asked))
+        if wanted:
+            known = await self._recorder.known(w, [asked for _, asked in wanted])
+            for (one, _), what in zip(wanted, known, strict=True):
+                one.known = what
+        return found
+
+    async def _prepared(self, w: Watching, waiting: Waiting, unit: UnitState) -> Answer:
+        pages = waiting.fetched.pages
+        one = Answer(waiting=waiting, unit=unit)
+        if pages is not None:
+            one.apart = w.watch.runs_plugins or waiting.fetched.size > LARGE
+            one.objects = await self._call(one, gathered, w.watch, pages)
+            one.digests = digests_of(w.watch, one.objects)
+            if not unit.shown:
+                one.reading = await self._call(one, read, w.watch, one.objects, {}, one.digests)
+        return one
+
+    async def _call(self, one: Answer, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if one.apart:
+            return await self._apart(work, *args, **kwargs)
+        return work(*args, **kwargs)
+
+    async def _decided(self, w: Watching, one: Answer, draft: Draft, written: set[str]) -> PollResult | None:
+        """Decide on one answer; memory is as if that were recorded. None: it depends on objects that are `written`."""
+        if one.fetched.pages is None:
+            return unchanged(w, one, draft)
+        reading = one.reading
+        if reading is None or one.known.members:
+            reading = await self._call(one, read, w.watch, one.objects, one.known.members, one.digests)
+        if not is_swept(one.key) or not one.fetched.complete:
+            reading = structs.replace(reading, missing=())
+        ids = [shown.object_id for shown in reading.fresh]
+        if not written.isdisjoint(ids):
+            return None
+        known = await self._snapshots(w, one, ids)
+        if await self._is_counted(w, one, reading, known):
+            shown = await self._recorder.snapshots(w, list(dict.fromkeys(reading.members.values())))
+            recount(w, draft, one.key, one.fetched, shown)
+            return PollResult(calls=one.fetched.calls, aside=True, notes=reading.notes)
+        decision = await self._decision(w, one, reading, known, draft)
+        if decision is None:
+            return PollResult(calls=one.fetched.calls, aside=True, notes=reading.notes)
+        written.update(snapshot.object_id for snapshot in decision.snapshots)
+        return apply(w, one, reading, known, decision, draft)
+
+    async def _snapshots(self, w: Watching, one: Answer, ids: Sequence[str]) -> dict[str, Snapshot]:
+        """The snapshots of the objects that are new to the unit."""
+        known = {object_id: old for object_id in ids if (old := one.known.snapshots.get(object_id)) is not None}
+        if one.reading is None or one.known.members:
+            more = [object_id for object_id in ids if object_id not in known]
+            known |= await self._recorder.snapshots(w, more)
+        return known
+
+    async def _is_counted(self, w: Watching, one: Answer, reading: Reading, known: Mapping[str, Snapshot]) -> bool:
+        """Whether what the answer shows is counted before any of it is believed."""
+        guards = w.guards
+        if guards.recount is not None:
+            return True
+        missing = missing_objects(w, reading, dropped_by(w, one))
+        if missing and is_most(missing + await self._recorder.suspect_count(w), w.state.objects):
+            return True
+        return is_strange(w, one, reading, known) and others_agree(guards.quarantine, one.key, REPLACED)
+
+    async def _decision(
+        self, w: Watching, one: Answer, reading: Reading, known: Mapping[str, Snapshot], draft: Draft
+    ) -> Decision | None:
+        """What the answer changes. None: the page is kept aside."""
+        context = context_of(w, one, reading, known)
+        decision = await self._call(one, decide, w.watch, reading, known, context)
+        asked, guards = one.fetched.asked, w.guards
+        shift = REPLACED if is_strange(w, one, reading, known) else decision.shift
+        if shift is not None and keep_aside(guards.quarantine, one.key, shift, asked.order, w.swept_units()):
+            return None
+        if (decision.shift is not None or guards.quarantine) and accept_shift(
+            w, draft, one.key, reading, known, decision, now=asked.answered_at
+        ):
+            context = context_of(w, one, reading, known)
+            return await self._call(one, decide, w.watch, reading, known, context)
+        return decision

@@ -1,0 +1,62 @@
+"""Pure: the keys of units, and the positions at which they begin."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import orjson
+
+from poller.sources.protocol import Endpoint, Position
+
+SINCE: Final = "since"
+NEWEST: Final = "newest"
+CHILD: Final = "parent="
+
+
+def key_of(at: Position) -> str:
+    """The key of the unit that begins at this position."""
+    if at.since is not None:
+        return SINCE
+    if at.page is not None:
+        return f"page={at.page}"
+    if at.offset is not None:
+        return f"offset={at.offset}"
+    return "list"
+
+
+def child_key(parent_id: str) -> str:
+    """The key of the unit that is one parent's list."""
+    return f"{CHILD}{parent_id}"
+
+
+def is_swept(key: str) -> bool:
+    """Whether the unit is a part of sweeps; the others show a selection."""
+    return key not in (SINCE, NEWEST)
+
+
+def dump_position(at: Position) -> bytes:
+    """A position as it is kept (a parent is known by the unit's key)."""
+    return msgspec.json.encode({k: v for k in ("page", "offset", "cursor") if (v := getattr(at, k)) is not None})
+
+
+def load_position(raw: bytes) -> Position:
+    """A position that was kept."""
+    return Position(**orjson.loads(raw))
+
+
+def place_of(position: bytes) -> int:
+    """The order of pages in their list."""
+    at = load_position(position)
+    return at.page if at.page is not None else at.offset or 0
+
+
+def first_units(endpoint: Endpoint) -> list[tuple[str, bytes]]:
+    """(key, position) of the units that an endpoint has from the beginning."""
+    at = dump_position(endpoint.first)
+    units = [] if endpoint.parent is not None else [(key_of(endpoint.first), at)]
+    if endpoint.since:
+        units.append((SINCE, at))
+    if endpoint.order == "newest" and key_of(endpoint.first) == "list":
+        units.append((NEWEST, at))
+    return units

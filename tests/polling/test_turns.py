@@ -1,0 +1,132 @@
+"""Answers of one endpoint are decided on beside the store, in turns: nobody else waits for what a plugin does."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from poller import hookimpl
+from poller.app import open_app, sweep_once
+from poller.config.load import load
+from poller.daemon.daemon import Daemon
+from poller.daemon.systemd import Notifier
+from poller.hooks.loading import load_plugins
+from poller.operations.commands import execute
+from state.records import NewEvent
+from tests.support.living import World, until, world
+
+CONFIG = """
+[poller]
+state = "poller.db"
+listen = ""
+[budgets.slow]
+limits = ["1000/s"]
+[budgets.quick]
+limits = ["1000/s"]
+[sources.slow]
+plugin = "rest"
+budget = "slow"
+base_url = "{slow}"
+[sources.slow.endpoints.things]
+path = "/things"
+[sources.quick]
+plugin = "rest"
+budget = "quick"
+base_url = "{quick}"
+[sources.quick.endpoints.things]
+path = "/things"
+[[subscriptions]]
+name = "hook"
+plugin = "http"
+url = "{quick}/hook"
+allow_private = true
+"""
+
+COMMANDS = 20
+
+
+class Blocking:
+    """A hook that does not return while it is held, for one source."""
+
+    def __init__(self) -> None:
+        self.may_go = threading.Event()
+        self.entered = threading.Event()
+
+    @hookimpl
+    def transform_event(self, event: NewEvent) -> None:
+        if event.source == "/sources/slow":
+            self.entered.set()
+            self.may_go.wait(60)
+
+
+class Raising:
+    """A hook that raises for one source."""
+
+    @hookimpl
+    def transform_event(self, event: NewEvent) -> None:
+        if event.source == "/sources/slow":
+            raise ValueError("no")
+
+
+@pytest.fixture
+def blocking() -> Iterator[Blocking]:
+    plugin = Blocking()
+    yield plugin
+    plugin.may_go.set()
+
+
+@asynccontextmanager
+async def running(folder: Path, plugin: object) -> AsyncIterator[tuple[Daemon, World, World]]:
+    async with world() as slow, world() as quick:
+        path = folder / "poller.toml"
+        path.write_text(CONFIG.format(slow=slow.url, quick=quick.url))
+        plugins = load_plugins(lazily=True)
+        plugins.add("odd", plugin)
+        async with open_app(load(path, plugins), plugins) as app:
+            assert await sweep_once(app) == []
+            daemon = Daemon(app, reload=lambda: load(path, plugins), notifier=Notifier({}))
+            running = asyncio.create_task(daemon.run())
+            try:
+                yield daemon, slow, quick
+            finally:
+                if isinstance(plugin, Blocking):
+                    plugin.may_go.set()
+                daemon.stop.set()
+                await running
+
+
+async def test_a_hook_that_blocks_delays_its_own_source_and_nobody_else(tmp_path: Path, blocking: Blocking) -> None:
+    async with running(tmp_path, blocking) as (daemon, slow, quick):
+        slow.edit(1, 1)
+        await until("the hook to block", blocking.entered.is_set)
+        asked = quick.asked
+        quick.edit(2, 7)
+        await until("an event of the other source", lambda: 7 in quick_sizes(quick))
+        assert quick.asked > asked
+        calls = daemon.app.engine.lanes["quick"].calls
+        for _ in range(COMMANDS):
+            await execute(daemon.app, "pause", {"subscription": "hook"})
+            await execute(daemon.app, "resume", {"subscription": "hook"})
+        await until("more polls of it", lambda: daemon.app.engine.lanes["quick"].calls > calls + COMMANDS)
+        assert not blocking.may_go.is_set()
+        assert not [event for event in quick.received if event["source"] == "/sources/slow"]
+
+        blocking.may_go.set()
+        await until("the event that was held up", lambda: [e for e in quick.received if e["source"] == "/sources/slow"])
+
+
+async def test_a_hook_that_raises_costs_nobody_anything(tmp_path: Path) -> None:
+    async with running(tmp_path, Raising()) as (daemon, slow, quick):
+        slow.edit(1, 1)
+        quick.edit(2, 7)
+        await until("both events", lambda: {e["source"] for e in quick.received} >= {"/sources/slow", "/sources/quick"})
+        assert "transform_event" in {failed.origin for failed in daemon.app.plugins.failed}
+
+
+def quick_sizes(quick: World) -> list[int]:
+    return [event["data"]["object"]["size"] for event in quick.received if event["source"] == "/sources/quick"]
