@@ -26,6 +26,10 @@ _SAMPLE: Mapping[str, Any] = {  # what every event and object has
     "data": {"object": {}, "version": 1, "changes": []},
     "object": {},
 }
+LONGEST = 4096  # characters of an expression
+MOST_STEPS = 300_000  # of macros within macros: half a second
+_MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(")
+_QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 _UNDEFINED = "Undefined variable or function"
 _OPERATIONAL = "poller."
 
@@ -45,6 +49,9 @@ class Expression:
 
     def __init__(self, text: str, variables: Iterable[str]) -> None:
         self.text = text
+        if len(text) > LONGEST:
+            raise ExpressionError(f"{text[:40]!r}... has more than {LONGEST:,} characters", hint="make it shorter")
+        self._depth, self._macros = _nesting(text)
         try:
             self._program = _compile(text)
         except ValueError as exc:
@@ -66,17 +73,26 @@ class Expression:
         """Raise ExpressionError for one that is neither true nor false, as far as the data's own shape tells."""
         try:
             answer = self._evaluate({name: _SAMPLE[name] for name in self._variables})
-        except _EVALUATION:
+        except (*_EVALUATION, FilterError):
             return  # that depends on fields which only the data has
         if not isinstance(answer, bool):
             hint = 'write a comparison, for example data.object.status == "won"'
             raise self._refused(f"it is neither true nor false but {answer!r:.40}", hint)
 
     def _evaluate(self, context: Mapping[str, Any]) -> Any:
+        given = _numbers(context, _by_value)
+        if self._depth > 1:
+            self._refuse_steps(max(_longest(given), self.text.count(",") + 1))
         try:
-            return self._program.execute(_numbers(context, _by_value))
+            return self._program.execute(given)
         except TypeError:
             return self._program.execute(_numbers(context, _as_double))
+
+    def _refuse_steps(self, longest: int) -> None:
+        """Raise FilterError where macros within macros would take too long over lists of that length."""
+        if self._macros * longest**self._depth > MOST_STEPS:
+            what = f"{self._depth} macros within each other over a list of {longest:,} take too long"
+            raise FilterError(f"{self.text!r:.200} is not evaluated: {what}")
 
     def _refuse_unknown(self, known: set[str]) -> None:
         for name in self._program.variables():
@@ -224,6 +240,30 @@ def _is_defined(call: str) -> bool:
     except _EVALUATION as exc:
         return _UNDEFINED not in str(exc)
     return True
+
+
+def _nesting(text: str) -> tuple[int, int]:
+    """How deep macros that walk through a list stand within each other, and how many there are."""
+    bare = _QUOTED.sub("''", text)
+    begins = {found.end() - 1 for found in _MACRO.finditer(bare)}
+    open_brackets: list[bool] = []
+    deepest = 0
+    for place, sign in enumerate(bare):
+        if sign == "(":
+            open_brackets.append(place in begins)
+            deepest = max(deepest, sum(open_brackets))
+        elif sign == ")" and open_brackets:
+            open_brackets.pop()
+    return deepest, len(begins)
+
+
+def _longest(value: Any) -> int:
+    """The length of the longest list or table anywhere in a value."""
+    if isinstance(value, dict):
+        return max(len(value), *map(_longest, value.values()), 0)
+    if isinstance(value, list):
+        return max(len(value), *map(_longest, value), 0)
+    return 0
 
 
 def _syntax(exc: ValueError) -> str:

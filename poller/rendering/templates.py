@@ -15,12 +15,12 @@ from typing import Annotated, Final, Self
 
 import orjson
 from jinja2 import ChainableUndefined, FileSystemLoader, Template, TemplateError, TemplateSyntaxError, Undefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from poller.rendering.event_view import EventView, one_line, plain, words
+from poller.rendering.limits import LimitedEnvironment, joined, limited
 from poller.rendering.mrkdwn import inert
 from poller.rendering.terminal import printable
 from state.errors import PollerError
@@ -51,9 +51,9 @@ def render_default(name: str, events: Sequence[Event], *, escape: Escape = Escap
 
 
 @lru_cache(maxsize=len(Escape))
-def environment(escape: Escape = Escape.NONE) -> ImmutableSandboxedEnvironment:
+def environment(escape: Escape = Escape.NONE) -> LimitedEnvironment:
     """The environment for texts that go there; one for all templates, so a plugin may add filters to it."""
-    env = ImmutableSandboxedEnvironment(
+    env = LimitedEnvironment(
         autoescape=escape in (Escape.HTML, Escape.SLACK),
         undefined=ChainableUndefined,  # an event without that field is delivered without it
         finalize=_FINALLY.get(escape, _for_text),
@@ -77,6 +77,7 @@ def _for_chat(value: object) -> object:
     return value if isinstance(value, Markup) else inert("" if value is None else str(value))
 
 
+_UNRENDERABLE: Final = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 _FINALLY: Final = {Escape.TERMINAL: _for_terminal, Escape.SLACK: _for_chat}
 
 
@@ -84,8 +85,9 @@ def _filled(template: Template, events: Sequence[Event], escape: Escape, zone: t
     views = [EventView(event, zone) for event in events]
     names = {"events": views, "event": views[0] if views else None, "total": len(views)}
     try:
-        text = template.render(names)
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as exc:
+        with limited():
+            text = joined(template.generate(names))
+    except (*_UNRENDERABLE, RuntimeError, MemoryError) as exc:
         raise RenderError(
             f"the template cannot be rendered: {exc}", hint="try it with `poller preview SUBSCRIPTION`"
         ) from exc

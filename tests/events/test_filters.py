@@ -196,3 +196,25 @@ def test_an_object_rule_without_an_answer_concludes_nothing():
     with pytest.raises(FilterError) as caught:
         ObjectRule("object.status == 7").holds({"state": 7})
     assert "has(" in str(caught.value.hint)
+
+
+def test_an_expression_that_would_take_for_ever_has_no_answer() -> None:
+    lines = [{"id": number} for number in range(5000)]
+    event = make_event({"object": {"id": 1, "lines": lines}})
+    nested = "data.object.lines.all(a, data.object.lines.all(b, a.id != b.id || true))"
+
+    with pytest.raises(FilterError, match="2 macros within each other over a list of 5,000 take too long"):
+        Filter(where=nested).matches(event)
+    assert Filter(where=nested).matches(make_event({"object": {"lines": lines[:200]}}))
+    assert Filter(where="data.object.lines.all(a, a.id >= 0) && 'all(all(all(' != ''").matches(event)
+
+
+def test_an_expression_of_endless_length_is_refused() -> None:
+    with pytest.raises(ExpressionError, match="has more than 4,096 characters"):
+        Filter(where="true && " * 1000 + "true")
+
+
+def test_macros_three_deep_over_short_lists_have_an_answer() -> None:
+    where = "data.object.a.exists(x, x.b.exists(y, y.c.exists(z, z == 1)))"
+
+    assert Filter(where=where).matches(make_event({"object": {"a": [{"b": [{"c": [1]}]}]}}))
