@@ -27,8 +27,10 @@ from poller.hooks import hookspecs
 from poller.hooks.contracts import check_hook, check_name, check_sink, check_source
 from poller.hooks.faults import PluginError, attempted, awaited, is_cancelled, said
 from poller.hooks.ownership import distrust
+from poller.hooks.payloads import checked
 from poller.sinks.protocol import Sink
 from poller.sources.protocol import Source
+from state.records import NewEvent
 
 __all__ = ["Failed", "Loaded", "PluginError", "Plugins", "attempted", "load_plugins", "said"]
 
@@ -147,6 +149,23 @@ class Plugins:
         """Ask every plugin that implements `hook` and return what they answered, None left out."""
         return [answer for _, answer in self._answers(hook, arguments) if answer is not None]
 
+    def transform(self, event: NewEvent) -> NewEvent | None:
+        """The event as the plugins' `transform_event` leave it, one after the other; None where one drops it.
+
+        An answer that breaks the contract is noted, and the event goes on as it was before that plugin.
+        """
+        for implementation in self._implementations("transform_event"):
+            given = [event for _ in implementation.argnames]
+            answer, error = attempted(partial(implementation.function, *given))
+            if answer is False:
+                return None
+            if answer is not None and answer is not True:
+                changed, error = attempted(partial(checked, event, answer))
+                event = changed or event
+            if error is not None:
+                self.note(implementation.plugin_name, "transform_event", error)
+        return event
+
     def implements(self, hook: str) -> bool:
         """Whether any plugin has this hook."""
         return bool(getattr(self._manager.hook, hook).get_hookimpls())
@@ -187,14 +206,17 @@ class Plugins:
 
     def _answers(self, hook: str, arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         """(plugin, answer) of each implementation, in the order of loading; pluggy would stop at the first error."""
-        found = getattr(self._manager.hook, hook).get_hookimpls()
-        for implementation in sorted(found, key=lambda one: (not one.tryfirst, one.trylast)):
+        for implementation in self._implementations(hook):
             wanted = [arguments[name] for name in implementation.argnames]
             answer, error = attempted(partial(implementation.function, *wanted))
             if error is not None:
                 self.note(implementation.plugin_name, hook, error)
             else:
                 yield implementation.plugin_name, answer
+
+    def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
+        found = getattr(self._manager.hook, hook).get_hookimpls()
+        return sorted(found, key=lambda one: (not one.tryfirst, one.trylast))
 
     def _known_hooks(self, plugin: object) -> list[str]:
         callers = self._manager.get_hookcallers(plugin) or []

@@ -119,18 +119,7 @@ def watch_of(config: SourceConfig, endpoint: Endpoint, plugins: Plugins) -> Watc
 
 def transformer(plugins: Plugins) -> Transform | None:
     """The plugins' `transform_event` hooks as one function: the event, another one, or None where one drops it."""
-    if not any("transform_event" in plugin.hooks for plugin in plugins.loaded):
-        return None
-
-    def transform(event: NewEvent) -> NewEvent | None:
-        for answer in plugins.call("transform_event", event=event):
-            if answer is False:
-                return None
-            if isinstance(answer, NewEvent) and answer.id == event.id and answer.subject == event.subject:
-                event = answer
-        return event
-
-    return transform
+    return plugins.transform if plugins.implements("transform_event") else None
 
 
 def shape_of(source: Source, endpoint: Endpoint, settings: EndpointConfig) -> str:
