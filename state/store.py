@@ -12,6 +12,17 @@ from typing import Protocol
 from state.deliveries import ClaimRequest, Dispatched, Expiring, Feed, Registration, Settled, Settlement
 from state.leases import Lease, Worker
 from state.notices import Notice
+from state.polls import (
+    EndpointSpec,
+    Known,
+    Opened,
+    Recorded,
+    Recording,
+    Snapshot,
+    Suspect,
+    UnitTimes,
+    Wanted,
+)
 from state.records import Event
 
 
@@ -28,6 +39,70 @@ class Leases(Protocol):
 
     def give_up(self, leases: Sequence[Lease]) -> None:
         """Let others take them at once. A lease that is already another's stays theirs."""
+        ...
+
+
+class CallStore(Protocol):
+    """The calls of budgets. Times are steady seconds."""
+
+    def restore(self, budget: str, *, since: float, now: float) -> Sequence[tuple[float, float]]:
+        """(sent, answered) of the calls answered after `since`; those that a crash left unanswered count from `now`."""
+        ...
+
+    def spend(
+        self,
+        lease: Lease,
+        at: float,
+        *,
+        answers: Iterable[tuple[int, float]] = (),
+        unchanged: Iterable[UnitTimes] = (),
+        anchor: str = "",
+    ) -> int:
+        """Write one call down, durably, with what is known by then of others. Raises LeaseLost: it must not leave."""
+        ...
+
+
+class PollStore(Protocol):
+    """Endpoints, units and objects: what a poll is decided on, and what is recorded of it."""
+
+    def open(self, spec: EndpointSpec, *, now: float) -> Opened:
+        """The endpoint and its units, made where they are new. Where its shape has changed a new baseline begins."""
+        ...
+
+    def reopen(self, endpoint: int) -> Opened:
+        """The endpoint and its units as they are kept now."""
+        ...
+
+    def known(self, endpoint: int, wanted: Sequence[Wanted]) -> list[Known]:
+        """What is known of the objects of each unit, and of those that are asked for."""
+        ...
+
+    def snapshots(self, endpoint: int, ids: Sequence[str]) -> dict[str, Snapshot]:
+        """The snapshots of those objects that are known."""
+        ...
+
+    def record(self, lease: Lease, recording: Recording) -> Recorded:
+        """Write it, all or nothing. Raises LeaseLost, and Conflict where the endpoint has moved from its base."""
+        ...
+
+    def touch(self, times: Iterable[UnitTimes]) -> None:
+        """Note which units showed just what they showed before, and when."""
+        ...
+
+    def suspects(self, endpoint: int, *, limit: int = 1000) -> list[Suspect]:
+        """Objects that wait for their deletion to be confirmed, longest missing first."""
+        ...
+
+    def suspect_count(self, endpoint: int) -> int:
+        """How many objects wait for their deletion to be confirmed."""
+        ...
+
+    def parents(self, endpoint: int) -> list[str]:
+        """Ids of the objects that are there, in order."""
+        ...
+
+    def parent(self, source: str, endpoint: str, object_id: str) -> bytes | None:
+        """The last known state of an object that is there, as JSON."""
         ...
 
 

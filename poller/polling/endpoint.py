@@ -19,6 +19,7 @@ from poller.changes.recount import Recount
 from poller.polling.results import Fetched, PollResult
 from poller.polling.sweep import SweepProgress
 from poller.polling.unit_keys import is_swept, place_of
+from state.leases import Lease
 from state.polls import EndpointState, Opened, UnitState, UnitTimes
 
 MOST_CHANGED: Final = 10_000
@@ -108,8 +109,9 @@ class Turn:
 class Watching:
     """One endpoint: what it means, what is known of it, and how its current sweep goes."""
 
-    def __init__(self, watch: Watch, opened: Opened) -> None:
+    def __init__(self, watch: Watch, opened: Opened, lease: Lease) -> None:
         self.watch = watch
+        self.lease = lease  # of its budget: what is recorded under an older one is refused
         self.noise = NoiseDetector()
         self.notes: dict[str, str] = {}  # by unit: what its latest answer had that was set aside
         self.unchanged: dict[int, UnitTimes] = {}  # polls that are still to be written, with whatever is written next

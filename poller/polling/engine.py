@@ -37,6 +37,7 @@ from poller.polling.unit_keys import first_units
 from poller.polling.work import BudgetWork
 from poller.sources.transport import Gate, build_client, fetch
 from state.errors import PollerError
+from state.leases import FOREVER, LOCAL, Lease, budget_lease
 from state.polls import EndpointSpec, UnitTimes
 from state.sqlite.store import Store
 from state.steps import Steps
@@ -90,6 +91,7 @@ class Engine:
         self._is_over = False
         self._apart = apart  # where plugins' code of a source runs, by its name
         self._works: dict[str, BudgetWork] = {}
+        self._leases: dict[str, Lease] = {}  # by budget
 
     def prepare(self) -> None:
         """Build every budget, source, client and rule, without a look at the state.
@@ -120,6 +122,9 @@ class Engine:
             log.warning("state.moved_back", seconds=round(-back, 1), why="it was written by a clock that was ahead")
         if not self.lanes:
             self.prepare()
+        wanted = [budget_lease(name) for name in self.lanes]
+        leases = await self._write(self._store.leases.take, LOCAL, wanted, most=len(wanted), ttl=FOREVER)
+        self._leases.update({lease.subject: lease for lease in leases})
         for lane in self.lanes.values():
             await self._restore(lane, before)
         for run in self.runs.values():
@@ -157,7 +162,7 @@ class Engine:
             try:
                 return await self._write(
                     self._store.calls.spend,
-                    name,
+                    self._leases[name],
                     steady,
                     answers=answers,
                     unchanged=[one for _, found in times for one in found.values()],
@@ -221,7 +226,7 @@ class Engine:
                 source=run.name, name=watch.endpoint.name, shape=shape, units=first_units(watch.endpoint)
             )
             opened = await self._write(self._store.polls.open, spec, now=now)
-            w = run.watchings[watch.endpoint.name] = Watching(watch, opened)
+            w = run.watchings[watch.endpoint.name] = Watching(watch, opened, self._leases[run.config.budget])
             w.guards.deletions.extend(self._clock.steady() - age for age in opened.deletions)
             run.deletions.forget(w.name)
             if opened.is_reshaped:

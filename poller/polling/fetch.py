@@ -25,8 +25,8 @@ from poller.sources.errors import FetchError
 from poller.sources.protocol import PageError, Position, Unparsed
 from poller.sources.urls import shown_url
 from state.polls import Suspect, UnitState
-from state.sqlite.polls import Polls
 from state.steps import Steps
+from state.store import PollStore
 
 Ask = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
@@ -43,7 +43,7 @@ class Fetcher:
     """Asks for the units and items of one source. `ask` sends a request paid from the budget, or raises FetchError."""
 
     def __init__(
-        self, source: PluggedSource, ask: Ask, *, store: Polls, steps: Steps, clock: Clock, apart: Apart
+        self, source: PluggedSource, ask: Ask, *, store: PollStore, steps: Steps, clock: Clock, apart: Apart
     ) -> None:
         self.ask = ask
         self.source = source

@@ -15,6 +15,7 @@ from poller.planner.feasibility import Shortfall, shortfall
 from poller.planner.planner import Planner
 from poller.polling.notices import Notice, budget_throttled
 from poller.sources.transport import Gate, Permit
+from state.errors import LeaseLost
 
 log = structlog.get_logger("poller")
 
@@ -108,7 +109,11 @@ class Lane:
                     due = self._crew.due(self.time())
                     self._idle_until = math.inf if due is None else due
                     break
-                permit = await self.gate.permit()
+                try:
+                    permit = await self.gate.permit()
+                except LeaseLost as lost:
+                    self._drop(lost)
+                    break
                 if self._stopping:
                     permit.done()
                     break
@@ -177,9 +182,18 @@ class Lane:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, LeaseLost):
+            self._drop(error)
+        elif error is not None:
             self.failure = error
         self.refresh()
+
+    def _drop(self, lost: LeaseLost) -> None:
+        """Another worker owns the budget by now: nothing more is asked for here."""
+        if not self._stopping:
+            log.warning("budget.lease_lost", budget=self.name, error=str(lost))
+        self._stopping = True
 
     def _paid(self) -> None:
         steady = self._clock.steady()

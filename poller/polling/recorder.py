@@ -11,8 +11,8 @@ from poller.polling.endpoint import Watching
 from state.errors import Conflict
 from state.notices import Notice
 from state.polls import FailedPoll, Known, PollRecord, Recorded, Recording, Snapshot, Sweep, UnitTimes, Wanted
-from state.sqlite.polls import Polls
 from state.steps import Steps
+from state.store import PollStore
 
 MOST_TRIES = 100  # of a recording whose base has moved each time
 
@@ -64,7 +64,7 @@ class Draft(msgspec.Struct, kw_only=True):
 class Recorder:
     """Records what was decided of endpoints. `reloaded` is called when one had to be read again."""
 
-    def __init__(self, store: Polls, steps: Steps, *, reloaded: Callable[[Watching], None]) -> None:
+    def __init__(self, store: PollStore, steps: Steps, *, reloaded: Callable[[Watching], None]) -> None:
         self.store = store
         self.steps = steps
         self._reloaded = reloaded
@@ -77,7 +77,7 @@ class Recorder:
         times, w.unchanged = w.unchanged, {}
         try:
             recording = draft.recording(w, [*times.values()])
-            recorded = await self.steps.unhurried(self.store.record, recording)
+            recorded = await self.steps.unhurried(self.store.record, w.lease, recording)
         except BaseException:
             w.unchanged = times | w.unchanged
             raise

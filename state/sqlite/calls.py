@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from sqlite_utils import Database, Migrations
 
+from state.leases import Lease
 from state.polls import UnitTimes
 from state.sqlite.connection import State, read_meta, transaction, write_meta
+from state.sqlite.leases import check
 from state.sqlite.recording import write_times
 
 calls_migrations = Migrations("calls")
@@ -37,7 +39,7 @@ class Calls:
 
     def spend(
         self,
-        budget: str,
+        lease: Lease,
         at: float,
         *,
         answers: Iterable[tuple[int, float]] = (),
@@ -46,15 +48,17 @@ class Calls:
     ) -> int:
         """Write one call down, durably, with the answers and the unchanged units known by now. Returns the call's id.
 
+        Raises LeaseLost where another worker owns the budget by now: then the call must not leave.
         `anchor` is the clock's, so that time goes on from here after a restart, whatever the wall clock says then.
         """
         with transaction(self._db) as conn:
+            check(conn, lease)
             write_times(conn, unchanged)
             conn.executemany("UPDATE calls SET answered_at = ? WHERE id = ?", [(at, id_) for id_, at in answers])
             if anchor:
                 write_meta(conn, "clock", anchor)
             row = conn.execute(
-                "INSERT INTO calls (budget, sent_at) VALUES (?, ?) RETURNING id", [budget, at]
+                "INSERT INTO calls (budget, sent_at) VALUES (?, ?) RETURNING id", [lease.subject, at]
             ).fetchone()
             return int(row[0])
 

@@ -9,6 +9,7 @@ import orjson
 from msgspec import structs
 from sqlite_utils import Database, Migrations
 
+from state.leases import Lease
 from state.polls import (
     EndpointSpec,
     Known,
@@ -22,6 +23,7 @@ from state.polls import (
     Wanted,
 )
 from state.sqlite.connection import State, transaction
+from state.sqlite.leases import check
 from state.sqlite.recording import (
     ENDPOINT,
     UNIT,
@@ -206,9 +208,14 @@ class Polls:
         )
         return {row[0]: snapshot_of(row) for row in rows}
 
-    def record(self, recording: Recording) -> Recorded:
-        """Write it, all or nothing. Raises Conflict where the endpoint has changed since `recording.base`."""
+    def record(self, lease: Lease, recording: Recording) -> Recorded:
+        """Write it, all or nothing.
+
+        Raises Conflict where the endpoint has changed since `recording.base`, and LeaseLost where another worker owns
+        the budget by now.
+        """
         with transaction(self._db) as conn:
+            check(conn, lease)
             return write(conn, recording)
 
     def touch(self, times: Iterable[UnitTimes]) -> None:

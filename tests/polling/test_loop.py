@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
 
 import httpx
 
@@ -27,16 +26,16 @@ class Crew:
         self.records = asyncio.Event()
         self.client: httpx.AsyncClient
 
-    def choose(self, _lane: Lane, _now: float) -> Callable[[], Awaitable[None]]:
-        return self._work
+    def next_work(self, _now: float) -> str:
+        return "work"
 
-    def due(self, _lane: Lane, _now: float) -> float | None:
+    def due(self, _now: float) -> float | None:
         return None
 
-    def is_hurried(self, _lane: Lane) -> bool:
+    def is_hurried(self) -> bool:
         return True
 
-    async def _work(self) -> None:
+    async def do(self, _work: str) -> None:
         self.begun += 1
         await self.client.get("http://api.test/")
         await self.records.wait()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from state.errors import Conflict
+from state.errors import Conflict, LeaseLost
+from state.leases import FOREVER, LOCAL, budget_lease
 from state.notices import Notice
 from state.polls import (
     EndpointSpec,
@@ -61,6 +62,7 @@ class Items:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        (self.lease,) = store.leases.take(LOCAL, [budget_lease("shop")], most=1, ttl=FOREVER)
         opened = store.polls.open(SPEC, now=NOW)
         self.state: EndpointState = opened.state
         self.unit: UnitState = opened.units[0]
@@ -72,7 +74,7 @@ class Items:
         )
 
     def record(self, *polls: PollRecord, **fields: Any) -> Recorded:
-        recorded = self.store.polls.record(self.recording(*polls, **fields))
+        recorded = self.store.polls.record(self.lease, self.recording(*polls, **fields))
         self.state = self.store.polls.reopen(self.state.id).state
         return recorded
 
@@ -104,8 +106,25 @@ def test_a_recording_counts_the_revision_and_is_refused_once_that_has_moved(item
 
     before = items.everything()
     with pytest.raises(Conflict):
-        items.store.polls.record(late)
+        items.store.polls.record(items.lease, late)
     assert items.everything() == before
+
+
+def test_an_older_epoch_can_neither_record_nor_spend(items: Items) -> None:
+    items.record(items.shown(snapshot("a"), growth=1))
+    (newer,) = items.store.leases.take(LOCAL, [budget_lease("shop")], most=1, ttl=FOREVER)
+    before = items.everything()
+    times = UnitTimes(unit=items.unit.id, asked_at=NOW + 9, answered_at=NOW + 9, asked_order=9)
+    with pytest.raises(LeaseLost):
+        items.record(items.shown(snapshot("a", 1)), held=b"{}", notices=[NOTICE])
+    with pytest.raises(LeaseLost):
+        items.store.calls.spend(items.lease, NOW, unchanged=[times])
+    assert items.everything() == before
+    assert items.store.calls.restore("shop", since=0.0, now=NOW) == []
+
+    items.lease = newer
+    items.record(items.shown(snapshot("a", 1)))
+    assert items.store.calls.spend(newer, NOW) == 1
 
 
 def test_a_recording_is_all_or_nothing(items: Items) -> None:
@@ -163,7 +182,7 @@ def test_what_is_known_are_the_members_and_the_snapshots_of_those_that_are_not_s
 def test_an_unchanged_unit_vouches_for_its_objects_by_its_own_time_with_whatever_is_written_next(items: Items) -> None:
     items.record(items.shown(snapshot("a"), growth=1))
     times = UnitTimes(unit=items.unit.id, asked_at=NOW + 9, answered_at=NOW + 10, asked_order=9)
-    items.store.calls.spend("shop", NOW, unchanged=[times])
+    items.store.calls.spend(items.lease, NOW, unchanged=[times])
 
     assert items.store.polls.snapshots(items.state.id, ["a"])["a"].seen_at == NOW + 9
     assert items.store.polls.reopen(items.state.id).units[0].asked_order == 9
