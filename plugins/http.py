@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 from yarl import URL
 
-from poller import Attempt, Event, Gone, Receipt, Refused, Rejected, RetryLater, TooLarge, hookimpl
+from poller import Attempt, Event, Gone, Receipt, Refused, RetryLater, TooLarge, hookimpl
 from poller.events.cloudevents import BATCH_CONTENT_TYPE, CONTENT_TYPE, batched, structured
 from poller.http_dates import retry_after
 from poller.options.files import CaFile
@@ -28,6 +28,7 @@ from poller.options.secrets import Secret, SecretError
 from poller.rendering.rendered import rendered
 from poller.rendering.templates import RenderError, Templated, render
 from poller.sinks.calls import Answer, Calls, parsed_proxy, parsed_url, shown
+from poller.sinks.unrendered import unrendered
 
 BATCH_BYTES: Final = 512 * 1024  # of events' data in one body: with their attributes below 1 MiB, which servers take
 _KEY_BYTES: Final = 24  # of a secret, at least (Standard Webhooks)
@@ -159,7 +160,7 @@ class HttpSink:
         try:
             content_type, body = await rendered(lambda: self._body(events), events, self._options.template)
         except RenderError as exc:  # nothing that waiting puts right
-            raise Rejected(Receipt(status="template", text=str(exc))) from exc
+            raise unrendered(events, exc) from exc
         headers = self._headers(message_id(events), body, content_type)
         answer = await self._calls.send(self._options.method, self._url, body=body, headers=headers)
         return judged(answer, now=self._clock())

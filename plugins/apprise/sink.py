@@ -8,10 +8,11 @@ from typing import Final, Self
 
 from plugins.apprise.notifier import PATIENCE, Notifier, Outcome
 from plugins.apprise.options import AppriseOptions
-from poller import Attempt, Event, Receipt, Rejected, RetryLater
+from poller import Attempt, Event, Receipt, RetryLater
 from poller.rendering.event_view import EventView
 from poller.rendering.rendered import rendered
 from poller.rendering.templates import RenderError, render, render_default
+from poller.sinks.unrendered import unrendered
 
 DIGEST_BYTES: Final = 256 * 1024  # of events' data in one notification
 _REMEMBERED: Final = 1000  # deliveries of which some services are still to be notified
@@ -50,7 +51,7 @@ class AppriseSink:
         try:
             body = await rendered(lambda: self.render(events), events, self._options.template)
         except RenderError as exc:
-            raise Rejected(Receipt(status="template", text=str(exc))) from exc
+            raise unrendered(events, exc) from exc
         done = self._done.pop(attempt.delivery_id, set())
         failed = []
         for place, secret in enumerate(self._options.urls):

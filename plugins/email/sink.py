@@ -19,6 +19,7 @@ from plugins.email.replies import is_about_setup, is_later, is_too_large
 from poller import Attempt, Event, Receipt, Rejected, RetryLater, TooLarge
 from poller.rendering.rendered import rendered
 from poller.rendering.templates import RenderError
+from poller.sinks.unrendered import unrendered
 
 COMMAND: Final = 60.0  # seconds for one SMTP command
 ACCEPTANCE: Final = 600.0  # seconds after the final dot: giving up earlier makes duplicates (RFC 5321 4.5.3.2.6)
@@ -99,7 +100,7 @@ class EmailSink:
             last, template = attempt.last_reference, self._options.template
             mail, raw = await rendered(lambda: self._encoded(events, last), events, template)
         except RenderError as exc:
-            raise Rejected(Receipt(status="template", text=str(exc))) from exc
+            raise unrendered(events, exc) from exc
         key = (attempt.delivery_id, mail["Message-ID"])
         progress = self._progress.setdefault(key, _Progress())
         while len(self._progress) > _REMEMBERED:

@@ -15,11 +15,12 @@ from plugins.slack.answers import api_receipt, webhook_receipt
 from plugins.slack.blocks import Message, message_of, text_of
 from plugins.slack.options import SlackOptions
 from plugins.slack.pace import Pace, pace_of
-from poller import Attempt, Event, Receipt, Rejected, RetryLater
+from poller import Attempt, Event, Receipt, RetryLater
 from poller.options.secrets import Secret
 from poller.rendering.rendered import rendered
 from poller.rendering.templates import RenderError
 from poller.sinks.calls import Answer, Calls, parsed_url
+from poller.sinks.unrendered import unrendered
 
 TIMEOUT: Final = 15.0  # seconds for the whole call
 PATIENCE: Final = 600.0  # seconds of one attempt: the call, and before it the wait for the channel's turn
@@ -62,7 +63,7 @@ class SlackSink:
         try:
             message = await rendered(lambda: self._message(events), events, self._options.template)
         except RenderError as exc:
-            raise Rejected(Receipt(status="template", text=str(exc))) from exc
+            raise unrendered(events, exc) from exc
         left = await self._pace.turn(self._clock, self._pause, until=self._clock() + PATIENCE - TIMEOUT - _MARGIN)
         if left is not None:
             text = f"the channel takes no message for another {left:.0f} s, as it said"

@@ -11,17 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Final
 
-LONGEST: Final = 86400.0  # seconds; a server that asks for more is asked again once a day
-_EPOCH: Final = 1e9  # a reset above it is an instant, below it seconds from now
-_MILLISECONDS: Final = 1e11  # an instant above it is counted in milliseconds
+from poller.http_dates import LONGEST, instant, number, retry_after
+
 _MOST_CALLS: Final = 10**9
 _LONGEST_HEADER: Final = 2048
 _MOST_QUOTAS: Final = 16
 
-_NUMBER: Final = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,9})?")
 _MEMBER: Final = re.compile(r'(?:[^,"]|"[^"]*")+')
 _PART: Final = re.compile(r'(?:[^;"]|"[^"]*")+')
 
@@ -68,20 +65,17 @@ class _Reader:
     def __init__(self, headers: Mapping[str, str], now: float) -> None:
         self._headers = headers
         self.notes: list[str] = []
-        sent = _instant(headers.get("date", ""))
+        sent = instant(headers.get("date", ""))
         self._now = now if sent is None else sent
 
     def retry_after(self) -> float | None:
         text = self._header("retry-after")
         if text is None:
             return None
-        seconds = _number(text)
-        if seconds is None and (instant := _instant(text)) is not None:
-            seconds = instant - self._now
+        seconds = retry_after(text, self._now)
         if seconds is None:
             self._unreadable("retry-after", text)
-            return None
-        return min(max(seconds, 0.0), LONGEST)
+        return seconds
 
     def structured(self) -> Iterable[Quota]:
         """Quotas of `RateLimit`, joined with the policies of the same name."""
@@ -121,11 +115,11 @@ class _Reader:
     def _quota(
         self, name: str, remaining: str | None, reset: str | None, limit: str | None, window: float | None
     ) -> Quota | None:
-        left = _number(remaining or "")
+        left = number(remaining or "")
         if left is None:
             self._unreadable(f"{name} remaining", remaining or "")
             return None
-        calls = _number(limit or "")
+        calls = number(limit or "")
         return Quota(
             name=name,
             remaining=int(min(left, _MOST_CALLS)),
@@ -137,15 +131,10 @@ class _Reader:
     def _reset(self, name: str, text: str | None) -> float | None:
         if not text:
             return None
-        seconds = _number(text)
-        if seconds is None and (seconds := _instant(text)) is None:
+        seconds = retry_after(text, self._now)
+        if seconds is None:
             self._unreadable(f"{name} reset", text)
-            return None
-        if seconds > _MILLISECONDS:
-            seconds /= 1000.0
-        if seconds > _EPOCH:
-            seconds -= self._now
-        return min(max(seconds, 0.0), LONGEST)
+        return seconds
 
     def _policies(self) -> dict[str, Mapping[str, str]]:
         return dict(_members(self._header("ratelimit-policy") or ""))
@@ -173,21 +162,6 @@ def _members(text: str) -> list[tuple[str, dict[str, str]]]:
     return members
 
 
-def _number(text: str) -> float | None:
-    """A plain decimal number that is not negative: no sign, no exponent, no other script's digits."""
-    return float(text) if _NUMBER.fullmatch(text.strip()) else None
-
-
 def _seconds(text: str | None) -> float | None:
-    seconds = _number(text or "")
+    seconds = number(text or "")
     return seconds if seconds and seconds <= 366 * LONGEST else None
-
-
-def _instant(text: str) -> float | None:
-    """Unix seconds of an HTTP date, in any of its three forms."""
-    if not text:
-        return None
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None

@@ -13,8 +13,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from poller.budget.headers import LONGEST
 from poller.events.cloudevents import iso
+from poller.http_dates import LONGEST
 from poller.polling.notices import (
     Failure,
     Missed,

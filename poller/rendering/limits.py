@@ -1,6 +1,7 @@
 """A Jinja2 sandbox with limits: on steps, on the size of values and on the size of the text.
 
-Templates are rendered on the event loop: one that would take minutes or gigabytes fails in a fraction of a second.
+A thread that renders cannot be stopped, so a template that would take minutes or gigabytes fails within a fraction of a
+second.
 Steps are iterations of loops and calls; sizes are limited where a value can grow faster than the text that makes it:
 `*`, `**`, `+`, `~`, `%`, and methods and filters that take a width.
 """

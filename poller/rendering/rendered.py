@@ -1,7 +1,6 @@
 """Rendering that leaves the event loop alone: in a thread, where it may take long.
 
-A digest of a megabyte takes most of a second. A template of one's own may even loop without end: then what is rendered
-with templates stops, and polling and everything else goes on.
+A digest of a megabyte takes most of a second, and a template of one's own as long as its limits let it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from poller.budget.headers import LONGEST, Quota, ServerWord, read_word
+from poller.budget.headers import Quota, ServerWord, read_word
+from poller.http_dates import LONGEST
 
 NOW = 1_784_000_000.0  # Tue, 14 Jul 2026 03:33:20 GMT
 
@@ -147,3 +148,12 @@ def test_nothing_a_server_says_raises_or_blocks_for_longer_than_a_day(headers: d
     for quota in word.quotas:
         assert quota.remaining >= 0
         assert quota.reset_in is None or 0 <= quota.reset_in <= LONGEST
+
+
+@pytest.mark.parametrize("scale", [1, 10**3, 10**6, 10**9], ids=["s", "ms", "us", "ns"])
+def test_an_instant_is_one_in_whatever_unit_it_is_counted(scale: int) -> None:
+    now = 1_795_000_000.0
+    at = str((int(now) + 60) * scale)
+    word = read_word(429, {"retry-after": at, "x-ratelimit-remaining": "0", "x-ratelimit-reset": at}, now)
+
+    assert word.retry_after == word.quotas[0].reset_in == 60.0

@@ -89,6 +89,35 @@ async def test_a_mail_server_with_a_size_gets_several_mails(tmp_path: Path) -> N
     assert all(len(raw) <= 20_100 for raw in server.mails)
 
 
+async def test_one_event_that_a_template_fails_on_is_the_only_dead_letter(tmp_path: Path) -> None:
+    template = (
+        '[{% for e in events %}{"data": {"object": {"id": {{ e.object.id }}, "x": {{ 1 // (e.object.id - 3) }}}}}'
+    )
+    template += "{% if not loop.last %},{% endif %}{% endfor %}]"
+    async with limited(40_000) as (url, batches):
+        config = f'{SOURCE}plugin = "http"\nurl = "{url}"\nallow_private = true\n'
+        async with running(f"{config}template = '''{template}'''\n", tmp_path, upstream=items(8)) as poller:
+            states = await digested(poller)
+
+    assert sorted(states) == ["dead", *["delivered"] * 7]
+    assert [id for batch in batches for id in batch] == [0, 1, 2, 4, 5, 6, 7]
+
+
+async def test_a_digest_whose_text_is_too_long_is_sent_in_parts(tmp_path: Path) -> None:
+    upstream = items(30)
+    for item in upstream.lists["/items"]:
+        item |= {f"field {number:03}": "<" * 190 for number in range(60)}
+    async with serving_raw() as server:
+        mail = f'plugin = "email"\nhost = "127.0.0.1"\nport = {server.port}\ntls = "none"\n'
+        template = "<p>{% for e in events %}{% for l, v in e.facts %}{{ v }}{{ v }}{{ v }}{% endfor %}{% endfor %}</p>"
+        config = f'{SOURCE}{mail}from = "poller@maple.example"\nto = "ana@maple.example"\ntemplate = "{template}"\n'
+        async with running(config, tmp_path, upstream=upstream) as poller:
+            states = await digested(poller)
+
+    assert states == ["delivered"] * 30
+    assert len(server.mails) > 1
+
+
 async def test_one_event_that_is_too_large_is_the_only_dead_letter(tmp_path: Path) -> None:
     upstream = items(8)
     upstream.lists["/items"][3]["note"] = "x" * 5000

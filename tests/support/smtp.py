@@ -67,7 +67,7 @@ async def serving_raw(
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.ensure_future(mailer.serve(reader, writer)))
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls, limit=64_000_000)
     mailer.port = server.sockets[0].getsockname()[1]
     try:
         yield mailer
