@@ -7,6 +7,7 @@ import os
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 from zoneinfo import ZoneInfo
@@ -23,6 +24,7 @@ from poller.config.models import (
     Start,
     SubscriptionConfig,
 )
+from poller.config.places import Places
 from poller.events.filters import Expression, ExpressionError, event_rule, object_rule
 from poller.hooks.loading import Plugins, attempted
 from poller.hooks.ownership import distrust
@@ -101,8 +103,14 @@ def load(path: Path | None = None, plugins: Plugins | None = None, *, reveal: bo
         reading.wrong(key, what="unknown table", hint=nearest(key, ("poller", "budgets", "sources", "subscriptions")))
     config = reading.connected(config, named if isinstance(named, dict) else ())
     if reading.problems:
-        raise ConfigError(_shown(file), reading.problems)
+        raise ConfigError(_shown(file), _placed(reading.problems, file))
     return config
+
+
+def _placed(problems: Iterable[Problem], file: Path) -> list[Problem]:
+    """The problems with their lines."""
+    places = Places(file.read_text(encoding="utf-8-sig"))
+    return [replace(problem, at=places.line_of(problem.key)) for problem in problems]
 
 
 def digest_of(file: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Union, get_args, get_origin
@@ -41,10 +41,12 @@ class Problem:
     key: str
     what: str
     hint: str | None = None
+    at: int | None = None  # line of the file, where it is known
 
     def line(self, file: Path | str) -> str:
-        """The problem as one line: FILE: key: what is wrong; what to try."""
-        where = f"{file}: {self.key}" if self.key else str(file)
+        """The problem as one line: FILE:LINE: key: what is wrong; what to try."""
+        where = str(file) if self.at is None else f"{file}:{self.at}"
+        where = f"{where}: {self.key}" if self.key else where
         return f"{where}: {self.what}" + (f"; {self.hint}" if self.hint else "")
 
 
@@ -53,7 +55,7 @@ class ConfigError(PollerError):
 
     def __init__(self, file: Path | str, problems: Sequence[Problem]) -> None:
         alone = problems[0].hint if len(problems) == 1 else None
-        shown = [Problem(key=problems[0].key, what=problems[0].what)] if alone else problems
+        shown = [replace(problems[0], hint=None)] if alone else problems
         super().__init__("\n".join(problem.line(file) for problem in shown), hint=alone)
         self.file = file
         self.problems = tuple(problems)

@@ -198,7 +198,7 @@ def test_what_is_wrong_is_told_with_its_key_and_what_to_do(
     (line, *others) = problems(tmp_path, text, plugins)
 
     assert others == []
-    assert line.startswith(f"poller.toml: {key}: " if key else "poller.toml: ")
+    assert re.match(rf"poller\.toml(:\d+)?: {re.escape(key)}: " if key else "poller.toml: ", line)
     assert what in line
     assert hint in line
     assert "\n" not in line
@@ -223,7 +223,7 @@ def test_on_the_command_line_it_is_one_line_and_status_2(poller: Run, tmp_path: 
     ran = poller("check")
 
     assert ran.status == 2
-    assert ran.err == "Error: poller.toml: poller.stat: unknown key\nTry:   did you mean 'state'?\n"
+    assert ran.err == "Error: poller.toml:2: poller.stat: unknown key\nTry:   did you mean 'state'?\n"
 
 
 # Where it is found.
