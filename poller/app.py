@@ -307,4 +307,4 @@ async def sweep_once(
     engine.end_sweeps()
     for lane in engine.lanes.values():
         lane.hurry, lane.poke = False, lambda: None
-    return sweeping.stuck()
+    return sweeping.stuck(app.clock.now())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from poller.events.cloudevents import iso
 from poller.polling.endpoint import Watching, awaited, waits_for_others
 from poller.polling.source import Run
 
@@ -42,9 +43,9 @@ class Sweeping:
             for run, w in self
         )
 
-    def stuck(self) -> list[str]:
+    def stuck(self, now: float) -> list[str]:
         """What could not be seen, in words."""
-        return [f"{w.label}: {_why(run, w)}" for run, w in self if not self.is_swept(run, w)]
+        return [f"{w.label}: {_why(run, w, now)}" for run, w in self if not self.is_swept(run, w)]
 
     def progress(self) -> tuple[int, int]:
         """(units polled, units known so far)."""
@@ -94,7 +95,7 @@ class Sweeping:
             return False
         if not run.discovery.is_done:
             return run.discovery.failures >= TRIES
-        if self.is_held(run, w) or run.health.blocked_until(w.name, now) is not None:
+        if self.is_held(run, w) or run.health.blocked_until(w.name, now) is not None or _throttled_until(run, now):
             return True
         parent = run.watchings.get(w.watch.endpoint.parent or "")
         if not w.sweep.pending and parent is not None:
@@ -104,8 +105,16 @@ class Sweeping:
         return bool(left) and all(key in tried or waits_for_others(w, key) for key in left)
 
 
-def _why(run: Run, w: Watching) -> str:
+def _throttled_until(run: Run, now: float) -> float | None:
+    """Until when its server wants no call, where that is longer than a sweep on command waits."""
+    until = run.lane.throttled_until()
+    return until if until is not None and until > now + PATIENCE else None
+
+
+def _why(run: Run, w: Watching, now: float) -> str:
     if w.state.held is not None:
         return "held: see `poller status`"
+    if (until := _throttled_until(run, now)) is not None:
+        return f"the server wants no call of budget {run.lane.name} before {iso(until)}"
     errors = [unit.error for unit in w.failing() if unit.error]
     return (errors[0] if errors else None) or run.health.snapshot().reason or "not complete"

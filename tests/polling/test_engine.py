@@ -196,7 +196,7 @@ def test_a_sweep_on_command_ends_though_the_last_list_that_it_waits_for_is_gone_
         await life.work(now() + 60, done=lambda: not sweeping.goes_on(now()))
 
         assert not sweeping.goes_on(now())
-        assert sweeping.stuck() == []
+        assert sweeping.stuck(watching.upstream.now()) == []
 
     within(World(style="none", lines=True, has_items=True), story)
 

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from poller.app import App, open_app, sweep_once
 from poller.clock import VirtualClock
 from poller.config.load import load
+from poller.events.cloudevents import iso
 from poller.hooks.loading import load_plugins
 from poller.planner.planner import Planner, Unit
 from poller.polling.health import Turns, due_since
@@ -204,6 +205,18 @@ async def test_failures_of_several_commands_in_a_row_are_told_as_those_of_a_daem
             await swept(w.app, t.clock)
 
         assert told(w) == [FAILING, RECOVERED]
+
+
+async def test_a_sweep_on_command_says_that_its_server_wants_no_call_instead_of_waiting_for_an_hour(
+    tmp_path: Path,
+) -> None:
+    async with town(tmp_path) as t, t.watched() as w:
+        t.shop.failing, t.shop.headers = {"/items": 429}, {"retry-after": "3600"}
+        began = t.clock.now()
+        (stuck,) = await swept(w.app, t.clock)
+
+        assert stuck == f"shop/items: the server wants no call of budget shop before {iso(w.lane.throttled_until())}"
+        assert t.clock.now() - began < 60
 
 
 # A stall is the planner's, not a neighbour's.

@@ -141,7 +141,7 @@ class Ward:
         for lane in self.app.engine.lanes.values():
             lane.hurry = True
         while not self._has_looked(sweeping):
-            assert time.monotonic() - began < PATIENCE, sweeping.stuck()
+            assert time.monotonic() - began < PATIENCE, sweeping.stuck(self.app.clock.now())
             for lane in self.app.engine.lanes.values():
                 await lane.wake()
             await asyncio.sleep(0.005)
