@@ -14,7 +14,6 @@ from poller.polling.recorder import Draft, Recorder
 from poller.polling.results import PollResult
 from poller.polling.source import ITEM, Run, kept_health
 from poller.polling.unit_keys import child_key, dump_position, is_swept
-from state.notices import Notice
 from state.polls import Presence, Sweep
 from state.sqlite.notices import Notices
 
@@ -67,12 +66,7 @@ class Following:
         """Log what the health of a source has to say, and keep that it was said."""
         if not update.notices:
             return
-        now = self._clock.now()
-        notices = [
-            Notice(kind=note.kind, subject=note.subject, summary=note.summary, detail=dict(note.detail), time=now)
-            for note in update.notices
-        ]
-        self.announce(await self._recorder.steps(self._notices.tell, notices, kept=kept_health(run)))
+        self.announce(await self._recorder.steps(self._notices.tell, update.notices, kept=kept_health(run)))
 
     async def sync(self, w: Watching, parents: Iterable[str]) -> None:
         """Give every parent that is there a unit, and take it from those that are gone."""

@@ -18,7 +18,6 @@ from poller.http_dates import LONGEST
 from poller.polling.notices import (
     Failure,
     Missed,
-    Notice,
     endpoint_fails,
     endpoint_recovered,
     gap,
@@ -27,12 +26,12 @@ from poller.polling.notices import (
     source_recovered,
     stands_still,
 )
+from state.notices import Notice
 
 __all__ = [
     "EndpointHealth",
     "HealthReport",
     "HealthUpdate",
-    "Notice",
     "SourceHealth",
     "StallWatch",
     "Turns",
@@ -144,6 +143,17 @@ class _Unit:
     retry_at: float = 0.0
     count: int = 0  # of them, seen by this memory: what had been before it began may not have been an outage
     failures: int = 0  # in a row, those before a restart included
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Latest:
+    """The failure that has just come."""
+
+    endpoint: str
+    unit: str
+    status: int | None
+    now: float
+    not_before: float  # the budget allows no call until then
 
 
 @dataclass(slots=True, kw_only=True)
@@ -274,9 +284,8 @@ class SourceHealth:
         if status != 403:
             self._row.add((endpoint, unit))
         self._shut(view, now, status=status, reason=reason)
-        return HealthUpdate(
-            retry_at=failing.retry_at, notices=tuple(self._told(endpoint, unit, status, not_before or 0.0))
-        )
+        latest = _Latest(endpoint=endpoint, unit=unit, status=status, now=now, not_before=not_before or 0.0)
+        return HealthUpdate(retry_at=failing.retry_at, notices=tuple(self._told(latest)))
 
     def succeeded(self, endpoint: str, unit: str, now: float) -> HealthUpdate:
         """A poll of this unit went well: what its source and endpoint held back may go, and what is over is told."""
@@ -348,10 +357,10 @@ class SourceHealth:
             since = self._failing_since if self._failing_since is not None else now
             self._gate = _Gate(since=since, reason=reason, opens_at=now + FIRST_WAIT)
 
-    def _told(self, endpoint: str, unit: str, status: int | None, not_before: float) -> Iterator[Notice]:
+    def _told(self, latest: _Latest) -> Iterator[Notice]:
         """The notice of a failure that begins an episode. One of the source speaks for its endpoints."""
-        view = self._views[endpoint]
-        failing = view.units[unit]
+        view = self._views[latest.endpoint]
+        failing = view.units[latest.unit]
         if self._episode is not None:
             return
         alone = self._seen is None or self._seen < failing.since  # nothing else went well meanwhile
@@ -359,14 +368,12 @@ class SourceHealth:
         if self._gate is not None or (often and alone and failing.count >= SEVERAL):
             since = self._failing_since if self._failing_since is not None else failing.since
             self._episode = _Episode(since=since, reason=failing.reason)
-            yield self._source_fails(self._failure(endpoint, unit, status, self._gate, since, not_before))
+            yield self._source_fails(self._failure(latest, self._gate, since))
         elif view.episode is None and (view.gate is not None or (often and not alone)):
             since = view.gate.since if view.gate is not None else failing.since
             view.episode = _Episode(since=since, reason=failing.reason)
-            how = f"failed {failing.failures} times in a row at {unit}" if view.gate is None else "is refused"
-            yield endpoint_fails(
-                self.source, self._failure(endpoint, unit, status, view.gate, since, not_before), how=how
-            )
+            how = f"failed {failing.failures} times in a row at {latest.unit}" if view.gate is None else "is refused"
+            yield endpoint_fails(self.source, self._failure(latest, view.gate, since), how=how)
 
     def _source_fails(self, failure: Failure) -> Notice:
         if self._gate is None:
@@ -378,18 +385,17 @@ class SourceHealth:
         failing = [(name, key, unit.reason) for name, view in self._views.items() for key, unit in view.units.items()]
         return source_fails(self.source, failure, how=how, failing=failing)
 
-    def _failure(
-        self, endpoint: str, unit: str, status: int | None, gate: _Gate | None, since: float, not_before: float
-    ) -> Failure:
-        failing = self._views[endpoint].units[unit]
+    def _failure(self, latest: _Latest, gate: _Gate | None, since: float) -> Failure:
+        failing = self._views[latest.endpoint].units[latest.unit]
         return Failure(
-            endpoint=endpoint,
-            unit=unit,
+            endpoint=latest.endpoint,
+            unit=latest.unit,
             reason=failing.reason,
-            status=status,
+            status=latest.status,
             failures=failing.failures,
             since=since,
-            next_try=max(failing.retry_at if gate is None else gate.opens_at, not_before),
+            next_try=max(failing.retry_at if gate is None else gate.opens_at, latest.not_before),
+            now=latest.now,
         )
 
     def _source_over(self, now: float) -> Iterator[Notice]:

@@ -13,9 +13,10 @@ from poller.budget.budget import Budget
 from poller.clock import Clock
 from poller.planner.feasibility import Shortfall, shortfall
 from poller.planner.planner import Planner
-from poller.polling.notices import Notice, budget_throttled
+from poller.polling.notices import budget_throttled
 from poller.sources.transport import Gate, Permit
 from state.errors import LeaseLost
+from state.notices import Notice
 
 log = structlog.get_logger("poller")
 
@@ -132,7 +133,11 @@ class Lane:
         began, now, steady = self._throttled_since, self._clock.now(), self._clock.steady()
         self._throttled_since = now if began is None else began
         until = self.budget.throttled_until(steady) or steady
-        return None if began is not None else budget_throttled(self.name, until=now + until - steady, reason=reason)
+        return (
+            None
+            if began is not None
+            else budget_throttled(self.name, now=now, until=now + until - steady, reason=reason)
+        )
 
     def throttled_until(self) -> float | None:
         """Wall time before which the server wants no call."""

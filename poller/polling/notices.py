@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from poller.events.cloudevents import iso
+from state.notices import Notice
 
-NoticeKind = Literal["source.failing", "source.recovered", "gap", "budget.throttled"]
 NAMED: Final = 10  # units or endpoints that one notice names
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
-    """What an operator must know, as `poller.events.notice` takes it. Times in `detail` are text."""
-
-    kind: NoticeKind
-    subject: str  # sources/acme, endpoints/acme/projects or budgets/office
-    summary: str
-    detail: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +23,7 @@ class Failure:
     failures: int
     since: float
     next_try: float
+    now: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +43,7 @@ def source_fails(source: str, failure: Failure, *, how: str, failing: Sequence[t
         subject=f"sources/{source}",
         summary=f"Source {source} fails: {how}: {failure.reason}. It is tried again at {iso(failure.next_try)}.",
         detail={"scope": "source", **_told(failure), "failing": named},
+        time=failure.now,
     )
 
 
@@ -63,6 +55,7 @@ def endpoint_fails(source: str, failure: Failure, *, how: str) -> Notice:
         summary=f"Endpoint {source}/{failure.endpoint} {how}: {failure.reason}. "
         f"It is tried again at {iso(failure.next_try)}; the other endpoints go on.",
         detail={"scope": "endpoint", **_told(failure)},
+        time=failure.now,
     )
 
 
@@ -76,6 +69,7 @@ def source_recovered(source: str, *, since: float, now: float, reason: str, miss
         subject=f"sources/{source}",
         summary=f"Source {source} is back after {_span(now - since)}{unseen}.",
         detail={"scope": "source", "reason": reason, **_lasted(since, now), "missed": _missed(missed, now)},
+        time=now,
     )
 
 
@@ -89,6 +83,7 @@ def endpoint_recovered(
         subject=f"sources/{source}",
         summary=f"Endpoint {source}/{endpoint} is back after {_span(now - since)}.",
         detail={**told, **_lasted(since, now), "missed": _missed(missed, now)},
+        time=now,
     )
 
 
@@ -100,6 +95,7 @@ def gap(source: str, endpoint: str, *, since: float, now: float) -> Notice:
         summary=f"Endpoint {source}/{endpoint} could not be seen for {_span(now - since)}, from {iso(since)} to "
         f"{iso(now)}: what came and went in between is not known.",
         detail={"from": iso(since), "to": iso(now), "seconds": _whole(now - since)},
+        time=now,
     )
 
 
@@ -113,6 +109,7 @@ def stands_still(source: str, *, since: float, now: float, last_poll: float | No
         summary=f"Source {source} stands still: something is due for {_span(now - since)}, the budget allows it, and "
         "no call left.",
         detail={**told, "since": iso(since), "seconds": _whole(now - since)},
+        time=now,
     )
 
 
@@ -123,16 +120,18 @@ def goes_on(source: str, *, since: float, now: float) -> Notice:
         subject=f"sources/{source}",
         summary=f"Source {source} is polled again after it stood still for {_span(now - since)}.",
         detail={"scope": "stall", **_lasted(since, now)},
+        time=now,
     )
 
 
-def budget_throttled(budget: str, *, until: float, reason: str) -> Notice:
+def budget_throttled(budget: str, *, now: float, until: float, reason: str) -> Notice:
     """The server refused a call because there were too many, in spite of all."""
     return Notice(
         kind="budget.throttled",
         subject=f"budgets/{budget}",
         summary=f"Budget {budget} is throttled: {reason}. No call of it leaves before {iso(until)}.",
         detail={"reason": reason, "until": iso(until)},
+        time=now,
     )
 
 

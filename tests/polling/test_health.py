@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller.events.cloudevents import iso
-from poller.polling.health import EndpointHealth, HealthReport, HealthUpdate, Notice, SourceHealth, StallWatch, backoff
-from state import notices as records
-from state.notices import notice_event
+from poller.polling.health import EndpointHealth, HealthReport, HealthUpdate, SourceHealth, StallWatch, backoff
+from state.notices import Notice, notice_event
 
 NOON = 1_795_000_000.0
 MINUTE = 60.0
@@ -406,8 +405,7 @@ def assert_told_once(notices: list[Notice]) -> None:
     """Of the source, and of each endpoint: failing, recovered, failing ... and every notice makes an event."""
     open_now: set[str | None] = set()
     for told in notices:
-        said = records.Notice(kind=told.kind, subject=told.subject, summary=told.summary, detail=told.detail, time=NOON)
-        assert notice_event(said, 1).raw
+        assert notice_event(told, 1).raw
         if told.kind == "gap":
             assert told.detail["seconds"] > 300
             continue
