@@ -209,3 +209,29 @@ def test_an_answer_of_too_many_objects_is_an_error():
             read(watch, objects, {})
 
     within(World(style="none"), story)
+
+
+def test_a_unit_that_fails_while_another_shows_its_objects_stays_robbed_of_its_digest():
+    """What it shows next is compared whole: an unchanged answer would vouch for what it has lost."""
+
+    async def story(watching):
+        life = await watching.living()
+        w = life.engine.runs["api"].watchings["things"]
+        robbed = []
+
+        def rob(store, engine):
+            told = store.log.read(type_glob="poller.source.failing")
+            if told and not robbed:  # its failure is being told: another unit is recorded just now
+                robbed.append(told[0].data["detail"]["unit"])
+                w.robbed([w.units[robbed[0]].id])
+
+        life._look = rob
+        watching.upstream.fail(Step(act="fault", kind="500", times=10**6))
+        while not robbed:
+            await watching.do(Step(wait=5.0))
+        await watching.do(Step(wait=5.0))
+
+        assert w.units[robbed[0]].failures > 0
+        assert w.units[robbed[0]].digest is None
+
+    within(World(style="page", size=2, objects=6), story)
