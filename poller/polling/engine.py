@@ -243,11 +243,7 @@ class Engine:
         run.health = SourceHealth(
             run.name, seen={w.name: at for w in run.watchings.values() if (at := _last_seen(w)) is not None}
         )
-        recall_health(
-            run,
-            await self._write(self._store.learned.load, f"health:{run.name}"),
-            await self._write(self._store.learned.load, f"stall:{run.name}"),
-        )
+        recall_health(run, {key: await self._write(self._store.learned.load, key) for key in kept_health(run)})
 
     def _sync_planner(self, w: Watching) -> None:
         """An endpoint was read again: the planner knows just its units."""

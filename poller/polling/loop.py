@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+import msgspec
 import structlog
 
 from poller.budget.budget import Budget
@@ -70,9 +71,7 @@ class Lane:
         self._paced_at = -math.inf  # steady
         self._idle_until: float | None = None  # Unix seconds: there is no work before
         self.failure: BaseException | None = None
-        # A throttle that outlasted a restart or reload was told before it.
-        held = budget.throttled_until(clock.steady()) is not None
-        self._throttled_since: float | None = clock.now() if held else None  # wall
+        self._throttled_since: float | None = None  # wall
         self.shortfall: Shortfall | None = None  # `max_staleness` that cannot be kept since lists grew
 
     @property
@@ -138,6 +137,14 @@ class Lane:
             if began is not None
             else budget_throttled(self.name, now=now, until=now + until - steady, reason=reason)
         )
+
+    def dump_throttle(self) -> bytes:
+        """The throttle that was told and is not over, for `recall_throttle` after a restart or reload."""
+        return msgspec.json.encode(self._throttled_since)
+
+    def recall_throttle(self, saved: bytes) -> None:
+        """Take up a throttle that was told. Raises ValueError where it is no dump."""
+        self._throttled_since = msgspec.json.decode(saved, type=float | None)
 
     def throttled_until(self) -> float | None:
         """Wall time before which the server wants no call."""

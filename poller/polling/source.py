@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -134,18 +134,24 @@ def shape_of(source: Source, endpoint: Endpoint, settings: EndpointConfig) -> st
 
 def kept_health(run: Run) -> dict[str, bytes]:
     """What outlives a restart or reload of a source's health, by the key under which it is kept."""
-    return {f"health:{run.name}": run.health.dump(), f"stall:{run.name}": run.stall.dump()}
+    return {
+        f"health:{run.name}": run.health.dump(),
+        f"stall:{run.name}": run.stall.dump(),
+        f"throttle:{run.lane.name}": run.lane.dump_throttle(),
+    }
 
 
-def recall_health(run: Run, health: bytes | None, stall: bytes | None) -> None:
+def recall_health(run: Run, kept: Mapping[str, bytes | None]) -> None:
     """Take up what was kept: episodes are reported once and ended once, however often the program began anew."""
     units = {w.name: {*w.units, ITEM} for w in run.watchings.values()}
     if run.source.asks_first():
         units[DISCOVER] = {DISCOVER}
     try:
-        if health is not None:
+        if (health := kept[f"health:{run.name}"]) is not None:
             run.health.recall(health, units)
-        if stall is not None:
+        if (stall := kept[f"stall:{run.name}"]) is not None:
             run.stall.recall(stall)
+        if (throttle := kept[f"throttle:{run.lane.name}"]) is not None:
+            run.lane.recall_throttle(throttle)
     except ValueError as error:
         log.warning("health.forgotten", source=run.name, why=str(error))
