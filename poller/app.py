@@ -69,6 +69,7 @@ class App:
         self.clock = clock
         self.news = news
         self.deliverer = news.deliverer
+        self.refused: str | None = None  # why the file on disk was refused at the latest reload
         self.is_polling = False  # False: the engine is over, and the state is to be read again
         self._transport = transport  # None: sources ask over the network
         self._changing = asyncio.Lock()  # one engine is replaced by another, or the state is waited for

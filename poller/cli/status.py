@@ -45,6 +45,10 @@ def status(chosen: Chosen, as_json: bool) -> None:
     else:
         running = f"running (process {holder})" if holder is not None else "not running"
         click.echo(f"{running}; {found.last_seq} events in the log")
+        if found.state_error is not None:
+            click.echo(f"! paused: {found.state_error}")
+        if found.config_error is not None:
+            click.echo(f"! the configuration was refused at the latest reload: {found.config_error}")
         _print_status(found)
 
 

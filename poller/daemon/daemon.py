@@ -43,7 +43,6 @@ class Daemon:
         self.stop = asyncio.Event()
         self._http: HttpServer | None = None  # once it answers
         self.started_at = time.time()
-        self.refused: str | None = None  # why the file on disk was refused at the latest reload
         self._reload = reload
         self._notifier = notifier
         self._timers = Timers(app.clock, may_run=self._may_run)
@@ -105,7 +104,7 @@ class Daemon:
             except Exception as error:  # noqa: BLE001 - a plugin may raise anything: its configuration is refused
                 self._refused(said(error), "this is a bug, of a plugin or of Poller", exc_info=error)
             else:
-                self.refused = None
+                self.app.refused = None
                 settings = self.app.config.poller
                 if (settings.log_level, settings.log_format) != (before.log_level, before.log_format):
                     configure(settings.log_level, settings.log_format)
@@ -128,7 +127,7 @@ class Daemon:
             await self._http.adopt(listening)
 
     def _refused(self, error: str, hint: str | None, **more: object) -> None:
-        self.refused = error
+        self.app.refused = error
         log.error("config.refused", error=error, hint=hint, runs_on="the configuration as it was", **more)
         if self.app.is_polling:
             self._resumed()  # it may have been opened anew
@@ -193,7 +192,7 @@ class Daemon:
         await self.app.engine.watch()
 
     async def _heartbeat(self) -> None:
-        if self.app.is_well and self.refused is None:
+        if self.app.is_well and self.app.refused is None:
             await beat(self.app)
 
     async def _purge(self) -> None:

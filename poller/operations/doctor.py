@@ -85,6 +85,11 @@ def of_clock(now: float, latest: float | None) -> Finding:
 
 def of_status(status: Status, config: Config | None) -> Iterator[Finding]:
     """Everything that the status tells of failures, in the order of the data's way."""
+    if status.state_error is not None:
+        yield bad("state", f"{status.state_error}; nothing is polled until it can be", "polling goes on by itself then")
+    if status.config_error is not None:
+        what = f"refused at the latest reload, the one before is in use: {status.config_error}"
+        yield bad("configuration", what, "poller check; then reload again")
     for budget in status.budgets:
         yield from _budget(budget)
     for source in status.sources:

@@ -73,6 +73,8 @@ class Live:
     expected_delays: Mapping[tuple[str, str], float] = field(default_factory=dict)  # seconds
     last_polls: Mapping[str, float | None] = field(default_factory=dict)
     failed_plugins: Sequence[Failed] = ()
+    state_error: str | None = None
+    config_error: str | None = None
 
 
 def status(reader: Reader, config: Config, *, now: float, live: Live | None = None) -> Status:
@@ -94,6 +96,8 @@ def status(reader: Reader, config: Config, *, now: float, live: Live | None = No
         endpoints=endpoints,
         subscriptions=_subscriptions(reader, now),
         plugins_failed=tuple(_failed(plugin) for plugin in (live.failed_plugins if live else ())),
+        state_error=live.state_error if live else None,
+        config_error=live.config_error if live else None,
     )
 
 

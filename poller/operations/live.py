@@ -31,6 +31,8 @@ def live_of(app: App, plan: Report | None = None) -> Live:
         expected_delays=expected_delays(plan or plan_of(app)),
         last_polls={name: run.times.latest for name, run in runs.items()},
         failed_plugins=tuple(app.plugins.failed),
+        state_error=None if app.write.outage is None else str(app.write.outage),
+        config_error=app.refused,
     )
 
 

@@ -138,6 +138,8 @@ class Status:
     endpoints: tuple[EndpointStatus, ...] = ()
     subscriptions: tuple[SubscriptionStatus, ...] = ()
     plugins_failed: tuple[PluginFailure, ...] = ()
+    state_error: str | None = None  # why the state cannot be written: nothing is polled or delivered meanwhile
+    config_error: str | None = None  # why the file was refused at the latest reload: the one before it is in use
 
 
 def document(status: Status) -> dict[str, Any]:

@@ -45,6 +45,9 @@ async def test_a_disk_that_is_full_for_a_while_loses_nothing_and_ends_nothing(tm
                 assert ready.status_code == 503
                 assert "cannot be written" in ready.json()["detail"]
                 assert not daemon.app.is_well
+                status = (await client.get(f"{daemon.url}/api/v1/status")).json()
+                assert "cannot be written" in status["state_error"]
+                assert "nothing is polled until it can be" in (await client.get(f"{daemon.url}/")).text
                 await asyncio.sleep(2.0)  # several probes
                 assert upstream.asked == asked  # no call is spent in vain
                 upstream.edit(3, 1)

@@ -98,7 +98,7 @@ async def test_a_plugin_that_cannot_be_set_up_any_more_leaves_everything_as_it_w
         config.write_text(OWN.format(url=upstream.url, wrong=wrong, more=""))
         await daemon.reload()
         assert daemon.app.engine is engine
-        assert daemon.refused is not None
+        assert daemon.app.refused is not None
         await assert_goes_on(upstream, daemon, 1)
     assert capsys.readouterr().out.count("config.refused") == 1
 
@@ -116,7 +116,7 @@ async def test_a_reload_that_fails_after_the_swap_has_begun_goes_back(tmp_path: 
             more = '[sources.api.endpoints.more]\npath = "/things"\n[[subscriptions]]\nname = "hook"'
             config.write_text(text.replace('[[subscriptions]]\nname = "hook"', more))
             await daemon.reload()
-            assert daemon.refused is not None
+            assert daemon.app.refused is not None
             assert list(daemon.app.config.sources["api"].endpoints) == ["things"]
             db.execute("PRAGMA query_only = OFF")
             await until("polling", lambda: daemon.app.is_polling)
@@ -192,6 +192,6 @@ async def test_a_refused_file_leaves_no_trace_in_the_log_of_events(tmp_path: Pat
     async with own(tmp_path) as (upstream, daemon, config):
         config.write_text("[poller]\nnonsense = 1\n")
         await daemon.reload()
-        assert daemon.refused is not None
+        assert daemon.app.refused is not None
         await assert_goes_on(upstream, daemon, 1)
     assert [event.source for event in log_of(tmp_path / "poller.db")] == ["/sources/api"]

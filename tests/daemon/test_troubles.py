@@ -114,12 +114,12 @@ async def test_everything_is_told_once_and_in_order_whatever_the_machine_does(tm
 
                 config.write_text(text.replace('path = "/things"', 'path = "/things"\nignore = ["/a~b"]'))
                 await daemon.reload()
-                assert daemon.refused is not None
+                assert daemon.app.refused is not None
                 await troubles.change()
 
                 config.write_text(text + RAISING.format(url=upstream.url))
                 await daemon.reload()
-                assert daemon.refused is None
+                assert daemon.app.refused is None
                 failing = daemon.app.engine.runs["raising"].watchings["things"]
                 await until("a failure of the other source", failing.failing)
                 for _ in range(3):
