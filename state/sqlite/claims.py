@@ -42,11 +42,12 @@ def settle(
         "FROM subscriptions s WHERE id = ?",
         [limit - limit // 20, id_],
     ).fetchone()
+    is_probe = request is not None and request.probe
     claims = _claim(conn, id_, lease, request, batch.now) if request is not None and state == "active" else ()
     return Settled(
         state=state,
         claims=claims,
-        next_due=_next_due(conn, id_, lease, is_probe=request is not None and request.probe),
+        next_due=None if claims and is_probe else _next_due(conn, id_, lease, is_probe=is_probe),
         recorded=len(recorded),
         wants_more=bool(wants_more),
         health=SinkHealth(

@@ -25,6 +25,7 @@ AHEAD: Final = (
     ("objects", "seen_at"),
     ("objects", "missing_at"),
     ("lanes", "due"),
+    ("deliveries", "due"),
     ("lanes", "not_before"),
     ("subscriptions", "open_until"),
 )

@@ -53,8 +53,8 @@ class Store:
     deliveries: Deliveries
     delivery_reader: DeliveryReader
     leases: LeaseTable
-    commands: Commands
     notices: Notices
+    commands: Commands
 
     @classmethod
     def open(cls, path: Path, *, now: float) -> Self:
@@ -72,8 +72,8 @@ class Store:
             deliveries=Deliveries(db),
             delivery_reader=DeliveryReader(db),
             leases=LeaseTable(db),
-            commands=Commands(db),
             notices=Notices(db),
+            commands=Commands(db),
         )
 
     def rewind(self, *, now: float, by: float = 0.0) -> float:
