@@ -10,6 +10,7 @@ from typing import Any, Final
 import structlog
 
 from poller.hooks.loading import Plugins
+from state.errors import StateError
 from state.records import Event
 
 log = structlog.get_logger("poller")
@@ -76,9 +77,18 @@ class Observers:
                 continue
             hook, name, value = self._waiting.popleft()
             if hook == "event_recorded":
-                value = await self._event_of(value)
+                value = await self._event(value)
             if value is not None:
                 await self._plugins.observe(hook, **{name: value})
             if self._missed and not self._waiting:
                 log.warning("observers.missed", calls=self._missed, hint="an observer of a plugin is too slow")
                 self._missed = 0
+
+    async def _event(self, number: int) -> Event | None:
+        """The event with that number; None where the state cannot be read just now, or has forgotten it."""
+        try:
+            return await self._event_of(number)
+        except StateError as error:
+            self._missed += 1
+            log.warning("observers.not_read", sequence=number, error=str(error))
+            return None

@@ -10,6 +10,7 @@ from poller import hookimpl
 from poller.hooks.loading import Plugins
 from poller.hooks.observers import MOST_WAITING, Observers
 from poller.polling.results import Polled
+from state.errors import StateError
 from tests.support.command_line import Run, Shop
 
 PLUGIN = """
@@ -108,6 +109,25 @@ async def test_what_too_slow_an_observer_misses_is_bounded(plugins: Plugins, tel
 async def test_nothing_waits_for_hooks_that_nobody_has(plugins: Plugins) -> None:
     async with Observers(plugins, no_event) as observers:
         observers.tell_recorded(range(3))  # no_event would raise
+
+
+async def test_a_state_that_cannot_be_read_costs_the_event_and_not_the_observers(
+    plugins: Plugins, telling: Telling
+) -> None:
+    class Reading:
+        @hookimpl
+        def event_recorded(self, event: object) -> None:
+            raise AssertionError("no event can be read")
+
+    async def unreadable(_: int) -> None:
+        raise StateError("the disk is full")
+
+    plugins.add("reading", Reading())
+    async with Observers(plugins, unreadable) as observers:
+        observers.tell_recorded([1])
+        observers.tell("poll_finished", poll=polled("1"))
+
+    assert telling.told == ["1"]
 
 
 @pytest.fixture
