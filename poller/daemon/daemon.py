@@ -32,6 +32,8 @@ log = structlog.get_logger("poller")
 
 LOOK_EVERY = 1.0  # seconds between two looks at the clock, and at what has failed
 PURGE_EVERY = 1800.0  # seconds
+TELL_EVERY = 1.0  # seconds between two looks for notices
+HOUR = 3600.0  # seconds
 COMMANDS_EVERY = 0.5  # seconds
 
 
@@ -64,7 +66,6 @@ class Daemon:
         async with serve(self.app, self.stop) as self._http, asyncio.TaskGroup() as group:
             group.create_task(self._deliver())
             keeping = group.create_task(self._outages.run())
-            telling = group.create_task(Journal(self.app).run())
             self._begin()
             self._notifier.ready(status=self._status_line())
             await self.app.plugins.observe("started")
@@ -77,7 +78,6 @@ class Daemon:
                 self._notifier.stopping()
                 await self.app.plugins.observe("stopping")
                 keeping.cancel()
-                telling.cancel()
                 self.stop.set()
                 await self._timers.close()
                 await self.app.close()
@@ -176,6 +176,10 @@ class Daemon:
         self._timers.every(30.0, "watch for stalls", self._watch)
         self._timers.every(60.0, "heartbeat", self._heartbeat)
         self._timers.every(PURGE_EVERY, "purge", self._purge)
+        journal = Journal(self.app)
+        journal.open()
+        self._timers.every(TELL_EVERY, "tell notices", journal.tell_notices)
+        self._timers.every(HOUR, "sum up the hour", journal.sum_up)
 
     def _wake(self) -> None:
         self._woken = self.app.engine

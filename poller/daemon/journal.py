@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -21,9 +22,8 @@ from state.sqlite.store import open_reader
 
 log = structlog.get_logger("poller")
 
-GATHER: Final = 1.0  # seconds for which notices gather before the log is read
-HOUR: Final = 3600.0
 MOST: Final = 1000  # notices read at once
+OUTAGE: Final = "state"  # what cannot be recorded while it lasts is logged where it is noticed
 GOOD: Final = (
     "recovered",
     "released",
@@ -51,53 +51,52 @@ class Count:
 
 
 class Journal:
-    """Says what an app tells of itself. Run it beside the app; it ends when it is cancelled."""
+    """What an app tells of itself: `open` it, then call `tell_notices` every few seconds and `sum_up` every hour."""
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._news = asyncio.Event()
-        self._told = 0  # up to this number of the log
+        self._has_news = True
+        self._told: int | None = None  # up to this number of the log; None: nothing is known of the log yet
+        self._before = Count()
 
-    async def run(self) -> None:
-        """Tell notices as they are recorded, and sum up every hour."""
-        self._told = await self._app.write(self._app.store.log.last_seq)
-        self._app.deliverer.ears.append(self._news.set)
+    def open(self) -> None:
+        """Hear of what is recorded from now on, before anything is polled. Blocks for as long as one look takes."""
+        self._app.deliverer.ears.append(self._hear)
+        with contextlib.suppress(StateError):  # then from the first look on that succeeds
+            self._new()
+
+    def _hear(self) -> None:
+        self._has_news = True
+
+    async def tell_notices(self) -> None:
+        """Tell the notices that were recorded since the latest look. Raises StateError: they are told next time."""
+        if not self._has_news:
+            return
+        self._has_news = False
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._tell_notices())
-                group.create_task(self._sum_up())
-        finally:
-            self._app.deliverer.ears.remove(self._news.set)
-
-    async def _tell_notices(self) -> None:
-        while True:
-            await self._news.wait()
-            await self._app.clock.sleep(GATHER)
-            self._news.clear()
-            try:
-                for event in await asyncio.to_thread(self._new):
-                    tell(event)
-            except StateError:
-                self._news.set()  # an outage of the state: it is told elsewhere, and this is read when it is over
+            for event in await asyncio.to_thread(self._new):
+                tell(event)
+        except StateError:
+            self._has_news = True
+            raise
 
     def _new(self) -> Sequence[Event]:
         with open_reader(self._app.config.poller.state) as reader:
             last = reader.log.last_seq()
+            if self._told is None:
+                self._told, self._before = last, self._count(last)
+                return ()
             found = reader.log.read(after=self._told, limit=MOST, type_glob="poller.*")
         self._told = last if len(found) < MOST else found[-1].seq
-        return [event for event in found if event.source == SOURCE]
+        self._has_news |= len(found) == MOST
+        return [event for event in found if event.source == SOURCE and event.subject != OUTAGE]
 
-    async def _sum_up(self) -> None:
-        before = self._count(self._told)
-        while True:
-            await self._app.clock.sleep(HOUR)
-            try:
-                now = await asyncio.to_thread(self._status, live_of(self._app))
-            except StateError:
-                continue
-            count = self._count(now.last_seq)
-            log.info("poller.hour", summary=hour(now, count.since(before)))
-            before = count
+    async def sum_up(self) -> None:
+        """Tell the latest hour in one line. Raises StateError."""
+        now = await asyncio.to_thread(self._status, live_of(self._app))
+        count = self._count(now.last_seq)
+        log.info("poller.hour", summary=hour(now, count.since(self._before)))
+        self._before = count
 
     def _status(self, live: Live) -> Status:
         with open_reader(self._app.config.poller.state) as reader:

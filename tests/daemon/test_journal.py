@@ -1,6 +1,5 @@
 """The journal says each episode once, in a sentence for people, and sums up every hour."""
 
-import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,12 +8,8 @@ import httpx
 import orjson
 import structlog
 
-from poller.app import open_app
-from poller.clock import VirtualClock
-from poller.config.load import load
-from poller.daemon.journal import HOUR, Count, Journal, hour
+from poller.daemon.journal import Count, Journal, hour
 from poller.daemon.logs import _journal_line, _sentence_first
-from poller.hooks.loading import load_plugins
 from poller.operations.status import EndpointStatus, Status, SubscriptionStatus
 from tests.polling.test_episodes import town
 from tests.support.command_line import Shop
@@ -107,18 +102,31 @@ async def test_a_note_that_every_sweep_repeats_is_said_once(tmp_path: Path) -> N
     assert len([entry for entry in logs if entry["event"] == "page.odd"]) == 1
 
 
-async def test_every_hour_is_summed_up(shop: Shop, tmp_path: Path) -> None:
-    clock = VirtualClock()
-    config = load(shop.configure(tmp_path), plugins := load_plugins())
-    async with open_app(config, plugins, clock=clock) as app:
+async def test_every_hour_is_summed_up_from_what_was_done_in_it(tmp_path: Path) -> None:
+    async with town(tmp_path) as t, t.watched() as w:
+        journal = Journal(w.app)
+        journal.open()
+        await w.run(60)
         with structlog.testing.capture_logs() as logs:
-            journal = asyncio.create_task(Journal(app).run())
-            while len([entry for entry in logs if entry["event"] == "poller.hour"]) < 2:
-                await asyncio.sleep(0.01)
-                if clock.next_waking() is not None:
-                    clock.advance(HOUR)
-            journal.cancel()
-            await asyncio.gather(journal, return_exceptions=True)
+            await journal.sum_up()
+            await journal.sum_up()
 
-    summed = [entry["summary"] for entry in logs if entry["event"] == "poller.hour"]
-    assert all(line.startswith("The latest hour: 0 calls, 0 events.") for line in summed)
+    calls = w.lane.gate.calls
+    assert [entry["summary"].partition(". ")[0] for entry in logs if entry["event"] == "poller.hour"] == [
+        f"The latest hour: {calls} calls, 0 events",
+        "The latest hour: 0 calls, 0 events",
+    ]
+
+
+async def test_a_notice_is_told_once_and_not_again_after_a_restart(tmp_path: Path) -> None:
+    async with town(tmp_path) as t:
+        for expected in (["source.failing"], []):
+            async with t.watched() as w:
+                journal = Journal(w.app)
+                journal.open()
+                t.shop.failing = {"/items": 403}
+                await w.run(60)
+                with structlog.testing.capture_logs() as logs:
+                    await journal.tell_notices()
+                    await journal.tell_notices()
+                assert [entry["event"] for entry in logs] == expected
