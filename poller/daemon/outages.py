@@ -34,7 +34,6 @@ class OutageKeeper:
         self._resumed = resumed
         self._rest = FIRST_WAIT
         self._ended_at = -RELAPSE  # steady
-        self.since: float | None = None  # Unix seconds; None: no outage
 
     async def run(self) -> None:
         """Wait for outages, and see each one through, until cancelled."""
@@ -47,7 +46,7 @@ class OutageKeeper:
 
     async def _see_through(self, outage: Unavailable | None) -> None:
         app = self._app
-        self.since = began = app.clock.now()
+        began = app.clock.now()
         if outage is not None:
             log.error("state.failing", error=str(outage), hint=outage.hint, policy="polling pauses until it is written")
         is_relapse = app.clock.steady() - self._ended_at < RELAPSE
@@ -60,7 +59,7 @@ class OutageKeeper:
             await app.clock.sleep(wait)
         if outage is not None:
             await self._tell(outage, began)
-        self.since, self._ended_at = None, app.clock.steady()
+        self._ended_at = app.clock.steady()
         self._resumed()
 
     async def _is_over(self) -> bool:
