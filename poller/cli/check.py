@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Final
+from typing import Any, Final
 
 import click
 import msgspec
 
 from poller.cli.context import Chosen
+from poller.cli.output import print_json
+from poller.config.load import load
 from poller.config.models import Config
+from poller.config.schema import schema_of
 from poller.daemon.daemon import opened
-from poller.hooks.loading import Plugins
+from poller.hooks.loading import Plugins, load_plugins
 from poller.operations.advice import advice
 from poller.operations.commands import run_command
 from poller.operations.inspection import Inspection, inspect
 from poller.operations.planners import check_promises
+from poller.options.problems import ConfigError
 from poller.polling.boundary import failed_poll, reason_of
 from poller.polling.source import Run
 from poller.rendering.terminal import printable
@@ -35,12 +39,16 @@ HINTS: Final = {
 
 @click.command()
 @click.option("--online", is_flag=True, help="Ask for every endpoint: what may this key see, and does the API agree?")
+@click.option("--schema", is_flag=True, help="Print the JSON schema of poller.toml for your editor, and check nothing.")
 @click.pass_obj
-def check(chosen: Chosen, online: bool) -> int:
+def check(chosen: Chosen, online: bool, schema: bool) -> int:
     """Validate the configuration, and with --online the credentials.
 
     Example: poller check --online
     """
+    if schema:
+        print_json(_schema(chosen))
+        return 0
     config, plugins = chosen.load()
     check_promises(config)
     for failed in plugins.failed:
@@ -55,6 +63,14 @@ def check(chosen: Chosen, online: bool) -> int:
         hint = f"; {finding.hint}" if finding.hint else ""
         click.echo(f"Warning: {finding.about}: {finding.what}{hint}", err=True)
     return asyncio.run(_online(config, plugins)) if online else 0
+
+
+def _schema(chosen: Chosen) -> dict[str, Any]:
+    """The schema with the plugins that are installed, and those of the configured folder where there is one."""
+    plugins = load_plugins()
+    with contextlib.suppress(ConfigError):
+        load(chosen.path, plugins, reveal=False)
+    return schema_of(plugins)
 
 
 async def _online(config: Config, plugins: Plugins) -> int:

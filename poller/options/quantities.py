@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from poller.budget.budget import Limit
 
@@ -80,6 +80,12 @@ def duration_text(seconds: float) -> str:
     return f"{round(seconds * 1000)}ms"
 
 
-Rate = Annotated[Limit, BeforeValidator(parse_rate), PlainSerializer(rate_text)]
-Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(duration_text)]
-Size = Annotated[int, BeforeValidator(parse_size)]
+def _written(*examples: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "examples": list(examples)}, mode="validation")
+
+
+Rate = Annotated[Limit, BeforeValidator(parse_rate), PlainSerializer(rate_text), _written("5/s", "200/min", "5000/h")]
+Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(duration_text), _written("90s", "15m")]
+Size = Annotated[
+    int, BeforeValidator(parse_size), WithJsonSchema({"type": ["string", "integer"], "examples": ["32MB"]})
+]
