@@ -24,9 +24,8 @@ from poller.hooks.observers import Observers
 from poller.polling.engine import Engine
 from poller.polling.results import Polled
 from state.errors import PollerError, Unavailable
+from state.open import Runner, Session, Store, Writer
 from state.records import Event
-from state.sqlite.store import Store
-from state.sqlite.writer import Runner, Session, Writer
 
 log = structlog.get_logger("poller")
 

@@ -17,8 +17,8 @@ from poller.config.load import load
 from poller.events.events import change_event
 from poller.hooks.loading import load_plugins
 from state.deliveries import Delivery
+from state.open import Inline
 from state.records import Change, Event, FieldChange, Kind
-from state.sqlite.writer import Inline
 
 NOON = 1_795_000_000.0  # when a test begins, Unix seconds
 _STEP = 1.0  # seconds that the clock moves at most while a sweep waits for its budget

@@ -6,7 +6,7 @@ what is held).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from state.deliveries import ClaimRequest, Dispatched, Expiring, Feed, Registration, Settled, Settlement
@@ -157,12 +157,19 @@ class CommandStore(Protocol):
         ...
 
 
-class Maintenance(Protocol):
-    """What is written beside the data's way."""
+class NoticeStore(Protocol):
+    """What the program says of itself."""
 
-    def tell(self, notices: Sequence[Notice]) -> list[int]:
-        """Append the notices to the log, each with the next version of its subject; the numbers given."""
+    def tell(self, notices: Sequence[Notice], *, kept: Mapping[str, bytes] | None = None) -> list[int]:
+        """Append the notices to the log, each with the next version of its subject; the numbers given.
+
+        With them is `kept`, by key, what a restart must know of them.
+        """
         ...
+
+
+class Maintenance(Protocol):
+    """Forgetting the oldest events."""
 
     def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
         """The oldest events from before that time (at most `limit`), and who was not given them; None if none is."""

@@ -19,7 +19,9 @@ NOUNS = {
     "state.polls",
     "state.deliveries",
     "state.leases",
+    "state.commands",
     "state.notices",
+    "state.status",
     "state.steps",
     "state.store",
 }  # of the state: what is kept, no I/O
@@ -189,6 +191,51 @@ def test_what_is_pure_knows_of_the_state_only_its_nouns(name: str) -> None:
 
 def test_nouns_import_nothing_but_nouns():
     assert {name: OURS[name] - NOUNS for name in NOUNS if OURS[name] - NOUNS} == {}
+
+
+def test_only_one_module_knows_which_stores_there_are():
+    knowing = {name for name, found in IMPORTS.items() if any(within(other, "state.sqlite") for other in found)}
+    assert {name for name in knowing if not within(name, "state.sqlite")} == {"state.open"}
+
+
+STEPS = {"steps", "_steps", "write", "_write"}  # what runs steps goes by these names
+STORE_METHODS = {
+    node.name
+    for name, path in FILES.items()
+    if within(name, "state.sqlite", "state.store")
+    for node in ast.walk(ast.parse(path.read_text()))
+    if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+}
+
+
+def steps_of(tree: ast.AST) -> Iterator[ast.expr]:
+    """The first argument of every call of what runs steps: `steps(...)`, `app.write(...)`, `steps.unhurried(...)`."""
+    awaited = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Await)}
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and node.args):
+            continue
+        called = node.func
+        if isinstance(called, ast.Attribute) and called.attr == "unhurried":
+            called = called.value
+        name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", None)
+        if name in STEPS and (id(node) in awaited or ast.unparse(called) == "self._steps"):
+            yield node.args[0]
+
+
+def test_a_step_is_a_bound_method_of_a_store_and_nothing_else():
+    """No code of ours or of a plugin runs under the lock of the store."""
+    found = [
+        (name, step)
+        for name, path in FILES.items()
+        if within(name, "poller")
+        for step in steps_of(ast.parse(path.read_text()))
+    ]
+    assert len(found) > 30
+    assert [
+        f"{name}: {ast.unparse(step)}"
+        for name, step in found
+        if not (isinstance(step, ast.Attribute) and step.attr in STORE_METHODS)
+    ] == []
 
 
 def test_only_the_state_knows_sql():

@@ -11,7 +11,7 @@ import click
 from poller.cli.context import Chosen
 from poller.cli.output import print_json, size
 from poller.options.problems import NotThere
-from state.sqlite.backup import copy_state
+from state.open import copy_state
 
 
 @click.command()

@@ -14,7 +14,7 @@ from poller.cli.output import print_json, say
 from poller.cli.view import endpoint_of
 from poller.operations.commands import run_command
 from poller.operations.places import HIGHEST, parse_place
-from state.sqlite.store import open_reader
+from state.open import open_reader
 
 PING_FOR: Final = 30.0  # seconds in which the answer to a test is waited for
 LOOK_EVERY: Final = 0.05

@@ -33,8 +33,8 @@ from poller.operations.places import HIGHEST
 from poller.options.problems import NotThere, nearest
 from poller.rendering.templates import RenderError
 from state.errors import PollerError
+from state.open import Reader
 from state.records import Change, Event, FieldChange, Kind
-from state.sqlite.store import Reader
 
 STATES: Final = ("pending", "delivered", "dead")
 SIDES: Final = ("events", "delivered", "pending", "dead", "not_matching", "dropped", "unread")

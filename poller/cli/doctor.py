@@ -45,8 +45,7 @@ from poller.options.problems import ConfigError
 from poller.options.secrets import Secret
 from state.errors import PollerError, StateError
 from state.lock import StateLock
-from state.sqlite.backup import restored
-from state.sqlite.store import Reader, open_reader
+from state.open import Reader, open_reader, restored
 
 ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 PATIENCE: Final = 5.0  # seconds

@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from poller.config.models import Config
-from state.sqlite.store import Reader, open_reader
+from state.open import Reader, open_reader
 
 NOTHING_YET: Final = "nothing yet: `poller once` or `poller run` begins"
 

@@ -17,8 +17,8 @@ from poller.operations.live import live_of
 from poller.operations.status import Status
 from state.errors import StateError
 from state.notices import SOURCE
+from state.open import open_reader
 from state.records import Event
-from state.sqlite.store import open_reader
 
 log = structlog.get_logger("poller")
 

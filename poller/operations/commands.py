@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
@@ -21,10 +21,10 @@ from poller.operations.places import HIGHEST, parse_place
 from poller.options.problems import NotNow, NotThere, find_endpoint, nearest
 from poller.polling.endpoint import Watching
 from poller.polling.source import Run
+from state.commands import Result
 from state.errors import PollerError
 from state.lock import StateLock
-from state.sqlite.commands import Result
-from state.sqlite.store import open_commands
+from state.open import open_commands
 
 log = structlog.get_logger("poller")
 
@@ -171,9 +171,9 @@ async def _redeliver(app: App, args: Redeliver) -> Answer:
     if args.subscription is not None:
         _known(app, args.subscription)
     if ids:
-        await app.write(_check_ids, app, ids)
+        await _check_ids(app, ids)
     else:
-        ids = await app.write(_find, app, args)
+        ids = await _find(app, args)
     queued = 0
     for start in range(0, len(ids), AT_ONCE):
         step = ids[start : start + AT_ONCE]
@@ -189,19 +189,25 @@ def _redelivered(queued: int, args: Redeliver) -> str:
     return f"{queued} {'delivery' if queued == 1 else 'deliveries'}{whose} queued again."
 
 
-def _check_ids(app: App, ids: Iterable[int]) -> None:
-    unknown = [str(id_) for id_ in ids if app.store.delivery_reader.delivery(id_) is None]
+async def _check_ids(app: App, ids: Sequence[int]) -> None:
+    unknown = await app.write(app.store.delivery_reader.unknown, ids)
     if unknown:
-        raise NotThere(f"there is no delivery {', '.join(unknown)}: nothing was queued", hint="poller deliveries")
+        raise NotThere(
+            f"there is no delivery {', '.join(map(str, unknown))}: nothing was queued", hint="poller deliveries"
+        )
 
 
-def _find(app: App, args: Redeliver) -> list[int]:
+async def _find(app: App, args: Redeliver) -> list[int]:
     """Every delivery of a state, the oldest first."""
     found: list[int] = []
     before = None
     while True:
-        page = app.store.delivery_reader.deliveries(
-            states=[args.state], subscription=args.subscription, limit=1000, before=before
+        page = await app.write(
+            app.store.delivery_reader.deliveries,
+            states=[args.state],
+            subscription=args.subscription,
+            limit=1000,
+            before=before,
         )
         found += [delivery.id for delivery in page]
         if len(page) < 1000:

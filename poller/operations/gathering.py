@@ -32,8 +32,8 @@ from poller.planner.feasibility import Shortfall
 from poller.planner.report import Report, report
 from poller.polling.health import EndpointHealth, HealthReport, SourceHealth
 from state.deliveries import SubscriptionState
-from state.sqlite.read_status import MeasuredDelay
-from state.sqlite.store import Reader, open_reader
+from state.open import Reader, open_reader
+from state.status import MeasuredDelay
 
 DAY = 86400.0
 Row = Mapping[str, Any]  # of the state: one of an endpoint

@@ -7,8 +7,8 @@ from typing import Final
 
 from poller.operations.places import parse_place
 from state.errors import PollerError
+from state.open import Reader
 from state.records import Event, EventQuery
-from state.sqlite.store import Reader
 
 PAGE: Final = 500_000  # bytes of events after which no more are read at once
 

@@ -14,8 +14,8 @@ from poller.planner.report import Situation
 from poller.planner.units import Unit
 from poller.polling.unit_keys import key_of
 from state.errors import Outdated
-from state.sqlite.read_status import StatusReader, UnitRow
-from state.sqlite.store import open_reader
+from state.open import StatusReader, open_reader
+from state.status import UnitRow
 
 
 def situations(config: Config, sums: StatusReader | None, *, now: float) -> list[Situation]:

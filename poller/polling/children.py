@@ -15,7 +15,7 @@ from poller.polling.results import PollResult
 from poller.polling.source import ITEM, Run, kept_health
 from poller.polling.unit_keys import child_key, dump_position, is_swept
 from state.polls import Presence, Sweep
-from state.sqlite.notices import Notices
+from state.store import NoticeStore
 
 log = structlog.get_logger("poller")
 
@@ -24,7 +24,7 @@ class Following:
     """Does what follows. `recorded` is given the numbers of new events."""
 
     def __init__(
-        self, recorder: Recorder, notices: Notices, *, clock: Clock, recorded: Callable[[list[int]], None]
+        self, recorder: Recorder, notices: NoticeStore, *, clock: Clock, recorded: Callable[[list[int]], None]
     ) -> None:
         self._recorder = recorder
         self._notices = notices

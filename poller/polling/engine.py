@@ -38,8 +38,8 @@ from poller.polling.work import BudgetWork
 from poller.sources.transport import Gate, build_client, fetch
 from state.errors import PollerError
 from state.leases import FOREVER, LOCAL, Lease, budget_lease
+from state.open import Store
 from state.polls import EndpointSpec, UnitTimes
-from state.sqlite.store import Store
 from state.steps import Steps
 
 log = structlog.get_logger("poller")

@@ -14,7 +14,7 @@ from poller.planner.report import Changes, Situation
 from poller.simulation import worlds
 from poller.simulation.simulator import Result, simulate_world
 from poller.simulation.worlds import DAY, HOUR, World
-from state.sqlite.read_status import SeenChange
+from state.status import SeenChange
 
 DAYS = 14.0  # unless said
 LATENCY = 0.05  # seconds between calls at least: four in flight, 0.2 s each

@@ -17,7 +17,7 @@ from poller.operations.live import live_of, plan_of
 from poller.operations.status import Status
 from poller.planner.report import Changes, Report
 from state.errors import PollerError, StateError
-from state.sqlite.store import Reader
+from state.open import Reader
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from poller.web.answers import as_json, problems
 from poller.web.context import Site
 from poller.web.schemas import Books, DeliveryDocument, DeliveryPage, Done
 from state.deliveries import DeliveryQuery
-from state.sqlite.store import Reader
+from state.open import Reader
 
 
 def delivery_routes(api: FastAPI, site: Site) -> None:

@@ -17,8 +17,8 @@ from poller.web.answers import as_json, problems
 from poller.web.context import Site
 from poller.web.schemas import EventPage, ObjectDocument
 from poller.web.stream import stream
+from state.open import Reader
 from state.records import EventQuery
-from state.sqlite.store import Reader
 
 STREAM = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
 EVENT_STREAM: dict[int | str, dict[str, Any]] = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from sqlite_utils import Database, Migrations
 
+from state.commands import Posted, Result
 from state.sqlite.connection import State, transaction
 
 command_migrations = Migrations("commands")
@@ -31,24 +31,6 @@ def create_commands(db: Database) -> None:
         CREATE INDEX commands_pending ON commands (id) WHERE taken_at IS NULL;
         """
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Posted:
-    """A command that waits to be done."""
-
-    id: int
-    name: str
-    args: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What came of a command: either a result, or an error's message and hint."""
-
-    result: dict[str, Any] | None = None
-    error: str | None = None
-    hint: str | None = None
 
 
 class Commands:

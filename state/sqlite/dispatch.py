@@ -123,11 +123,6 @@ class Deliveries:
             [seq] = tell(conn, [notice])
             return queue_apart(conn, id_, seq, origin="ping", now=now)
 
-    def tell(self, notices: Sequence[Notice]) -> list[int]:
-        """Append the notices to the log, each with the next version of its subject; the numbers given."""
-        with step(self._db) as conn:
-            return tell(conn, notices)
-
     def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
         """The oldest events from before that time (at most `limit`), and who was not given them; None if none is."""
         with step(self._db) as conn:

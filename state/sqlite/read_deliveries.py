@@ -84,8 +84,14 @@ class DeliveryReader:
 
     def delivery(self, id_: int) -> Delivery | None:
         """One delivery, or None where there is none of that id."""
+        if abs(id_) >= 2**63:
+            return None  # no number of ours is that large
         row = self._db.execute(f"{DELIVERY} WHERE d.id = ?", [id_]).fetchone()
         return None if row is None else _delivery(row)
+
+    def unknown(self, ids: Sequence[int]) -> list[int]:
+        """Which of these numbers no delivery has."""
+        return [id_ for id_ in ids if self.delivery(id_) is None]
 
     def attempts(self, id_: int) -> list[AttemptRow]:
         """Every attempt of a delivery, or of the digest it left with, the first one first."""

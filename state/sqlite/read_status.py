@@ -2,46 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from state.sqlite.calls import throttled_until
 from state.sqlite.connection import State, read_meta
+from state.status import MeasuredDelay, SeenChange, UnitRow
 
 LATEST = 10_000  # events that a measured delay looks back on at most
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredDelay:
-    """How long the changes of one endpoint took to be seen; it happened between two looks: half of that counts."""
-
-    source: str  # CloudEvents source
-    endpoint: str
-    events: int
-    mean: float  # seconds
-    p95: float  # seconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitRow:
-    """One unit of an endpoint, as far as a plan needs it; times are Unix seconds."""
-
-    source: str
-    endpoint: str
-    key: str
-    calls: int  # of its latest poll
-    answered_at: float | None
-    retry_at: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenChange:
-    """A recorded change: it happened after one look and before another, Unix seconds."""
-
-    source: str
-    endpoint: str
-    key: str | None  # of the unit that shows the object now
-    after: float
-    time: float
 
 
 class StatusReader:

@@ -9,7 +9,7 @@ from poller.planner.planner import Planner, Unit
 from poller.planner.report import Changes, Situation
 from poller.simulation.scenarios import changed, rehearse, replay, span
 from poller.simulation.worlds import DAY, HOUR
-from state.sqlite.read_status import SeenChange
+from state.status import SeenChange
 
 NOW = 1_700_000_000.0
 PAGES = [Unit("shop", "orders", f"page={number}") for number in range(1, 11)] + [Unit("shop", "stock", "list")]
