@@ -15,6 +15,7 @@ import click
 
 from poller.cli.context import Chosen
 from poller.options.problems import ConfigError, nearest
+from poller.rendering.terminal import printable
 from state.errors import PollerError
 
 COMMANDS: Final = {  # name: its module, and what the list of commands says of it
@@ -24,20 +25,20 @@ COMMANDS: Final = {  # name: its module, and what the list of commands says of i
     "run": ("run", "Poll and deliver in the foreground until stopped."),
     "once": ("run", "Sweep every endpoint once, deliver, and exit."),
     "poll": ("run", "Sweep one endpoint once, deliver, and exit."),
-    "status": ("status", "How budgets, endpoints and subscriptions stand."),
+    "status": ("status", "How budgets, endpoints and subscriptions are doing."),
     "plan": ("plan", "What is polled how often, and why."),
-    "events": ("events", "The event log; --follow goes on."),
+    "events": ("events", "The event log; --follow continues."),
     "deliveries": ("deliveries", "Deliveries and their attempts."),
     "plugins": ("events", "Which plugins are loaded, and what failed."),
     "show": ("events", "One object: its state and its history."),
     "ledger": ("deliveries", "Prove that the books balance."),
     "preview": ("deliveries", "What a subscription would be sent."),
-    "doctor": ("doctor", "What is wrong, and how to mend it."),
+    "doctor": ("doctor", "What is wrong, and how to fix it."),
     "redeliver": ("control", "Deliver again: dead letters, or by number."),
     "replay": ("control", "Deliver again what the log holds."),
     "ping": ("control", "Send a test event to a subscription."),
     "pause": ("control", "Stop delivering to a subscription."),
-    "resume": ("control", "Go on delivering to a subscription."),
+    "resume": ("control", "Continue delivering to a subscription."),
     "hold": ("control", "Record nothing of an endpoint for now."),
     "release": ("control", "End the hold of an endpoint."),
     "rebaseline": ("control", "Take an endpoint silently as it is."),
@@ -107,7 +108,12 @@ class _Commands(click.Group):
         return {name: command for name, command in self.commands.items() if name not in COMMANDS}
 
 
-@click.group(cls=_Commands, params=[_config_option()], context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    params=[_config_option()],
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="poller")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -116,6 +122,8 @@ def cli(context: click.Context) -> None:
     Five minutes: poller demo. Your own API: poller init, poller check --online, poller run.
     """
     context.ensure_object(Chosen)
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main() -> None:
@@ -164,8 +172,8 @@ def _complain(error: Exception) -> int:
 
 
 def _tell(text: str, hint: str | None, *, status: int) -> int:
-    for line in text.splitlines():
-        click.echo(f"Error: {line}", err=True)
+    for line in text.split("\n"):
+        click.echo(f"Error: {printable(line)}", err=True)
     if hint:
-        click.echo(f"Try:   {hint}", err=True)
+        click.echo(f"Try:   {printable(hint)}", err=True)
     return status

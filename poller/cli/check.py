@@ -10,12 +10,13 @@ import click
 import msgspec
 
 from poller.cli.context import Chosen
-from poller.cli.output import print_json
+from poller.cli.daemon_client import DaemonClient, in_path
+from poller.cli.output import print_json, say
 from poller.config.load import load
-from poller.config.models import Config
+from poller.config.models import Config, SourceConfig
 from poller.config.schema import schema_of
 from poller.daemon.daemon import opened
-from poller.hooks.loading import Plugins, load_plugins
+from poller.hooks.loading import Plugins, attempted, load_plugins
 from poller.operations.advice import advice
 from poller.operations.commands import run_command
 from poller.operations.inspection import Inspection, inspect
@@ -49,12 +50,17 @@ def check(chosen: Chosen, online: bool, schema: bool) -> int:
     if schema:
         print_json(_schema(chosen))
         return 0
-    config, plugins = chosen.load()
+    with chosen.daemon() as daemon:
+        return _check(chosen, daemon, online=online)
+
+
+def _check(chosen: Chosen, daemon: DaemonClient | None, *, online: bool) -> int:
+    config, plugins = _loaded(chosen, daemon)
     check_promises(config)
     for failed in plugins.failed:
         click.echo(f"Warning: plugin {failed.name}: {failed.error} ({failed.origin})", err=True)
     for source in config.sources.values():
-        names = ", ".join(endpoint.name for endpoint in source.chosen(source.build().endpoints()))
+        names = ", ".join(_endpoints(source))
         limits = ", ".join(str(limit) for limit in config.budgets[source.budget].limits)
         click.echo(f"source {source.name} ({source.plugin}): {names}; at most {limits}")
     for subscription in config.subscriptions:
@@ -62,7 +68,43 @@ def check(chosen: Chosen, online: bool, schema: bool) -> int:
     for finding in advice(config):
         hint = f"; {finding.hint}" if finding.hint else ""
         click.echo(f"Warning: {finding.about}: {finding.what}{hint}", err=True)
-    return asyncio.run(_online(config, plugins)) if online else 0
+    if not online:
+        return 0
+    return asyncio.run(_online(config, plugins)) if daemon is None else _online_beside(daemon)
+
+
+def _loaded(chosen: Chosen, daemon: DaemonClient | None) -> tuple[Config, Plugins]:
+    """The configuration. Beside a daemon, secrets that only the daemon has are a warning. Raises ConfigError."""
+    try:
+        return chosen.load()
+    except ConfigError as error:
+        if daemon is None:
+            raise
+        found = chosen.load(reveal=False)
+        for problem in error.problems:
+            say(f"Warning: {problem.line(error.file)} (not in this shell; what needs it is not checked)", err=True)
+        return found
+
+
+def _endpoints(source: SourceConfig) -> list[str]:
+    """The endpoints that are watched, as far as they are known without asking."""
+    offered, _ = attempted(lambda: [endpoint.name for endpoint in source.chosen(source.build().endpoints())])
+    return offered if offered is not None else list(source.endpoints)
+
+
+def _online_beside(daemon: DaemonClient) -> int:
+    """Have the daemon look at every endpoint, and ask at once what it had put off."""
+    failed = 0
+    for row in daemon.get("/api/v1/status")["endpoints"]:
+        failed += report(inspected(daemon, row["source"], row["endpoint"]))
+    daemon.post("/api/v1/probe")
+    return 1 if failed else 0
+
+
+def inspected(daemon: DaemonClient, source: str, endpoint: str) -> Inspection:
+    """What the daemon found when it looked at an endpoint."""
+    answer = daemon.post(f"/api/v1/endpoints/{in_path(source, endpoint)}/inspect", timeout=PATIENCE)
+    return msgspec.convert(answer, Inspection)
 
 
 def _schema(chosen: Chosen) -> dict[str, Any]:

@@ -38,9 +38,10 @@ class DaemonClient:
         given = {name: value for name, value in parameters.items() if value is not None}
         return self._ask("GET", route, params=given)
 
-    def post(self, route: str, body: Parameters | None = None) -> dict[str, Any]:
+    def post(self, route: str, body: Parameters | None = None, *, timeout: float = PATIENCE) -> dict[str, Any]:
         """What a command did."""
-        found: dict[str, Any] = msgspec.json.decode(self._ask("POST", route, json=dict(body or {})))
+        raw = self._ask("POST", route, json=dict(body or {}), timeout=timeout)
+        found: dict[str, Any] = msgspec.json.decode(raw)
         return found
 
     def _ask(self, method: str, route: str, **request: Any) -> bytes:

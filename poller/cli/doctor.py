@@ -43,6 +43,7 @@ from poller.operations.gathering import read_status
 from poller.operations.status import Status, parse
 from poller.options.problems import ConfigError
 from poller.options.secrets import Secret
+from poller.rendering.terminal import printable
 from state.errors import PollerError, StateError
 from state.lock import StateLock
 from state.open import Reader, open_reader, restored
@@ -77,8 +78,9 @@ def doctor(chosen: Chosen, as_json: bool) -> int:
 
 
 def _shown(one: Finding) -> Text:
-    text = Text.assemble((f"{one.level:<5}", _COLOURS[one.level]), (f"{one.about}: ", "bold"), one.what)
-    return text.append(f"\n     -> {one.hint}", "cyan") if one.hint else text
+    about, what = printable(one.about), printable(one.what)
+    text = Text.assemble((f"{one.level:<5}", _COLOURS[one.level]), (f"{about}: ", "bold"), what)
+    return text.append(f"\n     -> {printable(one.hint)}", "cyan") if one.hint else text
 
 
 def examine(chosen: Chosen) -> Iterator[Finding]:

@@ -10,9 +10,8 @@ from datetime import datetime
 import click
 
 from poller.cli.context import Chosen
-from poller.cli.output import console, print_json, print_table, span
+from poller.cli.output import console, print_json, print_table, say, span
 from poller.cli.state import NOTHING_YET
-from poller.config.state_place import state_place
 from poller.events.cloudevents import iso
 from poller.operations.gathering import read_status
 from poller.operations.status import (
@@ -33,30 +32,31 @@ from state.lock import StateLock
 def status(chosen: Chosen, as_json: bool) -> None:
     """Show how budgets, sources, endpoints and subscriptions stand.
 
-    Beside a daemon as the daemon tells it, who knows more; else as the state tells it.
+    Beside a daemon as the daemon knows it, else as the state has it.
 
     Example: poller status --json
     """
-    found, holder = _found(chosen)
+    found, process = _found(chosen)
     if as_json:
         print_json(document(found))
     elif found.log_id is None:
         click.echo(NOTHING_YET)
     else:
-        running = f"running (process {holder})" if holder is not None else "not running"
+        running = f"running (process {process})" if process is not None else "not running"
         click.echo(f"{running}; {found.last_seq} events in the log")
         if found.state_error is not None:
-            click.echo(f"! paused: {found.state_error}")
+            say(f"! paused: {found.state_error}")
         if found.config_error is not None:
-            click.echo(f"! the configuration was refused at the latest reload: {found.config_error}")
+            say(f"! the configuration was refused at the latest reload: {found.config_error}")
         _print_status(found)
 
 
 def _found(chosen: Chosen) -> tuple[Status, int | None]:
-    """As the daemon tells it, who knows more than the file, else as the file does; and the daemon's process."""
+    """The status, and the process of the daemon, if one runs: it knows more than the file."""
     with chosen.daemon() as daemon:
-        if daemon is not None and (state := state_place(chosen.path)) is not None:
-            return parse(daemon.get("/api/v1/status")), StateLock(state).holder()
+        if daemon is not None:
+            process: int = daemon.get("/api/v1/configuration")["process"]
+            return parse(daemon.get("/api/v1/status")), process
     config, _ = chosen.load(reveal=False)
     holder = StateLock(config.poller.state).holder()  # it may be starting: it does not answer yet
     return replace(read_status(config, now=time.time()), running=holder is not None), holder
@@ -78,7 +78,7 @@ def _print_status(found: Status) -> None:
 
 def _tell(lines: Iterator[str]) -> None:
     for line in lines:
-        click.echo(f"! {line}")
+        say(f"! {line}")
 
 
 def _budget(one: BudgetStatus) -> list[list[str]]:

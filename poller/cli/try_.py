@@ -7,9 +7,10 @@ import asyncio
 import click
 import msgspec
 
-from poller.cli.check import PATIENCE, report
+from poller.cli.check import PATIENCE, inspected, report
 from poller.cli.context import Chosen
 from poller.cli.output import print_json
+from poller.cli.view import endpoint_of
 from poller.operations.commands import run_command
 from poller.operations.inspection import Inspection
 from poller.rendering.terminal import printable
@@ -24,9 +25,13 @@ def try_(chosen: Chosen, endpoint: str, as_json: bool) -> int:
 
     Nothing is recorded. Example: poller try shop/items
     """
-    config, plugins = chosen.load()
-    answer = asyncio.run(run_command(config, plugins, "inspect", {"endpoint": endpoint}, timeout=PATIENCE))
-    found = msgspec.convert(answer, Inspection)
+    with chosen.daemon() as daemon:
+        if daemon is not None:
+            found = inspected(daemon, *endpoint_of(daemon, endpoint))
+        else:
+            config, plugins = chosen.load()
+            answer = asyncio.run(run_command(config, plugins, "inspect", {"endpoint": endpoint}, timeout=PATIENCE))
+            found = msgspec.convert(answer, Inspection)
     if as_json:
         print_json(msgspec.to_builtins(found))
         return 1 if found.problem else 0

@@ -99,6 +99,7 @@ class ConfigurationDocument(BaseModel):
     path: str
     digest: str
     read_at: str
+    process: int
     timezone: str
     subscriptions: list[str]
 

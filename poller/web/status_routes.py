@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -70,6 +71,7 @@ def status_routes(api: FastAPI, site: Site) -> None:
                 "path": str(config.path),
                 "digest": config.digest,
                 "read_at": read_at,
+                "process": os.getpid(),
                 "timezone": config.poller.timezone,
                 "subscriptions": [one.name for one in config.subscriptions],
             }
@@ -112,6 +114,11 @@ def endpoint_commands(api: FastAPI, site: Site) -> None:
         """End the hold of an endpoint."""
         way = {} if how is None else how.model_dump()
         return as_json(await execute(site.app, "release", {"endpoint": f"{source}/{endpoint}", **way}))
+
+    @api.post("/api/v1/endpoints/{source}/{endpoint:path}/inspect", responses=done)
+    async def inspect(source: p.Source, endpoint: p.Endpoint) -> Response:
+        """Ask an endpoint now, and say what came; nothing of it is recorded."""
+        return as_json(await execute(site.app, "inspect", {"endpoint": f"{source}/{endpoint}"}))
 
     @api.post("/api/v1/endpoints/{source}/{endpoint:path}/rebaseline", responses=done)
     async def rebaseline(source: p.Source, endpoint: p.Endpoint) -> Response:

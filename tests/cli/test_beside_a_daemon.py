@@ -65,6 +65,9 @@ COMMANDS = (
     ("ledger", "yes"),
     ("plan", "shop/items"),
     ("plan --json --share 1", '"kind":"budget"'),
+    ("status", "running (process "),
+    ("status --json", '"running": true'),
+    ("try items", "objects  2"),
 )
 
 
@@ -77,6 +80,29 @@ def test_every_command_works_without_the_daemons_secrets_and_beside_a_broken_fil
         [line] = ran.err.splitlines()
         assert line.startswith("poller.toml: refused (not valid TOML: "), words
         assert "; the daemon runs the one of " in line
+
+
+def test_doctor_looks_at_what_the_daemon_says_beside_a_broken_file(poller: Run, daemon: Daemon) -> None:
+    ran = poller("doctor", "--json")
+    about = {one["about"]: one["level"] for one in ran.lines}
+
+    assert ran.status == 1
+    assert about["configuration"] == "bad"
+    assert [about[name] for name in ("daemon", "source shop", "subscription crm")] == ["ok", "ok", "ok"]
+
+
+def test_secrets_of_the_daemon_are_missed_by_neither_doctor_nor_check(
+    poller: Run, daemon: Daemon, tmp_path: Path
+) -> None:
+    path = tmp_path / "poller.toml"
+    path.write_text(path.read_text().replace("\n[sources.shop\n", ""))
+    path.chmod(0o600)
+    doctor, check = poller("doctor", "--json"), poller("check", "--online")
+
+    assert [one for one in doctor.lines if one["level"] == "bad"] == []
+    assert check.status == 0
+    assert "endpoint shop/items: 2 objects" in check.out
+    assert "CRM_SECRET is not set" in check.err
 
 
 def test_a_daemon_is_found_where_the_environment_says_it_is(

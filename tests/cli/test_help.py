@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from poller.cli import COMMANDS
+from poller.cli import COMMANDS, invoke
 from poller.cli.reference import PAGE, commands, context_of, page
 from tests.support.command_line import Run
 
@@ -64,3 +64,8 @@ def test_wrong_usage_is_status_2_and_names_the_help(poller: Run, words: tuple[st
 
 def test_a_misspelt_command_names_the_nearest(poller: Run) -> None:
     assert poller("statsu").err == "Error: no command 'statsu': did you mean 'status'?\nTry:   poller --help\n"
+
+
+def test_poller_alone_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke([]) == 0
+    assert capsys.readouterr().out.startswith("Usage: poller ")

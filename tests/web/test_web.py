@@ -24,7 +24,10 @@ ROUTES = {
 }
 ROUTES |= {"/api/v1/deliveries", "/api/v1/deliveries/{number}", "/api/v1/deliveries/{number}/redeliver"}
 ROUTES |= {f"/api/v1/subscriptions/{{name}}/{command}" for command in ("replay", "ping", "pause", "resume")}
-ROUTES |= {f"/api/v1/endpoints/{{source}}/{{endpoint}}/{what}" for what in ("hold", "release", "rebaseline", "object")}
+ROUTES |= {
+    f"/api/v1/endpoints/{{source}}/{{endpoint}}/{what}"
+    for what in ("hold", "release", "rebaseline", "inspect", "object")
+}
 ROUTES |= {"/api/v1/redeliver", "/api/v1/events/types", "/api/v1/ledger", "/api/v1/configuration"}
 ROUTES |= {"/api/v1/probe"}
 
