@@ -84,11 +84,10 @@ def test_every_command_works_without_the_daemons_secrets_and_beside_a_broken_fil
 
 def test_doctor_looks_at_what_the_daemon_says_beside_a_broken_file(poller: Run, daemon: Daemon) -> None:
     ran = poller("doctor", "--json")
-    about = {one["about"]: one["level"] for one in ran.lines}
+    found = {(one["about"], one["level"]) for one in ran.lines}
 
     assert ran.status == 1
-    assert about["configuration"] == "bad"
-    assert [about[name] for name in ("daemon", "source shop", "subscription crm")] == ["ok", "ok", "ok"]
+    assert {("configuration", "bad"), ("daemon", "ok"), ("source shop", "ok"), ("subscription crm", "ok")} <= found
 
 
 def test_secrets_of_the_daemon_are_missed_by_neither_doctor_nor_check(
