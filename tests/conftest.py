@@ -7,7 +7,14 @@ import pytest
 import structlog
 
 from poller.cli import invoke
+from poller.redaction import SECRETS
 from tests.support.command_line import Ran, Run, Shop, open_shop
+
+
+@pytest.fixture(autouse=True)
+def no_secrets() -> None:
+    """Secrets of one test are no secrets of the next."""
+    SECRETS.__init__()  # type: ignore[misc]
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import structlog
 
+from poller.redaction import SECRETS, redacted
+
 LogFormat = Literal["auto", "console", "json", "journal"]
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -25,7 +27,12 @@ def configure(level: str = "info", style: LogFormat = "auto") -> None:
     """Set up logging for this process. `auto`: readable on a terminal, journal lines under systemd, else JSON."""
     if style == "auto":
         style = "console" if sys.stderr.isatty() else "journal" if os.environ.get("JOURNAL_STREAM") else "json"
-    shared: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.format_exc_info,  # as text, without the values of variables: those hold secrets
+        _without_secrets,
+    ]
     renderers: dict[str, list[Any]] = {
         "console": [
             structlog.processors.TimeStamper(fmt="%H:%M:%S %Z", utc=False),
@@ -34,10 +41,9 @@ def configure(level: str = "info", style: LogFormat = "auto") -> None:
         ],
         "json": [
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
-        "journal": [structlog.processors.format_exc_info, _sentence_first, _journal_line],
+        "journal": [_sentence_first, _journal_line],
     }
     structlog.configure(
         processors=[*shared, *renderers[style]],
@@ -45,7 +51,21 @@ def configure(level: str = "info", style: LogFormat = "auto") -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
+
+
+class _Formatter(logging.Formatter):
+    """Lines of libraries, without our secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
+def _without_secrets(_: Any, __: str, fields: Any) -> Any:
+    """Whatever a peer has echoed of our secrets is masked."""
+    return SECRETS.redact(dict(fields))
 
 
 def _sentence_first(_: Any, __: str, fields: Any) -> Any:

@@ -21,6 +21,7 @@ from poller.budget.budget import Limit
 from poller.documents.diff import dump
 from poller.hooks.contracts import check_auth, check_endpoints, check_limits
 from poller.hooks.faults import PluginError, is_cancelled, said, trace
+from poller.redaction import SECRETS
 from poller.sources.errors import FetchError
 from poller.sources.protocol import Endpoint, Item, Page, PageError, Position, Unparsed
 from state.errors import PollerError
@@ -71,7 +72,7 @@ class PluggedSource:
     def page(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> Unparsed:
         """What a 2xx answer shows, its objects unparsed."""
         with self._running("page"):
-            page = _checked(self._source.page(endpoint, at, response), Page)
+            page = _checked(self._source.page(endpoint, at, _without_secrets(response)), Page)
             if page.next is not None:
                 _refuse_endless(endpoint, at, _checked(page.next, Position))
             if page.total is not None:
@@ -203,6 +204,15 @@ def _refuse_endless(endpoint: Endpoint, at: Position, following: Position) -> No
     if pages > MOST_PAGES or objects > MOST_OBJECTS:
         reached = f"{pages:,} pages" if pages > MOST_PAGES else f"{objects:,} objects"
         raise PageError(f"{endpoint.name}: the list has not ended after {reached}", hint="does every page name a next?")
+
+
+def _without_secrets(response: httpx.Response) -> httpx.Response:
+    """The answer with a mask for our own long secrets, which would be kept and sent on as an object's data."""
+    body = SECRETS.redacted_data(response.content)
+    if body is response.content:
+        return response
+    headers = [(name, value) for name, value in response.headers.raw if name.lower() != b"content-length"]
+    return httpx.Response(response.status_code, headers=headers, content=body, request=response.request)
 
 
 def _checked(given: object, wanted: type[T]) -> T:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import PydanticCustomError, core_schema
 
+from poller.redaction import SECRETS
 from state.errors import PollerError
 
 MASK: Final = "**********"
@@ -44,7 +45,16 @@ class Secret:
     _last: _Read = field(default_factory=_Read, compare=False, hash=False)
 
     def reveal(self) -> str:
-        """The value. A file is read again when it has changed. Raises SecretError with a hint."""
+        """The value. A file is read again when it has changed. Raises SecretError with a hint.
+
+        From then on the value is masked wherever a peer echoes it.
+        """
+        value = self.read()
+        SECRETS.add(value)
+        return value
+
+    def read(self) -> str:
+        """The value of what is not secret in itself, such as a user name: it is not masked. Raises SecretError."""
         return _READERS[self.kind](self)
 
     def __repr__(self) -> str:
@@ -79,7 +89,7 @@ def _validated(given: Any, info: ValidationInfo) -> Secret:
     secret = _parsed(given, Path(context.get("root") or "."))
     if context.get("secrets") != "later":
         try:
-            secret.reveal()
+            secret.read()
         except SecretError as exc:
             raise PydanticCustomError("secret", "{why}", {"why": f"{exc}: {exc.hint}"}) from None
     return secret

@@ -7,6 +7,7 @@ from typing import Final
 import structlog
 
 from poller.hooks.faults import said
+from poller.redaction import redacted
 from poller.sinks.text import storable
 from poller.sources.protocol import PageError
 from state.errors import PollerError, StateError
@@ -39,5 +40,5 @@ def failed_poll(error: BaseException, *, source: str) -> PollerError | None:
 
 
 def reason_of(error: PollerError) -> str:
-    """The text of a failure as it is kept and shown: of limited length, and valid Unicode whatever a server wrote."""
-    return storable(error, LONGEST_REASON)
+    """The text of a failure as it is kept and shown: without our secrets, of limited length, valid Unicode."""
+    return storable(redacted(str(error)), LONGEST_REASON)

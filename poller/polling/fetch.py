@@ -20,9 +20,11 @@ from poller.polling.endpoint import Watching
 from poller.polling.results import Fetched
 from poller.polling.threads import Apart
 from poller.polling.unit_keys import CHILD, NEWEST, SINCE, is_swept, load_position
+from poller.redaction import SECRETS
 from poller.sources.charsets import opening
 from poller.sources.errors import FetchError
 from poller.sources.protocol import PageError, Position, Unparsed
+from poller.sources.statuses import is_list
 from poller.sources.urls import shown_url
 from state.polls import Suspect, UnitState
 from state.steps import Steps
@@ -63,7 +65,9 @@ class Fetcher:
         response = await self.ask(begun.request)
         unmodified = begun.is_conditional and response.status_code == httpx.codes.NOT_MODIFIED
         digest = _digest(w, response)
-        if unmodified or (unit.calls == 1 and response.is_success and digest == unit.digest):
+        if unmodified or (
+            unit.calls == 1 and is_list(response.status_code, w.watch.endpoint) and digest == unit.digest
+        ):
             asked = self._answered(w, order, asked_at)
             return Fetched(asked=asked, calls=1, unit=unit.id, digest=unit.digest)
         return await self._read_on(w, unit, _First(at, response, digest, asked_at, order))
@@ -153,7 +157,7 @@ class Fetcher:
         return bool(ids) and all(is_known(w.watch, shown, known.get(shown.object_id)) for shown in reading.fresh)
 
     async def _page(self, w: Watching, at: Position, response: httpx.Response) -> Unparsed:
-        if not response.is_success:
+        if not is_list(response.status_code, w.watch.endpoint):
             raise unwelcome(response)
         if len(response.content) > LARGE:
             return await self._apart(self.source.page, w.watch.endpoint, at, response)
@@ -208,7 +212,9 @@ def _validators(response: httpx.Response) -> bytes | None:
         found["If-None-Match"] = etag
     if modified := answered.get(b"last-modified"):
         found["If-Modified-Since"] = modified
-    return orjson.dumps(found) if found and sum(map(len, found.values())) <= LONGEST_VALIDATOR else None
+    if not found or sum(map(len, found.values())) > LONGEST_VALIDATOR or SECRETS.redact(found) != found:
+        return None
+    return orjson.dumps(found)
 
 
 def _add_validators(request: httpx.Request, validators: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol, Self
 
 from pydantic import BaseModel
 
+from poller.redaction import redacted
 from poller.sinks.text import RECEIPT_BYTES, storable
 from state.records import Event
 
@@ -28,7 +29,7 @@ class Attempt:
 class Receipt:
     """What the receiver answered. `status` is short ("200", "250 2.0.0"); `text` the start of the answer, <= 4 KiB.
 
-    All three are words of somebody else: whatever they are made of, what is kept is valid Unicode of limited size.
+    All three are words of somebody else: what is kept of them is valid Unicode of limited size, without our secrets.
     """
 
     status: str
@@ -36,10 +37,12 @@ class Receipt:
     reference: str | None = None  # how to refer to this delivery later (a mail's id, a Slack ts)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "status", storable(self.status, _STATUS_BYTES))
-        object.__setattr__(self, "text", storable(self.text, RECEIPT_BYTES))
+        object.__setattr__(self, "status", storable(redacted(str(self.status)[:RECEIPT_BYTES]), _STATUS_BYTES))
+        object.__setattr__(self, "text", storable(redacted(str(self.text)[: 2 * RECEIPT_BYTES]), RECEIPT_BYTES))
         if self.reference is not None:
-            object.__setattr__(self, "reference", storable(self.reference, RECEIPT_BYTES))
+            object.__setattr__(
+                self, "reference", storable(redacted(str(self.reference)[: 2 * RECEIPT_BYTES]), RECEIPT_BYTES)
+            )
 
 
 class DeliveryError(Exception):

@@ -19,6 +19,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from poller.options.secrets import Secret, SecretError
+from poller.redaction import SECRETS
 from poller.sources.pagination import same_origin
 from poller.sources.protocol import PageError
 
@@ -136,6 +137,14 @@ def revealed(secret: Secret) -> str:
         raise AuthError(str(exc), hint=exc.hint) from exc
 
 
+def read(name: Secret) -> str:
+    """The value of a name that is not secret in itself. Raises AuthError."""
+    try:
+        return name.read()
+    except SecretError as exc:
+        raise AuthError(str(exc), hint=exc.hint) from exc
+
+
 def text(secret: Secret) -> str:
     """A secret as it may stand in a header. Raises AuthError: an HTTP library's own error would show the value."""
     value = revealed(secret)
@@ -196,7 +205,8 @@ class OAuth2Grants:
         form = form or {"grant_type": "client_credentials"}
         if table.scope:
             form["scope"] = table.scope
-        client, secret = revealed(table.client_id), revealed(table.client_secret)
+        client, secret = read(table.client_id), revealed(table.client_secret)
+        SECRETS.add_pair(quote_plus(client), quote_plus(secret))
         if table.client_auth == "body":
             return token_request(table.token_url, {**form, "client_id": client, "client_secret": secret})
         request = token_request(table.token_url, form)
@@ -281,6 +291,9 @@ def read_token(answer: httpx.Response, *, now: float) -> Token:
         )
     life = _seconds(found.get("expires_in"))
     refresh = found.get("refresh_token")
+    for given in (value, refresh):
+        if isinstance(given, str):
+            SECRETS.add(given)
     return Token(
         value=value,
         until=now + life - min(_EARLY, life / 10),
@@ -308,7 +321,9 @@ def _add_param(request: httpx.Request, name: str, value: str) -> None:
 
 
 def _add_basic(request: httpx.Request, username: Secret, password: Secret) -> None:
-    authorize(request, "Basic", _base64(f"{revealed(username)}:{revealed(password)}"))
+    name, word = read(username), revealed(password)
+    SECRETS.add_pair(name, word)
+    authorize(request, "Basic", _base64(f"{name}:{word}"))
 
 
 def _base64(plain: str) -> str:

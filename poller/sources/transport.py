@@ -20,6 +20,7 @@ from poller.budget.budget import Budget
 from poller.budget.headers import read_word
 from poller.clock import Clock
 from poller.config.models import SourceConfig
+from poller.redaction import SECRETS
 from poller.sources.charsets import WrongCharset, as_utf8, charset_of, opening
 from poller.sources.content_coding import ACCEPTED, CodingError, TooMuch, Unpacker, codings_of
 from poller.sources.errors import FetchError, TooLarge, TooSlow
@@ -310,6 +311,8 @@ def build_client(
 
 
 def _network(config: SourceConfig) -> httpx.AsyncBaseTransport:
+    if config.proxy and "@" in config.proxy:
+        SECRETS.add(config.proxy)
     try:
         # The system's certificates, not those that httpx would bring.
         verify = config.verify and ssl.create_default_context(cafile=config.ca_file)

@@ -1,0 +1,143 @@
+"""Secrets in use, and their removal from words of others before these are kept, told or logged.
+
+Whoever reveals a secret, or is given one by a login, adds it here: there is one list for the whole process. A peer that
+echoes what it was sent (in an error page, a header, a redirect) is thereby shown with a mask in its place, in whatever
+form the secret comes: as it is, quoted for a URL, escaped for JSON, or as the Base64 of a user name and password.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from base64 import b64encode, urlsafe_b64encode
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+
+MASK: Final = "**********"
+SHORTEST_IN_DATA: Final = 12  # characters; data of a list is altered by nothing shorter
+SHORTEST: Final = 4  # characters: replacing shorter ones would tear words apart, and hide nothing
+MOST: Final = 2000  # values that are remembered; of tokens that are renewed, the oldest are forgotten
+LONG: Final = 8  # characters; a shorter secret of letters alone is a word, and stands in many texts by chance
+_WORDS: Final = frozenset({"password", "username"})
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_USERINFO: Final = re.compile(r"(?<=://)[^\s/?#@\"'<>]*@(?=[\w\[])")
+_KEY: Final = re.compile("key|token|secret|pass|pwd|sig|auth|code", re.IGNORECASE)  # names of secret parameters
+_LOGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^:/@]*):(.*)@[^@]*", re.DOTALL)  # a password may hold / and #
+
+
+class Redactor:
+    """The secrets in use. Safe to call from any thread."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[str, None] = OrderedDict()
+        self._pattern: re.Pattern[str] | None = None
+        self._in_data: list[bytes] = []
+        self._lock = threading.Lock()
+
+    def add(self, value: str) -> None:
+        """A secret is in use; of a URL, also the parts that make it one."""
+        if value in self._values:
+            return
+        with self._lock:
+            for part in _parts(value):
+                self._values[part] = None
+            while len(self._values) > MOST:
+                self._values.popitem(last=False)
+            self._pattern = None
+
+    def add_pair(self, username: str, password: str) -> None:
+        """A user name and a password, as they are sent together (RFC 7617)."""
+        self.add(password)
+        self.add(b64encode(f"{username}:{password}".encode()).decode())
+
+    def holds(self, value: str) -> bool:
+        """Whether this very text is a secret in use, however short."""
+        return value in self._values
+
+    def redacted(self, text: str) -> str:
+        """The text with a mask for every secret in it, and without passwords in URLs."""
+        if "://" in text:
+            text = _USERINFO.sub(f"{MASK}@", text)
+        pattern = self._pattern or self._compile()
+        return pattern.sub(MASK, text)
+
+    def redacted_data(self, body: bytes) -> bytes:
+        """An answer's body with a mask for every secret in it that is too long to be there by chance."""
+        if self._pattern is None:
+            self._compile()
+        for form in self._in_data:
+            if form in body:
+                body = body.replace(form, MASK.encode())
+        return body
+
+    def redact(self, value: Any) -> Any:
+        """The same of every text within lists, tuples and mappings."""
+        if isinstance(value, str):
+            return self.redacted(value)
+        if isinstance(value, dict):
+            return {self.redact(key): self.redact(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self.redact(inner) for inner in value) if type(value) in (list, tuple) else value
+        return value
+
+    def _compile(self) -> re.Pattern[str]:
+        with self._lock:
+            forms = {form for value in self._values for form in _forms(value) if _is_hidden(form)}
+            longest_first = sorted(forms, key=lambda form: (-len(form), form))
+            self._in_data = [form.encode(errors="replace") for form in longest_first if len(form) >= SHORTEST_IN_DATA]
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+            return self._pattern
+
+
+def _is_hidden(form: str) -> bool:
+    is_word = form.isalpha() and len(form) < LONG
+    return len(form) >= SHORTEST and not is_word and form.lower() not in _WORDS
+
+
+def _parts(value: str) -> Iterator[str]:
+    """A secret; of a URL also its path, user name and password, and the values of its query."""
+    yield value
+    if not _URL.match(value):
+        return
+    if login := _LOGIN.fullmatch(value):
+        username, password = login.groups()
+        yield from filter(None, (password, unquote(password)))
+        yield b64encode(f"{unquote(username)}:{unquote(password)}".encode()).decode()
+    with suppress(ValueError):
+        url = urlsplit(value)
+        last = url.path.rpartition("/")[2]
+        found = [text for name, text in parse_qsl(url.query) if len(text) >= 16 or _KEY.search(name)]
+        found += [url.path] if len(url.path) > 16 else []
+        found += [last] if len(last) >= 16 else []
+        yield from filter(None, found)
+
+
+def _forms(value: str) -> set[str]:
+    """A secret in the forms in which it may come back."""
+    escaped = json.dumps(value)[1:-1]
+    encoded = value.encode(errors="surrogatepass")
+    return {
+        value,
+        value.strip(),
+        quote(value, safe=""),
+        quote(value),
+        quote_plus(value),
+        escaped,
+        escaped.replace("/", "\\/"),
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        repr(value)[1:-1],
+        b64encode(encoded).decode(),
+        urlsafe_b64encode(encoded).decode().rstrip("="),
+    }
+
+
+SECRETS: Final = Redactor()
+
+
+def redacted(text: str) -> str:
+    """The text with a mask for every secret in use."""
+    return SECRETS.redacted(text)
