@@ -11,6 +11,7 @@ from poller.app import App, open_app, sweep_once
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
 from poller.polling.health import FIRST_WAIT
+from poller.polling.poll import poll
 from tests.support.raw_server import Answers, answer, answering
 
 CONFIG = """
@@ -51,7 +52,7 @@ async def look(app: App, name: str = "bad") -> str | None:
     w = run.watchings["things"]
     (key,) = w.units
     async with await run.lane.gate.permit():
-        await app.engine._worker.poll(run, w, key)
+        await poll(app.engine._polling, run, w, key)
     return w.units[key].error if w.units[key].failures else None
 
 

@@ -14,6 +14,7 @@ from poller.app import App, open_app, sweep_once
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
 from poller.hooks.source_adapter import PluggedSource
+from poller.polling.poll import discover, poll
 from poller.sources.protocol import Endpoint, PageError, Position
 
 CONFIG = """
@@ -160,7 +161,7 @@ async def look(app: App, name: str) -> str | None:
     run = app.engine.runs[name]
     w = run.watchings["things"]
     async with await run.lane.gate.permit():
-        await app.engine._worker.poll(run, w, "list")
+        await poll(app.engine._polling, run, w, "list")
     return w.units["list"].error if w.units["list"].failures else None
 
 
@@ -182,11 +183,11 @@ async def test_whatever_discovery_raises_fails_discovery_alone(where, tmp_path):
         for cls in CLASSES:
             raises[where] = made(cls)
             run.discovery.is_done = False
-            await app.engine._worker.discover(run)
+            await discover(app.engine._polling, run)
             assert not run.discovery.is_done, cls
             assert await look(app, "good") is None, cls
         raises.clear()
-        await app.engine._worker.discover(run)
+        await discover(app.engine._polling, run)
         assert run.discovery.is_done
 
 
