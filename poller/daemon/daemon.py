@@ -50,6 +50,7 @@ class Daemon:
         self._timers = Timers(app.clock, may_run=self._may_run)
         self._outages = OutageKeeper(app, resumed=self._resumed)
         self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
         self._woken = app.engine  # the engine whose budgets are scheduled
 
     @property
@@ -60,7 +61,7 @@ class Daemon:
     async def run(self) -> None:
         """Listen, say READY, poll and deliver until stopped; then end cleanly within seconds."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self.reload()))
+        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop.set)
         async with serve(self.app, self.stop) as self._http, asyncio.TaskGroup() as group:
@@ -90,6 +91,11 @@ class Daemon:
             if not self.stop.is_set():
                 raise
             log.warning("delivery.not_recorded", error=str(error), hint="what left unrecorded is delivered again")
+
+    def _reload_soon(self) -> None:
+        task = asyncio.get_running_loop().create_task(self.reload(), name="reload")
+        self._reloads.add(task)  # a task that nobody holds may vanish
+        task.add_done_callback(self._reloads.discard)
 
     async def reload(self) -> None:
         """Take over `poller.toml` as it is now; keep the old one, and say so, where it cannot be used."""

@@ -33,6 +33,7 @@ class OutageKeeper:
         self._app = app
         self._resumed = resumed
         self._rest = FIRST_WAIT
+        self._told = ""  # why the engine could not be opened
         self._ended_at = -RELAPSE  # steady
 
     async def run(self) -> None:
@@ -71,8 +72,11 @@ class OutageKeeper:
         except Unavailable:
             return False
         except PollerError as error:
-            log.error("engine.not_opened", error=str(error), hint=error.hint)
+            if str(error) != self._told:  # once, not at every try
+                log.error("engine.not_opened", error=str(error), hint=error.hint)
+            self._told = str(error)
             return False
+        self._told = ""
         self._app.deliverer.wake()
         return True
 
