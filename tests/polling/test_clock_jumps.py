@@ -16,6 +16,7 @@ from poller.config.load import load
 from poller.daemon.daemon import Daemon
 from poller.hooks.loading import load_plugins
 from poller.planner import Planner, Unit
+from poller.testing import Upstream, running
 from tests.support.living import CONFIG, World, living, log_of, swept, until, world
 
 HOUR = 3600.0
@@ -146,3 +147,27 @@ def test_what_a_planner_has_learned_does_not_take_a_clock_that_was_set_for_time_
     there, here = later.explain(unit, 9 * YEAR + 610.0), planner.explain(unit, 610.0)
     assert there.rate == pytest.approx(here.rate, rel=0.01)
     assert there.staleness == pytest.approx(here.staleness)
+
+
+SHOP = """
+[sources.shop]
+plugin = "rest"
+base_url = "https://shop.example"
+[sources.shop.endpoints.items]
+path = "/items"
+item_path = "/items/{id}"
+"""
+
+
+@pytest.mark.parametrize("jump", [-HOUR, -2 * DAY, 2 * DAY])
+async def test_recording_keeps_its_order_though_nobody_follows_the_clock(tmp_path: Path, jump: float) -> None:
+    """Not even a jump in the middle of an engine's life makes a later answer look older than what it replaces."""
+    upstream = Upstream(lists={"/items": [{"id": 1, "size": 0}, {"id": 2, "size": 0}]})
+    async with running(SHOP, tmp_path, upstream=upstream) as poller:
+        assert await poller.sweep() == []
+        poller.clock.set_wall(jump)
+        upstream.lists["/items"] = [{"id": 1, "size": 1}]
+        assert await poller.sweep() == []
+        assert await poller.sweep() == []
+        told = [(event.subject, event.type.rpartition(".")[2]) for event in poller.events]
+        assert sorted(told) == [("items/1", "updated"), ("items/2", "deleted")]
