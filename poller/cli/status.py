@@ -10,7 +10,7 @@ from datetime import datetime
 import click
 
 from poller.cli.context import Chosen
-from poller.cli.output import console, print_json, print_table, say, span
+from poller.cli.output import console, counted, print_json, print_table, say, span
 from poller.cli.state import NOTHING_YET
 from poller.events.cloudevents import iso
 from poller.operations.gathering import read_status
@@ -131,7 +131,8 @@ def _subscription_notes(one: SubscriptionStatus) -> Iterator[str]:
     if one.last_error:
         yield f"{one.name}: latest failure: {one.last_error}"
     if one.dead:
-        yield f"{one.name}: {one.dead} dead letters: `poller deliveries --subscription {one.name} --state dead`"
+        look = f"poller deliveries --subscription {one.name} --state dead"
+        yield f"{one.name}: {counted(one.dead, 'dead letter')}: `{look}`"
 
 
 def _at(time: datetime) -> str:

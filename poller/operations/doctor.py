@@ -1,4 +1,4 @@
-"""Pure: what is wrong, from what was found out, and how to mend it."""
+"""Pure: what is wrong, from what was found out, and how to fix it."""
 
 from __future__ import annotations
 
@@ -179,7 +179,8 @@ def _subscription(one: SubscriptionStatus) -> Iterator[Finding]:
         yield warn(about, f"the oldest event waits for {waits}", waiting)
     if one.dead:
         look = f"poller deliveries --subscription {name} --state dead"
-        yield warn(about, f"{one.dead} dead letters", f"{look}; once fixed, poller redeliver --subscription {name}")
+        letters = "1 dead letter" if one.dead == 1 else f"{one.dead} dead letters"
+        yield warn(about, letters, f"{look}; once fixed, poller redeliver --subscription {name}")
     if one.filter_errors:
         yield warn(about, f"`where` failed on {one.filter_errors} events: {one.last_error}", "fix `where`")
 

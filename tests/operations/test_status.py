@@ -237,6 +237,6 @@ def test_dead_letters_are_shown_with_what_to_do(poller: Run, shop: Shop, tmp_pat
         thread.join()
         receiver.server_close()
 
-    assert "crm: 1 dead letters: `poller deliveries --subscription crm --state dead`" in poller("status").out
-    (found,) = [row for row in poller("doctor", "--json").lines if row["what"] == "1 dead letters"]
+    assert "crm: 1 dead letter: `poller deliveries --subscription crm --state dead`" in poller("status").out
+    (found,) = [row for row in poller("doctor", "--json").lines if row["what"] == "1 dead letter"]
     assert found["hint"].endswith("once fixed, poller redeliver --subscription crm")
