@@ -13,7 +13,7 @@ from poller.delivery.batches import batches, halves
 from poller.delivery.opened_sink import OpenedSink, ends
 from poller.delivery.retry import RetryDecision, Unfinished
 from poller.delivery.subscription import Route
-from poller.hooks.faults import abandon
+from poller.hooks.faults import abandon, running_task
 from poller.sinks.protocol import Attempt, Receipt, TooLarge
 from state.deliveries import Claim, Job
 
@@ -168,6 +168,7 @@ class AttemptRunner:
         """What the call returns, unless it is given up."""
         running.at, running.began = self._clock.now(), self._clock.steady()
         running.deadline, running.expired = running.began + self._sink.attempt_limit, False
+        task = running_task()
         try:
             return await call
         except asyncio.CancelledError:
@@ -175,7 +176,8 @@ class AttemptRunner:
                 raise
             return self._timeout() if running.expired else _unfinished()
         finally:
-            _forget_cancellation()
+            if running_task() is task:  # else it was abandoned, and the interpreter throws it away in another's turn
+                _forget_cancellation()
 
     def _concluded(self, running: RunningAttempt, answer: Answer) -> RetryDecision | None:
         """Report an answer, and leave waiting only what may follow it."""
@@ -218,6 +220,6 @@ def _unfinished() -> Unfinished:
 
 def _forget_cancellation() -> None:
     """The task goes on: what the sink does next must not take itself for cancelled."""
-    task = asyncio.current_task()
+    task = running_task()
     while task is not None and task.cancelling():
         task.uncancel()
