@@ -61,6 +61,7 @@ class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
     since_at: float | None = None  # the latest complete updated-since query was asked then
     held: bytes | None = None  # JSON of what was seen when it was held
     accepted: bytes | None = None  # JSON of schema changes taken silently, and until which sweep
+    uncertain: bytes | None = None  # JSON of what contradicts itself in the latest complete sweep; None: nothing
 
 
 class UnitState(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +81,7 @@ class UnitState(msgspec.Struct, frozen=True, kw_only=True):
     failures: int = 0
     retry_at: float | None = None
     error: str | None = None
+    claims: bytes | None = None  # JSON of what its latest answer says about the whole list
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +91,8 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     ended_order: int
     steady: bool  # nothing moved between units meanwhile
     confirms: bool = True  # False: too odd to prove that anything is gone (an empty list or page)
+    uncertain: bytes | None = None  # JSON of what contradicts itself
+    ends_baseline: bool = True
 
 
 class Suspect(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ class Exemptions:
     shift_until: int = 0
     nulled: frozenset[str] = frozenset()  # fields that turned null silently: they may come back as silently
     deletions_until: int = 0
+    doubts: frozenset[str] = frozenset()  # patterns of what does not make a sweep uncertain
 
     def shift_in(self, sweep: int) -> ShapeShift:
         """The schema change that is taken silently in a sweep."""
@@ -35,6 +36,7 @@ class Exemptions:
                 "shift_until": self.shift_until,
                 "nulled": sorted(self.nulled),
                 "deletions_until": self.deletions_until,
+                "doubts": sorted(self.doubts),
             }
         )
 
@@ -50,4 +52,5 @@ class Exemptions:
             shift_until=data["shift_until"],
             nulled=frozenset(data.get("nulled", ())),
             deletions_until=data["deletions_until"],
+            doubts=frozenset(data.get("doubts", ())),
         )

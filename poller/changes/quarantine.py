@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from poller.changes.decide import Decision
 from poller.changes.endpoint_rules import Watch
@@ -76,7 +76,7 @@ def exempted(before: Exemptions, fields: Mapping[str, Shape], objects: int, *, s
     accepted = ShapeShift(fields={**before.shift_in(sweep).fields, **fields}, objects=objects)
     nulled = before.nulled | {path for path, shape in fields.items() if shape is Shape.NULLED}
     nulled -= {path for path, shape in fields.items() if shape is Shape.RETURNED}
-    return Exemptions(shift=accepted, shift_until=sweep + 1, nulled=nulled, deletions_until=before.deletions_until)
+    return replace(before, shift=accepted, shift_until=sweep + 1, nulled=nulled)
 
 
 def like_quarantined(

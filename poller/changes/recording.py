@@ -33,6 +33,7 @@ def polled_unit(
     shown: int,
     next: bytes | None,
     calls: int,
+    claims: bytes | None,
 ) -> UnitState:
     """The unit after a poll that showed something else. Without a digest what it shows next is compared whole."""
     return structs.replace(
@@ -45,6 +46,7 @@ def polled_unit(
         validators=None if digest is None else validators,
         next=next,
         calls=calls,
+        claims=claims,
         failures=0,
         retry_at=None,
         error=None,

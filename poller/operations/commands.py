@@ -290,6 +290,10 @@ async def _release(app: App, args: Release) -> Answer:
     if args.accept and args.emit:
         raise PollerError("release: either accept or emit, not both")
     if w.state.held is None and w.guards.recount is None:
+        if args.accept and w.state.uncertain is not None:
+            await app.engine.interventions.accept_doubts(w)
+            what = f"What contradicts itself in {w.label} is accepted: from its next sweep on it counts as complete."
+            return {"summary": what, "endpoint": w.label, "held": False, **args.model_dump(include={"accept", "emit"})}
         raise NotNow(f"{w.label} is not held: there is nothing to release", hint="poller status")
     way = {"accept": args.accept, "emit": args.emit}
     why = "on command" + next((f", {word}" for word, chosen in way.items() if chosen), "")

@@ -12,6 +12,7 @@ import msgspec
 import orjson
 
 from poller.budget.budget import Budget, Usage
+from poller.changes.certainty import Uncertainty
 from poller.clock import SystemClock
 from poller.config.models import BudgetConfig, Config
 from poller.events.events import source_uri
@@ -56,7 +57,6 @@ class BudgetView:
 class Watched:
     """What only the running program knows of an endpoint."""
 
-    uncertain: str | None = None  # what contradicts itself in its latest sweep
     in_doubt_since: float | None = None  # Unix seconds: most of it is missing, and counted before that is believed
     aside: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -310,8 +310,9 @@ def _state(
 
 def _doubt(row: Row, watched: Watched) -> str | None:
     """Why it is not known whether the list is complete."""
-    if watched.uncertain is not None:
-        return watched.uncertain
+    uncertain = Uncertainty.load(row["uncertain"])
+    if uncertain is not None:
+        return f"its latest sweep contradicts itself: {uncertain.text}"
     if row["last_sweep"] is None:
         return "the first sweep is not complete yet"
     if row["baseline"]:

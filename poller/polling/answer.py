@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from poller.changes.certainty import Claims, claims_of
 from poller.changes.decide import Context, Decision
 from poller.changes.page import Reading
 from poller.changes.quarantine import is_replaced
@@ -18,12 +19,13 @@ from poller.changes.recording import (
     polled_unit,
     unchanged_unit,
 )
+from poller.polling.certainty import judged
 from poller.polling.endpoint import Waiting, Watching
 from poller.polling.holds import current_shift, recount
 from poller.polling.recorder import Draft
 from poller.polling.results import Fetched, PollResult
 from poller.polling.sweep import Seen
-from poller.polling.unit_keys import SINCE, dump_position, is_swept, key_of
+from poller.polling.unit_keys import SINCE, dump_position, is_swept, key_of, place_of
 from poller.sources.protocol import Position
 from state.polls import Known, Snapshot, UnitState, UnitTimes
 
@@ -38,6 +40,7 @@ class Answer(msgspec.Struct, kw_only=True):
     digests: Sequence[bytes] = ()
     reading: Reading | None = None  # made at once of a unit that has not shown anything yet
     known: Known = Known()
+    repeats: str | None = None  # key of the page before, whose objects this one shows again
 
     @property
     def key(self) -> str:
@@ -51,8 +54,10 @@ class Answer(msgspec.Struct, kw_only=True):
 
     @property
     def following(self) -> Position | None:
-        """Where the list goes on."""
-        return self.fetched.pages[-1].next if self.fetched.pages else None
+        """Where the answer says that the list goes on."""
+        if self.repeats is not None or not self.fetched.pages:
+            return None
+        return self.fetched.pages[-1].next
 
 
 def is_late(unit: UnitState, fetched: Fetched) -> bool:
@@ -66,8 +71,48 @@ def is_paged(w: Watching, key: str) -> bool:
 
 
 def dropped_by(w: Watching, one: Answer) -> list[str]:
-    """Units after a page that says that it is the last."""
-    return w.units_after(one.key) if is_paged(w, one.key) and one.following is None else []
+    """Units after a page that says that it is the last, once none of them shows objects."""
+    if not is_paged(w, one.key) or one.following is not None:
+        return []
+    after = w.units_after(one.key)
+    return [] if any(w.units[key].shown for key in after) else after
+
+
+def onward(w: Watching, one: Answer) -> bytes | None:
+    """The position after a page. A page that says that it is the last does not end a list whose later pages are known
+    to show objects: they are asked first.
+    """
+    if not is_paged(w, one.key):
+        return None
+    if one.following is not None:
+        return dump_position(one.following)
+    after = [w.units[key] for key in w.units_after(one.key)]
+    return min(after, key=lambda unit: place_of(unit.position)).position if any(u.shown for u in after) else None
+
+
+def repeated_page(w: Watching, one: Answer, reading: Reading, known: Mapping[str, Snapshot]) -> str | None:
+    """The key of the page before, where this one shows just its objects.
+
+    Servers repeat the last page after the end of the list, or ignore the parameter that asks for another one.
+    """
+    if not reading.fresh or len(known) != len(reading.members) or not is_paged(w, one.key):
+        return None
+    owners = {snapshot.unit for snapshot in known.values()}
+    before = w.page_before(one.key) if len(owners) == 1 and None not in owners else None
+    return before.key if before is not None and owners == {before.id} and before.shown == len(known) else None
+
+
+def claims_in(w: Watching, one: Answer) -> Claims:
+    """What the answer says about its list."""
+    pages = one.fetched.pages or ()
+    doubts = [doubt for page in pages for doubt in page.doubts]
+    if one.repeats is not None and w.page_before(one.repeats) is None:
+        doubts.append(
+            f"{one.key} shows what {one.repeats} shows: the API does not know this parameter, or the list has one page"
+        )
+    totals = [page.total for page in pages if page.total is not None]
+    is_last = is_paged(w, one.key) and one.following is None
+    return Claims(total=max(totals, default=None), doubts=tuple(doubts), is_last=is_last)
 
 
 def is_strange(w: Watching, one: Answer, reading: Reading, known: Mapping[str, Snapshot]) -> bool:
@@ -114,7 +159,7 @@ def unchanged(w: Watching, one: Answer, draft: Draft) -> PollResult:
             draft.tail_asked_at = fetched.asked.at
         if one.key == SINCE:
             draft.since_at = fetched.asked.at
-        result.swept = _sweep(w, one.waiting, seen, draft)
+        result.swept = _sweep(w, one.waiting, seen, draft, w.units[one.key])
     return result
 
 
@@ -134,10 +179,10 @@ def _note_unchanged(w: Watching, unit: UnitState, fetched: Fetched) -> Seen:
     return Seen(key=unit.key, asked=asked, confirms=bool(unit.shown) or unit.next is None, nonempty=unit.shown > 0)
 
 
-def _sweep(w: Watching, waiting: Waiting, seen: Seen, draft: Draft) -> bool:
+def _sweep(w: Watching, waiting: Waiting, seen: Seen, draft: Draft, unit: UnitState) -> bool:
     """Count a poll for the sweep under way. True: the sweep is complete."""
-    if not waiting.sweep_waits:
-        draft.ended = w.sweep.ended_by(seen)
+    if not waiting.sweep_waits and (ended := w.sweep.ended_by(seen)) is not None:
+        draft.ended = judged(w, draft, ended, seen, unit)
     w.sweep.take(seen)
     return draft.ended is not None
 
@@ -189,8 +234,7 @@ def apply(
     """Know what was decided, and draft its recording. Where that fails, the endpoint is read again."""
     w.turn.is_stale = True
     key, fetched, asked = one.key, one.fetched, one.fetched.asked
-    following = one.following if is_paged(w, key) else None
-    after = None if following is None else dump_position(following)
+    following, after = one.following if is_paged(w, key) else None, onward(w, one)
     added = [] if following is None or key_of(following) in w.units else [key_of(following)]
     dropped = dropped_by(w, one)
     members = decided_members(decision, reading.members)
@@ -203,6 +247,7 @@ def apply(
         shown=len(members),
         next=after,
         calls=fetched.calls,
+        claims=claims_in(w, one).dump(),
     )
     draft.at = asked.at
     draft.polls.append(
@@ -222,6 +267,7 @@ def apply(
         steady=certain and not (decision.moves or reading.missing or dropped),
         confirms=not reading.is_partial and (bool(reading.members) or after is not None),
         nonempty=bool(members),
+        repeated=_repeated(w, decision),
     )
     result = PollResult(
         calls=fetched.calls,
@@ -229,7 +275,7 @@ def apply(
         added=added,
         dropped=dropped,
         tail_moves=[(new, key) for new in added],
-        swept=_sweep(w, one.waiting, seen, draft),
+        swept=_sweep(w, one.waiting, seen, draft, unit),
         baseline=w.in_baseline,
         snapshots=decision.snapshots,
         missing=bool(reading.missing or dropped),
@@ -240,8 +286,21 @@ def apply(
     return result
 
 
+def _repeated(w: Watching, decision: Decision) -> list[str]:
+    """Objects that came from units which have shown them in this sweep already."""
+    found: list[str] = []
+    for unit, ids in decision.moved_from.items():
+        key = w.keys.get(unit)
+        if key is not None and is_swept(key) and w.units[key].asked_order >= w.sweep.order:
+            found += ids
+    return found
+
+
 def _remember(w: Watching, unit: UnitState, reading: Reading, decision: Decision, answered_order: int) -> None:
     w.put(unit)
+    before = None if unit.shown or not is_paged(w, unit.key) else w.page_before(unit.key)
+    if before is not None and claims_of(before).is_last:
+        w.invalidate([before.id])  # it is looked at again, and drops what shows nothing any more
     w.guards.quarantine.pop(unit.key, None)
     w.invalidate(decision.moved_from)
     notes = [*reading.notes, *dict.fromkeys(decision.notes)]

@@ -124,7 +124,7 @@ class Following:
     async def _end_empty_sweeps(self, run: Run, w: Watching) -> None:
         """End the sweeps of lists per parent where there are no parents: there is nothing to sweep."""
         for child in run.children(w.name):
-            is_new = child.state.last_sweep is None or not child.units
+            is_new = not child.has_swept or not child.units
             if not child.sweep.pending and not run.waits(child) and is_new:
                 await self._end_sweep(run, child, confirms=False)
 

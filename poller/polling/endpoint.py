@@ -151,6 +151,11 @@ class Watching:
         """Whether its first complete sweep is still under way."""
         return self.state.baseline_before is not None
 
+    @property
+    def has_swept(self) -> bool:
+        """Whether a sweep has been complete, be it an uncertain one that ended no baseline."""
+        return self.state.last_sweep is not None or self.state.uncertain is not None
+
     def begin_sweep(self) -> None:
         """Poll every unit once more."""
         self.sweep = SweepProgress(self.state, self.units)
@@ -195,6 +200,12 @@ class Watching:
         """Keys of the pages after this one, which says that it is the last."""
         place = place_of(self.units[key].position)
         return [other for other, unit in self.swept_units().items() if place_of(unit.position) > place]
+
+    def page_before(self, key: str) -> UnitState | None:
+        """The page before one, or None for the first."""
+        place = place_of(self.units[key].position)
+        before = [unit for unit in self.swept_units().values() if place_of(unit.position) < place]
+        return max(before, key=lambda unit: place_of(unit.position), default=None)
 
     def failing(self) -> list[UnitState]:
         """Units whose latest poll failed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ import httpx
 import msgspec
 import orjson
 
+from poller.changes.certainty import claims_of
 from poller.changes.decide import is_known
 from poller.changes.page import RequestTimes, digest_of, read
 from poller.changes.recording import chain_digest
@@ -34,6 +35,8 @@ Ask = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 LARGE: Final = 256 * 1024  # bytes from which an answer is read in a thread
 LONGEST_VALIDATOR: Final = 4096  # characters; a server refuses requests with longer headers
+AFTER_THE_END: Final = frozenset({400, 404, 410, 416, 422})  # how servers answer for a page that does not exist
+EMPTY: Final = Unparsed(())
 MOST_PAGES: Final = 10_000  # of one chain: a list that never ends is an error, not a poll
 
 
@@ -70,6 +73,9 @@ class Fetcher:
         ):
             asked = self._answered(w, order, asked_at)
             return Fetched(asked=asked, calls=1, unit=unit.id, digest=unit.digest)
+        if response.status_code in AFTER_THE_END and _follows_the_end(w, key):
+            asked = self._answered(w, order, asked_at)
+            return Fetched(asked=asked, calls=1, unit=unit.id, digest=digest, pages=[EMPTY])
         return await self._read_on(w, unit, _First(at, response, digest, asked_at, order))
 
     def item_request(self, w: Watching, suspect: Suspect) -> httpx.Request | None:
@@ -122,6 +128,9 @@ class Fetcher:
         bodies, pages, complete = [first.digest], [await self._page(w, at, response)], True
         size = len(response.content)
         while (following := pages[-1].next) is not None and (following.cursor is not None or one_unit):
+            if len(pages) > 1 and _is_same(pages[-2], pages[-1]):
+                pages[-1] = _repeated(pages)
+                break
             if unit.key == NEWEST and await self._shows_nothing_new(w, pages[-1]):
                 complete = False
                 break
@@ -157,6 +166,8 @@ class Fetcher:
         return bool(ids) and all(is_known(w.watch, shown, known.get(shown.object_id)) for shown in reading.fresh)
 
     async def _page(self, w: Watching, at: Position, response: httpx.Response) -> Unparsed:
+        if response.status_code == httpx.codes.NO_CONTENT or response.status_code in w.watch.endpoint.empty_status:
+            return EMPTY
         if not is_list(response.status_code, w.watch.endpoint):
             raise unwelcome(response)
         if len(response.content) > LARGE:
@@ -166,6 +177,24 @@ class Fetcher:
     def _answered(self, w: Watching, order: int, asked_at: float) -> RequestTimes:
         now = self._clock.now()
         return RequestTimes(at=asked_at, answered_at=now, order=order, answered_order=w.requests.next())
+
+
+def _follows_the_end(w: Watching, key: str) -> bool:
+    """Whether a page is asked for only because the list was longer once: the page before says that it is the last."""
+    before = None if w.is_child or not is_swept(key) else w.page_before(key)
+    return before is not None and claims_of(before).is_last
+
+
+def _is_same(one: Unparsed, other: Unparsed) -> bool:
+    return bool(other.objects) and [*map(bytes, one.objects)] == [*map(bytes, other.objects)]
+
+
+def _repeated(pages: Sequence[Unparsed]) -> Unparsed:
+    """The page that ends a chain because it shows what the one before showed."""
+    doubts = pages[-1].doubts
+    if len(pages) == 2:
+        doubts = (*doubts, "the second answer shows what the first shows: the API does not know the cursor's parameter")
+    return replace(pages[-1], objects=(), next=None, doubts=doubts)
 
 
 class _Begun(msgspec.Struct, frozen=True):

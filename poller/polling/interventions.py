@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from poller.clock import Clock
 from poller.polling import holds
+from poller.polling.certainty import accept_doubts
 from poller.polling.children import Following
 from poller.polling.endpoint import Watching
 from poller.polling.recorder import Draft, Recorder
@@ -44,6 +45,16 @@ class Interventions:
 
         _, recorded = await self._recorder.change(w, decide)
         await self._follow(run, w, recorded, dropped=before if accept else [])
+
+    async def accept_doubts(self, w: Watching) -> None:
+        """Take what contradicts itself in the latest sweep as the way of this list."""
+
+        def decide() -> Draft:
+            draft = Draft(at=self._clock.now())
+            accept_doubts(w, draft)
+            return draft
+
+        await self._recorder.change(w, decide)
 
     async def rebaseline(self, run: Run, w: Watching) -> None:
         """Take whatever the next sweep shows, without events of its objects."""

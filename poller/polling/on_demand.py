@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from poller.changes.certainty import Uncertainty
 from poller.events.cloudevents import iso
 from poller.polling.endpoint import Watching, awaited, waits_for_others
 from poller.polling.source import Run
@@ -45,7 +46,12 @@ class Sweeping:
 
     def stuck(self, now: float) -> list[str]:
         """What could not be seen, in words."""
-        return [f"{w.label}: {_why(run, w, now)}" for run, w in self if not self.is_swept(run, w)]
+        found = [f"{w.label}: {_why(run, w, now)}" for run, w in self if not self.is_swept(run, w)]
+        return found + [
+            f"{w.label}: uncertain, its baseline has not ended: {doubt.text}"
+            for run, w in self
+            if self.is_swept(run, w) and w.in_baseline and (doubt := Uncertainty.load(w.state.uncertain)) is not None
+        ]
 
     def progress(self) -> tuple[int, int]:
         """(units polled, units known so far)."""
@@ -54,7 +60,7 @@ class Sweeping:
 
     def is_swept(self, run: Run, w: Watching) -> bool:
         """Whether its sweep is complete."""
-        return w.state.sweep > self._began[run.name, w.name].sweep and w.state.last_sweep is not None
+        return w.state.sweep > self._began[run.name, w.name].sweep and w.has_swept
 
     def next_unit(
         self, budget: str, now: float, held_back: Callable[[Run, Watching, str, float], float | None]

@@ -83,8 +83,8 @@ class Run:
 
     def waits(self, w: Watching) -> bool:
         """Whether more units of it are to come: its parents are not all known yet."""
-        parent = w.watch.endpoint.parent
-        return parent is not None and parent in self.watchings and self.watchings[parent].state.last_sweep is None
+        parents = self.watchings.get(w.watch.endpoint.parent or "")
+        return parents is not None and not parents.has_swept
 
     def unit(self, w: Watching, key: str) -> Unit:
         """The unit as the planner knows it."""

@@ -21,6 +21,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     steady: bool = True  # nothing moved to or from other units
     confirms: bool = True  # not too odd to prove that anything is gone
     nonempty: bool = True  # it showed objects
+    repeated: Sequence[str] = ()  # ids that another unit has shown in this sweep, too
 
 
 class SweepProgress:
@@ -32,6 +33,7 @@ class SweepProgress:
         self.steady = True  # nothing moved between units
         self.confirms = True  # nothing was too odd to prove that anything is gone
         self.nonempty = False
+        self.repeated: dict[str, None] = {}  # ids that two units have shown
 
     def interrupt(self) -> None:
         """What moved, or was empty, in this sweep before a restart is not known any more."""
@@ -55,6 +57,7 @@ class SweepProgress:
             self.steady &= seen.steady
             self.confirms &= seen.confirms
             self.nonempty |= seen.nonempty
+            self.repeated |= dict.fromkeys(seen.repeated)
 
     def wait_for(self, keys: Iterable[str]) -> None:
         """Wait for units that have appeared."""

@@ -21,6 +21,7 @@ from poller.polling.answer import (
     dropped_by,
     is_late,
     is_strange,
+    repeated_page,
     take_unchanged,
     unchanged,
 )
@@ -154,6 +155,9 @@ class Turns:
         if not written.isdisjoint(ids):
             return None
         known = await self._snapshots(w, one, ids)
+        one.repeats = repeated_page(w, one, reading, known)
+        if one.repeats is not None:
+            reading = structs.replace(reading, members={}, fresh=())
         if await self._is_counted(w, one, reading, known):
             shown = await self._recorder.snapshots(w, list(dict.fromkeys(reading.members.values())))
             recount(w, draft, one.key, one.fetched, shown)

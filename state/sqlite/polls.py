@@ -122,6 +122,12 @@ def add_orders(db: Database) -> None:
     )
 
 
+@polls_migrations()
+def add_claims(db: Database) -> None:
+    """What answers say about their list, and what contradicts it."""
+    db.executescript("ALTER TABLE endpoints ADD COLUMN uncertain BLOB;ALTER TABLE units ADD COLUMN claims BLOB;")
+
+
 def snapshot_of(row: Sequence[Any]) -> Snapshot:
     """The record of a row of KNOWN."""
     object_id, version, body, unit, seen_at, presence, seen_sweep = row

@@ -20,6 +20,7 @@ class PollReader:
         cursor = self._db.execute(
             """
             SELECT e.id, e.source, e.name AS endpoint, e.last_sweep, e.last_sweep_began, e.sweep_began, e.held,
+                e.uncertain,
                 e.baseline_before IS NOT NULL AS baseline,
                 (SELECT count(*) FROM units u WHERE u.endpoint = e.id) AS units,
                 (SELECT min(coalesce(u.asked_at, e.sweep_began)) FROM units u

@@ -149,7 +149,8 @@ def unit_of(row: Sequence[Any]) -> UnitState:
 def _write_unit(conn: sqlite3.Connection, unit: UnitState, members: Mapping[bytes, str]) -> None:
     conn.execute(
         "UPDATE units SET position = ?, asked_at = ?, answered_at = ?, asked_order = ?, digest = ?, members = ?, "
-        "shown = ?, validators = ?, next = ?, calls = ?, failures = 0, retry_at = NULL, error = ? WHERE id = ?",
+        "shown = ?, validators = ?, next = ?, calls = ?, failures = 0, retry_at = NULL, error = ?, claims = ? "
+        "WHERE id = ?",
         [
             unit.position,
             unit.asked_at,
@@ -162,6 +163,7 @@ def _write_unit(conn: sqlite3.Connection, unit: UnitState, members: Mapping[byte
             unit.next,
             unit.calls,
             unit.error,
+            unit.claims,
             unit.id,
         ],
     )
@@ -208,7 +210,7 @@ def rebaseline(conn: sqlite3.Connection, endpoint: int, now: float, order: int) 
     conn.execute(
         "UPDATE endpoints SET sweep = sweep + 1, sweep_began = ?1, sweep_order = ?2, baseline_before = ?1, "
         "last_sweep = NULL, last_sweep_began = NULL, steady_began = NULL, calm_began = NULL, "
-        "tail_asked_at = NULL, since_at = NULL, held = NULL, accepted = NULL WHERE id = ?3",
+        "tail_asked_at = NULL, since_at = NULL, held = NULL, accepted = NULL, uncertain = NULL WHERE id = ?3",
         [now, order, endpoint],
     )
 
@@ -263,8 +265,8 @@ def end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
     gone = conn.execute(
         # A baseline takes what its sweep did not show as deleted, silently.
         "UPDATE objects SET presence = 2, missing_at = NULL WHERE endpoint = ?1 AND unit IS NULL AND presence < 2 "
-        "AND EXISTS (SELECT 1 FROM endpoints WHERE id = ?1 AND baseline_before IS NOT NULL AND seen_sweep < sweep)",
-        [endpoint],
+        "AND ?2 AND seen_sweep < (SELECT sweep FROM endpoints WHERE id = ?1 AND baseline_before IS NOT NULL)",
+        [endpoint, sweep.ends_baseline],
     ).rowcount
     if not sweep.confirms:
         conn.execute(
@@ -275,10 +277,20 @@ def end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
     # One sweep may miss an object that a shift took from a page not yet read to one already read. The next one,
     # if nothing moved in it either, shows that there was no such shift.
     conn.execute(
-        "UPDATE endpoints SET last_sweep = ?1, last_sweep_began = sweep_began, "
+        "UPDATE endpoints SET last_sweep = CASE WHEN ?6 OR last_sweep IS NOT NULL THEN ?1 END, "
+        "last_sweep_began = CASE WHEN ?6 OR last_sweep IS NOT NULL THEN sweep_began END, uncertain = ?7, "
         "steady_began = CASE WHEN ?2 AND calm_began IS NOT NULL THEN calm_began ELSE steady_began END, "
         "calm_began = CASE WHEN ?2 THEN sweep_began END, "
-        "baseline_before = NULL, sweep = sweep + 1, sweep_began = ?1, sweep_order = ?5, "
+        "baseline_before = CASE WHEN ?6 THEN NULL ELSE baseline_before END, "
+        "sweep = sweep + 1, sweep_began = ?1, sweep_order = ?5, "
         "objects = objects - ?3 WHERE id = ?4",
-        [sweep.ended_at, sweep.steady, gone, endpoint, sweep.ended_order],
+        [
+            sweep.ended_at,
+            sweep.steady,
+            gone,
+            endpoint,
+            sweep.ended_order,
+            sweep.ends_baseline,
+            sweep.uncertain,
+        ],
     )

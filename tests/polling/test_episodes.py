@@ -125,7 +125,8 @@ async def test_a_page_that_failed_and_ceased_to_exist_ends_its_episode(tmp_path:
         assert not w.app.engine.is_well()
         for number in (5, 6, 7, 8, 9, 10):
             del t.shop.items[number]
-        await w.run(600)
+        t.shop.failing = {"/items?3": 404}
+        await w.run(1800)
 
         assert "page=3" not in w.app.engine.runs["shop"].watchings["items"].units
         assert told(w) == [FAILING, RECOVERED]

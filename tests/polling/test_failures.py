@@ -103,16 +103,16 @@ ROWS: dict[str, Row] = {
     ),
     "an empty page, objects have URLs": Row(
         wrong=lambda api, body: json({"items": []}),
-        recorded="the objects from there on are suspects; each is asked for, answers, and is none any more",
+        recorded="its objects are suspects; each is asked for, answers, and is none any more",
         shown="`suspects`, until their URLs have answered",
         shows=('"suspects":0', '"objects":60', '"failing":0'),
     ),
     "an empty page, objects have no URLs": Row(
         wrong=lambda api, body: json({"items": []}),
         has_items=False,
-        recorded="the objects from there on are suspects until a page shows them; two more complete sweeps confirm",
+        recorded="its objects are suspects until a page shows them; two more complete sweeps confirm",
         shown="`suspects`",
-        shows=('"suspects":40', '"objects":60'),
+        shows=('"suspects":20', '"objects":60'),
     ),
     "every page is empty": Row(
         wrong=lambda api, body: json({"items": []}),

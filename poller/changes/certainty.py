@@ -1,0 +1,116 @@
+"""Pure: whether a complete sweep has seen the whole list, by what its own answers say.
+
+A sweep is uncertain where an answer contradicts the configuration, counts more objects than were seen, or where objects
+were on two pages. It confirms no deletion and ends no baseline.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from state.polls import UnitState
+
+MOST: Final = 5  # doubts that are kept of one sweep
+PATIENCE: Final = 3  # sweeps in a row with objects on two pages, after which a baseline ends all the same
+
+
+class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the latest answer of a unit says about its list."""
+
+    total: int | None = None  # objects in the whole list
+    doubts: tuple[str, ...] = ()  # what contradicts the configuration, as sentences
+    is_last: bool = False  # the answer itself says that nothing follows
+
+    def dump(self) -> bytes | None:
+        """The claims as they are kept; None where there are none."""
+        return None if self == NO_CLAIMS else msgspec.json.encode(self)
+
+
+NO_CLAIMS: Final = Claims()
+_decode = msgspec.json.Decoder(Claims).decode
+
+
+def claims_of(unit: UnitState) -> Claims:
+    """The claims that were kept of a unit."""
+    return NO_CLAIMS if unit.claims is None else _decode(unit.claims)
+
+
+class Uncertainty(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the latest complete sweep of an endpoint proves nothing."""
+
+    why: tuple[str, ...]
+    since: float  # Unix seconds: the end of the first uncertain sweep in a row
+    sweeps: int = 1  # in a row
+    repeats_only: bool = False  # nothing but objects that were on two pages
+
+    def dump(self) -> bytes:
+        """The uncertainty as it is kept."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def load(cls, raw: bytes | None) -> Uncertainty | None:
+        """The uncertainty that was kept."""
+        return None if raw is None else msgspec.json.decode(raw, type=cls)
+
+    @property
+    def ends_baseline(self) -> bool:
+        """Whether a baseline ends with this sweep: a list that always moves never stands still for one."""
+        return self.repeats_only and self.sweeps >= PATIENCE
+
+    @property
+    def text(self) -> str:
+        """Why, in one line."""
+        return "; ".join(self.why)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweptList:
+    """What a complete sweep has seen of an endpoint."""
+
+    units: Mapping[str, UnitState]  # that sweeps ask for, as they are at its end
+    per_parent: bool  # each unit is a list of its own
+    repeated: Sequence[str] = ()  # ids that were on two pages
+
+
+def judge(swept: SweptList, before: Uncertainty | None, accepted: Iterable[str], *, now: float) -> Uncertainty | None:
+    """What contradicts itself in a complete sweep, without the doubts that an operator has accepted. None: nothing."""
+    known = frozenset(accepted)
+    doubts = [text for text in dict.fromkeys(_doubts(swept)) if pattern_of(text) not in known]
+    repeats = [text for text in _repeats(swept.repeated) if pattern_of(text) not in known]
+    if not doubts and not repeats:
+        return None
+    return Uncertainty(
+        why=(*doubts, *repeats)[:MOST],
+        since=now if before is None else before.since,
+        sweeps=1 if before is None else before.sweeps + 1,
+        repeats_only=not doubts,
+    )
+
+
+def pattern_of(doubt: str) -> str:
+    """A doubt without its numbers and examples: what an operator accepts."""
+    return re.sub(r"\([^)]*\)|\d+", "#", doubt)
+
+
+def _doubts(swept: SweptList) -> Iterator[str]:
+    for unit in swept.units.values():
+        yield from claims_of(unit).doubts
+    lists = [[unit] for unit in swept.units.values()] if swept.per_parent else [[*swept.units.values()]]
+    for units in lists:
+        totals = [total for unit in units if (total := claims_of(unit).total) is not None]
+        seen = sum(unit.shown for unit in units)
+        if totals and seen < max(totals):
+            where = f" (in {units[0].key})" if swept.per_parent else ""
+            yield f"{max(totals)} in all, {seen} seen{where}"
+
+
+def _repeats(ids: Sequence[str]) -> list[str]:
+    if not ids:
+        return []
+    some = ", ".join(sorted(ids)[:3])
+    return [f"{len(ids)} objects were on two pages of one sweep ({some}): the list moved, or its order is not stable"]

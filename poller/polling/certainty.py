@@ -1,0 +1,60 @@
+"""Whether the sweep that ends has seen the whole list, and what is said where it has not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from msgspec import structs
+
+from poller.changes.certainty import SweptList, Uncertainty, judge, pattern_of
+from poller.polling.endpoint import Watching
+from poller.polling.recorder import Draft
+from poller.polling.sweep import Seen
+from state.notices import Notice
+from state.polls import Sweep, UnitState
+
+
+def judged(w: Watching, draft: Draft, ended: Sweep, seen: Seen, unit: UnitState) -> Sweep:
+    """The sweep that ends with a poll of `unit`, and what contradicts itself in it. Said once an episode."""
+    units = {**w.swept_units(), unit.key: unit}
+    swept = SweptList(
+        units={key: one for key, one in units.items() if key not in seen.dropped},
+        per_parent=w.is_child,
+        repeated=[*w.sweep.repeated, *seen.repeated],
+    )
+    before = Uncertainty.load(w.state.uncertain)
+    found = judge(swept, before, w.guards.exemptions.doubts, now=ended.ended_at)
+    if found is None:
+        return ended
+    if before is None or (found.why != before.why and not found.repeats_only):
+        draft.notices.append(_notice(w, found, ended.ended_at))
+    return structs.replace(
+        ended,
+        steady=False,
+        confirms=False,
+        uncertain=found.dump(),
+        ends_baseline=found.ends_baseline or not w.in_baseline,
+    )
+
+
+def accept_doubts(w: Watching, draft: Draft) -> bool:
+    """Take what contradicts itself now as the way of this list. False: nothing does."""
+    found = Uncertainty.load(w.state.uncertain)
+    if found is None:
+        return False
+    patterns = {pattern_of(doubt) for doubt in found.why}
+    w.guards.exemptions = replace(w.guards.exemptions, doubts=w.guards.exemptions.doubts | patterns)
+    draft.accepted = w.guards.exemptions.dump()
+    return True
+
+
+def _notice(w: Watching, found: Uncertainty, now: float) -> Notice:
+    effect = "its baseline does not end and no change is reported" if w.in_baseline else "it confirms no deletion"
+    return Notice(
+        kind="endpoint.uncertain",
+        subject=f"endpoints/{w.label}",
+        summary=f"the latest sweep of {w.label} may not have seen the whole list: {found.text}. "
+        f"Until that is mended or accepted (`poller release {w.label} --accept`), {effect}",
+        detail={"why": list(found.why)},
+        time=now,
+    )

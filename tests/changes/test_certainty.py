@@ -1,0 +1,74 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poller.changes.certainty import PATIENCE, Claims, SweptList, Uncertainty, claims_of, judge, pattern_of
+from state.polls import UnitState
+
+
+def unit(key: str, shown: int, *, total: int | None = None, doubts: tuple[str, ...] = ()) -> UnitState:
+    claims = Claims(total=total, doubts=doubts).dump()
+    return UnitState(id=1, key=key, position=b"{}", shown=shown, claims=claims)
+
+
+def swept(*units: UnitState, per_parent: bool = False, repeated: tuple[str, ...] = ()) -> SweptList:
+    return SweptList(units={one.key: one for one in units}, per_parent=per_parent, repeated=repeated)
+
+
+def why(found: Uncertainty | None) -> tuple[str, ...]:
+    return () if found is None else found.why
+
+
+@pytest.mark.parametrize(
+    ("units", "expected"),
+    [
+        ([unit("page=1", 100, total=288)], ("288 in all, 100 seen",)),
+        ([unit("page=1", 100, total=288), unit("page=2", 100, total=188)], ("288 in all, 200 seen",)),
+        ([unit("page=1", 100, total=188), unit("page=2", 88, total=188)], ()),
+        ([unit("page=1", 100), unit("page=2", 88)], ()),
+        ([unit("page=1", 3, total=2)], ()),
+        ([unit("page=1", 3, doubts=("a",)), unit("page=2", 3, doubts=("a", "b"))], ("a", "b")),
+    ],
+)
+def test_a_sweep_that_saw_less_than_its_answers_count_is_uncertain(units, expected):
+    assert why(judge(swept(*units), None, (), now=5.0)) == expected
+
+
+def test_a_list_per_parent_is_counted_by_itself():
+    found = judge(swept(unit("parent=1", 2, total=2), unit("parent=2", 1, total=3), per_parent=True), None, (), now=5.0)
+
+    assert why(found) == ("3 in all, 1 seen (in parent=2)",)
+
+
+def test_what_an_operator_accepts_is_certain_whatever_its_numbers():
+    found = judge(swept(unit("page=1", 100, total=288), repeated=("7",)), None, (), now=5.0)
+    accepted = [pattern_of(doubt) for doubt in why(found)]
+
+    later = swept(unit("page=1", 90, total=300), unit("page=2", 90), repeated=("8", "9"))
+    assert judge(later, found, accepted, now=6.0) is None
+    assert judge(swept(unit("page=1", 90, doubts=("something else",))), found, accepted, now=6.0) is not None
+
+
+def test_an_episode_keeps_its_beginning_and_counts_its_sweeps():
+    first = judge(swept(unit("page=1", 1, total=2)), None, (), now=5.0)
+    second = judge(swept(unit("page=1", 1, total=2)), first, (), now=9.0)
+
+    assert second is not None
+    assert (second.since, second.sweeps, second.ends_baseline) == (5.0, 2, False)
+
+
+def test_a_list_that_always_moves_ends_its_baseline_all_the_same():
+    found = None
+    for _ in range(PATIENCE):
+        assert found is None or not found.ends_baseline
+        found = judge(swept(unit("page=1", 5), repeated=("7",)), found, (), now=5.0)
+
+    assert found is not None
+    assert found.ends_baseline
+
+
+@given(st.none() | st.integers(0), st.lists(st.text(), max_size=3), st.booleans())
+def test_claims_are_kept_as_they_are(total, doubts, is_last):
+    claims = Claims(total=total, doubts=tuple(doubts), is_last=is_last)
+
+    assert claims_of(UnitState(id=1, key="list", position=b"{}", claims=claims.dump())) == claims

@@ -1,0 +1,167 @@
+"""Lists whose end is not where they say, on a real server: no event is false, and what is not known is said."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from poller.app import App, open_app, sweep_once
+from poller.changes.certainty import Uncertainty
+from poller.config.load import load
+from poller.hooks.loading import load_plugins
+from poller.operations.commands import execute
+from poller.operations.gathering import read_status
+from tests.support.upstream import serving
+
+PAGES = 'pagination = { type = "page", size_param = "size", size = 10 }'
+TOTAL = 'items = "$.items"\npagination = { type = "page", size_param = "size", size = 10, total = "$.total" }'
+
+
+@dataclass
+class List:
+    """A list on a server; `cut` says what a page shows."""
+
+    ids: list[int] = field(default_factory=lambda: list(range(1, 26)))
+    kind: str = "plain"
+    asked: list[int] = field(default_factory=list)
+
+    def rows(self, begin: int, size: int) -> list[dict[str, Any]]:
+        return [{"id": n, "name": f"thing {n}"} for n in self.ids[begin : begin + size]]
+
+    def answer(self, page: int, size: int) -> Response:
+        self.asked.append(page)
+        last, shown = max(0, (len(self.ids) - 1) // size), self.rows((page - 1) * size, size)
+        match self.kind:
+            case "ignores its page":
+                return JSONResponse(self.rows(0, size))
+            case "repeats its last page":
+                return JSONResponse(self.rows(min(page - 1, last) * size, size))
+            case "counts more than it shows":
+                return JSONResponse({"items": shown, "total": len(self.ids) + 7})
+            case "counts what is left":
+                return JSONResponse(
+                    {"items": self.rows((page - 1) * size, size), "total": len(self.ids) - (page - 1) * size}
+                )
+            case "short in the middle" if page == 1:
+                return JSONResponse(self.rows(0, size - 3))
+            case "refuses what follows" if page > last + 1:
+                return JSONResponse({"error": "no such page"}, 404)
+        return JSONResponse(shown)
+
+
+@asynccontextmanager
+async def opened(folder: Path, table: str, found: List) -> AsyncIterator[App]:
+    async def things(request: Request) -> Response:
+        return found.answer(int(request.query_params["page"]), int(request.query_params.get("size", 10)))
+
+    async with serving(Starlette(routes=[Route("/things", things)])) as url:
+        text = (
+            f'[budgets.api]\nlimits = ["1000/s"]\n[sources.api]\nplugin = "rest"\nbase_url = "{url}"\nbudget = "api"\n'
+        )
+        (folder / "poller.toml").write_text(f'{text}[sources.api.endpoints.things]\npath = "/things"\n{table}\n')
+        plugins = load_plugins(lazily=True)
+        async with open_app(load(folder / "poller.toml", plugins), plugins) as app:
+            yield app
+
+
+def uncertainty(app: App) -> Uncertainty | None:
+    return Uncertainty.load(app.engine.runs["api"].watchings["things"].state.uncertain)
+
+
+def told(app: App) -> list[str]:
+    return [event.type for event in app.store.log.read(limit=1000) if not event.type.startswith("poller.")]
+
+
+async def test_a_server_that_ignores_the_page_is_read_once_and_called_uncertain(tmp_path):
+    found = List(kind="ignores its page")
+    async with opened(tmp_path, PAGES, found) as app:
+        stuck = await sweep_once(app)
+
+        assert found.asked == [1, 2]
+        assert "page=2 shows what page=1 shows" in stuck[0]
+        assert app.engine.runs["api"].watchings["things"].in_baseline
+
+
+async def test_a_server_that_repeats_its_last_page_has_ended_there(tmp_path):
+    found = List(kind="repeats its last page")
+    async with opened(tmp_path, 'pagination = { type = "page" }', found) as app:
+        assert await sweep_once(app) == []
+        assert found.asked == [1, 2, 3, 4]
+        assert uncertainty(app) is None
+
+        found.ids.append(26)
+        assert await sweep_once(app) == []
+        assert told(app) == ["api.things.created"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("counts more than it shows", "32 in all, 25 seen"), ("counts what is left", "25 in all, 20 seen")],
+)
+async def test_a_count_that_was_not_seen_makes_the_sweep_uncertain_until_an_operator_accepts_it(tmp_path, kind, why):
+    found = List(kind=kind)
+    async with opened(tmp_path, TOTAL, found) as app:
+        stuck = await sweep_once(app)
+
+        assert why in stuck[0]
+        doubt = uncertainty(app)
+        assert doubt is not None
+        assert why in doubt.text
+
+        await execute(app, "release", {"endpoint": "things", "accept": True})
+        assert await sweep_once(app) == []
+        assert uncertainty(app) is None
+        assert not app.engine.runs["api"].watchings["things"].in_baseline
+
+
+async def test_what_is_uncertain_is_said_on_the_bus_once(tmp_path):
+    async with opened(tmp_path, TOTAL, List(kind="counts more than it shows")) as app:
+        for _ in range(3):
+            await sweep_once(app)
+
+        notices = [event for event in app.store.log.read(limit=100) if event.type == "poller.endpoint.uncertain"]
+        assert ["32 in all, 25 seen" in event.data["detail"]["why"] for event in notices] == [True]
+        assert "poller release api/things --accept" in notices[0].data["summary"]
+
+
+async def test_a_page_that_was_full_and_is_short_does_not_end_a_list_whose_later_pages_show_objects(tmp_path):
+    found = List()
+    async with opened(tmp_path, PAGES, found) as app:
+        assert await sweep_once(app) == []
+        found.kind, found.asked = "short in the middle", []
+        assert await sweep_once(app) == []
+
+        assert sorted(found.asked) == [1, 2, 3]
+        watching = app.engine.runs["api"].watchings["things"]
+        assert sorted(watching.units) == ["page=1", "page=2", "page=3"]
+        assert watching.state.objects == 25
+        assert told(app) == []
+
+
+@pytest.mark.parametrize("kind", ["plain", "refuses what follows"])
+async def test_a_list_that_shrank_forgets_its_pages_once_they_were_asked(tmp_path, kind):
+    found = List(kind=kind)
+    async with opened(tmp_path, f"{PAGES}\norder = 'id'", found) as app:
+        assert await sweep_once(app) == []
+        del found.ids[15:]
+        for _ in range(5):
+            assert await sweep_once(app) == []
+
+        assert sorted(app.engine.runs["api"].watchings["things"].units) == ["page=1", "page=2"]
+
+
+async def test_status_calls_such_a_list_uncertain(tmp_path):
+    async with opened(tmp_path, TOTAL, List(kind="counts more than it shows")) as app:
+        await sweep_once(app)
+        config, now = app.config, app.clock.now()
+    status = read_status(config, now=now)
+
+    assert (status.endpoints[0].state, status.endpoints[0].baseline) == ("uncertain", True)
+    assert "32 in all, 25 seen" in (status.endpoints[0].reason or "")
