@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import tzinfo
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import click
@@ -178,7 +179,7 @@ def _load_configured(chosen: Chosen, found: Plugins) -> None:
     try:
         load(chosen.path, found, reveal=False)
     except ConfigError as error:
-        if chosen.path is not None:
+        if chosen.path is not None or Path(error.file).exists():
             click.echo(f"Error: {error}", err=True)
 
 
