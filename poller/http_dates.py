@@ -7,7 +7,8 @@ instant as a count since 1970: in seconds, milliseconds, microseconds or nanosec
 from __future__ import annotations
 
 import re
-from datetime import UTC
+from contextlib import suppress
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -15,6 +16,7 @@ LONGEST: Final = 86400.0  # seconds; a peer that asks for more is asked again on
 _EPOCH: Final = 1e9  # a number from here on is an instant: as a wait it would be longer than 31 years
 _LARGEST_SECONDS: Final = 1e11  # an instant above it is counted in thousandths, millionths or billionths of a second
 _NUMBER: Final = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,9})?")
+_ISO: Final = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}[T ][0-9]{2}")
 _LONGEST_TEXT: Final = 200
 
 
@@ -25,11 +27,17 @@ def retry_after(text: str | None, now: float, *, longest: float = LONGEST) -> fl
     """
     if text is None or len(text) > _LONGEST_TEXT:
         return None
+    seconds = _wait(text, now)
+    if seconds is None and "," in text:  # a header that came twice is joined by a comma: the longer wait holds
+        waits = [wait for part in text.split(",") if (wait := _wait(part, now)) is not None]
+        seconds = max(waits, default=None)
+    return None if seconds is None else min(max(seconds, 0.0), longest)
+
+
+def _wait(text: str, now: float) -> float | None:
     seconds = number(text)
     at = instant(text) if seconds is None else epoch(seconds)
-    if at is not None:
-        seconds = at - now
-    return None if seconds is None else min(max(seconds, 0.0), longest)
+    return seconds if at is None else at - now
 
 
 def number(text: str) -> float | None:
@@ -47,7 +55,11 @@ def epoch(value: float) -> float | None:
 
 
 def instant(text: str) -> float | None:
-    """Unix seconds of an HTTP date, in any of its three forms."""
+    """Unix seconds of an HTTP date, in any of its three forms, or of ISO text (RFC 3339), in UTC if it says nothing."""
+    if _ISO.match(text.strip()):
+        with suppress(ValueError, OverflowError):
+            at = datetime.fromisoformat(text.strip())
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     try:
         at = parsedate_to_datetime(text)
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()  # an HTTP date is GMT, named or not

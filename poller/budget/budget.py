@@ -18,7 +18,7 @@ from math import floor, inf
 from random import Random
 from typing import Final
 
-from poller.budget.headers import Quota, ServerWord
+from poller.budget.headers import Quota, ServerWord, is_throttled
 
 HOUR: Final = 3600.0
 _GUARD: Final = 0.001  # seconds a call counts beyond its window: rounding, and clocks that tick apart
@@ -164,10 +164,10 @@ class Budget:
     def obey(self, word: ServerWord, now: float) -> None:
         """Take the server's word, given with the answer last told; it can only lower what is left."""
         now = self._seen(now)
-        if word.status == 429:
+        if is_throttled(word):
             self._refused(word, now)
         elif word.retry_after is not None:
-            self._throttled = max(self._throttled, now + word.retry_after)
+            self._throttled = max(self._throttled, now + min(word.retry_after, self._longest()))
         elif word.status < 400 and now >= self._throttled:
             self._refusals = 0
         for quota in word.quotas:
@@ -278,7 +278,7 @@ class Budget:
     def _note(self, quota: Quota, now: float) -> None:
         window = self._window_of(quota)
         untold = window.limit.seconds if window is not None else quota.window or _UNTOLD_RESET
-        until = now + (untold if quota.reset_in is None else quota.reset_in)
+        until = now + (untold if quota.reset_in is None else min(quota.reset_in, self._longest(quota.window)))
         if window is not None:
             limit = quota.limit if quota.limit is not None else window.limit.calls
             window.foreign = max(0, limit - quota.remaining - self._used(window.limit.seconds, now))
@@ -288,6 +288,14 @@ class Budget:
         same = known is not None and known.until > now and until <= known.until + 1.0
         left = min(known.left, quota.remaining) if known is not None and same else quota.remaining
         self._caps[quota.name] = _Cap(left, until, set(self._flying))
+
+    def _longest(self, window: float | None = None) -> float:
+        """Seconds that a server's word can hold calls back: then its window, or our longest, is over, and it is asked.
+
+        An hour at least: a server may have windows that nobody here knows.
+        """
+        known = [one.limit.seconds for one in self._windows] if window is None else [window]
+        return max(HOUR, *known)
 
     def _window_of(self, quota: Quota) -> _Window | None:
         """The window of ours that the server speaks of: of the same length, or with as many calls."""
@@ -303,7 +311,7 @@ class Budget:
         steps = self._refusals - (word.retry_after is not None)
         first, longest = _BACKOFF
         backoff = min(longest, first * 2.0 ** (steps - 1)) * self._random.uniform(0.8, 1.2) if steps > 0 else 0.0
-        self._throttled = max(self._throttled, now + max(backoff, word.retry_after or 0.0))
+        self._throttled = max(self._throttled, now + max(backoff, min(word.retry_after or 0.0, self._longest())))
 
 
 def share_of(limit: Limit, share: float) -> float:

@@ -59,6 +59,12 @@ def read_word(status: int, headers: Mapping[str, str], now: float) -> ServerWord
     )
 
 
+def is_throttled(word: ServerWord) -> bool:
+    """Whether the answer refuses a call because there were too many: a 429, or a 403 that says so in its headers."""
+    says_so = word.retry_after is not None or any(quota.remaining == 0 for quota in word.quotas)
+    return word.status == 429 or (word.status == 403 and says_so)
+
+
 class _Reader:
     """One answer's headers, and what of them could not be read."""
 

@@ -10,6 +10,7 @@ import httpx
 import msgspec
 import orjson
 
+from poller.budget.headers import is_throttled, read_word
 from poller.changes.certainty import claims_of
 from poller.changes.decide import is_known
 from poller.changes.page import RequestTimes, digest_of, read
@@ -225,11 +226,12 @@ def _digest(w: Watching, response: httpx.Response) -> bytes:
 
 def unwelcome(response: httpx.Response) -> Unwelcome:
     """The error for an answer that is not what was asked for: its status and the start of its text."""
+    word = read_word(response.status_code, response.headers, now=0.0)
     start = " ".join(opening(response).split())
     return Unwelcome(
         shown_url(response.request.url),
         f"{response.status_code} {response.reason_phrase}" + (f": {start}" if start else ""),
-        status=response.status_code,
+        status=httpx.codes.TOO_MANY_REQUESTS if is_throttled(word) else response.status_code,
     )
 
 
