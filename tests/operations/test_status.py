@@ -145,17 +145,20 @@ def standing(w: World) -> Status:
 
 
 async def test_a_source_does_not_answer_while_every_unit_of_it_fails(tmp_path: Path) -> None:
-    async with town(tmp_path) as t, t.watched() as w:
-        await w.run(60)
-        assert standing(w).sources[0].state == "ok"
-        t.shop.failing = {"/items": 500}
-        while standing(w).sources[0].failing < 3:
-            await w.run(5)
-        found = standing(w)
+    async with town(tmp_path) as t:
+        for number in range(4, 11):  # what is left is one page
+            del t.shop.items[number]
+        async with t.watched() as w:
+            await w.run(60)
+            assert (standing(w).sources[0].state, standing(w).sources[0].units) == ("ok", 1)
+            t.shop.failing = {"/items": 500}
+            while not standing(w).sources[0].failing:
+                await w.run(1)
+            found = standing(w)
 
-        assert not w.events("poller.source.failing"), "it is too young to be told"
-        assert found.sources[0].state == "failing"
-        assert "answers" not in [one.what for one in of_status(found, w.app.config)]
+            assert not w.events("poller.source.failing"), "it is too young to be told"
+            assert found.sources[0].state == "failing"
+            assert "answers" not in [one.what for one in of_status(found, w.app.config)]
 
 
 async def test_one_failing_page_among_others_is_no_failing_source(tmp_path: Path) -> None:
