@@ -29,14 +29,13 @@ class Steps(Protocol):
 
     async def __call__(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
 
+    async def read(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same for a step that only reads: what was answered before its commit may stay uncommitted."""
+        ...
+
     async def unhurried(self, step: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> S:
         """The same, but a silent step is answered before its commit, which comes with the next step or in a moment.
 
         A crash before that undoes such steps from the last one back, as if they had never begun.
         """
-        ...
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no step is under way, and none can begin before the caller waits."""
         ...

@@ -69,7 +69,7 @@ class Deletions:
         name = w.name
         if not (result.missing or result.swept or name in self._stale) or self.waiting.get(name):
             return True
-        found = await self._recorder.steps(self._recorder.store.suspects, w.state.id)
+        found = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id)
         self._stale.discard(name)
         self.waiting[name] = deque(
             suspect
@@ -99,7 +99,7 @@ class Deletions:
         """After a complete sweep: report the suspects without an own URL that two more complete sweeps did not show."""
         if not may_delete(w):
             return []
-        suspects = await self._recorder.steps(self._recorder.store.suspects, w.state.id)
+        suspects = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id)
         due = [one for one in suspects if one.missing_sweep + SWEEPS_TO_CONFIRM <= w.state.sweep]
         now, order = self._clock.now(), w.requests.next()
         asked = RequestTimes(

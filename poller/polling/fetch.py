@@ -119,7 +119,7 @@ class Fetcher:
         return known[0] if known else 0.0
 
     async def _parent(self, w: Watching, parent_id: str) -> dict[str, Any] | None:
-        body = await self._steps(self._store.parent, w.state.source, w.watch.endpoint.parent or "", parent_id)
+        body = await self._steps.read(self._store.parent, w.state.source, w.watch.endpoint.parent or "", parent_id)
         return None if body is None else parse(body)
 
     async def _read_on(self, w: Watching, unit: UnitState, first: _First) -> Fetched:
@@ -163,7 +163,7 @@ class Fetcher:
         else:
             reading = read(w.watch, page.objects, {})
         ids = [shown.object_id for shown in reading.fresh]
-        known = await self._steps(self._store.snapshots, w.state.id, ids)
+        known = await self._steps.read(self._store.snapshots, w.state.id, ids)
         return bool(ids) and all(is_known(w.watch, shown, known.get(shown.object_id)) for shown in reading.fresh)
 
     async def _page(self, w: Watching, at: Position, response: httpx.Response) -> Unparsed:

@@ -87,18 +87,18 @@ class Recorder:
 
     async def known(self, w: Watching, wanted: Sequence[Wanted]) -> list[Known]:
         """What is kept of the units' objects; polls that are still to be written count."""
-        found = await self.steps(self.store.known, w.state.id, wanted)
+        found = await self.steps.read(self.store.known, w.state.id, wanted)
         if not w.unchanged:
             return found
         return [structs.replace(one, snapshots=_as_seen(w, one.snapshots)) for one in found]
 
     async def snapshots(self, w: Watching, ids: Sequence[str]) -> Mapping[str, Snapshot]:
         """The snapshots of those objects that are known."""
-        return _as_seen(w, await self.steps(self.store.snapshots, w.state.id, ids)) if ids else {}
+        return _as_seen(w, await self.steps.read(self.store.snapshots, w.state.id, ids)) if ids else {}
 
     async def suspect_count(self, w: Watching) -> int:
         """How many objects wait for their deletion to be confirmed."""
-        return await self.steps(self.store.suspect_count, w.state.id)
+        return await self.steps.read(self.store.suspect_count, w.state.id)
 
     async def change(self, w: Watching, decide: Callable[[], Draft]) -> tuple[Draft, Recorded]:
         """Decide on something in a turn of its own, and record it; again where what it was decided on has changed."""
@@ -115,7 +115,7 @@ class Recorder:
     async def refresh(self, w: Watching) -> None:
         """Read the endpoint again where memory may not be what is kept."""
         if w.turn.is_stale:
-            w.load(await self.steps(self.store.reopen, w.state.id))
+            w.load(await self.steps.read(self.store.reopen, w.state.id))
             w.turn.is_stale = False
             self._reloaded(w)
 

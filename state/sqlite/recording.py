@@ -91,8 +91,15 @@ def write(conn: sqlite3.Connection, recording: Recording) -> Recorded:
         notices=notices,
         units=units,
         state=read_endpoint(conn, endpoint) if recording.changes_marks else None,
-        is_silent=not (notices or any(events) or recording.ended),
+        is_silent=_is_silent(recording),
     )
+
+
+def _is_silent(recording: Recording) -> bool:
+    """Whether nobody is told of it: polls that have changed something silently, and complete no sweep."""
+    told = (recording.notices, recording.failures, recording.present, recording.ended, recording.begin_sweep)
+    changes = recording.rebaseline or recording.held is not UNSET or recording.accepted is not UNSET
+    return not (any(told) or changes or any(poll.events for poll in recording.polls))
 
 
 def _write_poll(conn: sqlite3.Connection, recording: Recording, poll: PollRecord) -> list[int]:

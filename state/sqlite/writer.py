@@ -85,16 +85,15 @@ class Writer:
         done: asyncio.Future[T] = self._asked(partial(step, *args, **kwargs))
         return await done  # a step goes on to its end also when nobody waits for it any more
 
+    async def read(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """See `Steps`."""
+        done: asyncio.Future[T] = self._asked(partial(step, *args, **kwargs), reads=True)
+        return await done
+
     async def unhurried(self, step: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> S:
         """See `Steps`."""
         done: asyncio.Future[S] = self._asked(partial(step, *args, **kwargs), may_lag=self._may_lag)
         return await done
-
-    @property
-    def is_idle(self) -> bool:
-        """See `Steps`."""
-        with self._lock:
-            return not self._working
 
     @property
     def outage(self) -> Unavailable | None:
@@ -123,10 +122,17 @@ class Writer:
         return Session(self)
 
     def _asked(
-        self, call: Callable[[], Any], *, may_lag: bool = False, is_probe: bool = False, session: Session | None = None
+        self,
+        call: Callable[[], Any],
+        *,
+        may_lag: bool = False,
+        reads: bool = False,
+        is_probe: bool = False,
+        session: Session | None = None,
     ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
-        step = _Step(call=call, done=loop.create_future(), may_lag=may_lag, is_probe=is_probe, session=session)
+        done = loop.create_future()
+        step = _Step(call=call, done=done, may_lag=may_lag, reads=reads, is_probe=is_probe, session=session)
         with self._lock:
             self._waiting.append(step)
             begin, self._working = not self._working, True
@@ -149,16 +155,18 @@ class Writer:
             return steps
 
     def _run(self, steps: list[_Step]) -> None:
-        if not self._is_open and len(steps) == 1 and not steps[0].may_lag:
-            self._do(steps[0])
+        writes = sum(not step.reads for step in steps)
+        if not writes or (not self._is_open and len(steps) == 1 and not steps[0].may_lag):
+            for step in steps:
+                self._do(step)
             return
         try:
             self.group.begin()
             for step in steps:
                 self._do(step)
-            self._is_open = self._lagging + len(steps) < TOGETHER and all(step.is_silent for step in steps)
+            self._is_open = self._lagging + writes < TOGETHER and all(step.is_silent for step in steps)
             if self._is_open:
-                self._lagging += len(steps)
+                self._lagging += writes
             else:
                 self.group.commit()
                 self._lagging = 0
@@ -230,16 +238,16 @@ class Session:
         done: asyncio.Future[T] = self._writer._asked(partial(step, *args, **kwargs), session=self)
         return await done
 
+    async def read(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """See `Steps`."""
+        done: asyncio.Future[T] = self._writer._asked(partial(step, *args, **kwargs), reads=True, session=self)
+        return await done
+
     async def unhurried(self, step: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> S:
-        """See `Write`."""
+        """See `Steps`."""
         may_lag = self._writer._may_lag
         done: asyncio.Future[S] = self._writer._asked(partial(step, *args, **kwargs), may_lag=may_lag, session=self)
         return await done
-
-    @property
-    def is_idle(self) -> bool:
-        """See `Write`."""
-        return self._writer.is_idle and not self._closed and self._lost == self._writer._lost
 
     def close(self) -> None:
         """Refuse every further step, also those that wait."""
@@ -257,6 +265,7 @@ class _Step:
     call: Callable[[], Any]
     done: asyncio.Future[Any]
     may_lag: bool
+    reads: bool = False
     is_probe: bool = False
     session: Session | None = None
     result: Any = None
@@ -265,7 +274,7 @@ class _Step:
     @property
     def is_silent(self) -> bool:
         """It may be answered before its commit."""
-        return self.may_lag and self.error is None and self.result.is_silent
+        return self.error is None and (self.reads or (self.may_lag and self.result.is_silent))
 
     def run(self) -> None:
         try:

@@ -48,13 +48,14 @@ class Nobody:
 class Writes:
     """The store's steps, each at once: none is ever under way."""
 
-    is_idle = True
-
     def __init__(self, step: Callable[..., Awaitable[Any]]) -> None:
         self._step = step
 
     async def __call__(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return await self._step(partial(step, *args, **kwargs))
+
+    async def read(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return await self._step(partial(step, *args, **kwargs), reads=True)
 
     async def unhurried(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return await self._step(partial(step, *args, **kwargs), may_lag=True)  # a recording
@@ -134,9 +135,11 @@ class Life:
             shutil.move(f"{self._wreck}{suffix}", f"{self.path}{suffix}")
         Path(f"{self.path}-shm").unlink(missing_ok=True)
 
-    async def _write(self, step: Callable[[], Any], *, may_lag: bool = False) -> Any:
+    async def _write(self, step: Callable[[], Any], *, may_lag: bool = False, reads: bool = False) -> Any:
         if self._wreck is not None:
             raise Crash
+        if reads:
+            return step()
         kind, self._crash_in = self._crash_kind if self._crash_in == 0 else "", self._crash_in - 1
         if kind == "before":
             self._die()
