@@ -77,7 +77,7 @@ class Engine:
         self.runs: dict[str, Run] = {}
         self.recorder = Recorder(store.polls, write, reloaded=self._sync_planner)
         self.following = Following(self.recorder, store.notices, clock=clock, recorded=listener.recorded)
-        self._polling = Polling(
+        self.polling = Polling(
             recorder=self.recorder, following=self.following, in_flight=set(), clock=clock, polled=listener.polled
         )
         self.interventions = Interventions(self.recorder, self.following, clock)
@@ -180,7 +180,7 @@ class Engine:
 
         gate = Gate(budget, self._clock, spend=spend, flush=flush, throttle=throttle)
         planner = Planner([], now=self._clock.now())
-        work = self._works[name] = BudgetWork(name, planner, self._polling, self._clock)
+        work = self._works[name] = BudgetWork(name, planner, self.polling, self._clock)
         return Lane(name=name, budget=budget, share=share, planner=planner, gate=gate, clock=self._clock, crew=work)
 
     async def _restore(self, lane: Lane, before: Engine | None) -> None:
@@ -288,7 +288,7 @@ class Engine:
                     self._forgive(run, w)
                     await self.recorder.change(w, partial(_begin_sweep, w, self._clock.now()))
                     began[run.name, w.name] = Begun(w.state.sweep, w.state.sweep_order)
-        sweeping = Sweeping(self.runs, self._polling.in_flight, began)
+        sweeping = Sweeping(self.runs, self.polling.in_flight, began)
         for work in self._works.values():
             work.sweeping = sweeping
         return sweeping
@@ -355,7 +355,7 @@ class Engine:
             due = due_since(self._turns(run, now), now)
             stalled = run.stall.check(now, due_since=due, last_poll=run.times.begun_at)
             if stalled is not None:
-                await take(self._polling, run, HealthUpdate(notices=(stalled,)))
+                await take(self.polling, run, HealthUpdate(notices=(stalled,)))
 
     def _turns(self, run: Run, now: float) -> PlannerTurns:
         first = run.lane.planner.choose(now)

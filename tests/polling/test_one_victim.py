@@ -161,7 +161,7 @@ async def look(app: App, name: str) -> str | None:
     run = app.engine.runs[name]
     w = run.watchings["things"]
     async with await run.lane.gate.permit():
-        await poll(app.engine._polling, run, w, "list")
+        await poll(app.engine.polling, run, w, "list")
     return w.units["list"].error if w.units["list"].failures else None
 
 
@@ -183,11 +183,11 @@ async def test_whatever_discovery_raises_fails_discovery_alone(where, tmp_path):
         for cls in CLASSES:
             raises[where] = made(cls)
             run.discovery.is_done = False
-            await discover(app.engine._polling, run)
+            await discover(app.engine.polling, run)
             assert not run.discovery.is_done, cls
             assert await look(app, "good") is None, cls
         raises.clear()
-        await discover(app.engine._polling, run)
+        await discover(app.engine.polling, run)
         assert run.discovery.is_done
 
 
