@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import structlog
+from structlog.typing import ExcInfo
 
 from poller.redaction import SECRETS, redacted
+from poller.rendering.terminal import printable, printable_lines
 
 LogFormat = Literal["auto", "console", "json", "journal"]
 
@@ -37,7 +40,8 @@ def configure(level: str = "info", style: LogFormat = "auto") -> None:
         "console": [
             structlog.processors.TimeStamper(fmt="%H:%M:%S %Z", utc=False),
             _sentence_first,
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+            _printable,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback),
         ],
         "json": [
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -57,15 +61,27 @@ def configure(level: str = "info", style: LogFormat = "auto") -> None:
 
 
 class _Formatter(logging.Formatter):
-    """Lines of libraries, without our secrets."""
+    """Lines of libraries, without our secrets, and printable: they may quote what a server or a client sent."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))
+        return printable_lines(redacted(super().format(record)))
 
 
 def _without_secrets(_: Any, __: str, fields: Any) -> Any:
     """Whatever a peer has echoed of our secrets is masked."""
     return SECRETS.redact(dict(fields))
+
+
+def _printable(_: Any, __: str, fields: Any) -> Any:
+    """Text of others can neither steer the terminal nor forge a line."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in fields.items()}
+
+
+def _traceback(out: TextIO, exc_info: ExcInfo) -> None:
+    """A traceback on lines of its own, whatever its message holds."""
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    out.write(printable_lines(redacted(text.getvalue())))
 
 
 def _sentence_first(_: Any, __: str, fields: Any) -> Any:
@@ -80,4 +96,4 @@ def _journal_line(_: Any, __: str, fields: Any) -> str:
     """One line with the priority that the journal understands; it keeps the time itself."""
     level, event = fields.pop("level", "info"), fields.pop("event", "")
     text = " ".join(f"{key}={value!r}" for key, value in fields.items())
-    return f"<{_PRIORITY.get(level, 6)}>{event} {text}".rstrip().replace("\n", "\\n")
+    return f"<{_PRIORITY.get(level, 6)}>{printable(f'{event} {text}'.rstrip())}"

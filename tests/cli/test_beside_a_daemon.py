@@ -2,11 +2,15 @@
 
 import os
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
 
+from poller.cli.output import clock, unix
+from poller.events.cloudevents import iso
 from poller.operations.local_socket import socket_path
 from tests.support.command_line import Run, Shop
 from tests.support.daemon import Callback, Daemon, running_daemon, wait_for
@@ -188,3 +192,13 @@ def test_who_may_not_use_the_socket_is_told_who_may(poller: Run, daemon: Daemon,
 
     assert ran.status == 1
     assert "the daemon's socket may be used by root, not by user 65534" in ran.err
+
+
+@pytest.mark.parametrize("at", [-1e30, -62135596801.0, 0.0, 253402300800.0, 1e30])
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"])
+def test_no_stored_time_is_too_long_to_be_shown(at: float, zone: str) -> None:
+    there = ZoneInfo(zone)
+
+    assert clock(at, there)
+    assert clock(unix(iso(at)), there)
+    assert datetime.fromisoformat(iso(at)).astimezone(there)
