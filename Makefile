@@ -84,3 +84,6 @@ prove-truth: $(STAMP)  ## no event lost or invented, in 5,000 random runs (a qua
 
 prove-api: $(STAMP)  ## the API against its own description, by schemathesis from the PATH (5 minutes)
 	$(BIN)/python -m benchmarks.api
+
+prove-hostile: $(STAMP)  ## hostile answers at every place that reads from a peer: memory, stillness, nothing ended (3 minutes)
+	timeout 180 $(BIN)/python -m benchmarks.hostile

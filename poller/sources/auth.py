@@ -25,6 +25,7 @@ from poller.sources.protocol import PageError
 
 _EARLY: Final = 300.0  # seconds before a token ends that it is renewed, or a tenth of its life if that is less
 _DEFAULT_LIFE: Final = 3600.0  # seconds, where the answer names none (RFC 6749 section 5.1 only recommends it)
+_LARGEST: Final = 100_000  # bytes of an answer that is read as a token: millions of values would take gigabytes
 _OUTAGES: Final = (408, 425, 429)  # and 5xx: the login says nothing about the credentials
 
 
@@ -275,7 +276,7 @@ def token_request(url: str, form: dict[str, str]) -> httpx.Request:
 def read_token(answer: httpx.Response, *, now: float) -> Token:
     """The token in an answer (RFC 6749 section 5). Raises AuthError, which tells the error's code, never the body."""
     try:
-        body = msgspec.json.decode(answer.content)
+        body = msgspec.json.decode(answer.content) if len(answer.content) <= _LARGEST else None
     except (msgspec.DecodeError, UnicodeDecodeError):
         body = None
     found = body if isinstance(body, dict) else {}

@@ -343,3 +343,12 @@ def test_tokens_are_for_async_clients_only():
 
     with pytest.raises(RuntimeError, match="AsyncClient"):
         sent(auth)
+
+
+def test_a_token_in_an_answer_of_millions_of_values_is_not_looked_for():
+    answer = httpx.Response(
+        200, content=b"[" + b"{}," * 100_000 + b"{}]", request=httpx.Request("POST", "https://id.example/token")
+    )
+
+    with pytest.raises(AuthError, match="no token in the answer"):
+        read_token(answer, now=0.0)
