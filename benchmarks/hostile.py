@@ -96,7 +96,7 @@ async def poll_once(url: str, source: str) -> None:
         async with open_app(load(file, plugins), plugins) as app:
             run = app.engine.runs[source]
             async with await run.lane.gate.permit():
-                await poll(app.engine._polling, run, run.watchings["things"], "list")
+                await poll(app.engine.polling, run, run.watchings["things"], "list")
 
 
 PLACES: Final[dict[str, Callable[[str], Awaitable[None]]]] = {
