@@ -3,77 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 from poller.clock import Clock
 from poller.delivery.batches import batches, halves
+from poller.delivery.claims import Answer, ClaimsInHand, RunningAttempt
 from poller.delivery.opened_sink import OpenedSink, ends
 from poller.delivery.retry import RetryDecision, Unfinished
 from poller.delivery.subscription import Route
 from poller.hooks.faults import abandon, running_task
 from poller.sinks.protocol import Attempt, Receipt, TooLarge
-from state.deliveries import Claim, Job
+from state.deliveries import Claim
 
 T = TypeVar("T")
-Answer = Receipt | BaseException
 CANCELLING = 5.0  # seconds in which a cancelled attempt has to end; then it is left behind
-
-
-@dataclass(slots=True, kw_only=True)
-class RunningAttempt:
-    """A claim on its way, and the attempt at it that is under way."""
-
-    claim: Claim
-    was_due: float | None  # of a probe: when it was due
-    jobs: tuple[Job, ...] = ()  # of the current attempt
-    at: float = 0.0  # when it began
-    began: float = 0.0  # the same on the steady clock
-    deadline: float  # steady time at which it is given up
-    expired: bool = False  # it was given up: cancelled
-    abandoned: bool = False  # it did not end when it was cancelled: its answer is decided, whatever comes of it
-    waiting: deque[tuple[Job, ...]] = field(default_factory=deque)  # of the claim, after the current attempt
-
-
-class Desk(Protocol):
-    """Where claims come from, and answers go to."""
-
-    def next_claim(self) -> Claim | None:
-        """The claim that may leave after one that is over, if any."""
-        ...
-
-    def answered(self, running: RunningAttempt, answer: Answer, latency: float) -> RetryDecision:
-        """An attempt is over."""
-        ...
-
-    def halved(self, running: RunningAttempt, answer: TooLarge, latency: float) -> None:
-        """An attempt is over that carried too much; its halves are attempted next."""
-        ...
-
-    @property
-    def may_go_on(self) -> bool:
-        """Whether anything may leave without asking the store."""
-        ...
-
-    def may_follow(self, decision: RetryDecision) -> bool:
-        """Whether the next job of a claim may leave after an attempt that came to this."""
-        ...
-
-    def landed(self, claim: Claim, decision: RetryDecision | None) -> None:
-        """Nothing more of this claim leaves for now."""
-        ...
 
 
 class AttemptRunner:
     """Runs attempts in tasks; one that exceeds the limit is cancelled, and left behind if that does not end it."""
 
-    def __init__(self, route: Route, desk: Desk, *, clock: Clock, limit: float, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, route: Route, hand: ClaimsInHand, *, clock: Clock, limit: float, changed: Callable[[], None]
+    ) -> None:
         self._plugin = route.subscription.plugin
-        self._together = route.subscription.digest is not None
-        self._sink = OpenedSink(route, clock=clock, limit=limit)
-        self._desk = desk
+        self.sink = OpenedSink(route, clock=clock, limit=limit)
+        self._hand = hand
         self._clock = clock
         self._changed = changed
         self._running: dict[asyncio.Task[None], RunningAttempt] = {}
@@ -84,14 +40,9 @@ class AttemptRunner:
     def __len__(self) -> int:
         return len(self._running)
 
-    @property
-    def max_bytes(self) -> int:
-        """Of events in one attempt; as the sink says once it is open."""
-        return self._sink.max_bytes
-
     def launch(self, claim: Claim, was_due: float | None) -> None:
         """Let a claim leave."""
-        running = RunningAttempt(claim=claim, deadline=self._clock.steady() + self._sink.attempt_limit, was_due=was_due)
+        running = RunningAttempt(claim=claim, deadline=self._clock.steady() + self.sink.attempt_limit, was_due=was_due)
         task = asyncio.create_task(self._run(running))
         self._running[task] = running
         task.add_done_callback(self._ended)
@@ -109,7 +60,7 @@ class AttemptRunner:
                 running.expired = True
                 task.cancel()
             elif running.expired and running.deadline + CANCELLING <= now:
-                self._abandon(task, running, self._timeout())
+                self._abandon(task, running, _timeout(self.sink.attempt_limit))
 
     async def finish(self, grace: float) -> None:
         """Let attempts end within `grace` seconds, then cancel them: `Unfinished` is the answer of those."""
@@ -125,7 +76,7 @@ class AttemptRunner:
 
     async def close(self) -> None:
         """Close the sink."""
-        await self._sink.close()
+        await self.sink.close()
 
     async def _run(self, running: RunningAttempt) -> None:
         """Carry a claim, and then what may follow it without waiting for the store."""
@@ -135,17 +86,20 @@ class AttemptRunner:
             decision = await self._carry(running)
             if running.abandoned:
                 return
-            self._desk.landed(claim, decision)
+            self._hand.release(claim, decision)
             running.was_due = None
-            claim = self._desk.next_claim()
+            claim = self._hand.next_claim()
 
     async def _carry(self, running: RunningAttempt) -> RetryDecision | None:
         """Attempt the jobs of a claim in order, and stop after the first that stays pending."""
         claim, decision = running.claim, None
         reference = claim.last_reference
-        running.jobs = claim.jobs if self._together else claim.jobs[:1]
-        not_opened = await self._timed(running, self._sink.open())
-        running.waiting.extend(self._parts(claim))
+        running.jobs = claim.jobs if self._hand.together else claim.jobs[:1]
+        not_opened = await self._timed(running, self.sink.open())
+        if self._hand.together:
+            running.waiting.extend(batches(claim.jobs, self.sink.max_bytes))
+        else:
+            running.waiting.extend((job,) for job in claim.jobs)
         while running.waiting and not running.abandoned:
             running.jobs = running.waiting.popleft()
             answer = not_opened or await self._attempt(running, reference)
@@ -155,26 +109,23 @@ class AttemptRunner:
                 reference = answer.reference or reference
         return decision
 
-    def _parts(self, claim: Claim) -> list[tuple[Job, ...]]:
-        return list(batches(claim.jobs, self._sink.max_bytes)) if self._together else [(job,) for job in claim.jobs]
-
     async def _attempt(self, running: RunningAttempt, reference: str | None) -> Answer:
         """One call of the sink."""
         first = running.jobs[0]
         attempt = Attempt(number=first.attempts + 1, delivery_id=str(first.id), last_reference=reference)
-        return await self._timed(running, self._sink.deliver([job.event for job in running.jobs], attempt))
+        return await self._timed(running, self.sink.deliver([job.event for job in running.jobs], attempt))
 
     async def _timed(self, running: RunningAttempt, call: Awaitable[T]) -> T | Exception:
         """What the call returns, unless it is given up."""
         running.at, running.began = self._clock.now(), self._clock.steady()
-        running.deadline, running.expired = running.began + self._sink.attempt_limit, False
+        running.deadline, running.expired = running.began + self.sink.attempt_limit, False
         task = running_task()
         try:
             return await call
         except asyncio.CancelledError:
             if not (running.expired or self._stopping):
                 raise
-            return self._timeout() if running.expired else _unfinished()
+            return _timeout(self.sink.attempt_limit) if running.expired else _unfinished()
         finally:
             if running_task() is task:  # else it was abandoned, and the interpreter throws it away in another's turn
                 _forget_cancellation()
@@ -184,18 +135,15 @@ class AttemptRunner:
         latency = self._clock.steady() - running.began
         decision = None
         if isinstance(answer, TooLarge) and len(running.jobs) > 1:
-            self._desk.halved(running, answer, latency)
+            self._hand.halved(running, answer, latency)
             attempted = [replace(job, attempts=running.jobs[0].attempts + 1) for job in running.jobs]
-            running.waiting.extendleft(reversed(halves(attempted)) if self._desk.may_go_on else ())
+            running.waiting.extendleft(reversed(halves(attempted)) if self._hand.may_go_on else ())
         else:
-            decision = self._desk.answered(running, answer, latency)
-            if not self._desk.may_follow(decision):
+            decision = self._hand.answered(running, answer, latency)
+            if not self._hand.may_follow(decision):
                 running.waiting.clear()
         self._changed()
         return decision
-
-    def _timeout(self) -> TimeoutError:
-        return TimeoutError(f"no answer within {self._sink.attempt_limit:g} s")
 
     def _abandon(self, task: asyncio.Task[None], running: RunningAttempt, answer: Answer) -> None:
         """Decide the answer of an attempt that does not end."""
@@ -203,8 +151,8 @@ class AttemptRunner:
         del self._running[task]
         abandon(task, f"{self._plugin}.deliver", quietly=self._disobeyed)
         self._disobeyed = True
-        decision = self._desk.answered(running, answer, self._clock.steady() - running.began)
-        self._desk.landed(running.claim, decision)
+        decision = self._hand.answered(running, answer, self._clock.steady() - running.began)
+        self._hand.release(running.claim, decision)
         self._changed()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -212,6 +160,10 @@ class AttemptRunner:
         if not task.cancelled() and (error := task.exception()) is not None and running is not None:
             self.fault = self.fault or error
         self._changed()
+
+
+def _timeout(limit: float) -> TimeoutError:
+    return TimeoutError(f"no answer within {limit:g} s")
 
 
 def _unfinished() -> Unfinished:

@@ -1,0 +1,147 @@
+"""The claims of one subscription that are in hand: which may leave, what came of them, and what is to be written."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from poller.clock import Clock
+from poller.delivery.batches import BATCH_EVENTS, halves
+from poller.delivery.retry import RetryDecision, Unfinished, judge, receipt_of
+from poller.delivery.settlement import AttemptFinished, SettlementDraft
+from poller.delivery.subscription import Subscription
+from poller.delivery.subscription_health import SubscriptionHealth
+from poller.sinks.protocol import Receipt, TooLarge
+from state.deliveries import AttemptRow, Claim, Job
+
+Answer = Receipt | BaseException
+
+
+@dataclass(slots=True, kw_only=True)
+class RunningAttempt:
+    """A claim on its way, and the attempt at it that is under way."""
+
+    claim: Claim
+    was_due: float | None  # of a probe: when it was due
+    jobs: tuple[Job, ...] = ()  # of the current attempt
+    at: float = 0.0  # when it began
+    began: float = 0.0  # the same on the steady clock
+    deadline: float  # steady time at which it is given up
+    expired: bool = False  # it was given up: cancelled
+    abandoned: bool = False  # it did not end when it was cancelled: its answer is decided, whatever comes of it
+    waiting: deque[tuple[Job, ...]] = field(default_factory=deque)  # of the claim, after the current attempt
+
+
+class ClaimsInHand:
+    """What is claimed and not settled yet. Nothing here waits, reads the store or calls a sink."""
+
+    def __init__(
+        self, settings: Subscription, *, clock: Clock, random: Random, finished: Callable[[AttemptFinished], None]
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._random = random
+        self._finished = finished
+        self.together = BATCH_EVENTS if settings.digest is not None else 0  # so many events of a digest; 0: none
+        self.health = SubscriptionHealth(settings.name, promotes=not self.together)
+        self.ready: deque[Claim] = deque()  # not yet on its way
+        self.draft = self._new_draft()
+        self.is_stuck = False  # what attempts came to cannot be written: nothing more leaves
+        self.is_closed = False  # the program stops: nothing more leaves
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether anything may leave without asking the store."""
+        return not (self.health.is_held or self.is_closed or self.is_stuck)
+
+    def next_claim(self) -> Claim | None:
+        """What is ready, where it need not ask the store whether it may leave."""
+        return self.ready.popleft() if self.ready and self.may_go_on else None
+
+    def may_follow(self, decision: RetryDecision) -> bool:
+        """Whether the next event of an object may leave after one that came to this.
+
+        After a dead letter it waits for the store: were that forgotten in a crash, the letter would arrive after it.
+        """
+        return decision.state == "delivered" and self.may_go_on
+
+    def answered(self, running: RunningAttempt, answer: Answer, latency: float) -> RetryDecision:
+        """Note what an attempt came to."""
+        first, receipt, now = running.jobs[0], receipt_of(answer), self._clock.now()
+        decision = self._judged(running, answer, now)
+        row = _row(running, receipt, latency)
+        self.draft.settle(running.claim, running.jobs, decision, row)
+        held = self.health.is_open
+        self.health.follow(answer, first, row.number, receipt, self.draft, now=now, not_before=decision.not_before)
+        if decision.state == "dead":
+            self.health.report_dead(running.jobs, row.number, receipt, self.draft, now=now)
+        if self.health.is_open and not held:
+            self.give_back()
+        self._report(running, decision, row)
+        return decision
+
+    def halved(self, running: RunningAttempt, answer: TooLarge, latency: float) -> None:
+        """Note an attempt that carried too much: each half is a digest of its own from now on."""
+        row = _row(running, receipt_of(answer), latency)
+        first = running.jobs[0]
+        decision = RetryDecision(state="pending", retries=first.retries, refusals=first.refusals)
+        for half in halves(running.jobs):
+            self.draft.settle(running.claim, half, decision, row)
+        self._report(running, decision, row)
+
+    def release(self, claim: Claim, decision: RetryDecision | None) -> None:
+        """Give a lane back: nothing more of this claim leaves for now."""
+        self.draft.release(claim, decision)
+
+    def give_back(self) -> None:
+        """Give back what has not left."""
+        while self.ready:
+            self.draft.give_back(self.ready.popleft())
+
+    def take_draft(self) -> SettlementDraft:
+        """What is to be written by now; what attempts come to from now on is another draft."""
+        draft, self.draft = self.draft, self._new_draft()
+        return draft
+
+    def _new_draft(self) -> SettlementDraft:
+        return SettlementDraft(digest=self.together > 0)
+
+    def _judged(self, running: RunningAttempt, answer: Answer, now: float) -> RetryDecision:
+        job = running.jobs[0]
+        if isinstance(answer, Unfinished):
+            return RetryDecision(
+                state="pending", retries=job.retries, refusals=job.refusals, not_before=running.claim.not_before
+            )
+        return judge(
+            answer,
+            retries=job.retries,
+            refusals=job.refusals,
+            schedule=self._settings.retry,
+            now=now,
+            chance=self._random.random(),
+            was_due=running.was_due,
+        )
+
+    def _report(self, running: RunningAttempt, decision: RetryDecision, row: AttemptRow) -> None:
+        self._finished(
+            AttemptFinished(
+                subscription=self._settings.name,
+                jobs=running.jobs,
+                state=decision.state,
+                attempt=row,
+                due=decision.due,
+            )
+        )
+
+
+def _row(running: RunningAttempt, receipt: Receipt, latency: float) -> AttemptRow:
+    return AttemptRow(
+        number=running.jobs[0].attempts + 1,
+        at=running.at,
+        latency=latency,
+        status=receipt.status,
+        text=receipt.text,
+        reference=receipt.reference,
+    )
