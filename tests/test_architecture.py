@@ -41,7 +41,6 @@ PURE = [
     "polling.sweep",
     "polling.unit_keys",
     "documents.diff",
-    "delivery.dispatch",
     "operations.doctor",
     "events.events",
     "planner.explanation",

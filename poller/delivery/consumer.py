@@ -30,7 +30,7 @@ WINDOW = 64  # deliveries claimed at once, at least
 log = structlog.get_logger("poller.delivery")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Shared:
     """What consumers share, and whom they report to."""
 

@@ -1,14 +1,19 @@
-"""Log -> deliveries: each subscription reads on after its cursor until enough of it is pending. Pure."""
+"""Log -> deliveries: each subscription reads on after its cursor until enough of it is pending."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from poller.delivery.subscription import Route
 from poller.events.filters import Filter, FilterError
 from state.deliveries import Dispatched, Feed, Match
+from state.errors import LeaseLost
+from state.leases import Lease
 from state.records import Event
+from state.steps import Steps
+from state.store import DeliveryStore
 
 BATCH = 250  # events read and matched at once: some milliseconds
 
@@ -63,3 +68,45 @@ def _matches(filter_: Filter, event: Event, errors: list[str]) -> bool:
     except FilterError as error:
         errors.append(f"event {event.seq}: {error}")
         return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What reading on once has done."""
+
+    queued: frozenset[str]  # subscriptions that have more to deliver now
+    lost: Mapping[str, LeaseLost]  # subscriptions that another worker owns by now
+    more: bool  # something is left that could be read at once
+
+
+async def dispatch(
+    store: DeliveryStore, steps: Steps, wanted: Sequence[Wanted], leases: Sequence[Lease], *, now: float
+) -> Round:
+    """Read on for every subscription that has room; events are read once for all whose cursor is at the same number.
+
+    Raises Conflict if a cursor moved meanwhile, and StateError.
+    """
+    by_name = {one.route.subscription.name: one for one in wanted}
+    owned = {lease.subject: lease for lease in leases if lease.subject in by_name}
+    read: dict[int, list[Event]] = {}
+    dispatched: dict[str, list[Dispatched]] = {}
+    for feed in await steps(store.feeds, list(owned.values())):
+        if feed.cursor not in read:
+            read[feed.cursor] = await steps(store.read, feed.cursor, BATCH)
+        one = read_on(feed, read[feed.cursor], by_name[feed.subscription], now=now)
+        dispatched.setdefault(feed.subscription, []).append(one)
+        await asyncio.sleep(0)  # the loop goes on between two subscriptions
+    written = await asyncio.gather(  # in one commit
+        *(steps(store.dispatch, owned[name], ones, now=now) for name, ones in dispatched.items()),
+        return_exceptions=True,
+    )
+    ended = dict(zip(dispatched, written, strict=True))
+    lost = {name: failure for name, failure in ended.items() if isinstance(failure, LeaseLost)}
+    for name, failure in ended.items():
+        if isinstance(failure, BaseException) and name not in lost:
+            raise failure
+    return Round(
+        queued=frozenset(name for name, ones in dispatched.items() if any(one.matches for one in ones)),
+        lost=lost,
+        more=any(one.upto > one.feed.cursor and not one.done for ones in dispatched.values() for one in ones),
+    )

@@ -1,0 +1,93 @@
+"""The consumers that run: one for each subscription whose lease this worker holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from poller.delivery.consumer import Consumer, Shared
+from poller.delivery.subscription import Route
+from state.errors import LeaseLost
+from state.leases import Lease
+
+log = structlog.get_logger("poller.delivery")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A consumer, and what ends it."""
+
+    lease: Lease
+    consumer: Consumer
+    task: asyncio.Task[None]
+    stop: asyncio.Event
+
+    def end(self) -> None:
+        """Let it end what it is doing, and stop."""
+        self.stop.set()
+        self.consumer.wake()
+
+
+class Consumers:
+    """Starts and ends consumers. `failed` is called where one ends by an error that is not the loss of its lease."""
+
+    def __init__(self, shared: Shared, *, failed: Callable[[], None]) -> None:
+        self._shared = shared
+        self._failed = failed
+        self._running: dict[str, Running] = {}
+        self._leaving: list[Running] = []  # of subscriptions that other workers own by now
+
+    def __bool__(self) -> bool:
+        return bool(self._running)
+
+    def start(self, route: Route, lease: Lease) -> None:
+        """Deliver a subscription from now on."""
+        consumer, stop = Consumer(route, lease, self._shared), asyncio.Event()
+        task = asyncio.create_task(consumer.run(stop), name=f"consumer {lease.subject}")
+        task.add_done_callback(self._ended)
+        self._running[lease.subject] = Running(lease=lease, consumer=consumer, task=task, stop=stop)
+
+    async def end(self) -> None:
+        """End all of them, each with what it is doing. Raises what one has raised."""
+        ending, self._running, self._leaving = [*self._running.values(), *self._leaving], {}, []
+        for one in ending:
+            one.end()
+        for result in await asyncio.gather(*(one.task for one in ending), return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, LeaseLost):
+                raise result
+
+    def drop(self, name: str, lost: LeaseLost) -> None:
+        """End a subscription that another worker owns by now: what it has in hand is not written."""
+        if (one := self._running.pop(name, None)) is not None:
+            log.warning("subscription.lease_lost", subscription=name, error=str(lost))
+            self._leaving = [*(left for left in self._leaving if not left.task.done()), one]
+            one.end()
+
+    def wake(self, name: str | None = None) -> None:
+        """The store has something new for this one, or for all."""
+        for subject, one in self._running.items():
+            if name is None or subject == name:
+                one.consumer.wake()
+
+    @property
+    def leases(self) -> list[Lease]:
+        """What is delivered here."""
+        return [one.lease for one in self._running.values()]
+
+    @property
+    def are_idle(self) -> bool:
+        """Whether nothing is under way, to be written, or due."""
+        return all(one.consumer.is_idle for one in self._running.values())
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A consumer ends by itself only where its lease is another's; anything else that it raised is a failure."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if not isinstance(error, LeaseLost):
+            self._failed()
+            return
+        for name in [name for name, one in self._running.items() if one.task is task]:
+            self.drop(name, error)
