@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import structlog
-from structlog.typing import ExcInfo
 
 from poller.redaction import SECRETS, redacted
 from poller.rendering.terminal import printable, printable_lines
@@ -41,7 +39,9 @@ def configure(level: str = "info", style: LogFormat = "auto") -> None:
             structlog.processors.TimeStamper(fmt="%H:%M:%S %Z", utc=False),
             _sentence_first,
             _printable,
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback),
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
         ],
         "json": [
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -74,14 +74,10 @@ def _without_secrets(_: Any, __: str, fields: Any) -> Any:
 
 def _printable(_: Any, __: str, fields: Any) -> Any:
     """Text of others can neither steer the terminal nor forge a line."""
-    return {key: printable(value) if isinstance(value, str) else value for key, value in fields.items()}
-
-
-def _traceback(out: TextIO, exc_info: ExcInfo) -> None:
-    """A traceback on lines of its own, whatever its message holds."""
-    text = io.StringIO()
-    structlog.dev.plain_traceback(text, exc_info)
-    out.write(printable_lines(redacted(text.getvalue())))
+    texts = {key: printable(value) for key, value in fields.items() if isinstance(value, str)}
+    if "exception" in fields:  # a traceback has lines of its own
+        texts["exception"] = printable_lines(fields["exception"])
+    return {**fields, **texts}
 
 
 def _sentence_first(_: Any, __: str, fields: Any) -> Any:

@@ -1,18 +1,31 @@
 """What a daemon listens on: a reload changes the socket and its guard together, and one socket is for its owner."""
 
+import contextlib
+import resource
 import signal
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from poller.operations.local_socket import listening, socket_path
+from poller.web.context import STREAMS
 from tests.support.command_line import Shop
 from tests.support.daemon import Daemon, running_daemon, wait_for
 
 ASK = "/api/v1/status"
+
+
+@pytest.fixture(autouse=True)
+def files() -> Iterator[None]:
+    """As many files as this process may have: each connection is one."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def free_port() -> int:
@@ -133,3 +146,34 @@ def test_a_path_may_be_longer_than_a_sockets_address(tmp_path: Path, name: str) 
         assert found is not None
         assert stat.S_ISSOCK(socket_path(state).stat().st_mode)
     assert not socket_path(state).exists()
+
+
+# What one client may take.
+
+
+def test_a_thousand_idle_connections_stop_neither_polling_nor_the_api(shop: Shop, tmp_path: Path) -> None:
+    with running_daemon(configure(shop, tmp_path, "127.0.0.1:0")) as daemon, contextlib.ExitStack() as idle:
+        url = httpx.URL(wait_for("the URL", daemon.url))
+        for _ in range(1100):
+            idle.enter_context(socket.create_connection((url.host, url.port)))
+        with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
+            asked = client.get(ASK).json()["sources"][0]["last_poll"]
+            wait_for("the next poll", lambda: client.get(ASK).json()["sources"][0]["last_poll"] != asked)
+
+    assert "http.not_accepting" not in daemon.log
+    assert len(daemon.log) < 100_000
+
+
+def test_there_is_a_limit_on_streams(shop: Shop, tmp_path: Path) -> None:
+    with running_daemon(configure(shop, tmp_path, "127.0.0.1:0")) as daemon, contextlib.ExitStack() as streams:
+        url, read = wait_for("the URL", daemon.url), []
+        for _ in range(STREAMS):
+            answer = streams.enter_context(httpx.stream("GET", f"{url}/api/v1/events/stream", timeout=60))
+            read.append(answer.iter_lines())  # httpx closes a stream whose iterator is gone
+            next(read[-1])
+        with httpx.stream("GET", f"{url}/api/v1/events/stream", timeout=60) as one_more:
+            pass
+        others = httpx.get(url + ASK, timeout=60)
+
+    assert (one_more.status_code, others.status_code) == (503, 200)
+    assert one_more.headers["content-type"] == "application/problem+json"
