@@ -59,10 +59,10 @@ class Lane:
         self.share = share
         self.planner = planner
         self.gate = gate
-        gate.freed = self._freed
+        gate.freed, gate.paid = self._freed, self._paid
         self.poke: Callable[[], None] = lambda: None
         self.hurry = False  # a sweep on command: paced by the short windows alone
-        self.calls = 0
+        self.calls = 0  # pieces of work begun
         self._clock = clock
         self._crew = crew
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,7 +117,7 @@ class Lane:
                 if self._stopping:
                     permit.done()
                     break
-                self._paid()
+                self.calls += 1
                 self._begin(work, permit)
         finally:
             self._draining = False
@@ -208,8 +208,8 @@ class Lane:
         self._stopping = True
 
     def _paid(self) -> None:
+        """A call was written down, be it the first of a poll or a further one: the next poll keeps its distance."""
         steady = self._clock.steady()
-        self.calls += 1
         if self._is_unpaced(steady):
             self._paced_at = steady
         else:

@@ -55,6 +55,7 @@ class Gate:
         self.calls = 0
         self.refused = 0  # answers 429
         self.freed: Callable[[], None] = lambda: None  # called when one more call may be in flight
+        self.paid: Callable[[], None] = lambda: None  # called for every call that was written down
         self._spend = spend
         self._flush = flush
         self._throttle = throttle
@@ -77,6 +78,7 @@ class Gate:
                 self.budget.answered(call, self.clock.steady())
                 raise
             self.calls += 1
+            self.paid()
             return Permit(self, call, written)
 
     def answered(self, call: int, written: int) -> None:
