@@ -98,7 +98,7 @@ class Rhythm:
         self._starts: list[float] = self._start_array.tolist()
 
 
-class Lessons:
+class SourceModel:
     """All that the units of one source have taught together."""
 
     def __init__(self, now: float) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from poller.planner.explanation import Explanation, Figures, explained
-from poller.planner.learning import DAY, HOUR, HOURS, PRIOR, SPANS, Floats, Lessons
+from poller.planner.learning import DAY, HOUR, HOURS, PRIOR, SPANS, Floats, SourceModel
 from poller.planner.units import LEARNED, Table, Unit, plain, read
 
 _QUIET = 1e-3  # an excitation below this is none
@@ -47,7 +47,7 @@ class Planner:
         self._random = np.random.default_rng(seed)
         self._luck = self._fortune()
         self._sources: dict[str, int] = {}
-        self._lessons: list[Lessons] = []
+        self._models: list[SourceModel] = []
         self._places = 0
         self._limited = 0
         self._calls = 0.0  # answered, discounted over an hour
@@ -109,9 +109,9 @@ class Planner:
             return
         table = self._table
         self._limited -= bool(table.limit[slot] < math.inf)
-        lessons = self._lessons[table.source[slot]]
-        lessons.changes -= float(table.changes[slot])
-        lessons.exposure -= float(table.exposure[slot])
+        model = self._models[table.source[slot]]
+        model.changes -= float(table.changes[slot])
+        model.exposure -= float(table.exposure[slot])
         table.rows[:, slot] = 0.0
         table.ready[slot] = math.inf
         table.limit[slot] = math.inf
@@ -170,16 +170,16 @@ class Planner:
             return
         self._count(now, unit.cost)
         table = self._table
-        lessons = self._lessons[table.source[slot]]
+        model = self._models[table.source[slot]]
         last = float(table.last[slot])
         if now > last:
-            self._learn(slot, lessons, last, now, changed)
+            self._learn(slot, model, last, now, changed)
         table.last[slot] = now
-        table.grown[slot] = lessons.rhythm.integral(now)
+        table.grown[slot] = model.rhythm.integral(now)
         table.ready[slot] = -math.inf
         self._polled.add(slot)
         self._news = True
-        if lessons.refit_due(now):
+        if model.refit_due(now):
             self._refit(now)
 
     def polled(self, unit: Unit, at: float) -> None:
@@ -187,7 +187,7 @@ class Planner:
         slot = self._slots.get(unit)
         if slot is not None and not at <= self._table.last[slot]:
             self._table.last[slot] = at
-            self._table.grown[slot] = self._lessons[self._table.source[slot]].rhythm.integral(at)
+            self._table.grown[slot] = self._models[self._table.source[slot]].rhythm.integral(at)
             self._forget_ranking()
 
     def excite(self, unit: Unit, changed: int) -> None:
@@ -233,7 +233,7 @@ class Planner:
     def rhythm(self, source: str) -> list[float]:
         """The learned hour-of-week profile, mean 1, from Thursday midnight UTC on, as the epoch does."""
         at = self._sources.get(source)
-        return [1.0] * HOURS if at is None else self._lessons[at].rhythm.levels.tolist()
+        return [1.0] * HOURS if at is None else self._models[at].rhythm.levels.tolist()
 
     def dump(self) -> bytes:
         """What it learned, for `load` after a restart: last polls, rates, excitements, rhythm, deferrals."""
@@ -243,7 +243,7 @@ class Planner:
                 "version": 1,
                 "units": [[unit.source, unit.endpoint, unit.key] for unit in self._slots],
                 "columns": {name: plain(getattr(table, name)[slots]) for name in LEARNED},
-                "sources": {name: self._lessons[at].dump() for name, at in sorted(self._sources.items())},
+                "sources": {name: self._models[at].dump() for name, at in sorted(self._sources.items())},
                 "pace": [self._calls, self._began, self._answered, self._swell, self._swelled],
             }
         )
@@ -264,10 +264,10 @@ class Planner:
         table = self._table
         for name, values in columns.items():
             getattr(table, name)[slots] = values[places]
-        for name, lessons in sources.items():
-            self._lessons[self._source(name, 0.0)] = lessons
+        for name, model in sources.items():
+            self._models[self._source(name, 0.0)] = model
         self._calls, self._began, self._answered, self._swell, self._swelled = pace
-        for source in range(len(self._lessons)):
+        for source in range(len(self._models)):
             self._recount(source)
         self._regrow()
         self._forget_ranking()
@@ -292,31 +292,31 @@ class Planner:
 
     def _source(self, name: str, now: float) -> int:
         if name not in self._sources:
-            self._sources[name] = len(self._lessons)
-            self._lessons.append(Lessons(now))
+            self._sources[name] = len(self._models)
+            self._models.append(SourceModel(now))
         return self._sources[name]
 
     def _fortune(self) -> Floats:
         return self._random.uniform(1 - 1e-6, 1 + 1e-6, self._table.source.size)
 
-    def _learn(self, slot: int, lessons: Lessons, last: float, now: float, changed: int) -> None:
+    def _learn(self, slot: int, model: SourceModel, last: float, now: float, changed: int) -> None:
         table, tau = self._table, now - last
         changes, exposure = float(table.changes[slot]), float(table.exposure[slot])
-        rate = (PRIOR + changes) / (PRIOR / lessons.pooled + exposure)
-        grown = lessons.rhythm.integral(now) - float(table.grown[slot])
+        rate = (PRIOR + changes) / (PRIOR / model.pooled + exposure)
+        grown = model.rhythm.integral(now) - float(table.grown[slot])
         fades = math.exp(-tau / SPANS[0]), math.exp(-tau / SPANS[1])
         held = float(table.minutes[slot]), float(table.hours[slot])
         exposed = held[0] * (1 - fades[0]), held[1] * (1 - fades[1])
-        counted, own = lessons.split(changed, rate * grown, exposed)
+        counted, own = model.split(changed, rate * grown, exposed)
         for column, kept, fade, span in zip((table.minutes, table.hours), held, fades, SPANS, strict=True):
             excited = kept * fade + counted * span / tau * (1 - fade)
             column[slot] = excited if excited > _QUIET else 0.0
         memory = math.exp(-tau / self._memory())
         table.changes[slot] = changes * memory + own
         table.exposure[slot] = exposure * memory + grown
-        lessons.changes += float(table.changes[slot]) - changes
-        lessons.exposure += float(table.exposure[slot]) - exposure
-        lessons.rhythm.learn(last, now, own, rate)
+        model.changes += float(table.changes[slot]) - changes
+        model.exposure += float(table.exposure[slot]) - exposure
+        model.rhythm.learn(last, now, own, rate)
 
     def _memory(self) -> float:
         """Seconds after which what was seen counts a third: longer where polls are few."""
@@ -339,8 +339,8 @@ class Planner:
         return self._calls / span if span > 0 else 0.0
 
     def _refit(self, now: float) -> None:
-        for source, lessons in enumerate(self._lessons):
-            lessons.refit(now)
+        for source, model in enumerate(self._models):
+            model.refit(now)
             self._recount(source)
         self._regrow()
         self._forget_ranking()
@@ -348,16 +348,16 @@ class Planner:
     def _regrow(self) -> None:
         """Restate the integral of the profile up to each last poll after the profile has changed."""
         table = self._table
-        for source, lessons in enumerate(self._lessons):
+        for source, model in enumerate(self._models):
             of_source = np.flatnonzero(table.source[: table.top] == source)
-            table.grown[of_source] = lessons.rhythm.integrals(table.last[of_source])
+            table.grown[of_source] = model.rhythm.integrals(table.last[of_source])
 
     def _recount(self, source: int) -> None:
         """Sum up a source again: differences gather errors of rounding."""
         table = self._table
         of_source = table.source[: table.top] == source
-        self._lessons[source].changes = float(table.changes[: table.top][of_source].sum())
-        self._lessons[source].exposure = float(table.exposure[: table.top][of_source].sum())
+        self._models[source].changes = float(table.changes[: table.top][of_source].sum())
+        self._models[source].exposure = float(table.exposure[: table.top][of_source].sum())
 
     def _forget_ranking(self) -> None:
         self._ranked_at = -math.inf
@@ -425,15 +425,15 @@ class Planner:
         last, source = table.last[:top], table.source[:top]
         tau = np.maximum(now - last, 0.0)
         base = self._base_rates()
-        grown = np.array([lessons.rhythm.integral(now) for lessons in self._lessons])[source] - table.grown[:top]
+        grown = np.array([model.rhythm.integral(now) for model in self._models])[source] - table.grown[:top]
         gathered = base * np.maximum(grown, 0.0) * tau / 2
-        rate = base * np.array([lessons.rhythm.at(now) for lessons in self._lessons])[source]
+        rate = base * np.array([model.rhythm.at(now) for model in self._models])[source]
         for kind, held in enumerate((table.minutes[:top], table.hours[:top])):
             excited = np.flatnonzero(held > _QUIET)
             if not excited.size:
                 continue
             span, age = SPANS[kind], tau[excited]
-            eta = np.array([lessons.eta[kind] for lessons in self._lessons])[source[excited]] * held[excited]
+            eta = np.array([model.eta[kind] for model in self._models])[source[excited]] * held[excited]
             fade = np.exp(-age / span)
             gathered[excited] += eta * (age - span * (1 - fade))
             rate[excited] += eta * fade / span
@@ -445,7 +445,7 @@ class Planner:
 
     def _base_rates(self) -> Floats:
         table, top = self._table, self._table.top
-        pooled = np.array([lessons.pooled for lessons in self._lessons])[table.source[:top]]
+        pooled = np.array([model.pooled for model in self._models])[table.source[:top]]
         rates: Floats = (PRIOR + table.changes[:top]) / (PRIOR / pooled + table.exposure[:top])
         return rates
 
@@ -454,9 +454,9 @@ class Planner:
         table, top = self._table, self._table.top
         weighted = np.where(np.isnan(table.last[:top]), 0.0, table.weight[:top] * table.cost[:top])
         roots = np.sqrt(weighted * self._base_rates())
-        self._roots = np.bincount(table.source[:top], roots, len(self._lessons)).tolist()
+        self._roots = np.bincount(table.source[:top], roots, len(self._models)).tolist()
         usual = sum(
-            root * math.sqrt(lessons.rhythm.at(now)) for root, lessons in zip(self._roots, self._lessons, strict=True)
+            root * math.sqrt(model.rhythm.at(now)) for root, model in zip(self._roots, self._models, strict=True)
         )
         self._current = float(np.sqrt(weighted * rate).sum())
         elapsed = 0.0 if self._swelled is None else max(now - self._swelled, 0.0)
@@ -467,8 +467,8 @@ class Planner:
     def _drive(self, now: float, seconds: float) -> float:
         """How much more there is to find now than on average over the coming seconds."""
         coming = sum(
-            root * lessons.rhythm.mean_root(now, seconds)
-            for root, lessons in zip(self._roots, self._lessons, strict=False)
+            root * model.rhythm.mean_root(now, seconds)
+            for root, model in zip(self._roots, self._models, strict=False)
         )
         return self._current / (coming * self._swell) if coming else 1.0
 
@@ -495,7 +495,7 @@ class Planner:
 
     def _explanations(self, now: float, calls_per_second: float | None, slots: list[int]) -> list[Explanation]:
         score, rate = self._scores(now)
-        offspring = np.array([sum(lessons.eta) for lessons in self._lessons])
+        offspring = np.array([sum(model.eta) for model in self._models])
         mean = self._base_rates() / (1 - offspring[self._table.source[: self._table.top]])
         units = [(slot, unit) for slot in slots if (unit := self._units[slot]) is not None]
         calls = calls_per_second or self.calls_per_second or 1.0

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from poller.planner.learning import Floats, Lessons
+from poller.planner.learning import Floats, SourceModel
 
 LEARNED = ("last", "changes", "exposure", "minutes", "hours", "ready")  # the columns that a restart must not lose
 
@@ -59,7 +59,7 @@ def plain(values: Floats) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in values.tolist()]
 
 
-def read(saved: bytes, *, moved: float = 0.0) -> tuple[list[Unit], dict[str, Floats], dict[str, Lessons], list[Any]]:
+def read(saved: bytes, *, moved: float = 0.0) -> tuple[list[Unit], dict[str, Floats], dict[str, SourceModel], list[Any]]:
     data = orjson.loads(saved)
     if data["version"] != 1:
         raise ValueError(f"version {data['version']!r} is not 1")
@@ -74,9 +74,9 @@ def read(saved: bytes, *, moved: float = 0.0) -> tuple[list[Unit], dict[str, Flo
     columns["ready"] = np.where(np.isnan(columns["ready"]), -math.inf, columns["ready"]) + moved
     columns["last"] = columns["last"] + moved
     sources = {}
-    for name, lessons in data["sources"].items():
-        sources[name] = Lessons(0.0)
-        sources[name].load(lessons)
+    for name, model in data["sources"].items():
+        sources[name] = SourceModel(0.0)
+        sources[name].load(model)
         sources[name].refitted += moved
     calls, began, answered, swell, swelled = data["pace"]
     pace = [float(calls), _time(began, moved), float(answered) + moved, float(swell), _time(swelled, moved)]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from poller.planner.learning import HOUR, WEEK, Lessons, Rhythm
+from poller.planner.learning import HOUR, WEEK, SourceModel, Rhythm
 from poller.planner.planner import Planner, Unit
 
 NOON = 1_790_000_000.0
@@ -333,10 +333,10 @@ def test_integrals_of_many_instants_are_those_of_each():
 
 
 def test_changes_are_put_down_to_what_expected_them():
-    lessons = Lessons(0.0)
+    model = SourceModel(0.0)
 
-    counted, own = lessons.split(6, 1.0, (10.0, 0.0))
+    counted, own = model.split(6, 1.0, (10.0, 0.0))
 
     assert (counted, own) == (6, pytest.approx(1.5))
-    assert lessons.offspring == [pytest.approx(4.5), 0.0]
-    assert lessons.split(1000, 1.0, (0.0, 0.0)) == (25, pytest.approx(25))
+    assert model.offspring == [pytest.approx(4.5), 0.0]
+    assert model.split(1000, 1.0, (0.0, 0.0)) == (25, pytest.approx(25))
