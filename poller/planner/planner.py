@@ -45,7 +45,7 @@ class Planner:
         self._units: list[Unit | None] = []
         self._table = Table(len(known))
         self._random = np.random.default_rng(seed)
-        self._luck = self._fortune()
+        self._tie_break = self._draw_tie_break()
         self._sources: dict[str, int] = {}
         self._models: list[SourceModel] = []
         self._places = 0
@@ -275,8 +275,8 @@ class Planner:
     def _settle(self, unit: Unit, now: float) -> int:
         table = self._table
         slot = table.take()
-        if self._luck.size < table.source.size:
-            self._luck = np.concatenate((self._luck, self._fortune()))[: table.source.size]
+        if self._tie_break.size < table.source.size:
+            self._tie_break = np.concatenate((self._tie_break, self._draw_tie_break()))[: table.source.size]
         if slot == len(self._units):
             self._units.append(None)
         table.rows[:, slot] = 0.0
@@ -296,7 +296,7 @@ class Planner:
             self._models.append(SourceModel(now))
         return self._sources[name]
 
-    def _fortune(self) -> Floats:
+    def _draw_tie_break(self) -> Floats:
         return self._random.uniform(1 - 1e-6, 1 + 1e-6, self._table.source.size)
 
     def _learn(self, slot: int, model: SourceModel, last: float, now: float, changed: int) -> None:
@@ -437,7 +437,7 @@ class Planner:
             fade = np.exp(-age / span)
             gathered[excited] += eta * (age - span * (1 - fade))
             rate[excited] += eta * fade / span
-        score = gathered * table.weight[:top] / np.maximum(table.cost[:top], 1.0) * self._luck[:top]
+        score = gathered * table.weight[:top] / np.maximum(table.cost[:top], 1.0) * self._tie_break[:top]
         never = np.flatnonzero(np.isnan(last))
         score[never] = _NEVER - table.place[never] * (_NEVER * 1e-12)
         rate[never] = base[never]
