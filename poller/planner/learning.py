@@ -20,7 +20,7 @@ HOUR = 3600.0
 DAY = 24 * HOUR
 HOURS = 168
 WEEK = HOURS * HOUR
-SPANS = (300.0, 7200.0)  # how long an excitation lasts: minutes and hours, seconds
+KERNEL_SPANS = (300.0, 7200.0)  # how long an excitation lasts: minutes and hours, seconds
 PRIOR = 0.5  # pseudo-changes at the source's mean rate that a new unit starts with
 FIRST_RATE = 1 / DAY  # of a source that nothing is known of
 

@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from poller.planner.explanation import Explanation, Figures, explained
-from poller.planner.learning import DAY, HOUR, HOURS, PRIOR, SPANS, Floats, SourceModel
+from poller.planner.learning import DAY, HOUR, HOURS, PRIOR, KERNEL_SPANS, Floats, SourceModel
 from poller.planner.units import LEARNED, Table, Unit, plain, read
 
 _QUIET = 1e-3  # an excitation below this is none
@@ -175,7 +175,7 @@ class Planner:
         if now > last:
             self._learn(slot, model, last, now, changed)
         table.last[slot] = now
-        table.grown[slot] = model.rhythm.integral(now)
+        table.profile_integral[slot] = model.rhythm.integral(now)
         table.ready[slot] = -math.inf
         self._polled.add(slot)
         self._news = True
@@ -187,7 +187,7 @@ class Planner:
         slot = self._slots.get(unit)
         if slot is not None and not at <= self._table.last[slot]:
             self._table.last[slot] = at
-            self._table.grown[slot] = self._models[self._table.source[slot]].rhythm.integral(at)
+            self._table.profile_integral[slot] = self._models[self._table.source[slot]].rhythm.integral(at)
             self._forget_ranking()
 
     def excite(self, unit: Unit, changed: int) -> None:
@@ -269,7 +269,7 @@ class Planner:
         self._calls, self._began, self._answered, self._swell, self._swelled = pace
         for source in range(len(self._models)):
             self._recount(source)
-        self._regrow()
+        self._restate_integrals()
         self._forget_ranking()
 
     def _settle(self, unit: Unit, now: float) -> int:
@@ -303,17 +303,17 @@ class Planner:
         table, tau = self._table, now - last
         changes, exposure = float(table.changes[slot]), float(table.exposure[slot])
         rate = (PRIOR + changes) / (PRIOR / model.pooled + exposure)
-        grown = model.rhythm.integral(now) - float(table.grown[slot])
-        fades = math.exp(-tau / SPANS[0]), math.exp(-tau / SPANS[1])
+        passed = model.rhythm.integral(now) - float(table.profile_integral[slot])
+        fades = math.exp(-tau / KERNEL_SPANS[0]), math.exp(-tau / KERNEL_SPANS[1])
         held = float(table.minutes[slot]), float(table.hours[slot])
         exposed = held[0] * (1 - fades[0]), held[1] * (1 - fades[1])
-        counted, own = model.split(changed, rate * grown, exposed)
-        for column, kept, fade, span in zip((table.minutes, table.hours), held, fades, SPANS, strict=True):
+        counted, own = model.split(changed, rate * passed, exposed)
+        for column, kept, fade, span in zip((table.minutes, table.hours), held, fades, KERNEL_SPANS, strict=True):
             excited = kept * fade + counted * span / tau * (1 - fade)
             column[slot] = excited if excited > _QUIET else 0.0
         memory = math.exp(-tau / self._memory())
         table.changes[slot] = changes * memory + own
-        table.exposure[slot] = exposure * memory + grown
+        table.exposure[slot] = exposure * memory + passed
         model.changes += float(table.changes[slot]) - changes
         model.exposure += float(table.exposure[slot]) - exposure
         model.rhythm.learn(last, now, own, rate)
@@ -342,15 +342,15 @@ class Planner:
         for source, model in enumerate(self._models):
             model.refit(now)
             self._recount(source)
-        self._regrow()
+        self._restate_integrals()
         self._forget_ranking()
 
-    def _regrow(self) -> None:
+    def _restate_integrals(self) -> None:
         """Restate the integral of the profile up to each last poll after the profile has changed."""
         table = self._table
         for source, model in enumerate(self._models):
             of_source = np.flatnonzero(table.source[: table.top] == source)
-            table.grown[of_source] = model.rhythm.integrals(table.last[of_source])
+            table.profile_integral[of_source] = model.rhythm.integrals(table.last[of_source])
 
     def _recount(self, source: int) -> None:
         """Sum up a source again: differences gather errors of rounding."""
@@ -425,14 +425,14 @@ class Planner:
         last, source = table.last[:top], table.source[:top]
         tau = np.maximum(now - last, 0.0)
         base = self._base_rates()
-        grown = np.array([model.rhythm.integral(now) for model in self._models])[source] - table.grown[:top]
-        gathered = base * np.maximum(grown, 0.0) * tau / 2
+        passed = np.array([model.rhythm.integral(now) for model in self._models])[source] - table.profile_integral[:top]
+        gathered = base * np.maximum(passed, 0.0) * tau / 2
         rate = base * np.array([model.rhythm.at(now) for model in self._models])[source]
         for kind, held in enumerate((table.minutes[:top], table.hours[:top])):
             excited = np.flatnonzero(held > _QUIET)
             if not excited.size:
                 continue
-            span, age = SPANS[kind], tau[excited]
+            span, age = KERNEL_SPANS[kind], tau[excited]
             eta = np.array([model.eta[kind] for model in self._models])[source[excited]] * held[excited]
             fade = np.exp(-age / span)
             gathered[excited] += eta * (age - span * (1 - fade))
@@ -467,8 +467,7 @@ class Planner:
     def _drive(self, now: float, seconds: float) -> float:
         """How much more there is to find now than on average over the coming seconds."""
         coming = sum(
-            root * model.rhythm.mean_root(now, seconds)
-            for root, model in zip(self._roots, self._models, strict=False)
+            root * model.rhythm.mean_root(now, seconds) for root, model in zip(self._roots, self._models, strict=False)
         )
         return self._current / (coming * self._swell) if coming else 1.0
 

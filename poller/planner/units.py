@@ -29,7 +29,19 @@ class Unit:
 class Table:
     """Numbers of all units, a column each; slots of removed units are used again."""
 
-    columns = ("last", "grown", "changes", "exposure", "minutes", "hours", "ready", "weight", "cost", "limit", "place")
+    columns = (
+        "last",
+        "profile_integral",
+        "changes",
+        "exposure",
+        "minutes",
+        "hours",
+        "ready",
+        "weight",
+        "cost",
+        "limit",
+        "place",
+    )
 
     def __init__(self, capacity: int) -> None:
         self.rows = np.zeros((len(self.columns), max(capacity, 16)))
@@ -50,7 +62,7 @@ class Table:
         return self.top - 1
 
     def _name(self) -> None:
-        self.last, self.grown, self.changes, self.exposure, self.minutes, self.hours = self.rows[:6]
+        self.last, self.profile_integral, self.changes, self.exposure, self.minutes, self.hours = self.rows[:6]
         self.ready, self.weight, self.cost, self.limit, self.place = self.rows[6:]
 
 
@@ -59,7 +71,9 @@ def plain(values: Floats) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in values.tolist()]
 
 
-def read(saved: bytes, *, moved: float = 0.0) -> tuple[list[Unit], dict[str, Floats], dict[str, SourceModel], list[Any]]:
+def read(
+    saved: bytes, *, moved: float = 0.0
+) -> tuple[list[Unit], dict[str, Floats], dict[str, SourceModel], list[Any]]:
     data = orjson.loads(saved)
     if data["version"] != 1:
         raise ValueError(f"version {data['version']!r} is not 1")
