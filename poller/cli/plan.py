@@ -14,7 +14,7 @@ from poller.cli.output import away, console, print_json_line, print_table, say, 
 from poller.cli.state import reading
 from poller.cli.view import DaemonView
 from poller.operations.documents import Document
-from poller.operations.planners import situations
+from poller.operations.planners import planner_states
 from poller.options.quantities import parse_rate
 from poller.planner.report import Changes, parse_weight, report, rows
 
@@ -59,7 +59,7 @@ def _found(chosen: Chosen, changes: Changes) -> list[Document]:
     config, _ = chosen.load(reveal=False)
     with reading(config) as reader:
         sums = None if reader is None else reader.sums
-        return list(rows(report(situations(config, sums, now=time.time()), changes)))
+        return list(rows(report(planner_states(config, sums, now=time.time()), changes)))
 
 
 def print_plan(found: Sequence[Document], *, units: int | None = SHOWN) -> None:

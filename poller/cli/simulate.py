@@ -15,7 +15,7 @@ from poller.cli.plan import limits_option, weights_option
 from poller.cli.simulation import draw, print_rehearsal, print_result, rehearsal_row, result_row
 from poller.cli.state import reading
 from poller.config.models import Config
-from poller.operations.planners import situations
+from poller.operations.planners import planner_states
 from poller.options.quantities import parse_duration
 from poller.planner.report import Changes, check_names
 from poller.simulation import worlds
@@ -94,13 +94,13 @@ def _rehearsals(config: Config, asked: dict[str, Any]) -> Iterator[Rehearsal]:
     )
     with reading(config) as reader:
         sums = None if reader is None else reader.sums
-        standing = situations(config, sums, now=time.time())
+        states = planner_states(config, sums, now=time.time())
         seen = sums.seen_changes() if sums is not None and asked["from_history"] else []
     if sums is None and not asked["from_history"] and asked["changes"] is None:
         click.echo("nothing is learned: every endpoint counts as one page, one change a day; try --changes", err=True)
-    check_names(standing, changes)
-    for situation in standing:
-        here = changed(situation, changes)
+    check_names(states, changes)
+    for state in states:
+        here = changed(state, changes)
         if not len(here.planner):
             continue
         if asked["from_history"]:

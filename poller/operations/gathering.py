@@ -17,7 +17,7 @@ from poller.clock import SystemClock
 from poller.config.models import BudgetConfig, Config
 from poller.events.events import source_uri
 from poller.hooks.loading import Failed
-from poller.operations.planners import shortfalls, situations
+from poller.operations.planners import planner_states, shortfalls
 from poller.operations.status import (
     BudgetStatus,
     EndpointState,
@@ -238,7 +238,7 @@ def _is_watched(config: Config, live: Live | None, source: str, endpoint: str) -
 
 def _expected(reader: Reader, config: Config, now: float) -> dict[tuple[str, str], float]:
     """What the planners expect by what they saved."""
-    return expected_delays(report(situations(config, reader.sums, now=now)))
+    return expected_delays(report(planner_states(config, reader.sums, now=now)))
 
 
 def expected_delays(plan: Report) -> dict[tuple[str, str], float]:

@@ -10,7 +10,7 @@ from poller.hooks.loading import attempted
 from poller.options.problems import ConfigError
 from poller.planner.feasibility import Shortfall, shortfall
 from poller.planner.planner import Planner
-from poller.planner.report import Situation
+from poller.planner.report import PlannerState
 from poller.planner.units import Unit
 from poller.polling.unit_keys import key_of
 from state.errors import Outdated
@@ -18,7 +18,7 @@ from state.open import StatusReader, open_reader
 from state.status import UnitRow
 
 
-def situations(config: Config, sums: StatusReader | None, *, now: float) -> list[Situation]:
+def planner_states(config: Config, sums: StatusReader | None, *, now: float) -> list[PlannerState]:
     """The planners as a daemon would have them now; what was learned is what it saved last, a minute ago at most.
 
     Without `sums` nothing has run yet: each endpoint counts as one unit that was never polled.
@@ -29,7 +29,7 @@ def situations(config: Config, sums: StatusReader | None, *, now: float) -> list
         planner = Planner(_units(config, name, rows), now=now)
         if sums is not None:
             _recall(planner, sums.learned(f"planner:{name}"), rows)
-        found.append(Situation(budget=name, limits=budget.limits, share=budget.share, planner=planner, now=now))
+        found.append(PlannerState(budget=name, limits=budget.limits, share=budget.share, planner=planner, now=now))
     return found
 
 

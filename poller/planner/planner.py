@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from poller.planner.explanation import Explanation, Figures, explained
-from poller.planner.learning import DAY, HOUR, HOURS, PRIOR, KERNEL_SPANS, Floats, SourceModel
+from poller.planner.learning import DAY, HOUR, HOURS, KERNEL_SPANS, PRIOR, Floats, SourceModel
 from poller.planner.units import LEARNED, Table, Unit, plain, read
 
 _QUIET = 1e-3  # an excitation below this is none

@@ -26,7 +26,7 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
+class PlannerState:
     """One budget and the planner that spends it."""
 
     budget: str
@@ -121,20 +121,20 @@ def intervals(units: Sequence[Unit], rates: Floats, calls_per_second: float) -> 
     return found
 
 
-def report(situations: Iterable[Situation], changes: Changes | None = None) -> Report:
+def report(states: Iterable[PlannerState], changes: Changes | None = None) -> Report:
     """Explain every unit, endpoint and budget, and what the changes asked for would bring.
 
     Raises NotThere where a weight is of an endpoint that there is not.
     """
     budgets, endpoints, units = [], [], []
-    situations = list(situations)
-    check_names(situations, changes or Changes())
-    for situation in situations:
-        calls = allowed(situation.limits, situation.share)
-        found = situation.planner.explanations(situation.now, calls_per_second=calls)
+    states = list(states)
+    check_names(states, changes or Changes())
+    for state in states:
+        calls = allowed(state.limits, state.share)
+        found = state.planner.explanations(state.now, calls_per_second=calls)
         units += found
-        endpoints += _endpoints(situation, found)
-        budgets.append(_budget(situation, found, changes or Changes()))
+        endpoints += _endpoints(state, found)
+        budgets.append(_budget(state, found, changes or Changes()))
     return Report(budgets=tuple(budgets), endpoints=tuple(endpoints), units=tuple(units))
 
 
@@ -175,16 +175,16 @@ def parse_weight(text: str) -> tuple[str, float]:
     return name, weight
 
 
-def check_names(situations: Sequence[Situation], changes: Changes) -> None:
+def check_names(states: Sequence[PlannerState], changes: Changes) -> None:
     """Raise NotThere where a weight is of an endpoint that there is not."""
-    units = [unit for situation in situations for unit in situation.planner.units] if changes.weights else []
+    units = [unit for state in states for unit in state.planner.units] if changes.weights else []
     known = {unit.endpoint for unit in units} | {f"{unit.source}/{unit.endpoint}" for unit in units}
     for name in changes.weights:
         if name not in known:
             raise NotThere(f"no endpoint is named {name!r}", hint=nearest(name, known))
 
 
-def _endpoints(situation: Situation, found: Sequence[Explanation]) -> list[EndpointPlan]:
+def _endpoints(state: PlannerState, found: Sequence[Explanation]) -> list[EndpointPlan]:
     groups: dict[tuple[str, str], list[Explanation]] = {}
     for one in found:
         groups.setdefault((one.unit.source, one.unit.endpoint), []).append(one)
@@ -198,7 +198,7 @@ def _endpoints(situation: Situation, found: Sequence[Explanation]) -> list[Endpo
             expected_delay=_mean_delay([(one.mean_rate, one.expected_delay) for one in group]),
             staleness=_stalest(group),
             next_poll=min(one.next_poll for one in group),
-            busiest=busiest(rhythm := _from_monday(situation.planner.rhythm(source))),
+            busiest=busiest(rhythm := _from_monday(state.planner.rhythm(source))),
             rhythm=tuple(rhythm),
             weight=max(one.unit.weight for one in group),
         )
@@ -233,33 +233,30 @@ def _mean_delay(pairs: Iterable[tuple[float, float]]) -> float:
     return sum(rate * delay for rate, delay in pairs) / rates if rates else math.nan
 
 
-def _budget(situation: Situation, found: Sequence[Explanation], changes: Changes) -> BudgetPlan:
-    calls = allowed(situation.limits, situation.share)
-    broken = shortfall(
-        situation.planner.promised, budget=situation.budget, limits=situation.limits, share=situation.share
-    )
+def _budget(state: PlannerState, found: Sequence[Explanation], changes: Changes) -> BudgetPlan:
+    calls = allowed(state.limits, state.share)
+    broken = shortfall(state.planner.promised, budget=state.budget, limits=state.limits, share=state.share)
     return BudgetPlan(
-        name=situation.budget,
+        name=state.budget,
         windows=tuple(
-            WindowPlan(limit=str(limit), calls_per_day=allowed([limit], situation.share) * DAY)
-            for limit in situation.limits
+            WindowPlan(limit=str(limit), calls_per_day=allowed([limit], state.share) * DAY) for limit in state.limits
         ),
-        share=situation.share,
+        share=state.share,
         calls_per_day=calls * DAY,
         broken_promise=None if broken is None else str(broken),
-        expectations=tuple(_expectations(situation, found, calls, changes)),
+        expectations=tuple(_expectations(state, found, calls, changes)),
     )
 
 
 def _expectations(
-    situation: Situation, found: Sequence[Explanation], calls: float, changes: Changes
+    state: PlannerState, found: Sequence[Explanation], calls: float, changes: Changes
 ) -> Iterator[Expectation]:
     yield _expect("as it is", found, calls, {})
     yield _expect("+10 % calls", found, calls * 1.1, {})
     if changes.limits or changes.share is not None:
-        share = situation.share if changes.share is None else changes.share
+        share = state.share if changes.share is None else changes.share
         label = f"share {share:g} {' '.join(map(str, changes.limits))}".strip()
-        yield _expect(label, found, allowed(changes.limits or situation.limits, share), {})
+        yield _expect(label, found, allowed(changes.limits or state.limits, share), {})
     for name, weight in changes.weights.items():
         yield _expect(f"weight {name}={weight:g}", found, calls, {name: weight})
 

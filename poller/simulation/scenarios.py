@@ -10,7 +10,7 @@ import numpy as np
 from poller.budget.budget import allowed
 from poller.planner.learning import HOURS
 from poller.planner.planner import Planner, Unit
-from poller.planner.report import Changes, Situation
+from poller.planner.report import Changes, PlannerState
 from poller.simulation import worlds
 from poller.simulation.simulator import Result, simulate_world
 from poller.simulation.worlds import DAY, HOUR, World
@@ -44,46 +44,46 @@ class Rehearsal:
     endpoints: tuple[EndpointDelay, ...]
 
 
-def changed(situation: Situation, changes: Changes) -> Situation:
+def changed(state: PlannerState, changes: Changes) -> PlannerState:
     """The same with another share, other limits or weights, before any of it begins."""
     weights = changes.weights
-    for unit in situation.planner.units:
+    for unit in state.planner.units:
         weight = weights.get(f"{unit.source}/{unit.endpoint}", weights.get(unit.endpoint))
         if weight is not None:
-            situation.planner.add(replace(unit, weight=weight), now=situation.now)
-    share = situation.share if changes.share is None else changes.share
-    return replace(situation, share=share, limits=changes.limits or situation.limits)
+            state.planner.add(replace(unit, weight=weight), now=state.now)
+    share = state.share if changes.share is None else changes.share
+    return replace(state, share=share, limits=changes.limits or state.limits)
 
 
 def rehearse(
-    situation: Situation, *, days: float | None = None, changes_per_day: float | None = None, seed: int = 0
+    state: PlannerState, *, days: float | None = None, changes_per_day: float | None = None, seed: int = 0
 ) -> Rehearsal:
     """Go on from where the planner stands, in a world of the rates and the weekly rhythm that it has learned.
 
     `changes_per_day` scales the rates to that many in all. Bursts are left out: with them it does better.
     """
-    days = span(situation) if days is None else days
-    found = situation.planner.explanations(situation.now)
+    days = span(state) if days is None else days
+    found = state.planner.explanations(state.now)
     units = [one.unit for one in found]
-    start = np.ceil(situation.now / HOUR) * HOUR
+    start = np.ceil(state.now / HOUR) * HOUR
     hours = (int(start // HOUR) + np.arange(max(1, round(days * 24)))) % HOURS
-    rhythms = {name: np.array(situation.planner.rhythm(name))[hours] for name in {unit.source for unit in units}}
+    rhythms = {name: np.array(state.planner.rhythm(name))[hours] for name in {unit.source for unit in units}}
     hourly = np.array([one.mean_rate * rhythms[one.unit.source] for one in found])
     if changes_per_day is not None:
         hourly *= changes_per_day / DAY / hourly.sum(axis=0).mean()
-    world = worlds.expected(hourly, start=float(start), seed=seed, name=f"budget {situation.budget}")
-    return _rehearsed(situation, world, units, situation.planner, seed)
+    world = worlds.expected(hourly, start=float(start), seed=seed, name=f"budget {state.budget}")
+    return _rehearsed(state, world, units, state.planner, seed)
 
 
 def replay(
-    situation: Situation, seen: Iterable[SeenChange], *, days: float | None = None, seed: int = 0
+    state: PlannerState, seen: Iterable[SeenChange], *, days: float | None = None, seed: int = 0
 ) -> Rehearsal | None:
     """Poll again what was recorded, the latest `days` of it, with a planner that knows nothing yet.
 
     None where nothing was recorded. A change happened somewhere between the look that did not show it and the one
     that did; where, is drawn.
     """
-    units = situation.planner.units
+    units = state.planner.units
     numbers = {unit: number for number, unit in enumerate(units)}
     first = {(unit.source, unit.endpoint): number for number, unit in reversed(list(enumerate(units)))}
     random = np.random.default_rng(seed)
@@ -98,19 +98,19 @@ def replay(
         return None
     end = max(times) + 1.0
     start = max(min(times), end - days * DAY) if days is not None else min(times)
-    name = f"budget {situation.budget}, as recorded"
+    name = f"budget {state.budget}, as recorded"
     world = worlds.recorded(histories, start=float(np.floor(start / HOUR) * HOUR), end=end, name=name)
-    return _rehearsed(situation, world, units, Planner(units, now=world.start, seed=seed), seed)
+    return _rehearsed(state, world, units, Planner(units, now=world.start, seed=seed), seed)
 
 
-def span(situation: Situation) -> float:
+def span(state: PlannerState) -> float:
     """Days of a rehearsal whose days nobody said: as many as can be rehearsed in half a minute."""
-    return min(DAYS, MOST_CALLS / (min(allowed(situation.limits, situation.share), 1 / LATENCY) * DAY))
+    return min(DAYS, MOST_CALLS / (min(allowed(state.limits, state.share), 1 / LATENCY) * DAY))
 
 
-def _rehearsed(situation: Situation, world: World, units: Sequence[Unit], planner: Planner, seed: int) -> Rehearsal:
+def _rehearsed(state: PlannerState, world: World, units: Sequence[Unit], planner: Planner, seed: int) -> Rehearsal:
     result = simulate_world(
-        world, limits=situation.limits, share=situation.share, units=units, planner=planner, seed=seed, latency=LATENCY
+        world, limits=state.limits, share=state.share, units=units, planner=planner, seed=seed, latency=LATENCY
     )
     groups: dict[tuple[str, str], list[int]] = {}
     for number, unit in enumerate(units):
@@ -119,7 +119,7 @@ def _rehearsed(situation: Situation, world: World, units: Sequence[Unit], planne
         _endpoint(result, name, numbers, [units[number] for number in numbers])
         for name, numbers in sorted(groups.items())
     )
-    return Rehearsal(budget=situation.budget, result=result, endpoints=endpoints)
+    return Rehearsal(budget=state.budget, result=result, endpoints=endpoints)
 
 
 def _endpoint(result: Result, name: tuple[str, str], numbers: Sequence[int], units: Sequence[Unit]) -> EndpointDelay:

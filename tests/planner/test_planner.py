@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from poller.planner.learning import HOUR, WEEK, SourceModel, Rhythm
+from poller.planner.learning import HOUR, WEEK, Rhythm, SourceModel
 from poller.planner.planner import Planner, Unit
 
 NOON = 1_790_000_000.0

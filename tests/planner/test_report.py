@@ -11,7 +11,7 @@ from poller.budget.budget import Limit, allowed
 from poller.cli.context import Chosen
 from poller.cli.plan import plan
 from poller.planner.planner import Planner, Unit
-from poller.planner.report import Changes, Situation, busiest, intervals, report, rows
+from poller.planner.report import Changes, PlannerState, busiest, intervals, report, rows
 from poller.simulation import bounds
 from state.errors import PollerError
 
@@ -19,7 +19,7 @@ NOON = 1_790_000_000.0
 DAY = 86_400.0
 
 
-def situation(**fields):
+def state(**fields):
     units = [Unit("acme", "projects", str(key)) for key in range(4)]
     units += [Unit("acme", "tasks", str(key), weight=2.0) for key in range(2)]
     planner, now = Planner(units, now=NOON), NOON
@@ -30,7 +30,7 @@ def situation(**fields):
         planner.observe(unit, now, int(unit.endpoint == "tasks"))
     limits = (Limit(5, 1.0), Limit(5000, DAY))
     given = {"budget": "office", "limits": limits, "share": 0.9, "planner": planner, "now": now}
-    return Situation(**(given | fields))
+    return PlannerState(**(given | fields))
 
 
 def test_the_tightest_window_says_what_is_allowed():
@@ -39,7 +39,7 @@ def test_the_tightest_window_says_what_is_allowed():
 
 
 def test_every_unit_and_endpoint_is_explained():
-    found = report([situation()])
+    found = report([state()])
 
     assert len(found.units) == 6
     assert [(one.endpoint, one.units) for one in found.endpoints] == [("projects", 4), ("tasks", 2)]
@@ -50,7 +50,7 @@ def test_every_unit_and_endpoint_is_explained():
 
 
 def test_ten_percent_more_calls_make_delays_a_tenth_shorter():
-    now, more = report([situation()]).budgets[0].expectations
+    now, more = report([state()]).budgets[0].expectations
 
     assert now.calls_per_day == pytest.approx(4500)
     assert more.expected_delay == pytest.approx(now.expected_delay / 1.1)
@@ -58,7 +58,7 @@ def test_ten_percent_more_calls_make_delays_a_tenth_shorter():
 
 def test_what_ifs_are_told_beside_what_is():
     changes = Changes(share=1.0, limits=(Limit(9000, DAY),), weights={"projects": 5.0, "acme/tasks": 1.0})
-    as_is, _, other, heavier, lighter = report([situation()], changes).budgets[0].expectations
+    as_is, _, other, heavier, lighter = report([state()], changes).budgets[0].expectations
 
     assert other.calls_per_day == pytest.approx(9000)
     assert other.expected_delay == pytest.approx(as_is.expected_delay / 2)
@@ -92,14 +92,14 @@ def test_the_busiest_hour_is_named():
 
 
 def test_a_budget_without_units_is_told_too():
-    found = report([situation(planner=Planner([], now=NOON))])
+    found = report([state(planner=Planner([], now=NOON))])
 
     assert found.units == ()
     assert math.isnan(found.budgets[0].expectations[0].expected_delay)
 
 
 def test_rows_tell_everything_ready_for_json():
-    told = [orjson.loads(orjson.dumps(row)) for row in rows(report([situation()], Changes(share=1.0)))]
+    told = [orjson.loads(orjson.dumps(row)) for row in rows(report([state()], Changes(share=1.0)))]
     budget, projects, _, unit = told[0], *told[1:4]
 
     assert [row["kind"] for row in told] == ["budget", "endpoint", "endpoint", *["unit"] * 6]
@@ -111,20 +111,20 @@ def test_rows_tell_everything_ready_for_json():
 
 
 def test_rows_of_what_was_never_polled_can_be_written():
-    found = report([situation(planner=Planner([Unit("a", "b", "c")], now=NOON))])
+    found = report([state(planner=Planner([Unit("a", "b", "c")], now=NOON))])
 
     assert orjson.loads(orjson.dumps(list(rows(found))))[-1]["staleness_s"] is None
 
 
 def test_a_weight_of_nothing_is_refused_with_the_nearest_name():
     with pytest.raises(PollerError, match="no endpoint is named 'project'") as refused:
-        report([situation()], Changes(weights={"project": 2.0}))
+        report([state()], Changes(weights={"project": 2.0}))
     assert refused.value.hint == "did you mean 'projects'?"
 
 
 def test_promises_that_cannot_be_kept_are_told_of_the_budget_and_of_what_ifs():
     units = [Unit("acme", "tasks", str(key), max_staleness=60.0) for key in range(4)]
-    found = report([situation(planner=Planner(units, now=NOON))], Changes(limits=(Limit(10_000, DAY),)))
+    found = report([state(planner=Planner(units, now=NOON))], Changes(limits=(Limit(10_000, DAY),)))
 
     now, _, other = found.budgets[0].expectations
     assert "asks for 5760 calls a day (acme/tasks 5760)" in found.budgets[0].broken_promise

@@ -6,7 +6,7 @@ import pytest
 
 from poller.budget.budget import Limit
 from poller.planner.planner import Planner, Unit
-from poller.planner.report import Changes, Situation
+from poller.planner.report import Changes, PlannerState
 from poller.simulation.scenarios import changed, rehearse, replay, span
 from poller.simulation.worlds import DAY, HOUR
 from state.status import SeenChange
@@ -15,32 +15,32 @@ NOW = 1_700_000_000.0
 PAGES = [Unit("shop", "orders", f"page={number}") for number in range(1, 11)] + [Unit("shop", "stock", "list")]
 
 
-def situation(*, calls: int = 2000, busy: int = 1) -> Situation:
+def state(*, calls: int = 2000, busy: int = 1) -> PlannerState:
     """Two days of polls every 10 minutes; the first page changes at `busy` of them, one in ten of the others' polls."""
     planner = Planner(PAGES, now=NOW - 2 * DAY)
     for step in range(288):
         for number, unit in enumerate(PAGES):
             changes = busy if number == 0 else int((step + number) % 10 == 0)
             planner.observe(unit, NOW - 2 * DAY + 600.0 * step, changes)
-    return Situation(budget="shop", limits=(Limit(calls, DAY),), share=1.0, planner=planner, now=NOW)
+    return PlannerState(budget="shop", limits=(Limit(calls, DAY),), share=1.0, planner=planner, now=NOW)
 
 
 def test_the_rates_that_were_learned_are_those_of_the_world():
-    found = rehearse(situation(), days=4)
+    found = rehearse(state(), days=4)
 
     assert sum(one.changes for one in found.endpoints) == pytest.approx(4 * (144 + 10 * 14.4), rel=0.15)
     assert {one.endpoint: one.units for one in found.endpoints} == {"orders": 10, "stock": 1}
 
 
 def test_what_was_learned_is_worth_something_from_the_first_hour():
-    result = rehearse(situation(busy=20), days=3).result
+    result = rehearse(state(busy=20), days=3).result
 
     assert result.mean < 0.8 * result.in_turn
     assert 0.9 * result.optimum < result.mean < 1.2 * result.optimum
 
 
 def test_the_calls_are_those_of_the_budget():
-    found = rehearse(situation(), days=3)
+    found = rehearse(state(), days=3)
 
     assert found.result.calls <= 3 * 2000
     assert found.result.used > 0.9
@@ -48,8 +48,8 @@ def test_the_calls_are_those_of_the_budget():
 
 
 def test_a_weight_moves_calls_to_its_endpoint():
-    plain = rehearse(situation(), days=3)
-    heavy = rehearse(changed(situation(), Changes(weights={"stock": 50.0})), days=3)
+    plain = rehearse(state(), days=3)
+    heavy = rehearse(changed(state(), Changes(weights={"stock": 50.0})), days=3)
 
     assert heavy.endpoints[1].weight == 50
     assert heavy.endpoints[1].mean < 0.5 * plain.endpoints[1].mean
@@ -57,19 +57,19 @@ def test_a_weight_moves_calls_to_its_endpoint():
 
 
 def test_more_calls_find_changes_sooner():
-    double = changed(situation(), Changes(limits=(Limit(4000, DAY),)))
+    double = changed(state(), Changes(limits=(Limit(4000, DAY),)))
 
-    assert rehearse(double, days=3).result.mean < 0.65 * rehearse(situation(), days=3).result.mean
+    assert rehearse(double, days=3).result.mean < 0.65 * rehearse(state(), days=3).result.mean
 
 
 def test_changes_a_day_can_be_supposed():
-    found = rehearse(situation(), days=3, changes_per_day=1000)
+    found = rehearse(state(), days=3, changes_per_day=1000)
 
     assert found.result.delays.size + found.result.unseen == pytest.approx(3000, rel=0.1)
 
 
 def test_a_generous_budget_is_not_rehearsed_for_days():
-    assert span(situation()) > 1 > span(changed(situation(), Changes(limits=(Limit(1000, 1.0),))))
+    assert span(state()) > 1 > span(changed(state(), Changes(limits=(Limit(1000, 1.0),))))
 
 
 def seen(minute: float, *, key: str | None = "page=3", endpoint: str = "orders") -> SeenChange:
@@ -77,7 +77,7 @@ def seen(minute: float, *, key: str | None = "page=3", endpoint: str = "orders")
 
 
 def test_what_was_recorded_is_polled_again():
-    found = replay(situation(), [seen(10.0 * step) for step in range(200)])
+    found = replay(state(), [seen(10.0 * step) for step in range(200)])
 
     assert found is not None
     assert found.result.delays.size + found.result.unseen == 200
@@ -85,25 +85,25 @@ def test_what_was_recorded_is_polled_again():
 
 
 def test_objects_that_are_on_no_page_any_more_were_on_some_page_of_theirs():
-    found = replay(situation(), [seen(5, key=None), seen(90, key="gone"), seen(95, endpoint="unknown"), seen(900)])
+    found = replay(state(), [seen(5, key=None), seen(90, key="gone"), seen(95, endpoint="unknown"), seen(900)])
 
     assert found is not None
     assert found.result.delays.size + found.result.unseen == 3
 
 
 def test_only_the_latest_days_are_replayed():
-    found = replay(situation(), [seen(60.0 * hour) for hour in range(100)], days=1)
+    found = replay(state(), [seen(60.0 * hour) for hour in range(100)], days=1)
 
     assert found is not None
     assert found.result.days == pytest.approx(1, abs=2 * HOUR / DAY)
 
 
 def test_without_a_record_there_is_nothing_to_replay():
-    assert replay(situation(), []) is None
+    assert replay(state(), []) is None
 
 
 def test_a_quiet_world_has_no_delays():
-    found = rehearse(situation(), days=0.1, changes_per_day=0.001)
+    found = rehearse(state(), days=0.1, changes_per_day=0.001)
 
     assert found.result.delays.size == 0
     assert math.isnan(found.endpoints[0].mean)
