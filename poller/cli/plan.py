@@ -16,7 +16,7 @@ from poller.cli.view import DaemonView
 from poller.operations.documents import Document
 from poller.operations.planners import planner_states
 from poller.options.quantities import parse_rate
-from poller.planner.report import Changes, parse_weight, report, rows
+from poller.planner.report import WhatIf, parse_weight, report, rows
 
 SHOWN = 20  # units in the table, unless all are asked for
 
@@ -42,8 +42,8 @@ def plan(
 
     Example: poller plan --weight projects=5 --share 1
     """
-    changes = Changes(share=share, limits=limits_option(limits), weights=weights_option(weights))
-    found = _found(chosen, changes)
+    what_if = WhatIf(share=share, limits=limits_option(limits), weights=weights_option(weights))
+    found = _found(chosen, what_if)
     if as_json:
         for row in found:
             print_json_line(row)
@@ -51,15 +51,15 @@ def plan(
         print_plan(found, units=None if everything else SHOWN)
 
 
-def _found(chosen: Chosen, changes: Changes) -> list[Document]:
+def _found(chosen: Chosen, what_if: WhatIf) -> list[Document]:
     """The rows of the plan: the daemon's where one runs, else by what was saved, if anything was."""
     with chosen.daemon() as daemon:
         if daemon is not None:
-            return DaemonView(daemon).plan(changes)
+            return DaemonView(daemon).plan(what_if)
     config, _ = chosen.load(reveal=False)
     with reading(config) as reader:
         sums = None if reader is None else reader.sums
-        return list(rows(report(planner_states(config, sums, now=time.time()), changes)))
+        return list(rows(report(planner_states(config, sums, now=time.time()), what_if)))
 
 
 def print_plan(found: Sequence[Document], *, units: int | None = SHOWN) -> None:

@@ -17,7 +17,7 @@ from poller.cli.state import reading
 from poller.config.models import Config
 from poller.operations.planners import planner_states
 from poller.options.quantities import parse_duration
-from poller.planner.report import Changes, check_names
+from poller.planner.report import WhatIf, check_names
 from poller.simulation import worlds
 from poller.simulation.scenarios import DAYS, Rehearsal, changed, rehearse, replay
 from poller.simulation.simulator import Result, simulate_world, units_of
@@ -89,7 +89,7 @@ def _in_world(*, world: str, days: float | None, max_staleness: str | None, seed
 
 
 def _rehearsals(config: Config, asked: dict[str, Any]) -> Iterator[Rehearsal]:
-    changes = Changes(
+    what_if = WhatIf(
         share=asked["share"], limits=limits_option(asked["limits"]), weights=weights_option(asked["weights"])
     )
     with reading(config) as reader:
@@ -98,9 +98,9 @@ def _rehearsals(config: Config, asked: dict[str, Any]) -> Iterator[Rehearsal]:
         seen = sums.seen_changes() if sums is not None and asked["from_history"] else []
     if sums is None and not asked["from_history"] and asked["changes"] is None:
         click.echo("nothing is learned: every endpoint counts as one page, one change a day; try --changes", err=True)
-    check_names(states, changes)
+    check_names(states, what_if)
     for state in states:
-        here = changed(state, changes)
+        here = changed(state, what_if)
         if not len(here.planner):
             continue
         if asked["from_history"]:

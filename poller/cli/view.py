@@ -25,7 +25,7 @@ from poller.operations.documents import (
 from poller.operations.log import place, place_before, read_batch, read_newest
 from poller.operations.places import parse_place
 from poller.options.problems import NotThere, find_endpoint
-from poller.planner.report import Changes
+from poller.planner.report import WhatIf
 from state.deliveries import DeliveryQuery
 from state.open import Reader
 from state.records import Event, EventQuery
@@ -232,13 +232,13 @@ class DaemonView:
         history = [_event(one) for one in found.history]
         return {**msgspec.structs.asdict(found), "object": bytes(found.object), "history": history}
 
-    def plan(self, changes: Changes) -> list[Document]:
+    def plan(self, what_if: WhatIf) -> list[Document]:
         """What is polled how often, and why, as the planners have it now."""
         found = self._daemon.get(
             "/api/v1/plan",
-            share=changes.share,
-            weight=[f"{name}={weight:.6f}" for name, weight in changes.weights.items()],
-            limits=[str(limit) for limit in changes.limits],
+            share=what_if.share,
+            weight=[f"{name}={weight:.6f}" for name, weight in what_if.weights.items()],
+            limits=[str(limit) for limit in what_if.limits],
         )
         kinds = ("budget", "endpoint", "unit")
         return [{"kind": kind, **row} for kind in kinds for row in found[f"{kind}s"]]

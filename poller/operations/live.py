@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from poller.app import App
 from poller.operations.gathering import BudgetView, Live, Watched, expected_delays
-from poller.planner.report import Changes, PlannerState, Report, report
+from poller.planner.report import PlannerState, Report, WhatIf, report
 from poller.polling.endpoint import status_of
 
 
@@ -36,10 +36,10 @@ def live_of(app: App, plan: Report | None = None) -> Live:
     )
 
 
-def plan_of(app: App, changes: Changes | None = None) -> Report:
+def plan_of(app: App, what_if: WhatIf | None = None) -> Report:
     """What the planners expect of every unit, endpoint and budget, and what the changes would bring."""
     states = [
         PlannerState(budget=name, limits=lane.budget.limits, share=lane.share, planner=lane.planner, now=lane.time())
         for name, lane in app.engine.lanes.items()
     ]
-    return report(states, changes)
+    return report(states, what_if)

@@ -37,7 +37,7 @@ class PlannerState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
+class WhatIf:
     """What if: another share, other limits, other weights (by endpoint or source/endpoint)."""
 
     share: float | None = None
@@ -121,20 +121,20 @@ def intervals(units: Sequence[Unit], rates: Floats, calls_per_second: float) -> 
     return found
 
 
-def report(states: Iterable[PlannerState], changes: Changes | None = None) -> Report:
+def report(states: Iterable[PlannerState], what_if: WhatIf | None = None) -> Report:
     """Explain every unit, endpoint and budget, and what the changes asked for would bring.
 
     Raises NotThere where a weight is of an endpoint that there is not.
     """
     budgets, endpoints, units = [], [], []
     states = list(states)
-    check_names(states, changes or Changes())
+    check_names(states, what_if or WhatIf())
     for state in states:
         calls = allowed(state.limits, state.share)
         found = state.planner.explanations(state.now, calls_per_second=calls)
         units += found
         endpoints += _endpoints(state, found)
-        budgets.append(_budget(state, found, changes or Changes()))
+        budgets.append(_budget(state, found, what_if or WhatIf()))
     return Report(budgets=tuple(budgets), endpoints=tuple(endpoints), units=tuple(units))
 
 
@@ -175,11 +175,11 @@ def parse_weight(text: str) -> tuple[str, float]:
     return name, weight
 
 
-def check_names(states: Sequence[PlannerState], changes: Changes) -> None:
+def check_names(states: Sequence[PlannerState], what_if: WhatIf) -> None:
     """Raise NotThere where a weight is of an endpoint that there is not."""
-    units = [unit for state in states for unit in state.planner.units] if changes.weights else []
+    units = [unit for state in states for unit in state.planner.units] if what_if.weights else []
     known = {unit.endpoint for unit in units} | {f"{unit.source}/{unit.endpoint}" for unit in units}
-    for name in changes.weights:
+    for name in what_if.weights:
         if name not in known:
             raise NotThere(f"no endpoint is named {name!r}", hint=nearest(name, known))
 
@@ -233,7 +233,7 @@ def _mean_delay(pairs: Iterable[tuple[float, float]]) -> float:
     return sum(rate * delay for rate, delay in pairs) / rates if rates else math.nan
 
 
-def _budget(state: PlannerState, found: Sequence[Explanation], changes: Changes) -> BudgetPlan:
+def _budget(state: PlannerState, found: Sequence[Explanation], what_if: WhatIf) -> BudgetPlan:
     calls = allowed(state.limits, state.share)
     broken = shortfall(state.planner.promised, budget=state.budget, limits=state.limits, share=state.share)
     return BudgetPlan(
@@ -244,20 +244,20 @@ def _budget(state: PlannerState, found: Sequence[Explanation], changes: Changes)
         share=state.share,
         calls_per_day=calls * DAY,
         broken_promise=None if broken is None else str(broken),
-        expectations=tuple(_expectations(state, found, calls, changes)),
+        expectations=tuple(_expectations(state, found, calls, what_if)),
     )
 
 
 def _expectations(
-    state: PlannerState, found: Sequence[Explanation], calls: float, changes: Changes
+    state: PlannerState, found: Sequence[Explanation], calls: float, what_if: WhatIf
 ) -> Iterator[Expectation]:
     yield _expect("as it is", found, calls, {})
     yield _expect("+10 % calls", found, calls * 1.1, {})
-    if changes.limits or changes.share is not None:
-        share = state.share if changes.share is None else changes.share
-        label = f"share {share:g} {' '.join(map(str, changes.limits))}".strip()
-        yield _expect(label, found, allowed(changes.limits or state.limits, share), {})
-    for name, weight in changes.weights.items():
+    if what_if.limits or what_if.share is not None:
+        share = state.share if what_if.share is None else what_if.share
+        label = f"share {share:g} {' '.join(map(str, what_if.limits))}".strip()
+        yield _expect(label, found, allowed(what_if.limits or state.limits, share), {})
+    for name, weight in what_if.weights.items():
         yield _expect(f"weight {name}={weight:g}", found, calls, {name: weight})
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from poller.budget.budget import allowed
 from poller.planner.learning import HOURS
 from poller.planner.planner import Planner, Unit
-from poller.planner.report import Changes, PlannerState
+from poller.planner.report import PlannerState, WhatIf
 from poller.simulation import worlds
 from poller.simulation.simulator import Result, simulate_world
 from poller.simulation.worlds import DAY, HOUR, World
@@ -44,15 +44,15 @@ class Rehearsal:
     endpoints: tuple[EndpointDelay, ...]
 
 
-def changed(state: PlannerState, changes: Changes) -> PlannerState:
+def changed(state: PlannerState, what_if: WhatIf) -> PlannerState:
     """The same with another share, other limits or weights, before any of it begins."""
-    weights = changes.weights
+    weights = what_if.weights
     for unit in state.planner.units:
         weight = weights.get(f"{unit.source}/{unit.endpoint}", weights.get(unit.endpoint))
         if weight is not None:
             state.planner.add(replace(unit, weight=weight), now=state.now)
-    share = state.share if changes.share is None else changes.share
-    return replace(state, share=share, limits=changes.limits or state.limits)
+    share = state.share if what_if.share is None else what_if.share
+    return replace(state, share=share, limits=what_if.limits or state.limits)
 
 
 def rehearse(

@@ -15,7 +15,7 @@ from poller.app import App
 from poller.operations.gathering import Live, status
 from poller.operations.live import live_of, plan_of
 from poller.operations.status import Status
-from poller.planner.report import Changes, Report
+from poller.planner.report import Report, WhatIf
 from state.errors import PollerError, StateError
 from state.open import Reader
 
@@ -88,10 +88,10 @@ class Site:
         """What only the running program knows."""
         return live_of(self.app, self.plan())
 
-    def plan(self, changes: Changes | None = None) -> Report:
+    def plan(self, what_if: WhatIf | None = None) -> Report:
         """What the planners expect, at most two seconds old; what changes would bring is asked anew."""
-        if changes is not None:
-            return plan_of(self.app, changes)
+        if what_if is not None:
+            return plan_of(self.app, what_if)
         now = time.monotonic()
         if self._plan is None or now - self._plan[0] > PLAN_KEPT:
             self._plan = now, plan_of(self.app)

@@ -15,7 +15,7 @@ import poller.web.parameters as p
 from poller.operations.commands import execute
 from poller.operations.status import Status, document
 from poller.options.quantities import parse_rate
-from poller.planner.report import Changes, Report, parse_weight, rows
+from poller.planner.report import Report, WhatIf, parse_weight, rows
 from poller.web.answers import as_json, problems
 from poller.web.context import Site
 from poller.web.dashboard import HEADERS, render
@@ -84,7 +84,7 @@ def status_routes(api: FastAPI, site: Site) -> None:
         limits: Annotated[Rates, Query(max_length=50, description="What if these were the limits? Repeatable.")] = [],  # noqa: B006
     ) -> Response:
         """What is polled how often, and why: by budget, endpoint and unit; and what if."""
-        found = site.plan(_changes(share, weight, limits))
+        found = site.plan(_what_if(share, weight, limits))
         return as_json(await asyncio.to_thread(_plan, found))
 
     @api.get("/metrics", response_class=PlainTextResponse)
@@ -126,11 +126,11 @@ def endpoint_commands(api: FastAPI, site: Site) -> None:
         return as_json(await execute(site.app, "rebaseline", {"endpoint": f"{source}/{endpoint}"}))
 
 
-def _changes(share: float | None, weights: list[str], limits: list[str]) -> Changes | None:
+def _what_if(share: float | None, weights: list[str], limits: list[str]) -> WhatIf | None:
     if share is None and not weights and not limits:
         return None
     try:
-        return Changes(share=share, limits=tuple(map(parse_rate, limits)), weights=dict(map(parse_weight, weights)))
+        return WhatIf(share=share, limits=tuple(map(parse_rate, limits)), weights=dict(map(parse_weight, weights)))
     except (ValueError, OverflowError) as error:
         raise PollerError(str(error), hint="?share=1&weight=projects=5&limits=200/min") from error
 

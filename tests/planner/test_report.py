@@ -11,7 +11,7 @@ from poller.budget.budget import Limit, allowed
 from poller.cli.context import Chosen
 from poller.cli.plan import plan
 from poller.planner.planner import Planner, Unit
-from poller.planner.report import Changes, PlannerState, busiest, intervals, report, rows
+from poller.planner.report import PlannerState, WhatIf, busiest, intervals, report, rows
 from poller.simulation import bounds
 from state.errors import PollerError
 
@@ -57,8 +57,8 @@ def test_ten_percent_more_calls_make_delays_a_tenth_shorter():
 
 
 def test_what_ifs_are_told_beside_what_is():
-    changes = Changes(share=1.0, limits=(Limit(9000, DAY),), weights={"projects": 5.0, "acme/tasks": 1.0})
-    as_is, _, other, heavier, lighter = report([state()], changes).budgets[0].expectations
+    what_if = WhatIf(share=1.0, limits=(Limit(9000, DAY),), weights={"projects": 5.0, "acme/tasks": 1.0})
+    as_is, _, other, heavier, lighter = report([state()], what_if).budgets[0].expectations
 
     assert other.calls_per_day == pytest.approx(9000)
     assert other.expected_delay == pytest.approx(as_is.expected_delay / 2)
@@ -99,7 +99,7 @@ def test_a_budget_without_units_is_told_too():
 
 
 def test_rows_tell_everything_ready_for_json():
-    told = [orjson.loads(orjson.dumps(row)) for row in rows(report([state()], Changes(share=1.0)))]
+    told = [orjson.loads(orjson.dumps(row)) for row in rows(report([state()], WhatIf(share=1.0)))]
     budget, projects, _, unit = told[0], *told[1:4]
 
     assert [row["kind"] for row in told] == ["budget", "endpoint", "endpoint", *["unit"] * 6]
@@ -118,13 +118,13 @@ def test_rows_of_what_was_never_polled_can_be_written():
 
 def test_a_weight_of_nothing_is_refused_with_the_nearest_name():
     with pytest.raises(PollerError, match="no endpoint is named 'project'") as refused:
-        report([state()], Changes(weights={"project": 2.0}))
+        report([state()], WhatIf(weights={"project": 2.0}))
     assert refused.value.hint == "did you mean 'projects'?"
 
 
 def test_promises_that_cannot_be_kept_are_told_of_the_budget_and_of_what_ifs():
     units = [Unit("acme", "tasks", str(key), max_staleness=60.0) for key in range(4)]
-    found = report([state(planner=Planner(units, now=NOON))], Changes(limits=(Limit(10_000, DAY),)))
+    found = report([state(planner=Planner(units, now=NOON))], WhatIf(limits=(Limit(10_000, DAY),)))
 
     now, _, other = found.budgets[0].expectations
     assert "asks for 5760 calls a day (acme/tasks 5760)" in found.budgets[0].broken_promise

@@ -6,7 +6,7 @@ import pytest
 
 from poller.budget.budget import Limit
 from poller.planner.planner import Planner, Unit
-from poller.planner.report import Changes, PlannerState
+from poller.planner.report import PlannerState, WhatIf
 from poller.simulation.scenarios import changed, rehearse, replay, span
 from poller.simulation.worlds import DAY, HOUR
 from state.status import SeenChange
@@ -49,7 +49,7 @@ def test_the_calls_are_those_of_the_budget():
 
 def test_a_weight_moves_calls_to_its_endpoint():
     plain = rehearse(state(), days=3)
-    heavy = rehearse(changed(state(), Changes(weights={"stock": 50.0})), days=3)
+    heavy = rehearse(changed(state(), WhatIf(weights={"stock": 50.0})), days=3)
 
     assert heavy.endpoints[1].weight == 50
     assert heavy.endpoints[1].mean < 0.5 * plain.endpoints[1].mean
@@ -57,7 +57,7 @@ def test_a_weight_moves_calls_to_its_endpoint():
 
 
 def test_more_calls_find_changes_sooner():
-    double = changed(state(), Changes(limits=(Limit(4000, DAY),)))
+    double = changed(state(), WhatIf(limits=(Limit(4000, DAY),)))
 
     assert rehearse(double, days=3).result.mean < 0.65 * rehearse(state(), days=3).result.mean
 
@@ -69,7 +69,7 @@ def test_changes_a_day_can_be_supposed():
 
 
 def test_a_generous_budget_is_not_rehearsed_for_days():
-    assert span(state()) > 1 > span(changed(state(), Changes(limits=(Limit(1000, 1.0),))))
+    assert span(state()) > 1 > span(changed(state(), WhatIf(limits=(Limit(1000, 1.0),))))
 
 
 def seen(minute: float, *, key: str | None = "page=3", endpoint: str = "orders") -> SeenChange:
