@@ -17,7 +17,7 @@ from poller.clock import SystemClock
 from poller.config.models import BudgetConfig, Config
 from poller.events.events import source_uri
 from poller.hooks.loading import Failed
-from poller.operations.planners import planner_states, shortfalls
+from poller.operations.planners import infeasible_budgets, planner_states
 from poller.operations.status import (
     BudgetStatus,
     EndpointState,
@@ -29,7 +29,7 @@ from poller.operations.status import (
     Status,
     SubscriptionStatus,
 )
-from poller.planner.feasibility import Shortfall
+from poller.planner.feasibility import Infeasible
 from poller.planner.report import Report, report
 from poller.polling.health import EndpointHealth, HealthReport, SourceHealth
 from state.deliveries import SubscriptionState
@@ -50,7 +50,7 @@ class BudgetView:
     polls: int = 0  # begun since the start
     calls: int = 0  # left since the start, those of logins and redirects included
     refused: int = 0  # answered 429 since the start
-    shortfall: Shortfall | None = None  # `max_staleness` that it cannot keep
+    infeasible: Infeasible | None = None  # `max_staleness` that it cannot keep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,13 +125,13 @@ def _unspent(name: str, budget: BudgetConfig, now: float) -> BudgetView:
 def _budgets(reader: Reader, config: Config, live: Live | None, now: float) -> tuple[BudgetStatus, ...]:
     if live is not None:
         return tuple(_budget(name, view) for name, view in live.budgets.items())
-    broken = {one.budget: one for one in shortfalls(config, reader.sums.units())}
+    broken = {one.budget: one for one in infeasible_budgets(config, reader.sums.units())}
     return tuple(
         _budget(name, _spent(reader, name, budget, now, broken.get(name))) for name, budget in config.budgets.items()
     )
 
 
-def _spent(reader: Reader, name: str, settings: BudgetConfig, now: float, shortfall: Shortfall | None) -> BudgetView:
+def _spent(reader: Reader, name: str, settings: BudgetConfig, now: float, infeasible: Infeasible | None) -> BudgetView:
     """How the windows stand by the calls that are written down."""
     steady = SystemClock.resume(reader.sums.anchor(), wall=lambda: now).steady()
     budget = Budget(name, settings.limits, share=settings.share, concurrency=settings.concurrency)
@@ -139,7 +139,7 @@ def _spent(reader: Reader, name: str, settings: BudgetConfig, now: float, shortf
     budget.restore(reader.sums.calls(name, since=steady - longest - 1.0), steady)
     until = reader.sums.throttled_until(name)
     wall = now + until - steady if until is not None and until > steady else None
-    return BudgetView(usage=budget.usage(steady), throttled_until=wall, shortfall=shortfall)
+    return BudgetView(usage=budget.usage(steady), throttled_until=wall, infeasible=infeasible)
 
 
 def _budget(name: str, view: BudgetView) -> BudgetStatus:
@@ -150,7 +150,7 @@ def _budget(name: str, view: BudgetView) -> BudgetStatus:
             for usage in view.usage
         ),
         throttled_until=_at(view.throttled_until),
-        broken_promise=None if view.shortfall is None else str(view.shortfall),
+        broken_promise=None if view.infeasible is None else str(view.infeasible),
     )
 
 

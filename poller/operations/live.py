@@ -20,7 +20,7 @@ def live_of(app: App, plan: Report | None = None) -> Live:
             polls=lane.calls,
             calls=lane.gate.calls,
             refused=lane.gate.refused,
-            shortfall=lane.shortfall,
+            infeasible=lane.infeasible,
         )
     return Live(
         budgets=budgets,

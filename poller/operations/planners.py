@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from poller.config.models import Config, SourceConfig
 from poller.hooks.loading import attempted
 from poller.options.problems import ConfigError
-from poller.planner.feasibility import Shortfall, shortfall
+from poller.planner.feasibility import Infeasible, infeasible
 from poller.planner.planner import Planner
 from poller.planner.report import PlannerState
 from poller.planner.units import Unit
@@ -33,10 +33,10 @@ def planner_states(config: Config, sums: StatusReader | None, *, now: float) -> 
     return found
 
 
-def shortfalls(config: Config, rows: Sequence[UnitRow]) -> list[Shortfall]:
+def infeasible_budgets(config: Config, rows: Sequence[UnitRow]) -> list[Infeasible]:
     """Of every budget the `max_staleness` that it cannot keep, as far as units are known by now."""
     found = [
-        shortfall(_units(config, name, rows), budget=name, limits=budget.limits, share=budget.share)
+        infeasible(_units(config, name, rows), budget=name, limits=budget.limits, share=budget.share)
         for name, budget in config.budgets.items()
     ]
     return [one for one in found if one is not None]
@@ -44,7 +44,7 @@ def shortfalls(config: Config, rows: Sequence[UnitRow]) -> list[Shortfall]:
 
 def check_promises(config: Config) -> None:
     """Raise ConfigError where a budget cannot keep what `max_staleness` promises, or StateError."""
-    found = shortfalls(config, _known(config))
+    found = infeasible_budgets(config, _known(config))
     if found:
         raise ConfigError(config.path, [one.problem for one in found])
 

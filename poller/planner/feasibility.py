@@ -15,7 +15,7 @@ DAY = 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shortfall:
+class Infeasible:
     """One budget, and what the `max_staleness` of its units asks for in vain; calls per second."""
 
     budget: str
@@ -63,7 +63,7 @@ class Shortfall:
         return duration_text((math.floor(seconds / step) + 1) * step)
 
 
-def shortfall(units: Iterable[Unit], *, budget: str, limits: Iterable[Limit], share: float) -> Shortfall | None:
+def infeasible(units: Iterable[Unit], *, budget: str, limits: Iterable[Limit], share: float) -> Infeasible | None:
     """None where sum c / max_staleness stays below the calls there are."""
     asked: dict[tuple[str, str], float] = {}
     shortest: dict[tuple[str, str], float] = {}
@@ -76,7 +76,7 @@ def shortfall(units: Iterable[Unit], *, budget: str, limits: Iterable[Limit], sh
     if sum(asked.values()) < allowed(limits, share):
         return None
     ordered = dict(sorted(asked.items(), key=lambda item: -item[1]))
-    return Shortfall(budget=budget, limits=limits, share=share, asked=ordered, shortest=shortest[next(iter(ordered))])
+    return Infeasible(budget=budget, limits=limits, share=share, asked=ordered, shortest=shortest[next(iter(ordered))])
 
 
 def _raised(limit: Limit, share: float, calls: float) -> Limit:

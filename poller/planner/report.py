@@ -17,7 +17,7 @@ import numpy as np
 from poller.budget.budget import Limit, allowed
 from poller.events.cloudevents import iso
 from poller.options.problems import NotThere, nearest
-from poller.planner.feasibility import shortfall
+from poller.planner.feasibility import infeasible
 from poller.planner.learning import DAY, HOURS, Floats
 from poller.planner.planner import Explanation, Planner, Unit
 
@@ -235,7 +235,7 @@ def _mean_delay(pairs: Iterable[tuple[float, float]]) -> float:
 
 def _budget(state: PlannerState, found: Sequence[Explanation], what_if: WhatIf) -> BudgetPlan:
     calls = allowed(state.limits, state.share)
-    broken = shortfall(state.planner.promised, budget=state.budget, limits=state.limits, share=state.share)
+    broken = infeasible(state.planner.promised, budget=state.budget, limits=state.limits, share=state.share)
     return BudgetPlan(
         name=state.budget,
         windows=tuple(

@@ -12,7 +12,7 @@ import structlog
 
 from poller.budget.budget import Budget
 from poller.clock import Clock
-from poller.planner.feasibility import Shortfall, shortfall
+from poller.planner.feasibility import Infeasible, infeasible
 from poller.planner.planner import Planner
 from poller.polling.notices import budget_throttled
 from poller.sources.transport import Gate, Permit
@@ -72,7 +72,7 @@ class Lane:
         self._idle_until: float | None = None  # Unix seconds: there is no work before
         self.failure: BaseException | None = None
         self._throttled_since: float | None = None  # wall
-        self.shortfall: Shortfall | None = None  # `max_staleness` that cannot be kept since lists grew
+        self.infeasible: Infeasible | None = None  # `max_staleness` that cannot be kept since lists grew
 
     @property
     def in_flight(self) -> int:
@@ -160,14 +160,16 @@ class Lane:
 
     def check_promises(self) -> None:
         """Say once when lists have grown so that their `max_staleness` cannot be kept, and once when it can again."""
-        before, self.shortfall = self.shortfall, self._shortfall()
-        if self.shortfall is not None and before is None:
-            log.warning("promises.broken", budget=self.name, why=str(self.shortfall), hint=self.shortfall.problem.hint)
-        elif self.shortfall is None and before is not None:
+        before, self.infeasible = self.infeasible, self._infeasible()
+        if self.infeasible is not None and before is None:
+            log.warning(
+                "promises.broken", budget=self.name, why=str(self.infeasible), hint=self.infeasible.problem.hint
+            )
+        elif self.infeasible is None and before is not None:
             log.info("promises.kept", budget=self.name)
 
-    def _shortfall(self) -> Shortfall | None:
-        return shortfall(self.planner.promised, budget=self.name, limits=self.budget.limits, share=self.share)
+    def _infeasible(self) -> Infeasible | None:
+        return infeasible(self.planner.promised, budget=self.name, limits=self.budget.limits, share=self.share)
 
     async def finish(self, seconds: float) -> None:
         """Begin nothing more; let what is under way end within that time, then cancel it."""

@@ -121,10 +121,10 @@ async def test_lists_that_grew_beyond_a_promise_are_told_and_polled_on(tmp_path,
     config = load(configured(tmp_path, sandbox, more='max_staleness = "10ms"'), plugins := load_plugins())
     async with open_app(config, plugins) as app:
         await app.engine.watch()
-        assert live_of(app).budgets["acme"].shortfall is None
+        assert live_of(app).budgets["acme"].infeasible is None
         assert await sweep_once(app) == []
         await app.engine.watch()
-        assert "acme/time_entries" in str(live_of(app).budgets["acme"].shortfall)
+        assert "acme/time_entries" in str(live_of(app).budgets["acme"].infeasible)
     assert "! acme: max_staleness asks for" in command(config.path, "status").stdout
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.budget.budget import Limit, allowed
-from poller.planner.feasibility import shortfall
+from poller.planner.feasibility import infeasible
 from poller.planner.units import Unit
 
 DAY = 86_400.0
@@ -16,7 +16,7 @@ def units(number, *, endpoint="tasks", **fields):
 
 
 def missing(asked, *limits, share=1.0):
-    return shortfall(asked, budget="office", limits=limits, share=share)
+    return infeasible(asked, budget="office", limits=limits, share=share)
 
 
 def test_what_can_be_kept_is_not_complained_of():
