@@ -12,14 +12,14 @@ import click
 from poller.cli.context import Chosen
 from poller.cli.output import console, print_json
 from poller.cli.plan import limits_option, weights_option
-from poller.cli.simulation import draw, print_rehearsal, print_result, rehearsal_row, result_row
+from poller.cli.simulation import draw, print_result, print_scenario, result_row, scenario_row
 from poller.cli.state import reading
 from poller.config.models import Config
 from poller.operations.planners import planner_states
 from poller.options.quantities import parse_duration
 from poller.planner.report import WhatIf, check_names
 from poller.simulation import worlds
-from poller.simulation.scenarios import DAYS, Rehearsal, changed, rehearse, replay
+from poller.simulation.scenarios import DAYS, Scenario, changed, replay, run_scenario
 from poller.simulation.simulator import Result, simulate_world, units_of
 
 WORLD: Final[dict[str, Any]] = {"units": 200, "changes": 6000.0, "limits": ("20000/day",), "share": 1.0}  # unless said
@@ -53,10 +53,10 @@ def simulate(chosen: Chosen, /, plot: Path | None, as_json: bool, **asked: Any) 
         found, results = result_row(result), [result]
     else:
         _refuse(asked, with_world=False)
-        rehearsals = list(_rehearsals(chosen.load(reveal=False)[0], asked))
-        if not rehearsals:
+        scenarios = list(_scenarios(chosen.load(reveal=False)[0], asked))
+        if not scenarios:
             raise click.ClickException("the log holds no change that could be replayed; leave out --from-history")
-        found, results = {"budgets": [rehearsal_row(one) for one in rehearsals]}, [one.result for one in rehearsals]
+        found, results = {"budgets": [scenario_row(one) for one in scenarios]}, [one.result for one in scenarios]
     if plot is not None:
         draw(results, plot)
     if as_json:
@@ -64,8 +64,8 @@ def simulate(chosen: Chosen, /, plot: Path | None, as_json: bool, **asked: Any) 
     elif asked["world"] is not None:
         print_result(results[0], console())
     else:
-        for one in rehearsals:
-            print_rehearsal(one, console())
+        for one in scenarios:
+            print_scenario(one, console())
 
 
 def _refuse(asked: dict[str, Any], *, with_world: bool) -> None:
@@ -88,7 +88,7 @@ def _in_world(*, world: str, days: float | None, max_staleness: str | None, seed
     return simulate_world(made, limits=limits, share=settings["share"], units=units, seed=seed)
 
 
-def _rehearsals(config: Config, asked: dict[str, Any]) -> Iterator[Rehearsal]:
+def _scenarios(config: Config, asked: dict[str, Any]) -> Iterator[Scenario]:
     what_if = WhatIf(
         share=asked["share"], limits=limits_option(asked["limits"]), weights=weights_option(asked["weights"])
     )
@@ -107,7 +107,7 @@ def _rehearsals(config: Config, asked: dict[str, Any]) -> Iterator[Rehearsal]:
             replayed = replay(here, seen, days=asked["days"], seed=asked["seed"])
             yield from () if replayed is None else (replayed,)
         else:
-            yield rehearse(here, days=asked["days"], changes_per_day=asked["changes"], seed=asked["seed"])
+            yield run_scenario(here, days=asked["days"], changes_per_day=asked["changes"], seed=asked["seed"])
 
 
 def _duration(text: str | None) -> float | None:

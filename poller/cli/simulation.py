@@ -13,7 +13,7 @@ from rich.console import Console
 
 from poller.cli.output import counted, print_table
 from poller.options.quantities import duration_text
-from poller.simulation.scenarios import Rehearsal
+from poller.simulation.scenarios import Scenario
 from poller.simulation.simulator import Result
 
 _BARS: Final = 16  # characters of the longest bar: two of them fit a terminal
@@ -28,7 +28,7 @@ def result_row(result: Result) -> dict[str, Any]:
     return {"world": result.world, **figures, **percentiles, "changes": int(result.delays.size)}
 
 
-def rehearsal_row(found: Rehearsal) -> dict[str, Any]:
+def scenario_row(found: Scenario) -> dict[str, Any]:
     """The same of a budget, with its endpoints."""
     return {
         "budget": found.budget,
@@ -38,7 +38,7 @@ def rehearsal_row(found: Rehearsal) -> dict[str, Any]:
     }
 
 
-def print_rehearsal(found: Rehearsal, out: Console) -> None:
+def print_scenario(found: Scenario, out: Console) -> None:
     """Print how a budget did, and each of its endpoints."""
     print_result(found.result, out)
     heads = ["endpoint", "units", "weight", "changes", "calls a day", "mean delay", "in turn"]

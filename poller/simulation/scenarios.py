@@ -36,7 +36,7 @@ class EndpointDelay:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rehearsal:
+class Scenario:
     """One budget's days on the virtual clock."""
 
     budget: str
@@ -55,9 +55,9 @@ def changed(state: PlannerState, what_if: WhatIf) -> PlannerState:
     return replace(state, share=share, limits=what_if.limits or state.limits)
 
 
-def rehearse(
+def run_scenario(
     state: PlannerState, *, days: float | None = None, changes_per_day: float | None = None, seed: int = 0
-) -> Rehearsal:
+) -> Scenario:
     """Go on from where the planner stands, in a world of the rates and the weekly rhythm that it has learned.
 
     `changes_per_day` scales the rates to that many in all. Bursts are left out: with them it does better.
@@ -72,12 +72,12 @@ def rehearse(
     if changes_per_day is not None:
         hourly *= changes_per_day / DAY / hourly.sum(axis=0).mean()
     world = worlds.expected(hourly, start=float(start), seed=seed, name=f"budget {state.budget}")
-    return _rehearsed(state, world, units, state.planner, seed)
+    return _simulated(state, world, units, state.planner, seed)
 
 
 def replay(
     state: PlannerState, seen: Iterable[SeenChange], *, days: float | None = None, seed: int = 0
-) -> Rehearsal | None:
+) -> Scenario | None:
     """Poll again what was recorded, the latest `days` of it, with a planner that knows nothing yet.
 
     None where nothing was recorded. A change happened somewhere between the look that did not show it and the one
@@ -100,7 +100,7 @@ def replay(
     start = max(min(times), end - days * DAY) if days is not None else min(times)
     name = f"budget {state.budget}, as recorded"
     world = worlds.recorded(histories, start=float(np.floor(start / HOUR) * HOUR), end=end, name=name)
-    return _rehearsed(state, world, units, Planner(units, now=world.start, seed=seed), seed)
+    return _simulated(state, world, units, Planner(units, now=world.start, seed=seed), seed)
 
 
 def span(state: PlannerState) -> float:
@@ -108,7 +108,7 @@ def span(state: PlannerState) -> float:
     return min(DAYS, MOST_CALLS / (min(allowed(state.limits, state.share), 1 / LATENCY) * DAY))
 
 
-def _rehearsed(state: PlannerState, world: World, units: Sequence[Unit], planner: Planner, seed: int) -> Rehearsal:
+def _simulated(state: PlannerState, world: World, units: Sequence[Unit], planner: Planner, seed: int) -> Scenario:
     result = simulate_world(
         world, limits=state.limits, share=state.share, units=units, planner=planner, seed=seed, latency=LATENCY
     )
@@ -119,7 +119,7 @@ def _rehearsed(state: PlannerState, world: World, units: Sequence[Unit], planner
         _endpoint(result, name, numbers, [units[number] for number in numbers])
         for name, numbers in sorted(groups.items())
     )
-    return Rehearsal(budget=state.budget, result=result, endpoints=endpoints)
+    return Scenario(budget=state.budget, result=result, endpoints=endpoints)
 
 
 def _endpoint(result: Result, name: tuple[str, str], numbers: Sequence[int], units: Sequence[Unit]) -> EndpointDelay:

@@ -7,7 +7,7 @@ import pytest
 from poller.budget.budget import Limit
 from poller.planner.planner import Planner, Unit
 from poller.planner.report import PlannerState, WhatIf
-from poller.simulation.scenarios import changed, rehearse, replay, span
+from poller.simulation.scenarios import changed, replay, run_scenario, span
 from poller.simulation.worlds import DAY, HOUR
 from state.status import SeenChange
 
@@ -26,21 +26,21 @@ def state(*, calls: int = 2000, busy: int = 1) -> PlannerState:
 
 
 def test_the_rates_that_were_learned_are_those_of_the_world():
-    found = rehearse(state(), days=4)
+    found = run_scenario(state(), days=4)
 
     assert sum(one.changes for one in found.endpoints) == pytest.approx(4 * (144 + 10 * 14.4), rel=0.15)
     assert {one.endpoint: one.units for one in found.endpoints} == {"orders": 10, "stock": 1}
 
 
 def test_what_was_learned_is_worth_something_from_the_first_hour():
-    result = rehearse(state(busy=20), days=3).result
+    result = run_scenario(state(busy=20), days=3).result
 
     assert result.mean < 0.8 * result.in_turn
     assert 0.9 * result.optimum < result.mean < 1.2 * result.optimum
 
 
 def test_the_calls_are_those_of_the_budget():
-    found = rehearse(state(), days=3)
+    found = run_scenario(state(), days=3)
 
     assert found.result.calls <= 3 * 2000
     assert found.result.used > 0.9
@@ -48,8 +48,8 @@ def test_the_calls_are_those_of_the_budget():
 
 
 def test_a_weight_moves_calls_to_its_endpoint():
-    plain = rehearse(state(), days=3)
-    heavy = rehearse(changed(state(), WhatIf(weights={"stock": 50.0})), days=3)
+    plain = run_scenario(state(), days=3)
+    heavy = run_scenario(changed(state(), WhatIf(weights={"stock": 50.0})), days=3)
 
     assert heavy.endpoints[1].weight == 50
     assert heavy.endpoints[1].mean < 0.5 * plain.endpoints[1].mean
@@ -59,11 +59,11 @@ def test_a_weight_moves_calls_to_its_endpoint():
 def test_more_calls_find_changes_sooner():
     double = changed(state(), WhatIf(limits=(Limit(4000, DAY),)))
 
-    assert rehearse(double, days=3).result.mean < 0.65 * rehearse(state(), days=3).result.mean
+    assert run_scenario(double, days=3).result.mean < 0.65 * run_scenario(state(), days=3).result.mean
 
 
 def test_changes_a_day_can_be_supposed():
-    found = rehearse(state(), days=3, changes_per_day=1000)
+    found = run_scenario(state(), days=3, changes_per_day=1000)
 
     assert found.result.delays.size + found.result.unseen == pytest.approx(3000, rel=0.1)
 
@@ -103,7 +103,7 @@ def test_without_a_record_there_is_nothing_to_replay():
 
 
 def test_a_quiet_world_has_no_delays():
-    found = rehearse(state(), days=0.1, changes_per_day=0.001)
+    found = run_scenario(state(), days=0.1, changes_per_day=0.001)
 
     assert found.result.delays.size == 0
     assert math.isnan(found.endpoints[0].mean)
