@@ -40,7 +40,7 @@ from poller.app import App, open_app, sweep_once
 from poller.config.load import load
 from poller.daemon.logs import configure
 from poller.hooks.loading import load_plugins
-from poller.hooks.source_adapter import PluggedSource
+from poller.hooks.source_adapter import SourceAdapter
 from poller.polling.endpoint import Waiting
 from poller.polling.fetch import Fetcher
 from poller.polling.loop import PER_CALL
@@ -133,7 +133,7 @@ def loads_of(pages: Sequence[bytes]) -> float:
 class Asked:
     """A source whose requests are ready-made: making them is the transport's side."""
 
-    def __init__(self, source: PluggedSource) -> None:
+    def __init__(self, source: SourceAdapter) -> None:
         self._request = httpx.Request("GET", "http://127.0.0.1:1/items")
         self.page = source.page
 
@@ -147,7 +147,7 @@ class Sweeper:
     def __init__(self, app: App) -> None:
         run = app.engine.runs["shop"]
         self._w = run.watchings["items"]
-        source = cast(PluggedSource, Asked(run.source))
+        source = cast(SourceAdapter, Asked(run.source))
         self._fetcher = Fetcher(
             source, self._answer, store=app.store.polls, steps=app.write, clock=app.clock, apart=run.apart
         )

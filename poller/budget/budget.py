@@ -18,7 +18,7 @@ from math import floor, inf
 from random import Random
 from typing import Final
 
-from poller.budget.headers import Quota, ServerWord, is_throttled
+from poller.budget.headers import Quota, RateLimitHeaders, is_throttled
 
 HOUR: Final = 3600.0
 _GUARD: Final = 0.001  # seconds a call counts beyond its window: rounding, and clocks that tick apart
@@ -161,16 +161,16 @@ class Budget:
         self._throttled = -inf if throttled_until is None else throttled_until
         self._purge(now)
 
-    def obey(self, word: ServerWord, now: float) -> None:
+    def obey(self, headers: RateLimitHeaders, now: float) -> None:
         """Take the server's word, given with the answer last told; it can only lower what is left."""
         now = self._seen(now)
-        if is_throttled(word):
-            self._refused(word, now)
-        elif word.retry_after is not None:
-            self._throttled = max(self._throttled, now + min(word.retry_after, self._longest()))
-        elif word.status < 400 and now >= self._throttled:
+        if is_throttled(headers):
+            self._refused(headers, now)
+        elif headers.retry_after is not None:
+            self._throttled = max(self._throttled, now + min(headers.retry_after, self._longest()))
+        elif headers.status < 400 and now >= self._throttled:
             self._refusals = 0
-        for quota in word.quotas:
+        for quota in headers.quotas:
             self._note(quota, now)
 
     def throttled_until(self, now: float) -> float | None:
@@ -304,14 +304,14 @@ class Budget:
         alike = [window for window in self._windows if window.limit.calls == quota.limit]
         return alike[0] if len(alike) == 1 else None
 
-    def _refused(self, word: ServerWord, now: float) -> None:
+    def _refused(self, headers: RateLimitHeaders, now: float) -> None:
         """Back off: several refusals while throttled already are one, of calls that were in flight together."""
         if now >= self._throttled:
             self._refusals += 1
-        steps = self._refusals - (word.retry_after is not None)
+        steps = self._refusals - (headers.retry_after is not None)
         first, longest = _BACKOFF
         backoff = min(longest, first * 2.0 ** (steps - 1)) * self._random.uniform(0.8, 1.2) if steps > 0 else 0.0
-        self._throttled = max(self._throttled, now + max(backoff, min(word.retry_after or 0.0, self._longest())))
+        self._throttled = max(self._throttled, now + max(backoff, min(headers.retry_after or 0.0, self._longest())))
 
 
 def share_of(limit: Limit, share: float) -> float:

@@ -35,7 +35,7 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerWord:
+class RateLimitHeaders:
     """What an answer says about the calls to come."""
 
     status: int = 200
@@ -44,25 +44,25 @@ class ServerWord:
     notes: tuple[str, ...] = ()  # what could not be read, for the operator
 
 
-def read_word(status: int, headers: Mapping[str, str], now: float) -> ServerWord:
+def read_headers(status: int, headers: Mapping[str, str], now: float) -> RateLimitHeaders:
     """What the answer says. `headers` finds lower-case names; `now` is Unix seconds of the wall clock.
 
     Instants are compared with the answer's own `Date` where it has one: the two clocks need not agree.
     """
     if not any("ratelimit" in name.lower() or name.lower() == "retry-after" for name in headers):
-        return ServerWord(status=status)
+        return RateLimitHeaders(status=status)
     reader = _Reader(headers, now)
     retry_after = reader.retry_after()
     quotas = (*reader.structured(), *reader.plain("ratelimit"), *reader.plain("x-ratelimit"))
-    return ServerWord(
+    return RateLimitHeaders(
         status=status, retry_after=retry_after, quotas=quotas[:_MOST_QUOTAS], notes=tuple(reader.notes[:_MOST_QUOTAS])
     )
 
 
-def is_throttled(word: ServerWord) -> bool:
+def is_throttled(headers: RateLimitHeaders) -> bool:
     """Whether the answer refuses a call because there were too many: a 429, or a 403 that says so in its headers."""
-    says_so = word.retry_after is not None or any(quota.remaining == 0 for quota in word.quotas)
-    return word.status == 429 or (word.status == 403 and says_so)
+    says_so = headers.retry_after is not None or any(quota.remaining == 0 for quota in headers.quotas)
+    return headers.status == 429 or (headers.status == 403 and says_so)
 
 
 class _Reader:

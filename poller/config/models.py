@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from poller.documents.diff import compile_rules
-from poller.hooks.source_adapter import PluggedSource
+from poller.hooks.source_adapter import SourceAdapter
 from poller.options.files import CaFile, RootedPath
 from poller.options.quantities import Duration, Rate, Size, parse_duration
 from poller.options.secrets import Secret, SecretError
@@ -214,9 +214,9 @@ class SourceConfig(_Table):
     cls: Any = None  # the plugin's class: type[Source]
     options: Any = None  # the plugin's own Options
 
-    def build(self) -> PluggedSource:
+    def build(self) -> SourceAdapter:
         """The source as its plugin makes it. Raises PageError where it cannot be built."""
-        return PluggedSource.build(self.plugin, lambda: self.cls(self.name, self.options))
+        return SourceAdapter.build(self.plugin, lambda: self.cls(self.name, self.options))
 
     def chosen(self, offered: Sequence[Endpoint]) -> list[Endpoint]:
         """Of the endpoints that the plugin offers those that the configuration names; all where it names none."""

@@ -36,7 +36,7 @@ _OF_AUTH: Final = (httpx.TransportError, httpx.DecodingError, FetchError, StopAs
 Normalise = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-class PluggedSource:
+class SourceAdapter:
     """One source of a plugin. Everything here raises PageError where the plugin raises or answers what it must not."""
 
     Options: ClassVar[type[BaseModel]] = BaseModel
@@ -53,7 +53,7 @@ class PluggedSource:
         self.auth: httpx.Auth | None = None if auth is None else _PluggedAuth(auth, self._running)
 
     @classmethod
-    def build(cls, plugin: str, make: Callable[[], Any]) -> PluggedSource:
+    def build(cls, plugin: str, make: Callable[[], Any]) -> SourceAdapter:
         """The source that `make` builds. Raises PageError where it cannot be built."""
         with _Running(plugin, "__init__"):
             source = make()

@@ -10,14 +10,14 @@ import httpx
 import msgspec
 import orjson
 
-from poller.budget.headers import is_throttled, read_word
+from poller.budget.headers import is_throttled, read_headers
 from poller.changes.certainty import claims_of
 from poller.changes.decide import is_known
 from poller.changes.page import RequestTimes, digest_of, read
 from poller.changes.recording import chain_digest
 from poller.clock import Clock
 from poller.documents.diff import parse
-from poller.hooks.source_adapter import PluggedSource
+from poller.hooks.source_adapter import SourceAdapter
 from poller.polling.endpoint import Watching
 from poller.polling.results import Fetched
 from poller.polling.threads import Apart
@@ -49,7 +49,7 @@ class Fetcher:
     """Asks for the units and items of one source. `ask` sends a request paid from the budget, or raises FetchError."""
 
     def __init__(
-        self, source: PluggedSource, ask: Ask, *, store: PollStore, steps: Steps, clock: Clock, apart: Apart
+        self, source: SourceAdapter, ask: Ask, *, store: PollStore, steps: Steps, clock: Clock, apart: Apart
     ) -> None:
         self.ask = ask
         self.source = source
@@ -226,12 +226,12 @@ def _digest(w: Watching, response: httpx.Response) -> bytes:
 
 def unwelcome(response: httpx.Response) -> Unwelcome:
     """The error for an answer that is not what was asked for: its status and the start of its text."""
-    word = read_word(response.status_code, response.headers, now=0.0)
+    headers = read_headers(response.status_code, response.headers, now=0.0)
     start = " ".join(opening(response).split())
     return Unwelcome(
         shown_url(response.request.url),
         f"{response.status_code} {response.reason_phrase}" + (f": {start}" if start else ""),
-        status=httpx.codes.TOO_MANY_REQUESTS if is_throttled(word) else response.status_code,
+        status=httpx.codes.TOO_MANY_REQUESTS if is_throttled(headers) else response.status_code,
     )
 
 

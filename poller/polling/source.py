@@ -12,7 +12,7 @@ from poller.config.models import EndpointConfig, SourceConfig
 from poller.documents.diff import compile_rules
 from poller.events.filters import ObjectRule
 from poller.hooks.loading import Plugins
-from poller.hooks.source_adapter import PluggedSource
+from poller.hooks.source_adapter import SourceAdapter
 from poller.planner.planner import Unit
 from poller.polling.deletions import Deletions
 from poller.polling.endpoint import Watching
@@ -55,7 +55,7 @@ class Run:
     """One source and everything that lives with it."""
 
     config: SourceConfig
-    source: PluggedSource
+    source: SourceAdapter
     lane: Lane
     fetcher: Fetcher
     turns: Turns

@@ -17,7 +17,7 @@ from typing import Final, Self
 import httpx
 
 from poller.budget.budget import Budget
-from poller.budget.headers import read_word
+from poller.budget.headers import read_headers
 from poller.clock import Clock
 from poller.config.models import SourceConfig
 from poller.redaction import SECRETS
@@ -94,7 +94,7 @@ class Gate:
         self.refused += response.status_code == httpx.codes.TOO_MANY_REQUESTS
         steady = self.clock.steady()
         before = self.budget.throttled_until(steady)
-        self.budget.obey(read_word(response.status_code, response.headers, now=self.clock.now()), steady)
+        self.budget.obey(read_headers(response.status_code, response.headers, now=self.clock.now()), steady)
         until = self.budget.throttled_until(steady)
         if until is not None and until > (before or steady) + MOMENT:
             await self._throttle(until)

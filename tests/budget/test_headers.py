@@ -7,18 +7,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from poller.budget.headers import Quota, ServerWord, read_word
+from poller.budget.headers import Quota, RateLimitHeaders, read_headers
 from poller.http_dates import LONGEST
 
 NOW = 1_784_000_000.0  # Tue, 14 Jul 2026 03:33:20 GMT
 
 
-def read(headers: dict[str, str], status: int = 200) -> ServerWord:
-    return read_word(status, httpx.Headers(headers), NOW)
+def read(headers: dict[str, str], status: int = 200) -> RateLimitHeaders:
+    return read_headers(status, httpx.Headers(headers), NOW)
 
 
 def test_an_answer_without_limits_says_nothing():
-    assert read({"Content-Type": "application/json", "Date": "x"}, 304) == ServerWord(status=304)
+    assert read({"Content-Type": "application/json", "Date": "x"}, 304) == RateLimitHeaders(status=304)
 
 
 @pytest.mark.parametrize(
@@ -35,20 +35,20 @@ def test_an_answer_without_limits_says_nothing():
     ],
 )
 def test_retry_after_is_seconds_or_a_date(text: str, seconds: float):
-    word = read({"Retry-After": text}, 429)
-    assert word == ServerWord(status=429, retry_after=seconds)
+    found = read({"Retry-After": text}, 429)
+    assert found == RateLimitHeaders(status=429, retry_after=seconds)
 
 
 def test_a_date_is_compared_with_the_servers_own_clock():
-    word = read({"Retry-After": "Tue, 14 Jul 2026 09:00:30 GMT", "Date": "Tue, 14 Jul 2026 09:00:00 GMT"})
-    assert word.retry_after == 30.0
+    found = read({"Retry-After": "Tue, 14 Jul 2026 09:00:30 GMT", "Date": "Tue, 14 Jul 2026 09:00:00 GMT"})
+    assert found.retry_after == 30.0
 
 
 @pytest.mark.parametrize("text", ["", "-5", "soon", "1e9", "nan", "inf", "0x10", "Tue, 99 Jul 2026 33:00:00 GMT"])
 def test_what_cannot_be_read_is_noted_and_left_out(text: str):
-    word = read({"Retry-After": text})
-    assert word.retry_after is None
-    assert len(word.notes) == 1
+    found = read({"Retry-After": text})
+    assert found.retry_after is None
+    assert len(found.notes) == 1
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_what_cannot_be_read_is_noted_and_left_out(text: str):
     ],
 )
 def test_every_form_of_the_rate_limit_headers_is_read(headers: dict[str, str], quotas: list[Quota]):
-    word = read(headers)
-    assert list(word.quotas) == quotas
-    assert word.notes == ()
+    found = read(headers)
+    assert list(found.quotas) == quotas
+    assert found.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -109,15 +109,15 @@ def test_every_form_of_the_rate_limit_headers_is_read(headers: dict[str, str], q
     ],
 )
 def test_a_quota_without_a_readable_remainder_is_noted(headers: dict[str, str]):
-    word = read(headers)
-    assert word.quotas == ()
-    assert word.notes
+    found = read(headers)
+    assert found.quotas == ()
+    assert found.notes
 
 
 def test_absurd_values_are_bounded():
-    word = read({"X-RateLimit-Remaining": "9" * 19, "X-RateLimit-Reset": "9" * 19})
-    assert word.quotas[0].remaining == 10**9
-    assert word.quotas[0].reset_in == LONGEST
+    found = read({"X-RateLimit-Remaining": "9" * 19, "X-RateLimit-Reset": "9" * 19})
+    assert found.quotas[0].remaining == 10**9
+    assert found.quotas[0].reset_in == LONGEST
 
 
 NAMES = st.sampled_from(
@@ -142,10 +142,10 @@ VALUES = st.one_of(
 @example({"ratelimit-policy": ";"})  # a member without a name
 @given(st.dictionaries(NAMES, VALUES))
 def test_nothing_a_server_says_raises_or_blocks_for_longer_than_a_day(headers: dict[str, str]):
-    word = read_word(429, headers, NOW)
-    assert word.retry_after is None or 0 <= word.retry_after <= LONGEST
-    assert len(word.quotas) <= 16
-    for quota in word.quotas:
+    found = read_headers(429, headers, NOW)
+    assert found.retry_after is None or 0 <= found.retry_after <= LONGEST
+    assert len(found.quotas) <= 16
+    for quota in found.quotas:
         assert quota.remaining >= 0
         assert quota.reset_in is None or 0 <= quota.reset_in <= LONGEST
 
@@ -154,6 +154,6 @@ def test_nothing_a_server_says_raises_or_blocks_for_longer_than_a_day(headers: d
 def test_an_instant_is_one_in_whatever_unit_it_is_counted(scale: int) -> None:
     now = 1_795_000_000.0
     at = str((int(now) + 60) * scale)
-    word = read_word(429, {"retry-after": at, "x-ratelimit-remaining": "0", "x-ratelimit-reset": at}, now)
+    found = read_headers(429, {"retry-after": at, "x-ratelimit-remaining": "0", "x-ratelimit-reset": at}, now)
 
-    assert word.retry_after == word.quotas[0].reset_in == 60.0
+    assert found.retry_after == found.quotas[0].reset_in == 60.0

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from poller.budget.budget import Budget, Limit
-from poller.budget.headers import is_throttled, read_word
+from poller.budget.headers import is_throttled, read_headers
 from poller.polling.fetch import unwelcome
 
 NOW = 1_795_000_000.0
@@ -14,7 +14,7 @@ HOUR, DAY = 3600.0, 86400.0
 def paused(limit: Limit, status: int, headers: dict[str, str]) -> float:
     """Seconds that the next call waits after this answer."""
     budget = Budget("k", [limit], share=1.0)
-    budget.obey(read_word(status, headers, NOW), 0.0)
+    budget.obey(read_headers(status, headers, NOW), 0.0)
     return budget.wait(0.0)
 
 
@@ -58,5 +58,5 @@ def test_a_reset_is_bounded_by_the_window_that_it_names():
 def test_a_403_that_speaks_of_a_limit_is_a_429(status, headers, refused):
     response = httpx.Response(status, headers=headers, request=httpx.Request("GET", "http://api.example/"))
 
-    assert is_throttled(read_word(status, headers, NOW)) == refused
+    assert is_throttled(read_headers(status, headers, NOW)) == refused
     assert unwelcome(response).status == (429 if refused else status)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from poller.hooks.loading import Plugins
-from poller.hooks.source_adapter import PluggedSource
+from poller.hooks.source_adapter import SourceAdapter
 from poller.sources.protocol import PageError
 from tests.support.command_line import Run, Shop
 
@@ -139,13 +139,13 @@ ENDPOINTS = {
 }
 
 
-def source_of(folder: Path, more: str) -> PluggedSource:
+def source_of(folder: Path, more: str) -> SourceAdapter:
     (folder / "mine.py").write_text(f"{SOURCE}\n{more}\n")
     plugins = Plugins()
     plugins.load_folder(folder)
     assert plugins.failed == []
     cls = plugins.sources["wiki"]
-    return PluggedSource.build("wiki", lambda: cls("a", None))  # type: ignore[call-arg]
+    return SourceAdapter.build("wiki", lambda: cls("a", None))  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("given", ENDPOINTS)

@@ -16,7 +16,7 @@ from poller.config.load import load
 from poller.daemon.daemon import Daemon, run_daemon
 from poller.hooks.loading import Plugins, load_plugins
 from poller.hooks.observers import Observers
-from poller.hooks.source_adapter import PluggedSource
+from poller.hooks.source_adapter import SourceAdapter
 from poller.polling.results import Polled
 from poller.sources.protocol import PageError
 from poller.testing import Upstream, running
@@ -167,7 +167,7 @@ def test_there_are_many_of_them() -> None:
 
 @pytest.mark.parametrize("member", ["request", "page", "item_request"])
 def test_whatever_a_source_raises_is_a_page_error_that_names_its_plugin(member: str) -> None:
-    source = PluggedSource("mine", Mine("mine", Empty()))
+    source = SourceAdapter("mine", Mine("mine", Empty()))
     calls = {
         "request": lambda: source.request(THINGS, FIRST),
         "page": lambda: source.page(THINGS, FIRST, httpx.Response(200, json=[])),
@@ -194,7 +194,7 @@ async def test_whatever_an_auth_flow_or_discover_raises_is_a_page_error() -> Non
             yield httpx.Request("GET", "https://mine.example/")
             fail("discover")
 
-    source = PluggedSource("mine", Asking("mine", Empty()))
+    source = SourceAdapter("mine", Asking("mine", Empty()))
     Raising.at = "everywhere"
     for Raising.error in ALL:
         steps = source.discover()

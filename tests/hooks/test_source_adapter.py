@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from poller import Endpoint, Page, PageError, Position
-from poller.hooks.source_adapter import PluggedSource
+from poller.hooks.source_adapter import SourceAdapter
 
 THINGS = Endpoint(name="things")
 FIRST = Position()
@@ -33,7 +33,7 @@ class Least:
 def plugged(source=None, **members):
     """The source with these members of its class set."""
     cls = type("Broken", (Least,), members) if source is None else source
-    return PluggedSource("broken", cls())
+    return SourceAdapter("broken", cls())
 
 
 def answer(objects, source):

@@ -13,7 +13,7 @@ import structlog
 from poller.app import App, open_app, sweep_once
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
-from poller.hooks.source_adapter import PluggedSource
+from poller.hooks.source_adapter import SourceAdapter
 from poller.polling.poll import discover, poll
 from poller.sources.protocol import Endpoint, PageError, Position
 
@@ -224,7 +224,7 @@ async def test_whatever_an_auth_flow_raises_is_said_to_be_the_plugins(late):
     for cls in CLASSES:
         if issubclass(cls, StopAsyncIteration | GeneratorExit):
             continue  # how a flow ends
-        source = PluggedSource("raising", WithAuth(Auth(made(cls), late=late)))
+        source = SourceAdapter("raising", WithAuth(Auth(made(cls), late=late)))
         client = httpx.AsyncClient(auth=source.auth, transport=httpx.MockTransport(lambda request: httpx.Response(200)))
         async with client:
             with pytest.raises(PageError, match="'raising' failed in auth"):
@@ -240,7 +240,7 @@ async def test_a_real_cancellation_passes_through_the_plugins_code():
             await asyncio.Event().wait()
             yield request
 
-    source = PluggedSource("waiting", WithAuth(Waiting()))
+    source = SourceAdapter("waiting", WithAuth(Waiting()))
     async with httpx.AsyncClient(auth=source.auth) as client:
         task = asyncio.create_task(client.get("http://bad.example/"))
         await started.wait()
@@ -261,7 +261,7 @@ async def test_a_plugin_that_gives_something_else_than_a_request_or_page_fails_i
         def discover(self):
             yield given
 
-    source = PluggedSource("odd", Odd())
+    source = SourceAdapter("odd", Odd())
     with pytest.raises(PageError):
         source.request(Endpoint(name="x"), Position())
     with pytest.raises(PageError):
