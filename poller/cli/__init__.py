@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 
-from poller.cli.context import Chosen
+from poller.cli.context import CliContext
 from poller.options.problems import ConfigError, nearest
 from poller.rendering.terminal import printable
 from state.errors import PollerError
@@ -52,7 +52,7 @@ INTERRUPTED: Final = 130
 
 def _choose(context: click.Context, _: click.Parameter, path: Path | None) -> None:
     if path is not None:
-        context.ensure_object(Chosen).path = path
+        context.ensure_object(CliContext).path = path
 
 
 def _config_option() -> click.Option:
@@ -121,7 +121,7 @@ def cli(context: click.Context) -> None:
 
     Five minutes: poller demo. Your own API: poller init, poller check --online, poller run.
     """
-    context.ensure_object(Chosen)
+    context.ensure_object(CliContext)
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

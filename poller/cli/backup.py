@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from poller.cli.context import Chosen
+from poller.cli.context import CliContext
 from poller.cli.output import print_json, size
 from poller.options.problems import NotThere
 from state.open import copy_state
@@ -18,7 +18,7 @@ from state.open import copy_state
 @click.argument("dest", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 @click.pass_obj
-def backup(chosen: Chosen, dest: Path, as_json: bool) -> None:
+def backup(context: CliContext, dest: Path, as_json: bool) -> None:
     """Copy the state to DEST, a file that is not there yet or a folder, while it is in use.
 
     The copy is of one moment, checked, and on disk when this ends. To go back to it: stop the daemon, move the old
@@ -26,7 +26,7 @@ def backup(chosen: Chosen, dest: Path, as_json: bool) -> None:
 
     Example: poller backup /var/backups/poller
     """
-    config, _ = chosen.load(reveal=False)
+    config, _ = context.load(reveal=False)
     state, now = config.poller.state, time.time()
     if not state.exists():
         raise NotThere(f"{state}: there is no state to copy yet", hint="poller once")

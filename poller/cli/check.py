@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from poller.cli.context import Chosen
+from poller.cli.context import CliContext
 from poller.cli.daemon_client import DaemonClient, in_path
 from poller.cli.output import print_json, say
 from poller.config.load import load
@@ -42,20 +42,20 @@ HINTS: Final = {
 @click.option("--online", is_flag=True, help="Ask for every endpoint: what may this key see, and does the API agree?")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of poller.toml for your editor, and check nothing.")
 @click.pass_obj
-def check(chosen: Chosen, online: bool, schema: bool) -> int:
+def check(context: CliContext, online: bool, schema: bool) -> int:
     """Validate the configuration, and with --online the credentials.
 
     Example: poller check --online
     """
     if schema:
-        print_json(_schema(chosen))
+        print_json(_schema(context))
         return 0
-    with chosen.daemon() as daemon:
-        return _check(chosen, daemon, online=online)
+    with context.daemon() as daemon:
+        return _check(context, daemon, online=online)
 
 
-def _check(chosen: Chosen, daemon: DaemonClient | None, *, online: bool) -> int:
-    config, plugins = _loaded(chosen, daemon)
+def _check(context: CliContext, daemon: DaemonClient | None, *, online: bool) -> int:
+    config, plugins = _loaded(context, daemon)
     check_promises(config)
     for failed in plugins.failed:
         click.echo(f"Warning: plugin {failed.name}: {failed.error} ({failed.origin})", err=True)
@@ -73,14 +73,14 @@ def _check(chosen: Chosen, daemon: DaemonClient | None, *, online: bool) -> int:
     return asyncio.run(_online(config, plugins)) if daemon is None else _online_beside(daemon)
 
 
-def _loaded(chosen: Chosen, daemon: DaemonClient | None) -> tuple[Config, Plugins]:
+def _loaded(context: CliContext, daemon: DaemonClient | None) -> tuple[Config, Plugins]:
     """The configuration. Beside a daemon, secrets that only the daemon has are a warning. Raises ConfigError."""
     try:
-        return chosen.load()
+        return context.load()
     except ConfigError as error:
         if daemon is None:
             raise
-        found = chosen.load(reveal=False)
+        found = context.load(reveal=False)
         for problem in error.problems:
             say(f"Warning: {problem.line(error.file)} (not in this shell; what needs it is not checked)", err=True)
         return found
@@ -107,11 +107,11 @@ def inspected(daemon: DaemonClient, source: str, endpoint: str) -> Inspection:
     return msgspec.convert(answer, Inspection)
 
 
-def _schema(chosen: Chosen) -> dict[str, Any]:
+def _schema(context: CliContext) -> dict[str, Any]:
     """The schema with the plugins that are installed, and those of the configured folder where there is one."""
     plugins = load_plugins()
     with contextlib.suppress(ConfigError):
-        load(chosen.path, plugins, reveal=False)
+        load(context.path, plugins, reveal=False)
     return schema_of(plugins)
 
 

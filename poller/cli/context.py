@@ -22,7 +22,7 @@ from poller.rendering.terminal import printable
 
 
 @dataclass(slots=True)
-class Chosen:
+class CliContext:
     """Where the configuration is; None: where it is looked for."""
 
     path: Path | None = None

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from poller.cli.context import Chosen
+from poller.cli.context import CliContext
 from poller.cli.daemon_client import DaemonClient, in_path
 from poller.cli.output import print_json, say
 from poller.cli.view import endpoint_of
@@ -21,9 +21,9 @@ LOOK_EVERY: Final = 0.05
 as_json_option = click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 
 
-def _here(chosen: Chosen, name: str, args: dict[str, Any]) -> dict[str, Any]:
+def _here(context: CliContext, name: str, args: dict[str, Any]) -> dict[str, Any]:
     """Have a command done where no daemon listens."""
-    config, plugins = chosen.load()
+    config, plugins = context.load()
     return asyncio.run(run_command(config, plugins, name, args))
 
 
@@ -51,7 +51,7 @@ def _tell(answer: dict[str, Any], as_json: bool) -> None:
 @as_json_option
 @click.pass_obj
 def redeliver(
-    chosen: Chosen, ids: tuple[int, ...], subscription: str | None, state: str, everything: bool, as_json: bool
+    context: CliContext, ids: tuple[int, ...], subscription: str | None, state: str, everything: bool, as_json: bool
 ) -> None:
     """Deliver again, by number or all of a state: same id, same sequence, outside the order.
 
@@ -63,8 +63,8 @@ def redeliver(
         raise click.UsageError("deliveries by number, --subscription and --all exclude each other")
     which: dict[str, Any] = {"ids": ids} if ids else {"state": state}
     which |= {"subscription": subscription} if subscription else {"all": True} if everything else {}
-    with chosen.daemon() as daemon:
-        done = daemon.post("/api/v1/redeliver", which) if daemon else _here(chosen, "redeliver", which)
+    with context.daemon() as daemon:
+        done = daemon.post("/api/v1/redeliver", which) if daemon else _here(context, "redeliver", which)
     _tell(done, as_json)
 
 
@@ -73,18 +73,18 @@ def redeliver(
 @click.option("--after", required=True, metavar="PLACE", help="A number of the log, or a time with its offset.")
 @as_json_option
 @click.pass_obj
-def replay(chosen: Chosen, subscription: str, after: str, as_json: bool) -> None:
+def replay(context: CliContext, subscription: str, after: str, as_json: bool) -> None:
     """Deliver again what a SUBSCRIPTION has read after a number or since a time.
 
     Example: poller replay crm --after 1200
     """
     found = parse_place(after, what="--after")
     place = found if isinstance(found, int) else after
-    with chosen.daemon() as daemon:
+    with context.daemon() as daemon:
         if daemon is not None:
             done = daemon.post(f"/api/v1/subscriptions/{in_path(subscription)}/replay", {"after": place})
         else:
-            done = _here(chosen, "replay", {"subscription": subscription, "after": place})
+            done = _here(context, "replay", {"subscription": subscription, "after": place})
     _tell(done, as_json)
 
 
@@ -96,12 +96,12 @@ def _of_subscription(name: str, text: str) -> click.Command:
     @click.argument("subscription")
     @as_json_option
     @click.pass_obj
-    def command(chosen: Chosen, subscription: str, as_json: bool) -> None:
-        with chosen.daemon() as daemon:
+    def command(context: CliContext, subscription: str, as_json: bool) -> None:
+        with context.daemon() as daemon:
             if daemon is not None:
                 done = daemon.post(f"/api/v1/subscriptions/{in_path(subscription)}/{name}")
             else:
-                done = _here(chosen, name, {"subscription": subscription})
+                done = _here(context, name, {"subscription": subscription})
         _tell(done, as_json)
 
     return command
@@ -115,20 +115,20 @@ resume = _of_subscription("resume", "Continue delivering to a SUBSCRIPTION.")
 @click.argument("subscription")
 @as_json_option
 @click.pass_obj
-def ping(chosen: Chosen, subscription: str, as_json: bool) -> int:
+def ping(context: CliContext, subscription: str, as_json: bool) -> int:
     """Send a test event to a SUBSCRIPTION at once, also while it is failing, and say what it answered.
 
     Exit status 1 when the test did not arrive.
 
     Example: poller ping crm
     """
-    with chosen.daemon() as daemon:
+    with context.daemon() as daemon:
         if daemon is not None:
             number = daemon.post(f"/api/v1/subscriptions/{in_path(subscription)}/ping")["delivery"]
             state, attempt = _outcome(daemon, number)
         else:
-            number = _here(chosen, "ping", {"subscription": subscription})["delivery"]
-            state, attempt = _outcome_here(chosen, number)
+            number = _here(context, "ping", {"subscription": subscription})["delivery"]
+            state, attempt = _outcome_here(context, number)
     answered = {"subscription": subscription, "delivery": number, "delivered": state == "delivered", "attempt": attempt}
     if as_json:
         print_json({"summary": _answered(subscription, number, state, attempt), **answered})
@@ -147,9 +147,9 @@ def _outcome(daemon: DaemonClient, number: int) -> tuple[str, dict[str, Any] | N
         time.sleep(LOOK_EVERY)
 
 
-def _outcome_here(chosen: Chosen, number: int) -> tuple[str, dict[str, Any] | None]:
+def _outcome_here(context: CliContext, number: int) -> tuple[str, dict[str, Any] | None]:
     """State and first attempt of a test that has been delivered, if it could be."""
-    config, _ = chosen.load(reveal=False)
+    config, _ = context.load(reveal=False)
     with open_reader(config.poller.state) as reader:
         found, attempts = reader.deliveries.delivery(number), reader.deliveries.attempts(number)
     first = next(({"status": one.status, "latency": one.latency, "text": one.text} for one in attempts), None)
@@ -166,10 +166,10 @@ def _answered(subscription: str, number: int, state: str, attempt: dict[str, Any
 # poller hold, release, rebaseline
 
 
-def _at_endpoint(chosen: Chosen, name: str, endpoint: str, **how: bool) -> dict[str, Any]:
-    with chosen.daemon() as daemon:
+def _at_endpoint(context: CliContext, name: str, endpoint: str, **how: bool) -> dict[str, Any]:
+    with context.daemon() as daemon:
         if daemon is None:
-            return _here(chosen, name, {"endpoint": endpoint, **how})
+            return _here(context, name, {"endpoint": endpoint, **how})
         return daemon.post(
             f"/api/v1/endpoints/{in_path(*endpoint_of(daemon, endpoint))}/{name}",
             {word: True for word, wanted in how.items() if wanted},
@@ -181,8 +181,8 @@ def _of_endpoint(name: str, text: str) -> click.Command:
     @click.argument("endpoint")
     @as_json_option
     @click.pass_obj
-    def command(chosen: Chosen, endpoint: str, as_json: bool) -> None:
-        _tell(_at_endpoint(chosen, name, endpoint), as_json)
+    def command(context: CliContext, endpoint: str, as_json: bool) -> None:
+        _tell(_at_endpoint(context, name, endpoint), as_json)
 
     return command
 
@@ -197,11 +197,11 @@ rebaseline = _of_endpoint("rebaseline", "Take the next sweep of an ENDPOINT as i
 @click.option("--emit", is_flag=True, help="Report what is there now as events.")
 @as_json_option
 @click.pass_obj
-def release(chosen: Chosen, endpoint: str, accept: bool, emit: bool, as_json: bool) -> None:
+def release(context: CliContext, endpoint: str, accept: bool, emit: bool, as_json: bool) -> None:
     """End the hold of an ENDPOINT.
 
     Example: poller release acme/projects --accept
     """
     if accept and emit:
         raise click.UsageError("--accept and --emit exclude each other")
-    _tell(_at_endpoint(chosen, "release", endpoint, accept=accept, emit=emit), as_json)
+    _tell(_at_endpoint(context, "release", endpoint, accept=accept, emit=emit), as_json)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from poller.app import routes_of
-from poller.cli.context import Chosen
+from poller.cli.context import CliContext
 from poller.cli.output import (
     away,
     clock,
@@ -86,7 +86,7 @@ def deliveries(
     if context.invoked_subcommand is not None:
         return
     wanted = DeliveryFilter(states=states, subscription=subscription, subject=subject, after=after, before=before)
-    with viewed(context.ensure_object(Chosen)) as view:
+    with viewed(context.ensure_object(CliContext)) as view:
         if view is None:
             return
         if subscription is not None and subscription not in view.subscriptions:
@@ -112,12 +112,12 @@ def _delivery(one: Document, now: float) -> list[str]:
 @click.argument("number", metavar="ID", type=click.IntRange(1, HIGHEST))
 @click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 @click.pass_obj
-def show(chosen: Chosen, number: int, as_json: bool) -> None:
+def show(context: CliContext, number: int, as_json: bool) -> None:
     """Show one delivery with every attempt: when, how long, status and the start of the answer.
 
     Example: poller deliveries show 17
     """
-    with viewed(chosen) as view:
+    with viewed(context) as view:
         if view is None:
             raise NotThere(f"there is no delivery {number}", hint="poller deliveries")
         found, zone = view.delivery(number), view.zone
@@ -147,14 +147,14 @@ def _attempt(one: Document, zone: tzinfo) -> list[str]:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One subscription a line.")
 @click.pass_obj
-def ledger(chosen: Chosen, as_json: bool) -> int:
+def ledger(context: CliContext, as_json: bool) -> int:
     """Prove that the books balance: each event is delivered, pending, dead or not matching, per subscription.
 
     Exit status 1 when something is missing, which is then named.
 
     Example: poller ledger
     """
-    with viewed(chosen) as view:
+    with viewed(context) as view:
         if view is None:
             return 0
         books = view.ledger()
@@ -192,12 +192,12 @@ def _tell_imbalance(one: Document) -> None:
     "--event", "seq", type=click.IntRange(1), metavar="SEQ", help="This event. Default: the latest that matches."
 )
 @click.pass_obj
-def preview(chosen: Chosen, subscription: str, seq: int | None) -> None:
+def preview(context: CliContext, subscription: str, seq: int | None) -> None:
     """Show what SUBSCRIPTION would be sent for an event, without sending it.
 
     Example: poller preview team --event 1234
     """
-    config, _ = chosen.load(reveal=False)
+    config, _ = context.load(reveal=False)
     settings = next((one for one in config.subscriptions if one.name == subscription), None)
     if settings is None:
         known = [one.name for one in config.subscriptions]

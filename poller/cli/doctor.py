@@ -19,7 +19,7 @@ import httpx
 from pydantic import BaseModel
 from rich.text import Text
 
-from poller.cli.context import Chosen
+from poller.cli.context import CliContext
 from poller.cli.daemon_client import connected
 from poller.cli.output import clock, console, print_json_line
 from poller.config.models import LOOPBACK, Config, is_loopback
@@ -57,7 +57,7 @@ _COLOURS: Final = {Level.OK: "green", Level.WARN: "yellow", Level.BAD: "bold red
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One finding a line.")
 @click.pass_obj
-def doctor(chosen: Chosen, as_json: bool) -> int:
+def doctor(context: CliContext, as_json: bool) -> int:
     """Look at everything: configuration, state, disk, daemon, sources and subscriptions; say what to do.
 
     Works beside the daemon and without it, asks no source, and changes nothing. Exit status 1 when something is bad.
@@ -66,7 +66,7 @@ def doctor(chosen: Chosen, as_json: bool) -> int:
     """
     findings = []
     out = console()
-    for finding in examine(chosen):
+    for finding in examine(context):
         findings.append(finding)
         if as_json:
             print_json_line({**asdict(finding), "level": str(finding.level)})
@@ -83,11 +83,11 @@ def _shown(one: Finding) -> Text:
     return text.append(f"\n     -> {printable(one.hint)}", "cyan") if one.hint else text
 
 
-def examine(chosen: Chosen) -> Iterator[Finding]:
+def examine(context: CliContext) -> Iterator[Finding]:
     """Everything, in the order in which it would have to be fixed. What the daemon knows is asked of the daemon."""
-    state = state_place(chosen.path)
+    state = state_place(context.path)
     running = _Running() if state is None else _asked_daemon(state)
-    config, plugins, findings = _configured(chosen, running)
+    config, plugins, findings = _configured(context, running)
     yield from findings
     if config is not None:
         yield from advice(config)
@@ -135,17 +135,17 @@ def _asked_daemon(state: Path) -> _Running:
 # The configuration and what it names.
 
 
-def _configured(chosen: Chosen, running: _Running) -> tuple[Config | None, Plugins, list[Finding]]:
+def _configured(context: CliContext, running: _Running) -> tuple[Config | None, Plugins, list[Finding]]:
     """The configuration, without its secrets where they cannot be had: beside a daemon only it needs them."""
     try:
-        config, plugins = chosen.load()
+        config, plugins = context.load()
     except ConfigError as error:
         wrong = [bad("configuration", problem.line(error.file)) for problem in error.problems]
     else:
         return config, plugins, [ok("configuration", f"{config.path} is valid")]
     goes_on = [] if running.read_at is None else [_goes_on(running.read_at, running.zone)]
     try:
-        config, plugins = chosen.load(reveal=False)
+        config, plugins = context.load(reveal=False)
     except ConfigError:
         return None, Plugins(), [*wrong, *goes_on]
     if running.status is not None:

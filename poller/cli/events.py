@@ -15,7 +15,7 @@ import click
 import msgspec
 import orjson
 
-from poller.cli.context import Chosen
+from poller.cli.context import CliContext
 from poller.cli.output import (
     clock,
     console,
@@ -59,7 +59,7 @@ LOOK_EVERY: Final = 0.5  # seconds between two looks of --follow
 @click.option("--json", "as_json", is_flag=True, help="CloudEvents, one a line.")
 @click.pass_obj
 def events(
-    chosen: Chosen,
+    context: CliContext,
     follow: bool,
     type_glob: str | None,
     source: str | None,
@@ -78,7 +78,7 @@ def events(
     if follow and before is not None:
         raise click.UsageError("--follow and --before exclude each other")
     wanted = EventFilter(after=after, before=before, type_glob=type_glob, source=source, subject=subject)
-    with _viewed(chosen, follow) as view:
+    with _viewed(context, follow) as view:
         if view is None:
             return
         tell = _teller(view.zone, as_json)
@@ -97,10 +97,10 @@ def events(
 
 
 @contextlib.contextmanager
-def _viewed(chosen: Chosen, follow: bool) -> Iterator[View | None]:
+def _viewed(context: CliContext, follow: bool) -> Iterator[View | None]:
     """What there is to see; with `follow` it is waited for."""
     while True:
-        with viewed(chosen) as view:
+        with viewed(context) as view:
             if view is not None or not follow:
                 yield view
                 return
@@ -151,13 +151,13 @@ def _teller(zone: tzinfo, as_json: bool) -> Callable[[Event], None]:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One plugin a line.")
 @click.pass_obj
-def plugins(chosen: Chosen, as_json: bool) -> None:
+def plugins(context: CliContext, as_json: bool) -> None:
     """Show which plugins are loaded, from where, what they bring, and what failed.
 
     Example: poller plugins --json
     """
     found = load_plugins()
-    _load_configured(chosen, found)
+    _load_configured(context, found)
     if as_json:
         for one in found.loaded:
             print_json_line({"state": "loaded", **asdict(one)})
@@ -174,12 +174,12 @@ def plugins(chosen: Chosen, as_json: bool) -> None:
         print_table(out, "failed", ["plugin", "error", "from"], rows)
 
 
-def _load_configured(chosen: Chosen, found: Plugins) -> None:
+def _load_configured(context: CliContext, found: Plugins) -> None:
     """Load those of the configured folder, too; a configuration that is wrong hides none of them."""
     try:
-        load(chosen.path, found, reveal=False)
+        load(context.path, found, reveal=False)
     except ConfigError as error:
-        if chosen.path is not None or Path(error.file).exists():
+        if context.path is not None or Path(error.file).exists():
             click.echo(f"Error: {error}", err=True)
 
 
@@ -197,12 +197,12 @@ def _brings(sources: list[str], sinks: list[str], hooks: list[str]) -> str:
 @click.argument("object_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 @click.pass_obj
-def show(chosen: Chosen, endpoint: str, object_id: str, as_json: bool) -> None:
+def show(context: CliContext, endpoint: str, object_id: str, as_json: bool) -> None:
     """Show one object of ENDPOINT (or SOURCE/ENDPOINT): its last known state and its history.
 
     Example: poller show acme/projects 201001
     """
-    with viewed(chosen) as view:
+    with viewed(context) as view:
         if view is None:
             raise NotThere("no object is known", hint="poller once")
         found, zone = view.object(endpoint, object_id), view.zone

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from poller.cli.context import Chosen
+from poller.cli.context import CliContext
 from state.errors import PollerError
 
 SERVICE_STATE: Final = "/var/lib/poller/poller.db"  # of the systemd unit
@@ -83,12 +83,12 @@ plugin = "console"
 )
 @click.option("--force", is_flag=True, help="Overwrite what is there.")
 @click.pass_obj
-def init(chosen: Chosen, source: str, force: bool) -> None:
+def init(context: CliContext, source: str, force: bool) -> None:
     """Write a commented poller.toml.
 
     Example: poller init --source rest
     """
-    path = chosen.path or Path("poller.toml")
+    path = context.path or Path("poller.toml")
     if path.exists() and not force:
         raise PollerError(f"{path} is there already", hint="poller init --force overwrites it")
     path.touch(0o600)  # it will hold keys

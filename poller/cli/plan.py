@@ -9,7 +9,7 @@ from typing import TypeVar
 import click
 
 from poller.budget.budget import Limit
-from poller.cli.context import Chosen
+from poller.cli.context import CliContext
 from poller.cli.output import away, console, print_json_line, print_table, say, span, unix
 from poller.cli.state import reading
 from poller.cli.view import DaemonView
@@ -31,7 +31,7 @@ T = TypeVar("T")
 @click.option("--limits", "limits", multiple=True, metavar="RATE", help="What if these were the limits?")
 @click.pass_obj
 def plan(
-    chosen: Chosen,
+    context: CliContext,
     as_json: bool,
     everything: bool,
     share: float | None,
@@ -43,7 +43,7 @@ def plan(
     Example: poller plan --weight projects=5 --share 1
     """
     what_if = WhatIf(share=share, limits=limits_option(limits), weights=weights_option(weights))
-    found = _found(chosen, what_if)
+    found = _found(context, what_if)
     if as_json:
         for row in found:
             print_json_line(row)
@@ -51,12 +51,12 @@ def plan(
         print_plan(found, units=None if everything else SHOWN)
 
 
-def _found(chosen: Chosen, what_if: WhatIf) -> list[Document]:
+def _found(context: CliContext, what_if: WhatIf) -> list[Document]:
     """The rows of the plan: the daemon's where one runs, else by what was saved, if anything was."""
-    with chosen.daemon() as daemon:
+    with context.daemon() as daemon:
         if daemon is not None:
             return DaemonView(daemon).plan(what_if)
-    config, _ = chosen.load(reveal=False)
+    config, _ = context.load(reveal=False)
     with reading(config) as reader:
         sums = None if reader is None else reader.sums
         return list(rows(report(planner_states(config, sums, now=time.time()), what_if)))

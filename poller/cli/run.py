@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from poller.app import sweep_once
-from poller.cli.context import Chosen
+from poller.cli.context import CliContext
 from poller.cli.output import counted
 from poller.config.models import Config
 from poller.daemon.daemon import opened, run_daemon
@@ -26,12 +26,12 @@ DELIVER_FOR = "60s"
 
 @click.command()
 @click.pass_obj
-def run(chosen: Chosen) -> None:
+def run(context: CliContext) -> None:
     """Poll and deliver in the foreground until stopped; SIGHUP reloads the configuration.
 
     Example: poller run --config /etc/poller/poller.toml
     """
-    config, plugins = chosen.load()
+    config, plugins = context.load()
     configure(config.poller.log_level, config.poller.log_format)
     plugins.log_failures()
     asyncio.run(run_daemon(config, plugins))
@@ -40,7 +40,7 @@ def run(chosen: Chosen) -> None:
 @click.command()
 @click.option("--wait", default=DELIVER_FOR, show_default=True, metavar="DURATION", help="For deliveries, at most.")
 @click.pass_obj
-def once(chosen: Chosen, wait: str) -> int:
+def once(context: CliContext, wait: str) -> int:
     """Sweep every endpoint once, deliver what is due, and exit.
 
     The first time records a baseline; later ones tell what changed meanwhile. Exit status 1 when something could
@@ -48,7 +48,7 @@ def once(chosen: Chosen, wait: str) -> int:
 
     Example: poller once
     """
-    config, plugins = chosen.load()
+    config, plugins = context.load()
     return _sweep(config, plugins, None, _seconds(wait))
 
 
@@ -56,12 +56,12 @@ def once(chosen: Chosen, wait: str) -> int:
 @click.argument("endpoint")
 @click.option("--wait", default=DELIVER_FOR, show_default=True, metavar="DURATION", help="For deliveries, at most.")
 @click.pass_obj
-def poll(chosen: Chosen, endpoint: str, wait: str) -> int:
+def poll(context: CliContext, endpoint: str, wait: str) -> int:
     """Sweep one ENDPOINT (or SOURCE/ENDPOINT) once, deliver what is due, and exit.
 
     Example: poller poll acme/projects
     """
-    config, plugins = chosen.load()
+    config, plugins = context.load()
     names = [(s.name, e.name) for s in config.sources.values() for e in s.chosen(s.build().endpoints())]
     return _sweep(config, plugins, [find_endpoint(names, endpoint)], _seconds(wait))
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from poller.cli.context import Chosen
+from poller.cli.context import CliContext
 from poller.cli.output import console, print_json
 from poller.cli.plan import limits_option, weights_option
 from poller.cli.simulation import draw, print_result, print_scenario, result_row, scenario_row
@@ -39,7 +39,7 @@ WORLD: Final[dict[str, Any]] = {"units": 200, "changes": 6000.0, "limits": ("200
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the delays into a PNG.")
 @click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 @click.pass_obj
-def simulate(chosen: Chosen, /, plot: Path | None, as_json: bool, **asked: Any) -> None:
+def simulate(context: CliContext, /, plot: Path | None, as_json: bool, **asked: Any) -> None:
     """Run this configuration on a virtual clock: how late are changes found, with how many calls?
 
     Sources, endpoints, weights, promises and budgets are the configuration's, units and rates what was learned so
@@ -53,7 +53,7 @@ def simulate(chosen: Chosen, /, plot: Path | None, as_json: bool, **asked: Any) 
         found, results = result_row(result), [result]
     else:
         _refuse(asked, with_world=False)
-        scenarios = list(_scenarios(chosen.load(reveal=False)[0], asked))
+        scenarios = list(_scenarios(context.load(reveal=False)[0], asked))
         if not scenarios:
             raise click.ClickException("the log holds no change that could be replayed; leave out --from-history")
         found, results = {"budgets": [scenario_row(one) for one in scenarios]}, [one.result for one in scenarios]

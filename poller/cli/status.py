@@ -9,7 +9,7 @@ from datetime import datetime
 
 import click
 
-from poller.cli.context import Chosen
+from poller.cli.context import CliContext
 from poller.cli.output import console, counted, print_json, print_table, say, span
 from poller.cli.state import NOTHING_YET
 from poller.events.cloudevents import iso
@@ -29,14 +29,14 @@ from state.lock import StateLock
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 @click.pass_obj
-def status(chosen: Chosen, as_json: bool) -> None:
+def status(context: CliContext, as_json: bool) -> None:
     """Show how budgets, sources, endpoints and subscriptions stand.
 
     Beside a daemon as the daemon knows it, else as the state has it.
 
     Example: poller status --json
     """
-    found, process = _found(chosen)
+    found, process = _found(context)
     if as_json:
         print_json(document(found))
     elif found.log_id is None:
@@ -51,13 +51,13 @@ def status(chosen: Chosen, as_json: bool) -> None:
         _print_status(found)
 
 
-def _found(chosen: Chosen) -> tuple[Status, int | None]:
+def _found(context: CliContext) -> tuple[Status, int | None]:
     """The status, and the process of the daemon, if one runs: it knows more than the file."""
-    with chosen.daemon() as daemon:
+    with context.daemon() as daemon:
         if daemon is not None:
             process: int = daemon.get("/api/v1/configuration")["process"]
             return parse(daemon.get("/api/v1/status")), process
-    config, _ = chosen.load(reveal=False)
+    config, _ = context.load(reveal=False)
     holder = StateLock(config.poller.state).holder()  # it may be starting: it does not answer yet
     return replace(read_status(config, now=time.time()), running=holder is not None), holder
 

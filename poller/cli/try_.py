@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from poller.cli.check import PATIENCE, inspected, report
-from poller.cli.context import Chosen
+from poller.cli.context import CliContext
 from poller.cli.output import print_json
 from poller.cli.view import endpoint_of
 from poller.operations.commands import run_command
@@ -20,16 +20,16 @@ from poller.rendering.terminal import printable
 @click.argument("endpoint", metavar="SOURCE/ENDPOINT")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for machines.")
 @click.pass_obj
-def try_(chosen: Chosen, endpoint: str, as_json: bool) -> int:
+def try_(context: CliContext, endpoint: str, as_json: bool) -> int:
     """Ask an endpoint: its requests, objects, ids, next page, total, and what speaks against the configuration.
 
     Nothing is recorded. Example: poller try shop/items
     """
-    with chosen.daemon() as daemon:
+    with context.daemon() as daemon:
         if daemon is not None:
             found = inspected(daemon, *endpoint_of(daemon, endpoint))
         else:
-            config, plugins = chosen.load()
+            config, plugins = context.load()
             answer = asyncio.run(run_command(config, plugins, "inspect", {"endpoint": endpoint}, timeout=PATIENCE))
             found = msgspec.convert(answer, Inspection)
     if as_json:

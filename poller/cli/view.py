@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from poller.cli.context import Chosen
+from poller.cli.context import CliContext
 from poller.cli.daemon_client import DaemonClient, in_path
 from poller.cli.state import reading
 from poller.config.models import Config
@@ -94,13 +94,13 @@ class View(Protocol):
 
 
 @contextlib.contextmanager
-def viewed(chosen: Chosen) -> Iterator[View | None]:
+def viewed(context: CliContext) -> Iterator[View | None]:
     """The daemon's view where one runs, else the file's; None, and a line that says so, where nothing has run yet."""
-    with chosen.daemon() as daemon:
+    with context.daemon() as daemon:
         if daemon is not None:
             yield DaemonView(daemon)
             return
-    config, _ = chosen.load(reveal=False)
+    config, _ = context.load(reveal=False)
     with reading(config) as reader:
         yield None if reader is None else FileView(config, reader)
 

@@ -8,13 +8,13 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from poller.web.answers import ALWAYS, describe_problem, handle_errors, problems
-from poller.web.context import Site
+from poller.web.context import WebContext
 from poller.web.delivery_routes import delivery_routes, subscription_commands
 from poller.web.event_routes import event_routes
 from poller.web.status_routes import endpoint_commands, health_routes, status_routes
 
 
-def build(site: Site) -> FastAPI:
+def build(context: WebContext) -> FastAPI:
     """The app. Who may use it is the listener's business."""
     api = FastAPI(
         title="Poller",
@@ -25,7 +25,7 @@ def build(site: Site) -> FastAPI:
         responses=problems(*ALWAYS),
     )
     for add in (health_routes, status_routes, event_routes, delivery_routes, subscription_commands, endpoint_commands):
-        add(api, site)
+        add(api, context)
     handle_errors(api)
     description = describe_problem(api.openapi())
     api.openapi = lambda: description  # type: ignore[method-assign]

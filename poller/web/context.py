@@ -32,7 +32,7 @@ class Busy(PollerError):
     """Too much is asked for at the same time."""
 
 
-class Site:
+class WebContext:
     """One app as the HTTP side sees it. Use as a context manager; its stop ends what waits for news."""
 
     def __init__(self, app: App, stop: asyncio.Event, *, heartbeat: float = HEARTBEAT) -> None:
@@ -48,7 +48,7 @@ class Site:
         self._streams = 0
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[Site]:
+    def opened(self) -> Iterator[WebContext]:
         """Open the readers and hear of what is recorded. Raises StateError."""
         path = self.app.config.poller.state
         opened: list[Reader] = []

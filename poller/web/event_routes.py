@@ -14,7 +14,7 @@ from poller.operations.documents import object_document
 from poller.operations.log import place, place_before, read_batch, read_newest
 from poller.options.problems import NotThere
 from poller.web.answers import as_json, problems
-from poller.web.context import Site
+from poller.web.context import WebContext
 from poller.web.schemas import EventPage, ObjectDocument
 from poller.web.stream import stream
 from state.open import Reader
@@ -26,7 +26,7 @@ EVENT_STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-def event_routes(api: FastAPI, site: Site) -> None:
+def event_routes(api: FastAPI, context: WebContext) -> None:
     """Add the routes."""
 
     @api.get("/api/v1/events", responses={200: {"model": EventPage}, **problems(400, 410)})
@@ -44,13 +44,13 @@ def event_routes(api: FastAPI, site: Site) -> None:
         An answer ends after `limit` events or about 500 kB. 410: `after` is a place in another log.
         """
         query = EventQuery(
-            after=await site.look(place, after, default=0),
-            before=await site.look(place_before, before),
+            after=await context.look(place, after, default=0),
+            before=await context.look(place_before, before),
             type_glob=type_glob,
             source=source,
             subject=subject,
         )
-        batch = await site.look(read_newest if newest else read_batch, query, limit)
+        batch = await context.look(read_newest if newest else read_batch, query, limit)
         shown = b",".join(structured(event) for event in batch.events)
         tail = orjson.dumps({"next": batch.next, "log_id": batch.log_id})
         return Response(b'{"events":[' + shown + b"]," + tail[1:], media_type="application/json")
@@ -58,7 +58,7 @@ def event_routes(api: FastAPI, site: Site) -> None:
     @api.get("/api/v1/events/types", responses={200: {"model": list[str]}})
     async def types() -> Response:
         """Up to 20 of the event types that are in the log."""
-        return as_json(await site.look(lambda reader: reader.log.types()))
+        return as_json(await context.look(lambda reader: reader.log.types()))
 
     @api.get(
         "/api/v1/events/stream", response_class=StreamingResponse, responses={**EVENT_STREAM, **problems(400, 410)}
@@ -72,13 +72,13 @@ def event_routes(api: FastAPI, site: Site) -> None:
         last_event_id: p.LastEventId = None,
     ) -> Response:
         """Events as they are recorded, as server-sent events; begins after `Last-Event-ID`, `after`, or now."""
-        begin = await site.look(place, last_event_id or after, default=None)
+        begin = await context.look(place, last_event_id or after, default=None)
         query = EventQuery(after=begin, type_glob=type_glob, source=source, subject=subject)
         if request.method == "HEAD":
             return Response(media_type="text/event-stream", headers=STREAM)
-        site.may_stream()
+        context.may_stream()
         listener = request.state.listener
-        told = stream(site, query, lambda: bool(listener.closing))
+        told = stream(context, query, lambda: bool(listener.closing))
         return StreamingResponse(told, media_type="text/event-stream", headers=STREAM)
 
     @api.get(
@@ -87,7 +87,7 @@ def event_routes(api: FastAPI, site: Site) -> None:
     )
     async def one_object(source: p.Source, endpoint: p.Endpoint, object_id: p.ObjectId) -> Response:
         """One object: its last known state and its latest events."""
-        return as_json(await site.look(_object, source, endpoint, object_id))
+        return as_json(await context.look(_object, source, endpoint, object_id))
 
 
 def _object(reader: Reader, source: str, endpoint: str, object_id: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from poller.operations import local_socket
 from poller.web.access import Access, Guard
 from poller.web.api import build
 from poller.web.connections import LIMITS, BoundedProtocol, BoundedServer, Limits, raise_file_limit
-from poller.web.context import HEARTBEAT, Site
+from poller.web.context import HEARTBEAT, WebContext
 from poller.web.requests import Bounds
 from state.errors import PollerError
 
@@ -92,8 +92,8 @@ class Prepared:
 class HttpServer:
     """Everything that a daemon answers on."""
 
-    def __init__(self, site: Site, api: ASGIApp, settings: Settings) -> None:
-        self._site = site
+    def __init__(self, context: WebContext, api: ASGIApp, settings: Settings) -> None:
+        self._context = context
         self._api = api
         self._settings = settings
         self._tcp: Listener | None = None
@@ -124,7 +124,7 @@ class HttpServer:
         old, self._tcp, self._settings = self._tcp, None, prepared.settings
         if old is not None:
             old.stop_accepting()
-            self._site.ring()
+            self._context.ring()
         if prepared.listening is not None:
             self._tcp = Listener(prepared.listening, self._api, Access.of(prepared.settings))
             await self._tcp.start()
@@ -142,7 +142,7 @@ class HttpServer:
         listeners = [one for one in (self._tcp, self._local) if one is not None]
         for listener in listeners:
             listener.stop_accepting()
-        self._site.ring()
+        self._context.ring()
         await asyncio.gather(*(listener.close() for listener in listeners))
 
 
@@ -154,27 +154,27 @@ async def serve(app: App, stop: asyncio.Event, *, heartbeat: float = HEARTBEAT) 
     """
     raise_file_limit()
     state = app.config.poller.state
-    with Site(app, stop, heartbeat=heartbeat).opened() as site, local_socket.listening(state) as local:
-        server = HttpServer(site, build(site), app.config.poller)
-        ringing = asyncio.create_task(_ring_at_stop(site), name="http stop")
+    with WebContext(app, stop, heartbeat=heartbeat).opened() as context, local_socket.listening(state) as local:
+        server = HttpServer(context, build(context), app.config.poller)
+        ringing = asyncio.create_task(_ring_at_stop(context), name="http stop")
         try:
             await server.adopt(server.prepare(app.config.poller))
             if local is not None:
                 await server.open_local(local)
             # Nothing runs between here and the daemon's READY: it says so before it next waits for anything.
-            site.ready = True
+            context.ready = True
             yield server
         finally:
-            site.ready = False
-            site.closing = True
+            context.ready = False
+            context.closing = True
             await server.close()
             ringing.cancel()
             await asyncio.gather(ringing, return_exceptions=True)
 
 
-async def _ring_at_stop(site: Site) -> None:
-    await site.stop.wait()
-    site.ring()
+async def _ring_at_stop(context: WebContext) -> None:
+    await context.stop.wait()
+    context.ring()
 
 
 def listen(host: str, port: int, *, beside: socket.socket | None = None) -> socket.socket:

@@ -17,7 +17,7 @@ from poller.operations.status import Status, document
 from poller.options.quantities import parse_rate
 from poller.planner.report import Report, WhatIf, parse_weight, rows
 from poller.web.answers import as_json, problems
-from poller.web.context import Site
+from poller.web.context import WebContext
 from poller.web.dashboard import HEADERS, render
 from poller.web.metrics import CONTENT_TYPE, exposition
 from poller.web.problems import MEDIA_TYPE, problem
@@ -29,7 +29,7 @@ Weights = list[Annotated[str, StringConstraints(pattern=p.WEIGHT)]]
 Rates = list[Annotated[str, StringConstraints(pattern=p.RATE)]]
 
 
-def health_routes(api: FastAPI, site: Site) -> None:
+def health_routes(api: FastAPI, context: WebContext) -> None:
     """Add the routes for probes; they need no token."""
 
     @api.get("/healthz")
@@ -40,31 +40,31 @@ def health_routes(api: FastAPI, site: Site) -> None:
     @api.get("/readyz")
     async def readyz() -> Response:
         """200 once polling has begun and while the state can be read and written, else 503."""
-        why = "starting or stopping" if not site.ready else site.app.write.outage
+        why = "starting or stopping" if not context.ready else context.app.write.outage
         if why is not None:
             return Response(problem(503, str(why)), 503, media_type=MEDIA_TYPE)
-        await site.look(lambda reader: reader.log.last_seq())
+        await context.look(lambda reader: reader.log.last_seq())
         return as_json({"status": "ready"})
 
 
-def status_routes(api: FastAPI, site: Site) -> None:
+def status_routes(api: FastAPI, context: WebContext) -> None:
     """Add the routes that look."""
 
     @api.get("/", include_in_schema=False)
     async def page() -> Response:
-        status = await site.status()
-        newest = await site.look(lambda reader: reader.log.read(after=reader.log.last_seq() - NEWEST, limit=NEWEST))
-        return Response(render(status, newest[::-1], site.app.config), media_type="text/html", headers=HEADERS)
+        status = await context.status()
+        newest = await context.look(lambda reader: reader.log.read(after=reader.log.last_seq() - NEWEST, limit=NEWEST))
+        return Response(render(status, newest[::-1], context.app.config), media_type="text/html", headers=HEADERS)
 
     @api.get("/api/v1/status", responses={200: {"model": Status}})
     async def status() -> Response:
         """Budgets, sources, endpoints and subscriptions as they are now."""
-        return as_json(document(await site.status()))
+        return as_json(document(await context.status()))
 
     @api.get("/api/v1/configuration", responses={200: {"model": ConfigurationDocument}})
     async def configuration() -> Response:
         """Which configuration the daemon runs, and since when."""
-        config = site.app.config
+        config = context.app.config
         read_at = datetime.fromtimestamp(config.read_at, UTC).isoformat(timespec="seconds")
         return as_json(
             {
@@ -84,46 +84,46 @@ def status_routes(api: FastAPI, site: Site) -> None:
         limits: Annotated[Rates, Query(max_length=50, description="What if these were the limits? Repeatable.")] = [],  # noqa: B006
     ) -> Response:
         """What is polled how often, and why: by budget, endpoint and unit; and what if."""
-        found = site.plan(_what_if(share, weight, limits))
+        found = context.plan(_what_if(share, weight, limits))
         return as_json(await asyncio.to_thread(_plan, found))
 
     @api.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """The same in numbers, for Prometheus."""
-        live, status = site.live(), await site.status()
-        counts = await site.look(lambda reader: reader.sums.delivery_counts())
+        live, status = context.live(), await context.status()
+        counts = await context.look(lambda reader: reader.sums.delivery_counts())
         return Response(exposition(status, live, counts), media_type=CONTENT_TYPE)
 
 
-def endpoint_commands(api: FastAPI, site: Site) -> None:
+def endpoint_commands(api: FastAPI, context: WebContext) -> None:
     """Add the routes that change something."""
     done: dict[int | str, dict[str, Any]] = {200: {"model": Done}, **problems(403, 404, 409)}
 
     @api.post("/api/v1/probe", responses=done)
     async def probe() -> Response:
         """Ask every source at once, also where a failure makes it wait."""
-        return as_json(await execute(site.app, "probe", {}))
+        return as_json(await execute(context.app, "probe", {}))
 
     @api.post("/api/v1/endpoints/{source}/{endpoint:path}/hold", responses=done)
     async def hold(source: p.Source, endpoint: p.Endpoint) -> Response:
         """Record nothing of an endpoint until it is released."""
-        return as_json(await execute(site.app, "hold", {"endpoint": f"{source}/{endpoint}"}))
+        return as_json(await execute(context.app, "hold", {"endpoint": f"{source}/{endpoint}"}))
 
     @api.post("/api/v1/endpoints/{source}/{endpoint:path}/release", responses=done)
     async def release(source: p.Source, endpoint: p.Endpoint, how: p.ReleaseHow | None = None) -> Response:
         """End the hold of an endpoint."""
         way = {} if how is None else how.model_dump()
-        return as_json(await execute(site.app, "release", {"endpoint": f"{source}/{endpoint}", **way}))
+        return as_json(await execute(context.app, "release", {"endpoint": f"{source}/{endpoint}", **way}))
 
     @api.post("/api/v1/endpoints/{source}/{endpoint:path}/inspect", responses=done)
     async def inspect(source: p.Source, endpoint: p.Endpoint) -> Response:
         """Ask an endpoint now, and say what came; nothing of it is recorded."""
-        return as_json(await execute(site.app, "inspect", {"endpoint": f"{source}/{endpoint}"}))
+        return as_json(await execute(context.app, "inspect", {"endpoint": f"{source}/{endpoint}"}))
 
     @api.post("/api/v1/endpoints/{source}/{endpoint:path}/rebaseline", responses=done)
     async def rebaseline(source: p.Source, endpoint: p.Endpoint) -> Response:
         """Take the next sweep of an endpoint as it is, without events."""
-        return as_json(await execute(site.app, "rebaseline", {"endpoint": f"{source}/{endpoint}"}))
+        return as_json(await execute(context.app, "rebaseline", {"endpoint": f"{source}/{endpoint}"}))
 
 
 def _what_if(share: float | None, weights: list[str], limits: list[str]) -> WhatIf | None:

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from poller.budget.budget import Limit, allowed
-from poller.cli.context import Chosen
+from poller.cli.context import CliContext
 from poller.cli.plan import plan
 from poller.planner.planner import Planner, Unit
 from poller.planner.report import PlannerState, WhatIf, busiest, intervals, report, rows
@@ -135,7 +135,7 @@ def test_promises_that_cannot_be_kept_are_told_of_the_budget_and_of_what_ifs():
     "wrong", [["--weight", "projects"], ["--weight", "x=-1"], ["--limits", "fast"], ["--share", "2"]]
 )
 def test_wrong_what_ifs_are_said_so(wrong):
-    answer = CliRunner().invoke(plan, wrong, obj=Chosen())
+    answer = CliRunner().invoke(plan, wrong, obj=CliContext())
 
     assert answer.exit_code == 2
     assert wrong[0] in answer.output
