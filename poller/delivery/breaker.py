@@ -1,4 +1,4 @@
-"""When a sink that fails is left alone, and when it is asked again. Pure.
+"""The breaker of a subscription: when a failing sink is left alone, and when it is tried again. Pure.
 
 After 5 failed attempts in a row the breaker opens: nothing leaves but one probe at a time, 5 s later, then after twice
 as long, up to 5 min, and never before the receiver's own `Retry-After` to that attempt. The first success closes it.
@@ -27,7 +27,7 @@ def failed(health: SinkHealth, error: str, *, now: float, not_before: float = 0.
 
 
 def succeeded(health: SinkHealth) -> SinkHealth:
-    """After an attempt that arrived: all is well."""
+    """After a successful attempt: the breaker is closed."""
     return health if health == WELL else WELL
 
 

@@ -20,7 +20,7 @@ BATCH = 250  # events read and matched at once: some milliseconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A subscription's filter, compiled, beside the route it belongs to."""
+    """A subscription's route with its filter, compiled."""
 
     route: Route
     filter: Filter
@@ -56,13 +56,13 @@ def read_on(feed: Feed, events: Sequence[Event], wanted: Wanted, *, now: float) 
 
 
 def lane_of(event: Event, route: Route, feed: Feed) -> str:
-    """Where an event queues: behind its object's others, in a digest behind all, in a replay apart from both."""
+    """The lane of an event: one for each object, one for a whole digest, and others for what is replayed."""
     lane = "" if route.subscription.digest is not None else f"{event.source} {event.subject}"
     return lane if feed.replay is None else f"replay {lane}"
 
 
 def _matches(filter_: Filter, event: Event, errors: list[str]) -> bool:
-    """Whether the subscription wants it; an expression without an answer counts as no, and is told."""
+    """Whether the subscription wants the event; an expression without an answer counts as no, and is reported."""
     try:
         return filter_.matches(event)
     except FilterError as error:

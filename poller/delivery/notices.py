@@ -1,4 +1,4 @@
-"""What the program says of a subscription on its own bus: once per episode, and self-explaining. Pure."""
+"""Notices about subscriptions: each is sent once per episode and explains itself. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ANSWER_SHOWN = 500  # characters of an answer that go into an event
 
 
 def failing(name: str, event: Event, number: int, receipt: Receipt, health: SinkHealth, *, now: float) -> Notice:
-    """The breaker has opened."""
+    """A notice that the breaker has opened."""
     probe = iso(health.open_until if health.open_until is not None else now)
     next_ = f"the next probe leaves at {probe} at the earliest, the ones after it at growing intervals; "
     next_ += "a probe is an attempt of the delivery that it takes, and may be its last; what waits behind it is kept; "
@@ -25,19 +25,19 @@ def failing(name: str, event: Event, number: int, receipt: Receipt, health: Sink
 
 
 def recovered(name: str, event: Event, number: int, receipt: Receipt, health: SinkHealth, *, now: float) -> Notice:
-    """A probe has arrived."""
+    """A notice that a probe has succeeded."""
     summary = f"Subscription {name} takes events again, after {health.failures} failed attempts."
     return _notice("recovered", name, summary, event, number, receipt, "what was kept leaves now", now)
 
 
 def disabled(name: str, event: Event, number: int, receipt: Receipt, *, now: float) -> Notice:
-    """The receiver wants no more."""
+    """A notice that the receiver wants no more events."""
     summary = f"Subscription {name} is disabled: its receiver answered {receipt.status} and wants no more."
     return _notice("disabled", name, summary, event, number, receipt, f"its events are kept; {_resume(name)}", now)
 
 
 def dead(name: str, jobs: Sequence[Job], number: int, receipt: Receipt, *, now: float) -> Notice:
-    """An event, or a digest of several, was given up."""
+    """A notice that an event, or a digest of several, was given up."""
     first, more = jobs[0], len(jobs) - 1
     event = first.event
     what = f"event {event.seq} ({event.type}, {event.subject})" + (f" and {more} more of its digest" * (more > 0))
@@ -54,7 +54,7 @@ def dead(name: str, jobs: Sequence[Job], number: int, receipt: Receipt, *, now: 
 
 
 def dropped(name: str, events: int, *, now: float) -> Notice:
-    """What it was not given in time is gone."""
+    """A notice that events were dropped which the subscription was not given in time."""
     return Notice(
         kind="subscription.disabled",
         subject=f"subscriptions/{name}",
@@ -65,7 +65,7 @@ def dropped(name: str, events: int, *, now: float) -> Notice:
 
 
 def ping(name: str, *, now: float) -> Notice:
-    """A test, on command."""
+    """A test event, on command."""
     return Notice(
         kind="ping", subject=f"subscriptions/{name}", summary=f"A test of subscription {name}.", detail={}, time=now
     )

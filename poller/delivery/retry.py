@@ -1,4 +1,4 @@
-"""What an attempt came to, and when the next one is due. Pure: time and chance are arguments."""
+"""The retry schedule: what becomes of a delivery after an attempt. Pure: time and chance are arguments."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def judge(
     chance: float,
     was_due: float | None = None,
 ) -> RetryDecision:
-    """Decide after the attempt that followed `retries` others. `chance` in 0..1 spreads the wait.
+    """Decide what becomes of a delivery after an attempt. `chance` in 0..1 spreads the wait.
 
     `was_due` is when the delivery was due, where a probe has let it leave before: its failure uses up no retry.
     """
@@ -71,12 +71,12 @@ def named_wait(after: object) -> float | None:
 
 
 def jittered(wait: float, chance: float) -> float:
-    """The wait, a tenth shorter or longer at most."""
+    """A wait made up to a tenth shorter or longer by chance."""
     return wait * (1 + JITTER * (2 * chance - 1))
 
 
 def receipt_of(answer: Receipt | BaseException) -> Receipt:
-    """What is kept of an answer, whatever it was."""
+    """The receipt that is kept of an answer, whatever it was."""
     if isinstance(answer, Receipt):
         return answer
     receipt = getattr(answer, "receipt", None)  # a plugin's own error may not have called its parent

@@ -1,4 +1,4 @@
-"""Deliveries -> sinks: one consumer per subscription, and the dispatcher that feeds them from the log."""
+"""Delivery as a whole: the log is read on into deliveries, and each subscription has a consumer that makes them."""
 
 from __future__ import annotations
 

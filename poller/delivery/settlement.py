@@ -12,7 +12,7 @@ from state.notices import Notice
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFinished:
-    """An attempt that is over, as observers are told."""
+    """An attempt that is over, as it is reported to observers."""
 
     subscription: str
     jobs: tuple[Job, ...]
@@ -38,7 +38,7 @@ class SettlementDraft:
         return bool(self.settled or self.released or self.notices or self.health or self.disabled or self.promote)
 
     def settle(self, claim: Claim, jobs: Sequence[Job], decision: RetryDecision, attempt: AttemptRow) -> None:
-        """What an attempt at these jobs came to."""
+        """Add what an attempt at these jobs came to."""
         self.settled.append(
             AttemptOutcome(
                 lane=claim.lane,
@@ -52,14 +52,14 @@ class SettlementDraft:
         )
 
     def release(self, claim: Claim, decision: RetryDecision | None) -> None:
-        """Give a lane back behind its latest attempt, or because of what the store must decide by itself."""
+        """Give a lane back: due as the latest attempt decided, or when its oldest delivery is due by itself."""
         if decision is not None and decision.state == "pending":
             self.released.append(Release(lane=claim.lane, due=decision.due, not_before=decision.not_before))
         else:
             self.released.append(Release(lane=claim.lane))
 
     def give_back(self, claim: Claim) -> None:
-        """A lane as it was: nothing of it has left."""
+        """Give a lane back as it was: nothing of it has left."""
         self.released.append(Release(lane=claim.lane, due=claim.due, not_before=claim.not_before))
 
     def settlement(self, now: float) -> Settlement:

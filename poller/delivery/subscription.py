@@ -1,4 +1,4 @@
-"""What is configured of a subscription, and what goes with it into delivery."""
+"""The settings of a subscription, and its route: the sink that they open."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Route:
     next_digest: Callable[[float], float] | None = None
 
     def registration(self, now: float) -> Registration:
-        """What the store must know."""
+        """What the store must know of the subscription."""
         settings = self.subscription
         waits = [LONGEST, *(jittered(wait, 1.0) for wait in settings.retry)]
         if self.due_at is not None:

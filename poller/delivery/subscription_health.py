@@ -1,4 +1,4 @@
-"""How a subscription stands, and what is told when an episode of that begins or ends."""
+"""The health of a subscription: whether it takes events, its breaker, and the notices of its episodes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from state.deliveries import Job, Settled, SinkHealth
 
 
 class SubscriptionHealth:
-    """Whether it takes events, and how its sink has fared: as the store has it, and as attempts since then tell."""
+    """Whether a subscription takes events, and how its sink has fared: the stored state, and attempts since."""
 
     def __init__(self, name: str, *, promotes: bool) -> None:
         self.name = name
@@ -37,7 +37,7 @@ class SubscriptionHealth:
         return breaker.may_probe(self.health, now=now)
 
     def learn(self, settled: Settled, draft: SettlementDraft) -> None:
-        """Take over what the store says, but where an attempt has ended meanwhile and knows better (`draft`)."""
+        """Adopt the stored state, except where an attempt that ended since (`draft`) has newer information."""
         if draft.disabled is None:
             self.active = settled.state == "active"
         self._kept = settled.health
@@ -55,7 +55,7 @@ class SubscriptionHealth:
         now: float,
         not_before: float,
     ) -> None:
-        """Go on from the answer to an attempt at `job`; what is to be written of that goes on the draft."""
+        """Note the answer to an attempt at `job`, here and in the draft of what is to be written."""
         if isinstance(answer, Unfinished):
             return
         before = self.health

@@ -1,4 +1,4 @@
-"""A consumer's batch: what its attempts came to is written, lanes are given back, and others are leased."""
+"""Settling and claiming: what attempts came to is written, lanes are given back, and others are claimed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _next_due(conn: sqlite3.Connection, id_: int, lease: Lease, *, is_probe: boo
 
 
 def _settle(conn: sqlite3.Connection, id_: int, settled: Sequence[AttemptOutcome]) -> None:
-    """Write what attempts came to; what was purged meanwhile stays forgotten."""
+    """Write what attempts came to, except for deliveries that were purged since."""
     if not settled:
         return
     ended = _update(conn, [one for one in settled if one.state != "pending"])
@@ -99,7 +99,7 @@ def _settle(conn: sqlite3.Connection, id_: int, settled: Sequence[AttemptOutcome
 
 
 def _update(conn: sqlite3.Connection, settled: Sequence[AttemptOutcome]) -> int:
-    """Write the state of the deliveries; how many of them there still were."""
+    """Write the state of the deliveries, and return how many of them still exist."""
     rows = []
     for one in settled:
         row = one.attempt

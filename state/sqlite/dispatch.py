@@ -100,7 +100,7 @@ class Deliveries:
             return sum(redeliver(conn, id_, now) for id_ in ids)
 
     def replay(self, name: str, *, after: int) -> int:
-        """Deliver again what the subscription has read behind number `after`; return the last number of that.
+        """Deliver again what the subscription has read after number `after`; return the last number of that.
 
         Raises StateError where there is no subscription of that name.
         """

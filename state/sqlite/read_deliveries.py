@@ -65,7 +65,7 @@ class DeliveryReader:
         limit: int = 100,
         before: int | None = None,
     ) -> list[Delivery]:
-        """At most `limit` deliveries, the latest first; `before` reads on behind the last id of the answer before."""
+        """At most `limit` deliveries, the latest first; `before` is the last id of the page before."""
         wanted = list(states)
         conditions = ["(?1 IS NULL OR d.subscription = (SELECT id FROM subscriptions WHERE name = ?1))", "d.id < ?2"]
         if wanted:

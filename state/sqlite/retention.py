@@ -18,7 +18,7 @@ REASON = "retention"
 def expiring(conn: sqlite3.Connection, before: float, limit: int) -> Expiring | None:
     """At most `limit` of the oldest events from before that time, and which subscriptions were not given them.
 
-    Only a beginning of the log goes: an event behind a younger one stays until that one is old enough.
+    Only a beginning of the log goes: an event after a younger one stays until that one is old enough.
     """
     upto = _last_old(conn, before, limit)
     return None if upto is None else Expiring(upto=upto, dropped=_dropped(conn, upto))

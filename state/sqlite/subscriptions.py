@@ -58,7 +58,7 @@ def _change(
 
 
 def first_cursor(conn: sqlite3.Connection, start: str | float) -> int:
-    """The number behind which a new subscription reads."""
+    """The number after which a new subscription reads."""
     last = int(conn.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'").fetchone()[0])
     if start == "now":
         return last
@@ -72,7 +72,7 @@ def first_cursor(conn: sqlite3.Connection, start: str | float) -> int:
 
 
 def _relane(conn: sqlite3.Connection, id_: int, *, digest: bool) -> None:
-    """Queue what is pending anew, in one lane or in one for each object; what stands outside the order stays there."""
+    """Queue what is pending anew, in one lane or in one for each object; what is outside the order stays there."""
     conn.execute("UPDATE subscriptions SET digest = ? WHERE id = ?", [digest, id_])
     # What the receiver itself said of any of them is its word for all: not before that.
     (not_before,) = conn.execute(
