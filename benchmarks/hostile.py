@@ -94,9 +94,9 @@ async def poll_once(url: str, source: str) -> None:
         file.write_text(CONFIG.format(url=url))
         plugins = load_plugins(lazily=True)
         async with open_app(load(file, plugins), plugins) as app:
-            run = app.engine.runs[source]
+            run = app.engine.sources[source]
             async with await run.lane.gate.permit():
-                await poll(app.engine.polling, run, run.watchings["things"], "list")
+                await poll(app.engine.polling, run, run.endpoints["things"], "list")
 
 
 PLACES: Final[dict[str, Callable[[str], Awaitable[None]]]] = {

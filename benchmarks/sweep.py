@@ -41,7 +41,7 @@ from poller.config.load import load
 from poller.daemon.logs import configure
 from poller.hooks.loading import load_plugins
 from poller.hooks.source_adapter import SourceAdapter
-from poller.polling.endpoint import Waiting
+from poller.polling.endpoint import PendingAnswer
 from poller.polling.fetch import Fetcher
 from poller.polling.loop import PER_CALL
 
@@ -145,8 +145,8 @@ class Sweeper:
     """Sweeps one endpoint of an open app from ready-made answers."""
 
     def __init__(self, app: App) -> None:
-        run = app.engine.runs["shop"]
-        self._w = run.watchings["items"]
+        run = app.engine.sources["shop"]
+        self._w = run.endpoints["items"]
         source = cast(SourceAdapter, Asked(run.source))
         self._fetcher = Fetcher(
             source, self._answer, store=app.store.polls, steps=app.write, clock=app.clock, apart=run.apart
@@ -183,7 +183,7 @@ class Sweeper:
             self._next = answer
             fetched = await self._fetcher.fetch(w, key, order)
             if fetched is not None:
-                await self._turns.settle(w, Waiting(key, fetched, sweep_waits=False))
+                await self._turns.settle(w, PendingAnswer(key, fetched, sweep_waits=False))
 
     async def _answer(self, _: httpx.Request) -> httpx.Response:
         return self._next

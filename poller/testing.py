@@ -119,8 +119,8 @@ class Poller:
         while not (await asyncio.wait([task], timeout=0.001))[0]:
             waking = self.clock.next_waking()
             self.clock.advance(_STEP if waking is None else min(_STEP, max(0.0, waking - self.clock.steady())))
-            for lane in self.app.engine.lanes.values():
-                lane.poke()
+            for poll_loop in self.app.engine.loops.values():
+                poll_loop.poke()
         return task.result()
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from poller.changes.endpoint_rules import Watch
+from poller.changes.endpoint_rules import EndpointRules
 from poller.changes.guards import AT_LEAST_SHIFTED, NO_SHIFT, ShapeShift, shape_shift, unexplained
-from poller.changes.page import Reading, RequestTimes, Shown
+from poller.changes.page import PageComparison, RequestTimes, ShownObject
 from poller.documents.diff import Difference, diff, parse
 from poller.events.events import change_event
 from poller.events.filters import FilterError
@@ -58,23 +58,25 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     recent: Mapping[str, int] = {}  # objects changed by other answers: the order of each answer's arrival
 
 
-def decide(watch: Watch, reading: Reading, known: Mapping[str, Snapshot], context: Context) -> Decision:
+def decide(
+    rules: EndpointRules, comparison: PageComparison, known: Mapping[str, Snapshot], context: Context
+) -> Decision:
     """Judge every object that the unit has not shown like this before."""
     decision = Decision()
-    if not known and watch.soft is None and _is_silent(watch, context):  # a first sweep, page by page
-        decision.snapshots = [_snapshot(shown, context, version=0) for shown in reading.fresh]
+    if not known and rules.soft is None and _is_silent(rules, context):  # a first sweep, page by page
+        decision.snapshots = [_snapshot(shown, context, version=0) for shown in comparison.fresh]
         return decision
     pairs: list[Pair] = []
-    for shown in reading.fresh:
+    for shown in comparison.fresh:
         old = known.get(shown.object_id)
         if old is None:
-            _first_seen(watch, shown, context, decision)
+            _first_seen(rules, shown, context, decision)
         else:
-            pair = _seen_again(watch, shown, old, context, decision)
+            pair = _seen_again(rules, shown, old, context, decision)
             if pair is not None:
                 pairs.append(pair)
     shift = (
-        shape_shift(pairs, len(reading.members), watch.rules, nulled=context.nulled)
+        shape_shift(pairs, len(comparison.members), rules.fields, nulled=context.nulled)
         if len(pairs) >= AT_LEAST_SHIFTED
         else None
     )
@@ -83,11 +85,11 @@ def decide(watch: Watch, reading: Reading, known: Mapping[str, Snapshot], contex
     return decision
 
 
-def _first_seen(watch: Watch, shown: Shown, context: Context, decision: Decision) -> None:
-    if _is_soft(watch, shown, decision):
+def _first_seen(rules: EndpointRules, shown: ShownObject, context: Context, decision: Decision) -> None:
+    if _is_soft(rules, shown, decision):
         decision.snapshots.append(_snapshot(shown, context, version=0, presence=Presence.DELETED))
         return
-    if _is_silent(watch, context):
+    if _is_silent(rules, context):
         decision.snapshots.append(_snapshot(shown, context, version=0))
         return
     change = Change(
@@ -98,11 +100,11 @@ def _first_seen(watch: Watch, shown: Shown, context: Context, decision: Decision
         observed_after=None if context.state.baseline_before is not None else _absent_since(shown.object_id, context),
         observed_at=context.asked.answered_at,
     )
-    _tell(watch, decision, _snapshot(shown, context, version=1), change, dropped=0)
+    _tell(rules, decision, _snapshot(shown, context, version=1), change, dropped=0)
 
 
-def _is_silent(watch: Watch, context: Context) -> bool:
-    return watch.baseline == "silent" and context.state.baseline_before is not None
+def _is_silent(rules: EndpointRules, context: Context) -> bool:
+    return rules.baseline == "silent" and context.state.baseline_before is not None
 
 
 def _absent_since(object_id: str, context: Context) -> float | None:
@@ -115,13 +117,15 @@ def _certain(at: float | None, asked: RequestTimes) -> float | None:
     return at if at is None or at <= asked.answered_at else None
 
 
-def _seen_again(watch: Watch, shown: Shown, old: Snapshot, context: Context, decision: Decision) -> Pair | None:
+def _seen_again(
+    rules: EndpointRules, shown: ShownObject, old: Snapshot, context: Context, decision: Decision
+) -> Pair | None:
     """Judge an object that is known. Returns it before and after where it was updated."""
     before_baseline = context.state.baseline_before is not None and old.seen_sweep < context.state.sweep
-    soft = _is_soft(watch, shown, decision)
+    soft = _is_soft(rules, shown, decision)
     moved = old.unit is not None and old.unit != context.unit
     presence = Presence.DELETED if soft else Presence.PRESENT
-    pair, difference = _compared(watch, shown, old)
+    pair, difference = _compared(rules, shown, old)
     same = not difference
     decision.returned += old.presence is Presence.SUSPECT
     changed_since = context.recent.get(shown.object_id, 0) > context.asked.order
@@ -149,39 +153,39 @@ def _seen_again(watch: Watch, shown: Shown, old: Snapshot, context: Context, dec
     if told is not None:
         snapshot = _snapshot(shown, context, version=old.version + 1, presence=presence)
         change = _change(told, old, context, now=shown.parsed() if pair is None else pair[1])
-        _tell(watch, decision, snapshot, change, dropped=old.version)
+        _tell(rules, decision, snapshot, change, dropped=old.version)
     elif pair is not None:
-        _updated(watch, shown, old, pair[1], difference, context, decision)
+        _updated(rules, shown, old, pair[1], difference, context, decision)
         return pair
     return None
 
 
-def _is_soft(watch: Watch, shown: Shown, decision: Decision) -> bool:
-    if watch.soft is None:
+def _is_soft(rules: EndpointRules, shown: ShownObject, decision: Decision) -> bool:
+    if rules.soft is None:
         return False
     try:
-        return watch.soft.holds(shown.parsed())
+        return rules.soft.holds(shown.parsed())
     except FilterError as error:
         decision.notes.append(f"deleted_when: {error}")
         return False
 
 
-def _compared(watch: Watch, shown: Shown, old: Snapshot) -> tuple[Pair | None, Difference]:
+def _compared(rules: EndpointRules, shown: ShownObject, old: Snapshot) -> tuple[Pair | None, Difference]:
     """The object before and after, and what differs. None: it is the same to the byte, and need not be parsed."""
     if shown.body == old.body:
         return None, SAME
     pair = parse(old.body), shown.parsed()
-    return pair, diff(*pair, watch.rules)
+    return pair, diff(*pair, rules.fields)
 
 
-def is_known(watch: Watch, shown: Shown, old: Snapshot | None) -> bool:
+def is_known(rules: EndpointRules, shown: ShownObject, old: Snapshot | None) -> bool:
     """Whether the object is known just as it is shown."""
-    return old is not None and old.presence is not Presence.DELETED and not _compared(watch, shown, old)[1]
+    return old is not None and old.presence is not Presence.DELETED and not _compared(rules, shown, old)[1]
 
 
 def _updated(
-    watch: Watch,
-    shown: Shown,
+    rules: EndpointRules,
+    shown: ShownObject,
     old: Snapshot,
     now: Mapping[str, Any],
     difference: Difference,
@@ -192,7 +196,7 @@ def _updated(
     if fields:
         decision.updates.append(fields)
         change = _change(Kind.UPDATED, old, context, now=now, fields=fields, truncated=difference.truncated)
-        _tell(watch, decision, _snapshot(shown, context, version=old.version + 1), change, dropped=old.version)
+        _tell(rules, decision, _snapshot(shown, context, version=old.version + 1), change, dropped=old.version)
     else:
         decision.snapshots.append(_snapshot(shown, context, version=old.version))
 
@@ -223,7 +227,7 @@ def _move(decision: Decision, object_id: str, old: Snapshot, moved: bool) -> Non
         decision.moved_from.setdefault(old.unit, []).append(object_id)
 
 
-def _snapshot(shown: Shown, context: Context, *, version: int, presence: Presence = Presence.PRESENT) -> Snapshot:
+def _snapshot(shown: ShownObject, context: Context, *, version: int, presence: Presence = Presence.PRESENT) -> Snapshot:
     return Snapshot(
         object_id=shown.object_id,
         version=version,
@@ -235,7 +239,7 @@ def _snapshot(shown: Shown, context: Context, *, version: int, presence: Presenc
 
 
 def _tell(
-    watch: Watch,
+    rules: EndpointRules,
     decision: Decision,
     snapshot: Snapshot,
     change: Change,
@@ -243,8 +247,8 @@ def _tell(
     dropped: int,
 ) -> None:
     """Record a change with its event. One that a plugin drops uses up no version: the snapshot keeps `dropped`."""
-    made = change_event(change, source=watch.source, namespace=watch.namespace, endpoint=watch.endpoint.name)
-    event = made if watch.transform is None else watch.transform(made)
+    made = change_event(change, source=rules.source, namespace=rules.namespace, endpoint=rules.endpoint.name)
+    event = made if rules.transform is None else rules.transform(made)
     decision.changed += 1
     if event is None:
         decision.snapshots.append(msgspec.structs.replace(snapshot, version=dropped))
@@ -253,7 +257,7 @@ def _tell(
         decision.events.append(event)
 
 
-def delete(watch: Watch, suspect: Suspect, asked: RequestTimes) -> Decision:
+def delete(rules: EndpointRules, suspect: Suspect, asked: RequestTimes) -> Decision:
     """Tell a confirmed deletion: the object as it was last known."""
     old, decision = suspect.snapshot, Decision()
     change = Change(
@@ -265,5 +269,5 @@ def delete(watch: Watch, suspect: Suspect, asked: RequestTimes) -> Decision:
         observed_at=asked.answered_at,
     )
     gone = msgspec.structs.replace(old, version=old.version + 1, presence=Presence.DELETED, unit=None, seen_at=asked.at)
-    _tell(watch, decision, gone, change, dropped=old.version)
+    _tell(rules, decision, gone, change, dropped=old.version)
     return decision

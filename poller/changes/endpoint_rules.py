@@ -14,13 +14,13 @@ from state.records import NewEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
+class EndpointRules:
     """The rules of one endpoint. Raises PathError for its id."""
 
     source: str
     namespace: str
     endpoint: Endpoint
-    rules: Rules
+    fields: Rules  # which fields are compared, kept and sent
     soft: ObjectRule | None = None  # true: the object is as good as deleted
     deletes: bool = True
     baseline: Literal["silent", "emit"] = "silent"
@@ -31,8 +31,8 @@ class Watch:
 
     def __post_init__(self) -> None:
         """Compile how an object is named. One that is not kept just as it came must be parsed for it."""
-        name, is_kept_whole = self.endpoint.id, self.endpoint.normalise is None and self.rules.excluded is NOTHING
-        object.__setattr__(self, "identify", identity(name, rules=self.rules))
+        name, is_kept_whole = self.endpoint.id, self.endpoint.normalise is None and self.fields.excluded is NOTHING
+        object.__setattr__(self, "identify", identity(name, rules=self.fields))
         object.__setattr__(self, "identify_unparsed", unparsed_identity(name) if is_kept_whole else None)
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from xxhash import xxh3_128_digest
 
-from poller.changes.endpoint_rules import Watch
+from poller.changes.endpoint_rules import EndpointRules
 from poller.documents.diff import ParseError, dump, parse, stored
 from poller.sources.paths import noun
 from poller.sources.protocol import PageError, Unparsed
@@ -40,7 +40,7 @@ class RequestTimes(msgspec.Struct, frozen=True, kw_only=True):
     answered_order: int = 0
 
 
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
+class ShownObject(msgspec.Struct, frozen=True, kw_only=True):
     """An object that this unit has not shown in just these bytes before."""
 
     object_id: str
@@ -53,40 +53,43 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
         return value
 
 
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
+class PageComparison(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer shows, held against what its unit showed before."""
 
     members: dict[bytes, str]  # digest of bytes -> id, of all objects shown, in order
-    fresh: Sequence[Shown]
+    fresh: Sequence[ShownObject]
     missing: Sequence[str] = ()  # shown before, not now
     unsure: Sequence[str] = ()  # how these are cannot be told from this answer
     is_partial: bool = False  # it shows objects that cannot be told apart: nothing is missing for sure
     notes: Sequence[str] = ()  # what was set aside, and why
 
 
-def digests_of(watch: Watch, objects: Sequence[msgspec.Raw]) -> list[bytes]:
+def digests_of(rules: EndpointRules, objects: Sequence[msgspec.Raw]) -> list[bytes]:
     """The digest of each object. Raises PageError when there are too many."""
     if len(objects) > MOST_OBJECTS:
         raise PageError(f"more than {MOST_OBJECTS:,} objects in one answer", hint="ask for smaller pages")
     digests = list(map(digest_of, objects))
-    return _each_its_own(digests) if watch.endpoint.id == CONTENT else digests
+    return _each_its_own(digests) if rules.endpoint.id == CONTENT else digests
 
 
-def read(
-    watch: Watch, objects: Sequence[msgspec.Raw], before: Mapping[bytes, str], digests: Sequence[bytes] | None = None
-) -> Reading:
+def compare(
+    rules: EndpointRules,
+    objects: Sequence[msgspec.Raw],
+    before: Mapping[bytes, str],
+    digests: Sequence[bytes] | None = None,
+) -> PageComparison:
     """Tell what is new in an answer. Raises PageError when none of its objects can be used, what it lists
     are no objects, or there are too many.
 
     Objects that cannot be used (without an id, nested too deeply) and different ones under one id are set aside with
     a note; nothing is concluded about what such an answer does not show.
     """
-    digests = digests_of(watch, objects) if digests is None else digests
+    digests = digests_of(rules, objects) if digests is None else digests
     members = dict(zip(digests, map(before.get, digests, repeat("")), strict=True))
     new = {digest: item for digest, item in zip(digests, objects, strict=True) if digest not in before}
     lost = [object_id for digest, object_id in before.items() if digest not in members]
     aside: Counter[str] = Counter()
-    fresh, doubles = _told_apart(watch, _usable(watch, new, aside), members)
+    fresh, doubles = _told_apart(rules, _usable(rules, new, aside), members)
     if aside or doubles:
         members = {digest: object_id for digest, object_id in members.items() if object_id and object_id not in doubles}
     if aside and not members and not doubles:
@@ -99,7 +102,7 @@ def read(
     if lost:
         found = {shown.object_id for shown in fresh} | doubles
         lost = [object_id for object_id in lost if object_id not in found]
-    return Reading(
+    return PageComparison(
         members=members,
         fresh=fresh,
         missing=() if aside else lost,
@@ -117,9 +120,11 @@ def _each_its_own(digests: Iterable[bytes]) -> list[bytes]:
     return list(taken)
 
 
-def _told_apart(watch: Watch, fresh: list[Shown], members: dict[bytes, str]) -> tuple[Sequence[Shown], Set[str]]:
+def _told_apart(
+    rules: EndpointRules, fresh: list[ShownObject], members: dict[bytes, str]
+) -> tuple[Sequence[ShownObject], Set[str]]:
     """The new objects, entered into `members`, and the ids that several different ones have."""
-    if watch.endpoint.id == CONTENT:
+    if rules.endpoint.id == CONTENT:
         return _named_apart(fresh, members), frozenset()
     ids = {one.object_id for one in fresh}
     is_plain = len(ids) == len(fresh) and ids.isdisjoint(members.values())
@@ -130,7 +135,7 @@ def _told_apart(watch: Watch, fresh: list[Shown], members: dict[bytes, str]) -> 
     return [one for one in fresh if one.object_id not in doubles], doubles
 
 
-def _named_apart(usable: Iterable[Shown], members: dict[bytes, str]) -> list[Shown]:
+def _named_apart(usable: Iterable[ShownObject], members: dict[bytes, str]) -> list[ShownObject]:
     """The new objects, the second of two equal ones with an id of its own."""
     fresh, taken = [], {*members.values()}
     for shown in usable:
@@ -144,7 +149,7 @@ def _named_apart(usable: Iterable[Shown], members: dict[bytes, str]) -> list[Sho
     return fresh
 
 
-def gathered(watch: Watch, pages: Sequence[Unparsed]) -> Sequence[msgspec.Raw]:
+def gathered(rules: EndpointRules, pages: Sequence[Unparsed]) -> Sequence[msgspec.Raw]:
     """The objects of all answers that one poll got.
 
     A list that shifts while it is read shows an object again on the next page. Where objects are their content, that
@@ -152,14 +157,14 @@ def gathered(watch: Watch, pages: Sequence[Unparsed]) -> Sequence[msgspec.Raw]:
     """
     if len(pages) == 1:
         return pages[0].objects
-    if watch.endpoint.id != CONTENT:
+    if rules.endpoint.id != CONTENT:
         return [item for page in pages for item in page.objects]
     most: Counter[str] = Counter()
     found = []
     for page in pages:
         here: Counter[str] = Counter()
         for item in page.objects:
-            usable = _usable(watch, {b"": item}, Counter())
+            usable = _usable(rules, {b"": item}, Counter())
             name = usable[0].object_id if usable else ""
             here[name] += 1
             if here[name] > most[name]:
@@ -168,38 +173,38 @@ def gathered(watch: Watch, pages: Sequence[Unparsed]) -> Sequence[msgspec.Raw]:
     return found
 
 
-def _usable(watch: Watch, items: Mapping[bytes, msgspec.Raw], aside: Counter[str]) -> list[Shown]:
+def _usable(rules: EndpointRules, items: Mapping[bytes, msgspec.Raw], aside: Counter[str]) -> list[ShownObject]:
     """Name objects, by digest. Those that cannot be used are counted in `aside`, by why not."""
     if not items:
         return []
-    raws, deepest, found = list(map(bytes, items.values())), watch.max_depth, []
+    raws, deepest, found = list(map(bytes, items.values())), rules.max_depth, []
     together = b"[%b]" % b",".join(raws)
     arrays = together.find(b"[", 1) > 0
-    for digest, raw, object_id in zip(items, raws, _ids(watch, together, len(raws)), strict=True):
+    for digest, raw, object_id in zip(items, raws, _ids(rules, together, len(raws)), strict=True):
         if raw.count(b"{") + (raw.count(b"[") if arrays else 0) > deepest and is_too_deep(raw, deepest):
             aside[f"nested deeper than max_depth = {deepest}"] += 1
             continue
         body = raw
         if object_id is None:
-            object_id, body = _parsed(watch, raw)
+            object_id, body = _parsed(rules, raw)
         if object_id is None:
-            aside[f"without an id ({_id_text(watch)})" if _is_text(raw) else NOT_UTF8] += 1
+            aside[f"without an id ({_id_text(rules)})" if _is_text(raw) else NOT_UTF8] += 1
         else:
-            found.append(Shown(object_id=object_id, digest=digest, body=body))
+            found.append(ShownObject(object_id=object_id, digest=digest, body=body))
     return found
 
 
-def _ids(watch: Watch, together: bytes, number: int) -> Sequence[str | None]:
+def _ids(rules: EndpointRules, together: bytes, number: int) -> Sequence[str | None]:
     """The ids of a list of objects that are kept just as they came. None: that one must be parsed."""
-    if watch.identify_unparsed is not None and _NEWLINE not in together and _is_text(together):
+    if rules.identify_unparsed is not None and _NEWLINE not in together and _is_text(together):
         try:
-            return watch.identify_unparsed(together)
+            return rules.identify_unparsed(together)
         except (msgspec.DecodeError, RecursionError):
             pass  # one is no object, or has no id: which one it is, and why, is seen one by one
     return [None] * number
 
 
-def _parsed(watch: Watch, raw: bytes) -> tuple[str | None, bytes]:
+def _parsed(rules: EndpointRules, raw: bytes) -> tuple[str | None, bytes]:
     """An object's id and what is kept of it, on one line. Raises PageError where it is none."""
     if not raw.lstrip().startswith(b"{"):
         raise PageError(f"the list holds something that is no object: {noun(raw)}")
@@ -207,9 +212,9 @@ def _parsed(watch: Watch, raw: bytes) -> tuple[str | None, bytes]:
         value = parse(raw)
     except ParseError:  # a text in it is no UTF-8
         return None, raw
-    normalise = watch.endpoint.normalise
-    kept = stored(value if normalise is None else normalise(dict(value)), watch.rules)
-    object_id = watch.identify(value) if normalise is None else watch.identify(kept) or watch.identify(value)
+    normalise = rules.endpoint.normalise
+    kept = stored(value if normalise is None else normalise(dict(value)), rules.fields)
+    object_id = rules.identify(value) if normalise is None else rules.identify(kept) or rules.identify(value)
     return object_id, raw if kept is value and _NEWLINE not in raw else dump(kept)
 
 
@@ -252,6 +257,6 @@ def _next_equal(digest: bytes, taken: Container[bytes]) -> bytes:
     return digest
 
 
-def _id_text(watch: Watch) -> str:
-    spec = watch.endpoint.id
+def _id_text(rules: EndpointRules) -> str:
+    spec = rules.endpoint.id
     return f"`{spec}`" if isinstance(spec, str) else ", ".join(f"`{part}`" for part in spec)

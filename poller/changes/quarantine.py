@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from poller.changes.decide import Decision
-from poller.changes.endpoint_rules import Watch
+from poller.changes.endpoint_rules import EndpointRules
 from poller.changes.exemptions import Exemptions
 from poller.changes.guards import AT_LEAST_SHIFTED, Shape, ShapeShift, agree, shape_shift
-from poller.changes.page import CONTENT, Reading
+from poller.changes.page import CONTENT, PageComparison
 from poller.documents.diff import parse
 from state.polls import Snapshot, UnitState
 
@@ -28,18 +28,18 @@ class Quarantined:
 Quarantine = dict[str, Quarantined]  # by unit
 
 
-def is_replaced(watch: Watch, reading: Reading, before: int, known: Mapping[str, Snapshot]) -> bool:
+def is_replaced(rules: EndpointRules, comparison: PageComparison, before: int, known: Mapping[str, Snapshot]) -> bool:
     """Whether most of what the page showed is gone and most of what it shows was never seen.
 
     A newest-first list looks so at its very front; the list of somebody else does, too.
     """
-    endpoint = watch.endpoint
+    endpoint = rules.endpoint
     if endpoint.parent is not None or endpoint.id == CONTENT or endpoint.order == "newest":
         return False
-    if before < AT_LEAST_SHIFTED or len(reading.missing) * 2 <= before:
+    if before < AT_LEAST_SHIFTED or len(comparison.missing) * 2 <= before:
         return False
-    new = sum(1 for shown in reading.fresh if shown.object_id not in known)
-    return new >= AT_LEAST_SHIFTED and new * 2 > len(reading.members)
+    new = sum(1 for shown in comparison.fresh if shown.object_id not in known)
+    return new >= AT_LEAST_SHIFTED and new * 2 > len(comparison.members)
 
 
 def others_agree(quarantine: Quarantine, key: str, shift: ShapeShift) -> bool:
@@ -80,10 +80,14 @@ def exempted(before: Exemptions, fields: Mapping[str, Shape], objects: int, *, s
 
 
 def like_quarantined(
-    watch: Watch, decision: Decision, reading: Reading, known: Mapping[str, Snapshot], nulled: frozenset[str]
+    rules: EndpointRules,
+    decision: Decision,
+    comparison: PageComparison,
+    known: Mapping[str, Snapshot],
+    nulled: frozenset[str],
 ) -> ShapeShift | None:
     """The change of schema that a page with few objects shows, where others are kept aside for one."""
     if not decision.updates:
         return None
-    pairs = [(parse(known[one.object_id].body), one.parsed()) for one in reading.fresh if one.object_id in known]
-    return shape_shift(pairs, len(reading.members), watch.rules, at_least=1, nulled=nulled)
+    pairs = [(parse(known[one.object_id].body), one.parsed()) for one in comparison.fresh if one.object_id in known]
+    return shape_shift(pairs, len(comparison.members), rules.fields, at_least=1, nulled=nulled)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import structs
 
 from poller.changes.decide import Decision
-from poller.changes.page import Reading, RequestTimes, digest_of
+from poller.changes.page import PageComparison, RequestTimes, digest_of
 from state.polls import PollRecord, Presence, Snapshot, UnitState
 
 
@@ -54,7 +54,13 @@ def polled_unit(
 
 
 def poll_record(
-    unit: UnitState, members: Mapping[bytes, str], reading: Reading, decision: Decision, growth: int, *, owns: bool
+    unit: UnitState,
+    members: Mapping[bytes, str],
+    comparison: PageComparison,
+    decision: Decision,
+    growth: int,
+    *,
+    owns: bool,
 ) -> PollRecord:
     """What one poll changes. `owns`: the unit vouches for its objects; else it shows a selection."""
     return PollRecord(
@@ -65,15 +71,15 @@ def poll_record(
         snapshots=decision.snapshots,
         moved_here=decision.moved_here,
         moved_from=decision.moved_from,
-        missing=reading.missing,
-        unsure=reading.unsure if owns else (),
+        missing=comparison.missing,
+        unsure=comparison.unsure if owns else (),
         events=decision.events,
     )
 
 
-def is_certain(reading: Reading) -> bool:
+def is_certain(comparison: PageComparison) -> bool:
     """Whether everything that the answer shows is known for what it is."""
-    return not (reading.unsure or reading.is_partial)
+    return not (comparison.unsure or comparison.is_partial)
 
 
 def decided_members(decision: Decision, members: dict[bytes, str]) -> dict[bytes, str]:
@@ -97,11 +103,11 @@ def growth_of(snapshots: Sequence[Snapshot], known: Mapping[str, Snapshot]) -> i
     return _present(snapshots) - _present(before)
 
 
-def appended(reading: Reading, known: Mapping[str, Snapshot]) -> frozenset[str]:
+def appended(comparison: PageComparison, known: Mapping[str, Snapshot]) -> frozenset[str]:
     """New objects after which the list shows no known one."""
-    new = {shown.object_id for shown in reading.fresh} - known.keys()
+    new = {shown.object_id for shown in comparison.fresh} - known.keys()
     found = set()
-    for object_id in reversed(reading.members.values()):
+    for object_id in reversed(comparison.members.values()):
         if object_id not in new:
             break
         found.add(object_id)

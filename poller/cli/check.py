@@ -23,7 +23,7 @@ from poller.operations.inspection import Inspection, inspect
 from poller.operations.planners import check_promises
 from poller.options.problems import ConfigError
 from poller.polling.boundary import failed_poll, reason_of
-from poller.polling.source import Run
+from poller.polling.source import ActiveSource
 from poller.rendering.terminal import printable
 from state.lock import StateLock
 
@@ -131,26 +131,26 @@ async def _online(config: Config, plugins: Plugins) -> int:
         return 1 if failed else 0
     async with opened(config, plugins) as app:
         failed = 0
-        for run in app.engine.runs.values():
-            failed += await _discovered(run)
-            for w in run.watchings.values():
-                failed += report(await inspect(run, w)) if run.discovery.is_done else 0
+        for active in app.engine.sources.values():
+            failed += await _discovered(active)
+            for w in active.endpoints.values():
+                failed += report(await inspect(active, w)) if active.discovery.is_done else 0
     return 1 if failed else 0
 
 
-async def _discovered(run: Run) -> int:
+async def _discovered(active: ActiveSource) -> int:
     """Ask what the source must know first. 1 where that fails."""
     try:
-        steps = run.source.discover()
+        steps = active.source.discover()
         with contextlib.suppress(StopIteration):
             request = next(steps)
             while True:
-                request = steps.send(await run.ask(request))
+                request = steps.send(await active.ask(request))
     except Exception as error:
-        if (failure := failed_poll(error, source=run.name)) is None:
+        if (failure := failed_poll(error, source=active.name)) is None:
             raise
-        return _complain(f"sources.{run.name}: {reason_of(failure)}", failure.hint, getattr(failure, "status", None))
-    run.discovery.is_done = True
+        return _complain(f"sources.{active.name}: {reason_of(failure)}", failure.hint, getattr(failure, "status", None))
+    active.discovery.is_done = True
     return 0
 
 

@@ -192,7 +192,7 @@ async def _watch(
 
 
 def _unswept(engine: Any) -> bool:
-    return any(w.state.last_sweep is None for run in engine.runs.values() for w in run.watchings.values())
+    return any(w.state.last_sweep is None for run in engine.sources.values() for w in run.endpoints.values())
 
 
 async def _take_stock(daemon: Daemon, sandbox: Sandbox, swept_at: float, report: dict[str, Any]) -> None:
@@ -201,9 +201,11 @@ async def _take_stock(daemon: Daemon, sandbox: Sandbox, swept_at: float, report:
         report["sandbox"] = (await client.get(f"{sandbox.origin}/_sandbox/calls")).json()
     app = daemon.app
     events = await app.write(app.store.log.read, limit=1_000_000)
-    lane = app.engine.lanes["demo"]
-    report["calls"] = lane.calls
-    report["usage"] = [(usage.rate, usage.used, usage.remaining) for usage in lane.budget.usage(app.clock.steady())]
+    poll_loop = app.engine.loops["demo"]
+    report["calls"] = poll_loop.calls
+    report["usage"] = [
+        (usage.rate, usage.used, usage.remaining) for usage in poll_loop.budget.usage(app.clock.steady())
+    ]
     report["events"] = events
     report["delays"] = _delays(journal, events, swept_at)
 

@@ -84,12 +84,14 @@ async def _sweep_and_deliver(
 ) -> int:
     async with opened(config, plugins) as app:
         before = await app.write(app.store.log.last_seq)
-        new = [w for run in app.engine.runs.values() for w in run.watchings.values() if w.state.last_sweep is None]
+        new = [w for run in app.engine.sources.values() for w in run.endpoints.values() if w.state.last_sweep is None]
         with _progress() as progress:
             stuck = await sweep_once(app, endpoints, progress=progress)
         await app.deliverer.drain(until=app.clock.now() + wait)
         events = await app.write(app.store.log.last_seq) - before
-        calls = sum(lane.gate.calls for lane in app.engine.lanes.values())  # pages of a chain, logins and redirects too
+        calls = sum(
+            poll_loop.gate.calls for poll_loop in app.engine.loops.values()
+        )  # pages of a chain, logins and redirects too
         waiting = sum(state.pending for state in await app.write(app.store.delivery_reader.subscriptions))
     told = [counted(calls, "call"), counted(events, "event")]
     click.echo(", ".join([*told, *([f"{waiting} deliveries wait"] if waiting else [])]), err=True)

@@ -149,9 +149,9 @@ class Daemon:
 
     def _raise_failures(self) -> None:
         """Raise what has ended the polling of a budget; an outage of the state is seen through, and does not."""
-        for lane in self.app.engine.lanes.values():
-            if lane.failure is not None and not isinstance(lane.failure, Unavailable):
-                raise lane.failure
+        for poll_loop in self.app.engine.loops.values():
+            if poll_loop.failure is not None and not isinstance(poll_loop.failure, Unavailable):
+                raise poll_loop.failure
         self._timers.raise_failures()
 
     async def _follow_clock(self) -> None:
@@ -171,8 +171,8 @@ class Daemon:
         """Wake the budgets of the engine that polls now. One that polled before keeps the work it has chosen."""
         if self.app.engine is self._woken:
             return
-        for lane in self.app.engine.lanes.values():
-            lane.refresh()
+        for poll_loop in self.app.engine.loops.values():
+            poll_loop.refresh()
         self._wake()
 
     def _begin(self) -> None:
@@ -189,7 +189,7 @@ class Daemon:
 
     def _wake(self) -> None:
         self._woken = self.app.engine
-        self._timers.wake(self.app.engine.lanes.values())
+        self._timers.wake(self.app.engine.loops.values())
 
     async def _commands(self) -> None:
         await commands.run_posted(self.app)
@@ -217,8 +217,8 @@ class Daemon:
         if (outage := self.app.write.outage) is not None:
             return f"paused: {outage}"
         engine = self.app.engine
-        endpoints = sum(len(run.watchings) for run in engine.runs.values())
-        calls = sum(lane.calls for lane in engine.lanes.values())
+        endpoints = sum(len(run.endpoints) for run in engine.sources.values())
+        calls = sum(poll_loop.calls for poll_loop in engine.loops.values())
         return f"watching {endpoints} endpoints, {calls} calls since the start"
 
 

@@ -103,7 +103,7 @@ class Journal:
             return status(reader, self._app.config, now=self._app.clock.now(), live=live)
 
     def _count(self, events: int) -> Count:
-        gates = [lane.gate for lane in self._app.engine.lanes.values()]
+        gates = [poll_loop.gate for poll_loop in self._app.engine.loops.values()]
         return Count(
             calls=sum(gate.calls for gate in gates), refused=sum(gate.refused for gate in gates), events=events
         )

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from poller.clock import Clock
-from poller.polling.loop import Lane
+from poller.polling.loop import PollLoop
 from state.errors import Unavailable
 
 LOOK_AGAIN: Final = 60.0  # seconds after which a budget is woken though nothing asked for it
@@ -35,11 +35,13 @@ class Timers:
         """Do `work` every so many seconds from now on. What it raises is told, and ends nothing."""
         self._jobs.append(asyncio.create_task(self._repeat(seconds, name, work), name=name))
 
-    def wake(self, lanes: Iterable[Lane]) -> None:
+    def wake(self, loops: Iterable[PollLoop]) -> None:
         """Wake these budgets from now on, each when it may call, and those of before no more."""
         for drain in self._drains:
             drain.cancel()
-        self._drains = [asyncio.create_task(self._drain(lane), name=f"budget {lane.name}") for lane in lanes]
+        self._drains = [
+            asyncio.create_task(self._drain(poll_loop), name=f"budget {poll_loop.name}") for poll_loop in loops
+        ]
 
     def raise_failures(self) -> None:
         """Raise what has ended the waking of a budget; an outage of the state is seen through elsewhere."""
@@ -71,15 +73,15 @@ class Timers:
                     log.error("job.failed", job=name, exc_info=error)
                 failed = repr(error)
 
-    async def _drain(self, lane: Lane) -> None:
+    async def _drain(self, poll_loop: PollLoop) -> None:
         due = asyncio.Event()
-        lane.poke = due.set
+        poll_loop.poke = due.set
         while True:
-            seconds = min(lane.next_at() - self._clock.steady(), LOOK_AGAIN)
+            seconds = min(poll_loop.next_at() - self._clock.steady(), LOOK_AGAIN)
             if seconds > 0 or not due.is_set():
                 await _wait(due, max(seconds, SHORTEST))
             due.clear()
-            await lane.wake()
+            await poll_loop.wake()
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

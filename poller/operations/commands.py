@@ -19,8 +19,8 @@ from poller.hooks.loading import Plugins
 from poller.operations.inspection import inspect
 from poller.operations.places import HIGHEST, parse_place
 from poller.options.problems import NotNow, NotThere, find_endpoint, nearest
-from poller.polling.endpoint import Watching
-from poller.polling.source import Run
+from poller.polling.endpoint import WatchedEndpoint
+from poller.polling.source import ActiveSource
 from state.commands import Result
 from state.errors import PollerError
 from state.lock import StateLock
@@ -267,26 +267,26 @@ def _known(app: App, name: str) -> str:
 async def _probe(app: App, _: Nothing) -> Answer:
     """Ask at once what a failure keeps waiting."""
     app.engine.probe_now()
-    count = len(app.engine.runs)
+    count = len(app.engine.sources)
     return {"summary": f"{count} {'source is' if count == 1 else 'sources are'} asked at once.", "sources": count}
 
 
 async def _inspect(app: App, args: OfEndpoint) -> Answer:
-    run, w = _watching(app, args.endpoint)
-    found = await inspect(run, w)
+    active, w = _watching(app, args.endpoint)
+    found = await inspect(active, w)
     what = found.problem or f"{w.label} answers: {found.pages[0].objects} objects on its first page."
     return {"summary": what, **msgspec.to_builtins(found)}
 
 
 async def _hold(app: App, args: OfEndpoint) -> Answer:
-    run, w = _watching(app, args.endpoint)
-    was_held = not await app.engine.interventions.hold(run, w)
+    active, w = _watching(app, args.endpoint)
+    was_held = not await app.engine.interventions.hold(active, w)
     what = f"Endpoint {w.label} {'was held already' if was_held else 'is held'}: nothing of it is recorded."
     return {"summary": what, "endpoint": w.label, "held": True, "was_held": was_held}
 
 
 async def _release(app: App, args: Release) -> Answer:
-    run, w = _watching(app, args.endpoint)
+    active, w = _watching(app, args.endpoint)
     if args.accept and args.emit:
         raise PollerError("release: either accept or emit, not both")
     if w.state.held is None and w.guards.recount is None:
@@ -297,23 +297,25 @@ async def _release(app: App, args: Release) -> Answer:
         raise NotNow(f"{w.label} is not held: there is nothing to release", hint="poller status")
     way = {"accept": args.accept, "emit": args.emit}
     why = "on command" + next((f", {word}" for word, chosen in way.items() if chosen), "")
-    await app.engine.interventions.release(run, w, why=why, **way)
+    await app.engine.interventions.release(active, w, why=why, **way)
     how = "with its present content taken silently" if args.accept else "with its changes reported as events"
     what = f"Endpoint {w.label} is released{f', {how}' if args.accept or args.emit else ''}."
     return {"summary": what, "endpoint": w.label, "held": False, **way}
 
 
 async def _rebaseline(app: App, args: OfEndpoint) -> Answer:
-    run, w = _watching(app, args.endpoint)
-    await app.engine.interventions.rebaseline(run, w)
+    active, w = _watching(app, args.endpoint)
+    await app.engine.interventions.rebaseline(active, w)
     what = f"The next sweep of {w.label} is its new baseline: it is recorded without events."
     return {"summary": what, "endpoint": w.label, "baseline": True}
 
 
-def _watching(app: App, text: str) -> tuple[Run, Watching]:
-    runs = app.engine.runs
-    source, endpoint = find_endpoint(((run.name, name) for run in runs.values() for name in run.watchings), text)
-    return runs[source], runs[source].watchings[endpoint]
+def _watching(app: App, text: str) -> tuple[ActiveSource, WatchedEndpoint]:
+    sources = app.engine.sources
+    source, endpoint = find_endpoint(
+        ((active.name, name) for active in sources.values() for name in active.endpoints), text
+    )
+    return sources[source], sources[source].endpoints[endpoint]
 
 
 COMMANDS: Final[Mapping[str, Command]] = {

@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import msgspec
 
-from poller.changes.page import Reading, read
+from poller.changes.page import PageComparison, compare
 from poller.documents.diff import ParseError, parse
 from poller.polling.boundary import failed_poll, reason_of
-from poller.polling.endpoint import Watching
+from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.fetch import unwelcome
-from poller.polling.source import Run
+from poller.polling.source import ActiveSource
 from poller.rendering.event_view import name_of
 from poller.sources.protocol import Endpoint, Item, PageError, Position, Unparsed
 from poller.sources.urls import shown_url
@@ -60,78 +60,82 @@ class Inspection(msgspec.Struct, kw_only=True):
     status: int | None = None  # of the answer that the problem is about
 
 
-async def inspect(run: Run, w: Watching) -> Inspection:
+async def inspect(active: ActiveSource, w: WatchedEndpoint) -> Inspection:
     """Read one page, a second where there is one, and one object's own URL. What fails is in the result."""
     found = Inspection(endpoint=w.label)
     try:
-        at = await _first(run, w)
+        at = await _first(active, w)
         if at is None:
-            found.problem = f"its parent list {w.watch.endpoint.parent!r} shows no object to ask for"
+            found.problem = f"its parent list {w.rules.endpoint.parent!r} shows no object to ask for"
             return found
-        first, reading = await _page(run, w, at, found)
+        first, comparison = await _page(active, w, at, found)
         if first.next is not None:
-            await _second(run, w, at, first, reading, found)
+            await _second(active, w, at, first, comparison, found)
         elif len(first.objects) in CAPS and first.total is None:
             found.doubts.append(
                 f"exactly {len(first.objects)} objects and no next page: if the list has more, see `pagination`"
             )
         found.calls_per_sweep = _calls(first)
-        await _item(run, w, at, reading, found)
+        await _item(active, w, at, comparison, found)
     except Exception as error:
-        if (failure := failed_poll(error, source=run.name)) is None:
+        if (failure := failed_poll(error, source=active.name)) is None:
             raise
         found.problem, found.hint = reason_of(failure), failure.hint
         found.status = getattr(failure, "status", None)
     return found
 
 
-async def _first(run: Run, w: Watching) -> Position | None:
+async def _first(active: ActiveSource, w: WatchedEndpoint) -> Position | None:
     """The beginning of the list; of a list per parent, of the first parent that its own list shows."""
-    endpoint = w.watch.endpoint
+    endpoint = w.rules.endpoint
     if endpoint.parent is None:
         return endpoint.first
-    parents = run.watchings.get(endpoint.parent)
-    begin = None if parents is None else await _first(run, parents)
+    parents = active.endpoints.get(endpoint.parent)
+    begin = None if parents is None else await _first(active, parents)
     if parents is None or begin is None:
         return None
-    page = await _asked(run, parents.watch.endpoint, begin)
+    page = await _asked(active, parents.rules.endpoint, begin)
     objects = [_object(item) for item in page.objects[:1]]
     return replace(endpoint.first, parent=objects[0]) if objects else None
 
 
-async def _asked(run: Run, endpoint: Endpoint, at: Position) -> Unparsed:
-    response = await run.ask(run.source.request(endpoint, at))
+async def _asked(active: ActiveSource, endpoint: Endpoint, at: Position) -> Unparsed:
+    response = await active.ask(active.source.request(endpoint, at))
     if not response.is_success:
         raise unwelcome(response)
-    return run.source.page(endpoint, at, response)
+    return active.source.page(endpoint, at, response)
 
 
-async def _page(run: Run, w: Watching, at: Position, found: Inspection) -> tuple[Unparsed, Reading]:
-    request = run.source.request(w.watch.endpoint, at)
-    page = await _asked(run, w.watch.endpoint, at)
-    reading = read(w.watch, page.objects, {})
+async def _page(
+    active: ActiveSource, w: WatchedEndpoint, at: Position, found: Inspection
+) -> tuple[Unparsed, PageComparison]:
+    request = active.source.request(w.rules.endpoint, at)
+    page = await _asked(active, w.rules.endpoint, at)
+    comparison = compare(w.rules, page.objects, {})
     found.pages.append(
         PageLook(
             request=f"{request.method} {shown_url(request.url)}",
             objects=len(page.objects),
-            ids=tuple(reading.members.values())[:EXAMPLES],
+            ids=tuple(comparison.members.values())[:EXAMPLES],
             next=None if page.next is None else _place(page.next),
             total=page.total,
-            doubts=(*page.doubts, *reading.notes),
+            doubts=(*page.doubts, *comparison.notes),
         )
     )
-    found.doubts += [*page.doubts, *reading.notes]
-    if found.example is None and reading.fresh:
-        shown = reading.fresh[0]
+    found.doubts += [*page.doubts, *comparison.notes]
+    if found.example is None and comparison.fresh:
+        shown = comparison.fresh[0]
         found.example, found.example_name = shown.object_id, name_of(shown.parsed())
-    return page, reading
+    return page, comparison
 
 
-async def _second(run: Run, w: Watching, at: Position, first: Unparsed, before: Reading, found: Inspection) -> None:
+async def _second(
+    active: ActiveSource, w: WatchedEndpoint, at: Position, first: Unparsed, before: PageComparison, found: Inspection
+) -> None:
     assert first.next is not None
-    _, reading = await _page(run, w, replace(first.next, parent=at.parent), found)
-    again = set(reading.members.values()) & set(before.members.values())
-    if again and len(again) == len(reading.members):
+    _, comparison = await _page(active, w, replace(first.next, parent=at.parent), found)
+    again = set(comparison.members.values()) & set(before.members.values())
+    if again and len(again) == len(comparison.members):
         found.doubts.append("the second page shows what the first one shows: does the API know this parameter?")
     elif again:
         found.doubts.append(
@@ -139,14 +143,18 @@ async def _second(run: Run, w: Watching, at: Position, first: Unparsed, before: 
         )
 
 
-async def _item(run: Run, w: Watching, at: Position, reading: Reading, found: Inspection) -> None:
-    if not reading.fresh:
+async def _item(
+    active: ActiveSource, w: WatchedEndpoint, at: Position, comparison: PageComparison, found: Inspection
+) -> None:
+    if not comparison.fresh:
         return
-    shown = reading.fresh[0]
-    request = run.source.item_request(w.watch.endpoint, shown.object_id, Item(object=shown.parsed(), parent=at.parent))
+    shown = comparison.fresh[0]
+    request = active.source.item_request(
+        w.rules.endpoint, shown.object_id, Item(object=shown.parsed(), parent=at.parent)
+    )
     if request is None:
         return
-    response = await run.ask(request)
+    response = await active.ask(request)
     found.item = ItemLook(request=f"{request.method} {shown_url(request.url)}", status=response.status_code)
     if response.status_code in GONE:
         found.doubts.append(

@@ -11,25 +11,27 @@ from poller.polling.endpoint import status_of
 def live_of(app: App, plan: Report | None = None) -> Live:
     """What the running program knows now; `plan` spares asking the planners again."""
     steady = app.clock.steady()
-    runs = app.engine.runs
+    sources = app.engine.sources
     budgets = {}
-    for name, lane in app.engine.lanes.items():
+    for name, poll_loop in app.engine.loops.items():
         budgets[name] = BudgetView(
-            usage=lane.budget.usage(steady),
-            throttled_until=lane.throttled_until(),
-            polls=lane.calls,
-            calls=lane.gate.calls,
-            refused=lane.gate.refused,
-            infeasible=lane.infeasible,
+            usage=poll_loop.budget.usage(steady),
+            throttled_until=poll_loop.throttled_until(),
+            polls=poll_loop.calls,
+            calls=poll_loop.gate.calls,
+            refused=poll_loop.gate.refused,
+            infeasible=poll_loop.infeasible,
         )
     return Live(
         budgets=budgets,
-        sources={name: run.health.snapshot() for name, run in runs.items()},
+        sources={name: active.health.snapshot() for name, active in sources.items()},
         endpoints={
-            (name, w.name): Watched(**status_of(w)) for name, run in runs.items() for w in run.watchings.values()
+            (name, w.name): Watched(**status_of(w))
+            for name, active in sources.items()
+            for w in active.endpoints.values()
         },
         expected_delays=expected_delays(plan or plan_of(app)),
-        last_polls={name: run.times.latest for name, run in runs.items()},
+        last_polls={name: active.times.latest for name, active in sources.items()},
         failed_plugins=tuple(app.plugins.failed),
         state_error=None if app.write.outage is None else str(app.write.outage),
         config_error=app.refused,
@@ -39,7 +41,13 @@ def live_of(app: App, plan: Report | None = None) -> Live:
 def plan_of(app: App, what_if: WhatIf | None = None) -> Report:
     """What the planners expect of every unit, endpoint and budget, and what the changes would bring."""
     states = [
-        PlannerState(budget=name, limits=lane.budget.limits, share=lane.share, planner=lane.planner, now=lane.time())
-        for name, lane in app.engine.lanes.items()
+        PlannerState(
+            budget=name,
+            limits=poll_loop.budget.limits,
+            share=poll_loop.share,
+            planner=poll_loop.planner,
+            now=poll_loop.time(),
+        )
+        for name, poll_loop in app.engine.loops.items()
     ]
     return report(states, what_if)

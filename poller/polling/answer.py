@@ -8,7 +8,7 @@ import msgspec
 
 from poller.changes.certainty import Claims, claims_of
 from poller.changes.decide import Context, Decision
-from poller.changes.page import Reading
+from poller.changes.page import PageComparison
 from poller.changes.quarantine import is_replaced
 from poller.changes.recording import (
     appended,
@@ -20,7 +20,7 @@ from poller.changes.recording import (
     unchanged_unit,
 )
 from poller.polling.certainty import judged
-from poller.polling.endpoint import Waiting, Watching
+from poller.polling.endpoint import PendingAnswer, WatchedEndpoint
 from poller.polling.holds import current_shift, recount
 from poller.polling.recorder import Draft
 from poller.polling.results import Fetched, PollResult
@@ -33,12 +33,12 @@ from state.polls import Known, Snapshot, UnitState, UnitTimes
 class Answer(msgspec.Struct, kw_only=True):
     """An answer with its objects, and what is known of them."""
 
-    waiting: Waiting
+    waiting: PendingAnswer
     unit: UnitState
     apart: bool = False  # it is large, or plugins take part: not on the event loop
     objects: Sequence[msgspec.Raw] = ()
     digests: Sequence[bytes] = ()
-    reading: Reading | None = None  # made at once of a unit that has not shown anything yet
+    comparison: PageComparison | None = None  # made at once of a unit that has not shown anything yet
     known: Known = Known()
     repeats: str | None = None  # key of the page before, whose objects this one shows again
 
@@ -65,12 +65,12 @@ def is_late(unit: UnitState, fetched: Fetched) -> bool:
     return unit.id != fetched.unit or fetched.asked.order < unit.asked_order
 
 
-def is_paged(w: Watching, key: str) -> bool:
+def is_paged(w: WatchedEndpoint, key: str) -> bool:
     """Whether the unit is one page of the list: others come before and after it."""
     return is_swept(key) and not w.is_child
 
 
-def dropped_by(w: Watching, one: Answer) -> list[str]:
+def dropped_by(w: WatchedEndpoint, one: Answer) -> list[str]:
     """Units after a page that says that it is the last, once none of them shows objects."""
     if not is_paged(w, one.key) or one.following is not None:
         return []
@@ -78,7 +78,7 @@ def dropped_by(w: Watching, one: Answer) -> list[str]:
     return [] if any(w.units[key].shown for key in after) else after
 
 
-def onward(w: Watching, one: Answer) -> bytes | None:
+def onward(w: WatchedEndpoint, one: Answer) -> bytes | None:
     """The position after a page. A page that says that it is the last does not end a list whose later pages are known
     to show objects: they are asked first.
     """
@@ -90,19 +90,21 @@ def onward(w: Watching, one: Answer) -> bytes | None:
     return min(after, key=lambda unit: place_of(unit.position)).position if any(u.shown for u in after) else None
 
 
-def repeated_page(w: Watching, one: Answer, reading: Reading, known: Mapping[str, Snapshot]) -> str | None:
+def repeated_page(
+    w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]
+) -> str | None:
     """The key of the page before, where this one shows just its objects.
 
     Servers repeat the last page after the end of the list, or ignore the parameter that asks for another one.
     """
-    if not reading.fresh or len(known) != len(reading.members) or not is_paged(w, one.key):
+    if not comparison.fresh or len(known) != len(comparison.members) or not is_paged(w, one.key):
         return None
     owners = {snapshot.unit for snapshot in known.values()}
     before = w.page_before(one.key) if len(owners) == 1 and None not in owners else None
     return before.key if before is not None and owners == {before.id} and before.shown == len(known) else None
 
 
-def claims_in(w: Watching, one: Answer) -> Claims:
+def claims_in(w: WatchedEndpoint, one: Answer) -> Claims:
     """What the answer says about its list."""
     pages = one.fetched.pages or ()
     doubts = [doubt for page in pages for doubt in page.doubts]
@@ -115,17 +117,17 @@ def claims_in(w: Watching, one: Answer) -> Claims:
     return Claims(total=max(totals, default=None), doubts=tuple(doubts), is_last=is_last)
 
 
-def is_strange(w: Watching, one: Answer, reading: Reading, known: Mapping[str, Snapshot]) -> bool:
+def is_strange(w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]) -> bool:
     """Whether the page looks as if it were of another list."""
     if w.in_baseline or w.guards.exemptions.allow_deletions(w.state.sweep):
         return False
-    return is_replaced(w.watch, reading, len(one.known.members), known)
+    return is_replaced(w.rules, comparison, len(one.known.members), known)
 
 
 # Answers that show what was shown before.
 
 
-def take_unchanged(w: Watching, waiting: Waiting) -> PollResult | None:
+def take_unchanged(w: WatchedEndpoint, waiting: PendingAnswer) -> PollResult | None:
     """Take an unchanged answer where that is a matter of memory alone. None: more follows from it."""
     fetched, key = waiting.fetched, waiting.key
     unit = w.units.get(key)
@@ -144,7 +146,7 @@ def take_unchanged(w: Watching, waiting: Waiting) -> PollResult | None:
     return PollResult(calls=fetched.calls, baseline=w.in_baseline)
 
 
-def unchanged(w: Watching, one: Answer, draft: Draft) -> PollResult:
+def unchanged(w: WatchedEndpoint, one: Answer, draft: Draft) -> PollResult:
     """Take an unchanged answer, and record what follows from it."""
     fetched, unit = one.fetched, one.unit
     result = PollResult(calls=fetched.calls, baseline=w.in_baseline)
@@ -163,7 +165,7 @@ def unchanged(w: Watching, one: Answer, draft: Draft) -> PollResult:
     return result
 
 
-def _note_unchanged(w: Watching, unit: UnitState, fetched: Fetched) -> Seen:
+def _note_unchanged(w: WatchedEndpoint, unit: UnitState, fetched: Fetched) -> Seen:
     """Know that a unit shows just what it showed before. That is written with whatever is written next.
 
     Lost in a crash before that, the unit counts as asked for earlier than it was: what follows is reported later or
@@ -179,7 +181,7 @@ def _note_unchanged(w: Watching, unit: UnitState, fetched: Fetched) -> Seen:
     return Seen(key=unit.key, asked=asked, confirms=bool(unit.shown) or unit.next is None, nonempty=unit.shown > 0)
 
 
-def _sweep(w: Watching, waiting: Waiting, seen: Seen, draft: Draft, unit: UnitState) -> bool:
+def _sweep(w: WatchedEndpoint, waiting: PendingAnswer, seen: Seen, draft: Draft, unit: UnitState) -> bool:
     """Count a poll for the sweep under way. True: the sweep is complete."""
     if not waiting.sweep_waits and (ended := w.sweep.ended_by(seen)) is not None:
         draft.ended = judged(w, draft, ended, seen, unit)
@@ -190,14 +192,14 @@ def _sweep(w: Watching, waiting: Waiting, seen: Seen, draft: Draft, unit: UnitSt
 # Answers that show something else.
 
 
-def context_of(w: Watching, one: Answer, reading: Reading, known: Mapping[str, Snapshot]) -> Context:
+def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]) -> Context:
     """What surrounds a decision."""
     return Context(
         state=w.state,
         unit=one.unit.id if is_swept(one.key) else None,
         asked=one.fetched.asked,
         absent_since=_absent_since(w, one.unit),
-        appended=_appended(w, one, reading, known),
+        appended=_appended(w, one, comparison, known),
         tail_since=w.state.tail_asked_at,
         accepted=current_shift(w),
         nulled=w.guards.exemptions.nulled,
@@ -205,7 +207,7 @@ def context_of(w: Watching, one: Answer, reading: Reading, known: Mapping[str, S
     )
 
 
-def _absent_since(w: Watching, unit: UnitState) -> float | None:
+def _absent_since(w: WatchedEndpoint, unit: UnitState) -> float | None:
     """When an object that is not known yet was certainly not there.
 
     One answer is one moment: what a list in one answer did not show was not there. A list of several pages shifts while
@@ -217,19 +219,26 @@ def _absent_since(w: Watching, unit: UnitState) -> float | None:
     return None if w.is_child and unit.asked_at is None else w.state.steady_began
 
 
-def _appended(w: Watching, one: Answer, reading: Reading, known: Mapping[str, Snapshot]) -> frozenset[str]:
+def _appended(
+    w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]
+) -> frozenset[str]:
     """New objects after which the list shows no known one, where new ones are appended."""
-    if w.watch.endpoint.order != "id" or not is_paged(w, one.key):
+    if w.rules.endpoint.order != "id" or not is_paged(w, one.key):
         return frozenset()
     if one.following is not None:
         after = w.units.get(key_of(one.following))
         if after is not None and after.asked_at is not None:
             return frozenset()
-    return appended(reading, known)
+    return appended(comparison, known)
 
 
 def apply(
-    w: Watching, one: Answer, reading: Reading, known: Mapping[str, Snapshot], decision: Decision, draft: Draft
+    w: WatchedEndpoint,
+    one: Answer,
+    comparison: PageComparison,
+    known: Mapping[str, Snapshot],
+    decision: Decision,
+    draft: Draft,
 ) -> PollResult:
     """Know what was decided, and draft its recording. Where that fails, the endpoint is read again."""
     w.turn.is_stale = True
@@ -237,8 +246,8 @@ def apply(
     following, after = one.following if is_paged(w, key) else None, onward(w, one)
     added = [] if following is None or key_of(following) in w.units else [key_of(following)]
     dropped = dropped_by(w, one)
-    members = decided_members(decision, reading.members)
-    certain = is_certain(reading)
+    members = decided_members(decision, comparison.members)
+    certain = is_certain(comparison)
     unit = polled_unit(
         one.unit,
         asked,
@@ -251,7 +260,7 @@ def apply(
     )
     draft.at = asked.at
     draft.polls.append(
-        poll_record(unit, members, reading, decision, growth_of(decision.snapshots, known), owns=is_swept(key))
+        poll_record(unit, members, comparison, decision, growth_of(decision.snapshots, known), owns=is_swept(key))
     )
     draft.dropped = dropped
     draft.new_units = [(new, after) for new in added if after is not None]
@@ -264,8 +273,8 @@ def apply(
         asked=asked,
         added=added,
         dropped=dropped,
-        steady=certain and not (decision.moves or reading.missing or dropped),
-        confirms=not reading.is_partial and (bool(reading.members) or after is not None),
+        steady=certain and not (decision.moves or comparison.missing or dropped),
+        confirms=not comparison.is_partial and (bool(comparison.members) or after is not None),
         nonempty=bool(members),
         repeated=_repeated(w, decision),
     )
@@ -278,15 +287,15 @@ def apply(
         swept=_sweep(w, one.waiting, seen, draft, unit),
         baseline=w.in_baseline,
         snapshots=decision.snapshots,
-        missing=bool(reading.missing or dropped),
-        notes=[*reading.notes, *decision.notes[:1]],
-        noisy=w.noise.observe(key, len(reading.members), decision.updates),
+        missing=bool(comparison.missing or dropped),
+        notes=[*comparison.notes, *decision.notes[:1]],
+        noisy=w.noise.observe(key, len(comparison.members), decision.updates),
     )
-    _remember(w, unit, reading, decision, asked.answered_order)
+    _remember(w, unit, comparison, decision, asked.answered_order)
     return result
 
 
-def _repeated(w: Watching, decision: Decision) -> list[str]:
+def _repeated(w: WatchedEndpoint, decision: Decision) -> list[str]:
     """Objects that came from units which have shown them in this sweep already."""
     found: list[str] = []
     for unit, ids in decision.moved_from.items():
@@ -296,14 +305,16 @@ def _repeated(w: Watching, decision: Decision) -> list[str]:
     return found
 
 
-def _remember(w: Watching, unit: UnitState, reading: Reading, decision: Decision, answered_order: int) -> None:
+def _remember(
+    w: WatchedEndpoint, unit: UnitState, comparison: PageComparison, decision: Decision, answered_order: int
+) -> None:
     w.put(unit)
     before = None if unit.shown or not is_paged(w, unit.key) else w.page_before(unit.key)
     if before is not None and claims_of(before).is_last:
         w.invalidate([before.id])  # it is looked at again, and drops what shows nothing any more
     w.guards.quarantine.pop(unit.key, None)
     w.invalidate(decision.moved_from)
-    notes = [*reading.notes, *dict.fromkeys(decision.notes)]
+    notes = [*comparison.notes, *dict.fromkeys(decision.notes)]
     if notes:
         w.notes[unit.key] = "; ".join(notes)
     else:

@@ -7,14 +7,14 @@ from dataclasses import replace
 from msgspec import structs
 
 from poller.changes.certainty import SweptList, Uncertainty, judge, pattern_of
-from poller.polling.endpoint import Watching
+from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.recorder import Draft
 from poller.polling.sweep import Seen
 from state.notices import Notice
 from state.polls import Sweep, UnitState
 
 
-def judged(w: Watching, draft: Draft, ended: Sweep, seen: Seen, unit: UnitState) -> Sweep:
+def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: UnitState) -> Sweep:
     """The sweep that ends with a poll of `unit`, and what contradicts itself in it. Said once an episode."""
     units = {**w.swept_units(), unit.key: unit}
     swept = SweptList(
@@ -37,7 +37,7 @@ def judged(w: Watching, draft: Draft, ended: Sweep, seen: Seen, unit: UnitState)
     )
 
 
-def accept_doubts(w: Watching, draft: Draft) -> bool:
+def accept_doubts(w: WatchedEndpoint, draft: Draft) -> bool:
     """Take what contradicts itself now as the way of this list. False: nothing does."""
     found = Uncertainty.load(w.state.uncertain)
     if found is None:
@@ -48,7 +48,7 @@ def accept_doubts(w: Watching, draft: Draft) -> bool:
     return True
 
 
-def _notice(w: Watching, found: Uncertainty, now: float) -> Notice:
+def _notice(w: WatchedEndpoint, found: Uncertainty, now: float) -> Notice:
     effect = "its baseline does not end and no change is reported" if w.in_baseline else "it confirms no deletion"
     return Notice(
         kind="endpoint.uncertain",

@@ -8,11 +8,11 @@ import structlog
 
 from poller.clock import Clock
 from poller.polling.deletions import may_delete
-from poller.polling.endpoint import Watching
+from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.health import HealthUpdate
 from poller.polling.recorder import Draft, Recorder
 from poller.polling.results import PollResult
-from poller.polling.source import ITEM, Run, kept_health
+from poller.polling.source import ITEM, ActiveSource, kept_health
 from poller.polling.unit_keys import child_key, dump_position, is_swept
 from state.polls import Presence, Sweep
 from state.store import NoticeStore
@@ -20,7 +20,7 @@ from state.store import NoticeStore
 log = structlog.get_logger("poller")
 
 
-class Following:
+class FollowUp:
     """Does what follows. `recorded` is given the numbers of new events."""
 
     def __init__(
@@ -32,73 +32,73 @@ class Following:
         self._recorded = recorded
         self._noted: dict[str, dict[str, int]] = {}  # by endpoint: in which sweep a note was met last
 
-    async def followed(self, run: Run, w: Watching, result: PollResult) -> None:
+    async def follow(self, active: ActiveSource, w: WatchedEndpoint, result: PollResult) -> None:
         """Do what follows from a poll that was recorded."""
-        planner, now = run.lane.planner, run.lane.time()
+        planner, now = active.poll_loop.planner, active.poll_loop.time()
         for key in result.dropped:
-            planner.remove(run.unit(w, key))
+            planner.remove(active.unit(w, key))
         for key in result.added:
-            planner.add(run.unit(w, key), now=now)
+            planner.add(active.unit(w, key), now=now)
         if not w.in_baseline:
             for new, old in result.tail_moves:
-                if run.unit(w, new) in planner and run.unit(w, old) in planner:
-                    planner.inherit(run.unit(w, new), run.unit(w, old))
+                if active.unit(w, new) in planner and active.unit(w, old) in planner:
+                    planner.inherit(active.unit(w, new), active.unit(w, old))
         self._say(w, result)
         self.announce(result.events)
-        await self.forget(run, w, [key for key in result.dropped if key not in result.added])
+        await self.forget(active, w, [key for key in result.dropped if key not in result.added])
         if result.snapshots:
-            await self._follow_parents(run, w, result)
-        await self._look_at_suspects(run, w, result)
+            await self._follow_parents(active, w, result)
+        await self._look_at_suspects(active, w, result)
         if result.swept:
-            await self._end_empty_sweeps(run, w)
+            await self._end_empty_sweeps(active, w)
 
     def announce(self, numbers: Sequence[int]) -> None:
         """Say that these events are in the log."""
         if numbers:
             self._recorded([*numbers])
 
-    async def forget(self, run: Run, w: Watching, keys: Iterable[str]) -> None:
+    async def forget(self, active: ActiveSource, w: WatchedEndpoint, keys: Iterable[str]) -> None:
         """These units are gone: what was reported of their failures is over."""
         for key in keys:
-            await self.say(run, run.health.forget(w.name, key, self._clock.now()))
+            await self.say(active, active.health.forget(w.name, key, self._clock.now()))
 
-    async def say(self, run: Run, update: HealthUpdate) -> None:
+    async def say(self, active: ActiveSource, update: HealthUpdate) -> None:
         """Log what the health of a source has to say, and keep that it was said."""
         if not update.notices:
             return
-        self.announce(await self._recorder.steps(self._notices.tell, update.notices, kept=kept_health(run)))
+        self.announce(await self._recorder.steps(self._notices.tell, update.notices, kept=kept_health(active)))
 
-    async def sync(self, w: Watching, parents: Iterable[str]) -> None:
+    async def sync(self, w: WatchedEndpoint, parents: Iterable[str]) -> None:
         """Give every parent that is there a unit, and take it from those that are gone."""
         wanted = {child_key(object_id) for object_id in parents}
         added = sorted(wanted - w.units.keys())
         dropped = sorted(key for key in w.units.keys() - wanted if is_swept(key))
         await self._change_units(w, added=added, dropped=dropped, at=w.state.sweep_began)
 
-    async def _follow_parents(self, run: Run, w: Watching, result: PollResult) -> None:
+    async def _follow_parents(self, active: ActiveSource, w: WatchedEndpoint, result: PollResult) -> None:
         """Add lists of new parents, drop those of parents that are gone, and expect news in the others."""
-        planner, at = run.lane.planner, self._clock.now()
+        planner, at = active.poll_loop.planner, self._clock.now()
         there = [child_key(s.object_id) for s in result.snapshots if s.presence is not Presence.DELETED]
         deleted = [child_key(s.object_id) for s in result.snapshots if s.presence is Presence.DELETED]
-        for child in run.children(w.name):
+        for child in active.children(w.name):
             added, dropped = await self._change_units(child, added=there, dropped=deleted, at=at)
             for key in added:
-                planner.add(run.unit(child, key), now=run.lane.time())
+                planner.add(active.unit(child, key), now=active.poll_loop.time())
             if not result.baseline:
                 for key in there:
-                    planner.excite(run.unit(child, key), 1)
+                    planner.excite(active.unit(child, key), 1)
             for key in dropped:
-                planner.remove(run.unit(child, key))
-            await self.forget(run, child, dropped)
-            if dropped and child.units and not child.sweep.pending and not run.waits(child):
+                planner.remove(active.unit(child, key))
+            await self.forget(active, child, dropped)
+            if dropped and child.units and not child.sweep.pending and not active.waits(child):
                 # The last lists that its sweep waited for are gone: no poll of theirs will end it.
-                await self._end_sweep(run, child, confirms=child.sweep.confirms and child.sweep.nonempty)
+                await self._end_sweep(active, child, confirms=child.sweep.confirms and child.sweep.nonempty)
 
     async def _change_units(
-        self, w: Watching, *, added: Sequence[str], dropped: Sequence[str], at: float
+        self, w: WatchedEndpoint, *, added: Sequence[str], dropped: Sequence[str], at: float
     ) -> tuple[list[str], list[str]]:
         """Know lists per parent, or no longer. Returns the keys that were new, and those that were known."""
-        position = dump_position(w.watch.endpoint.first)
+        position = dump_position(w.rules.endpoint.first)
 
         def decide() -> Draft:
             new = [(key, position) for key in added if key not in w.units]
@@ -109,26 +109,26 @@ class Following:
             w.sweep.steady = False
         return [key for key, _ in draft.new_units], [*draft.dropped]
 
-    async def _look_at_suspects(self, run: Run, w: Watching, result: PollResult) -> None:
+    async def _look_at_suspects(self, active: ActiveSource, w: WatchedEndpoint, result: PollResult) -> None:
         """Queue what went missing to be asked for by its own URL, or confirm it by sweeps."""
         if not may_delete(w):
-            run.deletions.forget(w.name)
+            active.deletions.forget(w.name)
             return
-        if not await run.deletions.look(w, result):
-            await self.forget(run, w, [ITEM])
+        if not await active.deletions.look(w, result):
+            await self.forget(active, w, [ITEM])
         if result.swept:
-            for deleted in await run.deletions.swept(w):
+            for deleted in await active.deletions.swept(w):
                 self.announce(deleted.events)
-                await self._follow_parents(run, w, deleted)
+                await self._follow_parents(active, w, deleted)
 
-    async def _end_empty_sweeps(self, run: Run, w: Watching) -> None:
+    async def _end_empty_sweeps(self, active: ActiveSource, w: WatchedEndpoint) -> None:
         """End the sweeps of lists per parent where there are no parents: there is nothing to sweep."""
-        for child in run.children(w.name):
+        for child in active.children(w.name):
             is_new = not child.has_swept or not child.units
-            if not child.sweep.pending and not run.waits(child) and is_new:
-                await self._end_sweep(run, child, confirms=False)
+            if not child.sweep.pending and not active.waits(child) and is_new:
+                await self._end_sweep(active, child, confirms=False)
 
-    async def _end_sweep(self, run: Run, w: Watching, *, confirms: bool) -> None:
+    async def _end_sweep(self, active: ActiveSource, w: WatchedEndpoint, *, confirms: bool) -> None:
         """End a sweep that has nothing more to ask for."""
         now = self._clock.now()
 
@@ -137,9 +137,9 @@ class Following:
             return Draft(at=now, ended=sweep)
 
         await self._recorder.change(w, decide)
-        await self._end_empty_sweeps(run, w)
+        await self._end_empty_sweeps(active, w)
 
-    def _say(self, w: Watching, result: PollResult) -> None:
+    def _say(self, w: WatchedEndpoint, result: PollResult) -> None:
         """Log what was odd in a poll: a note again only where it was absent for a whole sweep."""
         noted, sweep = self._noted.setdefault(w.label, {}), w.state.sweep
         for note in result.notes:

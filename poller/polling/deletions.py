@@ -12,7 +12,7 @@ from poller.changes.decide import delete
 from poller.changes.page import RequestTimes
 from poller.changes.recording import growth_of
 from poller.clock import Clock
-from poller.polling.endpoint import Watching
+from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.fetch import Fetcher, unwelcome
 from poller.polling.holds import holds_deletion
 from poller.polling.recorder import MOST_TRIES, Draft, Recorder
@@ -25,9 +25,9 @@ GONE: Final = frozenset({404, 410})
 SWEEPS_TO_CONFIRM: Final = 3  # the one in which it went missing, then two complete ones without it
 
 
-def may_delete(w: Watching) -> bool:
+def may_delete(w: WatchedEndpoint) -> bool:
     """Whether deletions are reported at all now."""
-    return w.watch.deletes and w.guards.recount is None and not w.in_baseline
+    return w.rules.deletes and w.guards.recount is None and not w.in_baseline
 
 
 class Deletions:
@@ -64,7 +64,7 @@ class Deletions:
         self.waiting.pop(endpoint, None)
         self._stale.add(endpoint)
 
-    async def look(self, w: Watching, result: PollResult) -> bool:
+    async def look(self, w: WatchedEndpoint, result: PollResult) -> bool:
         """Queue what went missing. False: nothing is left whose own URL would be asked."""
         name = w.name
         if not (result.missing or result.swept or name in self._stale) or self.waiting.get(name):
@@ -79,7 +79,7 @@ class Deletions:
         )
         return bool(self.waiting[name]) or any(endpoint == name for endpoint, _ in self.confirming)
 
-    async def confirm(self, w: Watching, suspect: Suspect) -> PollResult:
+    async def confirm(self, w: WatchedEndpoint, suspect: Suspect) -> PollResult:
         """Ask for a suspect's own URL: 404 and 410 confirm its deletion. Raises FetchError."""
         request = self._fetcher.item_request(w, suspect)
         if request is None:
@@ -95,7 +95,7 @@ class Deletions:
                 return PollResult(calls=1)
             raise unwelcome(response)
 
-    async def swept(self, w: Watching) -> list[PollResult]:
+    async def swept(self, w: WatchedEndpoint) -> list[PollResult]:
         """After a complete sweep: report the suspects without an own URL that two more complete sweeps did not show."""
         if not may_delete(w):
             return []
@@ -109,7 +109,7 @@ class Deletions:
             await self.delete(w, suspect, asked) for suspect in due if self._fetcher.item_request(w, suspect) is None
         ]
 
-    async def delete(self, w: Watching, suspect: Suspect, asked: RequestTimes) -> PollResult:
+    async def delete(self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes) -> PollResult:
         """Record a confirmed deletion, unless the object was seen meanwhile or too many are gone at once."""
         async with w.turn.lock:
             for _ in range(MOST_TRIES):
@@ -120,7 +120,7 @@ class Deletions:
                     continue
         raise Conflict(f"{w.label}: has changed at each of {MOST_TRIES} attempts to record a deletion")
 
-    async def _deleted(self, w: Watching, suspect: Suspect, asked: RequestTimes) -> PollResult:
+    async def _deleted(self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes) -> PollResult:
         object_id, result = suspect.snapshot.object_id, PollResult(calls=1)
         now = (await self._recorder.snapshots(w, [object_id])).get(object_id)
         if now is None or not self._is_deletable(w, now, asked):
@@ -131,10 +131,10 @@ class Deletions:
             result.events = (await self._recorder.record(w, draft)).notices
             return result
         gone = structs.replace(suspect, snapshot=now)
-        if w.watch.runs_plugins:
-            decision = await self._apart(delete, w.watch, gone, asked)
+        if w.rules.runs_plugins:
+            decision = await self._apart(delete, w.rules, gone, asked)
         else:
-            decision = delete(w.watch, gone, asked)
+            decision = delete(w.rules, gone, asked)
         growth = growth_of(decision.snapshots, {object_id: now})
         draft.polls.append(PollRecord(growth=growth, snapshots=decision.snapshots, events=decision.events))
         recorded = await self._recorder.record(w, draft)
@@ -144,6 +144,6 @@ class Deletions:
         return result
 
     @staticmethod
-    def _is_deletable(w: Watching, now: Snapshot, asked: RequestTimes) -> bool:
+    def _is_deletable(w: WatchedEndpoint, now: Snapshot, asked: RequestTimes) -> bool:
         is_suspect = now.presence is Presence.SUSPECT
         return may_delete(w) and is_suspect and w.requests.changed.get(now.object_id, 0) <= asked.order

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from poller.changes.endpoint_rules import Watch
+from poller.changes.endpoint_rules import EndpointRules
 from poller.changes.exemptions import Exemptions
 from poller.changes.guards import HOUR, NoiseDetector
 from poller.changes.quarantine import Quarantine
@@ -82,7 +82,7 @@ class Guards:
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
+class PendingAnswer:
     """An answer that waits to be recorded."""
 
     key: str
@@ -102,15 +102,15 @@ class Turn:
     """Answers of one endpoint take turns between reading and recording; those that wait go together."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    waiting: deque[Waiting] = field(default_factory=deque)
+    waiting: deque[PendingAnswer] = field(default_factory=deque)
     is_stale: bool = False  # what is in memory may not be what is kept
 
 
-class Watching:
+class WatchedEndpoint:
     """One endpoint: what it means, what is known of it, and how its current sweep goes."""
 
-    def __init__(self, watch: Watch, opened: Opened, lease: Lease) -> None:
-        self.watch = watch
+    def __init__(self, rules: EndpointRules, opened: Opened, lease: Lease) -> None:
+        self.rules = rules
         self.lease = lease  # of its budget: what is recorded under an older one is refused
         self.noise = NoiseDetector()
         self.notes: dict[str, str] = {}  # by unit: what its latest answer had that was set aside
@@ -134,7 +134,7 @@ class Watching:
     @property
     def name(self) -> str:
         """The endpoint's name."""
-        return self.watch.endpoint.name
+        return self.rules.endpoint.name
 
     @property
     def label(self) -> str:
@@ -144,7 +144,7 @@ class Watching:
     @property
     def is_child(self) -> bool:
         """Whether it is a list per parent object."""
-        return self.watch.endpoint.parent is not None
+        return self.rules.endpoint.parent is not None
 
     @property
     def in_baseline(self) -> bool:
@@ -215,7 +215,7 @@ class Watching:
 # What an operator must see, and what sweeps on command look at.
 
 
-def waits_for_others(w: Watching, key: str) -> bool:
+def waits_for_others(w: WatchedEndpoint, key: str) -> bool:
     """Whether asking a unit again is of no use before others were asked: it is counted, or kept aside."""
     recount, aside = w.guards.recount, w.guards.quarantine.get(key)
     if recount is not None and key in recount.seen:
@@ -223,18 +223,18 @@ def waits_for_others(w: Watching, key: str) -> bool:
     return aside is not None and bool(_not_asked_since(w, aside.seen_order))
 
 
-def awaited(w: Watching) -> list[str]:
+def awaited(w: WatchedEndpoint) -> list[str]:
     """Keys of the units that pages kept aside wait for."""
     since = max((aside.seen_order for aside in w.guards.quarantine.values()), default=None)
     return [] if since is None else _not_asked_since(w, since)
 
 
-def _not_asked_since(w: Watching, order: int) -> list[str]:
+def _not_asked_since(w: WatchedEndpoint, order: int) -> list[str]:
     swept, aside = w.swept_units(), w.guards.quarantine
     return [key for key, unit in swept.items() if key not in aside and unit.asked_order <= order]
 
 
-def status_of(w: Watching) -> Mapping[str, Any]:
+def status_of(w: WatchedEndpoint) -> Mapping[str, Any]:
     """What an operator must see of an endpoint."""
     shown: dict[str, Any] = {}
     if w.guards.recount is not None and w.state.held is None:

@@ -12,25 +12,25 @@ import structlog
 from msgspec import structs
 
 from poller.budget.budget import Budget
-from poller.changes.endpoint_rules import Watch
+from poller.changes.endpoint_rules import EndpointRules
 from poller.clock import Clock, SystemClock
 from poller.config.models import Config, SourceConfig
 from poller.hooks.loading import Plugins, said
 from poller.planner.planner import Planner
-from poller.polling.children import Following
+from poller.polling.children import FollowUp
 from poller.polling.deletions import Deletions
-from poller.polling.endpoint import Watching
+from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.fetch import Fetcher
 from poller.polling.health import HealthUpdate, SourceHealth, StallWatch, due_since
 from poller.polling.health import Turns as PlannerTurns
 from poller.polling.holds import say_rebaselined
 from poller.polling.interventions import Interventions
-from poller.polling.loop import Lane
-from poller.polling.on_demand import Begun, Sweeping
+from poller.polling.loop import PollLoop
+from poller.polling.on_demand import Begun, OnDemandSweep
 from poller.polling.poll import Polling, take
 from poller.polling.recorder import Draft, Recorder
 from poller.polling.results import Polled
-from poller.polling.source import Discovery, PollTimes, Run, kept_health, recall_health, shape_of, watch_of
+from poller.polling.source import ActiveSource, Discovery, PollTimes, kept_health, recall_health, rules_of, shape_of
 from poller.polling.threads import Apart, SourceThread
 from poller.polling.turn import Turns
 from poller.polling.unit_keys import first_units
@@ -73,21 +73,23 @@ class Engine:
         apart: Callable[[str], Apart] = SourceThread,
     ) -> None:
         self.config = config
-        self.lanes: dict[str, Lane] = {}
-        self.runs: dict[str, Run] = {}
+        self.loops: dict[str, PollLoop] = {}
+        self.sources: dict[str, ActiveSource] = {}
         self.recorder = Recorder(store.polls, write, reloaded=self._sync_planner)
-        self.following = Following(self.recorder, store.notices, clock=clock, recorded=listener.recorded)
+        self.follow_up = FollowUp(self.recorder, store.notices, clock=clock, recorded=listener.recorded)
         self.polling = Polling(
-            recorder=self.recorder, following=self.following, in_flight=set(), clock=clock, polled=listener.polled
+            recorder=self.recorder, follow_up=self.follow_up, in_flight=set(), clock=clock, polled=listener.polled
         )
-        self.interventions = Interventions(self.recorder, self.following, clock)
+        self.interventions = Interventions(self.recorder, self.follow_up, clock)
         self._plugins = plugins
         self._store = store
         self._write = write
         self._clock = clock
         self._transport = transport  # None: the network
         self._clients: list[httpx.AsyncClient] = []
-        self._watches: dict[str, list[tuple[Watch, str]]] = {}  # by source: its endpoints, built and not opened yet
+        self._rules: dict[
+            str, list[tuple[EndpointRules, str]]
+        ] = {}  # by source: its endpoints, built and not opened yet
         self._is_over = False
         self._apart = apart  # where plugins' code of a source runs, by its name
         self._works: dict[str, BudgetWork] = {}
@@ -99,7 +101,7 @@ class Engine:
         Raises PollerError where a plugin or rule is unusable. Whatever a configuration alone can do wrong fails here.
         """
         for name, budget in self.config.budgets.items():
-            self.lanes[name] = self._lane(name, budget.limits, budget.share, budget.concurrency)
+            self.loops[name] = self._poll_loop(name, budget.limits, budget.share, budget.concurrency)
         for source in self.config.sources.values():
             try:
                 self._build_source(source)
@@ -120,45 +122,45 @@ class Engine:
         back = await self._write(self._store.rewind, now=self._clock.now(), by=min(moved, 0.0))
         if back < min(moved, 0.0):
             log.warning("state.moved_back", seconds=round(-back, 1), why="it was written by a clock that was ahead")
-        if not self.lanes:
+        if not self.loops:
             self.prepare()
-        wanted = [budget_lease(name) for name in self.lanes]
+        wanted = [budget_lease(name) for name in self.loops]
         leases = await self._write(self._store.leases.take, LOCAL, wanted, most=len(wanted), ttl=FOREVER)
         self._leases.update({lease.subject: lease for lease in leases})
-        for lane in self.lanes.values():
-            await self._restore(lane, before)
-        for run in self.runs.values():
-            await self._open_source(run)
-        for lane in self.lanes.values():
-            await self._recall(lane, before, moved=moved or back)
+        for poll_loop in self.loops.values():
+            await self._restore(poll_loop, before)
+        for active in self.sources.values():
+            await self._open_source(active)
+        for poll_loop in self.loops.values():
+            await self._recall(poll_loop, before, moved=moved or back)
 
     async def close(self, seconds: float = 5.0) -> None:
         """Let what is under way end, and keep what was learned."""
         try:
-            await asyncio.gather(*(lane.finish(seconds) for lane in self.lanes.values()))
+            await asyncio.gather(*(poll_loop.finish(seconds) for poll_loop in self.loops.values()))
             if not self._is_over:
                 await self.save()
                 await self.save_times()
-                await asyncio.gather(*(lane.gate.flush() for lane in self.lanes.values()))
+                await asyncio.gather(*(poll_loop.gate.flush() for poll_loop in self.loops.values()))
         finally:
             await self.abandon()
 
     async def abandon(self) -> None:
         """End without a word to the state: answers that are under way are not recorded."""
         self._is_over = True
-        await asyncio.gather(*(lane.finish(0.0) for lane in self.lanes.values()))
-        for run in self.runs.values():
-            run.apart.close()
+        await asyncio.gather(*(poll_loop.finish(0.0) for poll_loop in self.loops.values()))
+        for active in self.sources.values():
+            active.apart.close()
         for client in self._clients:
             await client.aclose()
         self._clients.clear()
 
-    def _lane(self, name: str, limits: Any, share: float, concurrency: int) -> Lane:
+    def _poll_loop(self, name: str, limits: Any, share: float, concurrency: int) -> PollLoop:
         budget = Budget(name, limits, share=share, concurrency=concurrency)
 
         async def spend(answers: list[tuple[int, float]]) -> int:
             anchor = str(self._clock.anchor()) if isinstance(self._clock, SystemClock) else ""
-            steady, times = self._clock.steady(), _take_unchanged(work.runs.values())
+            steady, times = self._clock.steady(), _take_unchanged(work.sources.values())
             try:
                 return await self._write(
                     self._store.calls.spend,
@@ -181,29 +183,31 @@ class Engine:
         gate = Gate(budget, self._clock, spend=spend, flush=flush, throttle=throttle)
         planner = Planner([], now=self._clock.now())
         work = self._works[name] = BudgetWork(name, planner, self.polling, self._clock)
-        return Lane(name=name, budget=budget, share=share, planner=planner, gate=gate, clock=self._clock, crew=work)
+        return PollLoop(
+            name=name, budget=budget, share=share, planner=planner, gate=gate, clock=self._clock, queue=work
+        )
 
-    async def _restore(self, lane: Lane, before: Engine | None) -> None:
+    async def _restore(self, poll_loop: PollLoop, before: Engine | None) -> None:
         """The calls that its windows still count, and until when the server wants none."""
-        name, budget, steady = lane.name, lane.budget, self._clock.steady()
+        name, budget, steady = poll_loop.name, poll_loop.budget, self._clock.steady()
         longest = max(limit.seconds for limit in budget.limits)
         calls = await self._write(self._store.calls.restore, name, since=steady - longest - 1, now=steady)
         until = await self._write(self._store.calls.throttled_until, name)
-        if before is not None and name in before.lanes:
-            until = max(until or 0.0, before.lanes[name].budget.throttled_until(steady) or 0.0)
+        if before is not None and name in before.loops:
+            until = max(until or 0.0, before.loops[name].budget.throttled_until(steady) or 0.0)
         budget.restore(calls, steady, throttled_until=until or None)
 
     def _build_source(self, config: SourceConfig) -> None:
         source = config.build()
-        lane = self.lanes[config.budget]
-        client = build_client(config, gate=lane.gate, auth=source.auth, inner=self._transport)
+        poll_loop = self.loops[config.budget]
+        client = build_client(config, gate=poll_loop.gate, auth=source.auth, inner=self._transport)
         self._clients.append(client)
         ask, apart = partial(fetch, client, most=config.max_answer), self._apart(config.name)
         fetcher = Fetcher(source, ask, store=self._store.polls, steps=self._write, clock=self._clock, apart=apart)
-        run = Run(
+        active = ActiveSource(
             config=config,
             source=source,
-            lane=lane,
+            poll_loop=poll_loop,
             fetcher=fetcher,
             turns=Turns(self.recorder, apart),
             deletions=Deletions(fetcher, self.recorder, apart, self._clock),
@@ -213,92 +217,94 @@ class Engine:
             times=PollTimes(self._clock.now()),
             apart=apart,
         )
-        self.runs[config.name] = self._works[config.budget].runs[config.name] = run
-        self._watches[config.name] = [
-            (watch_of(config, endpoint, self._plugins), shape_of(source, endpoint, config.endpoint(endpoint.name)))
+        self.sources[config.name] = self._works[config.budget].sources[config.name] = active
+        self._rules[config.name] = [
+            (rules_of(config, endpoint, self._plugins), shape_of(source, endpoint, config.endpoint(endpoint.name)))
             for endpoint in config.chosen(source.endpoints())
         ]
 
-    async def _open_source(self, run: Run) -> None:
-        lane, now = run.lane, self._clock.now()
-        for watch, shape in self._watches.pop(run.name):
+    async def _open_source(self, active: ActiveSource) -> None:
+        poll_loop, now = active.poll_loop, self._clock.now()
+        for rules, shape in self._rules.pop(active.name):
             spec = EndpointSpec(
-                source=run.name, name=watch.endpoint.name, shape=shape, units=first_units(watch.endpoint)
+                source=active.name, name=rules.endpoint.name, shape=shape, units=first_units(rules.endpoint)
             )
             opened = await self._write(self._store.polls.open, spec, now=now)
-            w = run.watchings[watch.endpoint.name] = Watching(watch, opened, self._leases[run.config.budget])
+            w = active.endpoints[rules.endpoint.name] = WatchedEndpoint(
+                rules, opened, self._leases[active.config.budget]
+            )
             w.guards.deletions.extend(self._clock.steady() - age for age in opened.deletions)
-            run.deletions.forget(w.name)
+            active.deletions.forget(w.name)
             if opened.is_reshaped:
                 log.info("endpoint.rebaselined", endpoint=w.label, why="its path, id or excluded fields changed")
                 _, recorded = await self.recorder.change(w, partial(_reshaped, w, now))
-                self.following.announce(recorded.notices)
-        for w in run.watchings.values():
-            parent = run.watchings.get(w.watch.endpoint.parent or "")
+                self.follow_up.announce(recorded.notices)
+        for w in active.endpoints.values():
+            parent = active.endpoints.get(w.rules.endpoint.parent or "")
             if parent is not None:
                 parents = await self._write(self._store.polls.parents, parent.state.id)
-                await self.following.sync(w, parents)
+                await self.follow_up.sync(w, parents)
             for key in w.units:
-                lane.planner.add(run.unit(w, key), now=lane.time())
-        run.health = SourceHealth(
-            run.name, seen={w.name: at for w in run.watchings.values() if (at := _last_seen(w)) is not None}
+                poll_loop.planner.add(active.unit(w, key), now=poll_loop.time())
+        active.health = SourceHealth(
+            active.name, seen={w.name: at for w in active.endpoints.values() if (at := _last_seen(w)) is not None}
         )
-        recall_health(run, {key: await self._write(self._store.learned.load, key) for key in kept_health(run)})
+        recall_health(active, {key: await self._write(self._store.learned.load, key) for key in kept_health(active)})
 
-    def _sync_planner(self, w: Watching) -> None:
+    def _sync_planner(self, w: WatchedEndpoint) -> None:
         """An endpoint was read again: the planner knows just its units."""
-        run = self.runs[w.state.source]
-        wanted = {run.unit(w, key) for key in w.units}
-        for unit in run.lane.planner.units:
-            if (unit.source, unit.endpoint) == (run.name, w.name) and unit not in wanted:
-                run.lane.planner.remove(unit)
+        active = self.sources[w.state.source]
+        wanted = {active.unit(w, key) for key in w.units}
+        for unit in active.poll_loop.planner.units:
+            if (unit.source, unit.endpoint) == (active.name, w.name) and unit not in wanted:
+                active.poll_loop.planner.remove(unit)
         for unit in wanted:
-            run.lane.planner.add(unit, now=run.lane.time())
+            active.poll_loop.planner.add(unit, now=active.poll_loop.time())
 
-    async def _recall(self, lane: Lane, before: Engine | None, *, moved: float) -> None:
-        if before is not None and lane.name in before.lanes:
-            saved: bytes | None = before.lanes[lane.name].planner.dump()
+    async def _recall(self, poll_loop: PollLoop, before: Engine | None, *, moved: float) -> None:
+        if before is not None and poll_loop.name in before.loops:
+            saved: bytes | None = before.loops[poll_loop.name].planner.dump()
         else:
-            saved = await self._write(self._store.learned.load, f"planner:{lane.name}")
+            saved = await self._write(self._store.learned.load, f"planner:{poll_loop.name}")
         if saved is not None:
             try:
-                lane.planner.load(saved, moved=moved)
+                poll_loop.planner.load(saved, moved=moved)
             except ValueError as error:
-                log.warning("planner.forgotten", budget=lane.name, why=str(error))
-        for run in self.runs.values():
-            if run.lane is lane:
-                for w in run.watchings.values():
-                    self._recall_times(run, w)
+                log.warning("planner.forgotten", budget=poll_loop.name, why=str(error))
+        for active in self.sources.values():
+            if active.poll_loop is poll_loop:
+                for w in active.endpoints.values():
+                    self._recall_times(active, w)
 
-    def _recall_times(self, run: Run, w: Watching) -> None:
+    def _recall_times(self, active: ActiveSource, w: WatchedEndpoint) -> None:
         """What the state knows better than what was saved a minute before a crash."""
-        now = run.lane.time()
+        now = active.poll_loop.time()
         for key, unit in w.units.items():
             if unit.answered_at is not None:
-                run.lane.planner.polled(run.unit(w, key), unit.answered_at)
+                active.poll_loop.planner.polled(active.unit(w, key), unit.answered_at)
             # That the source held it back ended with the process: only its own failures count.
-            run.lane.planner.defer(run.unit(w, key), max(unit.retry_at or 0.0, now))
+            active.poll_loop.planner.defer(active.unit(w, key), max(unit.retry_at or 0.0, now))
 
-    async def begin_sweeps(self, endpoints: Collection[tuple[str, str]] | None = None) -> Sweeping:
+    async def begin_sweeps(self, endpoints: Collection[tuple[str, str]] | None = None) -> OnDemandSweep:
         """Begin a complete sweep of every endpoint (or those named: source, endpoint), and poll nothing else."""
         began = {}
-        for run in self.runs.values():
-            for w in run.watchings.values():
-                if endpoints is None or (run.name, w.name) in endpoints:
-                    self._forgive(run, w)
+        for active in self.sources.values():
+            for w in active.endpoints.values():
+                if endpoints is None or (active.name, w.name) in endpoints:
+                    self._forgive(active, w)
                     await self.recorder.change(w, partial(_begin_sweep, w, self._clock.now()))
-                    began[run.name, w.name] = Begun(w.state.sweep, w.state.sweep_order)
-        sweeping = Sweeping(self.runs, self.polling.in_flight, began)
+                    began[active.name, w.name] = Begun(w.state.sweep, w.state.sweep_order)
+        sweeping = OnDemandSweep(self.sources, self.polling.in_flight, began)
         for work in self._works.values():
             work.sweeping = sweeping
         return sweeping
 
-    def _forgive(self, run: Run, w: Watching) -> None:
+    def _forgive(self, active: ActiveSource, w: WatchedEndpoint) -> None:
         """What failed before is asked as if it never had: a command asks always, and what it says is of now."""
         for key, unit in list(w.units.items()):
             if unit.failures:
                 w.put(structs.replace(unit, failures=0, retry_at=None, error=None))
-                run.lane.planner.defer(run.unit(w, key), run.lane.time())
+                active.poll_loop.planner.defer(active.unit(w, key), active.poll_loop.time())
 
     def end_sweeps(self) -> None:
         """Poll what the planners choose again."""
@@ -307,27 +313,29 @@ class Engine:
 
     def probe_now(self) -> None:
         """Ask at once whatever waits after a failure: somebody has seen to it."""
-        for run in self.runs.values():
-            run.health.probe_now()
-            for w in run.watchings.values():
+        for active in self.sources.values():
+            active.health.probe_now()
+            for w in active.endpoints.values():
                 for key, unit in list(w.units.items()):
                     if unit.failures:
                         w.put(structs.replace(unit, retry_at=None))
-                    run.lane.planner.defer(run.unit(w, key), run.lane.time())  # what the source held back as well
-            run.lane.refresh()
+                    active.poll_loop.planner.defer(
+                        active.unit(w, key), active.poll_loop.time()
+                    )  # what the source held back as well
+            active.poll_loop.refresh()
 
     # Housekeeping.
 
     async def save(self) -> None:
         """Keep what the planners learned, and what was told of failures."""
-        learned = {f"planner:{name}": lane.planner.dump() for name, lane in self.lanes.items()}
-        for run in self.runs.values():
-            learned |= kept_health(run)
+        learned = {f"planner:{name}": poll_loop.planner.dump() for name, poll_loop in self.loops.items()}
+        for active in self.sources.values():
+            learned |= kept_health(active)
         await self._write(self._store.learned.save, learned)
 
     async def save_times(self) -> None:
         """Keep when units were polled that showed nothing new: what others see of the state is not much older."""
-        times = _take_unchanged(self.runs.values())
+        times = _take_unchanged(self.sources.values())
         if times:
             try:
                 await self._write(self._store.polls.touch, [one for _, found in times for one in found.values()])
@@ -338,44 +346,46 @@ class Engine:
     async def forget_calls(self) -> None:
         """Drop calls that no window counts any more."""
         steady = self._clock.steady()
-        for lane in self.lanes.values():
-            longest = max(limit.seconds for limit in lane.budget.limits)
-            await self._write(self._store.calls.forget, lane.name, before=steady - longest - 60)
+        for poll_loop in self.loops.values():
+            longest = max(limit.seconds for limit in poll_loop.budget.limits)
+            await self._write(self._store.calls.forget, poll_loop.name, before=steady - longest - 60)
 
     def is_well(self) -> bool:
         """Whether every source can be polled."""
-        return all(run.discovery.is_done and run.health.snapshot().state == "ok" for run in self.runs.values())
+        return all(
+            active.discovery.is_done and active.health.snapshot().state == "ok" for active in self.sources.values()
+        )
 
     async def watch(self) -> None:
         """Raise the alarm for a source that should poll and does not, and for promises that grown lists have broken."""
         now = self._clock.now()
-        for lane in self.lanes.values():
-            lane.check_promises()
-        for run in self.runs.values():
-            due = due_since(self._turns(run, now), now)
-            stalled = run.stall.check(now, due_since=due, last_poll=run.times.begun_at)
+        for poll_loop in self.loops.values():
+            poll_loop.check_promises()
+        for active in self.sources.values():
+            due = due_since(self._turns(active, now), now)
+            stalled = active.stall.check(now, due_since=due, last_poll=active.times.begun_at)
             if stalled is not None:
-                await take(self.polling, run, HealthUpdate(notices=(stalled,)))
+                await take(self.polling, active, HealthUpdate(notices=(stalled,)))
 
-    def _turns(self, run: Run, now: float) -> PlannerTurns:
-        first = run.lane.planner.choose(now)
-        beside = [other for other in self.runs.values() if other.lane is run.lane]
+    def _turns(self, active: ActiveSource, now: float) -> PlannerTurns:
+        first = active.poll_loop.planner.choose(now)
+        beside = [other for other in self.sources.values() if other.poll_loop is active.poll_loop]
         return PlannerTurns(
-            is_free=run.lane.next_at() <= self._clock.steady() + 1.0,
-            is_first=first is not None and first.source == run.name,
-            due=run.lane.planner.next_due(now, run.name),
+            is_free=active.poll_loop.next_at() <= self._clock.steady() + 1.0,
+            is_first=first is not None and first.source == active.name,
+            due=active.poll_loop.planner.next_due(now, active.name),
             latest=max(other.times.begun_at or other.times.opened_at for other in beside),
         )
 
 
-Times = list[tuple[Watching, dict[int, UnitTimes]]]
+Times = list[tuple[WatchedEndpoint, dict[int, UnitTimes]]]
 
 
-def _take_unchanged(runs: Iterable[Run]) -> Times:
+def _take_unchanged(sources: Iterable[ActiveSource]) -> Times:
     """The polls that are still to be written, taken from their endpoints."""
     found = []
-    for run in runs:
-        for w in run.watchings.values():
+    for active in sources:
+        for w in active.endpoints.values():
             if w.unchanged:
                 found.append((w, w.unchanged))
                 w.unchanged = {}
@@ -388,17 +398,17 @@ def _give_back(times: Times) -> None:
         w.unchanged = found | w.unchanged
 
 
-def _reshaped(w: Watching, now: float) -> Draft:
+def _reshaped(w: WatchedEndpoint, now: float) -> Draft:
     draft = Draft(at=now)
     say_rebaselined(w, draft)
     return draft
 
 
-def _begin_sweep(w: Watching, now: float) -> Draft:
+def _begin_sweep(w: WatchedEndpoint, now: float) -> Draft:
     if w.guards.recount is not None:
         w.guards.recount.seen.clear()
     return Draft(at=now, begin_sweep=(now, w.requests.next()))
 
 
-def _last_seen(w: Watching) -> float | None:
+def _last_seen(w: WatchedEndpoint) -> float | None:
     return max((unit.asked_at for unit in w.units.values() if unit.asked_at is not None), default=None)

@@ -13,12 +13,12 @@ import orjson
 from poller.budget.headers import is_throttled, read_headers
 from poller.changes.certainty import claims_of
 from poller.changes.decide import is_known
-from poller.changes.page import RequestTimes, digest_of, read
+from poller.changes.page import RequestTimes, compare, digest_of
 from poller.changes.recording import chain_digest
 from poller.clock import Clock
 from poller.documents.diff import parse
 from poller.hooks.source_adapter import SourceAdapter
-from poller.polling.endpoint import Watching
+from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.results import Fetched
 from poller.polling.threads import Apart
 from poller.polling.unit_keys import CHILD, NEWEST, SINCE, is_swept, load_position
@@ -58,7 +58,7 @@ class Fetcher:
         self._clock = clock
         self._apart = apart
 
-    async def fetch(self, w: Watching, key: str, order: int) -> Fetched | None:
+    async def fetch(self, w: WatchedEndpoint, key: str, order: int) -> Fetched | None:
         """Ask for a unit. Raises FetchError or PageError; None: it, or its parent, has just gone."""
         unit = w.units.get(key)
         at = None if unit is None else await self._position(w, key)
@@ -70,7 +70,7 @@ class Fetcher:
         unmodified = begun.is_conditional and response.status_code == httpx.codes.NOT_MODIFIED
         digest = _digest(w, response)
         if unmodified or (
-            unit.calls == 1 and is_list(response.status_code, w.watch.endpoint) and digest == unit.digest
+            unit.calls == 1 and is_list(response.status_code, w.rules.endpoint) and digest == unit.digest
         ):
             asked = self._answered(w, order, asked_at)
             return Fetched(asked=asked, calls=1, unit=unit.id, digest=unit.digest)
@@ -79,32 +79,34 @@ class Fetcher:
             return Fetched(asked=asked, calls=1, unit=unit.id, digest=digest, pages=[EMPTY])
         return await self._read_on(w, unit, _First(at, response, digest, asked_at, order))
 
-    def item_request(self, w: Watching, suspect: Suspect) -> httpx.Request | None:
+    def item_request(self, w: WatchedEndpoint, suspect: Suspect) -> httpx.Request | None:
         """The request for a suspect's own URL. None: it has none, and complete sweeps decide."""
         try:
-            return self.source.item_request(w.watch.endpoint, suspect.snapshot.object_id)
+            return self.source.item_request(w.rules.endpoint, suspect.snapshot.object_id)
         except PageError:  # an id that no URL can hold
             return None
 
-    async def fetch_item(self, w: Watching, request: httpx.Request, order: int) -> tuple[httpx.Response, RequestTimes]:
+    async def fetch_item(
+        self, w: WatchedEndpoint, request: httpx.Request, order: int
+    ) -> tuple[httpx.Response, RequestTimes]:
         """Ask for a suspect's own URL. Raises FetchError."""
         asked_at = self._clock.now()
         response = await self.ask(request)
         return response, self._answered(w, order, asked_at)
 
-    def _begin(self, w: Watching, unit: UnitState, at: Position) -> _Begun:
-        request = self.source.request(w.watch.endpoint, at)
+    def _begin(self, w: WatchedEndpoint, unit: UnitState, at: Position) -> _Begun:
+        request = self.source.request(w.rules.endpoint, at)
         # A last page whose headers alone would say that another one begins must be seen: 304 might not say it.
-        must_be_seen = bool(w.watch.endpoint.page_headers) and unit.next is None
+        must_be_seen = bool(w.rules.endpoint.page_headers) and unit.next is None
         is_conditional = unit.validators is not None and unit.digest is not None and not must_be_seen
         if is_conditional and unit.validators is not None:
             _add_validators(request, unit.validators)
         return _Begun(request, is_conditional)
 
-    async def _position(self, w: Watching, key: str) -> Position | None:
-        first = w.watch.endpoint.first
+    async def _position(self, w: WatchedEndpoint, key: str) -> Position | None:
+        first = w.rules.endpoint.first
         if key == SINCE:
-            return replace(first, since=max(0.0, self._since(w) - w.watch.endpoint.overlap))
+            return replace(first, since=max(0.0, self._since(w) - w.rules.endpoint.overlap))
         if key == NEWEST:
             return first
         if key.startswith(CHILD):
@@ -112,17 +114,17 @@ class Fetcher:
             return None if parent is None else replace(first, parent=parent)
         return load_position(w.units[key].position)
 
-    def _since(self, w: Watching) -> float:
+    def _since(self, w: WatchedEndpoint) -> float:
         """When the latest query was asked. A time that is still to come is of a clock that was wrong."""
         now, state = self._clock.now(), w.state
         known = [at for at in (state.since_at, state.last_sweep_began) if at is not None and at <= now]
         return known[0] if known else 0.0
 
-    async def _parent(self, w: Watching, parent_id: str) -> dict[str, Any] | None:
-        body = await self._steps.read(self._store.parent, w.state.source, w.watch.endpoint.parent or "", parent_id)
+    async def _parent(self, w: WatchedEndpoint, parent_id: str) -> dict[str, Any] | None:
+        body = await self._steps.read(self._store.parent, w.state.source, w.rules.endpoint.parent or "", parent_id)
         return None if body is None else parse(body)
 
-    async def _read_on(self, w: Watching, unit: UnitState, first: _First) -> Fetched:
+    async def _read_on(self, w: WatchedEndpoint, unit: UnitState, first: _First) -> Fetched:
         """Read a chain to its end: cursors, and every page of a list that is one unit."""
         one_unit = w.is_child or not is_swept(unit.key)
         at, response = first.at, first.response
@@ -138,7 +140,7 @@ class Fetcher:
             if len(pages) >= MOST_PAGES:
                 raise PageError(f"{w.label}: the list has not ended after {MOST_PAGES} pages")
             at = replace(following, parent=at.parent, since=at.since)
-            response = await self.ask(self.source.request(w.watch.endpoint, at))
+            response = await self.ask(self.source.request(w.rules.endpoint, at))
             bodies.append(_digest(w, response))
             size += len(response.content)
             pages.append(await self._page(w, at, response))
@@ -156,31 +158,31 @@ class Fetcher:
             complete=complete,
         )
 
-    async def _shows_nothing_new(self, w: Watching, page: Unparsed) -> bool:
+    async def _shows_nothing_new(self, w: WatchedEndpoint, page: Unparsed) -> bool:
         """Whether every object of the page is known just as it is: a newest-first list has no news after it."""
-        if w.watch.runs_plugins:
-            reading = await self._apart(read, w.watch, page.objects, {})
+        if w.rules.runs_plugins:
+            comparison = await self._apart(compare, w.rules, page.objects, {})
         else:
-            reading = read(w.watch, page.objects, {})
-        ids = [shown.object_id for shown in reading.fresh]
+            comparison = compare(w.rules, page.objects, {})
+        ids = [shown.object_id for shown in comparison.fresh]
         known = await self._steps.read(self._store.snapshots, w.state.id, ids)
-        return bool(ids) and all(is_known(w.watch, shown, known.get(shown.object_id)) for shown in reading.fresh)
+        return bool(ids) and all(is_known(w.rules, shown, known.get(shown.object_id)) for shown in comparison.fresh)
 
-    async def _page(self, w: Watching, at: Position, response: httpx.Response) -> Unparsed:
-        if response.status_code == httpx.codes.NO_CONTENT or response.status_code in w.watch.endpoint.empty_status:
+    async def _page(self, w: WatchedEndpoint, at: Position, response: httpx.Response) -> Unparsed:
+        if response.status_code == httpx.codes.NO_CONTENT or response.status_code in w.rules.endpoint.empty_status:
             return EMPTY
-        if not is_list(response.status_code, w.watch.endpoint):
+        if not is_list(response.status_code, w.rules.endpoint):
             raise unwelcome(response)
         if len(response.content) > LARGE:
-            return await self._apart(self.source.page, w.watch.endpoint, at, response)
-        return self.source.page(w.watch.endpoint, at, response)
+            return await self._apart(self.source.page, w.rules.endpoint, at, response)
+        return self.source.page(w.rules.endpoint, at, response)
 
-    def _answered(self, w: Watching, order: int, asked_at: float) -> RequestTimes:
+    def _answered(self, w: WatchedEndpoint, order: int, asked_at: float) -> RequestTimes:
         now = self._clock.now()
         return RequestTimes(at=asked_at, answered_at=now, order=order, answered_order=w.requests.next())
 
 
-def _follows_the_end(w: Watching, key: str) -> bool:
+def _follows_the_end(w: WatchedEndpoint, key: str) -> bool:
     """Whether a page is asked for only because the list was longer once: the page before says that it is the last."""
     before = None if w.is_child or not is_swept(key) else w.page_before(key)
     return before is not None and claims_of(before).is_last
@@ -215,9 +217,9 @@ class _First(msgspec.Struct, frozen=True):
     order: int
 
 
-def _digest(w: Watching, response: httpx.Response) -> bytes:
+def _digest(w: WatchedEndpoint, response: httpx.Response) -> bytes:
     """Of the answer's bytes, and of the headers that say where its list goes on."""
-    names = w.watch.endpoint.page_headers
+    names = w.rules.endpoint.page_headers
     if not names:
         return digest_of(response.content)
     headers = "\n".join(response.headers.get(name, "") for name in names)

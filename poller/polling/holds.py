@@ -14,10 +14,10 @@ import orjson
 from poller.changes.decide import Decision
 from poller.changes.exemptions import Exemptions
 from poller.changes.guards import ShapeShift, is_mass_deletion
-from poller.changes.page import Reading, RequestTimes
+from poller.changes.page import PageComparison, RequestTimes
 from poller.changes.quarantine import agreed_shift, exempted, like_quarantined
 from poller.changes.recount import Recount, is_most
-from poller.polling.endpoint import Guards, Watching
+from poller.polling.endpoint import Guards, WatchedEndpoint
 from poller.polling.recorder import Draft
 from poller.polling.results import Fetched
 from poller.polling.unit_keys import is_swept, place_of
@@ -30,14 +30,14 @@ TRUSTED_SWEEPS: Final = 4  # one in which objects go missing, two that confirm i
 # Recounts: too much is missing at once.
 
 
-def missing_objects(w: Watching, reading: Reading, dropped: Iterable[str]) -> int:
+def missing_objects(w: WatchedEndpoint, comparison: PageComparison, dropped: Iterable[str]) -> int:
     """How many objects an answer would make suspects; 0 where deletions are no concern, or are believed anyway."""
-    if w.in_baseline or not w.watch.deletes or w.guards.exemptions.allow_deletions(w.state.sweep):
+    if w.in_baseline or not w.rules.deletes or w.guards.exemptions.allow_deletions(w.state.sweep):
         return 0
-    return len(reading.missing) + sum(w.units[key].shown for key in dropped)
+    return len(comparison.missing) + sum(w.units[key].shown for key in dropped)
 
 
-def recount(w: Watching, draft: Draft, key: str, fetched: Fetched, shown: Mapping[str, Snapshot]) -> None:
+def recount(w: WatchedEndpoint, draft: Draft, key: str, fetched: Fetched, shown: Mapping[str, Snapshot]) -> None:
     """Count what a unit shows of what is known, and judge once every unit was counted. No object is recorded."""
     counted = w.guards.recount = w.guards.recount or Recount(fetched.asked.at)
     if not is_swept(key):
@@ -53,7 +53,7 @@ def recount(w: Watching, draft: Draft, key: str, fetched: Fetched, shown: Mappin
         _judge(w, draft, counted, fetched.asked)
 
 
-def _judge(w: Watching, draft: Draft, counted: Recount, asked: RequestTimes) -> None:
+def _judge(w: WatchedEndpoint, draft: Draft, counted: Recount, asked: RequestTimes) -> None:
     gone, objects = counted.finish_round(w.state.objects, asked.answered_order)
     if counted.by_hand:
         return
@@ -65,7 +65,7 @@ def _judge(w: Watching, draft: Draft, counted: Recount, asked: RequestTimes) -> 
     _exempt(w, draft, replace(w.guards.exemptions, deletions_until=w.state.sweep + 1))
 
 
-def holds_deletion(w: Watching, draft: Draft, suspects: int, *, now: float, steady: float) -> bool:
+def holds_deletion(w: WatchedEndpoint, draft: Draft, suspects: int, *, now: float, steady: float) -> bool:
     """Whether one more deletion would be too many within an hour; then the endpoint is held."""
     if w.guards.exemptions.allow_deletions(w.state.sweep):
         return False
@@ -81,14 +81,14 @@ def holds_deletion(w: Watching, draft: Draft, suspects: int, *, now: float, stea
 # Holds and releases.
 
 
-def hold(w: Watching, draft: Draft, suspects: int) -> None:
+def hold(w: WatchedEndpoint, draft: Draft, suspects: int) -> None:
     """Hold an endpoint on command."""
     if w.state.held is None:
         _hold(w, draft, draft.at, gone=suspects, objects=w.state.objects, by_hand=True)
 
 
 def _hold(
-    w: Watching, draft: Draft, now: float, *, gone: int, objects: int, deleted: int = 0, by_hand: bool = False
+    w: WatchedEndpoint, draft: Draft, now: float, *, gone: int, objects: int, deleted: int = 0, by_hand: bool = False
 ) -> None:
     why = "on command" if by_hand else f"{gone} of {objects} objects are gone at once"
     detail: dict[str, object] = {"known": objects, "gone": gone, "since": now, "why": why}
@@ -106,7 +106,7 @@ def _hold(
     )
 
 
-def release(w: Watching, draft: Draft, *, why: str, accept: bool = False, emit: bool = False) -> None:
+def release(w: WatchedEndpoint, draft: Draft, *, why: str, accept: bool = False, emit: bool = False) -> None:
     """End a hold on command: `accept` takes the new state silently, `emit` reports it as events.
 
     With neither, the endpoint is counted again, and held again if it still is as it was.
@@ -121,7 +121,7 @@ def release(w: Watching, draft: Draft, *, why: str, accept: bool = False, emit: 
         w.guards.recount = Recount(draft.at)
 
 
-def _end(w: Watching, draft: Draft, now: float, *, why: str) -> None:
+def _end(w: WatchedEndpoint, draft: Draft, now: float, *, why: str) -> None:
     w.guards.recount = None
     w.guards.deletions.clear()
     w.guards.quarantine.clear()
@@ -130,7 +130,7 @@ def _end(w: Watching, draft: Draft, now: float, *, why: str) -> None:
         _say(w, draft, "endpoint.released", f"{w.label} is released: {why}", {"why": why}, now)
 
 
-def rebaseline(w: Watching, draft: Draft) -> None:
+def rebaseline(w: WatchedEndpoint, draft: Draft) -> None:
     """Take whatever the next sweep shows, without events of its objects."""
     first = min((unit.id for unit in w.swept_units().values()), default=None)
     kept = [unit for key, unit in w.units.items() if w.is_child or not is_swept(key) or unit.id == first]
@@ -140,7 +140,7 @@ def rebaseline(w: Watching, draft: Draft) -> None:
     say_rebaselined(w, draft)
 
 
-def say_rebaselined(w: Watching, draft: Draft) -> None:
+def say_rebaselined(w: WatchedEndpoint, draft: Draft) -> None:
     """Report that a new baseline begins."""
     summary = f"{w.label} begins a new baseline: its next sweep is taken without events"
     _say(w, draft, "endpoint.rebaselined", summary, {}, draft.at)
@@ -150,10 +150,10 @@ def say_rebaselined(w: Watching, draft: Draft) -> None:
 
 
 def accept_shift(
-    w: Watching,
+    w: WatchedEndpoint,
     draft: Draft,
     key: str,
-    reading: Reading,
+    comparison: PageComparison,
     known: Mapping[str, Snapshot],
     decision: Decision,
     *,
@@ -163,7 +163,7 @@ def accept_shift(
     guards = w.guards
     shift = decision.shift
     if shift is None and any(other != key for other in guards.quarantine):
-        shift = like_quarantined(w.watch, decision, reading, known, guards.exemptions.nulled)
+        shift = like_quarantined(w.rules, decision, comparison, known, guards.exemptions.nulled)
     if shift is None:
         return False
     fields = agreed_shift(guards.quarantine, key, shift, alone=len(w.swept_units()) == 1)
@@ -184,15 +184,15 @@ def accept_shift(
     return True
 
 
-def current_shift(w: Watching) -> ShapeShift:
+def current_shift(w: WatchedEndpoint) -> ShapeShift:
     """The schema change that is accepted silently now."""
     return w.guards.exemptions.shift_in(w.state.sweep)
 
 
-def _exempt(w: Watching, draft: Draft, exemptions: Exemptions) -> None:
+def _exempt(w: WatchedEndpoint, draft: Draft, exemptions: Exemptions) -> None:
     w.guards.exemptions = exemptions
     draft.accepted = exemptions.dump()
 
 
-def _say(w: Watching, draft: Draft, kind: str, summary: str, detail: Mapping[str, object], now: float) -> None:
+def _say(w: WatchedEndpoint, draft: Draft, kind: str, summary: str, detail: Mapping[str, object], now: float) -> None:
     draft.notices.append(Notice(kind=kind, subject=f"endpoints/{w.label}", summary=summary, detail=detail, time=now))

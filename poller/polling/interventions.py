@@ -5,23 +5,23 @@ from __future__ import annotations
 from poller.clock import Clock
 from poller.polling import holds
 from poller.polling.certainty import accept_doubts
-from poller.polling.children import Following
-from poller.polling.endpoint import Watching
+from poller.polling.children import FollowUp
+from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.recorder import Draft, Recorder
 from poller.polling.results import PollResult
-from poller.polling.source import Run
+from poller.polling.source import ActiveSource
 from state.polls import Recorded
 
 
 class Interventions:
     """Does what operators decide, each in a turn of the endpoint."""
 
-    def __init__(self, recorder: Recorder, following: Following, clock: Clock) -> None:
+    def __init__(self, recorder: Recorder, follow_up: FollowUp, clock: Clock) -> None:
         self._recorder = recorder
-        self._following = following
+        self._follow_up = follow_up
         self._clock = clock
 
-    async def hold(self, run: Run, w: Watching) -> bool:
+    async def hold(self, active: ActiveSource, w: WatchedEndpoint) -> bool:
         """Hold an endpoint. False: it was held."""
         suspects = await self._recorder.suspect_count(w)
 
@@ -31,10 +31,12 @@ class Interventions:
             return draft
 
         _, recorded = await self._recorder.change(w, decide)
-        await self._follow(run, w, recorded)
+        await self._follow(active, w, recorded)
         return bool(recorded.notices)
 
-    async def release(self, run: Run, w: Watching, *, why: str, accept: bool = False, emit: bool = False) -> None:
+    async def release(
+        self, active: ActiveSource, w: WatchedEndpoint, *, why: str, accept: bool = False, emit: bool = False
+    ) -> None:
         """End a hold, see `holds.release`."""
         before = list(w.units)
 
@@ -44,9 +46,9 @@ class Interventions:
             return draft
 
         _, recorded = await self._recorder.change(w, decide)
-        await self._follow(run, w, recorded, dropped=before if accept else [])
+        await self._follow(active, w, recorded, dropped=before if accept else [])
 
-    async def accept_doubts(self, w: Watching) -> None:
+    async def accept_doubts(self, w: WatchedEndpoint) -> None:
         """Take what contradicts itself in the latest sweep as the way of this list."""
 
         def decide() -> Draft:
@@ -56,7 +58,7 @@ class Interventions:
 
         await self._recorder.change(w, decide)
 
-    async def rebaseline(self, run: Run, w: Watching) -> None:
+    async def rebaseline(self, active: ActiveSource, w: WatchedEndpoint) -> None:
         """Take whatever the next sweep shows, without events of its objects."""
         before = list(w.units)
 
@@ -66,9 +68,11 @@ class Interventions:
             return draft
 
         _, recorded = await self._recorder.change(w, decide)
-        await self._follow(run, w, recorded, dropped=before)
+        await self._follow(active, w, recorded, dropped=before)
 
-    async def _follow(self, run: Run, w: Watching, recorded: Recorded, *, dropped: list[str] | None = None) -> None:
+    async def _follow(
+        self, active: ActiveSource, w: WatchedEndpoint, recorded: Recorded, *, dropped: list[str] | None = None
+    ) -> None:
         added = [unit.key for unit in recorded.units]
         result = PollResult(events=recorded.notices, added=added, dropped=dropped or [])
-        await self._following.followed(run, w, result)
+        await self._follow_up.follow(active, w, result)

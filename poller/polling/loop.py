@@ -28,7 +28,7 @@ PER_CALL = 3  # polls under way for each call in flight: while one is asked for,
 W = TypeVar("W")
 
 
-class Crew(Protocol[W]):
+class WorkQueue(Protocol[W]):
     """The work of a budget. Times are Unix seconds."""
 
     def next_work(self, now: float, /) -> W | None:
@@ -48,11 +48,19 @@ class Crew(Protocol[W]):
         ...
 
 
-class Lane:
+class PollLoop:
     """The calls of one budget. `poke` is called whenever `next_at` may have become earlier."""
 
     def __init__(
-        self, *, name: str, budget: Budget, share: float, planner: Planner, gate: Gate, clock: Clock, crew: Crew[Any]
+        self,
+        *,
+        name: str,
+        budget: Budget,
+        share: float,
+        planner: Planner,
+        gate: Gate,
+        clock: Clock,
+        queue: WorkQueue[Any],
     ) -> None:
         self.name = name
         self.budget = budget
@@ -64,7 +72,7 @@ class Lane:
         self.hurry = False  # a sweep on command: paced by the short windows alone
         self.calls = 0  # pieces of work begun
         self._clock = clock
-        self._crew = crew
+        self._queue = queue
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._stopping = False
@@ -104,9 +112,9 @@ class Lane:
         try:
             self._idle_until = None
             while not self._stopping and self.next_at() <= self._clock.steady():
-                work = self._crew.next_work(self.time())
+                work = self._queue.next_work(self.time())
                 if work is None:
-                    due = self._crew.due(self.time())
+                    due = self._queue.due(self.time())
                     self._idle_until = math.inf if due is None else due
                     break
                 try:
@@ -188,7 +196,7 @@ class Lane:
     def _begin(self, work: object, permit: Permit) -> None:
         async def run() -> None:
             async with permit:
-                await self._crew.do(work)
+                await self._queue.do(work)
 
         task = asyncio.create_task(run())
         self._tasks.add(task)
@@ -218,7 +226,7 @@ class Lane:
             self._paced_at = max(self._paced_at + self._interval(steady), steady - CREDIT)
 
     def _is_unpaced(self, steady: float) -> bool:
-        return self.hurry or (self._crew.is_hurried() and self.budget.burst_left(steady) > 0)
+        return self.hurry or (self._queue.is_hurried() and self.budget.burst_left(steady) > 0)
 
     def _interval(self, steady: float) -> float:
         forecast = self.budget.forecast(steady)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 from msgspec import UNSET, UnsetType, structs
 
-from poller.polling.endpoint import Watching
+from poller.polling.endpoint import WatchedEndpoint
 from state.errors import Conflict
 from state.notices import Notice
 from state.polls import FailedPoll, Known, PollRecord, Recorded, Recording, Snapshot, Sweep, UnitTimes, Wanted
@@ -53,7 +53,7 @@ class Draft(msgspec.Struct, kw_only=True):
             or self.accepted is not UNSET
         )
 
-    def recording(self, w: Watching, unchanged: Sequence[UnitTimes]) -> Recording:
+    def recording(self, w: WatchedEndpoint, unchanged: Sequence[UnitTimes]) -> Recording:
         """The recording, based on what is in memory of the endpoint."""
         state = w.state
         return Recording(
@@ -64,12 +64,12 @@ class Draft(msgspec.Struct, kw_only=True):
 class Recorder:
     """Records what was decided of endpoints. `reloaded` is called when one had to be read again."""
 
-    def __init__(self, store: PollStore, steps: Steps, *, reloaded: Callable[[Watching], None]) -> None:
+    def __init__(self, store: PollStore, steps: Steps, *, reloaded: Callable[[WatchedEndpoint], None]) -> None:
         self.store = store
         self.steps = steps
         self._reloaded = reloaded
 
-    async def record(self, w: Watching, draft: Draft) -> Recorded:
+    async def record(self, w: WatchedEndpoint, draft: Draft) -> Recorded:
         """Record it, within a turn of the endpoint. Raises Conflict where memory is not what is kept (any more)."""
         if draft.is_empty:
             return Recorded(events=[()] * len(draft.polls))
@@ -85,22 +85,22 @@ class Recorder:
         _follow(w, draft, recorded)
         return recorded
 
-    async def known(self, w: Watching, wanted: Sequence[Wanted]) -> list[Known]:
+    async def known(self, w: WatchedEndpoint, wanted: Sequence[Wanted]) -> list[Known]:
         """What is kept of the units' objects; polls that are still to be written count."""
         found = await self.steps.read(self.store.known, w.state.id, wanted)
         if not w.unchanged:
             return found
         return [structs.replace(one, snapshots=_as_seen(w, one.snapshots)) for one in found]
 
-    async def snapshots(self, w: Watching, ids: Sequence[str]) -> Mapping[str, Snapshot]:
+    async def snapshots(self, w: WatchedEndpoint, ids: Sequence[str]) -> Mapping[str, Snapshot]:
         """The snapshots of those objects that are known."""
         return _as_seen(w, await self.steps.read(self.store.snapshots, w.state.id, ids)) if ids else {}
 
-    async def suspect_count(self, w: Watching) -> int:
+    async def suspect_count(self, w: WatchedEndpoint) -> int:
         """How many objects wait for their deletion to be confirmed."""
         return await self.steps.read(self.store.suspect_count, w.state.id)
 
-    async def change(self, w: Watching, decide: Callable[[], Draft]) -> tuple[Draft, Recorded]:
+    async def change(self, w: WatchedEndpoint, decide: Callable[[], Draft]) -> tuple[Draft, Recorded]:
         """Decide on something in a turn of its own, and record it; again where what it was decided on has changed."""
         async with w.turn.lock:
             for _ in range(MOST_TRIES):
@@ -112,7 +112,7 @@ class Recorder:
                     continue
             return draft, await self.record(w, draft)
 
-    async def refresh(self, w: Watching) -> None:
+    async def refresh(self, w: WatchedEndpoint) -> None:
         """Read the endpoint again where memory may not be what is kept."""
         if w.turn.is_stale:
             w.load(await self.steps.read(self.store.reopen, w.state.id))
@@ -120,7 +120,7 @@ class Recorder:
             self._reloaded(w)
 
 
-def _as_seen(w: Watching, snapshots: Mapping[str, Snapshot]) -> Mapping[str, Snapshot]:
+def _as_seen(w: WatchedEndpoint, snapshots: Mapping[str, Snapshot]) -> Mapping[str, Snapshot]:
     """Snapshots as seen last: their unit vouches for them by each poll that showed nothing else."""
     times = w.unchanged
     return {
@@ -131,7 +131,7 @@ def _as_seen(w: Watching, snapshots: Mapping[str, Snapshot]) -> Mapping[str, Sna
     }
 
 
-def _follow(w: Watching, draft: Draft, recorded: Recorded) -> None:
+def _follow(w: WatchedEndpoint, draft: Draft, recorded: Recorded) -> None:
     """Know what was written."""
     if recorded.state is not None:
         w.state = recorded.state

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from poller.changes.endpoint_rules import Watch
+from poller.changes.endpoint_rules import EndpointRules
 from poller.config.models import EndpointConfig, SourceConfig
 from poller.documents.diff import compile_rules
 from poller.events.filters import ObjectRule
@@ -15,10 +15,10 @@ from poller.hooks.loading import Plugins
 from poller.hooks.source_adapter import SourceAdapter
 from poller.planner.planner import Unit
 from poller.polling.deletions import Deletions
-from poller.polling.endpoint import Watching
+from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.fetch import Ask, Fetcher
 from poller.polling.health import SourceHealth, StallWatch
-from poller.polling.loop import Lane
+from poller.polling.loop import PollLoop
 from poller.polling.threads import Apart
 from poller.polling.turn import Turns
 from poller.sources.protocol import Endpoint, PageError, Source
@@ -51,12 +51,12 @@ class PollTimes:
 
 
 @dataclass(slots=True, kw_only=True)
-class Run:
+class ActiveSource:
     """One source and everything that lives with it."""
 
     config: SourceConfig
     source: SourceAdapter
-    lane: Lane
+    poll_loop: PollLoop
     fetcher: Fetcher
     turns: Turns
     deletions: Deletions
@@ -65,7 +65,7 @@ class Run:
     discovery: Discovery
     times: PollTimes
     apart: Apart  # its thread
-    watchings: dict[str, Watching] = field(default_factory=dict)
+    endpoints: dict[str, WatchedEndpoint] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -77,16 +77,16 @@ class Run:
         """Sends one request, paid from the budget. Raises FetchError."""
         return self.fetcher.ask
 
-    def children(self, endpoint: str) -> Iterator[Watching]:
+    def children(self, endpoint: str) -> Iterator[WatchedEndpoint]:
         """The endpoints that have a list per object of this one."""
-        return (w for w in self.watchings.values() if w.watch.endpoint.parent == endpoint)
+        return (w for w in self.endpoints.values() if w.rules.endpoint.parent == endpoint)
 
-    def waits(self, w: Watching) -> bool:
+    def waits(self, w: WatchedEndpoint) -> bool:
         """Whether more units of it are to come: its parents are not all known yet."""
-        parents = self.watchings.get(w.watch.endpoint.parent or "")
+        parents = self.endpoints.get(w.rules.endpoint.parent or "")
         return parents is not None and not parents.has_swept
 
-    def unit(self, w: Watching, key: str) -> Unit:
+    def unit(self, w: WatchedEndpoint, key: str) -> Unit:
         """The unit as the planner knows it."""
         settings = self.config.endpoint(w.name)
         calls = w.units[key].calls if key in w.units else 1
@@ -95,20 +95,20 @@ class Run:
         )
 
 
-def watch_of(config: SourceConfig, endpoint: Endpoint, plugins: Plugins) -> Watch:
+def rules_of(config: SourceConfig, endpoint: Endpoint, plugins: Plugins) -> EndpointRules:
     """What the plugin says of an endpoint, and the configuration beside it. Raises PollerError for a bad rule."""
     settings = config.endpoint(endpoint.name)
     deleted_when = settings.deleted_when or endpoint.deleted_when
-    rules = compile_rules(
+    fields = compile_rules(
         (*endpoint.ignore, *settings.ignore),
         (*endpoint.exclude, *settings.exclude),
         (*endpoint.unordered, *settings.unordered),
     )
-    return Watch(
+    return EndpointRules(
         source=config.name,
         namespace=config.namespace,
         endpoint=endpoint,
-        rules=rules,
+        fields=fields,
         soft=ObjectRule(deleted_when) if deleted_when else None,
         deletes=settings.deletes,
         baseline=settings.baseline,
@@ -132,26 +132,26 @@ def shape_of(source: Source, endpoint: Endpoint, settings: EndpointConfig) -> st
     return f"{path} id={endpoint.id} exclude={exclude}"
 
 
-def kept_health(run: Run) -> dict[str, bytes]:
+def kept_health(active: ActiveSource) -> dict[str, bytes]:
     """What outlives a restart or reload of a source's health, by the key under which it is kept."""
     return {
-        f"health:{run.name}": run.health.dump(),
-        f"stall:{run.name}": run.stall.dump(),
-        f"throttle:{run.lane.name}": run.lane.dump_throttle(),
+        f"health:{active.name}": active.health.dump(),
+        f"stall:{active.name}": active.stall.dump(),
+        f"throttle:{active.poll_loop.name}": active.poll_loop.dump_throttle(),
     }
 
 
-def recall_health(run: Run, kept: Mapping[str, bytes | None]) -> None:
+def recall_health(active: ActiveSource, kept: Mapping[str, bytes | None]) -> None:
     """Take up what was kept: episodes are reported once and ended once, however often the program began anew."""
-    units = {w.name: {*w.units, ITEM} for w in run.watchings.values()}
-    if run.source.asks_first():
+    units = {w.name: {*w.units, ITEM} for w in active.endpoints.values()}
+    if active.source.asks_first():
         units[DISCOVER] = {DISCOVER}
     try:
-        if (health := kept[f"health:{run.name}"]) is not None:
-            run.health.recall(health, units)
-        if (stall := kept[f"stall:{run.name}"]) is not None:
-            run.stall.recall(stall)
-        if (throttle := kept[f"throttle:{run.lane.name}"]) is not None:
-            run.lane.recall_throttle(throttle)
+        if (health := kept[f"health:{active.name}"]) is not None:
+            active.health.recall(health, units)
+        if (stall := kept[f"stall:{active.name}"]) is not None:
+            active.stall.recall(stall)
+        if (throttle := kept[f"throttle:{active.poll_loop.name}"]) is not None:
+            active.poll_loop.recall_throttle(throttle)
     except ValueError as error:
-        log.warning("health.forgotten", source=run.name, why=str(error))
+        log.warning("health.forgotten", source=active.name, why=str(error))

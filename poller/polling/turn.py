@@ -11,7 +11,7 @@ from typing import Final, ParamSpec, TypeVar
 from msgspec import structs
 
 from poller.changes.decide import Decision, decide
-from poller.changes.page import Reading, digests_of, gathered, read
+from poller.changes.page import PageComparison, compare, digests_of, gathered
 from poller.changes.quarantine import REPLACED, keep_aside, others_agree
 from poller.changes.recount import is_most
 from poller.polling.answer import (
@@ -25,7 +25,7 @@ from poller.polling.answer import (
     take_unchanged,
     unchanged,
 )
-from poller.polling.endpoint import Waiting, Watching
+from poller.polling.endpoint import PendingAnswer, WatchedEndpoint
 from poller.polling.holds import accept_shift, missing_objects, recount
 from poller.polling.recorder import MOST_TRIES, Draft, Recorder
 from poller.polling.results import PollResult
@@ -48,7 +48,7 @@ class Turns:
         self._recorder = recorder
         self._apart = apart
 
-    async def settle(self, w: Watching, waiting: Waiting) -> PollResult:
+    async def settle(self, w: WatchedEndpoint, waiting: PendingAnswer) -> PollResult:
         """Record what a poll showed. Raises PageError where it cannot be used, or StateError: nothing is recorded."""
         result = take_unchanged(w, waiting)
         if result is not None:
@@ -69,12 +69,12 @@ class Turns:
                 queue.remove(waiting)
         raise Conflict(f"{w.label}: has changed at each of {MOST_TRIES} attempts to record a poll")
 
-    async def _take(self, w: Watching) -> None:
+    async def _take(self, w: WatchedEndpoint) -> None:
         """Read, decide and record for the answers that wait. Some may be left for the next turn."""
         await self._recorder.refresh(w)
         queue, draft = w.turn.waiting, Draft(at=0.0)
         batch = [queue.popleft() for _ in range(min(len(queue), MOST_AT_ONCE))]
-        results: list[tuple[Waiting, PollResult, int | None]] = []
+        results: list[tuple[PendingAnswer, PollResult, int | None]] = []
         try:
             written: set[str] = set()  # ids of objects
             for one in await self._compared(w, batch):
@@ -102,7 +102,7 @@ class Turns:
         finally:
             queue.extendleft(waiting for waiting in reversed(batch) if not waiting.is_over)
 
-    async def _compared(self, w: Watching, batch: Sequence[Waiting]) -> list[Answer]:
+    async def _compared(self, w: WatchedEndpoint, batch: Sequence[PendingAnswer]) -> list[Answer]:
         """The answers with what is known of their objects. An answer that cannot be used is over."""
         found, wanted = [], []
         for waiting in batch:
@@ -117,7 +117,7 @@ class Turns:
                 continue
             found.append(one)
             if waiting.fetched.pages is not None or w.guards.recount is not None:
-                ids = [shown.object_id for shown in one.reading.fresh] if one.reading is not None else ()
+                ids = [shown.object_id for shown in one.comparison.fresh] if one.comparison is not None else ()
                 asked = Wanted(unit=unit.id, digests=frozenset(one.digests), ids=ids, with_members=unit.shown > 0)
                 wanted.append((one, asked))
         if wanted:
@@ -126,15 +126,15 @@ class Turns:
                 one.known = what
         return found
 
-    async def _prepared(self, w: Watching, waiting: Waiting, unit: UnitState) -> Answer:
+    async def _prepared(self, w: WatchedEndpoint, waiting: PendingAnswer, unit: UnitState) -> Answer:
         pages = waiting.fetched.pages
         one = Answer(waiting=waiting, unit=unit)
         if pages is not None:
-            one.apart = w.watch.runs_plugins or waiting.fetched.size > LARGE
-            one.objects = await self._call(one, gathered, w.watch, pages)
-            one.digests = digests_of(w.watch, one.objects)
+            one.apart = w.rules.runs_plugins or waiting.fetched.size > LARGE
+            one.objects = await self._call(one, gathered, w.rules, pages)
+            one.digests = digests_of(w.rules, one.objects)
             if not unit.shown:
-                one.reading = await self._call(one, read, w.watch, one.objects, {}, one.digests)
+                one.comparison = await self._call(one, compare, w.rules, one.objects, {}, one.digests)
         return one
 
     async def _call(self, one: Answer, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -142,63 +142,65 @@ class Turns:
             return await self._apart(work, *args, **kwargs)
         return work(*args, **kwargs)
 
-    async def _decided(self, w: Watching, one: Answer, draft: Draft, written: set[str]) -> PollResult | None:
+    async def _decided(self, w: WatchedEndpoint, one: Answer, draft: Draft, written: set[str]) -> PollResult | None:
         """Decide on one answer; memory is as if that were recorded. None: it depends on objects that are `written`."""
         if one.fetched.pages is None:
             return unchanged(w, one, draft)
-        reading = one.reading
-        if reading is None or one.known.members:
-            reading = await self._call(one, read, w.watch, one.objects, one.known.members, one.digests)
+        comparison = one.comparison
+        if comparison is None or one.known.members:
+            comparison = await self._call(one, compare, w.rules, one.objects, one.known.members, one.digests)
         if not is_swept(one.key) or not one.fetched.complete:
-            reading = structs.replace(reading, missing=())
-        ids = [shown.object_id for shown in reading.fresh]
+            comparison = structs.replace(comparison, missing=())
+        ids = [shown.object_id for shown in comparison.fresh]
         if not written.isdisjoint(ids):
             return None
         known = await self._snapshots(w, one, ids)
-        one.repeats = repeated_page(w, one, reading, known)
+        one.repeats = repeated_page(w, one, comparison, known)
         if one.repeats is not None:
-            reading = structs.replace(reading, members={}, fresh=())
-        if await self._is_counted(w, one, reading, known):
-            shown = await self._recorder.snapshots(w, list(dict.fromkeys(reading.members.values())))
+            comparison = structs.replace(comparison, members={}, fresh=())
+        if await self._is_counted(w, one, comparison, known):
+            shown = await self._recorder.snapshots(w, list(dict.fromkeys(comparison.members.values())))
             recount(w, draft, one.key, one.fetched, shown)
-            return PollResult(calls=one.fetched.calls, aside=True, notes=reading.notes)
-        decision = await self._decision(w, one, reading, known, draft)
+            return PollResult(calls=one.fetched.calls, aside=True, notes=comparison.notes)
+        decision = await self._decision(w, one, comparison, known, draft)
         if decision is None:
-            return PollResult(calls=one.fetched.calls, aside=True, notes=reading.notes)
+            return PollResult(calls=one.fetched.calls, aside=True, notes=comparison.notes)
         written.update(snapshot.object_id for snapshot in decision.snapshots)
-        return apply(w, one, reading, known, decision, draft)
+        return apply(w, one, comparison, known, decision, draft)
 
-    async def _snapshots(self, w: Watching, one: Answer, ids: Sequence[str]) -> dict[str, Snapshot]:
+    async def _snapshots(self, w: WatchedEndpoint, one: Answer, ids: Sequence[str]) -> dict[str, Snapshot]:
         """The snapshots of the objects that are new to the unit."""
         known = {object_id: old for object_id in ids if (old := one.known.snapshots.get(object_id)) is not None}
-        if one.reading is None or one.known.members:
+        if one.comparison is None or one.known.members:
             more = [object_id for object_id in ids if object_id not in known]
             known |= await self._recorder.snapshots(w, more)
         return known
 
-    async def _is_counted(self, w: Watching, one: Answer, reading: Reading, known: Mapping[str, Snapshot]) -> bool:
+    async def _is_counted(
+        self, w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]
+    ) -> bool:
         """Whether what the answer shows is counted before any of it is believed."""
         guards = w.guards
         if guards.recount is not None:
             return True
-        missing = missing_objects(w, reading, dropped_by(w, one))
+        missing = missing_objects(w, comparison, dropped_by(w, one))
         if missing and is_most(missing + await self._recorder.suspect_count(w), w.state.objects):
             return True
-        return is_strange(w, one, reading, known) and others_agree(guards.quarantine, one.key, REPLACED)
+        return is_strange(w, one, comparison, known) and others_agree(guards.quarantine, one.key, REPLACED)
 
     async def _decision(
-        self, w: Watching, one: Answer, reading: Reading, known: Mapping[str, Snapshot], draft: Draft
+        self, w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot], draft: Draft
     ) -> Decision | None:
         """What the answer changes. None: the page is kept aside."""
-        context = context_of(w, one, reading, known)
-        decision = await self._call(one, decide, w.watch, reading, known, context)
+        context = context_of(w, one, comparison, known)
+        decision = await self._call(one, decide, w.rules, comparison, known, context)
         asked, guards = one.fetched.asked, w.guards
-        shift = REPLACED if is_strange(w, one, reading, known) else decision.shift
+        shift = REPLACED if is_strange(w, one, comparison, known) else decision.shift
         if shift is not None and keep_aside(guards.quarantine, one.key, shift, asked.order, w.swept_units()):
             return None
         if (decision.shift is not None or guards.quarantine) and accept_shift(
-            w, draft, one.key, reading, known, decision, now=asked.answered_at
+            w, draft, one.key, comparison, known, decision, now=asked.answered_at
         ):
-            context = context_of(w, one, reading, known)
-            return await self._call(one, decide, w.watch, reading, known, context)
+            context = context_of(w, one, comparison, known)
+            return await self._call(one, decide, w.rules, comparison, known, context)
         return decision

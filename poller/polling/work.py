@@ -7,10 +7,10 @@ from typing import Final
 
 from poller.clock import Clock
 from poller.planner.planner import Planner
-from poller.polling.endpoint import Watching
-from poller.polling.on_demand import Sweeping
+from poller.polling.endpoint import WatchedEndpoint
+from poller.polling.on_demand import OnDemandSweep
 from poller.polling.poll import Polling, confirm, discover, poll
-from poller.polling.source import ITEM, Run
+from poller.polling.source import ITEM, ActiveSource
 from poller.polling.unit_keys import SINCE
 from state.polls import Suspect
 
@@ -22,8 +22,8 @@ DISCOVERY_TIME: Final = 60.0  # seconds in which an attempt should have ended
 class PollUnit:
     """Poll a unit."""
 
-    run: Run
-    w: Watching
+    active: ActiveSource
+    w: WatchedEndpoint
     key: str
 
 
@@ -31,8 +31,8 @@ class PollUnit:
 class ConfirmDeletion:
     """Ask for a suspect's own URL."""
 
-    run: Run
-    w: Watching
+    active: ActiveSource
+    w: WatchedEndpoint
     suspect: Suspect
 
 
@@ -40,7 +40,7 @@ class ConfirmDeletion:
 class Discover:
     """Ask what a source must know before its first poll."""
 
-    run: Run
+    active: ActiveSource
 
 
 Work = PollUnit | ConfirmDeletion | Discover
@@ -50,8 +50,8 @@ class BudgetWork:
     """The work of one budget. `sweeping`: a sweep on command, instead of what the planner would choose."""
 
     def __init__(self, name: str, planner: Planner, polling: Polling, clock: Clock) -> None:
-        self.sweeping: Sweeping | None = None
-        self.runs: dict[str, Run] = {}
+        self.sweeping: OnDemandSweep | None = None
+        self.sources: dict[str, ActiveSource] = {}
         self._name = name
         self._planner = planner
         self._polling = polling
@@ -63,27 +63,27 @@ class BudgetWork:
         now = self._clock.now()
         return any(
             w.state.last_sweep is None and w.guards.recount is None
-            for run in self.runs.values()
-            if run.health.blocked_until("", now) is None
-            for w in run.watchings.values()
+            for active in self.sources.values()
+            if active.health.blocked_until("", now) is None
+            for w in active.endpoints.values()
         )
 
     def due(self, now: float) -> float | None:
         """When there may be work again."""
-        at = [run.discovery.at for run in self.runs.values() if not run.discovery.is_done]
+        at = [active.discovery.at for active in self.sources.values() if not active.discovery.is_done]
         if self.sweeping is not None and (retry := self.sweeping.next_retry(now)) is not None:
             at.append(retry)
-        is_ready = any(run.discovery.is_done for run in self.runs.values())
+        is_ready = any(active.discovery.is_done for active in self.sources.values())
         if is_ready and (next_due := self._planner.next_due(now)) is not None:
             at.append(next_due)
         return max(min(at), now + 0.05) if at else None
 
     def next_work(self, now: float) -> Work | None:
         """The most urgent work, taken: it is not chosen again until it ended. None when there is none."""
-        for run in self.runs.values():
-            if not run.discovery.is_done and now >= run.discovery.at:
-                run.discovery.at = now + DISCOVERY_TIME
-                return Discover(run)
+        for active in self.sources.values():
+            if not active.discovery.is_done and now >= active.discovery.at:
+                active.discovery.at = now + DISCOVERY_TIME
+                return Discover(active)
         confirmation = None if self._confirmed_last else self._confirmation(now)
         self._confirmed_last = confirmation is not None
         if confirmation is not None:
@@ -93,12 +93,12 @@ class BudgetWork:
     async def do(self, work: Work) -> None:
         """Do what was chosen."""
         match work:
-            case PollUnit(run, w, key):
-                await poll(self._polling, run, w, key)
-            case ConfirmDeletion(run, w, suspect):
-                await confirm(self._polling, run, w, suspect)
-            case Discover(run):
-                await discover(self._polling, run)
+            case PollUnit(active, w, key):
+                await poll(self._polling, active, w, key)
+            case ConfirmDeletion(active, w, suspect):
+                await confirm(self._polling, active, w, suspect)
+            case Discover(active):
+                await discover(self._polling, active)
 
     def _next_poll(self, now: float) -> PollUnit | None:
         if self.sweeping is not None:
@@ -108,38 +108,38 @@ class BudgetWork:
             unit = self._planner.choose(now)
             if unit is None:
                 return None
-            run = self.runs[unit.source]
-            w = run.watchings[unit.endpoint]
-            until = self._not_before(run, w, unit.key, now)
+            active = self.sources[unit.source]
+            w = active.endpoints[unit.endpoint]
+            until = self._not_before(active, w, unit.key, now)
             if until is None:
-                return self._taken(run, w, unit.key, now)
+                return self._taken(active, w, unit.key, now)
             self._planner.defer(unit, until)
         return None
 
-    def _taken(self, run: Run, w: Watching, key: str, now: float) -> PollUnit:
-        self._planner.started(run.unit(w, key))
-        run.health.started(w.name, key, now)
-        self._polling.in_flight.add((run.name, w.name, key))
-        return PollUnit(run, w, key)
+    def _taken(self, active: ActiveSource, w: WatchedEndpoint, key: str, now: float) -> PollUnit:
+        self._planner.started(active.unit(w, key))
+        active.health.started(w.name, key, now)
+        self._polling.in_flight.add((active.name, w.name, key))
+        return PollUnit(active, w, key)
 
-    def _not_before(self, run: Run, w: Watching, key: str, now: float) -> float | None:
+    def _not_before(self, active: ActiveSource, w: WatchedEndpoint, key: str, now: float) -> float | None:
         """When a unit may be asked; None: now."""
-        if not run.discovery.is_done:
-            return max(run.discovery.at, now + 1.0)
-        if not run.health.allows(w.name, key, now):
-            return run.health.blocked_until(w.name, now) or now + 5.0
+        if not active.discovery.is_done:
+            return max(active.discovery.at, now + 1.0)
+        if not active.health.allows(w.name, key, now):
+            return active.health.blocked_until(w.name, now) or now + 5.0
         if key == SINCE and w.state.last_sweep is None:
             return now + 5.0  # first the baseline
         return None
 
     def _confirmation(self, now: float) -> ConfirmDeletion | None:
-        for run in self.runs.values():
-            if not run.discovery.is_done:
+        for active in self.sources.values():
+            if not active.discovery.is_done:
                 continue
-            for name in run.deletions.waiting:
-                w = run.watchings.get(name)
-                if w is not None and run.health.allows(name, ITEM, now):
-                    suspect = run.deletions.next(name)
+            for name in active.deletions.waiting:
+                w = active.endpoints.get(name)
+                if w is not None and active.health.allows(name, ITEM, now):
+                    suspect = active.deletions.next(name)
                     if suspect is not None:
-                        return ConfirmDeletion(run, w, suspect)
+                        return ConfirmDeletion(active, w, suspect)
         return None

@@ -127,7 +127,7 @@ Pagination = Annotated[Pages | Offsets | Cursors | Links | Whole, Field(discrimi
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Following:
+class FollowUp:
     """What an answer says about the rest of its list."""
 
     next: Position | None = None  # None: the answer was the last
@@ -175,7 +175,7 @@ def parameters(style: Pagination, at: Position) -> dict[str, str | int]:
     return params
 
 
-def following(style: Pagination, at: Position, *, answer: Answer, count: int, response: httpx.Response) -> Following:
+def following(style: Pagination, at: Position, *, answer: Answer, count: int, response: httpx.Response) -> FollowUp:
     """What an answer with `count` objects says about the rest of its list.
 
     Raises PageError for a next URL of another origin, for an answer that names itself as the next, and where a
@@ -188,9 +188,9 @@ def following(style: Pagination, at: Position, *, answer: Answer, count: int, re
         case Cursors():
             found = _next_cursor(style, at, answer, response)
         case Links():
-            found = Following(next=_next_link(style, at, response))
+            found = FollowUp(next=_next_link(style, at, response))
         case _:
-            found = Following()
+            found = FollowUp()
     if found.next is None:
         doubts += tuple(_contradictions(style, answer, count, response))
     return replace(found, total=total, doubts=found.doubts + doubts)
@@ -255,7 +255,7 @@ def _unfit(found: Any, wanted: str) -> str:
     return f"is {str(found)[:40]!r} in the answer, not {wanted}"
 
 
-def _counted(style: Pages | Offsets, at: Position, answer: Answer, count: int, total: int | None) -> Following:
+def _counted(style: Pages | Offsets, at: Position, answer: Answer, count: int, total: int | None) -> FollowUp:
     flag, doubts = _goes_on(style, answer)
     before = _before(style, at)
     if flag is not None:
@@ -265,7 +265,7 @@ def _counted(style: Pages | Offsets, at: Position, answer: Answer, count: int, t
     else:
         goes_on = count >= (style.size or 1)
     doubts = (*doubts, *_capped(style, before, count, total))
-    return Following(next=_after(style, at, count, total) if goes_on else None, doubts=doubts)
+    return FollowUp(next=_after(style, at, count, total) if goes_on else None, doubts=doubts)
 
 
 def _before(style: Pages | Offsets, at: Position) -> int:
@@ -296,15 +296,15 @@ def _capped(style: Pages | Offsets, before: int, count: int, total: int | None) 
     return (f"size = {style.size}, but the answer holds {count} of {total}: set size to what the server gives",)
 
 
-def _next_cursor(style: Cursors, at: Position, answer: Answer, response: httpx.Response) -> Following:
+def _next_cursor(style: Cursors, at: Position, answer: Answer, response: httpx.Response) -> FollowUp:
     flag, doubts = _goes_on(style, answer)
     if flag is False:
-        return Following(doubts=doubts)
+        return FollowUp(doubts=doubts)
     found = _cursor(style, answer, response)
     if found is MISSING or found is None or found == "" or found is False:
         if flag:
             raise PageError(f"the answer says that there is more, but has nothing at next = {style.next!r}")
-        return Following(doubts=doubts)
+        return FollowUp(doubts=doubts)
     if not isinstance(found, str | int) or isinstance(found, bool):
         raise PageError(f"the cursor at next = {style.next!r} is neither text nor a number")
     cursor = str(found)
@@ -313,8 +313,8 @@ def _next_cursor(style: Cursors, at: Position, answer: Answer, response: httpx.R
     if cursor == at.cursor:  # it stands still: this was the end, unless a flag says that there is more
         if flag:
             raise PageError("the next cursor is the one that was asked for: the list would never end")
-        return Following(doubts=doubts)
-    return Following(next=replace(at, cursor=cursor), doubts=doubts)
+        return FollowUp(doubts=doubts)
+    return FollowUp(next=replace(at, cursor=cursor), doubts=doubts)
 
 
 def _cursor(style: Cursors, answer: Answer, response: httpx.Response) -> Any:

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.changes.page import CONTENT, Reading, Watch, read
+from poller.changes.page import CONTENT, EndpointRules, PageComparison, compare
 from poller.documents.diff import compile_rules, parse
 from poller.sources.paths import identity, unparsed_identity
 from poller.sources.protocol import Endpoint, PageError
 
 
-def watch(*, id: str | tuple[str, ...] = "id", exclude: Sequence[str] = (), max_depth: int = 64) -> Watch:
-    return Watch(
+def watch(*, id: str | tuple[str, ...] = "id", exclude: Sequence[str] = (), max_depth: int = 64) -> EndpointRules:
+    return EndpointRules(
         source="shop",
         namespace="shop",
         endpoint=Endpoint(name="items", id=id),
-        rules=compile_rules(exclude=exclude),
+        fields=compile_rules(exclude=exclude),
         max_depth=max_depth,
     )
 
@@ -30,108 +30,108 @@ def raw(*objects: bytes) -> list[msgspec.Raw]:
     return msgspec.json.decode(b"[%b]" % b",".join(objects), type=list[msgspec.Raw])
 
 
-def shown(reading: Reading) -> dict[str, Any]:
-    return {one.object_id: one.parsed() for one in reading.fresh}
+def shown(comparison: PageComparison) -> dict[str, Any]:
+    return {one.object_id: one.parsed() for one in comparison.fresh}
 
 
 def test_what_was_shown_in_the_same_bytes_is_not_fresh_and_what_is_gone_is_missing() -> None:
-    before = read(watch(), raw(b'{"id":1}', b'{"id":2}', b'{"id":3}'), {}).members
-    reading = read(watch(), raw(b'{"id":3}', b'{"id":1,"a":1}'), before)
+    before = compare(watch(), raw(b'{"id":1}', b'{"id":2}', b'{"id":3}'), {}).members
+    comparison = compare(watch(), raw(b'{"id":3}', b'{"id":1,"a":1}'), before)
 
-    assert shown(reading) == {"1": {"id": 1, "a": 1}}
-    assert [*reading.members.values()] == ["3", "1"]
-    assert list(reading.missing) == ["2"]
-    assert not reading.is_partial
+    assert shown(comparison) == {"1": {"id": 1, "a": 1}}
+    assert [*comparison.members.values()] == ["3", "1"]
+    assert list(comparison.missing) == ["2"]
+    assert not comparison.is_partial
 
 
 @pytest.mark.parametrize("odd", [b"7", b'"text"', b"null", b"[1]", b"true"])
 @pytest.mark.parametrize("others", [(), (b'{"id":1}',)])
 def test_a_list_of_something_else_is_no_page(odd: bytes, others: tuple[bytes, ...]) -> None:
     with pytest.raises(PageError, match="no object"):
-        read(watch(), raw(*others, odd), {})
+        compare(watch(), raw(*others, odd), {})
 
 
 @pytest.mark.parametrize("odd", [b'{"a":1}', b'{"id":null}', b'{"id":""}', b'{"id":true}', b'{"id":"a\\u0000b"}'])
 def test_an_object_without_an_id_is_set_aside_and_nothing_is_concluded(odd: bytes) -> None:
-    before = read(watch(), raw(b'{"id":1}', b'{"id":2}'), {}).members
-    reading = read(watch(), raw(b'{"id":1}', odd), before)
+    before = compare(watch(), raw(b'{"id":1}', b'{"id":2}'), {}).members
+    comparison = compare(watch(), raw(b'{"id":1}', odd), before)
 
-    assert reading.is_partial
-    assert (list(reading.missing), list(reading.unsure)) == ([], ["2"])
-    assert reading.notes == ["1 objects without an id (`id`) set aside"]
+    assert comparison.is_partial
+    assert (list(comparison.missing), list(comparison.unsure)) == ([], ["2"])
+    assert comparison.notes == ["1 objects without an id (`id`) set aside"]
 
 
 def test_a_page_without_any_id_is_no_page() -> None:
     with pytest.raises(PageError, match=r"none of its objects can be used: 2 objects without an id"):
-        read(watch(), raw(b'{"a":1}', b'{"a":2}'), {})
+        compare(watch(), raw(b'{"a":1}', b'{"a":2}'), {})
 
 
 def test_a_text_that_is_no_utf_8_is_set_aside() -> None:
-    reading = read(watch(), [msgspec.Raw(b'{"id":1,"a":"\xff"}'), *raw('{"id":2,"a":"é"}'.encode())], {})
+    comparison = compare(watch(), [msgspec.Raw(b'{"id":1,"a":"\xff"}'), *raw('{"id":2,"a":"é"}'.encode())], {})
 
-    assert shown(reading) == {"2": {"id": 2, "a": "é"}}
-    assert reading.is_partial
+    assert shown(comparison) == {"2": {"id": 2, "a": "é"}}
+    assert comparison.is_partial
 
 
 @pytest.mark.parametrize("nested", [b'{"id":1,"a":[[[1]]]}', b'{"id":1,"a":{"b":{"c":{}}}}'])
 def test_an_object_nested_too_deeply_is_set_aside(nested: bytes) -> None:
     flat = b'{"id":2,"a":[1],"b":{},"c":"[[[[[[{{{{"}'
-    reading = read(watch(max_depth=3), raw(nested, flat), {})
+    comparison = compare(watch(max_depth=3), raw(nested, flat), {})
 
-    assert list(shown(reading)) == ["2"]
-    assert reading.notes == ["1 objects nested deeper than max_depth = 3 set aside"]
+    assert list(shown(comparison)) == ["2"]
+    assert comparison.notes == ["1 objects nested deeper than max_depth = 3 set aside"]
 
 
 @pytest.mark.parametrize(
     ("number", "given"), [(b"1e400", "1e400"), (b"-1.5e999", "-1.5e999"), (b"9" * 5000, "9" * 5000), (b"1e4", 1e4)]
 )
 def test_a_number_that_nothing_can_hold_is_given_as_its_text(number: bytes, given: Any) -> None:
-    reading = read(watch(), raw(b'{"id":1,"a":%b}' % number), {})
+    comparison = compare(watch(), raw(b'{"id":1,"a":%b}' % number), {})
 
-    assert shown(reading) == {"1": {"id": 1, "a": given}}
+    assert shown(comparison) == {"1": {"id": 1, "a": given}}
 
 
 @pytest.mark.parametrize("number", [b"1e400", b"7" * 5000])
 def test_an_id_that_is_no_number_anybody_can_hold_is_its_text(number: bytes) -> None:
-    reading = read(watch(), raw(b'{"id":%b}' % number, b'{"id":1}'), {})
+    comparison = compare(watch(), raw(b'{"id":%b}' % number, b'{"id":1}'), {})
 
-    assert [one.object_id for one in reading.fresh] == [number.decode(), "1"]
+    assert [one.object_id for one in comparison.fresh] == [number.decode(), "1"]
 
 
 def test_an_object_spread_over_lines_is_kept_on_one() -> None:
-    [one] = read(watch(), raw(b'{\n "id": 1,\n "a": "b\\nc"\n}'), {}).fresh
+    [one] = compare(watch(), raw(b'{\n "id": 1,\n "a": "b\\nc"\n}'), {}).fresh
 
     assert one.body == b'{"id":1,"a":"b\\nc"}'
 
 
 def test_excluded_fields_are_not_kept() -> None:
-    [one] = read(watch(exclude=["/secret"]), raw(b'{"id":1,"secret":2}'), {}).fresh
+    [one] = compare(watch(exclude=["/secret"]), raw(b'{"id":1,"secret":2}'), {}).fresh
 
     assert one.body == b'{"id":1}'
 
 
 @pytest.mark.parametrize("twice", [(b'{"id":1,"a":1}', b'{"id":1,"a":2}'), (b'{"id":1,"a":2}', b'{"id":1}')])
 def test_two_different_objects_under_one_id_are_told_of_neither(twice: tuple[bytes, bytes]) -> None:
-    before = read(watch(), raw(b'{"id":1}', b'{"id":2}'), {}).members
-    reading = read(watch(), raw(*twice, b'{"id":2}'), before)
+    before = compare(watch(), raw(b'{"id":1}', b'{"id":2}'), {}).members
+    comparison = compare(watch(), raw(*twice, b'{"id":2}'), before)
 
-    assert list(reading.fresh) == []
-    assert (list(reading.missing), list(reading.unsure)) == ([], ["1"])
-    assert reading.notes == ["1 ids shown more than once with different content set aside (1)"]
+    assert list(comparison.fresh) == []
+    assert (list(comparison.missing), list(comparison.unsure)) == ([], ["1"])
+    assert comparison.notes == ["1 ids shown more than once with different content set aside (1)"]
 
 
 def test_the_same_object_twice_is_one() -> None:
-    reading = read(watch(), raw(b'{"id":1}', b'{"id":1}'), {})
+    comparison = compare(watch(), raw(b'{"id":1}', b'{"id":1}'), {})
 
-    assert [one.object_id for one in reading.fresh] == ["1"]
-    assert not reading.notes
+    assert [one.object_id for one in comparison.fresh] == ["1"]
+    assert not comparison.notes
 
 
 def test_where_objects_are_their_content_the_second_of_two_equals_is_another() -> None:
     set_of = watch(id=CONTENT)
-    first = read(set_of, raw(b'{"a":1}', b'{"a":1}', b'{"a":1.0}'), {})
+    first = compare(set_of, raw(b'{"a":1}', b'{"a":1}', b'{"a":1.0}'), {})
     names = [one.object_id for one in first.fresh]
-    again = read(set_of, raw(b'{"a":1}', b'{"a":1.0}'), first.members)
+    again = compare(set_of, raw(b'{"a":1}', b'{"a":1.0}'), first.members)
 
     assert names == [names[0], f"{names[0]}#2", f"{names[0]}#3"]
     assert not again.fresh
@@ -166,6 +166,6 @@ def test_an_id_that_takes_more_than_one_plain_path_is_read_from_the_whole_object
 
 
 def test_a_key_that_is_written_otherwise_is_the_same_key() -> None:
-    reading = read(watch(), raw(b'{"\\u0069d":1}', b'{"id":"x"}'), {})
+    comparison = compare(watch(), raw(b'{"\\u0069d":1}', b'{"id":"x"}'), {})
 
-    assert shown(reading) == {"1": {"id": 1}, "x": {"id": "x"}}
+    assert shown(comparison) == {"1": {"id": 1}, "x": {"id": "x"}}

@@ -123,7 +123,7 @@ async def test_a_reload_that_fails_after_the_swap_has_begun_goes_back(tmp_path: 
             await assert_goes_on(upstream, daemon, 1)
             await daemon.reload()
             await until("the second baseline", lambda: swept(daemon))
-            assert set(daemon.app.engine.runs["api"].watchings) == {"things", "more"}
+            assert set(daemon.app.engine.sources["api"].endpoints) == {"things", "more"}
 
 
 async def test_what_a_reload_has_spent_before_counts_after_it(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ async def test_everything_is_told_once_and_in_order_whatever_the_machine_does(tm
             clock = SystemClock(wall=lambda: time.time() + ahead[0])
             async with living(config, clock=clock) as daemon:
                 troubles = Troubles(daemon, upstream)
-                watched = daemon.app.engine.runs["api"].watchings["things"]
+                watched = daemon.app.engine.sources["api"].endpoints["things"]
                 await until("the baseline", lambda: watched.state.last_sweep is not None)
                 await troubles.change()
 
@@ -120,7 +120,7 @@ async def test_everything_is_told_once_and_in_order_whatever_the_machine_does(tm
                 config.write_text(text + RAISING.format(url=upstream.url))
                 await daemon.reload()
                 assert daemon.app.refused is None
-                failing = daemon.app.engine.runs["raising"].watchings["things"]
+                failing = daemon.app.engine.sources["raising"].endpoints["things"]
                 await until("a failure of the other source", failing.failing)
                 for _ in range(3):
                     await troubles.change()

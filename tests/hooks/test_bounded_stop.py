@@ -105,7 +105,7 @@ def test_the_daemon_ends_beside_a_delivery_that_ignores_its_cancellation(shop: S
 
     async def until(daemon: Daemon) -> None:
         daemon.app.deliverer.shared.grace = 0.1
-        while daemon.app.engine.runs["shop"].watchings["items"].state.last_sweep is None:
+        while daemon.app.engine.sources["shop"].endpoints["items"].state.last_sweep is None:
             await asyncio.sleep(0.01)
         shop.items[0]["name"] = "Quince"
         while not (tmp_path / "out.jsonl").exists():

@@ -293,7 +293,7 @@ async def test_the_daemon_runs_on_whatever_a_plugin_raises_everywhere(
     Raising.error, Raising.at = error, "everywhere"
 
     async def until(daemon: Daemon) -> None:
-        while daemon.app.engine.runs["shop"].watchings["items"].state.last_sweep is None:
+        while daemon.app.engine.sources["shop"].endpoints["items"].state.last_sweep is None:
             await asyncio.sleep(0.01)
         shop.items[0]["name"] = "Quince"
         while not (tmp_path / "out.jsonl").exists():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from plugins.nutcache.source import NutcacheOptions, NutcacheSource
 from plugins.rest import RestOptions, RestSource
 from poller import PageError, Source
-from poller.changes.page import Watch, read
+from poller.changes.page import EndpointRules, compare
 from poller.documents.diff import compile_rules, dump
 
 STYLES: list[dict[str, Any]] = [
@@ -66,10 +66,12 @@ def reads_or_sets_aside(source: Source, body: bytes, headers: dict[str, str]) ->
             source.request(endpoint, page.next)
         objects = [item if isinstance(item, msgspec.Raw) else msgspec.Raw(dump(item)) for item in page.objects]
         rules = compile_rules(endpoint.ignore, endpoint.exclude, endpoint.unordered)
-        reading = read(Watch(source="shop", namespace="shop", endpoint=endpoint, rules=rules), objects, {})
+        comparison = compare(
+            EndpointRules(source="shop", namespace="shop", endpoint=endpoint, fields=rules), objects, {}
+        )
     except PageError:
         return
-    assert all(isinstance(shown.parsed(), dict) for shown in reading.fresh)
+    assert all(isinstance(shown.parsed(), dict) for shown in comparison.fresh)
 
 
 @given(style=st.sampled_from(STYLES), body=BODIES, headers=HEADERS)

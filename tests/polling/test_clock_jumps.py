@@ -69,7 +69,7 @@ async def test_what_waits_for_another_try_does_not_wait_for_a_clock_that_was_set
         upstream.edit(1, 1)
         await until("refusals", lambda: upstream.refusals < 3)
         upstream.status = 500
-        w = daemon.app.engine.runs["api"].watchings["things"]
+        w = daemon.app.engine.sources["api"].endpoints["things"]
         await until("a failure", w.failing)
         engine = daemon.app.engine
         wall.ahead -= HOUR
@@ -103,8 +103,8 @@ async def test_a_state_that_was_written_by_a_clock_ahead_is_not_blind(tmp_path: 
             await until("an event after", lambda: upstream.sizes(1) == [1, 2])
             units = [
                 unit
-                for run in daemon.app.engine.runs.values()
-                for w in run.watchings.values()
+                for run in daemon.app.engine.sources.values()
+                for w in run.endpoints.values()
                 for unit in w.units.values()
             ]
             assert all(unit.asked_at is not None and unit.asked_at <= time.time() for unit in units)

@@ -9,9 +9,9 @@ import pytest
 import structlog
 
 from poller import PageError
-from poller.changes.page import MOST_OBJECTS, read
+from poller.changes.page import MOST_OBJECTS, compare
 from poller.config.models import Config
-from poller.polling.endpoint import Watching, status_of
+from poller.polling.endpoint import WatchedEndpoint, status_of
 from tests.truth.life import config_of
 from tests.truth.run import Watched, in_jumping_time, watched
 from tests.truth.world import Step, World
@@ -35,8 +35,8 @@ async def types(watching: Watched) -> list[str]:
     return [event.type for event in (await watching.living()).store.log.read(limit=1000)]
 
 
-async def things(watching: Watched, name: str = "things") -> Watching:
-    return (await watching.living()).engine.runs["api"].watchings[name]
+async def things(watching: Watched, name: str = "things") -> WatchedEndpoint:
+    return (await watching.living()).engine.sources["api"].endpoints[name]
 
 
 def with_endpoint(config: Config, name: str, **table: Any) -> Config:
@@ -203,10 +203,10 @@ def test_a_sweep_on_command_ends_though_the_last_list_that_it_waits_for_is_gone_
 
 def test_an_answer_of_too_many_objects_is_an_error():
     async def story(watching):
-        watch = (await things(watching)).watch
+        watch = (await things(watching)).rules
         objects = [msgspec.Raw(b'{"id":%d}' % n) for n in range(MOST_OBJECTS + 1)]
         with pytest.raises(PageError, match="more than 100,000 objects in one answer"):
-            read(watch, objects, {})
+            compare(watch, objects, {})
 
     within(World(style="none"), story)
 
@@ -216,7 +216,7 @@ def test_a_unit_that_fails_while_another_shows_its_objects_stays_robbed_of_its_d
 
     async def story(watching):
         life = await watching.living()
-        w = life.engine.runs["api"].watchings["things"]
+        w = life.engine.sources["api"].endpoints["things"]
         robbed = []
 
         def rob(store, engine):

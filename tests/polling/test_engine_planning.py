@@ -77,23 +77,23 @@ class World:
 
     def __init__(self, app: App, shop: Shop, clock: VirtualClock) -> None:
         self.app, self.shop, self.clock = app, shop, clock
-        self.lane = app.engine.lanes["shop"]
+        self.poll_loop = app.engine.loops["shop"]
 
     async def run(self, seconds: float) -> None:
         end = self.clock.steady() + seconds
         async with asyncio.timeout(60):  # real seconds: a hang is a failure
             while self.clock.steady() < end:
                 await self._settled()
-                assert self.lane.failure is None
-                self.clock.advance(max(0.001, min(self.lane.next_at(), end) - self.clock.steady()))
+                assert self.poll_loop.failure is None
+                self.clock.advance(max(0.001, min(self.poll_loop.next_at(), end) - self.clock.steady()))
 
     async def _settled(self) -> None:
         """Nothing is under way. A call that waits for a window would wait for ever if time stood still."""
-        waking = asyncio.ensure_future(self.lane.wake())
-        while not waking.done() or self.lane.in_flight:
+        waking = asyncio.ensure_future(self.poll_loop.wake())
+        while not waking.done() or self.poll_loop.in_flight:
             if waking.done():
                 waking.result()
-                waking = asyncio.ensure_future(self.lane.wake())
+                waking = asyncio.ensure_future(self.poll_loop.wake())
             await asyncio.sleep(0.001)
             if (at := self.clock.next_waking()) is not None:
                 self.clock.advance(max(0.0, at - self.clock.steady()))
@@ -120,7 +120,7 @@ async def world(
         async with open_app(config, plugins, clock=clock) as app:
             yield World(app, shop, clock)
             if crash:
-                app.engine.lanes.clear()  # nothing is saved
+                app.engine.loops.clear()  # nothing is saved
 
 
 def page(number: int) -> Unit:
@@ -130,7 +130,7 @@ def page(number: int) -> Unit:
 async def test_a_first_sweep_takes_what_the_short_windows_allow_and_a_quarter_of_the_longest(tmp_path):
     async with world(tmp_path, limits='["2/s", "8/h"]') as w:
         assert await w.asked(1.5) == ["/items?1", "/items?2"]
-        assert w.lane.budget.burst_left(w.clock.steady()) == 0
+        assert w.poll_loop.budget.burst_left(w.clock.steady()) == 0
 
 
 async def test_a_throttled_budget_is_told_once_per_episode(tmp_path):
@@ -144,7 +144,7 @@ async def test_a_throttled_budget_is_told_once_per_episode(tmp_path):
             w.shop.status = 200
             await w.run(600)
         assert "429" in told[0].data["summary"]
-        assert w.lane.gate.refused > 2
+        assert w.poll_loop.gate.refused > 2
 
 
 async def test_a_new_last_page_inherits_the_rate_of_the_one_before(tmp_path):
@@ -152,14 +152,14 @@ async def test_a_new_last_page_inherits_the_rate_of_the_one_before(tmp_path):
         for number in range(30):
             w.shop.put(9, edit=number)
             await w.run(30)
-        rate = w.lane.planner.explain(page(3), w.clock.now()).mean_rate
+        rate = w.poll_loop.planner.explain(page(3), w.clock.now()).mean_rate
         for number in (11, 12, 13):
             w.shop.put(number)
         await w.run(60)
 
-        heir = w.lane.planner.explain(page(4), w.clock.now()).mean_rate
+        heir = w.poll_loop.planner.explain(page(4), w.clock.now()).mean_rate
         assert heir > rate / 2
-        assert w.lane.planner.explain(page(3), w.clock.now()).mean_rate < heir
+        assert w.poll_loop.planner.explain(page(3), w.clock.now()).mean_rate < heir
 
 
 async def test_a_parent_that_changed_excites_its_children(tmp_path):
@@ -169,7 +169,8 @@ async def test_a_parent_that_changed_excites_its_children(tmp_path):
         while not w.events("*.updated"):
             await w.run(1)
         rates = {
-            key: w.lane.planner.explain(Unit("shop", "lines", f"parent={key}"), w.clock.now()).rate for key in (6, 7)
+            key: w.poll_loop.planner.explain(Unit("shop", "lines", f"parent={key}"), w.clock.now()).rate
+            for key in (6, 7)
         }
         assert rates[7] > 10 * rates[6]
 
@@ -192,9 +193,9 @@ async def test_after_a_crash_it_is_known_when_each_unit_was_polled(tmp_path):
     clock = VirtualClock()
     async with world(tmp_path, clock=clock, crash=True) as w:
         await w.run(60)
-        before = {key: unit.answered_at for key, unit in w.app.engine.runs["shop"].watchings["items"].units.items()}
+        before = {key: unit.answered_at for key, unit in w.app.engine.sources["shop"].endpoints["items"].units.items()}
     async with world(tmp_path, clock=clock) as w:
-        planner = w.lane.planner
+        planner = w.poll_loop.planner
         assert {key: planner.explain(Unit("shop", "items", key), clock.now()).last_poll for key in before} == before
 
 
@@ -204,7 +205,7 @@ async def test_a_throttle_outlasts_a_restart(tmp_path):
         await w.run(5)
         w.shop.status = 429
         await w.run(200)
-        until = w.lane.budget.throttled_until(clock.steady())
+        until = w.poll_loop.budget.throttled_until(clock.steady())
         assert until is not None
     async with world(tmp_path, clock=clock) as w:
-        assert w.lane.budget.throttled_until(clock.steady()) == until
+        assert w.poll_loop.budget.throttled_until(clock.steady()) == until

@@ -56,8 +56,8 @@ class Town:
         async with open_app(config, plugins, clock=self.clock) as app:
             yield World(app, self.shop, self.clock)
             if crash:
-                app.engine.lanes.clear()  # nothing is saved, as after kill -9
-                app.engine.runs.clear()
+                app.engine.loops.clear()  # nothing is saved, as after kill -9
+                app.engine.sources.clear()
 
 
 @asynccontextmanager
@@ -89,7 +89,7 @@ async def test_an_outage_with_restarts_in_it_is_told_once_and_taken_back_once(
             async with t.watched(crash=crash) as w:
                 await w.run(900)
                 assert told(w) == [FAILING]
-                assert w.app.engine.runs["shop"].health.snapshot().state != "ok"
+                assert w.app.engine.sources["shop"].health.snapshot().state != "ok"
         t.shop.failing.clear()
         async with t.watched() as w:
             await w.run(1900)
@@ -105,12 +105,12 @@ async def test_a_reload_during_an_outage_begins_no_second_episode(tmp_path: Path
         await w.run(60)
         for _ in range(2):
             await w.app.reconfigure(w.app.config)
-            w.lane = w.app.engine.lanes["shop"]
+            w.poll_loop = w.app.engine.loops["shop"]
             await w.run(1000)
         assert told(w) == [FAILING]
         t.shop.failing.clear()
         await w.app.reconfigure(w.app.config)
-        w.lane = w.app.engine.lanes["shop"]
+        w.poll_loop = w.app.engine.loops["shop"]
         await w.run(60)
 
         assert told(w) == [FAILING, RECOVERED]
@@ -128,7 +128,7 @@ async def test_a_page_that_failed_and_ceased_to_exist_ends_its_episode(tmp_path:
         t.shop.failing = {"/items?3": 404}
         await w.run(1800)
 
-        assert "page=3" not in w.app.engine.runs["shop"].watchings["items"].units
+        assert "page=3" not in w.app.engine.sources["shop"].endpoints["items"].units
         assert told(w) == [FAILING, RECOVERED]
         assert w.app.engine.is_well()
 
@@ -151,11 +151,11 @@ async def test_an_object_whose_own_url_failed_and_that_is_listed_again_leaves_no
         gone = t.shop.items.pop(10)
         t.shop.failing = {"/items/10": 500}
         await w.run(60)
-        assert w.app.engine.runs["shop"].health.snapshot().endpoints
+        assert w.app.engine.sources["shop"].health.snapshot().endpoints
         t.shop.items[10] = gone
         await w.run(120)
 
-        assert w.app.engine.runs["shop"].health.snapshot().endpoints == ()
+        assert w.app.engine.sources["shop"].health.snapshot().endpoints == ()
 
 
 async def test_a_throttle_with_a_restart_in_it_is_told_once(tmp_path: Path) -> None:
@@ -216,7 +216,9 @@ async def test_a_sweep_on_command_says_that_its_server_wants_no_call_instead_of_
         began = t.clock.now()
         (stuck,) = await swept(w.app, t.clock)
 
-        assert stuck == f"shop/items: the server wants no call of budget shop before {iso(w.lane.throttled_until())}"
+        assert (
+            stuck == f"shop/items: the server wants no call of budget shop before {iso(w.poll_loop.throttled_until())}"
+        )
         assert t.clock.now() - began < 60
 
 
@@ -283,7 +285,7 @@ async def test_a_quiet_source_behind_a_busy_neighbour_does_not_stand_still(tmp_p
             for _ in range(120):
                 await w.run(30)
                 await w.app.engine.watch()
-            quiet = w.app.engine.runs["quiet"]
+            quiet = w.app.engine.sources["quiet"]
 
             assert quiet.times.begun_at is not None
             assert w.clock.now() - quiet.times.begun_at > 600, "it was rightly put off for long"

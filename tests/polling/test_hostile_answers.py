@@ -48,10 +48,10 @@ async def sources(folder: Path, *, more: str = "", **answers: Answers) -> AsyncI
 
 async def look(app: App, name: str = "bad") -> str | None:
     """Poll the only unit of a source once. Gives its error."""
-    run = app.engine.runs[name]
-    w = run.watchings["things"]
+    run = app.engine.sources[name]
+    w = run.endpoints["things"]
     (key,) = w.units
-    async with await run.lane.gate.permit():
+    async with await run.poll_loop.gate.permit():
         await poll(app.engine.polling, run, w, key)
     return w.units[key].error if w.units[key].failures else None
 
@@ -89,7 +89,7 @@ async def test_an_answer_that_cannot_be_used_fails_its_own_poll_and_backs_off(gi
         error = await look(app)
 
         assert error is not None
-        unit = next(iter(app.engine.runs["bad"].watchings["things"].units.values()))
+        unit = next(iter(app.engine.sources["bad"].endpoints["things"].units.values()))
         assert unit.retry_at is not None
         assert unit.retry_at >= app.clock.now() + FIRST_WAIT - 1
         assert await sweep_once(app, [("good", "things")]) == []

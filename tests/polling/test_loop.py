@@ -10,13 +10,13 @@ import httpx
 from poller.budget.budget import Budget, Limit
 from poller.clock import VirtualClock
 from poller.planner.planner import Planner
-from poller.polling.loop import PER_CALL, Lane
+from poller.polling.loop import PER_CALL, PollLoop
 from poller.sources.transport import BudgetTransport, Gate
 
 CONCURRENCY = 2
 
 
-class Crew:
+class WorkQueue:
     """Has work without end: one call each, and then something to record."""
 
     def __init__(self) -> None:
@@ -52,26 +52,26 @@ class World:
             pass
 
         clock = VirtualClock()
-        self.crew = Crew()
+        self.queue = WorkQueue()
         self.budget = Budget("k", [Limit(1000, 1.0)], concurrency=CONCURRENCY)
         gate = Gate(self.budget, clock, spend=spend, flush=nothing, throttle=nothing)
-        self.lane = Lane(
+        self.poll_loop = PollLoop(
             name="k",
             budget=self.budget,
             share=0.9,
             planner=Planner([], now=clock.now()),
             gate=gate,
             clock=clock,
-            crew=self.crew,
+            queue=self.queue,
         )
         self._changed = asyncio.Event()
-        self.lane.poke = self._changed.set
+        self.poll_loop.poke = self._changed.set
         transport = BudgetTransport(httpx.MockTransport(self._answer), gate, timeout=5.0)
-        self.crew.client = httpx.AsyncClient(transport=transport)
+        self.queue.client = httpx.AsyncClient(transport=transport)
 
     async def _answer(self, _request: httpx.Request) -> httpx.Response:
-        self.crew.most_in_flight = max(self.crew.most_in_flight, self.budget.in_flight)
-        await self.crew.sends.wait()
+        self.queue.most_in_flight = max(self.queue.most_in_flight, self.budget.in_flight)
+        await self.queue.sends.wait()
         return httpx.Response(200)
 
     async def settle(self) -> None:
@@ -81,7 +81,7 @@ class World:
         while quiet < 50:
             if self._changed.is_set():
                 self._changed.clear()
-                await self.lane.wake()
+                await self.poll_loop.wake()
                 quiet = 0
             await asyncio.sleep(0)
             quiet += 1
@@ -90,18 +90,18 @@ class World:
 async def test_while_answers_are_recorded_others_are_asked_for() -> None:
     world = World()
     await world.settle()
-    assert world.crew.begun == CONCURRENCY  # nothing is answered: no more calls may be in flight
+    assert world.queue.begun == CONCURRENCY  # nothing is answered: no more calls may be in flight
 
-    world.crew.sends.set()
+    world.queue.sends.set()
     await world.settle()
-    assert world.crew.begun == CONCURRENCY * PER_CALL  # all are answered, none is recorded
+    assert world.queue.begun == CONCURRENCY * PER_CALL  # all are answered, none is recorded
     assert world.budget.in_flight == 0
-    assert world.lane.next_at() == math.inf
+    assert world.poll_loop.next_at() == math.inf
 
-    world.crew.records.set()
-    world.crew.sends.clear()
+    world.queue.records.set()
+    world.queue.sends.clear()
     await world.settle()
-    assert world.crew.begun == CONCURRENCY * PER_CALL + CONCURRENCY
-    assert world.crew.most_in_flight == CONCURRENCY
-    await world.lane.finish(0.0)
-    await world.crew.client.aclose()
+    assert world.queue.begun == CONCURRENCY * PER_CALL + CONCURRENCY
+    assert world.queue.most_in_flight == CONCURRENCY
+    await world.poll_loop.finish(0.0)
+    await world.queue.client.aclose()

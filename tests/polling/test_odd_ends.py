@@ -72,7 +72,7 @@ async def opened(folder: Path, table: str, found: List) -> AsyncIterator[App]:
 
 
 def uncertainty(app: App) -> Uncertainty | None:
-    return Uncertainty.load(app.engine.runs["api"].watchings["things"].state.uncertain)
+    return Uncertainty.load(app.engine.sources["api"].endpoints["things"].state.uncertain)
 
 
 def told(app: App) -> list[str]:
@@ -86,7 +86,7 @@ async def test_a_server_that_ignores_the_page_is_read_once_and_called_uncertain(
 
         assert found.asked == [1, 2]
         assert "page=2 shows what page=1 shows" in stuck[0]
-        assert app.engine.runs["api"].watchings["things"].in_baseline
+        assert app.engine.sources["api"].endpoints["things"].in_baseline
 
 
 async def test_a_server_that_repeats_its_last_page_has_ended_there(tmp_path):
@@ -118,7 +118,7 @@ async def test_a_count_that_was_not_seen_makes_the_sweep_uncertain_until_an_oper
         await execute(app, "release", {"endpoint": "things", "accept": True})
         assert await sweep_once(app) == []
         assert uncertainty(app) is None
-        assert not app.engine.runs["api"].watchings["things"].in_baseline
+        assert not app.engine.sources["api"].endpoints["things"].in_baseline
 
 
 async def test_what_is_uncertain_is_said_on_the_bus_once(tmp_path):
@@ -139,7 +139,7 @@ async def test_a_page_that_was_full_and_is_short_does_not_end_a_list_whose_later
         assert await sweep_once(app) == []
 
         assert sorted(found.asked) == [1, 2, 3]
-        watching = app.engine.runs["api"].watchings["things"]
+        watching = app.engine.sources["api"].endpoints["things"]
         assert sorted(watching.units) == ["page=1", "page=2", "page=3"]
         assert watching.state.objects == 25
         assert told(app) == []
@@ -154,7 +154,7 @@ async def test_a_list_that_shrank_forgets_its_pages_once_they_were_asked(tmp_pat
         for _ in range(5):
             assert await sweep_once(app) == []
 
-        assert sorted(app.engine.runs["api"].watchings["things"].units) == ["page=1", "page=2"]
+        assert sorted(app.engine.sources["api"].endpoints["things"].units) == ["page=1", "page=2"]
 
 
 async def test_status_calls_such_a_list_uncertain(tmp_path):

@@ -154,13 +154,13 @@ async def running(folder: Path) -> AsyncIterator[tuple[App, Network, dict[str, B
     network = Network()
     async with open_app(load(folder / "poller.toml", plugins), plugins, transport=network) as app:
         assert await sweep_once(app) == []
-        yield app, network, app.engine.runs["bad"].source._source.raises
+        yield app, network, app.engine.sources["bad"].source._source.raises
 
 
 async def look(app: App, name: str) -> str | None:
-    run = app.engine.runs[name]
-    w = run.watchings["things"]
-    async with await run.lane.gate.permit():
+    run = app.engine.sources[name]
+    w = run.endpoints["things"]
+    async with await run.poll_loop.gate.permit():
         await poll(app.engine.polling, run, w, "list")
     return w.units["list"].error if w.units["list"].failures else None
 
@@ -179,7 +179,7 @@ async def test_whatever_a_plugin_raises_fails_its_own_poll(where, tmp_path):
 @pytest.mark.parametrize("where", ["discover", "discovered"])
 async def test_whatever_discovery_raises_fails_discovery_alone(where, tmp_path):
     async with running(tmp_path) as (app, _, raises):
-        run = app.engine.runs["bad"]
+        run = app.engine.sources["bad"]
         for cls in CLASSES:
             raises[where] = made(cls)
             run.discovery.is_done = False
@@ -201,7 +201,7 @@ async def test_whatever_the_network_raises_fails_the_poll_that_asked(part, tmp_p
                 assert await look(app, "good") is None, cls
         setattr(network, part, None)
         assert await look(app, "bad") is None
-        assert app.engine.lanes["one"].budget.in_flight == 0
+        assert app.engine.loops["one"].budget.in_flight == 0
 
 
 class Auth(httpx.Auth):
@@ -234,13 +234,13 @@ async def test_whatever_an_auth_flow_raises_is_said_to_be_the_plugins(late):
 async def test_a_real_cancellation_passes_through_the_plugins_code():
     started = asyncio.Event()
 
-    class Waiting(httpx.Auth):
+    class PendingAnswer(httpx.Auth):
         async def async_auth_flow(self, request):
             started.set()
             await asyncio.Event().wait()
             yield request
 
-    source = SourceAdapter("waiting", WithAuth(Waiting()))
+    source = SourceAdapter("waiting", WithAuth(PendingAnswer()))
     async with httpx.AsyncClient(auth=source.auth) as client:
         task = asyncio.create_task(client.get("http://bad.example/"))
         await started.wait()

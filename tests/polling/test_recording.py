@@ -11,7 +11,7 @@ from benchmarks.sweep import Sweeper, changed_once_a_page, each_page, pages_of
 from poller.app import App, open_app
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
-from poller.polling.endpoint import Watching
+from poller.polling.endpoint import WatchedEndpoint
 from tests.polling.test_sweep_cost import CONFIG
 
 
@@ -24,8 +24,8 @@ async def app(tmp_path: Path) -> AsyncIterator[App]:
         yield app
 
 
-def watching(app: App) -> Watching:
-    return app.engine.runs["shop"].watchings["items"]
+def watching(app: App) -> WatchedEndpoint:
+    return app.engine.sources["shop"].endpoints["items"]
 
 
 def counted(app: App) -> int:
@@ -39,14 +39,14 @@ async def test_the_number_of_objects_is_kept_without_counting_them(app: App) -> 
         await sweeper.cost(pages_of(objects))
         assert w.state.objects == counted(app) == app.store.poll_reader.endpoints()[0]["objects"]
 
-    await app.engine.interventions.rebaseline(app.engine.runs["shop"], w)
+    await app.engine.interventions.rebaseline(app.engine.sources["shop"], w)
     assert w.state.objects == app.store.polls.reopen(w.state.id).state.objects == 300
 
 
 async def test_pages_that_are_no_more_leave_what_they_showed_as_suspects(app: App) -> None:
     sweeper, w = Sweeper(app), watching(app)
     await sweeper.cost(pages_of(250))
-    await sweeper.cost(pages_of(150))
+    await sweeper.cost([*pages_of(150), b'{"items":[]}'])  # the page that is no more is asked before it is believed
 
     suspects = app.store.polls.suspects(w.state.id)
     assert {int(one.snapshot.object_id) - 200_000 for one in suspects} == set(range(150, 250))

@@ -22,9 +22,9 @@ from poller.hooks.loading import load_plugins
 from poller.operations.gathering import status
 from poller.operations.live import live_of
 from poller.operations.status import document
-from poller.polling.endpoint import Watching, waits_for_others
-from poller.polling.on_demand import Sweeping
-from poller.polling.source import Run
+from poller.polling.endpoint import WatchedEndpoint, waits_for_others
+from poller.polling.on_demand import OnDemandSweep
+from poller.polling.source import ActiveSource
 from state.records import Event
 from state.sqlite.store import open_reader
 from tests.support.upstream import serving
@@ -138,22 +138,22 @@ class Ward:
         """Ask for every page once, and for the own URLs of what is missing; what fails is not tried again."""
         sweeping = await self.app.engine.begin_sweeps()
         began = time.monotonic()
-        for lane in self.app.engine.lanes.values():
-            lane.hurry = True
+        for poll_loop in self.app.engine.loops.values():
+            poll_loop.hurry = True
         while not self._has_looked(sweeping):
             assert time.monotonic() - began < PATIENCE, sweeping.stuck(self.app.clock.now())
-            for lane in self.app.engine.lanes.values():
-                await lane.wake()
+            for poll_loop in self.app.engine.loops.values():
+                await poll_loop.wake()
             await asyncio.sleep(0.005)
         self.app.engine.end_sweeps()
 
-    def _has_looked(self, sweeping: Sweeping) -> bool:
+    def _has_looked(self, sweeping: OnDemandSweep) -> bool:
         engine = self.app.engine
-        if any(lane.in_flight for lane in engine.lanes.values()):
+        if any(poll_loop.in_flight for poll_loop in engine.loops.values()):
             return False
         return all(self._is_seen(run, w, sweeping) for run, w in sweeping)
 
-    def _is_seen(self, run: Run, w: Watching, sweeping: Sweeping) -> bool:
+    def _is_seen(self, run: ActiveSource, w: WatchedEndpoint, sweeping: OnDemandSweep) -> bool:
         now = self.app.clock.now()
         if sweeping.is_held(run, w) or run.health.blocked_until(w.name, now) is not None:
             return True

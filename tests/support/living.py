@@ -136,5 +136,5 @@ def log_of(state: Path) -> list[Event]:
 
 def swept(daemon: Daemon) -> bool:
     return all(
-        w.state.last_sweep is not None for run in daemon.app.engine.runs.values() for w in run.watchings.values()
+        w.state.last_sweep is not None for run in daemon.app.engine.sources.values() for w in run.endpoints.values()
     )

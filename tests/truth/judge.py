@@ -37,8 +37,8 @@ class Judge:
 
     def look(self, store: Store, engine: Engine) -> None:
         """Take the baselines that are complete. Called after every write, so that nothing lies in between."""
-        for run in engine.runs.values():
-            for w in run.watchings.values():
+        for run in engine.sources.values():
+            for w in run.endpoints.values():
                 if w.name in self._baselines or w.state.last_sweep is None:
                     continue
                 ids = list(store.polls.parents(w.state.id))

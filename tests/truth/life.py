@@ -88,8 +88,8 @@ class Life:
     async def open(self) -> Self:
         """Begin to watch. May crash."""
         await self.engine.open()
-        for run in self.engine.runs.values():
-            gate = self.engine.lanes[run.config.budget].gate
+        for run in self.engine.sources.values():
+            gate = self.engine.loops[run.config.budget].gate
             transport = BudgetTransport(self._upstream, gate, timeout=TIMEOUT)
             client = httpx.AsyncClient(transport=transport, timeout=None, headers={"user-agent": USER_AGENT})
             run.fetcher.ask = partial(fetch, client, most=run.config.max_answer)
@@ -98,16 +98,16 @@ class Life:
     async def work(self, until: float, *, done: Callable[[], bool] = lambda: False) -> None:
         """Poll until then. Raises Crash when that is what is to happen."""
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
-        lanes = list(self.engine.lanes.values())
-        for lane in lanes:
-            lane.poke = changed.set
+        loops = list(self.engine.loops.values())
+        for poll_loop in loops:
+            poll_loop.poke = changed.set
         while loop.time() < until and not done():
             changed.clear()
-            for lane in lanes:
-                await lane.wake()
-                if lane.failure is not None:
-                    raise lane.failure
-            due = min(lane.next_at() for lane in lanes) - loop.time()
+            for poll_loop in loops:
+                await poll_loop.wake()
+                if poll_loop.failure is not None:
+                    raise poll_loop.failure
+            due = min(poll_loop.next_at() for poll_loop in loops) - loop.time()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), max(0.001, min(due, until - loop.time())))
 
@@ -128,8 +128,8 @@ class Life:
     async def bury(self) -> None:
         """End after a crash; what its tasks still do, nobody sees. The state is as it was at the crash."""
         assert self._wreck is not None
-        for lane in self.engine.lanes.values():
-            await lane.finish(0.0)
+        for poll_loop in self.engine.loops.values():
+            await poll_loop.finish(0.0)
         self.store.close()
         for suffix in ("", "-wal"):
             shutil.move(f"{self._wreck}{suffix}", f"{self.path}{suffix}")

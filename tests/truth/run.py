@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from poller.config.models import Config
-from poller.polling.endpoint import Watching
+from poller.polling.endpoint import WatchedEndpoint
 from state.sqlite.store import Store
 from tests.truth.judge import Judge, Untrue
 from tests.truth.life import Crash, Life, config_of
@@ -129,11 +129,11 @@ class Watched:
         life = await self.living()
         began = asyncio.get_running_loop().time()
 
-        def is_swept(w: Watching) -> bool:
+        def is_swept(w: WatchedEndpoint) -> bool:
             return w.state.last_sweep_began is not None and w.state.last_sweep_began >= began
 
         def done() -> bool:
-            return all(is_swept(w) for run in life.engine.runs.values() for w in run.watchings.values())
+            return all(is_swept(w) for run in life.engine.sources.values() for w in run.endpoints.values())
 
         await life.work(began + SWEEP_TIME, done=done)
         if not done():
