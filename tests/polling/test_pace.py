@@ -16,10 +16,10 @@ from poller.app import open_app
 from poller.clock import VirtualClock
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
-from poller.operations.planners import situations
+from poller.operations.planners import planner_states
 from poller.planner.report import report
 from poller.planner.units import Unit
-from poller.simulation.scenarios import rehearse
+from poller.simulation.scenarios import run_scenario
 from state.open import open_reader
 from tests.polling.test_engine_planning import Shop, World
 from tests.support.upstream import serving
@@ -77,14 +77,14 @@ async def test_a_chain_is_polled_evenly_over_the_hour_as_the_plan_and_the_simula
         await w.run(HOUR)
         calls = chain.calls - calls
         with open_reader(w.app.config.poller.state) as reader:
-            (situation,) = situations(w.app.config, reader.sums, now=w.clock.now())
+            (state,) = planner_states(w.app.config, reader.sums, now=w.clock.now())
 
     assert calls == pytest.approx(0.9 * 360, rel=0.05)  # the hour's calls, and not in its first 25 minutes
     gaps = [later - earlier for earlier, later in pairwise(chain.begun)]
-    (planned,) = report([situation]).units
+    (planned,) = report([state]).units
     assert planned.interval == pytest.approx(sum(gaps) / len(gaps), rel=0.1)
     assert max(gaps) < 1.2 * planned.interval
-    simulated = rehearse(situation, days=1.0).endpoints[0].calls_per_day
+    simulated = run_scenario(state, days=1.0).endpoints[0].calls_per_day
     assert simulated == pytest.approx(calls * 24, rel=0.1)
 
 
@@ -93,5 +93,5 @@ async def test_the_plan_knows_the_calls_of_a_unit_after_a_restart(tmp_path):
         await w.run(60)
         unit = Unit("shop", "items", "list")
         with open_reader(w.app.config.poller.state) as reader:
-            (situation,) = situations(w.app.config, reader.sums, now=w.clock.now())
-        assert [one.cost for one in situation.planner.units if one == unit] == [PAGES]
+            (state,) = planner_states(w.app.config, reader.sums, now=w.clock.now())
+        assert [one.cost for one in state.planner.units if one == unit] == [PAGES]
