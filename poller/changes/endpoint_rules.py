@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from poller.documents.diff import NOTHING, Rules
 from poller.events.filters import ObjectRule
 from poller.sources.paths import identity, unparsed_identity
 from poller.sources.protocol import Endpoint
 from state.records import NewEvent
+
+ABSENT_FOR: Final = 60.0  # seconds: longer than a backend that flaps, or a cache that lags, hides what is there
+ABSENT_FOR_WITH_URL: Final = 10.0  # seconds, where the object's own URL has the last word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,7 @@ class EndpointRules:
     fields: Rules  # which fields are compared, kept and sent
     soft: ObjectRule | None = None  # true: the object is as good as deleted
     deletes: bool = True
+    absent_for: float | None = None  # seconds that an object must be missing; None: `missing_time` chooses
     baseline: Literal["silent", "emit"] = "silent"
     max_depth: int = 64  # of an object's own nesting: a deeper one is set aside
     transform: Callable[[NewEvent], NewEvent | None] | None = None  # the plugins'; None: there is none
@@ -34,6 +38,12 @@ class EndpointRules:
         name, is_kept_whole = self.endpoint.id, self.endpoint.normalise is None and self.fields.excluded is NOTHING
         object.__setattr__(self, "identify", identity(name, rules=self.fields))
         object.__setattr__(self, "identify_unparsed", unparsed_identity(name) if is_kept_whole else None)
+
+    def missing_time(self, *, has_own_url: bool) -> float:
+        """Seconds for which an object must have been missing before its deletion is believed."""
+        if self.absent_for is not None:
+            return self.absent_for
+        return ABSENT_FOR_WITH_URL if has_own_url else ABSENT_FOR
 
     @property
     def runs_plugins(self) -> bool:

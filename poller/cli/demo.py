@@ -116,7 +116,7 @@ def _seconds(text: str) -> float:
 
 
 def _config(sandbox: Sandbox, listen: str, style: str) -> str:
-    endpoints = "\n".join(f"[sources.acme.endpoints.{name}]" for name in ENDPOINTS)
+    endpoints = "\n".join(f'[sources.acme.endpoints.{name}]\nabsent_for = "1s"' for name in ENDPOINTS)
     limits = ", ".join(f'"{rate}"' for rate in LIMITS.split(","))
     return CONFIG.format(
         listen=listen, limits=limits, server=sandbox.server, token=sandbox.token, endpoints=endpoints, style=style

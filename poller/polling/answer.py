@@ -288,6 +288,7 @@ def apply(
         baseline=w.in_baseline,
         snapshots=decision.snapshots,
         missing=bool(comparison.missing or dropped),
+        returned=decision.returned > 0,
         notes=[*comparison.notes, *decision.notes[:1]],
         noisy=w.noise.observe(key, len(comparison.members), decision.updates),
     )

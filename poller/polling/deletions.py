@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from operator import attrgetter
 from typing import Final
 
 import httpx
+import msgspec
 from msgspec import structs
 
 from poller.changes.decide import delete
@@ -30,11 +32,18 @@ def may_delete(w: WatchedEndpoint) -> bool:
     return w.rules.deletes and w.guards.recount is None and not w.in_baseline
 
 
+class Queued(msgspec.Struct, frozen=True):
+    """A suspect whose own URL is to be asked."""
+
+    due: float  # not before: it has not been missing for long enough
+    suspect: Suspect
+
+
 class Deletions:
     """Confirms the deletions of one source."""
 
     def __init__(self, fetcher: Fetcher, recorder: Recorder, apart: Apart, clock: Clock) -> None:
-        self.waiting: dict[str, deque[Suspect]] = {}  # by endpoint: suspects whose own URL is to be asked
+        self.waiting: dict[str, deque[Queued]] = {}  # by endpoint, the first one due first
         self.confirming: set[tuple[str, str]] = set()  # endpoint and id of those that are being asked for
         self._stale: set[str] = set()  # endpoints whose suspects are to be read again
         self._fetcher = fetcher
@@ -42,11 +51,20 @@ class Deletions:
         self._apart = apart
         self._clock = clock
 
-    def next(self, endpoint: str) -> Suspect | None:
-        """A suspect to be asked for, taken: `finished` gives it back."""
+    def is_due(self, endpoint: str, now: float) -> bool:
+        """Whether a suspect of the endpoint is to be asked for now."""
         waiting = self.waiting.get(endpoint)
-        while waiting:
-            suspect = waiting.popleft()
+        return waiting is not None and len(waiting) > 0 and waiting[0].due <= now
+
+    def due_after(self, at: float) -> float | None:
+        """When a suspect is to be asked for next, after that time; None: there is none."""
+        return min((queue[0].due for queue in self.waiting.values() if queue and queue[0].due > at), default=None)
+
+    def next(self, endpoint: str, now: float) -> Suspect | None:
+        """A suspect to be asked for now, taken: `finished` gives it back."""
+        waiting = self.waiting.get(endpoint)
+        while waiting and waiting[0].due <= now:
+            suspect = waiting.popleft().suspect
             name = endpoint, suspect.snapshot.object_id
             if name not in self.confirming:
                 self.confirming.add(name)
@@ -67,17 +85,23 @@ class Deletions:
     async def look(self, w: WatchedEndpoint, result: PollResult) -> bool:
         """Queue what went missing. False: nothing is left whose own URL would be asked."""
         name = w.name
-        if not (result.missing or result.swept or name in self._stale) or self.waiting.get(name):
+        if self.waiting.get(name):
+            is_over = not result.returned  # those that were shown again need not be asked for
+        else:
+            is_over = not (result.missing or result.swept or name in self._stale)
+        if is_over:
             return True
         found = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id)
         self._stale.discard(name)
-        self.waiting[name] = deque(
-            suspect
+        now, wait = self._clock.now(), w.watch.missing_time(has_own_url=True)
+        queue = [
+            Queued(min(suspect.missing_at, now) + wait, suspect)  # a later time is of a clock that was wrong
             for suspect in found
             if (name, suspect.snapshot.object_id) not in self.confirming
             and self._fetcher.item_request(w, suspect) is not None
-        )
-        return bool(self.waiting[name]) or any(endpoint == name for endpoint, _ in self.confirming)
+        ]
+        self.waiting[name] = deque(sorted(queue, key=attrgetter("due")))
+        return bool(queue) or any(endpoint == name for endpoint, _ in self.confirming)
 
     async def confirm(self, w: WatchedEndpoint, suspect: Suspect) -> PollResult:
         """Ask for a suspect's own URL: 404 and 410 confirm its deletion. Raises FetchError."""
@@ -100,7 +124,7 @@ class Deletions:
         if not may_delete(w):
             return []
         suspects = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id)
-        due = [one for one in suspects if one.missing_sweep + SWEEPS_TO_CONFIRM <= w.state.sweep]
+        due = [one for one in suspects if self._is_proved(w, one)]
         now, order = self._clock.now(), w.requests.next()
         asked = RequestTimes(
             at=w.state.last_sweep_began or 0.0, answered_at=now, order=w.sweep.order, answered_order=order
@@ -142,6 +166,15 @@ class Deletions:
         w.requests.remember([object_id], asked.answered_order)
         result.events, result.changed, result.snapshots = recorded.events[0], 1, decision.snapshots
         return result
+
+    def _is_proved(self, w: Watching, suspect: Suspect) -> bool:
+        """Whether complete sweeps, the latest of them begun late enough, did not show a suspect without an own URL."""
+        if suspect.missing_sweep + SWEEPS_TO_CONFIRM > w.state.sweep:
+            return False
+        if suspect.missing_at > self._clock.now():
+            return True  # a time of a clock that was wrong: the sweeps decide
+        began = w.state.last_sweep_began or 0.0
+        return began >= suspect.missing_at + w.watch.missing_time(has_own_url=False)
 
     @staticmethod
     def _is_deletable(w: WatchedEndpoint, now: Snapshot, asked: RequestTimes) -> bool:

@@ -52,5 +52,6 @@ class PollResult(msgspec.Struct, kw_only=True):
     aside: bool = False  # nothing was recorded: it waits for other pages, or the answer came too late
     snapshots: Sequence[Snapshot] = ()  # of the objects created, updated or deleted, as they are now
     missing: bool = False  # objects went missing: suspects
+    returned: bool = False  # suspects are shown again
     notes: Sequence[str] = ()
     noisy: tuple[str, ...] = ()  # fields that are candidates for `ignore` from now on

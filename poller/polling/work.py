@@ -15,6 +15,7 @@ from poller.polling.unit_keys import SINCE
 from state.polls import Suspect
 
 MOST_BLOCKED: Final = 500  # units found blocked in one go before others get a turn
+OVERDUE: Final = 1.0  # seconds for which a suspect that could not be asked for in time keeps the budget awake
 DISCOVERY_TIME: Final = 60.0  # seconds in which an attempt should have ended
 
 
@@ -76,6 +77,11 @@ class BudgetWork:
         is_ready = any(active.discovery.is_done for active in self.sources.values())
         if is_ready and (next_due := self._planner.next_due(now)) is not None:
             at.append(next_due)
+        at += [
+            due
+            for active in self.sources.values()
+            if (due := active.deletions.due_after(now - OVERDUE)) is not None
+        ]
         return max(min(at), now + 0.05) if at else None
 
     def next_work(self, now: float) -> Work | None:
@@ -138,8 +144,8 @@ class BudgetWork:
                 continue
             for name in active.deletions.waiting:
                 w = active.endpoints.get(name)
-                if w is not None and active.health.allows(name, ITEM, now):
-                    suspect = active.deletions.next(name)
+                if w is not None and active.deletions.is_due(name, now) and active.health.allows(name, ITEM, now):
+                    suspect = active.deletions.next(name, now)
                     if suspect is not None:
                         return ConfirmDeletion(active, w, suspect)
         return None

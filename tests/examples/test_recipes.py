@@ -19,6 +19,7 @@ from poller.config.load import load
 from poller.config.models import Config
 from poller.hooks.loading import Plugins, load_plugins
 from poller.sources.paths import identity
+from tests.support.absence import believed_at_once
 from tests.support.upstream import serving
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -76,9 +77,9 @@ class Recipe:
 
 
 def unhurried(config: Config) -> Config:
-    """The configuration with budgets that hold nothing up."""
+    """The configuration with budgets that hold nothing up, and without the wait before a deletion is believed."""
     fast = {"limits": (Limit(10_000, 1.0),)}
-    return config.model_copy(
+    return believed_at_once(config).model_copy(
         update={"budgets": {name: budget.model_copy(update=fast) for name, budget in config.budgets.items()}}
     )
 

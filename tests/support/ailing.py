@@ -50,6 +50,7 @@ max_depth = 8
 path = "/things"
 items = "$.items"
 order = "id"
+absent_for = "0s"
 pagination = {{ type = "page", size = {size}, size_param = "size" }}
 {items}
 """

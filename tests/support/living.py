@@ -40,6 +40,7 @@ base_url = "{url}"
 [sources.api.endpoints.things]
 path = "/things"
 item_path = "/things/{{id}}"
+absent_for = "0s"
 [[subscriptions]]
 name = "hook"
 plugin = "http"

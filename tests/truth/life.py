@@ -201,8 +201,9 @@ def config_of(world: World, path: Path) -> Config:
     endpoints: dict[str, Any] = {"things": _things(world)}
     if world.lines:
         endpoints["lines"] = {"path": "/things/{parent.id}/lines", "items": "$.items", "parent": "things"}
-    settings = EndpointConfig(
-        ignore=("/noise",), deleted_when="object.gone == true" if world.soft else None, baseline=world.baseline
+    common = EndpointConfig(baseline=world.baseline, absent_for=world.absent_for)
+    settings = common.model_copy(
+        update={"ignore": ("/noise",), "deleted_when": "object.gone == true" if world.soft else None}
     )
     source = SourceConfig(
         name="api",
@@ -213,7 +214,7 @@ def config_of(world: World, path: Path) -> Config:
         verify=False,
         cls=RestSource,
         options=RestOptions.model_validate({"base_url": "http://api.test", "endpoints": endpoints}),
-        endpoints={"things": settings, **({"lines": EndpointConfig(baseline=world.baseline)} if world.lines else {})},
+        endpoints={"things": settings, **({"lines": common} if world.lines else {})},
     )
     budget = BudgetConfig.model_construct(limits=LIMITS, share=1.0, concurrency=world.concurrency)
     return Config(path=path, budgets={"api": budget}, sources={"api": source})

@@ -96,6 +96,12 @@ class Upstream(httpx.AsyncBaseTransport):
             self._touched(row)
             self.rows.insert(pick % (len(self.rows) + 1), row)
 
+    def _return(self, pick: int) -> None:
+        """As it was: it had only been away."""
+        if row := _picked(self.trash, pick):
+            self.trash.remove(row)
+            self.rows.insert(pick % (len(self.rows) + 1), row)
+
     def _reorder(self, pick: int) -> None:
         random.Random(pick).shuffle(self.rows)
 

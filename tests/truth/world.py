@@ -32,6 +32,7 @@ class World:
     lines: bool = False  # a list per object
     concurrency: int = 2
     objects: int = 3  # at the beginning
+    absent_for: float = 0.0
     seed: int = 0  # of latencies
 
     @property
@@ -73,6 +74,7 @@ def worlds(draw: st.DrawFn) -> World:
         lines=lines,
         concurrency=draw(st.integers(1, 4)),
         objects=draw(st.integers(0, 6)),
+        absent_for=draw(st.sampled_from((0.0, 0.0, 5.0, 30.0))),
         seed=draw(st.integers(0, 1000)),
     )
 

@@ -16,6 +16,7 @@ from poller import Limit
 from poller.app import App, open_app, sweep_once
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
+from tests.support.absence import believed_at_once
 
 SIZE = Size(customers=3, projects=3, time_entries=12, invoices=4, expenses=4, timers=2)
 VARIANTS = [f"{name}={value}" for name, values in choices().items() for value in values[1:]]
@@ -75,7 +76,7 @@ async def watched(folder: Path, profile: str, *variants: str) -> tuple[Counter, 
         file = folder / "poller.toml"
         file.write_text(CONFIG.format(url=server.url, token=ACCESS_TOKEN, profile=profile, more=more))
         plugins = load_plugins(lazily=True)
-        async with open_app(load(file, plugins), plugins) as app:
+        async with open_app(believed_at_once(load(file, plugins)), plugins) as app:
             assert await sweep_once(app) == []
             work(server.office)
             for _ in range(3):

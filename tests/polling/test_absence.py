@@ -1,0 +1,118 @@
+"""When an object that a list no longer shows is believed to be gone: absence needs time, and proof."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from poller.changes.endpoint_rules import ABSENT_FOR, ABSENT_FOR_WITH_URL
+from tests.truth.life import config_of
+from tests.truth.run import Watched, in_jumping_time, watched
+from tests.truth.world import Step, World
+
+LIST = World(style="none", objects=5)
+WITH_URL = replace(LIST, has_items=True)
+
+Story = Callable[[Watched], Awaitable[None]]
+
+
+def within(world: World, story: Story) -> None:
+    """Tell the story of a world that is watched with the default `absent_for`, from its baseline on."""
+
+    async def told() -> None:
+        async with watched(world) as watching:
+            source = config_of(world, watching.config.path).sources["api"]
+            settings = {name: one.model_copy(update={"absent_for": None}) for name, one in source.endpoints.items()}
+            source = source.model_copy(update={"endpoints": settings})
+            watching.config = watching.config.model_copy(update={"sources": {"api": source}})
+            await watching.sweep()
+            await story(watching)
+
+    in_jumping_time(told())
+
+
+async def kinds(watching: Watched) -> list[str]:
+    return [event.type.rpartition(".")[2] for event in (await watching.living()).store.log.read(limit=1000)]
+
+
+async def times(watching: Watched) -> list[float]:
+    return [event.time for event in (await watching.living()).store.log.read(limit=1000)]
+
+
+def now(watching: Watched) -> float:
+    return watching.upstream.now()
+
+
+@pytest.mark.parametrize("world", [LIST, WITH_URL, replace(LIST, style="page", order="id")], ids=str)
+def test_an_object_that_is_away_for_some_seconds_is_no_deletion(world):
+    async def story(watching):
+        for _ in range(5):
+            watching.upstream.change("delete", 0)
+            await watching.do(Step(wait=3.5))
+            watching.upstream.change("return", 0)
+            await watching.do(Step(wait=20.0))
+
+        assert await kinds(watching) == []
+        assert not [path for path, status in watching.upstream.answers if status == 404]
+
+    within(world, story)
+
+
+@pytest.mark.parametrize(("world", "wait"), [(LIST, ABSENT_FOR), (WITH_URL, ABSENT_FOR_WITH_URL)], ids=["list", "url"])
+def test_a_deletion_is_told_soon_after_it_has_lasted_long_enough(world, wait):
+    async def story(watching):
+        gone = now(watching)
+        watching.upstream.change("delete", 2)
+        while not await kinds(watching):
+            await watching.do(Step(wait=1.0))
+
+        assert await kinds(watching) == ["deleted"]
+        assert wait <= (await times(watching))[0] - gone <= wait + 10.0
+
+    within(world, story)
+
+
+def test_the_budget_is_woken_when_an_own_url_may_be_asked():
+    async def story(watching):
+        watching.upstream.change("delete", 2)
+        await watching.sweep()
+        missing = now(watching)
+        lane = (await watching.living()).engine.lanes["api"]
+        planner = lane.planner
+        for unit in planner.units:
+            planner.defer(unit, missing + 3600.0)  # nothing else would wake it
+        await watching.do(Step(wait=15.0))
+
+        assert await kinds(watching) == ["deleted"]
+
+    within(WITH_URL, story)
+
+
+def test_how_long_an_object_has_been_away_outlives_a_restart():
+    async def story(watching):
+        watching.upstream.change("delete", 2)
+        await watching.sweep()
+        await watching.do(Step(wait=6.0))
+        await watching.do(Step(act="restart"))
+        begun = now(watching)
+        while not await kinds(watching):
+            await watching.do(Step(wait=0.5))
+
+        assert now(watching) - begun <= 7.0
+
+    within(WITH_URL, story)
+
+
+@pytest.mark.parametrize("world", [LIST, WITH_URL], ids=["list", "url"])
+def test_a_time_of_a_clock_that_was_ahead_is_not_waited_for(world):
+    async def story(watching):
+        watching.upstream.change("delete", 2)
+        await watching.sweep()
+        life = await watching.living()
+        life.store.db.execute("UPDATE objects SET missing_at = missing_at + 86400 WHERE presence = 1")
+        life.engine.runs["api"].deletions.forget("things")
+        await watching.do(Step(wait=120.0))
+
+        assert await kinds(watching) == ["deleted"]
+
+    within(world, story)
