@@ -156,6 +156,7 @@ base_url = "https://shop.example"
 [sources.shop.endpoints.items]
 path = "/items"
 item_path = "/items/{id}"
+absent_for = "0s"
 """
 
 

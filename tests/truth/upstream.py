@@ -42,6 +42,7 @@ class Upstream(httpx.AsyncBaseTransport):
     history: dict[str, list[tuple[float, State | None]]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     hidden: list[float] = field(default_factory=list)  # when it pretended that there was nothing
+    is_tied: bool = False  # its order is another one at every call
     calls: int = 0
     answers: list[tuple[str, int]] = field(default_factory=list)  # (path, status) of each
 
@@ -199,6 +200,8 @@ class Upstream(httpx.AsyncBaseTransport):
     def _list(self, request: httpx.Request) -> httpx.Response:
         params = request.url.params
         rows = [row for row in self.rows if _stamp(row) >= params.get("since", "")]
+        if self.is_tied:
+            self._random.shuffle(rows)
         begin, end = self._slice(rows, params)
         body: dict[str, Any] = {"items": [self._shown(row) for row in rows[begin:end]]}
         headers = {}
