@@ -93,7 +93,7 @@ class Deletions:
             return True
         found = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id)
         self._stale.discard(name)
-        now, wait = self._clock.now(), w.watch.missing_time(has_own_url=True)
+        now, wait = self._clock.now(), w.rules.missing_time(has_own_url=True)
         queue = [
             Queued(min(suspect.missing_at, now) + wait, suspect)  # a later time is of a clock that was wrong
             for suspect in found
@@ -167,14 +167,14 @@ class Deletions:
         result.events, result.changed, result.snapshots = recorded.events[0], 1, decision.snapshots
         return result
 
-    def _is_proved(self, w: Watching, suspect: Suspect) -> bool:
+    def _is_proved(self, w: WatchedEndpoint, suspect: Suspect) -> bool:
         """Whether complete sweeps, the latest of them begun late enough, did not show a suspect without an own URL."""
         if suspect.missing_sweep + SWEEPS_TO_CONFIRM > w.state.sweep:
             return False
         if suspect.missing_at > self._clock.now():
             return True  # a time of a clock that was wrong: the sweeps decide
         began = w.state.last_sweep_began or 0.0
-        return began >= suspect.missing_at + w.watch.missing_time(has_own_url=False)
+        return began >= suspect.missing_at + w.rules.missing_time(has_own_url=False)
 
     @staticmethod
     def _is_deletable(w: WatchedEndpoint, now: Snapshot, asked: RequestTimes) -> bool:

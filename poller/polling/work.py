@@ -78,9 +78,7 @@ class BudgetWork:
         if is_ready and (next_due := self._planner.next_due(now)) is not None:
             at.append(next_due)
         at += [
-            due
-            for active in self.sources.values()
-            if (due := active.deletions.due_after(now - OVERDUE)) is not None
+            due for active in self.sources.values() if (due := active.deletions.due_after(now - OVERDUE)) is not None
         ]
         return max(min(at), now + 0.05) if at else None
 
