@@ -28,7 +28,12 @@ NOUNS = {
 PURE = [
     "polling.results",
     "simulation.bounds",
+    "delivery.batches",
     "delivery.breaker",
+    "delivery.claims",
+    "delivery.notices",
+    "delivery.settlement",
+    "delivery.subscription_health",
     "budget.budget",
     "events.cloudevents",
     "changes.decide",
@@ -235,6 +240,26 @@ def test_a_step_is_a_bound_method_of_a_store_and_nothing_else():
         for name, step in found
         if not (isinstance(step, ast.Attribute) and step.attr in STORE_METHODS)
     ] == []
+
+
+def test_classes_of_delivery_stay_small():
+    """At most 15 methods and 12 fields."""
+    large = []
+    for name, path in FILES.items():
+        classes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
+        for node in classes if within(name, "poller.delivery") else ():
+            methods = [one for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
+            fields = {
+                ast.unparse(target)
+                for method in methods
+                if method.name == "__init__"
+                for one in ast.walk(method)
+                if isinstance(one, ast.Assign | ast.AnnAssign)
+                for target in (one.targets if isinstance(one, ast.Assign) else [one.target])
+            }
+            if len(methods) > 15 or len(fields) > 12:
+                large.append(f"{name}.{node.name}: {len(methods)} methods, {len(fields)} fields")
+    assert large == []
 
 
 def test_only_the_state_knows_sql():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 
@@ -19,8 +20,22 @@ def ledger(db: Database) -> list[SubscriptionLedger]:
     conn = db.conn
     if conn is None:
         raise StateError("the state is closed")
-    names = conn.execute("SELECT id, name FROM subscriptions ORDER BY name").fetchall()
-    return [_books(conn, id_, name) for id_, name in names]
+    with _snapshot(conn):
+        names = conn.execute("SELECT id, name FROM subscriptions ORDER BY name").fetchall()
+        return [_books(conn, id_, name) for id_, name in names]
+
+
+@contextlib.contextmanager
+def _snapshot(conn: sqlite3.Connection) -> Iterator[None]:
+    """Reads within it see one moment, whoever writes meanwhile."""
+    if conn.in_transaction:
+        yield
+        return
+    conn.execute("BEGIN")
+    try:
+        yield
+    finally:
+        conn.execute("COMMIT")
 
 
 def _books(conn: sqlite3.Connection, id_: int, name: str) -> SubscriptionLedger:
