@@ -242,58 +242,77 @@ def apply(
 ) -> PollResult:
     """Know what was decided, and draft its recording. Where that fails, the endpoint is read again."""
     w.turn.is_stale = True
-    key, fetched, asked = one.key, one.fetched, one.fetched.asked
-    following, after = one.following if is_paged(w, key) else None, onward(w, one)
-    added = [] if following is None or key_of(following) in w.units else [key_of(following)]
-    dropped = dropped_by(w, one)
-    members = decided_members(decision, comparison.members)
-    certain = is_certain(comparison)
-    unit = polled_unit(
-        one.unit,
-        asked,
-        digest=fetched.digest if certain and not decision.undecided else None,
-        validators=fetched.validators,
-        shown=len(members),
-        next=after,
-        calls=fetched.calls,
-        claims=claims_in(w, one).dump(),
-    )
-    draft.at = asked.at
+    key, asked = one.key, one.fetched.asked
+    unit = _polled(w, one, comparison, decision)
+    growth = growth_of(decision.snapshots, known)
     draft.polls.append(
-        poll_record(unit, members, comparison, decision, growth_of(decision.snapshots, known), owns=is_swept(key))
+        poll_record(
+            unit, decided_members(decision, comparison.members), comparison, decision, growth, owns=is_swept(key)
+        )
     )
-    draft.dropped = dropped
-    draft.new_units = [(new, after) for new in added if after is not None]
-    if after is None and is_paged(w, key) and certain and members:
-        draft.tail_asked_at = asked.at
-    if key == SINCE:
-        draft.since_at = asked.at
-    seen = Seen(
-        key=key,
-        asked=asked,
-        added=added,
-        dropped=dropped,
-        steady=certain and not (decision.moves or comparison.missing or dropped),
-        confirms=not comparison.is_partial and (bool(comparison.members) or after is not None),
-        nonempty=bool(members),
-        repeated=_repeated(w, decision),
-    )
+    seen = _seen(w, one, comparison, decision, unit)
+    _draft_marks(w, one, comparison, unit, seen, draft)
     result = PollResult(
-        calls=fetched.calls,
+        calls=one.fetched.calls,
         changed=decision.changed,
-        added=added,
-        dropped=dropped,
-        tail_moves=[(new, key) for new in added],
+        added=seen.added,
+        dropped=seen.dropped,
+        tail_moves=[(new, key) for new in seen.added],
         swept=_sweep(w, one.waiting, seen, draft, unit),
         baseline=w.in_baseline,
         snapshots=decision.snapshots,
-        missing=bool(comparison.missing or dropped),
+        missing=bool(comparison.missing or seen.dropped),
         returned=decision.returned > 0,
         notes=[*comparison.notes, *decision.notes[:1]],
         noisy=w.noise.observe(key, len(comparison.members), decision.updates),
     )
     _remember(w, unit, comparison, decision, asked.answered_order)
     return result
+
+
+def _polled(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision) -> UnitState:
+    """The unit as it is after the poll."""
+    fetched = one.fetched
+    return polled_unit(
+        one.unit,
+        fetched.asked,
+        digest=fetched.digest if is_certain(comparison) and not decision.undecided else None,
+        validators=fetched.validators,
+        shown=len(decided_members(decision, comparison.members)),
+        next=onward(w, one),
+        calls=fetched.calls,
+        claims=claims_in(w, one).dump(),
+    )
+
+
+def _seen(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision, unit: UnitState) -> Seen:
+    """What the poll means to the sweep under way."""
+    following = one.following if is_paged(w, one.key) else None
+    added = [] if following is None or key_of(following) in w.units else [key_of(following)]
+    dropped = dropped_by(w, one)
+    return Seen(
+        key=one.key,
+        asked=one.fetched.asked,
+        added=added,
+        dropped=dropped,
+        steady=is_certain(comparison) and not (decision.moves or comparison.missing or dropped),
+        confirms=not comparison.is_partial and (bool(comparison.members) or unit.next is not None),
+        nonempty=unit.shown > 0,
+        repeated=_repeated(w, decision),
+    )
+
+
+def _draft_marks(
+    w: WatchedEndpoint, one: Answer, comparison: PageComparison, unit: UnitState, seen: Seen, draft: Draft
+) -> None:
+    """Draft what the poll changes beside its own unit and objects."""
+    asked = one.fetched.asked
+    draft.at, draft.dropped = asked.at, seen.dropped
+    draft.new_units = [(new, unit.next) for new in seen.added if unit.next is not None]
+    if unit.next is None and is_paged(w, one.key) and is_certain(comparison) and unit.shown:
+        draft.tail_asked_at = asked.at
+    if one.key == SINCE:
+        draft.since_at = asked.at
 
 
 def _repeated(w: WatchedEndpoint, decision: Decision) -> list[str]:
