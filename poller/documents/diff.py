@@ -1,12 +1,12 @@
-"""What differs between a snapshot and what a poll saw, by value.
+"""Comparison of JSON objects by value, and the fingerprint that represents it. Pure.
 
-Two objects are the same when their *canonical* forms are: ignored and excluded fields are left out, keys are
-sorted, numbers stand for their value (1, 1.0 and 1e0 are one number, -0.0 is 0, true is not 1), arrays of
-objects with an `id` are sorted by it and `unordered` arrays by their elements. `fingerprint` digests the
-canonical form and `diff` walks both objects: no difference is found exactly when the fingerprints are equal.
+Two objects are equal when their *canonical* forms are: ignored and excluded fields are left out, keys are sorted,
+numbers compare by value (1, 1.0 and 1e0 are one number, -0.0 is 0, true is not 1), arrays of objects with an `id` are
+sorted by it, and `unordered` arrays are sorted by their elements. `fingerprint` is a digest of the canonical form and
+`diff` walks both objects: `diff` finds no difference exactly when the fingerprints are equal.
 
 Integers keep all their digits; other numbers are IEEE 754 doubles, as RFC 8259 section 6 recommends, so decimals that
-differ only beyond double precision are equal. All functions are pure.
+differ only beyond double precision are equal.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ import orjson
 from state.errors import PollerError
 from state.records import FieldChange
 
-DEPTH = 64  # below this many steps values are compared and given whole, as they stand
+DEPTH = 64  # values nested more deeply are compared and reported as a whole
 MOST_FIELDS = 100
 MOST_BYTES = 262_144  # of all values before and after together
 
 _ID_TYPES = frozenset({str, int, float})
-_PLAIN = frozenset({str, int, bool, type(None)})  # canonical as they are
-_SCALAR = _PLAIN | {float}  # no difference where they are equal and of one type
+_PLAIN = frozenset({str, int, bool, type(None)})  # types whose values are canonical
+_SCALAR = _PLAIN | {float}  # types whose values are equal where `==` holds and the type is the same
 _MISSING: Any = object()
 
-_check = msgspec.json.Decoder(msgspec.Raw).decode  # of its syntax
+_check = msgspec.json.Decoder(msgspec.Raw).decode  # checks the syntax
 _decode = msgspec.json.Decoder().decode  # as fast as orjson, and keeps integers beyond 64 bits
 _encode = msgspec.json.Encoder().encode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
-# Signs in canonical JSON that a value may need more than sorted keys. Each begins with one rare byte, which makes the
-# search four times cheaper than one for a class of bytes. A match within a text only costs time.
+# Patterns in sorted JSON which show that a value may not be canonical yet. Each starts with a rare byte, which makes
+# the search four times faster than one for a class of bytes. A match inside a string only costs time.
 _END = rb"(?:[,\]}]|\Z)"
 _has_integral = re.compile(rb"\.0" + _END).search  # 1.0
 _has_large = re.compile((rb"\+" if b"+" in orjson.dumps(1e16) else rb"e") + rb"\d\d+" + _END).search  # 1e+16
@@ -52,16 +52,16 @@ Steps = tuple[str, ...]
 
 
 class PointerError(PollerError, ValueError):
-    """A text that is no JSON Pointer to a field of an object."""
+    """Text that is not a JSON Pointer to a field of an object."""
 
 
 class ParseError(PollerError, ValueError):
-    """Bytes that are no JSON."""
+    """Bytes that are not JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """Fields to leave out: plain keys of the object itself, and deeper steps."""
+    """Fields to leave out: keys of the object itself, and deeper paths."""
 
     keys: frozenset[str] = frozenset()
     deep: tuple[Steps, ...] = ()
@@ -72,18 +72,18 @@ NOTHING = Cut()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """How the objects of an endpoint are compared and kept. Made by `compile_rules`."""
+    """Rules by which the objects of an endpoint are compared and stored. Made by `compile_rules`."""
 
-    hidden: Cut = NOTHING  # left out where objects are compared: ignored and excluded
+    hidden: Cut = NOTHING  # left out of comparisons: ignored and excluded fields
     excluded: Cut = NOTHING  # never stored
     unordered: tuple[Steps, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """What changed. A field whose values are too large has neither `before` nor `after`, only its path.
+    """Difference between two objects. A field whose values are too large has a path, but neither `before` nor `after`.
 
-    `truncated`: more fields changed than are listed, or values were left out.
+    `truncated` means that more fields changed than are listed, or that values were left out.
     """
 
     fields: tuple[FieldChange, ...] = ()
@@ -94,9 +94,9 @@ class Difference:
 
 
 def compile_rules(ignore: Iterable[str] = (), exclude: Iterable[str] = (), unordered: Iterable[str] = ()) -> Rules:
-    """Read JSON Pointers (RFC 6901), where a step `*` stands for every key of an object or element of an array.
+    """Compile JSON Pointers (RFC 6901); a step `*` matches every key of an object or element of an array.
 
-    A number is a key of an object and a place in an array. Raises PointerError.
+    A number is a key in an object and an index in an array. Raises PointerError.
     """
     ignored, excluded = [steps(pointer) for pointer in ignore], [steps(pointer) for pointer in exclude]
     return Rules(
@@ -105,7 +105,7 @@ def compile_rules(ignore: Iterable[str] = (), exclude: Iterable[str] = (), unord
 
 
 def steps(pointer: str) -> Steps:
-    """Split a JSON Pointer (RFC 6901). Raises PointerError, which names it."""
+    """Split a JSON Pointer (RFC 6901) into steps. Raises PointerError."""
     if not pointer.startswith("/"):
         raise PointerError(f"{pointer!r} is not a JSON Pointer to a field", hint=f"Write '/{pointer}'.")
     if any(part[:1] not in ("0", "1") for part in pointer.split("~")[1:]):
@@ -114,15 +114,15 @@ def steps(pointer: str) -> Steps:
 
 
 def pointer(path: Sequence[str | int]) -> str:
-    """The JSON Pointer of these steps."""
+    """The JSON Pointer with these steps."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
 
 
 def parse(raw: bytes | msgspec.Raw) -> Any:
-    """Parse JSON; integers keep all their digits, and a number that no double can hold is given as its text.
+    """Parse JSON. Integers keep all their digits; a number beyond the range of a double becomes its text.
 
-    Raises ParseError, for NaN and Infinity too. What `msgspec.Raw` takes, which looks at syntax alone, it raises for
-    where a text is no UTF-8, and nowhere else.
+    Raises ParseError, also for NaN and Infinity. It accepts exactly what `msgspec.Raw`, which checks only the syntax,
+    accepts, except for strings that are not UTF-8.
     """
     try:
         return _decode(raw)
@@ -148,12 +148,12 @@ def _double(text: str) -> float | str:
 def _integer(text: str) -> int | str:
     try:
         return int(text)
-    except ValueError:  # more digits than Python reads
+    except ValueError:  # more digits than Python converts
         return text
 
 
 def dump(value: Any) -> bytes:
-    """Write JSON; integers keep all their digits."""
+    """Encode as JSON; integers keep all their digits."""
     try:
         return orjson.dumps(value)
     except TypeError:
@@ -161,7 +161,7 @@ def dump(value: Any) -> bytes:
 
 
 def dump_sorted(value: Any) -> bytes:
-    """Write JSON with sorted keys."""
+    """Encode as JSON with sorted keys."""
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except TypeError:
@@ -169,17 +169,17 @@ def dump_sorted(value: Any) -> bytes:
 
 
 def stored(obj: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
-    """The object as it may be kept: without excluded fields. Not a copy where there are none."""
+    """The object as it is stored, without excluded fields. The same object if there are none."""
     return _without(obj, rules.excluded)
 
 
 def compared(obj: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
-    """The object as it is compared: without ignored and excluded fields. Not a copy where there are none."""
+    """The object as it is compared, without ignored and excluded fields. The same object if there are none."""
     return _without(obj, rules.hidden)
 
 
 def fingerprint(obj: Mapping[str, Any], rules: Rules) -> bytes:
-    """16 bytes (BLAKE2b) that are equal exactly for objects without a difference."""
+    """Digest of 16 bytes (BLAKE2b) that is equal for two objects exactly if they do not differ."""
     return blake2b(_canonical_bytes(compared(obj, rules), rules.unordered), digest_size=16).digest()
 
 
@@ -191,11 +191,11 @@ def diff(
     most: int = MOST_FIELDS,
     most_bytes: int = MOST_BYTES,
 ) -> Difference:
-    """Every field that changed, in an order that does not depend on the order of keys.
+    """Every changed field, in an order that does not depend on the order of keys.
 
-    Objects are descended into. Arrays whose elements all are objects with an `id` of their own are matched by
-    it; an order that alone changed is no change. Other arrays and values of different types are given whole.
-    Paths lead into the new object, except that a removed element (no `after`) has the index it had in the old array.
+    Objects are compared field by field. Arrays of objects that all have a unique `id` are compared element by element,
+    matched by `id`; a different order alone is not a change. Other arrays, and values of different types, are reported
+    as a whole. Paths refer to the new object; a removed element (without `after`) has its index in the old array.
     """
     walk = _objects(compared(before, rules), compared(after, rules), (), rules.unordered)
     fields: list[FieldChange] = []
@@ -226,7 +226,7 @@ def _without(obj: Mapping[str, Any], cut: Cut) -> dict[str, Any]:
 
 
 def _without_path(value: Any, path: Steps) -> Any:
-    """A copy where something is left out, else the value itself."""
+    """A copy without the field at `path`; the value itself if it has none."""
     step, rest = path[0], path[1:]
     if isinstance(value, list):
         return _without_elements(value, step, rest)
@@ -241,7 +241,9 @@ def _without_path(value: Any, path: Steps) -> Any:
 
 
 def _without_elements(value: list[Any], step: str, rest: Steps) -> list[Any]:
-    """The array without all its elements (`*`), or with null in the place of one, so that the others keep theirs."""
+    """The array without all elements (`*`), or with one replaced by null, so that the indexes of the others stay the
+    same.
+    """
     if step == "*":
         return [_without_path(item, rest) for item in value] if rest else []
     place = int(step) if step.isascii() and step.isdecimal() and len(step) < 10 else len(value)
@@ -251,7 +253,7 @@ def _without_elements(value: list[Any], step: str, rest: Steps) -> list[Any]:
 
 
 def _canonical_bytes(value: Any, unordered: tuple[Steps, ...], depth: int = 0) -> bytes:
-    """The canonical form as JSON. Most values have it already once their keys are sorted: that is seen in the text."""
+    """The canonical form as JSON. For most values sorting the keys suffices; the patterns show for which it does not."""
     try:
         raw = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except TypeError:
@@ -263,7 +265,7 @@ def _canonical_bytes(value: Any, unordered: tuple[Steps, ...], depth: int = 0) -
 
 
 def _canonical(value: Any, unordered: tuple[Steps, ...], depth: int) -> Any:
-    """The value itself where it is canonical but for the order of its keys."""
+    """The value in canonical form, except for the order of its keys."""
     if isinstance(value, float):
         return int(value) if value.is_integer() else value
     if depth < DEPTH and isinstance(value, dict):
@@ -306,7 +308,9 @@ def _below(unordered: tuple[Steps, ...], step: str) -> tuple[Steps, ...]:
 
 
 def _ids(array: list[Any]) -> dict[Any, int] | None:
-    """Where each element's `id` stands; None unless all are objects with an id that is a text or number, once each."""
+    """The index of each element by its `id`; None unless every element is an object with a unique text or number as its
+    id.
+    """
     places: dict[Any, int] = {}
     for index, item in enumerate(array):
         if not isinstance(item, dict) or type(item.get("id")) not in _ID_TYPES:
@@ -368,7 +372,7 @@ def _whole(before: Any, after: Any, path: Path, unordered: tuple[Steps, ...]) ->
 
 
 def _size(value: Any) -> int:
-    """Roughly the bytes of a value as JSON."""
+    """The approximate size of a value as JSON, in bytes."""
     if isinstance(value, str):
         return len(value)
     return len(dump(value)) if isinstance(value, dict | list) else 8

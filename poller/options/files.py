@@ -1,4 +1,4 @@
-"""Files that options name, as annotated types for pydantic. Relative paths begin at the configuration's folder."""
+"""File options as annotated types for pydantic. Relative paths start at the configuration's directory."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def _rooted(path: Path, info: ValidationInfo) -> Path:
 
 def _certificates(path: Path) -> Path:
     if not path.is_file():
-        raise PydanticCustomError("ca_file", "there is no file {path}", {"path": str(path)})
+        raise PydanticCustomError("ca_file", "the file {path} does not exist", {"path": str(path)})
     try:
         ssl.create_default_context(cafile=path)
     except (OSError, ssl.SSLError) as error:
-        what = "{path} holds no certificates in PEM format ({why})"
+        what = "{path} does not contain certificates in PEM format ({why})"
         raise PydanticCustomError("ca_file", what, {"path": str(path), "why": str(error)}) from error
     return path
 

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, told so that it can be mended: one line each, with the key and what to try."""
+"""Configuration problems: one line each, with the key, the problem and how to fix it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HINTS: Final = {
     "bool_type": "write true or false, without quotes",
     "int_type": "write a whole number, without quotes",
     "float_type": "write a number, without quotes",
-    "string_type": "write a text in quotes",
+    "string_type": "write a string in quotes",
     "tuple_type": 'write a list: ["...", "..."]',
     "list_type": 'write a list: ["...", "..."]',
     "dict_type": "write a table: { key = value }",
@@ -26,32 +26,32 @@ _HINTS: Final = {
 }
 
 
-Also = Callable[[tuple[str | int, ...]], Iterable[str]]  # place of an unknown key -> keys known there
+Also = Callable[[tuple[str | int, ...]], Iterable[str]]  # location of an unknown key -> keys known there
 
 
 def nothing(_place: tuple[str | int, ...]) -> Iterable[str]:
-    """No further keys."""
+    """No additional keys."""
     return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that is wrong. `key` is its path in the file, empty for the file as a whole."""
+    """Problem in a configuration. `key` is its path in the file, empty for the file as a whole."""
 
     key: str
     what: str
     hint: str | None = None
-    at: int | None = None  # line of the file, where it is known
+    at: int | None = None  # line in the file, if known
 
     def line(self, file: Path | str) -> str:
-        """The problem as one line: FILE:LINE: key: what is wrong; what to try."""
+        """The problem as one line: FILE:LINE: key: problem; fix."""
         where = str(file) if self.at is None else f"{file}:{self.at}"
         where = f"{where}: {self.key}" if self.key else where
         return f"{where}: {self.what}" + (f"; {self.hint}" if self.hint else "")
 
 
 class ConfigError(PollerError):
-    """The configuration cannot be used. The message has one line for each of `problems`."""
+    """The configuration is invalid. The message has one line for each of `problems`."""
 
     def __init__(self, file: Path | str, problems: Sequence[Problem]) -> None:
         alone = problems[0].hint if len(problems) == 1 else None
@@ -62,15 +62,15 @@ class ConfigError(PollerError):
 
 
 class NotThere(PollerError):
-    """What a command names does not exist."""
+    """Something that a command names does not exist."""
 
 
 class NotNow(PollerError):
-    """What a command asks for does not fit how things are now."""
+    """A command does not fit the current state."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the known word nearest to `name`, or all of them where none is near."""
+    """A hint that names the closest known word, or all known words if none is close."""
     words = sorted(set(known))
     close = get_close_matches(name.lower(), words, n=1, cutoff=0.6)
     if close:
@@ -81,10 +81,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def problems_of(
     error: ValidationError, *, at: Sequence[str], model: type[BaseModel], also: Also = nothing
 ) -> list[Problem]:
-    """The problems that pydantic found below key path `at`. `also` names keys that are known besides the model's."""
+    """The problems that pydantic found below the key path `at`. `also` lists further known keys besides the model's."""
     details = error.errors(include_url=False, include_input=False)
     problems = [_problem(detail, at, model, also) for detail in details]
-    # Of the members of a union, the one that liked the type knows best what is wrong.
+    # Of the members of a union, the one whose type fits describes the problem best.
     told = {one.key for one, detail in zip(problems, details, strict=True) if not detail["type"].endswith("_type")}
     return [
         one
@@ -97,7 +97,8 @@ def _problem(detail: Any, at: Sequence[str], model: type[BaseModel], also: Also)
     loc = tuple(detail["loc"])
     key = dotted((*at, *_written(model, loc)))
     if detail["type"] == "extra_forbidden":
-        key = dotted((*at, *_written(model, loc[:-1]), loc[-1]))  # in no model, so it would be taken for a tag
+        # the key is in no model, so `_written` would drop it as a tag
+        key = dotted((*at, *_written(model, loc[:-1]), loc[-1]))
         known = known_keys(model, loc[:-1]) | set(also(loc))
         return Problem(key=key, what="unknown key", hint=nearest(str(loc[-1]), known))
     what = "required, but missing" if detail["type"] == "missing" else detail["msg"].removeprefix("Value error, ")
@@ -105,7 +106,7 @@ def _problem(detail: Any, at: Sequence[str], model: type[BaseModel], also: Also)
 
 
 def _written(model: Any, loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """The part of pydantic's location that stands in the file: without the names of union members and validators."""
+    """The part of pydantic's location that appears in the file, without names of union members and validators."""
     if not loc:
         return ()
     inner = _inside(model, loc[0])
@@ -114,7 +115,7 @@ def _written(model: Any, loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
 
 
 def dotted(path: Iterable[str | int]) -> str:
-    """`("a", "b", 0)` -> `"a.b[0]"`."""
+    """Format a path: `("a", "b", 0)` as `"a.b[0]"`."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
@@ -122,14 +123,14 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 def known_keys(model: Any, loc: Sequence[str | int]) -> set[str]:
-    """The keys that a model, or what stands in it at `loc`, understands."""
+    """The keys that a model, or the value at `loc` in it, accepts."""
     if not loc:
         return {key for found in _models(model) for key in keys_of(found)}
     return {key for inner in _inside(model, loc[0]) for key in known_keys(inner, loc[1:])}
 
 
 def keys_of(model: type[BaseModel]) -> set[str]:
-    """The keys of one model as they are written in the file."""
+    """The keys of one model as written in the file."""
     return {field.alias or name for name, field in model.model_fields.items()}
 
 
@@ -140,32 +141,32 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _members(annotation: Any) -> Sequence[Any]:
-    """What an annotated type or a union stands for; nothing for any other."""
+    """The members of an annotated type or a union; empty for other types."""
     if get_origin(annotation) is Annotated:
         return get_args(annotation)[:1]
     return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
 
 
 def _inside(annotation: Any, step: str | int) -> list[Any]:
-    """What may stand at `step` inside a value of this type."""
+    """The possible types of the value at `step` in a value of this type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         fields = {field.alias or name: field.annotation for name, field in annotation.model_fields.items()}
         return [fields[str(step)]] if step in fields else []
     if members := _members(annotation):
         inner = [found for part in members for found in _inside(part, step)]
-        # A step into no member is the tag of one, which pydantic puts into the location.
+        # A step into no member is the tag of one, which pydantic adds to the location.
         return inner or [annotation]
     return list(get_args(annotation)[-1:] if get_origin(annotation) is dict else get_args(annotation)[:1])
 
 
 def find_endpoint(names: Iterable[tuple[str, str]], text: str) -> tuple[str, str]:
-    """(source, endpoint) of `SOURCE/ENDPOINT`, or of `ENDPOINT` where one source alone has it. Raises NotThere."""
+    """Resolve `SOURCE/ENDPOINT`, or `ENDPOINT` if only one source has it, to (source, endpoint). Raises NotThere."""
     known = sorted(names)
     found = [name for name in known if text in ("/".join(name), name[1])]
     if len(found) == 1:
         return found[0]
     if found:
         either = " or ".join("/".join(name) for name in found)
-        raise NotThere(f"several sources have an endpoint {text!r}", hint=f"write {either}")
+        raise NotThere(f"several sources have an endpoint named {text!r}", hint=f"write {either}")
     words = ["/".join(name) if "/" in text else name[1] for name in known]
     raise NotThere(f"no endpoint is named {text!r}", hint=nearest(text, words))

@@ -1,4 +1,4 @@
-"""Rates, durations and sizes as they are written in `poller.toml`, as annotated types for pydantic."""
+"""Rates, durations and sizes of `poller.toml`, as annotated types for pydantic."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SIZE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*([A-Z]+)")
 
 
 def parse_rate(text: Any) -> Limit:
-    """`"200/min"` -> Limit(200, 60.0). Raises ValueError with an example."""
+    """Parse a rate: `"200/min"` to Limit(200, 60.0). Raises ValueError with an example."""
     if isinstance(text, Limit):
         return text
     found = _RATE.fullmatch(text.strip().lower()) if isinstance(text, str) else None
@@ -43,7 +43,7 @@ def parse_rate(text: Any) -> Limit:
 
 
 def parse_duration(text: Any) -> float:
-    """`"15m"` -> 900.0 seconds. Raises ValueError with an example."""
+    """Parse a duration: `"15m"` to 900.0 seconds. Raises ValueError with an example."""
     if isinstance(text, float):  # already parsed, or a default
         return text
     found = _DURATION.fullmatch(text.strip().lower()) if isinstance(text, str) else None
@@ -53,7 +53,7 @@ def parse_duration(text: Any) -> float:
 
 
 def parse_size(text: Any) -> int:
-    """`"32MB"` -> 32,000,000 bytes. Raises ValueError with an example."""
+    """Parse a size: `"32MB"` to 32,000,000 bytes. Raises ValueError with an example."""
     if isinstance(text, int) and not isinstance(text, bool):
         return text
     found = _SIZE.fullmatch(text.strip().upper()) if isinstance(text, str) else None
@@ -63,7 +63,7 @@ def parse_size(text: Any) -> int:
 
 
 def rate_text(limit: Limit) -> str:
-    """Limit(200, 60.0) -> `"200/min"`: the shortest form that parses to the same."""
+    """Format a limit: Limit(200, 60.0) as `"200/min"`, the shortest form that parses to the same limit."""
     for unit in ("day", "h", "min", "s"):
         count, rest = divmod(limit.seconds, _UNITS[unit])
         if count >= 1 and rest == 0:
@@ -72,7 +72,7 @@ def rate_text(limit: Limit) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """900.0 -> `"15m"`: the largest unit that gives a whole number."""
+    """Format a duration: 900.0 as `"15m"`, in the largest unit that gives a whole number."""
     for unit in ("d", "h", "m", "s"):
         count, rest = divmod(seconds, _UNITS[unit])
         if count >= 1 and rest == 0:

@@ -1,4 +1,4 @@
-"""Secrets of the configuration: written there, or kept in the environment, a file or a systemd credential."""
+"""Secrets of the configuration: literal, or read from the environment, a file or a systemd credential."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from state.errors import PollerError
 
 MASK: Final = "**********"
 Kind = Literal["text", "env", "file", "credential"]
-_Stamp = tuple[int, int, int]  # inode, mtime in ns, size: another file or other content
+_Stamp = tuple[int, int, int]  # inode, mtime in ns, size; a different stamp means a different file or content
 
 
 class SecretError(PollerError):
-    """A secret cannot be read from where the configuration says it is."""
+    """A secret cannot be read from the configured place."""
 
 
 @dataclass(slots=True, eq=False)
 class _Read:
-    """What was last read from a file; kept so that a file is read again only when it changed."""
+    """Content last read from a file, kept so that the file is read again only after a change."""
 
     stamp: _Stamp | None = None
     value: str = ""
@@ -33,11 +33,11 @@ class _Read:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Secret:
-    """A value that is never shown: `repr`, `str` and JSON give a mask, only `reveal` gives the value.
+    """Secret value that is never shown: `repr`, `str` and JSON show a mask, only `reveal` returns the value.
 
-    Validated by pydantic from a string, `{ env = NAME }`, `{ file = PATH }` or `{ credential = NAME }`. A
-    relative path is taken from `root` of the validation context (the configuration file's directory). What
-    is not there is a validation error, unless the context says `{"secrets": "later"}`: then `reveal` raises.
+    Pydantic validates it from a string, `{ env = NAME }`, `{ file = PATH }` or `{ credential = NAME }`. A relative path
+    starts at `root` of the validation context (the configuration file's directory). A secret that cannot be read is a
+    validation error, unless the context has `{"secrets": "later"}`: then `reveal` raises.
     """
 
     kind: Kind
@@ -45,16 +45,16 @@ class Secret:
     _last: _Read = field(default_factory=_Read, compare=False, hash=False)
 
     def reveal(self) -> str:
-        """The value. A file is read again when it has changed. Raises SecretError with a hint.
+        """The value. A changed file is read again. Raises SecretError with a hint.
 
-        From then on the value is masked wherever a peer echoes it.
+        From then on, the value is masked wherever another party echoes it.
         """
         value = self.read()
         SECRETS.add(value)
         return value
 
     def read(self) -> str:
-        """The value of what is not secret in itself, such as a user name: it is not masked. Raises SecretError."""
+        """The value of something that need not be masked, such as a user name. Raises SecretError."""
         return _READERS[self.kind](self)
 
     def __repr__(self) -> str:
@@ -107,9 +107,9 @@ def _parsed(given: Any, root: Path) -> Secret:
             return Secret("file", str(root / Path(path).expanduser()))
         case {"credential": str(name)} if len(given) == 1 and name and Path(name).name == name:
             return Secret("credential", name)
-    # The value given is left out on purpose: a mistyped secret is still one.
+    # The error does not quote the value, because a mistyped secret is still a secret.
     raise PydanticCustomError(
-        "secret", 'a secret is a text, { env = "NAME" }, { file = "PATH" } or { credential = "NAME" }'
+        "secret", 'a secret is a string, { env = "NAME" }, { file = "PATH" } or { credential = "NAME" }'
     )
 
 
@@ -131,13 +131,13 @@ def _from_credential(secret: Secret) -> str:
     if not directory:
         raise SecretError(
             f"the credential {secret.place} cannot be read: $CREDENTIALS_DIRECTORY is not set",
-            hint=f"start by systemd with LoadCredential={secret.place}:PATH, or use {{ file = ... }}",
+            hint=f"start Poller with systemd and LoadCredential={secret.place}:PATH, or use {{ file = ... }}",
         )
     return _read(secret, Path(directory, secret.place), hint=f"add LoadCredential={secret.place}:PATH to the unit")
 
 
 def _read(secret: Secret, path: Path, *, hint: str) -> str:
-    """The file's text without its last line end. A file that vanishes later keeps its last value."""
+    """The file's text without its last line break. If the file disappears, its last value is kept."""
     last = secret._last
     try:
         stat = path.stat()
@@ -151,7 +151,7 @@ def _read(secret: Secret, path: Path, *, hint: str) -> str:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
         raise SecretError(f"the secret file {path} cannot be read: {reason}", hint=hint) from exc
     if not value:
-        if last.stamp:  # caught between truncation and writing
+        if last.stamp:  # the file was read between being truncated and being written
             return last.value
         raise SecretError(f"the secret file {path} is empty", hint=hint)
     last.stamp, last.value = stamp, value

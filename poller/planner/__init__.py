@@ -1,4 +1,4 @@
-"""Which unit is polled next, and why. What others import."""
+"""The planner: which unit of a budget is polled next, and why."""
 
 from poller.planner.planner import Planner
 from poller.planner.units import Unit

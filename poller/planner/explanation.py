@@ -1,4 +1,4 @@
-"""Why a unit is polled as often as it is: the planner's figures, put into words."""
+"""Explanations of a unit's polling interval: the planner's figures and a reason in words."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from poller.planner.units import Table, Unit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Why a unit is polled as often as it is; rates per second, times in Unix seconds, spans in seconds."""
+    """Explanation of how often a unit is polled: rates per second, times in Unix seconds, spans in seconds."""
 
     unit: Unit
-    mean_rate: float  # learned, changes per second, over the week and with the bursts they bring
-    rate: float  # expected now: with the hour and what recent changes bring
+    mean_rate: float  # learned mean, changes per second, including the bursts that changes bring
+    rate: float  # expected now, given the hour of the week and recent changes
     unseen: float  # changes expected since the last poll
     last_poll: float | None
     staleness: float | None
-    rank: int  # 1 is next
-    score: float  # weighted delay gathered per call, seconds
-    interval: float  # between polls at the present pace
-    expected_delay: float  # of a change, on average
+    rank: int  # 1 is polled next
+    score: float  # weighted delay accumulated per call, seconds
+    interval: float  # between two polls at the current pace
+    expected_delay: float  # of a change, mean
     calls_per_day: float
     next_poll: float
     reason: str
@@ -33,7 +33,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What the planner reckons with at an instant, of each slot; calls and rates per second."""
+    """Figures of every slot at one instant; calls and rates per second."""
 
     now: float
     score: Floats
@@ -43,12 +43,13 @@ class Figures:
 
 
 def explained(units: Iterable[tuple[int, Unit]], table: Table, figures: Figures) -> list[Explanation]:
-    """Explain the units in these slots."""
+    """Explain the units in the given slots."""
     top, now = table.top, figures.now
     standing = np.where(table.ready[:top] > now, -1.0, figures.score)
     ranks = np.empty(top, np.intp)
     ranks[np.argsort(-standing, kind="stable")] = np.arange(1, top + 1)
-    # sum c/T = B with T = sqrt(2 m c / (w l)): the score m at which a unit is polled. Removed units weigh nothing.
+    # At the optimum, T = sqrt(2 m c / (w l)) and sum c/T = B, where m is the score at which a unit is polled. Removed
+    # units have weight 0.
     bar = float(np.sqrt(table.weight[:top] * figures.mean * table.cost[:top]).sum()) ** 2 / (2 * figures.calls**2)
     return [_explanation(unit, slot, table, figures, int(ranks[slot]), bar) for slot, unit in units]
 
@@ -92,5 +93,5 @@ def _reason(*, never: bool, ready: float, now: float, kept: bool, burst: bool) -
     if never:
         return "never polled: it goes first"
     if kept:
-        return "its max_staleness asks for more than its rate"
-    return "more is expected now than usual" if burst else "its rate and weight, per call"
+        return "max_staleness requires more polls than its rate"
+    return "more changes are expected now than usual" if burst else "its rate and weight per call"

@@ -1,4 +1,4 @@
-"""Pure: whether a budget can keep what `max_staleness` promises, and what it would take."""
+"""Feasibility of `max_staleness`: whether a budget has enough calls for it, and which limits would suffice. Pure."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ DAY = 86400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Infeasible:
-    """One budget, and what the `max_staleness` of its units asks for in vain; calls per second."""
+    """Infeasible budget: the `max_staleness` of its units requires more calls than it has. In calls per second."""
 
     budget: str
     limits: tuple[Limit, ...]
     share: float
     asked: Mapping[tuple[str, str], float]  # by source and endpoint, the most demanding first
-    shortest: float  # `max_staleness` of the most demanding one, seconds
+    shortest: float  # `max_staleness` of the most demanding endpoint, seconds
 
     @property
     def least(self) -> tuple[Limit, ...]:
-        """The limits raised where they are too low: the least that could keep it."""
+        """The limits, each raised where it is too low to the smallest sufficient one."""
         return tuple(_raised(limit, self.share, sum(self.asked.values())) for limit in self.limits)
 
     def __str__(self) -> str:
         most = list(self.asked.items())[:3]
         parts = ", ".join(f"{source}/{endpoint} {_daily(calls)}" for (source, endpoint), calls in most)
         return (
-            f"max_staleness asks for {_daily(sum(self.asked.values()))} calls a day ({parts}), and budget {self.budget}"
+            f"max_staleness requires {_daily(sum(self.asked.values()))} calls a day ({parts}), and budget {self.budget}"
             f" allows {math.floor(allowed(self.limits, self.share) * DAY)}"
         )
 
     @property
     def problem(self) -> Problem:
-        """The same as it is told of a configuration: the key of the most demanding endpoint, and what would do."""
+        """The configuration problem: the key of the most demanding endpoint, and limits that would suffice."""
         source, endpoint = next(iter(self.asked))
         raised = [new for new, old in zip(self.least, self.limits, strict=True) if new != old]
-        hint = f"it takes at least {', '.join(map(rate_text, raised))}"
+        hint = f"it requires at least {', '.join(map(rate_text, raised))}"
         if any(share_of(limit, self.share) < 1 for limit in raised):
             hint += f" with share = {self.share:g}"
         longer = self._longer()
@@ -53,7 +53,9 @@ class Infeasible:
         )
 
     def _longer(self) -> str | None:
-        """A `max_staleness` of the most demanding endpoint that could be kept; None where the others ask too much."""
+        """A `max_staleness` of the most demanding endpoint that the budget can keep; None if the other endpoints leave
+        no calls.
+        """
         mine, *others = self.asked.values()
         left = allowed(self.limits, self.share) - sum(others)
         if left <= 0:
@@ -64,7 +66,7 @@ class Infeasible:
 
 
 def infeasible(units: Iterable[Unit], *, budget: str, limits: Iterable[Limit], share: float) -> Infeasible | None:
-    """None where sum c / max_staleness stays below the calls there are."""
+    """Return why the budget is infeasible; None if sum c / max_staleness is below its calls per second."""
     asked: dict[tuple[str, str], float] = {}
     shortest: dict[tuple[str, str], float] = {}
     for unit in units:

@@ -1,8 +1,9 @@
-"""What polls teach about a source: its weekly rhythm, its mean rate, and how one change brings others.
+"""The statistical model of a source: its weekly rhythm, its mean rate, and how changes excite further changes.
 
-Changes come at the rate `mu * p(t) + sum_s eta_s * X_s(t) / h_s`: a unit's own rate times the source's hour-of-week
-profile, plus what recent changes excite for minutes and for hours (a Hawkes process with two exponential kernels;
-`eta_s` are branching ratios). All counts are discounted, so that what is learned follows a source that drifts.
+A unit changes at the rate `mu * p(t) + sum_s eta_s * X_s(t) / h_s`: its own mean rate times the source's hour-of-week
+profile, plus the excitation by recent changes, which lasts minutes or hours. This is a Hawkes process with two
+exponential kernels; `h_s` are their spans and `eta_s` their branching ratios. All counts are discounted, so the model
+follows a source whose behaviour drifts.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ HOUR = 3600.0
 DAY = 24 * HOUR
 HOURS = 168
 WEEK = HOURS * HOUR
-KERNEL_SPANS = (300.0, 7200.0)  # how long an excitation lasts: minutes and hours, seconds
-PRIOR = 0.5  # pseudo-changes at the source's mean rate that a new unit starts with
-FIRST_RATE = 1 / DAY  # of a source that nothing is known of
+KERNEL_SPANS = (300.0, 7200.0)  # seconds that an excitation lasts: minutes and hours
+PRIOR = 0.5  # pseudo-changes at the source's mean rate with which a new unit starts
+FIRST_RATE = 1 / DAY  # of a source about which nothing is known
 
 _ETA = (0.3, 0.1)
 _ETA_WEIGHT = 20.0
@@ -34,7 +35,7 @@ _MEMORY = 28 * DAY  # of the profile and the branching ratios
 
 
 class Rhythm:
-    """The hour-of-week profile of one source, mean 1, and its integral."""
+    """Hour-of-week profile of one source, with mean 1, and its integral over time."""
 
     def __init__(self) -> None:
         self.seen = np.zeros(HOURS)
@@ -42,11 +43,11 @@ class Rhythm:
         self._set(np.ones(HOURS))
 
     def at(self, now: float) -> float:
-        """The profile at this instant, 1 on average."""
+        """The profile's level at this instant; 1 on average."""
         return self._levels[int(now // HOUR) % HOURS]
 
     def integral(self, now: float) -> float:
-        """Seconds since the epoch, each counted as much as its hour's level."""
+        """The integral of the profile from the epoch to `now`, in seconds weighted by each hour's level."""
         weeks, rest = divmod(now, WEEK)
         hour = int(rest // HOUR)
         return weeks * WEEK + self._starts[hour] + self._levels[hour] * (rest - hour * HOUR)
@@ -60,7 +61,7 @@ class Rhythm:
         return np.where(np.isnan(times), np.nan, found)
 
     def learn(self, start: float, end: float, changed: float, rate: float) -> None:
-        """Spread the changes seen in an interval over its hours, as the profile expects them."""
+        """Distribute the changes seen in an interval over its hours, in proportion to the profile."""
         first, last = int(start // HOUR), int(end // HOUR)
         if first == last:
             self.seen[first % HOURS] += changed
@@ -74,7 +75,7 @@ class Rhythm:
         np.add.at(self.expected, places, rate * seconds)
 
     def refit(self, elapsed: float) -> None:
-        """Take over what was learned: hours of the week lean on hours of the day, and those on 1."""
+        """Recompute the profile: hours of the week are shrunk towards hours of the day, and those towards 1."""
         fade = math.exp(-elapsed / _MEMORY)
         self.seen *= fade
         self.expected *= fade
@@ -84,7 +85,7 @@ class Rhythm:
         self._set(levels / levels.mean())
 
     def mean_root(self, now: float, seconds: float) -> float:
-        """The mean of the level's square root over the coming seconds, a week of them at most."""
+        """The mean square root of the level over the next `seconds`, at most a week."""
         end = now + min(max(seconds, 1.0), WEEK)
         hours = np.arange(int(now // HOUR), int(end // HOUR) + 1)
         spent = np.minimum(end, (hours + 1) * HOUR) - np.maximum(now, hours * HOUR)
@@ -93,17 +94,17 @@ class Rhythm:
     def _set(self, levels: Floats) -> None:
         self.levels = levels
         self._start_array = np.concatenate(([0.0], np.cumsum(levels[:-1]))) * HOUR
-        # Scalars are read from lists: three times faster than from an array.
+        # Lists make reading a single number three times faster than arrays.
         self._levels: list[float] = levels.tolist()
         self._starts: list[float] = self._start_array.tolist()
 
 
 class SourceModel:
-    """All that the units of one source have taught together."""
+    """Statistical model that all units of one source share."""
 
     def __init__(self, now: float) -> None:
         self.rhythm = Rhythm()
-        self.changes = 0.0  # discounted sums over the units, their quotient the mean rate of a unit
+        self.changes = 0.0  # discounted sums over all units; their quotient is the mean rate of a unit
         self.exposure = 0.0
         self.offspring = [0.0, 0.0]
         self.parents = [0.0, 0.0]
@@ -112,13 +113,14 @@ class SourceModel:
 
     @property
     def pooled(self) -> float:
-        """The mean rate of a unit, changes per second; what a new unit is taken for."""
+        """The mean rate of a unit, in changes per second; new units start with it."""
         return (PRIOR + self.changes) / (PRIOR / FIRST_RATE + self.exposure)
 
     def split(self, changed: float, base: float, exposed: tuple[float, float]) -> tuple[float, float]:
-        """The changes that count (an import must not hijack the budget), and those of them that came unprovoked.
+        """Split observed changes into those that count and those of them that no earlier change excited.
 
-        `base` is how many the unit's own rate expects, `exposed` how much excitation of either kind ran out meanwhile.
+        The number that counts is capped, so that an import cannot take over the budget. `base` is how many changes the
+        unit's own rate predicts; `exposed` is how much excitation of each kind has decayed in the interval.
         """
         excited = (self.eta[0] * exposed[0], self.eta[1] * exposed[1])
         expected = base + excited[0] + excited[1]
@@ -130,11 +132,11 @@ class SourceModel:
         return counted, share * base if expected > 0 else counted
 
     def refit_due(self, now: float) -> bool:
-        """Say whether what was learned should be taken over."""
+        """Whether the model is due to be refitted."""
         return not 0 <= now - self.refitted < _REFIT
 
     def refit(self, now: float) -> None:
-        """Take over what was learned since the last time."""
+        """Refit the profile and the branching ratios to the counts, and discount the counts."""
         elapsed = max(now - self.refitted, 0.0)
         fade = math.exp(-elapsed / _MEMORY)
         self.offspring = [value * fade for value in self.offspring]
@@ -144,7 +146,7 @@ class SourceModel:
         self._fit_eta()
 
     def dump(self) -> dict[str, Any]:
-        """What `load` needs, JSON-able."""
+        """The model as JSON-compatible values, for `load`."""
         return {
             "seen": self.rhythm.seen.tolist(),
             "expected": self.rhythm.expected.tolist(),
@@ -156,14 +158,14 @@ class SourceModel:
         }
 
     def load(self, saved: Mapping[str, Any]) -> None:
-        """Know again what was dumped; raises KeyError, TypeError or ValueError where it is not a dump."""
+        """Restore a dumped model. Raises KeyError, TypeError or ValueError if `saved` is not a dump."""
         seen, expected, levels = (np.array(saved[name], float) for name in ("seen", "expected", "levels"))
         pairs = [tuple(map(float, saved[name])) for name in ("offspring", "parents", "eta")]
         refitted = float(saved["refitted"])
         if {values.shape for values in (seen, expected, levels)} != {(HOURS,)} or {len(pair) for pair in pairs} != {2}:
-            raise ValueError("a profile has 168 hours and two spans")
+            raise ValueError("a profile must have 168 hours and two spans")
         if not (levels > 0).all() or not np.isfinite([*seen, *expected, *levels, *sum(pairs, ()), refitted]).all():
-            raise ValueError("a profile is made of finite numbers above 0")
+            raise ValueError("a profile must consist of finite numbers above 0")
         self.rhythm.seen, self.rhythm.expected = seen, expected
         self.rhythm._set(levels)
         self.offspring, self.parents, self.eta = (list(pair) for pair in pairs)

@@ -1,11 +1,10 @@
-"""Pure: which unit next, and why.
+"""The planner of a budget: chooses which unit is polled next, and learns from each poll. Pure.
 
-The next poll is where the most weighted delay has gathered per call: argmax of w A / c, A being the integral of the
-expected number of unseen changes since the unit's last poll. For constant known rates that is w l tau^2 / (2 c), the
-Whittle index of the age cost, and its mean delay is the optimum D* = (sum sqrt(w l c))^2 / (2 B sum w l) within 0.1 %
-(Coffman, Liu & Weber 1998; Tripathi & Modiano 2019). Since every unit's index grows without bound, none is
-forgotten and exploring needs no bonus. Rates, rhythm and bursts are learned from what polls see: see
-`poller.planner.learning`.
+The next poll goes to the unit with the most accumulated weighted delay per call: argmax of w A / c, where A is the
+integral of the expected number of unseen changes since the unit's last poll. With constant known rates the index is w l
+tau^2 / (2 c), the Whittle index of the age cost, and the mean delay is within 0.1 % of the optimum D* = (sum sqrt(w l
+c))^2 / (2 B sum w l) (Coffman, Liu & Weber 1998; Tripathi & Modiano 2019). Every unit's index grows without bound, so
+no unit is starved and exploration needs no bonus. Rates, rhythm and bursts are learned in `poller.planner.learning`.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from poller.planner.explanation import Explanation, Figures, explained
 from poller.planner.learning import DAY, HOUR, HOURS, KERNEL_SPANS, PRIOR, Floats, SourceModel
 from poller.planner.units import LEARNED, Table, Unit, plain, read
 
-_QUIET = 1e-3  # an excitation below this is none
-_NEVER = 1e200  # the score of a unit that was never polled, less its place in the line
-_RANK_AGAIN = 60.0  # seconds after which a ranking of up to 10,000 units is too old, however few of it were used
+_QUIET = 1e-3  # excitation below this is dropped
+_NEVER = 1e200  # score of a unit that was never polled, minus its position in the queue
+_RANK_AGAIN = 60.0  # seconds until a ranking of up to 10,000 units expires
 _PACE = (0.3, 3.0)
 _RECENT = HOUR
-_SPARE = 2  # calls in hand where a promise is at stake
+_SPARE = 2  # calls kept in reserve for a `max_staleness`
 
 
 __all__ = ["Explanation", "Planner", "Unit"]
 
 
 class Planner:
-    """Decides which unit to poll next and learns from what polls saw; a function of what it was told and the seed.
+    """Planner of one budget: a deterministic function of its inputs and the seed.
 
-    A unit that it does not know (removed while in flight) is ignored by `started`, `released`, `observe`, `defer`,
-    `excite` and `inherit`.
+    `started`, `released`, `observe`, `defer`, `excite` and `inherit` ignore a unit that the planner does not know, such
+    as one removed while a poll was in flight.
     """
 
     def __init__(self, units: Iterable[Unit], *, now: float, seed: int = 0) -> None:
@@ -50,12 +49,12 @@ class Planner:
         self._models: list[SourceModel] = []
         self._places = 0
         self._limited = 0
-        self._calls = 0.0  # answered, discounted over an hour
+        self._calls = 0.0  # answered calls, discounted over an hour
         self._began: float | None = None
         self._answered = now
-        self._swell = 1.0  # how much bursts add to the sum of root rates, averaged over a day
+        self._swell = 1.0  # by how much bursts raise the sum of root rates, averaged over a day
         self._swelled: float | None = None
-        self._fresh: deque[tuple[int, int]] = deque()  # slots and places of units never polled
+        self._fresh: deque[tuple[int, int]] = deque()  # slot and position of each unit that was never polled
         self._forget_ranking()
         for unit in known:
             self.add(unit, now=now)
@@ -68,12 +67,12 @@ class Planner:
 
     @property
     def capacity(self) -> int:
-        """How many units there is room for; what memory is taken for."""
+        """The number of units for which memory is allocated."""
         return int(self._table.source.size)
 
     @property
     def waiting(self) -> int:
-        """Length of the line of units never polled, those included that have left it since."""
+        """Length of the queue of never polled units, including entries that are no longer valid."""
         return len(self._fresh)
 
     @property
@@ -88,7 +87,9 @@ class Planner:
         return [unit for slot in limited if (unit := self._units[slot]) is not None]
 
     def add(self, unit: Unit, *, now: float) -> None:
-        """Take a unit in, to be polled before all that have been; a known one gets the new cost, weight and limit."""
+        """Add a unit, to be polled before all units that have been polled; a known unit gets the new cost, weight and
+        limit.
+        """
         slot = self._slots.get(unit)
         if slot is None:
             slot = self._settle(unit, now)
@@ -103,7 +104,7 @@ class Planner:
         self._limited += unit.max_staleness is not None
 
     def remove(self, unit: Unit) -> None:
-        """Forget a unit and what it taught about itself."""
+        """Remove a unit and its statistics."""
         slot = self._slots.pop(unit, None)
         if slot is None:
             return
@@ -119,7 +120,7 @@ class Planner:
         table.free.append(slot)
 
     def choose(self, now: float) -> Unit | None:
-        """The best next poll, or None while all units are in flight or deferred. Asking changes nothing."""
+        """The best unit to poll now, or None while all units are in flight or deferred. Has no effect on the plan."""
         slot = self._next_fresh(now)
         if slot is None:
             if self._ranking_is_old(now):
@@ -133,8 +134,8 @@ class Planner:
         return None if slot is None else self._units[slot]
 
     def next_due(self, now: float, source: str | None = None) -> float | None:
-        """The earliest instant at which `choose` has an answer (of one source); None if only an answer or a new unit
-        can bring one.
+        """The earliest instant at which `choose` returns a unit (of one source); None if that depends on an answer or a
+        new unit.
         """
         ready = self._table.ready[: self._table.top]
         if source is not None:
@@ -143,28 +144,28 @@ class Planner:
         return None if earliest == math.inf else max(earliest, now)
 
     def started(self, unit: Unit) -> None:
-        """In flight: not chosen until it is observed, deferred or released."""
+        """Mark a unit as in flight: it is not chosen until it is observed, deferred or released."""
         slot = self._slots.get(unit)
         if slot is not None:
             self._table.ready[slot] = math.inf
             self._used += 1
 
     def released(self, unit: Unit) -> None:
-        """Nothing came of the poll, and nothing speaks against trying again at once."""
+        """Return a unit whose poll had no result; it may be chosen again at once."""
         slot = self._slots.get(unit)
         if slot is not None:
             self._table.ready[slot] = -math.inf
             self._queue.append(slot)
 
     def defer(self, unit: Unit, until: float) -> None:
-        """A failed poll: not before then; its age goes on."""
+        """Postpone a unit after a failed poll; its age keeps growing."""
         slot = self._slots.get(unit)
         if slot is not None:
             self._table.ready[slot] = until
             self._news = True
 
     def observe(self, unit: Unit, now: float, changed: int) -> None:
-        """Learn from a poll that saw that many changed objects; of a unit's first poll only when it was."""
+        """Learn from a poll that found `changed` objects changed. The first poll of a unit only sets its time."""
         slot = self._slots.get(unit)
         if slot is None:
             return
@@ -183,7 +184,9 @@ class Planner:
             self._refit(now)
 
     def polled(self, unit: Unit, at: float) -> None:
-        """It was polled then, and what that taught is lost (a crash) or saved elsewhere; an earlier time is ignored."""
+        """Set when a unit was last polled if what that poll taught is unavailable, as after a crash. An earlier time is
+        ignored.
+        """
         slot = self._slots.get(unit)
         if slot is not None and not at <= self._table.last[slot]:
             self._table.last[slot] = at
@@ -191,14 +194,14 @@ class Planner:
             self._forget_ranking()
 
     def excite(self, unit: Unit, changed: int) -> None:
-        """Its parent changed that often: expect changes here, too."""
+        """Expect changes in a child unit because its parent changed `changed` times."""
         slot = self._slots.get(unit)
         if slot is not None:
             self._table.minutes[slot] += changed
             self._table.hours[slot] += changed
 
     def inherit(self, new: Unit, old: Unit, *, keep: float = 0.3) -> None:
-        """Give a new last page the rate of the old one, which keeps that share of it."""
+        """Copy the rate of the old last page to the new one; the old one keeps the share `keep` of it."""
         table, heir, giver = self._table, self._slots.get(new), self._slots.get(old)
         if heir is None or giver is None:
             return
@@ -209,10 +212,10 @@ class Planner:
         self._recount(table.source[heir])
 
     def pace(self, now: float, left: int, seconds: float) -> float:
-        """Calls per second to spend now, of `left` in the next `seconds`: more while changes are frequent.
+        """Calls per second to spend now, given `left` calls for the next `seconds`: more while changes are frequent.
 
-        In proportion to sum sqrt(w c l(t)) (Sia, Cho & Cho 2007), within 0.3 and 3 of the even rate, and never less
-        than what the units' `max_staleness` needs (within 3).
+        The pace is proportional to sum sqrt(w c l(t)) (Sia, Cho & Cho 2007), stays between 0.3 and 3 times the even
+        pace, and is at least what `max_staleness` requires (at most 3 times the even pace).
         """
         even = left / seconds
         if self._slots and self._is_outdated(now):
@@ -221,22 +224,22 @@ class Planner:
         return min(max(even * factor, 1.02 * self._needed), even * _PACE[1])
 
     def explain(self, unit: Unit, now: float, *, calls_per_second: float | None = None) -> Explanation:
-        """Why it is polled as often as it is; raises KeyError for a unit that was not added."""
+        """The explanation of one unit. Raises KeyError for a unit that was not added."""
         slot = self._slots[unit]
         return next(one for one in self._explanations(now, calls_per_second, [slot]))
 
     def explanations(self, now: float, *, calls_per_second: float | None = None) -> list[Explanation]:
-        """`explain` of every unit, the next one first."""
+        """The explanations of all units, the next one first."""
         found = self._explanations(now, calls_per_second, list(self._slots.values()))
         return sorted(found, key=lambda one: one.rank)
 
     def rhythm(self, source: str) -> list[float]:
-        """The learned hour-of-week profile, mean 1, from Thursday midnight UTC on, as the epoch does."""
+        """The learned hour-of-week profile with mean 1, starting at Thursday midnight UTC like the Unix epoch."""
         at = self._sources.get(source)
         return [1.0] * HOURS if at is None else self._models[at].rhythm.levels.tolist()
 
     def dump(self) -> bytes:
-        """What it learned, for `load` after a restart: last polls, rates, excitements, rhythm, deferrals."""
+        """What the planner has learned, for `load`: last polls, rates, excitation, rhythm, deferrals."""
         table, slots = self._table, list(self._slots.values())
         return orjson.dumps(
             {
@@ -249,16 +252,16 @@ class Planner:
         )
 
     def load(self, saved: bytes, *, moved: float = 0.0) -> None:
-        """Know again what was dumped, of the units there are; raises ValueError, changing nothing, if it is not a dump.
+        """Restore what `dump` returned, for the units that still exist. Raises ValueError, and changes nothing, for
+        other data.
 
-        `moved` is by how many seconds the clock was set since: what was so long ago then is as long ago now.
-
-        Units in flight when it was dumped may be chosen again.
+        `moved` is the number of seconds by which the clock has been set since the dump: all saved times are shifted by
+        it. Units that were in flight at the dump may be chosen again.
         """
         try:
             units, columns, sources, pace = read(saved, moved=moved)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"this is not what a planner has saved: {error}") from error
+            raise ValueError(f"this is not a saved planner: {error}") from error
         pairs = [(slot, at) for at, unit in enumerate(units) if (slot := self._slots.get(unit)) is not None]
         slots, places = [slot for slot, _ in pairs], [at for _, at in pairs]
         table = self._table
@@ -319,7 +322,7 @@ class Planner:
         model.rhythm.learn(last, now, own, rate)
 
     def _memory(self) -> float:
-        """Seconds after which what was seen counts a third: longer where polls are few."""
+        """The time constant of the discounting, in seconds; longer where polls are rare."""
         polls_a_day = self.calls_per_second * DAY / max(len(self._slots), 1)
         return 7 * DAY if polls_a_day >= 5 else 30 * DAY
 
@@ -332,7 +335,7 @@ class Planner:
 
     @property
     def calls_per_second(self) -> float:
-        """How many calls were answered per second lately, over about an hour."""
+        """Answered calls per second, averaged over about the last hour."""
         if self._began is None:
             return 0.0
         span = _RECENT * (1 - math.exp(-(self._answered - self._began) / _RECENT))
@@ -346,14 +349,14 @@ class Planner:
         self._forget_ranking()
 
     def _restate_integrals(self) -> None:
-        """Restate the integral of the profile up to each last poll after the profile has changed."""
+        """Recompute each unit's integral up to its last poll, because the profile has changed."""
         table = self._table
         for source, model in enumerate(self._models):
             of_source = np.flatnonzero(table.source[: table.top] == source)
             table.profile_integral[of_source] = model.rhythm.integrals(table.last[of_source])
 
     def _recount(self, source: int) -> None:
-        """Sum up a source again: differences gather errors of rounding."""
+        """Recompute a source's sums, because differences accumulate rounding errors."""
         table = self._table
         of_source = table.source[: table.top] == source
         self._models[source].changes = float(table.changes[: table.top][of_source].sum())
@@ -383,7 +386,7 @@ class Planner:
             slot, place = fresh[0]
             if self._is_fresh(slot, place) and table.ready[slot] <= now:
                 return slot
-            fresh.popleft()  # polled, in flight, deferred or gone: the ranking knows
+            fresh.popleft()  # polled, in flight, deferred or removed: `_rank` covers those
         return None
 
     def _is_fresh(self, slot: int, place: int) -> bool:
@@ -396,7 +399,7 @@ class Planner:
         return self._first_ready(self._queue, now)
 
     def _first_ready(self, line: list[int], now: float) -> int | None:
-        """The first of a line (kept last to first) that was not polled since and may be polled now."""
+        """The first unit of a queue (stored in reverse) that is ready and was not polled since the ranking."""
         table = self._table
         while line:
             slot = line[-1]
@@ -406,7 +409,7 @@ class Planner:
         return None
 
     def _rank(self, now: float) -> None:
-        """Order the best units, and those that a promise makes urgent; note what the rate of calls should be."""
+        """Rank the best units and those that `max_staleness` makes urgent; update what the pace depends on."""
         table, top = self._table, self._table.top
         score, rate = self._scores(now)
         score[table.ready[:top] > now] = -1.0
@@ -420,7 +423,7 @@ class Planner:
         self._promise(now)
 
     def _scores(self, now: float) -> tuple[Floats, Floats]:
-        """Weighted delay gathered per call, and the rate expected now, of each slot."""
+        """Accumulated weighted delay per call, and current expected rate, of each slot."""
         table, top = self._table, self._table.top
         last, source = table.last[:top], table.source[:top]
         tau = np.maximum(now - last, 0.0)
@@ -450,7 +453,7 @@ class Planner:
         return rates
 
     def _demand(self, now: float, rate: Floats) -> None:
-        """Note what there is to find now, and what makes up the same for any hour: sums of root rates."""
+        """Record the current demand and the sources' root rates, from which the usual demand of any hour follows."""
         table, top = self._table, self._table.top
         weighted = np.where(np.isnan(table.last[:top]), 0.0, table.weight[:top] * table.cost[:top])
         roots = np.sqrt(weighted * self._base_rates())
@@ -465,16 +468,16 @@ class Planner:
         self._swelled = now
 
     def _drive(self, now: float, seconds: float) -> float:
-        """How much more there is to find now than on average over the coming seconds."""
+        """Demand now relative to the average demand of the next `seconds`."""
         coming = sum(
             root * model.rhythm.mean_root(now, seconds) for root, model in zip(self._roots, self._models, strict=False)
         )
         return self._current / (coming * self._swell) if coming else 1.0
 
     def _promise(self, now: float) -> None:
-        """Find the last moment from which only the promised units are polled, the earliest deadline first.
+        """Find the latest moment from which only units with a `max_staleness` are polled, earliest deadline first.
 
-        With deadlines in order, the first j polls must start j calls before the j-th deadline at the latest.
+        With the deadlines in order, the first j polls must start at least j calls before the j-th deadline.
         """
         self._urgent, self._urgent_at, self._needed = [], math.inf, 0.0
         speed = self.calls_per_second

@@ -1,8 +1,8 @@
-"""Pure: what the planner has learned, what it will do with it, and what another budget or weight would change.
+"""Plan report: learned rates, planned polls, and the effect of another budget, share or weight. Pure.
 
-All expectations come from one rule: at the best intervals T_i in proportion to sqrt(c_i / (w_i l_i)) the calls are
-used up, sum c_i / T_i = B, and a change waits T_i / 2; a unit whose `max_staleness` is shorter is polled that often,
-and the others share what remains.
+All expectations follow from one rule. The optimal intervals T_i are proportional to sqrt(c_i / (w_i l_i)) and use all
+calls, sum c_i / T_i = B; a change waits T_i / 2 on average. A unit with a shorter `max_staleness` is polled at that
+interval, and the other units share the remaining calls.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from poller.planner.feasibility import infeasible
 from poller.planner.learning import DAY, HOURS, Floats
 from poller.planner.planner import Explanation, Planner, Unit
 
-_THURSDAY = 3  # the epoch's weekday, Monday is 0
+_THURSDAY = 3  # weekday of the Unix epoch; Monday is 0
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerState:
-    """One budget and the planner that spends it."""
+    """State of one budget's planner: the planner, its limits and the time."""
 
     budget: str
     limits: tuple[Limit, ...]
@@ -38,7 +38,7 @@ class PlannerState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIf:
-    """What if: another share, other limits, other weights (by endpoint or source/endpoint)."""
+    """Hypothetical settings: another share, other limits, other weights (by endpoint or source/endpoint)."""
 
     share: float | None = None
     limits: tuple[Limit, ...] = ()
@@ -47,35 +47,35 @@ class WhatIf:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointPlan:
-    """What to expect of one endpoint; spans in seconds."""
+    """Expected polling of one endpoint; spans in seconds."""
 
     source: str
     endpoint: str
     units: int
     changes_per_day: float
     calls_per_day: float
-    expected_delay: float  # of a change, on average
-    staleness: float | None  # of the unit that was polled longest ago; None: one was never polled
+    expected_delay: float  # of a change, mean
+    staleness: float | None  # of the unit polled longest ago; None if one was never polled
     next_poll: float
-    busiest: str  # hour of the week, UTC, and how much busier than the average
-    rhythm: tuple[float, ...]  # each hour's level, mean 1, from Monday midnight UTC on
+    busiest: str  # the busiest hour of the week in UTC, and how busy it is
+    rhythm: tuple[float, ...]  # level of each hour from Monday midnight UTC, with mean 1
     weight: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """Mean delay under some calls and weights, overall and by source/endpoint."""
+    """Expected mean delay for given calls and weights, overall and by source/endpoint."""
 
     label: str
     calls_per_day: float
     expected_delay: float
-    keeps_promises: bool  # every `max_staleness`
+    keeps_promises: bool  # whether every `max_staleness` is kept
     expected_delays: Mapping[str, float]  # by source/endpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowPlan:
-    """One limit, and what it allows for good."""
+    """One limit of a budget, and the calls that it allows in the long run."""
 
     limit: str
     calls_per_day: float
@@ -83,19 +83,19 @@ class WindowPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetPlan:
-    """What the windows allow, and what a change of them or of weights would bring: the first is as things are."""
+    """Plan of one budget: its windows, and the expected delays, first with the current settings."""
 
     name: str
     windows: tuple[WindowPlan, ...]
     share: float
     calls_per_day: float  # of the tightest window
-    broken_promise: str | None  # the `max_staleness` that it cannot keep
+    broken_promise: str | None  # the `max_staleness` that the budget cannot keep
     expectations: tuple[Expectation, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything `poller plan` tells."""
+    """Report of `poller plan`."""
 
     budgets: tuple[BudgetPlan, ...]
     endpoints: tuple[EndpointPlan, ...]
@@ -103,7 +103,7 @@ class Report:
 
 
 def intervals(units: Sequence[Unit], rates: Floats, calls_per_second: float) -> Floats:
-    """Seconds between polls of each unit: the square-root rule, cut where `max_staleness` is shorter."""
+    """Seconds between polls of each unit by the square-root rule, capped by `max_staleness`."""
     cost = np.array([float(unit.cost) for unit in units])
     limit = np.array([math.inf if unit.max_staleness is None else unit.max_staleness for unit in units])
     worth = np.maximum(np.array([unit.weight for unit in units]) * rates, 1e-15)
@@ -122,9 +122,9 @@ def intervals(units: Sequence[Unit], rates: Floats, calls_per_second: float) -> 
 
 
 def report(states: Iterable[PlannerState], what_if: WhatIf | None = None) -> Report:
-    """Explain every unit, endpoint and budget, and what the changes asked for would bring.
+    """Report on every unit, endpoint and budget, and on the hypothetical settings.
 
-    Raises NotThere where a weight is of an endpoint that there is not.
+    Raises NotThere if a weight names an endpoint that does not exist.
     """
     budgets, endpoints, units = [], [], []
     states = list(states)
@@ -139,7 +139,7 @@ def report(states: Iterable[PlannerState], what_if: WhatIf | None = None) -> Rep
 
 
 def rows(found: Report) -> Iterator[dict[str, Any]]:
-    """The report as JSON, a row for each budget, endpoint and unit: spans end in `_s`, times are ISO text."""
+    """The report as JSON rows, one per budget, endpoint and unit: names of spans end in `_s`, times are ISO text."""
     for budget in found.budgets:
         expectations = [_in_seconds(asdict(one)) for one in budget.expectations]
         yield {"kind": "budget", **asdict(budget), "expectations": expectations}
@@ -158,25 +158,25 @@ _SPANS = ("expected_delay", "expected_delays", "staleness", "interval", "max_sta
 
 
 def _in_seconds(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON knows neither infinity nor NaN: orjson writes both as null."""
+    """Rename spans to end in `_s` and write times as ISO text. orjson writes infinity and NaN as null."""
     told = {f"{name}_s" if name in _SPANS else name: value for name, value in values.items()}
     return told | {name: iso(at) for name in _TIMES if (at := told.get(name)) is not None and math.isfinite(at)}
 
 
 def parse_weight(text: str) -> tuple[str, float]:
-    """`"projects=5"` -> ("projects", 5.0). Raises ValueError."""
+    """Parse `"projects=5"` to ("projects", 5.0). Raises ValueError."""
     name, _, number = text.partition("=")
     try:
         weight = float(number)
     except ValueError:
         weight = 0.0
     if not name or not 0 < weight < math.inf:
-        raise ValueError(f"{text!r} is not ENDPOINT=N with N above 0")
+        raise ValueError(f"{text!r} is not ENDPOINT=N with a number N above 0")
     return name, weight
 
 
 def check_names(states: Sequence[PlannerState], what_if: WhatIf) -> None:
-    """Raise NotThere where a weight is of an endpoint that there is not."""
+    """Raise NotThere if a weight names an endpoint that does not exist."""
     units = [unit for state in states for unit in state.planner.units] if what_if.weights else []
     known = {unit.endpoint for unit in units} | {f"{unit.source}/{unit.endpoint}" for unit in units}
     for name in what_if.weights:
@@ -212,13 +212,15 @@ def _stalest(group: Sequence[Explanation]) -> float | None:
 
 
 def _from_monday(levels: Sequence[float]) -> list[float]:
-    """The planner's week begins as the epoch did, on a Thursday."""
+    """Rotate the planner's week, which starts on a Thursday like the Unix epoch, to start on Monday."""
     monday = HOURS - _THURSDAY * 24
     return [*levels[monday:], *levels[:monday]]
 
 
 def busiest(levels: Sequence[float]) -> str:
-    """The hour of the week (from Monday on, UTC) with the highest level, as text; "even" while nothing stands out."""
+    """The hour of the week (from Monday, UTC) with the highest level, as text; "even" if no hour is 20 % above the
+    mean.
+    """
     hour = max(range(HOURS), key=lambda at: levels[at])
     if levels[hour] < 1.2:
         return "even"
@@ -227,7 +229,7 @@ def busiest(levels: Sequence[float]) -> str:
 
 
 def _mean_delay(pairs: Iterable[tuple[float, float]]) -> float:
-    """The mean of delays, each counted as often as changes have it."""
+    """The mean of delays, weighted by how many changes have each."""
     pairs = list(pairs)
     rates = sum(rate for rate, _ in pairs)
     return sum(rate * delay for rate, delay in pairs) / rates if rates else math.nan
@@ -251,7 +253,7 @@ def _budget(state: PlannerState, found: Sequence[Explanation], what_if: WhatIf) 
 def _expectations(
     state: PlannerState, found: Sequence[Explanation], calls: float, what_if: WhatIf
 ) -> Iterator[Expectation]:
-    yield _expect("as it is", found, calls, {})
+    yield _expect("current settings", found, calls, {})
     yield _expect("+10 % calls", found, calls * 1.1, {})
     if what_if.limits or what_if.share is not None:
         share = state.share if what_if.share is None else what_if.share

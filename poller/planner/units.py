@@ -1,4 +1,4 @@
-"""Units and what is known of each: one column of numbers for all of them, and how it is saved."""
+"""Units and their statistics, stored as one array per statistic, and how these are saved."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import orjson
 
 from poller.planner.learning import Floats, SourceModel
 
-LEARNED = ("last", "changes", "exposure", "minutes", "hours", "ready")  # the columns that a restart must not lose
+LEARNED = ("last", "changes", "exposure", "minutes", "hours", "ready")  # statistics that are saved across a restart
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The smallest thing one poll asks for; source, endpoint and key are its identity."""
+    """Unit of polling: the smallest thing that one poll can ask for. Source, endpoint and key identify it."""
 
     source: str
     endpoint: str
@@ -27,7 +27,7 @@ class Unit:
 
 
 class Table:
-    """Numbers of all units, a column each; slots of removed units are used again."""
+    """Statistics of all units, one column each; slots of removed units are reused."""
 
     columns = (
         "last",
@@ -51,7 +51,7 @@ class Table:
         self._name()
 
     def take(self) -> int:
-        """A slot for one more unit."""
+        """Allocate a slot."""
         if self.free:
             return self.free.pop()
         if self.top == self.source.size:
@@ -67,7 +67,7 @@ class Table:
 
 
 def plain(values: Floats) -> list[float | None]:
-    """As JSON has neither NaN nor infinity; what is in flight is ready after a restart."""
+    """The values as JSON, with null for NaN and infinity: a unit in flight is ready after a restart."""
     return [value if math.isfinite(value) else None for value in values.tolist()]
 
 
@@ -76,7 +76,7 @@ def read(
 ) -> tuple[list[Unit], dict[str, Floats], dict[str, SourceModel], list[Any]]:
     data = orjson.loads(saved)
     if data["version"] != 1:
-        raise ValueError(f"version {data['version']!r} is not 1")
+        raise ValueError(f"version {data['version']!r} is not supported, only 1")
     units = [_unit(*identity) for identity in data["units"]]
     columns = {name: np.array(data["columns"][name], float) for name in LEARNED}
     for name, values in columns.items():
@@ -84,7 +84,7 @@ def read(
             raise ValueError(f"{name} has {values.size} values for {len(units)} units")
     for name in ("changes", "exposure", "minutes", "hours"):
         if not (columns[name] >= 0).all():
-            raise ValueError(f"{name} must be numbers from 0")
+            raise ValueError(f"{name} must be numbers of at least 0")
     columns["ready"] = np.where(np.isnan(columns["ready"]), -math.inf, columns["ready"]) + moved
     columns["last"] = columns["last"] + moved
     sources = {}

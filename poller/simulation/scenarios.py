@@ -1,4 +1,4 @@
-"""A configuration on a virtual clock: what its planners would find, in a world as they expect it or as it was seen."""
+"""Scenarios: the budgets of a configuration on a virtual clock, in a world of learned rates or of recorded changes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from poller.simulation.simulator import Result, simulate_world
 from poller.simulation.worlds import DAY, HOUR, World
 from state.status import SeenChange
 
-DAYS = 14.0  # unless said
-LATENCY = 0.05  # seconds between calls at least: four in flight, 0.2 s each
-MOST_CALLS = 500_000  # of a rehearsal whose days nobody said: half a minute
+DAYS = 14.0  # default
+LATENCY = 0.05  # least seconds between calls: four in flight, 0.2 s each
+MOST_CALLS = 500_000  # of a scenario without given days; takes half a minute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointDelay:
-    """How late the changes of one endpoint were found; spans in seconds."""
+    """Detection delay of the changes of one endpoint; spans in seconds."""
 
     source: str
     endpoint: str
@@ -37,7 +37,7 @@ class EndpointDelay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One budget's days on the virtual clock."""
+    """Simulated days of one budget."""
 
     budget: str
     result: Result
@@ -45,7 +45,7 @@ class Scenario:
 
 
 def changed(state: PlannerState, what_if: WhatIf) -> PlannerState:
-    """The same with another share, other limits or weights, before any of it begins."""
+    """The state with the hypothetical share, limits and weights."""
     weights = what_if.weights
     for unit in state.planner.units:
         weight = weights.get(f"{unit.source}/{unit.endpoint}", weights.get(unit.endpoint))
@@ -58,9 +58,9 @@ def changed(state: PlannerState, what_if: WhatIf) -> PlannerState:
 def run_scenario(
     state: PlannerState, *, days: float | None = None, changes_per_day: float | None = None, seed: int = 0
 ) -> Scenario:
-    """Go on from where the planner stands, in a world of the rates and the weekly rhythm that it has learned.
+    """Simulate a budget from its planner's current state, in a world with the learned rates and weekly rhythm.
 
-    `changes_per_day` scales the rates to that many in all. Bursts are left out: with them it does better.
+    `changes_per_day` scales the rates to that total. The world has no bursts; with bursts the planner does better.
     """
     days = span(state) if days is None else days
     found = state.planner.explanations(state.now)
@@ -78,10 +78,10 @@ def run_scenario(
 def replay(
     state: PlannerState, seen: Iterable[SeenChange], *, days: float | None = None, seed: int = 0
 ) -> Scenario | None:
-    """Poll again what was recorded, the latest `days` of it, with a planner that knows nothing yet.
+    """Poll the recorded changes of the last `days` again, with a planner that has learned nothing yet.
 
-    None where nothing was recorded. A change happened somewhere between the look that did not show it and the one
-    that did; where, is drawn.
+    Returns None if no changes were recorded. The time of each change is drawn at random between the last poll without
+    it and the first poll with it.
     """
     units = state.planner.units
     numbers = {unit: number for number, unit in enumerate(units)}
@@ -89,7 +89,7 @@ def replay(
     random = np.random.default_rng(seed)
     histories: list[list[float]] = [[] for _ in units]
     for one in seen:
-        # Objects that are on no page any more were on some page of their endpoint.
+        # An object that is no longer on any page counts for the first page of its endpoint.
         number = numbers.get(Unit(one.source, one.endpoint, one.key or ""), first.get((one.source, one.endpoint)))
         if number is not None:
             histories[number].append(float(random.uniform(one.after, one.time)))
@@ -104,7 +104,7 @@ def replay(
 
 
 def span(state: PlannerState) -> float:
-    """Days of a rehearsal whose days nobody said: as many as can be rehearsed in half a minute."""
+    """Default number of days of a scenario: as many as take half a minute."""
     return min(DAYS, MOST_CALLS / (min(allowed(state.limits, state.share), 1 / LATENCY) * DAY))
 
 

@@ -1,4 +1,4 @@
-"""The same planner and budget on a virtual clock: how late would changes be found?"""
+"""Simulator: the real planner and budget on a virtual clock, and the detection delay of each change."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from poller.simulation.worlds import DAY, HOUR, World
 
 Floats = NDArray[np.float64]
 
-LATENCY = 0.2  # seconds until an answer
-_THINK_AGAIN = 60.0  # seconds a pace is kept
+LATENCY = 0.2  # seconds until a call is answered
+_THINK_AGAIN = 60.0  # seconds for which a pace is kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How late changes were found, beside polling in turn and the bounds; seconds, calls per second."""
+    """Detection delays, compared with polling in turn and the lower bounds; seconds, calls per second."""
 
     world: str
     units: int
     days: float
     calls: int
-    most: float  # calls that the windows let out in that time
+    most: float  # calls that the windows allow in that time
     delays: Floats = field(repr=False)  # of ordinary changes between `since` and `until`
-    happened: Floats = field(repr=False)  # when these were, seconds from the world's start
-    delays_in_turn: Floats = field(repr=False)  # of the same changes
-    owners: NDArray[np.intp] = field(repr=False)  # the number of each one's unit
-    polls: NDArray[np.intp] = field(repr=False)  # of each unit
+    happened: Floats = field(repr=False)  # time of each of these changes, seconds from the world's start
+    delays_in_turn: Floats = field(repr=False)  # of the same changes when polling in turn
+    owners: NDArray[np.intp] = field(repr=False)  # unit number of each change
+    polls: NDArray[np.intp] = field(repr=False)  # number of polls of each unit
     mean: float
     in_turn: float
     optimum: float
     hourly_bound: float
-    stalest: float  # the longest that a unit went unpolled
-    unseen: int  # changes that no poll showed before the end
+    stalest: float  # the longest time between two polls of a unit
+    unseen: int  # changes that no poll found before the end
 
     @property
     def used(self) -> float:
@@ -48,16 +48,16 @@ class Result:
         return self.calls / self.most
 
     def mean_between(self, since: float, until: float) -> float:
-        """The mean delay of changes between two moments, seconds from the world's start."""
+        """The mean delay of changes between two moments, in seconds from the world's start."""
         return float(self.delays[(self.happened >= since) & (self.happened < until)].mean())
 
     def percentile(self, percent: float) -> float:
-        """The delay that so many percent of the changes did not exceed."""
+        """The delay that `percent` of the changes did not exceed."""
         return float(np.percentile(self.delays, percent)) if self.delays.size else math.nan
 
 
 def units_of(world: World, *, source: str = "world", max_staleness: float | None = None) -> list[Unit]:
-    """A unit for each of the world's, named by number."""
+    """A unit for each unit of the world, named by its number."""
     return [Unit(source, "pages", str(number), max_staleness=max_staleness) for number in range(world.units)]
 
 
@@ -73,11 +73,11 @@ def simulate_world(
     seed: int = 0,
     latency: float = LATENCY,
 ) -> Result:
-    """Poll the world with the real planner and budget, and count the delays of changes from `since` to `until`.
+    """Poll a world with the real planner and budget, and measure the delays of changes from `since` to `until`.
 
-    `units` stand for the world's, in order (default: `units_of`), `planner` has them (default: a new one); `since` and
-    `until` are seconds from its start.
-    Raises ValueError if there are not as many units as the world has, or no limit.
+    `units` correspond to the world's units, in order (default: `units_of`); `planner` must contain them (default: a new
+    planner). `since` and `until` are seconds from the world's start. Raises ValueError if the number of units differs
+    from the world's, or if there are no limits.
     """
     known = list(units) if units is not None else units_of(world)
     if len(known) != world.units or not limits:
@@ -91,7 +91,7 @@ def simulate_world(
 
 
 class _Run:
-    """One world being polled."""
+    """Simulation of one world."""
 
     def __init__(self, world: World, units: list[Unit], budget: Budget, planner: Planner, latency: float) -> None:
         self.world, self.units, self.budget, self.planner, self.latency = world, units, budget, planner, latency
@@ -101,16 +101,16 @@ class _Run:
         self.polled = [math.nan if (at := last[unit]) is None else at for unit in units]
         self.polls = np.zeros(len(units), np.intp)
         self.calls = 0
-        self.gaps: list[tuple[float, float]] = []  # (when, how long unpolled)
+        self.gaps: list[tuple[float, float]] = []  # (when, seconds since the poll before)
         self._numbers = {unit: number for number, unit in enumerate(units)}
         self._seen = world.offsets[:-1].tolist()
         self._ends = world.offsets[1:].tolist()
         self._unpolled = sum(map(math.isnan, self.polled))
-        self._gap = 0.0  # seconds between calls at the present pace
+        self._gap = 0.0  # seconds between calls at the current pace
         self._paced = -math.inf
 
     def to(self, end: float) -> None:
-        """Poll until then."""
+        """Poll until the instant `end`."""
         while self.now < end:
             wait = self.budget.wait(self.now)
             unit = self.planner.choose(self.now) if not wait else None
@@ -146,7 +146,7 @@ class _Run:
             self.now = max(self.now, sent + unit.cost * self._pace())
 
     def _look(self, number: int, when: float) -> int:
-        """How many changes a request sent then shows for the first time."""
+        """The number of changes that a request sent at `when` shows for the first time."""
         first, times = self._seen[number], self.world.times
         at, end = first, self._ends[number]
         while at < end and times[at] <= when:
@@ -165,12 +165,12 @@ class _Run:
 
 
 def _most(limits: Sequence[Limit], share: float, seconds: float) -> float:
-    """Calls that the windows let out at most; in less than a window, all of it may be spent."""
+    """The most calls that the windows allow; a period shorter than a window may use all of it."""
     return min(allowed([limit], share) * max(limit.seconds, seconds) for limit in limits)
 
 
 def _in_turn(owners: NDArray[np.intp], times: Floats, costs: Floats, available: float) -> Floats:
-    """The delays of the same changes when units are polled one after the other for ever."""
+    """The delays of the same changes when units are polled in turn."""
     turn = np.cumsum(costs) / available
     delays: Floats = (turn[owners] - times) % turn[-1]
     return delays

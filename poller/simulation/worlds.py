@@ -1,7 +1,7 @@
-"""Made-up worlds to try polling on: when each unit changes, from rates that are known exactly.
+"""Synthetic worlds for simulations: the times at which units change, drawn from known rates.
 
-A world knows nothing of planners. Its expected rates, hour by hour, are what bounds are made of; its changes are
-drawn from them, so that a policy that knew all rates is the best there is, except where bursts give more away.
+A world does not depend on the planner. Its expected hourly rates determine the lower bounds; its changes are drawn from
+them, so a policy that knows all rates is optimal, except where bursts reveal more.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ HOUR = 3600.0
 DAY = 24 * HOUR
 MONDAY = 345_600.0  # 1970-01-05, midnight UTC
 SPREAD = 1.5  # of lognormal rates
-BURSTS = ((0.5, 300.0), (0.25, 7200.0))  # changes that one change brings, and how soon on average
-IMPORT = (600, 900.0)  # changes of one import, and the seconds it takes
+BURSTS = ((0.5, 300.0), (0.25, 7200.0))  # number of changes that one change excites, and their mean delay
+IMPORT = (600, 900.0)  # number of changes of an import, and the seconds it takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """When which unit changes; times in Unix seconds, rates in changes per second."""
+    """Times at which each unit changes, in Unix seconds; rates in changes per second."""
 
     name: str
     start: float
     hourly: Floats  # expected rate: a row per unit, a column per hour
-    times: Floats  # of all changes, unit by unit, ascending within each
-    offsets: NDArray[np.intp]  # where each unit's changes begin, and the end
+    times: Floats  # of all changes, grouped by unit, ascending within each
+    offsets: NDArray[np.intp]  # index of each unit's first change, and the total
     ordinary: NDArray[np.bool_]  # False: part of an import
 
     @property
     def units(self) -> int:
-        """How many units there are."""
+        """The number of units."""
         return int(self.hourly.shape[0])
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """The length of the world."""
         return float(self.hourly.shape[1]) * HOUR
 
     @property
@@ -51,17 +51,17 @@ class World:
 
 
 def equal(_: np.random.Generator, units: int, hours: int) -> Floats:
-    """All units alike, at all hours."""
+    """Equal rates at all hours."""
     return np.ones((units, hours))
 
 
 def lognormal(random: np.random.Generator, units: int, hours: int) -> Floats:
-    """Few busy units, many quiet ones; the same at all hours."""
+    """Lognormal rates: a few busy units and many quiet ones, the same at all hours."""
     return np.repeat(random.lognormal(0.0, SPREAD, (units, 1)), hours, axis=1)
 
 
 def zipf(random: np.random.Generator, units: int, hours: int) -> Floats:
-    """The k-th busiest unit changes 1/k as often as the busiest."""
+    """Zipf rates: the k-th busiest unit changes 1/k as often as the busiest."""
     return np.repeat(1 / random.permutation(np.arange(1.0, units + 1))[:, None], hours, axis=1)
 
 
@@ -71,7 +71,7 @@ def rhythm(random: np.random.Generator, units: int, hours: int) -> Floats:
 
 
 def drift(random: np.random.Generator, units: int, hours: int) -> Floats:
-    """Lognormal rates that wander, each on its own, and are others after two weeks."""
+    """Lognormal rates that drift independently and are unrelated after two weeks."""
     fade = np.exp(-1 / (14 * 24))
     logs = np.empty((units, hours))
     logs[:, 0] = random.normal(0.0, SPREAD, units)
@@ -89,7 +89,7 @@ def realistic(random: np.random.Generator, units: int, hours: int) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a world's rates are made, and what happens in it besides."""
+    """Kind of world: how its rates are made, and whether it has bursts and imports."""
 
     rates: Callable[[np.random.Generator, int, int], Floats]
     bursts: bool = False
@@ -109,9 +109,9 @@ KINDS: Mapping[str, Kind] = {
 
 
 def make(name: str, *, units: int = 200, days: float = 14, changes_per_day: float = 6000, seed: int = 0) -> World:
-    """A world of that kind (KeyError if there is none), beginning on a Monday; the same for the same seed.
+    """Make a world of the given kind, starting on a Monday; the same seed gives the same world. Raises KeyError.
 
-    `imports` is `realistic` of the same seed with one import a day, into a random unit, not counted in the rates.
+    `imports` is `realistic` with one import a day into a random unit, which its rates do not include.
     """
     kind = KINDS[name]
     random = np.random.default_rng(seed)
@@ -133,15 +133,15 @@ def make(name: str, *, units: int = 200, days: float = 14, changes_per_day: floa
 
 
 def expected(hourly: Floats, *, start: float, seed: int = 0, name: str = "expected") -> World:
-    """A world of rates that are given: a row per unit, a column per hour from `start` on."""
+    """A world with given rates: a row per unit, a column per hour from `start`."""
     owners, times = _draw(np.random.default_rng(seed), hourly)
     return _world(name, start, hourly, owners, times + start, np.ones(times.size, bool))
 
 
 def recorded(histories: Sequence[Sequence[float]], *, start: float, end: float, name: str = "history") -> World:
-    """A world of changes that were really seen: of each unit the times, those outside start and end left out.
+    """A world of recorded changes: the times of each unit, without those before `start` or after `end`.
 
-    Its rates are the counts that were seen, so the bounds made of them are those of someone who knew the outcome.
+    Its rates are the recorded counts, so its bounds are those of a policy that knew the outcome.
     """
     hours = max(int(np.ceil((end - start) / HOUR)), 1)
     kept = [np.array([time for time in history if start <= time < end], float) for history in histories]
@@ -152,7 +152,7 @@ def recorded(histories: Sequence[Sequence[float]], *, start: float, end: float, 
 
 
 def _day(hours: int) -> Floats:
-    """Quiet nights, and a day with its height at two in the afternoon."""
+    """Daily profile with quiet nights and a maximum at two in the afternoon."""
     hour = np.arange(hours) % 24
     shape: Floats = 0.1 + 2.0 * np.exp(-(((hour - 13.5) / 4.0) ** 2))
     return shape
@@ -167,7 +167,7 @@ def _draw(random: np.random.Generator, hourly: Floats) -> tuple[NDArray[np.intp]
 def _spread(
     random: np.random.Generator, owners: NDArray[np.intp], times: Floats, end: float
 ) -> tuple[NDArray[np.intp], Floats]:
-    """Let changes bring changes, and those others, until none is left before the end."""
+    """Let changes excite further changes, until none is left before the end."""
     all_owners, all_times = [owners], [times]
     while owners.size:
         born: list[tuple[NDArray[np.intp], Floats]] = []

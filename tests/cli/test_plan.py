@@ -104,7 +104,7 @@ def test_an_impossible_max_staleness_is_refused_at_start(tmp_path, sandbox, name
 
     assert isinstance(answer.exception, ConfigError), answer.output
     assert "sources.acme.endpoints.time_entries.max_staleness: cannot be kept" in str(answer.exception)
-    assert answer.exception.hint == "it takes at least 201/s, or a max_staleness of 1s"
+    assert answer.exception.hint == "it requires at least 201/s, or a max_staleness of 1s"
 
 
 def test_known_units_count_when_a_promise_is_checked(tmp_path, sandbox):
@@ -125,7 +125,7 @@ async def test_lists_that_grew_beyond_a_promise_are_told_and_polled_on(tmp_path,
         assert await sweep_once(app) == []
         await app.engine.watch()
         assert "acme/time_entries" in str(live_of(app).budgets["acme"].infeasible)
-    assert "! acme: max_staleness asks for" in command(config.path, "status").stdout
+    assert "! acme: max_staleness requires" in command(config.path, "status").stdout
 
 
 def test_a_reload_that_cannot_be_kept_is_refused_and_the_old_goes_on(tmp_path, sandbox):

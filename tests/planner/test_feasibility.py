@@ -1,4 +1,4 @@
-"""A `max_staleness` that its budget cannot keep is refused with what it would take."""
+"""A `max_staleness` that its budget cannot keep is refused, with limits that would suffice."""
 
 import pytest
 from hypothesis import given
@@ -35,16 +35,16 @@ def test_the_problem_names_the_key_the_demand_and_what_would_do():
 
     assert found.key == "sources.acme.endpoints.tasks.max_staleness"
     assert found.what == (
-        "cannot be kept: max_staleness asks for 28944 calls a day (acme/tasks 28800, acme/users 144),"
+        "cannot be kept: max_staleness requires 28944 calls a day (acme/tasks 28800, acme/users 144),"
         " and budget office allows 18000"
     )
-    assert found.hint == "it takes at least 32162/day with share = 0.9, or a max_staleness of 97s"
+    assert found.hint == "it requires at least 32162/day with share = 0.9, or a max_staleness of 97s"
 
 
 def test_no_longer_max_staleness_is_named_where_the_others_ask_too_much():
     asked = [*units(9, max_staleness=60.0), *units(8, endpoint="users", max_staleness=60.0)]
 
-    assert missing(asked, Limit(5_000, DAY)).problem.hint == "it takes at least 24481/day"
+    assert missing(asked, Limit(5_000, DAY)).problem.hint == "it requires at least 24481/day"
 
 
 @given(

@@ -1,4 +1,4 @@
-"""The planner polls where most is to be found, and says why."""
+"""The planner polls the units with the most unseen changes, and explains why."""
 
 import math
 
@@ -58,7 +58,7 @@ def test_units_never_polled_go_first_in_the_order_they_came():
     assert seen == units
 
 
-def test_a_unit_found_later_goes_before_all_that_were_polled():
+def test_a_new_unit_goes_before_all_that_were_polled():
     planner = polled([unit(1), unit(2)])
     planner.add(unit(3), now=NOON + 500)
 
@@ -108,7 +108,7 @@ def test_a_released_unit_that_was_polled_before_may_be_chosen_at_once():
     assert planner.choose(NOON + 60) == unit(1)
 
 
-def test_a_deferred_unit_waits_and_its_age_goes_on():
+def test_a_deferred_unit_waits_and_its_age_keeps_growing():
     planner = polled([unit(1), unit(2)])
     planner.started(unit(1))
     planner.defer(unit(1), NOON + 100)
@@ -141,7 +141,7 @@ def test_an_empty_planner_has_nothing_to_poll():
     assert planner.choose(NOON) == unit()
 
 
-def test_what_is_told_of_a_removed_unit_is_ignored():
+def test_calls_about_a_removed_unit_are_ignored():
     planner = polled([unit(1), unit(2)])
     planner.started(unit(1))
     planner.remove(unit(1))

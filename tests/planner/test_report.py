@@ -1,4 +1,4 @@
-"""What `poller plan` tells of units, endpoints and budgets, and what-ifs."""
+"""The report of `poller plan`: units, endpoints, budgets and hypothetical settings."""
 
 import math
 
@@ -56,7 +56,7 @@ def test_ten_percent_more_calls_make_delays_a_tenth_shorter():
     assert more.expected_delay == pytest.approx(now.expected_delay / 1.1)
 
 
-def test_what_ifs_are_told_beside_what_is():
+def test_hypothetical_settings_are_reported_after_the_current_ones():
     what_if = WhatIf(share=1.0, limits=(Limit(9000, DAY),), weights={"projects": 5.0, "acme/tasks": 1.0})
     as_is, _, other, heavier, lighter = report([state()], what_if).budgets[0].expectations
 
@@ -91,14 +91,14 @@ def test_the_busiest_hour_is_named():
     assert busiest([1.0] * 168) == "even"
 
 
-def test_a_budget_without_units_is_told_too():
+def test_a_budget_without_units_is_reported_too():
     found = report([state(planner=Planner([], now=NOON))])
 
     assert found.units == ()
     assert math.isnan(found.budgets[0].expectations[0].expected_delay)
 
 
-def test_rows_tell_everything_ready_for_json():
+def test_rows_hold_the_whole_report_as_json():
     told = [orjson.loads(orjson.dumps(row)) for row in rows(report([state()], WhatIf(share=1.0)))]
     budget, projects, _, unit = told[0], *told[1:4]
 
@@ -116,25 +116,25 @@ def test_rows_of_what_was_never_polled_can_be_written():
     assert orjson.loads(orjson.dumps(list(rows(found))))[-1]["staleness_s"] is None
 
 
-def test_a_weight_of_nothing_is_refused_with_the_nearest_name():
+def test_a_weight_of_an_unknown_endpoint_is_refused_with_the_nearest_name():
     with pytest.raises(PollerError, match="no endpoint is named 'project'") as refused:
         report([state()], WhatIf(weights={"project": 2.0}))
     assert refused.value.hint == "did you mean 'projects'?"
 
 
-def test_promises_that_cannot_be_kept_are_told_of_the_budget_and_of_what_ifs():
+def test_promises_that_cannot_be_kept_are_reported_for_the_budget_and_for_what_ifs():
     units = [Unit("acme", "tasks", str(key), max_staleness=60.0) for key in range(4)]
     found = report([state(planner=Planner(units, now=NOON))], WhatIf(limits=(Limit(10_000, DAY),)))
 
     now, _, other = found.budgets[0].expectations
-    assert "asks for 5760 calls a day (acme/tasks 5760)" in found.budgets[0].broken_promise
+    assert "requires 5760 calls a day (acme/tasks 5760)" in found.budgets[0].broken_promise
     assert (now.keeps_promises, other.keeps_promises) == (False, True)
 
 
 @pytest.mark.parametrize(
     "wrong", [["--weight", "projects"], ["--weight", "x=-1"], ["--limits", "fast"], ["--share", "2"]]
 )
-def test_wrong_what_ifs_are_said_so(wrong):
+def test_wrong_what_ifs_are_refused(wrong):
     answer = CliRunner().invoke(plan, wrong, obj=CliContext())
 
     assert answer.exit_code == 2

@@ -1,4 +1,4 @@
-"""A configuration on a virtual clock: by what was learned, and by what the log holds."""
+"""Scenarios: a configuration on a virtual clock, with learned rates and with recorded changes."""
 
 import math
 
@@ -68,7 +68,7 @@ def test_changes_a_day_can_be_supposed():
     assert found.result.delays.size + found.result.unseen == pytest.approx(3000, rel=0.1)
 
 
-def test_a_generous_budget_is_not_rehearsed_for_days():
+def test_a_generous_budget_is_not_simulated_for_days():
     assert span(state()) > 1 > span(changed(state(), WhatIf(limits=(Limit(1000, 1.0),))))
 
 

@@ -1,4 +1,4 @@
-"""The simulator: the real planner and budget, judged beside polling in turn and the bounds."""
+"""The simulator: the real planner and budget, compared with polling in turn and the lower bounds."""
 
 import numpy as np
 import orjson
