@@ -253,7 +253,7 @@ def _without_elements(value: list[Any], step: str, rest: Steps) -> list[Any]:
 
 
 def _canonical_bytes(value: Any, unordered: tuple[Steps, ...], depth: int = 0) -> bytes:
-    """The canonical form as JSON. For most values sorting the keys suffices; the patterns show for which it does not."""
+    """The canonical form as JSON. Sorted keys suffice for most values; the patterns show for which they do not."""
     try:
         raw = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except TypeError:

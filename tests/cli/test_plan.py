@@ -114,7 +114,7 @@ def test_known_units_count_when_a_promise_is_checked(tmp_path, sandbox):
 
     answer = command(config, "check")
     assert isinstance(answer.exception, ConfigError)
-    assert "asks for 25920000 calls a day" in str(answer.exception)
+    assert "requires 25920000 calls a day" in str(answer.exception)
 
 
 async def test_lists_that_grew_beyond_a_promise_are_told_and_polled_on(tmp_path, sandbox):

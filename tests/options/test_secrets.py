@@ -115,7 +115,7 @@ def test_what_is_not_there_may_be_left_for_later():
     ids=repr,
 )
 def test_anything_else_is_refused(given):
-    with pytest.raises(ValidationError, match="a secret is a text"):
+    with pytest.raises(ValidationError, match="a secret is a string"):
         secret(given)
 
 
