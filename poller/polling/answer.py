@@ -34,6 +34,8 @@ class Answer(msgspec.Struct, kw_only=True):
     """An answer with its objects, and what is known of them."""
 
     waiting: PendingAnswer
+    key: str  # the unit's
+    fetched: Fetched
     unit: UnitState
     apart: bool = False  # it is large, or plugins take part: not on the event loop
     objects: Sequence[msgspec.Raw] = ()
@@ -41,16 +43,6 @@ class Answer(msgspec.Struct, kw_only=True):
     comparison: PageComparison | None = None  # made at once of a unit that has not shown anything yet
     known: Known = Known()
     repeats: str | None = None  # key of the page before, whose objects this one shows again
-
-    @property
-    def key(self) -> str:
-        """The unit's key."""
-        return self.waiting.key
-
-    @property
-    def fetched(self) -> Fetched:
-        """What was fetched."""
-        return self.waiting.fetched
 
     @property
     def following(self) -> Position | None:

@@ -128,7 +128,7 @@ class Turns:
 
     async def _prepared(self, w: WatchedEndpoint, waiting: PendingAnswer, unit: UnitState) -> Answer:
         pages = waiting.fetched.pages
-        one = Answer(waiting=waiting, unit=unit)
+        one = Answer(waiting=waiting, key=waiting.key, fetched=waiting.fetched, unit=unit)
         if pages is not None:
             one.apart = w.rules.runs_plugins or waiting.fetched.size > LARGE
             one.objects = await self._call(one, gathered, w.rules, pages)
@@ -186,7 +186,8 @@ class Turns:
         missing = missing_objects(w, comparison, dropped_by(w, one))
         if missing and is_most(missing + await self._recorder.suspect_count(w), w.state.objects):
             return True
-        return is_strange(w, one, comparison, known) and others_agree(guards.quarantine, one.key, REPLACED)
+        agreed = bool(guards.quarantine) and others_agree(guards.quarantine, one.key, REPLACED)
+        return agreed and is_strange(w, one, comparison, known)
 
     async def _decision(
         self, w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot], draft: Draft
