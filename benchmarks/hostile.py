@@ -95,7 +95,7 @@ async def poll_once(url: str, source: str) -> None:
         plugins = load_plugins(lazily=True)
         async with open_app(load(file, plugins), plugins) as app:
             run = app.engine.sources[source]
-            async with await run.lane.gate.permit():
+            async with await run.poll_loop.gate.permit():
                 await poll(app.engine.polling, run, run.endpoints["things"], "list")
 
 

@@ -90,8 +90,8 @@ def test_the_budget_is_woken_when_an_own_url_may_be_asked():
         watching.upstream.change("delete", 2)
         await watching.sweep()
         missing = now(watching)
-        lane = (await watching.living()).engine.lanes["api"]
-        planner = lane.planner
+        poll_loop = (await watching.living()).engine.loops["api"]
+        planner = poll_loop.planner
         for unit in planner.units:
             planner.defer(unit, missing + 3600.0)  # nothing else would wake it
         await watching.do(Step(wait=15.0))
