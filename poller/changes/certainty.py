@@ -75,6 +75,7 @@ class SweptList:
     units: Mapping[str, UnitState]  # that sweeps ask for, as they are at its end
     per_parent: bool  # each unit is a list of its own
     repeated: Sequence[str] = ()  # ids that were on two pages
+    clashes: Sequence[str] = ()  # ids under which two pages show different objects
 
 
 def judge(swept: SweptList, before: Uncertainty | None, accepted: Iterable[str], *, now: float) -> Uncertainty | None:
@@ -100,6 +101,9 @@ def pattern_of(doubt: str) -> str:
 def _doubts(swept: SweptList) -> Iterator[str]:
     for unit in swept.units.values():
         yield from claims_of(unit).doubts
+    if swept.clashes:
+        some = ", ".join(sorted(swept.clashes)[:3])
+        yield f"{len(swept.clashes)} ids name other objects on another page ({some}): set `id` to what tells them apart"
     lists = [[unit] for unit in swept.units.values()] if swept.per_parent else [[*swept.units.values()]]
     for units in lists:
         totals = [total for unit in units if (total := claims_of(unit).total) is not None]

@@ -36,6 +36,7 @@ class Decision(msgspec.Struct, kw_only=True):
     updates: list[tuple[FieldChange, ...]] = []  # of each updated object
     notes: list[str] = []
     undecided: dict[bytes, bool] = {}  # digests of objects to be looked at again: ours?
+    clashes: list[str] = []  # ids that another unit has shown with other content
     shift: ShapeShift | None = None
 
     @property
@@ -56,6 +57,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     accepted: ShapeShift = NO_SHIFT  # a schema change that is taken silently
     nulled: Set[str] = frozenset()  # fields that turned null silently
     recent: Mapping[str, int] = {}  # objects changed by other answers: the order of each answer's arrival
+    clashing: Set[str] = frozenset()  # ids that belong to other units, whatever this one shows under them
 
 
 def decide(
@@ -128,6 +130,10 @@ def _seen_again(
     pair, difference = _compared(rules, shown, old)
     same = not difference
     decision.returned += old.presence is Presence.SUSPECT
+    if moved and not same and shown.object_id in context.clashing:
+        decision.undecided[shown.digest] = False
+        decision.clashes.append(shown.object_id)
+        return None
     changed_since = context.recent.get(shown.object_id, 0) > context.asked.order
     if changed_since and (not same or old.presence is Presence.DELETED):
         # Both answers were under way at once: which one is the older cannot be told, the next one will tell.

@@ -19,6 +19,8 @@ class Exemptions:
     deletions_until: int = 0
     doubts: frozenset[str] = frozenset()  # patterns of what does not make a sweep uncertain
 
+    clashes: frozenset[str] = frozenset()  # ids under which two pages show different objects: never reported as edits
+
     def shift_in(self, sweep: int) -> ShapeShift:
         """The schema change that is taken silently in a sweep."""
         return self.shift if sweep <= self.shift_until else NO_SHIFT
@@ -37,6 +39,7 @@ class Exemptions:
                 "nulled": sorted(self.nulled),
                 "deletions_until": self.deletions_until,
                 "doubts": sorted(self.doubts),
+                "clashes": sorted(self.clashes),
             }
         )
 
@@ -53,4 +56,5 @@ class Exemptions:
             nulled=frozenset(data.get("nulled", ())),
             deletions_until=data["deletions_until"],
             doubts=frozenset(data.get("doubts", ())),
+            clashes=frozenset(data.get("clashes", ())),
         )

@@ -77,19 +77,20 @@ def compare(
     objects: Sequence[msgspec.Raw],
     before: Mapping[bytes, str],
     digests: Sequence[bytes] | None = None,
+    prefix: str = "",
 ) -> PageComparison:
     """Tell what is new in an answer. Raises PageError when none of its objects can be used, what it lists
     are no objects, or there are too many.
 
     Objects that cannot be used (without an id, nested too deeply) and different ones under one id are set aside with
-    a note; nothing is concluded about what such an answer does not show.
+    a note; nothing is concluded about what such an answer does not show. `prefix` precedes every id.
     """
     digests = digests_of(rules, objects) if digests is None else digests
     members = dict(zip(digests, map(before.get, digests, repeat("")), strict=True))
     new = {digest: item for digest, item in zip(digests, objects, strict=True) if digest not in before}
     lost = [object_id for digest, object_id in before.items() if digest not in members]
     aside: Counter[str] = Counter()
-    fresh, doubles = _told_apart(rules, _usable(rules, new, aside), members)
+    fresh, doubles = _told_apart(rules, _usable(rules, new, aside, prefix), members)
     if aside or doubles:
         members = {digest: object_id for digest, object_id in members.items() if object_id and object_id not in doubles}
     if aside and not members and not doubles:
@@ -173,7 +174,9 @@ def gathered(rules: EndpointRules, pages: Sequence[Unparsed]) -> Sequence[msgspe
     return found
 
 
-def _usable(rules: EndpointRules, items: Mapping[bytes, msgspec.Raw], aside: Counter[str]) -> list[ShownObject]:
+def _usable(
+    rules: EndpointRules, items: Mapping[bytes, msgspec.Raw], aside: Counter[str], prefix: str = ""
+) -> list[ShownObject]:
     """Name objects, by digest. Those that cannot be used are counted in `aside`, by why not."""
     if not items:
         return []
@@ -190,7 +193,7 @@ def _usable(rules: EndpointRules, items: Mapping[bytes, msgspec.Raw], aside: Cou
         if object_id is None:
             aside[f"without an id ({_id_text(rules)})" if _is_text(raw) else NOT_UTF8] += 1
         else:
-            found.append(ShownObject(object_id=object_id, digest=digest, body=body))
+            found.append(ShownObject(object_id=prefix + object_id if prefix else object_id, digest=digest, body=body))
     return found
 
 

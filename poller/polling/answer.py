@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -21,7 +22,7 @@ from poller.changes.recording import (
 )
 from poller.polling.certainty import judged
 from poller.polling.endpoint import PendingAnswer, WatchedEndpoint
-from poller.polling.holds import current_shift, recount
+from poller.polling.holds import current_shift, exempt, recount
 from poller.polling.recorder import Draft
 from poller.polling.results import Fetched, PollResult
 from poller.polling.sweep import Seen
@@ -90,6 +91,8 @@ def repeated_page(
     Servers repeat the last page after the end of the list, or ignore the parameter that asks for another one.
     """
     if not comparison.fresh or len(known) != len(comparison.members) or not is_paged(w, one.key):
+        return None
+    if any(shown.body != known[shown.object_id].body for shown in comparison.fresh):
         return None
     owners = {snapshot.unit for snapshot in known.values()}
     before = w.page_before(one.key) if len(owners) == 1 and None not in owners else None
@@ -224,6 +227,23 @@ def _appended(
     return appended(comparison, known)
 
 
+def clashes_in(w: WatchedEndpoint, one: Answer, decision: Decision) -> frozenset[str]:
+    """Ids under which this page shows other objects than the page they belong to: `id` does not tell objects apart.
+
+    An object that moved between the two polls and was edited looks so, too, until the next sweep.
+    """
+    if not decision.moved_from or not is_paged(w, one.key):
+        return frozenset()
+    changed = {snapshot.object_id for snapshot in decision.snapshots}
+    known = w.guards.exemptions.clashes
+    return frozenset(
+        object_id
+        for unit, ids in decision.moved_from.items()
+        for object_id in ids
+        if object_id in changed and (object_id in known or _is_polled(w, unit))
+    )
+
+
 def apply(
     w: WatchedEndpoint,
     one: Answer,
@@ -258,6 +278,9 @@ def apply(
         notes=[*comparison.notes, *decision.notes[:1]],
         noisy=w.noise.observe(key, len(comparison.members), decision.updates),
     )
+    if not w.guards.exemptions.clashes.issuperset(decision.clashes):
+        exemptions = w.guards.exemptions
+        exempt(w, draft, replace(exemptions, clashes=exemptions.clashes.union(decision.clashes)))
     _remember(w, unit, comparison, decision, asked.answered_order)
     return result
 
@@ -291,6 +314,7 @@ def _seen(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision:
         confirms=not comparison.is_partial and (bool(comparison.members) or unit.next is not None),
         nonempty=unit.shown > 0,
         repeated=_repeated(w, decision),
+        clashes=decision.clashes,
     )
 
 
@@ -309,12 +333,13 @@ def _draft_marks(
 
 def _repeated(w: WatchedEndpoint, decision: Decision) -> list[str]:
     """Objects that came from units which have shown them in this sweep already."""
-    found: list[str] = []
-    for unit, ids in decision.moved_from.items():
-        key = w.keys.get(unit)
-        if key is not None and is_swept(key) and w.units[key].asked_order >= w.sweep.order:
-            found += ids
-    return found
+    return [object_id for unit, ids in decision.moved_from.items() if _is_polled(w, unit) for object_id in ids]
+
+
+def _is_polled(w: WatchedEndpoint, unit: int) -> bool:
+    """Whether a unit was polled in the sweep under way."""
+    key = w.keys.get(unit)
+    return key is not None and is_swept(key) and w.units[key].asked_order >= w.sweep.order
 
 
 def _remember(

@@ -8,6 +8,7 @@ from msgspec import structs
 
 from poller.changes.certainty import SweptList, Uncertainty, judge, pattern_of
 from poller.polling.endpoint import WatchedEndpoint
+from poller.polling.holds import exempt
 from poller.polling.recorder import Draft
 from poller.polling.sweep import Seen
 from state.notices import Notice
@@ -21,7 +22,11 @@ def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: Uni
         units={key: one for key, one in units.items() if key not in seen.dropped},
         per_parent=w.is_child,
         repeated=[*w.sweep.repeated, *seen.repeated],
+        clashes=[*w.sweep.clashes, *seen.clashes],
     )
+    clashes = frozenset((*w.sweep.clashes, *seen.clashes))
+    if w.guards.exemptions.clashes != clashes:
+        exempt(w, draft, replace(w.guards.exemptions, clashes=clashes))
     before = Uncertainty.load(w.state.uncertain)
     found = judge(swept, before, w.guards.exemptions.doubts, now=ended.ended_at)
     if found is None:
@@ -43,8 +48,7 @@ def accept_doubts(w: WatchedEndpoint, draft: Draft) -> bool:
     if found is None:
         return False
     patterns = {pattern_of(doubt) for doubt in found.why}
-    w.guards.exemptions = replace(w.guards.exemptions, doubts=w.guards.exemptions.doubts | patterns)
-    draft.accepted = w.guards.exemptions.dump()
+    exempt(w, draft, replace(w.guards.exemptions, doubts=w.guards.exemptions.doubts | patterns))
     return True
 
 

@@ -21,7 +21,7 @@ from poller.hooks.source_adapter import SourceAdapter
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.results import Fetched
 from poller.polling.threads import Apart
-from poller.polling.unit_keys import CHILD, NEWEST, SINCE, is_swept, load_position
+from poller.polling.unit_keys import CHILD, NEWEST, SINCE, is_swept, load_position, own_id
 from poller.redaction import SECRETS
 from poller.sources.charsets import opening
 from poller.sources.errors import FetchError
@@ -82,7 +82,7 @@ class Fetcher:
     def item_request(self, w: WatchedEndpoint, suspect: Suspect) -> httpx.Request | None:
         """The request for a suspect's own URL. None: it has none, and complete sweeps decide."""
         try:
-            return self.source.item_request(w.rules.endpoint, suspect.snapshot.object_id)
+            return self.source.item_request(w.rules.endpoint, own_id(suspect.snapshot.object_id, is_child=w.is_child))
         except PageError:  # an id that no URL can hold
             return None
 

@@ -62,7 +62,7 @@ def _judge(w: WatchedEndpoint, draft: Draft, counted: Recount, asked: RequestTim
             _hold(w, draft, asked.answered_at, gone=gone, objects=objects)
         return
     _end(w, draft, asked.answered_at, why="what was missing is shown again")
-    _exempt(w, draft, replace(w.guards.exemptions, deletions_until=w.state.sweep + 1))
+    exempt(w, draft, replace(w.guards.exemptions, deletions_until=w.state.sweep + 1))
 
 
 def holds_deletion(w: WatchedEndpoint, draft: Draft, suspects: int, *, now: float, steady: float) -> bool:
@@ -116,7 +116,7 @@ def release(w: WatchedEndpoint, draft: Draft, *, why: str, accept: bool = False,
     if accept:
         rebaseline(w, draft)
     elif emit:
-        _exempt(w, draft, replace(w.guards.exemptions, deletions_until=w.state.sweep + TRUSTED_SWEEPS))
+        exempt(w, draft, replace(w.guards.exemptions, deletions_until=w.state.sweep + TRUSTED_SWEEPS))
     elif not by_hand:
         w.guards.recount = Recount(draft.at)
 
@@ -169,7 +169,7 @@ def accept_shift(
     fields = agreed_shift(guards.quarantine, key, shift, alone=len(w.swept_units()) == 1)
     if fields is None:
         return False
-    _exempt(w, draft, exempted(guards.exemptions, fields, shift.objects, sweep=w.state.sweep))
+    exempt(w, draft, exempted(guards.exemptions, fields, shift.objects, sweep=w.state.sweep))
     guards.quarantine.clear()
     shown = {path: str(shape) for path, shape in fields.items()}
     words = ", ".join(f"{path} {shape}" for path, shape in shown.items())
@@ -189,7 +189,8 @@ def current_shift(w: WatchedEndpoint) -> ShapeShift:
     return w.guards.exemptions.shift_in(w.state.sweep)
 
 
-def _exempt(w: WatchedEndpoint, draft: Draft, exemptions: Exemptions) -> None:
+def exempt(w: WatchedEndpoint, draft: Draft, exemptions: Exemptions) -> None:
+    """Know new exemptions, and record them."""
     w.guards.exemptions = exemptions
     draft.accepted = exemptions.dump()
 

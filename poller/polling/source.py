@@ -126,7 +126,7 @@ def transformer(plugins: Plugins) -> Transform | None:
 def shape_of(source: Source, endpoint: Endpoint, settings: EndpointConfig) -> str:
     """What the endpoint's objects mean, as text: its path, id and excluded fields."""
     try:
-        path = f"per {endpoint.parent}" if endpoint.parent else source.request(endpoint, endpoint.first).url.path
+        path = f"in each of {endpoint.parent}" if endpoint.parent else source.request(endpoint, endpoint.first).url.path
     except PageError:  # it must discover something first: what it asks for is the plugin's, not the user's
         path = endpoint.name
     exclude = sorted({*endpoint.exclude, *settings.exclude})

@@ -22,6 +22,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     confirms: bool = True  # not too odd to prove that anything is gone
     nonempty: bool = True  # it showed objects
     repeated: Sequence[str] = ()  # ids that another unit has shown in this sweep, too
+    clashes: Sequence[str] = ()  # ids that belong to other objects of another unit
 
 
 class SweepProgress:
@@ -34,6 +35,7 @@ class SweepProgress:
         self.confirms = True  # nothing was too odd to prove that anything is gone
         self.nonempty = False
         self.repeated: dict[str, None] = {}  # ids that two units have shown
+        self.clashes: dict[str, None] = {}  # ids under which two units have shown different objects
 
     def interrupt(self) -> None:
         """What moved, or was empty, in this sweep before a restart is not known any more."""
@@ -58,6 +60,7 @@ class SweepProgress:
             self.confirms &= seen.confirms
             self.nonempty |= seen.nonempty
             self.repeated |= dict.fromkeys(seen.repeated)
+            self.clashes |= dict.fromkeys(seen.clashes)
 
     def wait_for(self, keys: Iterable[str]) -> None:
         """Wait for units that have appeared."""

@@ -17,6 +17,7 @@ from poller.changes.recount import is_most
 from poller.polling.answer import (
     Answer,
     apply,
+    clashes_in,
     context_of,
     dropped_by,
     is_late,
@@ -30,7 +31,7 @@ from poller.polling.holds import accept_shift, missing_objects, recount
 from poller.polling.recorder import MOST_TRIES, Draft, Recorder
 from poller.polling.results import PollResult
 from poller.polling.threads import Apart
-from poller.polling.unit_keys import is_swept
+from poller.polling.unit_keys import id_prefix, is_swept
 from state.errors import Conflict
 from state.polls import Snapshot, UnitState, Wanted
 
@@ -134,7 +135,9 @@ class Turns:
             one.objects = await self._call(one, gathered, w.rules, pages)
             one.digests = digests_of(w.rules, one.objects)
             if not unit.shown:
-                one.comparison = await self._call(one, compare, w.rules, one.objects, {}, one.digests)
+                one.comparison = await self._call(
+                    one, compare, w.rules, one.objects, {}, one.digests, id_prefix(one.key)
+                )
         return one
 
     async def _call(self, one: Answer, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -148,7 +151,8 @@ class Turns:
             return unchanged(w, one, draft)
         comparison = one.comparison
         if comparison is None or one.known.members:
-            comparison = await self._call(one, compare, w.rules, one.objects, one.known.members, one.digests)
+            before, prefix = one.known.members, id_prefix(one.key)
+            comparison = await self._call(one, compare, w.rules, one.objects, before, one.digests, prefix)
         if not is_swept(one.key) or not one.fetched.complete:
             comparison = structs.replace(comparison, missing=())
         ids = [shown.object_id for shown in comparison.fresh]
@@ -195,6 +199,9 @@ class Turns:
         """What the answer changes. None: the page is kept aside."""
         context = context_of(w, one, comparison, known)
         decision = await self._call(one, decide, w.rules, comparison, known, context)
+        if clashing := clashes_in(w, one, decision):
+            context = structs.replace(context, clashing=clashing)
+            decision = await self._call(one, decide, w.rules, comparison, known, context)
         asked, guards = one.fetched.asked, w.guards
         shift = REPLACED if is_strange(w, one, comparison, known) else decision.shift
         if shift is not None and keep_aside(guards.quarantine, one.key, shift, asked.order, w.swept_units()):
@@ -202,6 +209,6 @@ class Turns:
         if (decision.shift is not None or guards.quarantine) and accept_shift(
             w, draft, one.key, comparison, known, decision, now=asked.answered_at
         ):
-            context = context_of(w, one, comparison, known)
+            context = structs.replace(context_of(w, one, comparison, known), clashing=clashing)
             return await self._call(one, decide, w.rules, comparison, known, context)
         return decision

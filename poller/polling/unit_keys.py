@@ -30,6 +30,18 @@ def child_key(parent_id: str) -> str:
     return f"{CHILD}{parent_id}"
 
 
+def id_prefix(key: str) -> str:
+    """The text before every id of a unit: in a list per parent the parent's id, so that it can be read back."""
+    if not key.startswith(CHILD):
+        return ""
+    return key.removeprefix(CHILD).replace("%", "%25").replace("/", "%2F") + "/"
+
+
+def own_id(object_id: str, *, is_child: bool) -> str:
+    """The id that an object has in its own list."""
+    return object_id.partition("/")[2] if is_child else object_id
+
+
 def is_swept(key: str) -> bool:
     """Whether the unit is a part of sweeps; the others show a selection."""
     return key not in (SINCE, NEWEST)

@@ -153,7 +153,7 @@ class Upstream(httpx.AsyncBaseTransport):
             shown.pop("noise", None)
             found[f"things/{row['name'] if self.world.content else row['n']}"] = shown
             for line in self.lines[str(row["n"])] if self.world.lines else ():
-                found[f"lines/{line['id']}"] = dict(line)
+                found[f"lines/{row['n']}/{line['id']}"] = dict(line)
         return found
 
     def _remember(self) -> None:

@@ -58,7 +58,7 @@ def told_by(app: App, server: Server) -> Counter[tuple[str, str, str]]:
     gone = {entry.id for entry in server.journal.entries if entry.soft}
     told = Counter()
     for event in app.store.log.read(limit=10_000):
-        resource, _, key = event.subject.partition("/")
+        resource, *_, key = event.subject.split("/")
         parents = {event.data["object"].get("invoice"), event.data["object"].get("expense")}
         if resource in ("invoice_details", "invoice_taxes", "expense_taxes") and parents & gone:
             continue
