@@ -31,9 +31,9 @@ from benchmarks.receiver import receiving
 from plugins.http import HttpSink, signature
 from poller.clock import SystemClock
 from poller.delivery.service import Deliverer
-from poller.delivery.settlement import AttemptFinished
 from poller.delivery.subscription import Route, Subscription
 from poller.events.cloudevents import CONTENT_TYPE, structured
+from poller.hooks.payloads import AttemptFinished
 from state.records import Event, NewEvent
 from state.sqlite.store import Store
 from state.sqlite.writer import Writer

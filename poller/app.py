@@ -21,8 +21,8 @@ from poller.delivery.service import Deliverer
 from poller.delivery.subscription import Route, Subscription
 from poller.hooks.loading import Plugins
 from poller.hooks.observers import Observers
+from poller.hooks.payloads import Polled
 from poller.polling.engine import Engine
-from poller.polling.results import Polled
 from state.errors import PollerError, Unavailable
 from state.open import Runner, Session, Store, Writer
 from state.records import Event

@@ -61,6 +61,22 @@ class CallStore(Protocol):
         """Write one call down, durably, with what is known by then of others. Raises LeaseLost: it must not leave."""
         ...
 
+    def answered(self, answers: Iterable[tuple[int, float]]) -> None:
+        """Note when calls were answered: (id, steady time)."""
+        ...
+
+    def throttle(self, budget: str, until: float) -> None:
+        """Keep until when the server wants no call."""
+        ...
+
+    def throttled_until(self, budget: str) -> float | None:
+        """Until when the server wants no call; None: it has not said so."""
+        ...
+
+    def forget(self, budget: str, *, before: float) -> None:
+        """Forget calls that were answered before that time."""
+        ...
+
 
 class PollStore(Protocol):
     """Endpoints, units and objects: what a poll is decided on, and what is recorded of it."""
@@ -165,6 +181,37 @@ class NoticeStore(Protocol):
 
         With them is `kept`, by key, what a restart must know of them.
         """
+        ...
+
+
+class LearnedStore(Protocol):
+    """What planners, health and others learned, by key."""
+
+    def save(self, values: Mapping[str, bytes]) -> None:
+        """Keep these values."""
+        ...
+
+    def load(self, key: str) -> bytes | None:
+        """A value that was kept, or None."""
+        ...
+
+
+class PollingStore(Protocol):
+    """What polling keeps, each part with steps of its own."""
+
+    @property
+    def calls(self) -> CallStore: ...
+    @property
+    def polls(self) -> PollStore: ...
+    @property
+    def learned(self) -> LearnedStore: ...
+    @property
+    def notices(self) -> NoticeStore: ...
+    @property
+    def leases(self) -> Leases: ...
+
+    def rewind(self, *, now: float, by: float = 0.0) -> float:
+        """Move times that a wrong clock has written, and return by how many seconds."""
         ...
 
 

@@ -71,6 +71,20 @@ INPUT_OUTPUT = {"asyncio", "http", "os", "select", "selectors", "signal", "socke
 INPUT_OUTPUT |= {"threading", "urllib.request", "shutil", "tempfile"}
 FRAMEWORKS = {"aiohttp", "apprise", "apscheduler", "click", "fastapi", "rich", "slack_sdk", "sqlite_utils", "starlette"}
 FRAMEWORKS |= {"structlog", "uvicorn", "aiosmtplib", "httpx_aiohttp", "prometheus_client"}
+LAYERS: tuple[tuple[str, ...], ...] = (  # docs/architecture.md; each may import what is below it, never a neighbour
+    ("poller.cli",),
+    ("poller.daemon",),
+    ("poller.web",),
+    ("poller.operations", "poller.testing"),
+    ("poller.app",),
+    ("poller.polling", "poller.delivery"),  # they meet in the log only
+    ("poller.config",),
+    ("poller.hooks", "poller.changes", "poller.simulation"),
+    ("poller.sources", "poller.planner"),
+    ("poller.events", "poller.options"),
+    ("poller.documents", "poller.rendering", "poller.sinks", "poller.budget"),
+    ("poller.clock", "poller.http_dates", "poller.redaction"),
+)
 EDGES = ("poller.cli", "poller.daemon.daemon", "poller.web")
 
 
@@ -146,6 +160,36 @@ def test_plugins_import_only_what_is_public():
         if within(other, "poller") and other != "poller"
     }
     assert sorted(module for module in used if f"`{module}`" not in documented) == []
+
+
+def layer_of(name: str) -> tuple[int, str] | None:
+    """The number of a module's layer, from the top, and its package in it."""
+    for number, packages in enumerate(LAYERS):
+        for package in packages:
+            if within(name, package):
+                return number, package
+    return None
+
+
+def test_every_module_of_the_engine_has_a_layer():
+    assert [name for name in FILES if within(name, "poller") and name != "poller" and layer_of(name) is None] == []
+
+
+def test_arrows_point_down_the_layers_and_never_to_a_neighbour():
+    up = []
+    for name, found in OURS.items():
+        here = layer_of(name)
+        for other in found if here is not None else ():
+            there = layer_of(other)
+            if here is not None and there is not None and here[1] != there[1] and there[0] <= here[0]:
+                up.append(f"{name} -> {other}")
+    assert sorted(up) == []
+
+
+def test_only_those_who_open_a_state_know_how():
+    openers = ("poller.app", "poller.operations", "poller.cli", "poller.web.context", "poller.testing")
+    found = [name for name, other in OURS.items() if "state.open" in other and not within(name, "state", *openers)]
+    assert found == []
 
 
 def test_nothing_imports_in_a_circle():

@@ -14,10 +14,10 @@ import structlog
 from poller.app import App
 from poller.operations.gathering import Live, status
 from poller.operations.live import live_of
+from poller.operations.log import open_reader
 from poller.operations.status import Status
 from state.errors import StateError
 from state.notices import SOURCE
-from state.open import open_reader
 from state.records import Event
 
 log = structlog.get_logger("poller")

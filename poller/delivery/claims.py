@@ -10,9 +10,10 @@ from random import Random
 from poller.clock import Clock
 from poller.delivery.batches import BATCH_EVENTS, halves
 from poller.delivery.retry import RetryDecision, Unfinished, judge, receipt_of
-from poller.delivery.settlement import AttemptFinished, SettlementDraft
+from poller.delivery.settlement import SettlementDraft
 from poller.delivery.subscription import Subscription
 from poller.delivery.subscription_health import SubscriptionHealth
+from poller.hooks.payloads import AttemptFinished
 from poller.sinks.protocol import Receipt, TooLarge
 from state.deliveries import AttemptRow, Claim, Job
 

@@ -15,9 +15,10 @@ import structlog
 from poller.clock import Clock
 from poller.delivery.attempts import AttemptRunner
 from poller.delivery.claims import ClaimsInHand
-from poller.delivery.settlement import AttemptFinished, SettlementDraft
+from poller.delivery.settlement import SettlementDraft
 from poller.delivery.subscription import Route
 from poller.delivery.wakeup import Wakeup
+from poller.hooks.payloads import AttemptFinished
 from state.deliveries import ClaimRequest, Settled
 from state.errors import LeaseLost, StateError, Unavailable
 from state.leases import Lease

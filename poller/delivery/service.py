@@ -16,10 +16,10 @@ from poller.delivery.consumer import Shared
 from poller.delivery.consumers import Consumers
 from poller.delivery.dispatch import Wanted, dispatch
 from poller.delivery.notices import dropped
-from poller.delivery.settlement import AttemptFinished
 from poller.delivery.subscription import Route
 from poller.delivery.wakeup import Wakeup
 from poller.events.cloudevents import iso
+from poller.hooks.payloads import AttemptFinished
 from state.errors import Conflict, StateError, Unavailable
 from state.leases import FOREVER, LOCAL, Worker, subscription_lease
 from state.steps import Steps

@@ -10,17 +10,6 @@ from state.deliveries import AttemptOutcome, AttemptRow, Claim, Job, Release, Se
 from state.notices import Notice
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptFinished:
-    """An attempt that is over, as it is reported to observers."""
-
-    subscription: str
-    jobs: tuple[Job, ...]
-    state: str
-    attempt: AttemptRow
-    due: float | None = None  # while pending: when it leaves again, unless the breaker holds it back for longer
-
-
 @dataclass(slots=True, kw_only=True)
 class SettlementDraft:
     """The part of a settlement that attempts fill."""

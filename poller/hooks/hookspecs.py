@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     import click
     import jinja2
 
-    from poller.delivery.settlement import AttemptFinished
-    from poller.polling.results import Polled
+    from poller.hooks.payloads import AttemptFinished, Polled
     from poller.sinks.protocol import Sink
     from poller.sources.protocol import Source
     from state.records import Event, NewEvent

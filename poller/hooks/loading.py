@@ -27,7 +27,7 @@ from poller.hooks import hookspecs
 from poller.hooks.contracts import check_hook, check_name, check_sink, check_source
 from poller.hooks.faults import PluginError, attempted, awaited, is_cancelled, said
 from poller.hooks.ownership import distrust
-from poller.hooks.payloads import checked
+from poller.hooks.transforms import checked
 from poller.sinks.protocol import Sink
 from poller.sources.protocol import Source
 from state.records import NewEvent

@@ -1,30 +1,31 @@
-"""What a plugin's `transform_event` may make of an event: other `data`, and nothing else."""
+"""What observers are given: polls and attempts that are over."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
 
-import msgspec
-
-from poller.hooks.faults import PluginError
-from state.records import NewEvent
-
-_DATA = msgspec.json.Decoder(dict[str, Any])
+from state.deliveries import AttemptRow, Job
 
 
-def checked(event: NewEvent, answer: object) -> NewEvent:
-    """The event that `transform_event` gave for another one. Raises PluginError for what cannot be recorded."""
-    if not isinstance(answer, NewEvent):
-        raise PluginError(f"it gave {type(answer).__name__}, not the event, False or None")
-    if answer == event:
-        return event
-    if not isinstance(answer.raw, bytes):
-        raise PluginError(f"it gave an event whose `raw` is {type(answer.raw).__name__}, not bytes")
-    if answer != replace(event, raw=answer.raw):
-        raise PluginError("it changed more of the event than `raw`")
-    try:
-        _DATA.decode(answer.raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise PluginError(f"it gave an event whose `raw` is not a JSON object ({error})") from error
-    return answer
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polled:
+    """A poll that is over."""
+
+    source: str
+    endpoint: str
+    unit: str
+    calls: int = 0
+    changed: int = 0  # objects
+    events: tuple[int, ...] = ()  # their numbers in the log
+    error: str | None = None  # why nothing was recorded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFinished:
+    """An attempt that is over."""
+
+    subscription: str
+    jobs: tuple[Job, ...]
+    state: str
+    attempt: AttemptRow
+    due: float | None = None  # while pending: when it leaves again, unless the breaker holds it back for longer

@@ -16,6 +16,7 @@ from poller.changes.endpoint_rules import EndpointRules
 from poller.clock import Clock, SystemClock
 from poller.config.models import Config, SourceConfig
 from poller.hooks.loading import Plugins, said
+from poller.hooks.payloads import Polled
 from poller.planner.planner import Planner
 from poller.polling.children import FollowUp
 from poller.polling.deletions import Deletions
@@ -29,18 +30,17 @@ from poller.polling.loop import PollLoop
 from poller.polling.on_demand import Begun, OnDemandSweep
 from poller.polling.poll import Polling, take
 from poller.polling.recorder import Draft, Recorder
-from poller.polling.results import Polled
 from poller.polling.source import ActiveSource, Discovery, PollTimes, kept_health, recall_health, rules_of, shape_of
 from poller.polling.threads import Apart, SourceThread
 from poller.polling.turn import Turns
 from poller.polling.unit_keys import first_units
 from poller.polling.work import BudgetWork
-from poller.sources.transport import Gate, build_client, fetch
+from poller.sources.transport import Gate, Network, build_client, fetch
 from state.errors import PollerError
 from state.leases import FOREVER, LOCAL, Lease, budget_lease
-from state.open import Store
 from state.polls import EndpointSpec, UnitTimes
 from state.steps import Steps
+from state.store import PollingStore
 
 log = structlog.get_logger("poller")
 
@@ -65,7 +65,7 @@ class Engine:
         config: Config,
         plugins: Plugins,
         *,
-        store: Store,
+        store: PollingStore,
         write: Steps,
         clock: Clock,
         listener: Listener,
@@ -200,7 +200,7 @@ class Engine:
     def _build_source(self, config: SourceConfig) -> None:
         source = config.build()
         poll_loop = self.loops[config.budget]
-        client = build_client(config, gate=poll_loop.gate, auth=source.auth, inner=self._transport)
+        client = build_client(_network_of(config), gate=poll_loop.gate, auth=source.auth, inner=self._transport)
         self._clients.append(client)
         ask, apart = partial(fetch, client, most=config.max_answer), self._apart(config.name)
         fetcher = Fetcher(source, ask, store=self._store.polls, steps=self._write, clock=self._clock, apart=apart)
@@ -412,3 +412,14 @@ def _begin_sweep(w: WatchedEndpoint, now: float) -> Draft:
 
 def _last_seen(w: WatchedEndpoint) -> float | None:
     return max((unit.asked_at for unit in w.units.values() if unit.asked_at is not None), default=None)
+
+
+def _network_of(config: SourceConfig) -> Network:
+    return Network(
+        source=config.name,
+        timeout=config.timeout,
+        most=config.max_answer,
+        verify=config.verify,
+        ca_file=config.ca_file,
+        proxy=config.proxy,
+    )

@@ -10,12 +10,13 @@ import structlog
 from msgspec import structs
 
 from poller.clock import Clock
+from poller.hooks.payloads import Polled
 from poller.polling.boundary import failed_poll, reason_of
 from poller.polling.children import FollowUp
 from poller.polling.endpoint import PendingAnswer, WatchedEndpoint
 from poller.polling.health import HealthUpdate
 from poller.polling.recorder import Draft, Recorder
-from poller.polling.results import Polled, PollResult
+from poller.polling.results import PollResult
 from poller.polling.source import DISCOVER, ITEM, ActiveSource
 from state.errors import PollerError
 from state.polls import FailedPoll, Suspect

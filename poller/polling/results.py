@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -23,19 +22,6 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     pages: Sequence[Unparsed] | None = None
     validators: bytes | None = None
     complete: bool = True  # False: a newest-first list was read up to what is known
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Polled:
-    """A poll that is over, as observers see it."""
-
-    source: str
-    endpoint: str
-    unit: str
-    calls: int = 0
-    changed: int = 0  # objects
-    events: tuple[int, ...] = ()  # their numbers in the log
-    error: str | None = None  # why nothing was recorded
 
 
 class PollResult(msgspec.Struct, kw_only=True):

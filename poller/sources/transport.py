@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -19,7 +20,6 @@ import httpx
 from poller.budget.budget import Budget
 from poller.budget.headers import read_headers
 from poller.clock import Clock
-from poller.config.models import SourceConfig
 from poller.redaction import SECRETS
 from poller.sources.charsets import WrongCharset, as_utf8, charset_of, opening
 from poller.sources.content_coding import ACCEPTED, CodingError, TooMuch, Unpacker, codings_of
@@ -298,12 +298,24 @@ class _Stream(httpx.AsyncByteStream):
         await self._inner.aclose()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """How one source is reached, and how much of an answer is read."""
+
+    source: str
+    timeout: float  # seconds of one answer, whole
+    most: int  # bytes of one answer
+    verify: bool = True
+    ca_file: Path | None = None
+    proxy: str | None = None
+
+
 def build_client(
-    config: SourceConfig, *, gate: Gate, auth: httpx.Auth | None, inner: httpx.AsyncBaseTransport | None = None
+    network: Network, *, gate: Gate, auth: httpx.Auth | None, inner: httpx.AsyncBaseTransport | None = None
 ) -> httpx.AsyncClient:
     """The client of one source, over `inner` or the network. Raises PollerError where its `ca_file` cannot be used."""
     return httpx.AsyncClient(
-        transport=BudgetTransport(inner or _network(config), gate, timeout=config.timeout, most=config.max_answer),
+        transport=BudgetTransport(inner or _transport(network), gate, timeout=network.timeout, most=network.most),
         auth=auth,
         timeout=None,  # the transport keeps the time, from when the call leaves
         follow_redirects=False,
@@ -312,17 +324,17 @@ def build_client(
     )
 
 
-def _network(config: SourceConfig) -> httpx.AsyncBaseTransport:
-    if config.proxy and "@" in config.proxy:
-        SECRETS.add(config.proxy)
+def _transport(network: Network) -> httpx.AsyncBaseTransport:
+    if network.proxy and "@" in network.proxy:
+        SECRETS.add(network.proxy)
     try:
         # The system's certificates, not those that httpx would bring.
-        verify = config.verify and ssl.create_default_context(cafile=config.ca_file)
+        verify = network.verify and ssl.create_default_context(cafile=network.ca_file)
     except (OSError, ssl.SSLError) as error:
-        raise PollerError(f"sources.{config.name}.ca_file: {config.ca_file}: {error}", hint="a PEM file") from error
+        raise PollerError(f"sources.{network.source}.ca_file: {network.ca_file}: {error}", hint="a PEM file") from error
     return httpx.AsyncHTTPTransport(
         verify=verify,
-        proxy=config.proxy,
+        proxy=network.proxy,
         limits=httpx.Limits(max_connections=100, keepalive_expiry=60),
         trust_env=False,
     )

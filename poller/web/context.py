@@ -17,7 +17,7 @@ from poller.operations.live import live_of, plan_of
 from poller.operations.status import Status
 from poller.planner.report import Report, WhatIf
 from state.errors import PollerError, StateError
-from state.open import Reader
+from state.open import Reader as Reader
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -12,10 +12,9 @@ from poller.operations.documents import books_document, delivery_document, deliv
 from poller.operations.places import parse_place
 from poller.options.problems import NotThere
 from poller.web.answers import as_json, problems
-from poller.web.context import WebContext
+from poller.web.context import Reader, WebContext
 from poller.web.schemas import Books, DeliveryDocument, DeliveryPage, Done
 from state.deliveries import DeliveryQuery
-from state.open import Reader
 
 
 def delivery_routes(api: FastAPI, context: WebContext) -> None:

@@ -14,10 +14,9 @@ from poller.operations.documents import object_document
 from poller.operations.log import place, place_before, read_batch, read_newest
 from poller.options.problems import NotThere
 from poller.web.answers import as_json, problems
-from poller.web.context import WebContext
+from poller.web.context import Reader, WebContext
 from poller.web.schemas import EventPage, ObjectDocument
 from poller.web.stream import stream
-from state.open import Reader
 from state.records import EventQuery
 
 STREAM = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}

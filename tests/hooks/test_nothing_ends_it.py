@@ -16,8 +16,8 @@ from poller.config.load import load
 from poller.daemon.daemon import Daemon, run_daemon
 from poller.hooks.loading import Plugins, load_plugins
 from poller.hooks.observers import Observers
+from poller.hooks.payloads import Polled
 from poller.hooks.source_adapter import SourceAdapter
-from poller.polling.results import Polled
 from poller.sources.protocol import PageError
 from poller.testing import Upstream, running
 from tests.support.command_line import Shop

@@ -9,7 +9,7 @@ import pytest
 from poller import hookimpl
 from poller.hooks.loading import Plugins
 from poller.hooks.observers import MOST_WAITING, Observers
-from poller.polling.results import Polled
+from poller.hooks.payloads import Polled
 from state.errors import StateError
 from tests.support.command_line import Run, Shop
 

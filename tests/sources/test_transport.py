@@ -15,10 +15,9 @@ from starlette.routing import Route
 
 from poller.budget.budget import Budget, Limit
 from poller.clock import VirtualClock
-from poller.config.models import SourceConfig
 from poller.sources.auth import TokenAuth
 from poller.sources.errors import FetchError, TooLarge, TooSlow
-from poller.sources.transport import Gate, build_client, fetch
+from poller.sources.transport import Gate, Network, build_client, fetch
 from tests.support.upstream import serving
 
 DAY = 86_400.0
@@ -86,8 +85,8 @@ class Setup:
         self.clock = VirtualClock()
         self.budget = Budget("k", limits, share=1.0)
         self.gate = Gate(self.budget, self.clock, spend=written.spend, flush=written.flush, throttle=written.throttle)
-        config = SourceConfig(plugin="rest", name="s", **options)
-        self.client = build_client(config, gate=self.gate, auth=auth and auth(httpx.URL(url)))
+        network = Network(source="s", **{"timeout": 30.0, "most": 32_000_000, **options})
+        self.client = build_client(network, gate=self.gate, auth=auth and auth(httpx.URL(url)))
 
     async def get(self, path: str = "/list", *, most: int = 10_000) -> httpx.Response:
         return await self.moving(fetch(self.client, httpx.Request("GET", self.url + path), most=most))
@@ -284,7 +283,7 @@ async def test_a_429_without_a_word_backs_off_longer_each_time_and_not_in_step()
 
 
 async def test_a_token_endpoint_without_end_is_cut_like_a_list():
-    async with setup(auth=lambda url: TokenAuth(url, Grants(url)), max_answer=5000, timeout=2.0) as s:
+    async with setup(auth=lambda url: TokenAuth(url, Grants(url)), most=5000, timeout=2.0) as s:
 
         async def endless() -> AsyncIterator[bytes]:
             while True:

@@ -17,8 +17,8 @@ from plugins.rest import RestOptions, RestSource
 from poller.budget.budget import Limit
 from poller.config.models import BudgetConfig, Config, EndpointConfig, SourceConfig
 from poller.hooks.loading import Plugins
+from poller.hooks.payloads import Polled
 from poller.polling.engine import Engine
-from poller.polling.results import Polled
 from poller.polling.threads import AtOnce
 from poller.sources.transport import USER_AGENT, BudgetTransport, fetch
 from state.sqlite.connection import transaction

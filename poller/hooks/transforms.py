@@ -1,0 +1,30 @@
+"""What a plugin's `transform_event` may make of an event: other `data`, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from poller.hooks.faults import PluginError
+from state.records import NewEvent
+
+_DATA = msgspec.json.Decoder(dict[str, Any])
+
+
+def checked(event: NewEvent, answer: object) -> NewEvent:
+    """The event that `transform_event` gave for another one. Raises PluginError for what cannot be recorded."""
+    if not isinstance(answer, NewEvent):
+        raise PluginError(f"it gave {type(answer).__name__}, not the event, False or None")
+    if answer == event:
+        return event
+    if not isinstance(answer.raw, bytes):
+        raise PluginError(f"it gave an event whose `raw` is {type(answer.raw).__name__}, not bytes")
+    if answer != replace(event, raw=answer.raw):
+        raise PluginError("it changed more of the event than `raw`")
+    try:
+        _DATA.decode(answer.raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise PluginError(f"it gave an event whose `raw` is not a JSON object ({error})") from error
+    return answer
