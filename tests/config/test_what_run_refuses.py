@@ -22,8 +22,8 @@ REFUSED = {  # the file: the key, what is said of it
     '[poller]\ntoken = { file = "odd" }': ("poller.token", "not UTF-8"),
     '[poller]\ntoken = { file = "spaced" }': ("poller.token", "visible ASCII"),
     '[poller]\nheartbeat = "ftp://a.example"': ("poller.heartbeat", "https://"),
-    f'{SOURCE}ca_file = "spaced"': ("sources.a.ca_file", "no certificates in PEM format"),
-    f'{SOURCE}ca_file = "none"': ("sources.a.ca_file", "there is no file"),
+    f'{SOURCE}ca_file = "spaced"': ("sources.a.ca_file", "does not contain certificates in PEM format"),
+    f'{SOURCE}ca_file = "none"': ("sources.a.ca_file", "does not exist"),
     f'{SOURCE}proxy = "http://"': ("sources.a.proxy", "a proxy is a URL"),
     f'{SOURCE}proxy = "http://a.example:port"': ("sources.a.proxy", "a proxy is a URL"),
     f'{SOURCE}proxy = "socks5://a.example"': ("sources.a.proxy", "a proxy is a URL"),
@@ -37,10 +37,10 @@ REFUSED = {  # the file: the key, what is said of it
     f"{SINK}where = 'type'": ("subscriptions.s.where", "neither true nor false but 'shop.items.updated'"),
     f"{SINK}where = 'size(data.changes)'": ("subscriptions.s.where", "neither true nor false but 0"),
     f"{SINK}where = 'data.object'": ("subscriptions.s.where", "neither true nor false but {}"),
-    f'{SINK}ca_file = "spaced"': ("subscriptions.s.ca_file", "no certificates in PEM format"),
+    f'{SINK}ca_file = "spaced"': ("subscriptions.s.ca_file", "does not contain certificates in PEM format"),
     f'{SINK}template = "{{{{ event.type"': ("subscriptions.s.template", "is not valid Jinja2"),
     f'{SINK}digest = "* * * * x"': ("subscriptions.s.digest", "crontab"),
-    f'{MAIL}ca_file = "spaced"': ("subscriptions.s.ca_file", "no certificates in PEM format"),
+    f'{MAIL}ca_file = "spaced"': ("subscriptions.s.ca_file", "does not contain certificates in PEM format"),
 }
 TAKEN = [
     '[poller]\ntoken = { file = "ended" }',

@@ -175,7 +175,7 @@ def test_a_pointer_that_cannot_be_used_is_refused_at_load(tmp_path: Path, line: 
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ('ca_file = "poller.toml"', "holds no certificates in PEM format"),
+        ('ca_file = "poller.toml"', "does not contain certificates in PEM format"),
         ('proxy = "http://"', "a proxy is a URL such as"),
         ('proxy = "http://proxy:port"', "a proxy is a URL such as"),
         ('proxy = "ftp://proxy:21"', "a proxy is a URL such as"),
