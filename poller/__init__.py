@@ -1,4 +1,4 @@
-"""What plugin authors import."""
+"""Public names for plugin authors."""
 
 import pluggy
 

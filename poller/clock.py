@@ -1,13 +1,13 @@
-"""Two times: the wall's for people and events, and a steady one for budgets.
+"""Clocks: wall time for people and events, and steady time for budgets.
 
-The wall clock is set by people, NTP and daylight; a budget that trusted it would let more calls out after it
-was set forward, and an answer that arrived after it was set back would look older than what it replaces. So even
-`now` does not jump by itself: it advances with steady time, and takes over a wall clock that was set only when it
-is told to (`follow_wall`), once everything that compares times is ready for it.
+People, NTP and daylight saving set the wall clock. If a budget used it, a clock set forward would let too many calls
+out; and after a clock is set back, a new answer would look older than what it replaces. So `now` never jumps by itself:
+it advances with steady time, and adopts a changed wall clock only in `follow_wall`, once everything that compares times
+is ready for it.
 
-Steady time begins as the wall's, advances with the kernel's time since boot (suspend included) and goes on from the
-saved anchor after a restart, whatever the wall clock says by then. Only across a reboot, when nothing else is left, it
-follows the wall again, and never back behind the anchor.
+Steady time starts at the wall time and advances with the kernel's time since boot, including suspend. After a restart
+it continues from the saved anchor, independent of the wall clock. After a reboot it starts at the wall time again, but
+never before the anchor.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from itertools import count
 from pathlib import Path
 from typing import Final, Protocol
 
-JUMP: Final = 1.0  # seconds by which a wall clock was set, rather than slowed down or sped up
+JUMP: Final = 1.0  # seconds of deviation from which a wall clock counts as set rather than adjusted gradually
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Clock(Protocol):
-    """Where the engine gets its time from."""
+    """Source of time for the engine."""
 
     def now(self) -> float:
-        """Wall time, Unix seconds: for events and what people read."""
+        """Wall time in Unix seconds, for events and for people."""
         ...
 
     def steady(self) -> float:
-        """Seconds that never go back and never jump: for budgets. Near Unix seconds, but not wall time."""
+        """Steady time in seconds, for budgets: it never goes back and never jumps. Close to Unix seconds, but not wall
+        time.
+        """
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -41,20 +43,20 @@ class Clock(Protocol):
         ...
 
     def look(self) -> float:
-        """How far the wall clock was set since it was last followed, in seconds; 0.0 where it was not."""
+        """The number of seconds by which the wall clock was set since it was last followed; 0.0 if it was not set."""
         ...
 
     def follow_wall(self) -> None:
-        """Take over the time to which the wall clock was set."""
+        """Adopt the time to which the wall clock was set."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
-    """Where steady time stood at a moment of a boot; saved with every call that is written down."""
+    """Steady time at one moment of a boot; saved with every recorded call."""
 
     boot_id: str
-    boottime: float  # seconds since boot, suspend included
+    boottime: float  # seconds since boot, including suspend
     steady: float
 
     def __str__(self) -> str:
@@ -62,19 +64,19 @@ class Anchor:
 
     @classmethod
     def parse(cls, text: str) -> Anchor:
-        """The anchor that `str` wrote. Raises ValueError."""
+        """Parse what `str` wrote. Raises ValueError."""
         boot_id, boottime, steady = text.rsplit(" ", 2)
         return cls(boot_id=boot_id, boottime=float(boottime), steady=float(steady))
 
 
 def boottime() -> float:
-    """Seconds since boot, suspend included where the system can tell (Linux)."""
+    """Seconds since boot, including suspend where the system provides that (Linux)."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 def boot_id() -> str:
-    """The name of this boot, empty where the system has none (then every start counts as a new boot)."""
+    """The id of this boot; empty if the system has none, so that every start counts as a new boot."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
@@ -82,7 +84,7 @@ def boot_id() -> str:
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """Clock of the machine."""
 
     def __init__(
         self,
@@ -95,7 +97,7 @@ class SystemClock:
         self._boottime = boottime
         self._boot = boot_id() if boot is None else boot
         self._offset = wall() - boottime()
-        self._ahead = 0.0  # of `now` before steady time
+        self._ahead = 0.0  # by how much `now` is ahead of steady time
 
     @classmethod
     def resume(
@@ -106,18 +108,18 @@ class SystemClock:
         boottime: Callable[[], float] = boottime,
         boot: str | None = None,
     ) -> SystemClock:
-        """A clock whose steady time goes on from the anchor. One that cannot be read counts as none."""
+        """A clock whose steady time continues from the anchor. An anchor that cannot be read is ignored."""
         clock = cls(wall=wall, boottime=boottime, boot=boot)
         clock.follow(_anchor(saved))
         clock.follow_wall()
         return clock
 
     def now(self) -> float:
-        """Wall time, Unix seconds, as it was last followed."""
+        """Wall time in Unix seconds, as last followed."""
         return self.steady() + self._ahead
 
     def look(self) -> float:
-        """See `Clock`. What is less than a second is no jump, and followed at once."""
+        """See `Clock`. A deviation of less than a second is not a jump, and is followed at once."""
         moved = self._wall() - self.now()
         if abs(moved) >= JUMP:
             return moved
@@ -129,7 +131,7 @@ class SystemClock:
         self._ahead = self._wall() - self.steady()
 
     def steady(self) -> float:
-        """Seconds that never go back and never jump."""
+        """Steady time in seconds."""
         return self._boottime() + self._offset
 
     async def sleep(self, seconds: float) -> None:
@@ -137,16 +139,18 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
     def anchor(self) -> Anchor:
-        """Where steady time stands now."""
+        """The anchor for the current steady time."""
         since = self._boottime()
         return Anchor(boot_id=self._boot, boottime=since, steady=since + self._offset)
 
     def follow(self, saved: Anchor | None) -> None:
-        """Go on from `saved`: exactly within the same boot, else at the wall's time but not before it."""
+        """Continue from `saved`: exactly within the same boot, otherwise at the wall time, but never before the
+        anchor.
+        """
         if saved is None:
             return
         since = self._boottime()
-        # A time since boot that went back is another machine's or another container's.
+        # A time since boot that went back belongs to another machine or container.
         if self._boot and saved.boot_id == self._boot and saved.boottime <= since:
             self._offset = saved.steady - saved.boottime
         else:
@@ -163,24 +167,24 @@ def _anchor(saved: Anchor | str | None) -> Anchor | None:
 
 
 class VirtualClock:
-    """A clock that moves only when told: for tests, the simulator and `poller.testing`."""
+    """Clock that moves only on command: for tests, the simulator and `poller.testing`."""
 
     def __init__(self, start: float = 1_700_000_000.0) -> None:
         self._steady = start
-        self._set = 0.0  # how far the wall was set away from steady time
+        self._set = 0.0  # by how much the wall clock was set away from steady time
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = count()
 
     def now(self) -> float:
-        """Wall time, Unix seconds."""
+        """Wall time in Unix seconds."""
         return self._steady + self._set
 
     def steady(self) -> float:
-        """Seconds that only `advance` moves."""
+        """Steady time in seconds; only `advance` moves it."""
         return self._steady
 
     async def sleep(self, seconds: float) -> None:
-        """Return once the clock was advanced by `seconds`."""
+        """Return once the clock has advanced by `seconds`."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -189,7 +193,9 @@ class VirtualClock:
         await woken
 
     def advance(self, seconds: float) -> None:
-        """Move on and wake who has slept long enough, the earliest first. Raises ValueError if negative."""
+        """Advance the clock and wake the sleepers that are due, the earliest first. Raises ValueError for a negative
+        number.
+        """
         if seconds < 0:
             raise ValueError("time does not go back; set_wall moves the wall clock")
         self._steady += seconds
@@ -199,18 +205,18 @@ class VirtualClock:
                 woken.set_result(None)
 
     def next_waking(self) -> float | None:
-        """Steady time at which the next sleeper wants to wake; None when nobody sleeps."""
+        """The steady time at which the next sleeper wakes; None if nobody sleeps."""
         while self._sleepers and self._sleepers[0][2].done():
             heapq.heappop(self._sleepers)
         return self._sleepers[0][0] if self._sleepers else None
 
     def look(self) -> float:
-        """See `Clock`: this one is followed as it is set."""
+        """See `Clock`; this clock follows the wall as soon as it is set."""
         return 0.0
 
     def follow_wall(self) -> None:
         """See `Clock`."""
 
     def set_wall(self, seconds: float) -> None:
-        """Set the wall clock forward, or back if negative; steady time does not move."""
+        """Set the wall clock forward, or back if negative; steady time does not change."""
         self._set += seconds

@@ -1,7 +1,7 @@
-"""Times as peers write them in HTTP headers: `Retry-After`, resets and dates, each with a bound. Pure.
+"""Times in HTTP headers from peers: `Retry-After`, resets and dates, each limited to a maximum. Pure.
 
-Understood are seconds from now (also with a fraction), the three forms of an HTTP date (RFC 9110, 5.6.7), and an
-instant as a count since 1970: in seconds, milliseconds, microseconds or nanoseconds, told apart by its size.
+Accepted are seconds from now (also fractions), the three forms of an HTTP date (RFC 9110, 5.6.7), and an instant
+counted since 1970 in seconds, milliseconds, microseconds or nanoseconds, distinguished by its size.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-LONGEST: Final = 86400.0  # seconds; a peer that asks for more is asked again once a day
-_EPOCH: Final = 1e9  # a number from here on is an instant: as a wait it would be longer than 31 years
-_LARGEST_SECONDS: Final = 1e11  # an instant above it is counted in thousandths, millionths or billionths of a second
+LONGEST: Final = 86400.0  # seconds; the longest wait
+_EPOCH: Final = 1e9  # larger numbers are instants: as a wait they would be longer than 31 years
+_LARGEST_SECONDS: Final = 1e11  # larger instants are in milliseconds, microseconds or nanoseconds
 _NUMBER: Final = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,9})?")
 _ISO: Final = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}[T ][0-9]{2}")
 _LONGEST_TEXT: Final = 200
 
 
 def retry_after(text: str | None, now: float, *, longest: float = LONGEST) -> float | None:
-    """Seconds to wait by a `Retry-After` or reset header, 0 to `longest`; None if it is absent or cannot be read.
+    """Seconds to wait by a `Retry-After` or reset header, from 0 to `longest`; None if it is absent or cannot be read.
 
-    `now` is Unix seconds of the wall clock, or the answer's own `Date` where it has one.
+    `now` is the wall clock in Unix seconds, or the answer's own `Date`.
     """
     if text is None or len(text) > _LONGEST_TEXT:
         return None
     seconds = _wait(text, now)
-    if seconds is None and "," in text:  # a header that came twice is joined by a comma: the longer wait holds
+    if seconds is None and "," in text:  # a repeated header is joined by a comma: the longer wait counts
         waits = [wait for part in text.split(",") if (wait := _wait(part, now)) is not None]
         seconds = max(waits, default=None)
     return None if seconds is None else min(max(seconds, 0.0), longest)
@@ -41,12 +41,12 @@ def _wait(text: str, now: float) -> float | None:
 
 
 def number(text: str) -> float | None:
-    """A plain decimal number that is not negative: no sign, no exponent, no other script's digits."""
+    """Parse a plain, non-negative decimal number: no sign, no exponent, ASCII digits only."""
     return float(text) if _NUMBER.fullmatch(text.strip()) else None
 
 
 def epoch(value: float) -> float | None:
-    """Unix seconds of an instant that is counted since 1970 in s, ms, us or ns; None where it is a wait."""
+    """Unix seconds of an instant counted since 1970 in s, ms, us or ns; None if the number is a wait."""
     if value < _EPOCH:
         return None
     while value >= _LARGEST_SECONDS:
@@ -55,13 +55,13 @@ def epoch(value: float) -> float | None:
 
 
 def instant(text: str) -> float | None:
-    """Unix seconds of an HTTP date, in any of its three forms, or of ISO text (RFC 3339), in UTC if it says nothing."""
+    """Unix seconds of an HTTP date in any of its three forms, or of ISO text (RFC 3339), which is UTC by default."""
     if _ISO.match(text.strip()):
         with suppress(ValueError, OverflowError):
             at = datetime.fromisoformat(text.strip())
             return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     try:
         at = parsedate_to_datetime(text)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()  # an HTTP date is GMT, named or not
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()  # an HTTP date is always GMT
     except (ValueError, OverflowError, TypeError, IndexError):
         return None

@@ -1,8 +1,8 @@
-"""Secrets in use, and their removal from words of others before these are kept, told or logged.
+"""Redaction of secrets in texts from other parties, before these are stored, sent or logged.
 
-Whoever reveals a secret, or is given one by a login, adds it here: there is one list for the whole process. A peer that
-echoes what it was sent (in an error page, a header, a redirect) is thereby shown with a mask in its place, in whatever
-form the secret comes: as it is, quoted for a URL, escaped for JSON, or as the Base64 of a user name and password.
+Secrets are registered here when they are revealed or received at a login; one list serves the whole process. If a peer
+echoes a secret (in an error page, a header, a redirect), a mask replaces it, in any of these forms: literal, quoted for
+a URL, escaped for JSON, or in the Base64 of a user name and password.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 MASK: Final = "**********"
-SHORTEST_IN_DATA: Final = 12  # characters; data of a list is altered by nothing shorter
-SHORTEST: Final = 4  # characters: replacing shorter ones would tear words apart, and hide nothing
-MOST: Final = 2000  # values that are remembered; of tokens that are renewed, the oldest are forgotten
-LONG: Final = 8  # characters; a shorter secret of letters alone is a word, and stands in many texts by chance
+SHORTEST_IN_DATA: Final = 12  # characters; shorter secrets are not masked in list data
+SHORTEST: Final = 4  # characters; masking shorter secrets would tear words apart without hiding anything
+MOST: Final = 2000  # values remembered; the oldest are forgotten, for example renewed tokens
+LONG: Final = 8  # characters; a shorter secret of letters only is a word that occurs in many texts by chance
 _WORDS: Final = frozenset({"password", "username"})
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _USERINFO: Final = re.compile(r"(?<=://)[^\s/?#@\"'<>]*@(?=[\w\[])")
@@ -30,7 +30,7 @@ _LOGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^:/@]*):(.*)@[^@]*", re
 
 
 class Redactor:
-    """The secrets in use. Safe to call from any thread."""
+    """Secrets in use. Safe to call from any thread."""
 
     def __init__(self) -> None:
         self._values: OrderedDict[str, None] = OrderedDict()
@@ -39,7 +39,7 @@ class Redactor:
         self._lock = threading.Lock()
 
     def add(self, value: str) -> None:
-        """A secret is in use; of a URL, also the parts that make it one."""
+        """Register a secret; of a URL, also its secret parts."""
         if value in self._values:
             return
         with self._lock:
@@ -50,12 +50,12 @@ class Redactor:
             self._pattern = None
 
     def add_pair(self, username: str, password: str) -> None:
-        """A user name and a password, as they are sent together (RFC 7617)."""
+        """Register a user name and a password, in the form in which they are sent together (RFC 7617)."""
         self.add(password)
         self.add(b64encode(f"{username}:{password}".encode()).decode())
 
     def holds(self, value: str) -> bool:
-        """Whether this very text is a secret in use, however short."""
+        """Whether this exact text is a secret in use, of any length."""
         return value in self._values
 
     def redacted(self, text: str) -> str:
@@ -66,7 +66,7 @@ class Redactor:
         return pattern.sub(MASK, text)
 
     def redacted_data(self, body: bytes) -> bytes:
-        """An answer's body with a mask for every secret in it that is too long to be there by chance."""
+        """The body of an answer with a mask for every secret that is too long to occur by chance."""
         if self._pattern is None:
             self._compile()
         for form in self._in_data:
@@ -75,7 +75,7 @@ class Redactor:
         return body
 
     def redact(self, value: Any) -> Any:
-        """The same of every text within lists, tuples and mappings."""
+        """The value with every text in its lists, tuples and mappings redacted."""
         if isinstance(value, str):
             return self.redacted(value)
         if isinstance(value, dict):
@@ -99,7 +99,7 @@ def _is_hidden(form: str) -> bool:
 
 
 def _parts(value: str) -> Iterator[str]:
-    """A secret; of a URL also its path, user name and password, and the values of its query."""
+    """A secret; of a URL, also its path, user name and password, and the values of its query."""
     yield value
     if not _URL.match(value):
         return
@@ -117,7 +117,7 @@ def _parts(value: str) -> Iterator[str]:
 
 
 def _forms(value: str) -> set[str]:
-    """A secret in the forms in which it may come back."""
+    """All forms in which a secret may be echoed."""
     escaped = json.dumps(value)[1:-1]
     encoded = value.encode(errors="surrogatepass")
     return {

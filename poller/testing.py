@@ -1,4 +1,4 @@
-"""For tests of plugins: made-up events, an upstream in memory, and a running poller on a clock that the test moves."""
+"""Test tools for plugins: sample events, an upstream in memory, and a poller on a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from state.deliveries import Delivery
 from state.open import Inline
 from state.records import Change, Event, FieldChange, Kind
 
-NOON = 1_795_000_000.0  # when a test begins, Unix seconds
-_STEP = 1.0  # seconds that the clock moves at most while a sweep waits for its budget
+NOON = 1_795_000_000.0  # start of a test, in Unix seconds
+_STEP = 1.0  # seconds that the clock advances at a time while a sweep waits for its budget
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ def make_event(
     version: int = 1,
     seq: int = 1,
 ) -> Event:
-    """An event as the engine would record it; `changes` are JSON Pointers with the values before and after."""
+    """An event as the engine would record it; `changes` maps JSON Pointers to the values before and after."""
     object = {"id": 1, "name": "B"} if object is None else object
     change = Change(
         kind=Kind(kind),
@@ -54,9 +54,9 @@ def make_event(
 
 @dataclass(slots=True)
 class Upstream:
-    """A JSON API in memory: GET `/items` answers the list, `/items/ID` one of its objects, or `status` if it is set.
+    """JSON API in memory: GET `/items` returns the list, `/items/ID` one of its objects, or `status` if it is set.
 
-    Override `answer` for an API of another shape; it may be wrong in any way that the real one may.
+    Override `answer` for an API of another form, or to give wrong answers.
     """
 
     lists: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by path
@@ -64,7 +64,7 @@ class Upstream:
     requests: list[httpx.Request] = field(default_factory=list)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
-        """The answer to one request."""
+        """Answer one request."""
         self.requests.append(request)
         path = request.url.path
         parent, _, key = path.rpartition("/")
@@ -76,45 +76,47 @@ class Upstream:
         return httpx.Response(200, json=found[0]) if found else httpx.Response(404)
 
     def empty(self) -> httpx.Response:
-        """A list without objects: what is behind the last page."""
+        """The empty list that follows the last page."""
         return httpx.Response(200, json=[])
 
 
 class Poller:
-    """A running poller: nothing happens in it but what a test asks for."""
+    """Poller under test: it only does what the test asks for."""
 
     def __init__(self, app: App, clock: VirtualClock) -> None:
         self.app = app
         self.clock = clock
 
     async def sweep(self) -> list[str]:
-        """Poll everything once, deliver what is due, and return what could not be seen, in words."""
-        self.clock.advance(_STEP)  # what was seen at the same instant is not known to have come later
+        """Poll everything once, deliver what is due, and return a message for each endpoint that could not be
+        polled.
+        """
+        self.clock.advance(_STEP)  # so that later observations have a later time
         stuck = await self._moving(sweep_once(self.app))
         await self.deliver()
         return stuck
 
     async def deliver(self) -> None:
-        """Deliver all that is due."""
+        """Deliver everything that is due."""
         await self.app.deliverer.drain()
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, and deliver what is due by then."""
+        """Advance the clock and deliver what is due by then."""
         self.clock.advance(seconds)
         await self.deliver()
 
     @property
     def events(self) -> list[Event]:
-        """The log."""
+        """The events of the log."""
         return self.app.store.log.read(limit=1_000_000)
 
     @property
     def deliveries(self) -> list[Delivery]:
-        """Every delivery with where it stands, the first one first."""
+        """Every delivery with its state, the oldest first."""
         return self.app.store.delivery_reader.deliveries(limit=1_000_000)[::-1]
 
     async def _moving(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do something while the clock goes on by itself."""
+        """Await the work while the clock advances by itself."""
         task = asyncio.create_task(work)
         while not (await asyncio.wait([task], timeout=0.001))[0]:
             waking = self.clock.next_waking()
@@ -128,9 +130,9 @@ class Poller:
 async def running(
     config: str, folder: Path, *, plugins: Mapping[str, object] | None = None, upstream: Upstream | None = None
 ) -> AsyncIterator[Poller]:
-    """A poller with this `poller.toml`, its files in `folder`, and these plugin objects beside the installed ones.
+    """A poller with this `poller.toml`, its files in `folder`, and these plugin objects besides the installed ones.
 
-    Every source asks `upstream` instead of the network. Raises PollerError, as `poller check` would tell it.
+    Every source calls `upstream` instead of the network. Raises PollerError, like `poller check`.
     """
     path = folder / "poller.toml"
     path.write_text(config, encoding="utf-8")

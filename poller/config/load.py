@@ -1,4 +1,6 @@
-"""`poller.toml`, found, read and checked against the plugins that it names: all that is wrong is told at once."""
+"""Loading of `poller.toml`: finds, reads and checks it against the plugins it names, and reports all problems at
+once.
+"""
 
 from __future__ import annotations
 
@@ -47,15 +49,16 @@ __all__ = [
 
 PLACES: Final = (Path("poller.toml"), Path("/etc/poller/poller.toml"))
 UNDOCUMENTED: Final = (Limit(1, 1.0),)  # the limit of an API that documents none
-_LOADED: Final = {"cls", "options"}  # fields of the models that are no keys
+_LOADED: Final = {"cls", "options"}  # fields of the models that are not keys
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def find(path: Path | None = None) -> Path:
-    """Where the configuration is: `path`, `$POLLER_CONFIG`, ./poller.toml or /etc/poller/poller.toml.
+    """The path of the configuration: `path`, `$POLLER_CONFIG`, ./poller.toml or /etc/poller/poller.toml.
 
-    Raises ConfigError when there is none, and for one that nobody has named and that others could have written.
+    Raises ConfigError if there is none, and for a file that was found by default but could have been written by another
+    user.
     """
     if path is None and (named := os.environ.get("POLLER_CONFIG")):
         path = Path(named)
@@ -71,13 +74,13 @@ def find(path: Path | None = None) -> Path:
 
 
 def load(path: Path | None = None, plugins: Plugins | None = None, *, reveal: bool = True) -> Config:
-    """The configuration, complete: budgets have limits, sources a namespace and a budget, plugins their options.
+    """Load the complete configuration: budgets have limits, sources a namespace and a budget, plugins their options.
 
-    Loads the one-file plugins of `plugins_dir` into `plugins` first. Without `reveal`, secrets that are not
-    there are no error (for commands that only look). Raises ConfigError with everything that is wrong.
+    Loads the one-file plugins of `plugins_dir` into `plugins` first. Without `reveal`, for commands that only look,
+    secrets that cannot be read are not an error. Raises ConfigError with all problems.
     """
     file = find(path)
-    digest = digest_of(file)  # before it is parsed: what is written meanwhile then counts as another file
+    digest = digest_of(file)  # computed before parsing, so that a later write counts as another file
     given = parse(file)
     plugins = plugins or Plugins()
     context = {"root": file.parent, **({} if reveal else {"secrets": "later"})}
@@ -108,13 +111,13 @@ def load(path: Path | None = None, plugins: Plugins | None = None, *, reveal: bo
 
 
 def _placed(problems: Iterable[Problem], file: Path) -> list[Problem]:
-    """The problems with their lines."""
+    """The problems with their line numbers."""
     places = Places(file.read_text(encoding="utf-8-sig"))
     return [replace(problem, at=places.line_of(problem.key)) for problem in problems]
 
 
 def digest_of(file: Path) -> str:
-    """The SHA-256 of a file; empty where it cannot be read."""
+    """The SHA-256 of a file; empty if it cannot be read."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:
@@ -122,27 +125,30 @@ def digest_of(file: Path) -> str:
 
 
 def parse(file: Path) -> dict[str, Any]:
-    """The file as TOML. Raises ConfigError that names the line."""
+    """Parse the file as TOML. Raises ConfigError that names the line."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
-        what, hint = f"not valid TOML: {error}", "texts need quotes, tables [brackets], and each key stands once"
+        what, hint = (
+            f"not valid TOML: {error}",
+            "strings need quotes, tables need [brackets], and a key may appear only once",
+        )
     except UnicodeDecodeError as error:
         what, hint = f"not UTF-8 text (byte {error.start})", "save the file as UTF-8"
     except RecursionError:
-        what, hint = "nested too deeply", "no table of Poller is nested more than five levels"
+        what, hint = "nested too deeply", "Poller's tables are nested at most five levels deep"
     except OSError as error:
         what, hint = f"cannot be read: {error.strerror}", "check its permissions"
     raise ConfigError(_shown(file), [Problem(key="", what=what, hint=hint)])
 
 
 def _shown(file: Path) -> Path:
-    """The path as people would type it from here."""
+    """The file's path, relative to the current directory where possible."""
     return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
 
 
 class _Reading:
-    """One pass over a file: validates table by table and gathers what is wrong."""
+    """Validation of one file: checks table by table and collects the problems."""
 
     def __init__(self, plugins: Plugins, context: Mapping[str, Any]) -> None:
         self.problems: list[Problem] = []
@@ -150,14 +156,14 @@ class _Reading:
         self._context = dict(context)
 
     def zone(self, zone: ZoneInfo) -> None:
-        """What is read from here on shows times in this zone."""
+        """Use this time zone for times in everything read from now on."""
         self._context["zone"] = zone
 
     def wrong(self, *path: str, what: str, hint: str | None = None) -> None:
         self.problems.append(Problem(key=dotted(path), what=what, hint=hint))
 
     def table(self, model: type[Model], given: Any, *at: str, also: Also = nothing) -> Model | None:
-        """The table at key path `at` as a model; None, and its problems noted, when it is not one."""
+        """The table at key path `at` as a model; None, with its problems recorded, if it is invalid."""
         if not isinstance(given, dict):
             self.wrong(*at, what="not a table", hint=f"write [{dotted(at)}] above its keys")
             return None
@@ -205,7 +211,7 @@ class _Reading:
         return source.model_copy(update=update)
 
     def endpoints(self, at: tuple[str, ...], given: Any) -> tuple[dict[str, EndpointConfig], dict[str, dict[str, Any]]]:
-        """What is ours of each `[sources.NAME.endpoints.X]`, and what is left for the plugin."""
+        """The engine's keys of each `[sources.NAME.endpoints.X]`, and the keys that are left for the plugin."""
         ours: dict[str, EndpointConfig] = {}
         theirs: dict[str, dict[str, Any]] = {}
         for name, table in self.named(given, dotted((*at, "endpoints"))).items():
@@ -214,7 +220,7 @@ class _Reading:
         return ours, theirs
 
     def leftover(self, at: tuple[str, ...], endpoints: Mapping[str, Mapping[str, Any]]) -> None:
-        """Endpoint keys that neither the engine nor a plugin without endpoint options understands."""
+        """Report endpoint keys that neither the engine nor a plugin without endpoint options accepts."""
         for endpoint, keys in endpoints.items():
             for key in keys:
                 hint = nearest(key, keys_of(EndpointConfig))
@@ -239,7 +245,7 @@ class _Reading:
         return subscription and subscription.model_copy(update={"cls": cls, "options": options})
 
     def plugin(self, at: tuple[str, ...], name: Any, kind: Literal["source", "sink"]) -> type[Any] | None:
-        """The class that a plugin registered under `name`; None, and why noted."""
+        """The class that a plugin registered under `name`; None, with the problem recorded, if there is none."""
         if not isinstance(name, str):
             return None
         found = self._plugins.source(name) if kind == "source" else self._plugins.sink(name)
@@ -259,7 +265,7 @@ class _Reading:
     def options(
         self, model: type[BaseModel], given: dict[str, Any], at: tuple[str, ...], also: Also
     ) -> BaseModel | None:
-        """The plugin's own keys as its `Options`. Unknown ones are refused whatever its model would do."""
+        """The plugin's own keys as its `Options`. Unknown keys are refused, whatever the plugin's model allows."""
         if model.model_config.get("extra") not in ("forbid", "allow"):
             for key in sorted(set(given) - keys_of(model)):
                 self.wrong(*at, key, what="unknown key", hint=nearest(key, keys_of(model) | set(also((key,)))))
@@ -269,7 +275,7 @@ class _Reading:
         return options
 
     def connected(self, config: Config, names: Iterable[str]) -> Config:
-        """Check what tables say of each other, and give every source a budget and every budget limits."""
+        """Check references between tables, and give every source a budget and every budget limits."""
         self.check_names(config, names)
         if self._context.get("secrets") != "later":
             for source in config.sources.values():
@@ -280,7 +286,9 @@ class _Reading:
         for source in config.sources.values():
             if source.budget not in budgets and source.budget != source.name:
                 hint = nearest(source.budget, config.budgets) if config.budgets else f"add [budgets.{source.budget}]"
-                self.wrong("sources", source.name, "budget", what=f"no budget {source.budget!r}", hint=hint)
+                self.wrong(
+                    "sources", source.name, "budget", what=f"the budget {source.budget!r} does not exist", hint=hint
+                )
             budgets.setdefault(source.budget, BudgetConfig())
         limited = {name: _limited(name, budget, config.sources.values()) for name, budget in budgets.items()}
         return config.model_copy(update={"budgets": limited})
@@ -290,14 +298,16 @@ class _Reading:
         for subscription in config.subscriptions:
             at = ("subscriptions", subscription.name)
             if subscription.name in seen:
-                self.wrong(*at, what="another subscription has this name", hint="give each one a name of its own")
+                self.wrong(
+                    *at, what="another subscription already has this name", hint="give each subscription a unique name"
+                )
             seen.add(subscription.name)
             for name in subscription.sources:
                 if name not in known:
-                    self.wrong(*at, "sources", what=f"no source {name!r}", hint=nearest(name, known))
+                    self.wrong(*at, "sources", what=f"the source {name!r} does not exist", hint=nearest(name, known))
 
     def check_expressions(self, config: Config) -> None:
-        """Whether every CEL expression can be evaluated."""
+        """Check that every CEL expression can be evaluated."""
         for subscription in config.subscriptions:
             if subscription.where is not None:
                 self.expression(event_rule, subscription.where, "subscriptions", subscription.name, "where")
@@ -314,7 +324,9 @@ class _Reading:
             self.wrong(*at, what=str(error), hint=error.hint)
 
     def check_sinks(self, config: Config) -> None:
-        """Whether each sink can be built with its options; it is opened when the first event is delivered."""
+        """Check that each sink can be built with its options. A sink is opened only when its first event is
+        delivered.
+        """
         for subscription in config.subscriptions:
             if subscription.options is not None:
                 _, error = attempted(subscription.build)
@@ -323,7 +335,7 @@ class _Reading:
                     self.wrong("subscriptions", subscription.name, what=what, hint="fix the plugin")
 
     def check_endpoints(self, source: SourceConfig) -> None:
-        """Whether the plugin can be set up with its options and offers the endpoints that are named."""
+        """Check that the plugin accepts its options and offers the endpoints that are named."""
         if source.options is None:
             return
         try:
@@ -338,7 +350,7 @@ class _Reading:
 
 
 def _split(given: Any, model: type[BaseModel]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The keys that are the engine's, and the others."""
+    """Split a table into the engine's keys and the others."""
     if not isinstance(given, dict):
         return {}, {}
     mine = keys_of(model) - _LOADED - ({"name"} if model is SourceConfig else set())
@@ -346,7 +358,7 @@ def _split(given: Any, model: type[BaseModel]) -> tuple[dict[str, Any], dict[str
 
 
 def _source_keys(loc: tuple[str | int, ...]) -> set[str]:
-    """The engine's keys where a plugin's key was unknown: in a source's table, or in one of its endpoints'."""
+    """The engine's keys where a plugin's key was unknown: in a source's table or in one of its endpoints' tables."""
     if len(loc) == 3 and loc[0] == "endpoints":
         return keys_of(EndpointConfig)
     return keys_of(SourceConfig) - _LOADED - {"name"} if len(loc) == 1 else set()
@@ -357,7 +369,7 @@ def _subscription_keys(loc: tuple[str | int, ...]) -> set[str]:
 
 
 def _limited(name: str, budget: BudgetConfig, sources: Iterable[SourceConfig]) -> BudgetConfig:
-    """A budget without limits gets, for each window, the strictest that the plugins of its sources document."""
+    """Give a budget without limits, for each window, the strictest limit that the plugins of its sources document."""
     if budget.limits:
         return budget
     strictest: dict[float, int] = {}

@@ -1,4 +1,4 @@
-"""The tables of `poller.toml` as frozen models. Every key: docs/configuration.md."""
+"""Models of the tables of `poller.toml`, frozen. docs/configuration.md describes every key."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 
 def _name(text: str) -> str:
     if not re.fullmatch(NAME, text):
-        raise ValueError(f"{text[:120]!r} is no name: 1 to 100 letters, digits and . _ - with a letter or digit first")
+        raise ValueError(
+            f"{text[:120]!r} is not a valid name: 1 to 100 letters, digits and . _ -, the first a letter or digit"
+        )
     return text
 
 
@@ -61,7 +63,7 @@ def _proxy(url: str) -> str:
 
 
 def _revealed(secret: Secret | None) -> str | None:
-    """A secret's text; None where it cannot be had, which its own check has let pass: this command only looks."""
+    """A secret's text; None if it cannot be read, which is an error of its own unless the command only looks."""
     try:
         return None if secret is None else secret.reveal()
     except SecretError:
@@ -135,7 +137,7 @@ class Settings(_Table):
         try:
             ZoneInfo(name)
         except (OSError, ValueError) as error:  # ZoneInfoNotFoundError is a KeyError
-            raise ValueError(f'{name!r} is no time zone; write an IANA name such as "Europe/Berlin"') from error
+            raise ValueError(f'{name!r} is not a time zone; write an IANA name such as "Europe/Berlin"') from error
         except KeyError as error:
             raise ValueError(
                 f'the time zone {name!r} is not known; write an IANA name such as "Europe/Berlin"'
@@ -152,19 +154,19 @@ class Settings(_Table):
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Host and port to listen on, or None when the HTTP side is switched off."""
+        """Host and port to listen on; None if the HTTP server is switched off."""
         host, _, port = self.listen.rpartition(":")
         return (host.strip("[]"), int(port)) if self.listen else None
 
     @property
     def hosts(self) -> frozenset[str]:
-        """The `Host` names that are answered, in lower case, without ports."""
+        """The accepted `Host` names, in lower case, without ports."""
         listening = (self.address[0],) if self.address else ()
         return frozenset(name.strip("[]").lower() for name in self.allowed_hosts or (*LOOPBACK, *listening))
 
     @property
     def zone(self) -> ZoneInfo:
-        """The time zone of digests and of times shown."""
+        """The time zone of digests and of displayed times."""
         return ZoneInfo(self.timezone)
 
 
@@ -179,13 +181,13 @@ def is_loopback(host: str) -> bool:
 class BudgetConfig(_Table):
     """`[budgets.NAME]`"""
 
-    limits: tuple[Rate, ...] = ()  # never empty once loaded
+    limits: tuple[Rate, ...] = ()  # never empty after loading
     share: float = Field(default=0.9, gt=0, le=1)
     concurrency: StrictInt = Field(default=4, ge=1, le=64)
 
 
 class EndpointConfig(_Table):
-    """What every `[sources.NAME.endpoints.X]` understands, whatever the plugin."""
+    """Keys of `[sources.NAME.endpoints.X]` that the engine accepts for every plugin."""
 
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     max_staleness: Duration | None = None
@@ -199,36 +201,36 @@ class EndpointConfig(_Table):
 
 
 class SourceConfig(_Table):
-    """`[sources.NAME]`: the engine's keys, and the plugin's own as `options`."""
+    """`[sources.NAME]`: the engine's keys, and the plugin's keys as `options`."""
 
     plugin: str
-    budget: str = ""  # the name of one in Config.budgets, once loaded
-    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = ""  # never empty once loaded
+    budget: str = ""  # after loading, the name of a budget in Config.budgets
+    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = ""  # never empty after loading
     timeout: Duration = 30.0
     max_answer: Size = 32_000_000
     max_depth: StrictInt = Field(default=64, ge=1, le=1000)
     ca_file: CaFile | None = None
     proxy: Annotated[str, AfterValidator(_proxy)] | None = None
     verify: StrictBool = True
-    endpoints: Mapping[str, EndpointConfig] = Field(default_factory=dict)  # empty: all of the plugin's
+    endpoints: Mapping[str, EndpointConfig] = Field(default_factory=dict)  # empty: all endpoints of the plugin
     name: Name = ""
     cls: Any = None  # the plugin's class: type[Source]
     options: Any = None  # the plugin's own Options
 
     def build(self) -> SourceAdapter:
-        """The source as its plugin makes it. Raises PageError where it cannot be built."""
+        """Build the source with its plugin. Raises PageError if it cannot be built."""
         return SourceAdapter.build(self.plugin, lambda: self.cls(self.name, self.options))
 
     def chosen(self, offered: Sequence[Endpoint]) -> list[Endpoint]:
-        """Of the endpoints that the plugin offers those that the configuration names; all where it names none."""
+        """The offered endpoints that the configuration names; all of them if it names none."""
         return [endpoint for endpoint in offered if self.watches(endpoint.name)]
 
     def watches(self, endpoint: str) -> bool:
-        """Whether an endpoint of this name, if there is one, is chosen."""
+        """Whether the source polls an endpoint of this name, provided the plugin offers it."""
         return not self.endpoints or endpoint in self.endpoints
 
     def endpoint(self, name: str) -> EndpointConfig:
-        """What is configured for an endpoint; the defaults where nothing is."""
+        """The configuration of an endpoint; the defaults if it has none."""
         return self.endpoints.get(name) or EndpointConfig()
 
 
@@ -247,7 +249,7 @@ def _instant(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError as error:
-        raise ValueError(f'{text!r} is no time: {error}; "2026-11-23T08:00:00Z" is one') from error
+        raise ValueError(f'{text!r} is not a time: {error}; "2026-11-23T08:00:00Z" is valid') from error
 
 
 def _digest(given: Any) -> Any:
@@ -256,17 +258,17 @@ def _digest(given: Any) -> Any:
     try:
         CronTrigger.from_crontab(given)
     except ValueError as error:
-        raise ValueError(f'{given!r} is no crontab line: {error}; "0 9 * * mon-fri" is one') from error
+        raise ValueError(f'{given!r} is not a crontab line: {error}; "0 9 * * mon-fri" is valid') from error
     return given
 
 
 class SubscriptionConfig(_Table):
-    """`[[subscriptions]]`: the engine's keys, and the sink's own as `options`."""
+    """`[[subscriptions]]`: the engine's keys, and the sink's keys as `options`."""
 
     name: Name
     plugin: str
     types: tuple[str, ...] = Field(default=("*",), min_length=1)
-    sources: tuple[str, ...] = ()  # empty: all
+    sources: tuple[str, ...] = ()  # empty: all sources
     where: str | None = None
     start: Annotated[Any, BeforeValidator(_start)] = "now"  # Start
     enabled: StrictBool = True
@@ -277,16 +279,16 @@ class SubscriptionConfig(_Table):
     options: Any = None
 
     def build(self) -> Sink:
-        """The sink as its plugin makes it, not opened yet. It may raise what it likes."""
+        """Build the sink with its plugin, without opening it. The plugin may raise any exception."""
         made: Sink = self.cls(self.name, self.options)
         return made
 
 
 class Config(_Table):
-    """Everything that a `poller.toml` says, checked and complete."""
+    """Configuration of a `poller.toml`, checked and complete."""
 
     path: Path
-    digest: str = ""  # SHA-256 of the file as it was read
+    digest: str = ""  # SHA-256 of the file that was read
     read_at: float = 0.0  # Unix seconds
     poller: Settings = Settings()
     budgets: Mapping[str, BudgetConfig] = Field(default_factory=dict)
@@ -295,5 +297,5 @@ class Config(_Table):
 
     @property
     def root(self) -> Path:
-        """The folder from which relative paths are taken."""
+        """The directory at which relative paths start."""
         return self.path.parent

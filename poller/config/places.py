@@ -1,4 +1,4 @@
-"""Where a key stands in the file: its line, so that a message can name it. Pure."""
+"""Line numbers of keys in a TOML file, for error messages. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _STEP: Final = re.compile(_NAME)
 
 
 class Places:
-    """The lines of a TOML file's tables and keys, as far as they can be told line by line."""
+    """Line numbers of a TOML file's tables and keys, as far as a line-by-line scan finds them."""
 
     def __init__(self, text: str) -> None:
         self._lines = _lines(text)
 
     def line_of(self, key: str) -> int | None:
-        """The line of a key such as `sources.a.endpoints.x.ignore[0]`, or of the nearest table that it would be in."""
+        """The line of a key such as `sources.a.endpoints.x.ignore[0]`, or of the nearest table that contains it."""
         while key:
             if key in self._lines:
                 return self._lines[key]
@@ -30,7 +30,7 @@ class Places:
 
 def _lines(text: str) -> Mapping[str, int]:
     found: dict[str, int] = {}
-    tables: dict[str, int] = {}  # of an array: the place of the latest one
+    tables: dict[str, int] = {}  # for an array of tables, the latest one
     at, alias = "", ""
     for number, written in enumerate(text.splitlines(), 1):
         if header := _HEADER.match(written):

@@ -1,4 +1,4 @@
-"""The JSON schema of `poller.toml`, made of the models that read it: editors complete and check with it."""
+"""JSON schema of `poller.toml`, generated from the models, with which editors complete and check the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOADED: Final = ("cls", "options")  # fields of the models that are not keys
 
 
 def schema_of(plugins: Plugins) -> Schema:
-    """What may be written, with the keys of every plugin that is loaded."""
+    """The schema, including the keys of every loaded plugin."""
     sources = [_source(name, cls.Options) for name, cls in sorted(plugins.sources.items())]
     sinks = [_subscription(name, cls.Options) for name, cls in sorted(plugins.sinks.items())]
     return {
@@ -36,7 +36,7 @@ def schema_of(plugins: Plugins) -> Schema:
 
 
 def _source(name: str, options: type[BaseModel]) -> Schema:
-    """A `[sources.NAME]` of one plugin: its keys and the engine's, in the table and in each of its endpoints."""
+    """`[sources.NAME]` of one plugin: its keys and the engine's, for the table and for each of its endpoints."""
     theirs = _inlined(options)
     source = _merged(name, _without(_inlined(SourceConfig), "name", "endpoints", *_LOADED), theirs)
     endpoint = _inlined(EndpointConfig)
@@ -48,7 +48,7 @@ def _source(name: str, options: type[BaseModel]) -> Schema:
 
 
 def _subscription(name: str, options: type[BaseModel]) -> Schema:
-    """A `[[subscriptions]]` of one plugin."""
+    """`[[subscriptions]]` of one plugin."""
     return _merged(name, _without(_inlined(SubscriptionConfig), *_LOADED), _inlined(options))
 
 
@@ -60,7 +60,7 @@ def _merged(plugin: str, ours: Schema, theirs: Schema) -> Schema:
 
 
 def _both(one: Schema, other: Schema) -> Schema:
-    """The keys of two tables in one."""
+    """The keys of two tables merged into one."""
     return {
         "type": "object",
         "properties": {**other.get("properties", {}), **one.get("properties", {})},
@@ -74,7 +74,7 @@ def _without(schema: Schema, *keys: str) -> Schema:
 
 
 def _inlined(model: type[BaseModel]) -> Schema:
-    """A model's schema without references; of a model that has none, a table of anything."""
+    """A model's schema without references; without a model, a table with arbitrary keys."""
     schema, _ = attempted(lambda: model.model_json_schema(mode="validation"))
     if schema is None:
         return {"type": "object"}
@@ -89,11 +89,11 @@ def _resolved(value: Any, definitions: Mapping[str, Any], above: tuple[str, ...]
         return value
     name = str(value.get("$ref", "")).removeprefix("#/$defs/")
     if name in definitions:
-        if name in above:  # a model within itself: what is below is not looked at
+        if name in above:  # a model inside itself is not expanded further
             return {}
         rest = {key: inner for key, inner in value.items() if key != "$ref"}
         return _resolved({**definitions[name], **rest}, definitions, (*above, name))
-    # Under "properties" keys are names of the file's keys, of which one may be called `default`.
+    # Names below "properties" are keys of the file, one of which may be called `default`.
     return {
         key: {name: _resolved(inner, definitions, above) for name, inner in given.items()}
         if key == "properties"

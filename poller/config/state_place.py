@@ -1,4 +1,4 @@
-"""Where the state is, also where the file that says so is broken: commands find the daemon there."""
+"""The path of the state, readable even from a broken configuration file: commands find the daemon there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STATE: Final = re.compile(r"""\s*state\s*=\s*(["'])(.+?)\1""")
 
 
 def state_place(path: Path | None = None) -> Path | None:
-    """The state: `$POLLER_STATE`, else what the file says, as far as it can be read; None where nothing says it."""
+    """The path of the state: `$POLLER_STATE`, else `state` of the file; None if neither gives one."""
     if named := os.environ.get(VARIABLE):
         return Path(named).absolute()
     try:
@@ -40,7 +40,7 @@ def _said(text: str) -> str:
 
 
 def _searched(text: str) -> str:
-    """`state` below `[poller]` in a file that is not TOML as a whole."""
+    """The value of `state` below `[poller]` in a file that is not valid TOML."""
     table = ""
     for line in text.splitlines():
         if found := _TABLE.match(line):

@@ -1,6 +1,6 @@
-"""Event -> CloudEvents 1.0, structured JSON (https://github.com/cloudevents/spec, JSON event format). Pure.
+"""Events as CloudEvents 1.0 in structured JSON (https://github.com/cloudevents/spec, JSON event format). Pure.
 
-The data of an event is kept as JSON bytes and is spliced in as it is: nothing is parsed unless it must be cut.
+The data of an event is stored as JSON bytes and inserted unchanged; it is parsed only if it must be shortened.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from state.records import Event
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 BATCH_CONTENT_TYPE: Final = "application/cloudevents-batch+json"
-SUBJECT: Final = 512  # characters; a longer one is cut where events have a limit
-LIMIT: Final = 64 * 1024  # bytes; intermediaries must forward that much, and consumers need not take more
+SUBJECT: Final = 512  # characters; longer ones are shortened where events have a limit
+LIMIT: Final = 64 * 1024  # bytes that intermediaries must forward; consumers need not accept more
 FIRST: Final = -62_135_510_400.0  # Unix seconds: the second day of year 1 and the last but one of 9999,
 LAST: Final = 253_402_214_400.0  # which every time zone can name
 
 _Raws = dict[str, msgspec.Raw]
 _TRUE: Final = msgspec.Raw(b"true")
 _BRACE: Final = ord("{")
-_WIDTHS: Final = (4096, 1024, 256, 64, 0)  # bytes left to a single value, tried in turn
+_WIDTHS: Final = (4096, 1024, 256, 64, 0)  # bytes allowed for a single value, tried in turn
 
 
 def structured(event: Event, *, limit: int | None = LIMIT) -> bytes:
-    """The event as one JSON document of at most `limit` bytes; a larger one is cut and says so in its data."""
+    """The event as one JSON document of at most `limit` bytes; a larger event is shortened, which its data says."""
     if limit is None:
         return _head(event, event.subject) + event.raw + b"}"
     subject = _fitting(event.subject)
@@ -45,20 +45,20 @@ def batched(events: Iterable[Event]) -> bytes:
 
 
 def iso(time: float) -> str:
-    """Unix seconds as RFC 3339 in UTC with milliseconds; what no calendar has is its first or last moment."""
+    """Unix seconds as RFC 3339 text in UTC with milliseconds, clamped to the years 1 to 9999."""
     time = min(max(time, FIRST), LAST)
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _fitting(subject: str) -> str:
-    """The subject, or of one without measure (an id may be anything) its start and a digest of the whole."""
+    """The subject; one that is too long, as an id may be, becomes its start and a digest of the whole."""
     if len(subject) <= SUBJECT:
         return subject
     return f"{subject[:SUBJECT]}…{blake2b(subject.encode(), digest_size=8).hexdigest()}"
 
 
 def _head(event: Event, subject: str) -> bytes:
-    """Everything before the data, in the order of docs/events.md."""
+    """All attributes before the data, in the order of docs/events.md."""
     attributes = {
         "specversion": "1.0",
         "id": event.id,
@@ -75,7 +75,7 @@ def _head(event: Event, subject: str) -> bytes:
 
 
 def _cut(raw: bytes, room: int) -> bytes:
-    """The data without its longest values, as little cut as fits. Values that stay keep their bytes."""
+    """The data without its longest values, shortened no more than necessary. Remaining values keep their bytes."""
     members = msgspec.json.decode(raw, type=_Raws)
     members["truncated"] = _TRUE
     if len(whole := msgspec.json.encode(members)) <= room:
@@ -88,7 +88,7 @@ def _cut(raw: bytes, room: int) -> bytes:
 
 
 def _narrow(name: str, value: msgspec.Raw, width: int) -> object:
-    """One member of the data: of an object and of changes only the values up to `width` bytes."""
+    """One member of the data: of the object and of changes, only values of up to `width` bytes."""
     if name == "changes":
         return [_kept(change, width) for change in msgspec.json.decode(value, type=list[_Raws])]
     if memoryview(value)[0] == _BRACE:
@@ -97,7 +97,7 @@ def _narrow(name: str, value: msgspec.Raw, width: int) -> object:
 
 
 def _kept(members: Mapping[str, msgspec.Raw], width: int) -> _Raws:
-    """The members that are short enough; what names the thing (`id`, `path`) always stays."""
+    """The members that are short enough; identifying members (`id`, `path`) always stay."""
     return {
         name: value for name, value in members.items() if len(value) <= width or name == "path" or _names(name, value)
     }
@@ -108,7 +108,7 @@ def _names(name: str, value: msgspec.Raw) -> bool:
 
 
 def _bare(members: Mapping[str, msgspec.Raw], room: int) -> bytes:
-    """Where even the paths alone are too long: as many of them as fit."""
+    """As many paths as fit, for data whose paths alone are too long."""
     small = _first(
         {name: value for name, value in members.items() if len(value) <= 64 and name != "changes"}, room // 2
     )
@@ -127,7 +127,7 @@ def _bare(members: Mapping[str, msgspec.Raw], room: int) -> bytes:
 
 
 def _first(members: _Raws, room: int) -> _Raws:
-    """The first of the members, as many as fit; that the event is cut is always among them."""
+    """As many of the first members as fit, always including the one that says that the event was shortened."""
     fitting = {"truncated": _TRUE}
     left = room - len('{"truncated":true}')
     for name, value in members.items():

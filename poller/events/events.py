@@ -1,7 +1,7 @@
-"""A change told as a CloudEvent, and the program's own notices on the same bus.
+"""Events made from changes and from the program's notices.
 
-An event's id is made from what it tells and never from when: telling it again gives the same id, telling
-anything else under the same version gives another.
+An event's id is a digest of its content, not of the time: reporting the same content again gives the same id, and other
+content under the same version gives another id.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from state.records import Change, FieldChange, Kind, NewEvent
 
 
 def change_event(change: Change, *, source: str, namespace: str, endpoint: str) -> NewEvent:
-    """The event that tells this change. `raw` is its data whole, however large."""
+    """The event that reports a change. Its `raw` is the complete data, of any size."""
     data: dict[str, Any] = {"object": change.object, "version": change.version}
     if change.kind is Kind.UPDATED:
         data["changes"] = [_told(field) for field in change.fields]
@@ -39,7 +39,7 @@ def source_uri(source: str) -> str:
 
 
 def is_operational(event: NewEvent) -> bool:
-    """Whether the program speaks of itself."""
+    """Whether this is an operational event of Poller itself."""
     return event.source == SOURCE
 
 
@@ -53,5 +53,5 @@ def _told(field: FieldChange) -> dict[str, Any]:
 
 
 def _digest(identity: list[str | int], told: Mapping[str, Any]) -> str:
-    """128 bits as 32 hexadecimal digits: no dot, which would end a part of a signed webhook id."""
+    """128 bits as 32 hexadecimal digits, without a dot, which separates the parts of a signed webhook id."""
     return blake2b(dump_sorted([identity, told]), digest_size=16).hexdigest()

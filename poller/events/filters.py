@@ -1,8 +1,8 @@
-"""Which events a subscription gets: type globs, sources and a CEL expression. All pure, compiled once.
+"""Filters of subscriptions: type globs, sources and a CEL expression, each compiled once. Pure.
 
-CEL (https://cel.dev) tells integers from doubles and JSON does not, so numbers are given to expressions by value:
-1.0 as the integer 1. CEL compares integers with doubles by itself but does not calculate with both at once;
-where an expression does (`data.object.amount * 1.19`), it is tried again with every number of the data a double.
+CEL (https://cel.dev) distinguishes integers from doubles and JSON does not, so numbers are passed by value: 1.0 as the
+integer 1. CEL compares integers with doubles, but does not calculate with a mixture; if an expression does that
+(`data.object.amount * 1.19`), it is evaluated again with every number of the data as a double.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import cel
 
 _EVALUATION = (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError)
-_SAMPLE: Mapping[str, Any] = {  # what every event and object has
+_SAMPLE: Mapping[str, Any] = {  # fields that every event and object has
     "type": "shop.items.updated",
     "source": "/sources/shop",
     "subject": "items/1",
@@ -27,7 +27,7 @@ _SAMPLE: Mapping[str, Any] = {  # what every event and object has
     "object": {},
 }
 LONGEST = 4096  # characters of an expression
-MOST_STEPS = 300_000  # of macros within macros: half a second
+MOST_STEPS = 300_000  # evaluation steps of nested macros; take half a second
 _MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(")
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 _UNDEFINED = "Undefined variable or function"
@@ -37,15 +37,15 @@ _FIELD = re.compile(r"\bdata\.(?:object\.([A-Za-z_]\w*)|(version|changes))(?!\w|
 
 
 class ExpressionError(PollerError, ValueError):
-    """A CEL expression that can never be evaluated: a fault of the configuration."""
+    """A CEL expression can never be evaluated: a configuration error."""
 
 
 class FilterError(PollerError):
-    """A CEL expression that has no answer for this event or object, say because a field is missing."""
+    """A CEL expression cannot be evaluated for this event or object, for example because a field is missing."""
 
 
 class Expression:
-    """A CEL expression that is true or false. Raises ExpressionError for one that does not compile."""
+    """Compiled CEL expression that is true or false. Raises ExpressionError if it does not compile."""
 
     def __init__(self, text: str, variables: Iterable[str]) -> None:
         self.text = text
@@ -60,21 +60,21 @@ class Expression:
         self._refuse_unknown(set(self._variables))
 
     def holds(self, context: Mapping[str, Any]) -> bool:
-        """The answer for these variables. Raises FilterError where there is none."""
+        """Evaluate with these variables. Raises FilterError if that is not possible."""
         try:
             answer = self._evaluate(context)
         except _EVALUATION as exc:
-            raise FilterError(f"{self.text!r} has no answer: {_reason(exc)}", hint=_hint(exc)) from exc
+            raise FilterError(f"{self.text!r} cannot be evaluated: {_reason(exc)}", hint=_hint(exc)) from exc
         if not isinstance(answer, bool):
             raise FilterError(f"{self.text!r} is neither true nor false but {answer!r:.80}")
         return answer
 
     def refuse_other_types(self) -> None:
-        """Raise ExpressionError for one that is neither true nor false, as far as the data's own shape tells."""
+        """Raise ExpressionError if the result is not true or false, as far as that can be known without an event."""
         try:
             answer = self._evaluate({name: _SAMPLE[name] for name in self._variables})
         except (*_EVALUATION, FilterError):
-            return  # that depends on fields which only the data has
+            return  # the result depends on fields of an event
         if not isinstance(answer, bool):
             hint = 'write a comparison, for example data.object.status == "won"'
             raise self._refused(f"it is neither true nor false but {answer!r:.40}", hint)
@@ -89,7 +89,7 @@ class Expression:
             return self._program.execute(_numbers(context, _as_double))
 
     def _refuse_steps(self, longest: int) -> None:
-        """Raise FilterError where macros within macros would take too long over lists of that length."""
+        """Raise FilterError if nested macros would take too long over lists of this length."""
         if self._macros * longest**self._depth > MOST_STEPS:
             what = f"{self._depth} macros within each other over a list of {longest:,} take too long"
             raise FilterError(f"{self.text!r:.200} is not evaluated: {what}")
@@ -103,14 +103,14 @@ class Expression:
                 raise self._refused(f"there is no function {name!r}")
 
     def _refused(self, reason: str, hint: str | None = None) -> ExpressionError:
-        return ExpressionError(f"{self.text!r} is no CEL expression that can be used: {reason}", hint=hint)
+        return ExpressionError(f"{self.text!r} is not a usable CEL expression: {reason}", hint=hint)
 
 
 class Filter:
-    """Which events a subscription gets.
+    """Filter that decides which events a subscription gets.
 
-    Operational events (source `/poller`) reach it only through a type glob that begins with "poller.", whatever
-    its `sources`, and never where they speak of the `subscription` itself.
+    Operational events (source `/poller`) match only a type glob that starts with "poller.", regardless of `sources`,
+    and never match if they are about the `subscription` itself.
     """
 
     def __init__(
@@ -130,7 +130,9 @@ class Filter:
         self._seen = _fields(where or "")
 
     def matches(self, event: Event) -> bool:
-        """Whether the subscription gets this event. Raises FilterError where `where` has no answer: count it as no."""
+        """Whether the subscription gets this event. Raises FilterError if `where` cannot be evaluated; count that as
+        no.
+        """
         if is_operational(event):
             wanted = self._is_notice(event.type) and event.subject != self._itself
         else:
@@ -143,48 +145,50 @@ class Filter:
 
 
 def event_rule(expression: str) -> Expression:
-    """A CEL expression over an event, such as `where`. Raises ExpressionError."""
+    """Compile a CEL expression over an event, such as `where`. Raises ExpressionError."""
     return Expression(expression, ("type", "source", "subject", "data"))
 
 
 def object_rule(expression: str) -> Expression:
-    """A CEL expression over `object`, such as `deleted_when`. Raises ExpressionError."""
+    """Compile a CEL expression over `object`, such as `deleted_when`. Raises ExpressionError."""
     return Expression(expression, ("object",))
 
 
 class ObjectRule:
-    """Whether `deleted_when` is true of an object. Raises ExpressionError."""
+    """Compiled `deleted_when`. Raises ExpressionError."""
 
     def __init__(self, expression: str) -> None:
         self._expression = object_rule(expression)
 
     def holds(self, obj: Mapping[str, Any]) -> bool:
-        """Whether it is true of this object. Raises FilterError where it has no answer: then nothing is concluded."""
+        """Whether it is true of this object. Raises FilterError if it cannot be evaluated; the object then counts as
+        unknown.
+        """
         return self._expression.holds({"object": obj})
 
 
 def matcher(globs: Iterable[str]) -> Callable[[str], bool]:
-    """Whether any of these globs matches a whole text: `*` is any number of characters, dots included, `?` is one."""
+    """A function that tests whether any glob matches a whole text: `*` is any characters including dots, `?` is one."""
     patterns = [re.escape(glob).replace(r"\*", ".*").replace(r"\?", ".") for glob in globs]
     match = re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or r"(?!)", re.DOTALL).fullmatch
     return lambda text: match(text) is not None
 
 
 def _compile(text: str) -> cel.Program:
-    # Imported late: it brings its own command line along, a quarter of a second that only rules are worth.
+    # Imported late because importing it takes a quarter of a second, which only rules justify.
     import cel
 
     return cel.compile(text)
 
 
 def _fields(where: str) -> frozenset[str] | None:
-    """The fields of `data` and `data.object` that an expression can see; None: any of them."""
+    """The fields of `data` and `data.object` that an expression can access; None means all of them."""
     fields = [first or second for first, second in _FIELD.findall(where)]
     return frozenset(fields) if len(re.findall(r"\bdata\b", where)) == len(fields) else None
 
 
 def _only(data: Mapping[str, Any], fields: frozenset[str]) -> dict[str, Any]:
-    """The data with no other fields: giving all of them to the library takes ten times as long as the expression."""
+    """The data with only these fields: passing all of them to the library takes ten times as long as evaluating."""
     seen = {key: data[key] for key in fields & data.keys()}
     if isinstance(obj := data.get("object"), dict):
         seen["object"] = {key: obj[key] for key in fields & obj.keys()}
@@ -192,7 +196,7 @@ def _only(data: Mapping[str, Any], fields: frozenset[str]) -> dict[str, Any]:
 
 
 def _literal(glob: str) -> str:
-    """What stands before the first wildcard."""
+    """The part before the first wildcard."""
     return re.split(r"[*?]", glob, maxsplit=1)[0]
 
 
@@ -210,7 +214,7 @@ def _numbers(value: Any, number: Callable[[int | float], int | float]) -> Any:
 
 
 def _by_value(value: int | float) -> int | float:
-    """CEL's integers have 64 bits: larger ones are doubles."""
+    """The number as CEL takes it: CEL's integers have 64 bits, so larger ones become doubles."""
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**63 else _as_double(value)
     return int(value) if value.is_integer() and abs(value) < 2**63 else value
@@ -224,12 +228,12 @@ def _as_double(value: int | float) -> float:
 
 
 def _is_bound(name: str, text: str) -> bool:
-    """Whether a macro such as `exists(name, ...)` declares the variable: the library lists these, too."""
+    """Whether a macro such as `exists(name, ...)` declares the variable; the library lists such variables, too."""
     return re.search(rf"\(\s*{re.escape(name)}\s*,", text) is not None
 
 
 def _is_function(name: str) -> bool:
-    """Whether the library has such a function. It cannot be asked, but it says what is undefined when it is called."""
+    """Whether the library has this function. It cannot list its functions, but reports an undefined one when called."""
     calls = (f"{name}('a')", f"'a'.{name}('a')", f"'a'.{name}()", f"timestamp('2026-01-01T00:00:00Z').{name}()")
     return any(_is_defined(call) for call in calls)
 
@@ -243,7 +247,7 @@ def _is_defined(call: str) -> bool:
 
 
 def _nesting(text: str) -> tuple[int, int]:
-    """How deep macros that walk through a list stand within each other, and how many there are."""
+    """How deeply macros over lists are nested, and how many there are."""
     bare = _QUOTED.sub("''", text)
     begins = {found.end() - 1 for found in _MACRO.finditer(bare)}
     open_brackets: list[bool] = []
@@ -267,7 +271,7 @@ def _longest(value: Any) -> int:
 
 
 def _syntax(exc: ValueError) -> str:
-    """The first line of the parser's message without the expression, which stands before it already."""
+    """The first line of the parser's message without the expression, which the message already quotes."""
     found = re.search(r"<input>:(\d+):(\d+): (?:Syntax error: )?([^\n]*)", str(exc))
     return f"column {found[2]}: {found[3]}" if found else str(exc).splitlines()[0]
 

@@ -66,7 +66,7 @@ def shop(key: str) -> str:
 WRONG = [
     # The file as a whole.
     ('[poller]\nstate = "a', "", "not valid TOML", "quotes"),
-    ("[poller]\nstate = 'a'\nstate = 'b'", "", "not valid TOML", "each key stands once"),
+    ("[poller]\nstate = 'a'\nstate = 'b'", "", "not valid TOML", "may appear only once"),
     ("pollr = 1", "pollr", "unknown table", "did you mean 'poller'?"),
     ("poller = 1", "poller", "not a table", "write [poller]"),
     ("sources = 1", "sources", "not a table of tables", "write [sources.NAME]"),
@@ -100,7 +100,7 @@ WRONG = [
     (
         "[sources.'a b']\nplugin = 'rest'\nbase_url = 'http://x'\nendpoints.x.path = '/'",
         "sources.a b.name",
-        "is no name",
+        "is not a valid name",
         "",
     ),
     (SHOP + "pth = 1", "sources.shop.endpoints.items.pth", "unknown key", "did you mean 'path'?"),
@@ -132,7 +132,7 @@ WRONG = [
     (
         shop("budget = 'big'"),
         "sources.shop.budget",
-        "no budget 'big'",
+        "the budget 'big' does not exist",
         "[bud",
     ),
     (
@@ -163,10 +163,10 @@ WRONG = [
     ("[[subscriptions]]\nplugin = 'console'", "subscriptions[0].name", "required, but missing", "add it"),
     ("[[subscriptions]]\nname = 'a'", "subscriptions.a.plugin", "required, but missing", "add it"),
     (CONSOLE.replace('"console"', '"consol"'), "subscriptions.out.plugin", "no sink plugin 'consol'", "'console'"),
-    (CONSOLE + CONSOLE, "subscriptions.out", "another subscription has this name", "a name of its own"),
+    (CONSOLE + CONSOLE, "subscriptions.out", "another subscription already has this name", "a unique name"),
     (CONSOLE + "typs = ['*']", "subscriptions.out.typs", "unknown key", "did you mean 'types'?"),
     (CONSOLE + "types = []", "subscriptions.out.types", "at least 1", ""),
-    (CONSOLE + "sources = ['shop']", "subscriptions.out.sources", "no source 'shop'", ""),
+    (CONSOLE + "sources = ['shop']", "subscriptions.out.sources", "the source 'shop' does not exist", ""),
     (CONSOLE + "where = 'data.x =='", "subscriptions.out.where", "CEL", ""),
     (CONSOLE + "start = 'soon'", "subscriptions.out.start", '"now", "beginning"', ""),
     (CONSOLE + "start = '2026-13-01'", "subscriptions.out.start", "", ""),
