@@ -363,4 +363,4 @@ def test_late_imports_are_for_what_is_optional_or_dear() -> None:
 
 def test_every_public_name_is_there() -> None:
     assert [name for name in poller.__all__ if not hasattr(poller, name)] == []
-    assert sys.modules["poller"].__doc__ == "What plugin authors import."
+    assert sys.modules["poller"].__doc__ == "Public names for plugin authors."
