@@ -20,6 +20,7 @@ plugin = "rest"
 base_url = "{url}"
 [sources.shop.endpoints.items]
 path = "/items"
+absent_for = "0s"
 [[subscriptions]]
 name = "file"
 plugin = "jsonl"
