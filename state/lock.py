@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from state.errors import Held, StateError
+from state.errors import Held, StateError, Unavailable
 from state.private import opened
 
 
@@ -53,7 +53,15 @@ class StateLock:
                     f"{self._path}: a running poller (process {pid}) holds this state",
                     hint="stop it first, or use the commands that work beside it",
                 ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            self._sign(file.fileno())
             yield
+
+    def _sign(self, fd: int) -> None:
+        """Write down who holds it. Unbuffered: what a full disk did not take must not fail again at the close."""
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
+        except OSError as error:
+            raise Unavailable(
+                f"{self._path} cannot be written: {error.strerror}", hint="free space on its disk"
+            ) from error

@@ -251,7 +251,7 @@ def _state(path: Path, config: Config | None, live: Status | None) -> Iterator[F
         yield bad("state", f"its folder {folder} does not exist", f"mkdir -p {folder}")
         return
     if live is None and not os.access(path if path.exists() else folder, os.W_OK):
-        yield bad("state", f"{path} cannot be written by this user", f"run as its owner, or chown {folder}")
+        yield bad("state", f"{path} cannot be written by this user", _to_write(path if path.exists() else folder))
     yield from _owned(path)
     yield of_space(shutil.disk_usage(folder).free, path.stat().st_size if path.exists() else 0)
     if not path.exists():
@@ -266,6 +266,14 @@ def _state(path: Path, config: Config | None, live: Status | None) -> Iterator[F
             return
         yield warn("state", f"{path} may not be read by this user: only what the daemon says is looked at", "sudo")
         yield from of_status(live, config)
+
+
+def _to_write(place: Path) -> str:
+    """What makes it writable: to its owner it is not a question of whose it is."""
+    mine = place.stat().st_uid == os.geteuid()
+    return (
+        f"chmod u+w {place}; is its file system mounted read-only?" if mine else f"run as its owner, or chown {place}"
+    )
 
 
 def _owned(state: Path) -> Iterator[Finding]:

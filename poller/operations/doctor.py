@@ -68,7 +68,8 @@ def of_config(config: Config) -> Iterator[Finding]:
 
 def of_space(free: int, state: int) -> Finding:
     """The disk of the state: `free` bytes beside a state of so many."""
-    told = f"{free / 1e9:.1f} GB free, the state has {state / 1e6:.1f} MB"
+    room = f"{free / 1e9:.1f} GB" if free >= ROOM_WARN else f"{free / 1e6:.1f} MB"
+    told = f"{room} free, the state has {state / 1e6:.1f} MB"
     hint = "make room: nothing can be recorded on a full disk"
     if free < ROOM_BAD:
         return bad("disk", told, hint)

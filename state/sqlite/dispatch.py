@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from state.deliveries import (
     PENDING_LIMIT,
@@ -16,7 +15,7 @@ from state.deliveries import (
     Settled,
     Settlement,
 )
-from state.errors import Conflict, StateError
+from state.errors import Conflict
 from state.leases import Lease
 from state.notices import Notice
 from state.records import Event
@@ -28,18 +27,6 @@ from state.sqlite.events import COLUMNS, event_of
 from state.sqlite.leases import check
 from state.sqlite.notices import tell
 from state.sqlite.redelivery import queue_apart, redeliver
-
-
-@contextlib.contextmanager
-def step(db: State) -> Iterator[sqlite3.Connection]:
-    """One transaction; a disk that is full or a lock that is held is a StateError."""
-    try:
-        with transaction(db) as conn:
-            yield conn
-    except sqlite3.OperationalError as error:
-        raise StateError(
-            f"the state cannot be written: {error}", hint="check free space and who else uses it"
-        ) from error
 
 
 class Deliveries:
@@ -54,19 +41,19 @@ class Deliveries:
 
         What waits until later than can be meant (the clock was wrong) is due at once.
         """
-        with step(self._db) as conn:
+        with transaction(self._db) as conn:
             subscriptions.register(conn, registrations)
             for registration in registrations:
                 subscriptions.bound_waits(conn, registration, now)
 
     def pause(self, name: str) -> None:
         """Give a subscription nothing more until it is resumed. Raises StateError where there is none of that name."""
-        with step(self._db) as conn:
+        with transaction(self._db) as conn:
             subscriptions.pause(conn, name)
 
     def resume(self, name: str) -> None:
         """Go on with a paused or disabled subscription, at once. Raises StateError where there is none of that name."""
-        with step(self._db) as conn:
+        with transaction(self._db) as conn:
             subscriptions.resume(conn, name)
 
     def feeds(self, leases: Sequence[Lease]) -> list[Feed]:
@@ -80,14 +67,14 @@ class Deliveries:
 
     def dispatch(self, lease: Lease, dispatched: Sequence[Dispatched], *, now: float) -> None:
         """Queue what matched and move the cursors. Raises Conflict if a cursor has moved meanwhile, and LeaseLost."""
-        with step(self._db) as conn:
+        with transaction(self._db) as conn:
             check(conn, lease)
             for one in dispatched:
                 _dispatch(conn, one, now)
 
     def settle(self, lease: Lease, batch: Settlement, claim: ClaimRequest | None = None) -> Settled:
         """Write what has come of claims, and take others. Raises LeaseLost."""
-        with step(self._db) as conn:
+        with transaction(self._db) as conn:
             check(conn, lease)
             return settle(conn, lease, batch, claim, self._limit)
 
@@ -96,7 +83,7 @@ class Deliveries:
 
         One that is pending becomes due at once. Ids that do not exist are passed over.
         """
-        with step(self._db) as conn:
+        with transaction(self._db) as conn:
             return sum(redeliver(conn, id_, now) for id_ in ids)
 
     def replay(self, name: str, *, after: int) -> int:
@@ -104,7 +91,7 @@ class Deliveries:
 
         Raises StateError where there is no subscription of that name.
         """
-        with step(self._db) as conn:
+        with transaction(self._db) as conn:
             id_ = subscriptions.id_of(conn, name)
             until = int(conn.execute("SELECT cursor FROM subscriptions WHERE id = ?", [id_]).fetchone()[0])
             if until > after:
@@ -117,7 +104,7 @@ class Deliveries:
 
         Raises StateError where there is no subscription of that name.
         """
-        with step(self._db) as conn:
+        with transaction(self._db) as conn:
             id_ = subscriptions.id_of(conn, name)
             subscriptions.probe_at_once(conn, id_, now)
             [seq] = tell(conn, [notice])
@@ -125,7 +112,7 @@ class Deliveries:
 
     def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
         """The oldest events from before that time (at most `limit`), and who was not given them; None if none is."""
-        with step(self._db) as conn:
+        with transaction(self._db) as conn:
             return retention.expiring(conn, before, limit)
 
     def purge(self, expiring: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
@@ -134,7 +121,7 @@ class Deliveries:
         What a subscription was not given by then is dropped, counted in its books, and the subscription disabled.
         Raises Conflict if somebody was given, or not given, some of them meanwhile.
         """
-        with step(self._db) as conn:
+        with transaction(self._db) as conn:
             return retention.purge(conn, expiring, before=before, notices=notices)
 
 

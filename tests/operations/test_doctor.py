@@ -90,6 +90,10 @@ def test_the_disk_must_have_room_for_another_state(free: float, level: str) -> N
     assert doctor.of_space(int(free), 5_000_000_000).level == level
 
 
+def test_little_room_is_not_told_as_none() -> None:
+    assert doctor.of_space(31_500_000, 200_000).what == "31.5 MB free, the state has 0.2 MB"
+
+
 @pytest.mark.parametrize(("latest", "level"), [(None, "ok"), (999.0, "ok"), (1059.0, "ok"), (2000.0, "bad")])
 def test_a_clock_behind_what_was_written_down_is_wrong(latest: float | None, level: str) -> None:
     assert doctor.of_clock(1000.0, latest).level == level

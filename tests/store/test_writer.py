@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from state.deliveries import Registration
 from state.errors import StateError, Unavailable
+from state.lock import StateLock
 from state.notices import Notice, notice_event
 from state.polls import Recorded
 from state.records import NewEvent
@@ -258,3 +260,33 @@ async def test_no_commit_waits_on_a_runner_of_the_caller(tmp_path: Path) -> None
         with open_reader(tmp_path / "poller.db") as reader:
             assert reader.log.last_seq() == 1
         await write(store.close)
+
+
+async def test_a_delivery_step_that_cannot_be_written_begins_the_outage_as_a_poll_does(
+    write: Writer, store: Store, tmp_path: Path
+) -> None:
+    """A source that is asked once an hour would not find out for an hour."""
+    await write(store.deliveries.register, [Registration(name="crm", start="now")], now=0.0)
+    store.db.execute("PRAGMA busy_timeout = 0")
+    other = sqlite3.connect(tmp_path / "poller.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        with pytest.raises(Unavailable, match="locked") as failed:
+            await write(store.deliveries.pause, "crm")
+        assert failed.value.hint == "end the program that holds its lock"
+        assert write.outage is failed.value
+    finally:
+        other.close()
+    await write.probe(store.probe)
+    await write(store.deliveries.pause, "crm")
+
+
+async def test_a_full_disk_is_told_with_the_file_that_could_not_be_written(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        disk.fill()
+        lock = StateLock(disk.folder / "poller.db")
+        with pytest.raises(Unavailable, match=r"poller\.db\.lock cannot be written: No space left"), lock.held():
+            pass
+        disk.free()
+        with lock.held():
+            pass
