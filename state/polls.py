@@ -93,6 +93,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     confirms: bool = True  # False: too odd to prove that anything is gone (an empty list or page)
     uncertain: bytes | None = None  # JSON of what contradicts itself
     ends_baseline: bool = True
+    unseen: Sequence[str] = ()  # how the ids begin of objects about which it says nothing
 
 
 class Suspect(msgspec.Struct, frozen=True, kw_only=True):

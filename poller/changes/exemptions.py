@@ -18,7 +18,8 @@ class Exemptions:
     nulled: frozenset[str] = frozenset()  # fields that turned null silently: they may come back as silently
     deletions_until: int = 0
     doubts: frozenset[str] = frozenset()  # patterns of what does not make a sweep uncertain
-
+    failing: frozenset[str] = frozenset()  # keys of the lists without which the latest sweep ended
+    unread: frozenset[str] = frozenset()  # of those never seen when the baseline ended: what they show first is silent
     clashes: frozenset[str] = frozenset()  # ids under which two pages show different objects: never reported as edits
 
     def shift_in(self, sweep: int) -> ShapeShift:
@@ -40,6 +41,8 @@ class Exemptions:
                 "deletions_until": self.deletions_until,
                 "doubts": sorted(self.doubts),
                 "clashes": sorted(self.clashes),
+                "failing": sorted(self.failing),
+                "unread": sorted(self.unread),
             }
         )
 
@@ -57,4 +60,6 @@ class Exemptions:
             deletions_until=data["deletions_until"],
             doubts=frozenset(data.get("doubts", ())),
             clashes=frozenset(data.get("clashes", ())),
+            failing=frozenset(data.get("failing", ())),
+            unread=frozenset(data.get("unread", ())),
         )

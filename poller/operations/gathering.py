@@ -300,7 +300,8 @@ def _state(
     if health.state in ("blocked", "probing"):
         return "blocked", f"source {source} is {health.state}: {health.reason}"
     if error is not None:
-        return "failing", f"{row['failing']} of {row['units']} units fail: {error}" if row["failing"] else error
+        units = "lists" if row["per_parent"] else "units"
+        return "failing", f"{row['failing']} of {row['units']} {units} fail: {error}" if row["failing"] else error
     if health.is_whole:
         return "failing", f"source {source} is {health.state}: {health.reason}"
     if (doubt := _doubt(row, watched)) is not None:

@@ -22,13 +22,14 @@ from poller.changes.recording import (
 )
 from poller.polling.certainty import judged
 from poller.polling.endpoint import PendingAnswer, WatchedEndpoint
+from poller.polling.failing_lists import first_reading
 from poller.polling.holds import current_shift, exempt, recount
 from poller.polling.recorder import Draft
 from poller.polling.results import Fetched, PollResult
 from poller.polling.sweep import Seen
 from poller.polling.unit_keys import SINCE, dump_position, is_swept, key_of, place_of
 from poller.sources.protocol import Position
-from state.polls import Known, Snapshot, UnitState, UnitTimes
+from state.polls import EndpointState, Known, Snapshot, UnitState, UnitTimes
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -190,7 +191,7 @@ def _sweep(w: WatchedEndpoint, waiting: PendingAnswer, seen: Seen, draft: Draft,
 def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]) -> Context:
     """What surrounds a decision."""
     return Context(
-        state=w.state,
+        state=_state_for(w, one),
         unit=one.unit.id if is_swept(one.key) else None,
         asked=one.fetched.asked,
         absent_since=_absent_since(w, one.unit),
@@ -200,6 +201,13 @@ def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, know
         nulled=w.guards.exemptions.nulled,
         recent=dict(w.requests.changed),
     )
+
+
+def _state_for(w: WatchedEndpoint, one: Answer) -> EndpointState:
+    """The endpoint's state; in its baseline still for a list that could not be read when that ended."""
+    if one.key not in w.guards.exemptions.unread or w.in_baseline:
+        return w.state
+    return msgspec.structs.replace(w.state, baseline_before=one.fetched.asked.at)
 
 
 def _absent_since(w: WatchedEndpoint, unit: UnitState) -> float | None:
@@ -324,6 +332,7 @@ def _draft_marks(
     """Draft what the poll changes beside its own unit and objects."""
     asked = one.fetched.asked
     draft.at, draft.dropped = asked.at, seen.dropped
+    first_reading(w, draft, one.key)
     draft.new_units = [(new, unit.next) for new in seen.added if unit.next is not None]
     if unit.next is None and is_paged(w, one.key) and is_certain(comparison) and unit.shown:
         draft.tail_asked_at = asked.at

@@ -8,6 +8,7 @@ from msgspec import structs
 
 from poller.changes.certainty import SweptList, Uncertainty, judge, pattern_of
 from poller.polling.endpoint import WatchedEndpoint
+from poller.polling.failing_lists import without_failing
 from poller.polling.holds import exempt
 from poller.polling.recorder import Draft
 from poller.polling.sweep import Seen
@@ -18,8 +19,9 @@ from state.polls import Sweep, UnitState
 def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: UnitState) -> Sweep:
     """The sweep that ends with a poll of `unit`, and what contradicts itself in it. Said once an episode."""
     units = {**w.swept_units(), unit.key: unit}
+    unknown = {*seen.dropped, *w.sweep.given_up} - {unit.key}
     swept = SweptList(
-        units={key: one for key, one in units.items() if key not in seen.dropped},
+        units={key: one for key, one in units.items() if key not in unknown},
         per_parent=w.is_child,
         repeated=[*w.sweep.repeated, *seen.repeated],
         clashes=[*w.sweep.clashes, *seen.clashes],
@@ -30,16 +32,17 @@ def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: Uni
     before = Uncertainty.load(w.state.uncertain)
     found = judge(swept, before, w.guards.exemptions.doubts, now=ended.ended_at)
     if found is None:
-        return ended
+        return without_failing(w, draft, ended, but=unit.key)
     if before is None or (found.why != before.why and not found.repeats_only):
         draft.notices.append(_notice(w, found, ended.ended_at))
-    return structs.replace(
+    doubtful = structs.replace(
         ended,
         steady=False,
         confirms=False,
         uncertain=found.dump(),
         ends_baseline=found.ends_baseline or not w.in_baseline,
     )
+    return without_failing(w, draft, doubtful, but=unit.key)
 
 
 def accept_doubts(w: WatchedEndpoint, draft: Draft) -> bool:

@@ -9,6 +9,7 @@ import structlog
 from poller.clock import Clock
 from poller.polling.deletions import may_delete
 from poller.polling.endpoint import WatchedEndpoint
+from poller.polling.failing_lists import forget_lists, without_failing
 from poller.polling.health import HealthUpdate
 from poller.polling.recorder import Draft, Recorder
 from poller.polling.results import PollResult
@@ -90,7 +91,7 @@ class FollowUp:
             for key in dropped:
                 planner.remove(active.unit(child, key))
             await self.forget(active, child, dropped)
-            if dropped and child.units and not child.sweep.pending and not active.waits(child):
+            if dropped and child.units and child.sweep.is_done and not active.waits(child):
                 # The last lists that its sweep waited for are gone: no poll of theirs will end it.
                 await self._end_sweep(active, child, confirms=child.sweep.confirms and child.sweep.nonempty)
 
@@ -102,7 +103,9 @@ class FollowUp:
 
         def decide() -> Draft:
             new = [(key, position) for key in added if key not in w.units]
-            return Draft(at=at, new_units=new, dropped=[key for key in dropped if key in w.units])
+            draft = Draft(at=at, new_units=new, dropped=[key for key in dropped if key in w.units])
+            forget_lists(w, draft, draft.dropped)
+            return draft
 
         draft, _ = await self._recorder.change(w, decide)
         if draft.dropped:
@@ -125,7 +128,7 @@ class FollowUp:
         """End the sweeps of lists per parent where there are no parents: there is nothing to sweep."""
         for child in active.children(w.name):
             is_new = not child.has_swept or not child.units
-            if not child.sweep.pending and not active.waits(child) and is_new:
+            if child.sweep.is_done and not active.waits(child) and is_new:
                 await self._end_sweep(active, child, confirms=False)
 
     async def _end_sweep(self, active: ActiveSource, w: WatchedEndpoint, *, confirms: bool) -> None:
@@ -133,8 +136,10 @@ class FollowUp:
         now = self._clock.now()
 
         def decide() -> Draft:
-            sweep = Sweep(ended_at=now, ended_order=w.requests.next(), steady=w.sweep.steady, confirms=confirms)
-            return Draft(at=now, ended=sweep)
+            draft = Draft(at=now)
+            ended = Sweep(ended_at=now, ended_order=w.requests.next(), steady=w.sweep.steady, confirms=confirms)
+            draft.ended = without_failing(w, draft, ended)
+            return draft
 
         await self._recorder.change(w, decide)
         await self._end_empty_sweeps(active, w)

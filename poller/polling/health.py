@@ -44,6 +44,7 @@ LONGEST_WAIT: Final = 1800.0
 REFUSED_WAIT: Final = 900.0  # between the probes after a 401 or 403
 PROBE_TIME: Final = 60.0  # for which a probe under way keeps others back, should it never end
 REFUSALS: Final = (401, 403)
+OF_ONE_PARENT: Final = (403, 404, 410)  # answers of a list per parent that are a matter of this parent
 SEVERAL: Final = 5  # units failing in a row, or failures of one unit
 GAP: Final = 300.0  # seconds that an endpoint may stay unseen without a word
 STALL: Final = 300.0
@@ -143,6 +144,14 @@ class _Unit:
     retry_at: float = 0.0
     count: int = 0  # of them, seen by this memory: what had been before it began may not have been an outage
     failures: int = 0  # in a row, those before a restart included
+    of_parent: bool = False  # one list of many, for a cause of its own
+
+    def is_sick(self, seen: float | None) -> bool:
+        """Whether it concerns its endpoint: it has failed for long, and not alone among the lists of many parents.
+
+        `seen` is the latest success of its endpoint.
+        """
+        return self.failures >= SEVERAL and not (self.of_parent and seen is not None and seen >= self.since)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +174,7 @@ class _View:
     gate: _Gate | None = None
     episode: _Episode | None = None
     units: dict[str, _Unit] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)  # lists of single parents that were 403 since the latest success
 
     @property
     def is_worth_keeping(self) -> bool:
@@ -177,8 +187,9 @@ class _View:
             return None
         return self.unseen_since if self.seen is None else self.seen
 
-    def is_sick(self) -> bool:
-        return self.gate is not None or any(unit.failures >= SEVERAL for unit in self.units.values())
+    def is_sick(self, seen: float | None) -> bool:
+        """Whether it is refused, or a unit fails for long. `seen`: its latest success."""
+        return self.gate is not None or any(unit.is_sick(seen) for unit in self.units.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,12 +273,15 @@ class SourceHealth:
         retry_after: float | None,
         failures: int,
         not_before: float | None = None,
+        per_parent: bool = False,
     ) -> HealthUpdate:
         """A poll of this unit failed; `reason` is shown, so without secrets.
 
         `failures` in a row decide how long it waits; how many have been counted here decides what is told, and a
         command that asks anew does not set that back. `not_before` (Unix seconds): the budget allows no call until
         then, so no next try is told that would be sooner. A 401 is one that renewed credentials did not cure.
+        `per_parent`: the unit is the list of one parent of many; that this one is not there, or not to be seen, says
+        nothing about the others.
         """
         view = self._views.setdefault(endpoint, _View())
         self._failing_since = now if self._failing_since is None else self._failing_since
@@ -275,15 +289,19 @@ class SourceHealth:
         failing = view.units.setdefault(unit, _Unit(since=now))
         failing.count, failing.failures = failing.count + 1, max(failing.failures + 1, failures)
         failing.reason = reason
-        if status in REFUSALS:
+        failing.of_parent = per_parent and status in OF_ONE_PARENT
+        if status in REFUSALS and not failing.of_parent:
             failing.retry_at = now + max(REFUSED_WAIT, backoff(1, retry_after))
         else:
             failing.retry_at = now + backoff(failures, retry_after)
         for gate in self._gates(endpoint):
             gate.failed((endpoint, unit), now)
-        if status != 403:
+        if status != 403 and not failing.of_parent:
             self._row.add((endpoint, unit))
-        self._shut(view, now, status=status, reason=reason)
+        if status == 403 and per_parent:
+            view.refused.add(unit)
+        is_alone = failing.of_parent and len(view.refused) < SEVERAL
+        self._shut(view, now, status=None if is_alone else status, reason=reason)
         latest = _Latest(endpoint=endpoint, unit=unit, status=status, now=now, not_before=not_before or 0.0)
         return HealthUpdate(retry_at=failing.retry_at, notices=tuple(self._told(latest)))
 
@@ -293,9 +311,10 @@ class SourceHealth:
         reopened = self._gate is not None or view.gate is not None
         healed = view.units.pop(unit, None)
         view.gate = None
+        view.refused.clear()
         notices = [
             *self._source_over(now),
-            *self._endpoint_over(endpoint, unit, now, healed),
+            *self._endpoint_over(endpoint, unit, now, healed, seen=now),
             *self._gap(endpoint, now),
         ]
         self._gate, self._episode, self._failing_since = None, None, None
@@ -309,7 +328,7 @@ class SourceHealth:
         view = self._views.get(endpoint, _View())
         gone = view.units.pop(unit, None)
         self._row.discard((endpoint, unit))
-        return HealthUpdate(notices=tuple(self._endpoint_over(endpoint, unit, now, gone)))
+        return HealthUpdate(notices=tuple(self._endpoint_over(endpoint, unit, now, gone, seen=view.seen)))
 
     def probe_now(self) -> tuple[tuple[str, str], ...]:
         """Let a probe go at once, everywhere; return the units (endpoint, key) that back off, to be tried as well."""
@@ -364,7 +383,7 @@ class SourceHealth:
         if self._episode is not None:
             return
         alone = self._seen is None or self._seen < failing.since  # nothing else went well meanwhile
-        often = failing.failures >= SEVERAL and view.gate is None
+        often = failing.is_sick(view.seen) and view.gate is None
         if self._gate is not None or (often and alone and failing.count >= SEVERAL):
             since = self._failing_since if self._failing_since is not None else failing.since
             self._episode = _Episode(since=since, reason=failing.reason)
@@ -412,10 +431,12 @@ class SourceHealth:
             began, reason = self._episode.since, self._episode.reason
             yield source_recovered(self.source, since=began, now=now, reason=reason, missed=missed)
 
-    def _endpoint_over(self, endpoint: str, unit: str, now: float, healed: _Unit | None) -> Iterator[Notice]:
+    def _endpoint_over(
+        self, endpoint: str, unit: str, now: float, healed: _Unit | None, *, seen: float | None
+    ) -> Iterator[Notice]:
         """The end of an endpoint's episode: it may be asked again, and no unit of it fails for long."""
         view = self._views.get(endpoint)
-        if view is None or view.episode is None or view.is_sick():
+        if view is None or view.episode is None or view.is_sick(seen):
             return
         episode, view.episode = view.episode, None
         missed = []

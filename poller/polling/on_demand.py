@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from poller.changes.certainty import Uncertainty
 from poller.events.cloudevents import iso
 from poller.polling.endpoint import WatchedEndpoint, awaited, waits_for_others
+from poller.polling.failing_lists import failing_text
 from poller.polling.source import ActiveSource
 
 TRIES = 3  # failures of a unit, since the sweep was asked for, after which it goes on without it
@@ -48,12 +49,18 @@ class OnDemandSweep:
 
     def stuck(self, now: float) -> list[str]:
         """What could not be seen, in words."""
-        found = [f"{w.label}: {_why(active, w, now)}" for active, w in self if not self.is_swept(active, w)]
-        return found + [
+        missing = [f"{w.label}: {_why(active, w, now)}" for active, w in self if not self.is_swept(active, w)]
+        doubtful = [
             f"{w.label}: uncertain, its baseline has not ended: {doubt.text}"
             for active, w in self
             if self.is_swept(active, w) and w.in_baseline and (doubt := Uncertainty.load(w.state.uncertain)) is not None
         ]
+        failing = [
+            f"{w.label}: {text}"
+            for active, w in self
+            if self.is_swept(active, w) and (text := failing_text(w)) is not None
+        ]
+        return [*missing, *doubtful, *failing]
 
     def progress(self) -> tuple[int, int]:
         """(units polled, units known so far)."""

@@ -14,10 +14,12 @@ from poller.hooks.payloads import Polled
 from poller.polling.boundary import failed_poll, reason_of
 from poller.polling.children import FollowUp
 from poller.polling.endpoint import PendingAnswer, WatchedEndpoint
+from poller.polling.failing_lists import give_up
 from poller.polling.health import HealthUpdate
 from poller.polling.recorder import Draft, Recorder
 from poller.polling.results import PollResult
 from poller.polling.source import DISCOVER, ITEM, ActiveSource
+from poller.polling.unit_keys import CHILD
 from state.errors import PollerError
 from state.polls import FailedPoll, Suspect
 
@@ -97,13 +99,20 @@ async def _poll_failed(
         known = w.units.get(key)  # as it is by now: another unit may have shown its objects meanwhile
         if known is None:
             return Draft(at=now)
-        w.put(structs.replace(known, failures=failures, retry_at=retry_at, error=reason))
+        unit = structs.replace(known, failures=failures, retry_at=retry_at, error=reason)
+        w.put(unit)
         failed = FailedPoll(unit=known.id, failures=failures, retry_at=retry_at, error=reason)
-        return Draft(at=now, failures=[failed])
+        draft = Draft(at=now, failures=[failed])
+        give_up(w, unit, draft, sweep_waits=active.waits(w))
+        return draft
 
-    draft, _ = await polling.recorder.change(w, decide)
+    baseline = w.in_baseline
+    draft, recorded = await polling.recorder.change(w, decide)
     if not draft.failures:
         await polling.follow_up.forget(active, w, [key])
+    elif draft.ended is not None:
+        ended = PollResult(swept=True, baseline=baseline, events=recorded.notices)
+        await polling.follow_up.follow(active, w, ended)
     active.poll_loop.planner.defer(active.unit(w, key), retry_at)
 
 
@@ -124,6 +133,7 @@ async def _failed(
         retry_after=getattr(error, "retry_after", None),
         failures=failures,
         not_before=active.poll_loop.throttled_until(),
+        per_parent=unit.startswith(CHILD),
     )
     if status == httpx.codes.TOO_MANY_REQUESTS and (throttled := active.poll_loop.throttled(reason)) is not None:
         update = replace(update, notices=(throttled, *update.notices))

@@ -23,6 +23,7 @@ class PollReader:
                 e.uncertain,
                 e.baseline_before IS NOT NULL AS baseline,
                 (SELECT count(*) FROM units u WHERE u.endpoint = e.id) AS units,
+                EXISTS (SELECT 1 FROM units u WHERE u.endpoint = e.id AND u.key LIKE 'parent=%') AS per_parent,
                 (SELECT min(coalesce(u.asked_at, e.sweep_began)) FROM units u
                     WHERE u.endpoint = e.id) AS oldest_asked_at,
                 (SELECT count(*) FROM units u WHERE u.endpoint = e.id AND u.failures > 0) AS failing,

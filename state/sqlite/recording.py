@@ -259,6 +259,13 @@ def drop_units(conn: sqlite3.Connection, endpoint: int, keys: Iterable[str], now
 
 def end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
     """Draw the conclusions of a complete sweep, and begin the next one."""
+    # What the sweep says nothing about counts as seen in it, and what was missing there begins to be so now.
+    conn.executemany(
+        "UPDATE objects SET seen_sweep = (SELECT sweep FROM endpoints WHERE id = ?1), missing_sweep = "
+        "CASE presence WHEN 1 THEN (SELECT sweep FROM endpoints WHERE id = ?1) ELSE missing_sweep END "
+        "WHERE endpoint = ?1 AND unit IS NULL AND presence < 2 AND substr(object, 1, length(?2)) = ?2",
+        [(endpoint, prefix) for prefix in sweep.unseen],
+    )
     # Who is known, belongs to no unit and was not seen in the whole sweep is a suspect now; one whose own URL
     # has said that it lives is asked again after twice as many sweeps each time.
     conn.execute(

@@ -1,0 +1,82 @@
+"""Lists per parent that fail: a sweep ends without them, and concludes nothing about what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from msgspec import structs
+
+from poller.polling.endpoint import WatchedEndpoint
+from poller.polling.holds import exempt
+from poller.polling.recorder import Draft
+from poller.polling.unit_keys import id_prefix
+from state.notices import Notice
+from state.polls import Sweep, UnitState
+
+NAMED = 3  # lists that one message names
+
+
+def give_up(w: WatchedEndpoint, unit: UnitState, draft: Draft, *, sweep_waits: bool) -> None:
+    """Know that a unit has failed. Where its list was the last one that the sweep waited for, the sweep ends."""
+    w.sweep.give_up(unit)
+    if not w.sweep.given_up or sweep_waits or not w.sweep.is_done or w.guards.recount is not None:
+        return
+    ended = Sweep(
+        ended_at=draft.at,
+        ended_order=w.requests.next(),
+        steady=w.sweep.steady,
+        confirms=w.sweep.confirms and w.sweep.nonempty,
+    )
+    draft.ended = without_failing(w, draft, ended)
+
+
+def without_failing(w: WatchedEndpoint, draft: Draft, ended: Sweep, *, but: str = "") -> Sweep:
+    """The sweep that ends, without the lists that fail (`but` has just been seen). Said once an episode."""
+    failing = sorted(w.sweep.given_up - {but})
+    before = w.guards.exemptions
+    unread = before.unread
+    if w.in_baseline and ended.ends_baseline:
+        unread |= {key for key in failing if w.units[key].asked_at is None}
+    now = replace(before, failing=frozenset(failing), unread=unread)
+    if now != before:
+        exempt(w, draft, now)
+    if failing and not before.failing:
+        draft.notices.append(_notice(w, failing, ended.ended_at))
+    return structs.replace(ended, unseen=[id_prefix(key) for key in failing])
+
+
+def first_reading(w: WatchedEndpoint, draft: Draft, key: str) -> None:
+    """Know that a list was read that had failed since the baseline."""
+    if key in w.guards.exemptions.unread:
+        exempt(w, draft, replace(w.guards.exemptions, unread=w.guards.exemptions.unread - {key}))
+
+
+def forget_lists(w: WatchedEndpoint, draft: Draft, keys: Sequence[str]) -> None:
+    """Know nothing of lists whose parents are gone: when one comes back, what it shows is new."""
+    before = w.guards.exemptions
+    if not before.unread.isdisjoint(keys):
+        exempt(w, draft, replace(before, unread=before.unread.difference(keys)))
+
+
+def failing_text(w: WatchedEndpoint) -> str | None:
+    """Which lists fail without which the latest sweep ended, in words. None: none does."""
+    failing = sorted(w.guards.exemptions.failing & w.units.keys())
+    return _text(w, failing) if failing else None
+
+
+def _text(w: WatchedEndpoint, failing: Sequence[str]) -> str:
+    named = "; ".join(f"{key}: {w.units[key].error}" for key in failing[:NAMED])
+    return f"{len(failing)} of {len(w.swept_units())} lists fail ({named})"
+
+
+def _notice(w: WatchedEndpoint, failing: Sequence[str], now: float) -> Notice:
+    text = _text(w, failing)
+    return Notice(
+        kind="endpoint.uncertain",
+        subject=f"endpoints/{w.label}",
+        summary=f"the latest sweep of {w.label} is complete but for what cannot be read: {text}. "
+        "Nothing is concluded about the objects of such a list; the others go on",
+        detail={"why": [text]},
+        time=now,
+    )
