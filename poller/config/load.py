@@ -68,7 +68,8 @@ def find(path: Path | None = None) -> Path:
                 hint = f"{why[1]}; or --config {place}, if you mean it"
                 raise ConfigError(place, [Problem(key="", what=f"not taken: {why[0]}", hint=hint)])
             return place.absolute()
-    what = "this file does not exist" if path is not None else "no configuration found (nor /etc/poller/poller.toml)"
+    missing = "this is a folder, not a file" if path is not None and path.is_dir() else "this file does not exist"
+    what = missing if path is not None else "no configuration found (nor /etc/poller/poller.toml)"
     hint = f"poller init --config {path}" if path is not None else "poller init, or --config FILE"
     raise ConfigError(path or PLACES[0], [Problem(key="", what=what, hint=hint)])
 
@@ -125,9 +126,14 @@ def digest_of(file: Path) -> str:
 
 
 def parse(file: Path) -> dict[str, Any]:
-    """Parse the file as TOML. Raises ConfigError that names the line."""
+    """Parse the file as TOML. Raises ConfigError that names the line.
+
+    A file without a single key is refused: a full disk or an editor leaves one, and a reload would stop everything.
+    """
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        if tables := tomllib.loads(file.read_text(encoding="utf-8-sig")):
+            return tables
+        what, hint = "it is empty", "poller init shows what belongs into it"
     except tomllib.TOMLDecodeError as error:
         what, hint = (
             f"not valid TOML: {error}",

@@ -83,3 +83,13 @@ def test_what_can_be_used_is_taken(path: Path, plugins: Plugins, text: str) -> N
     path.write_text(text, encoding="utf-8")
 
     load(path, plugins)
+
+
+@pytest.mark.parametrize("text", ["", "\ufeff", "# all commented out\n\n"])
+def test_a_file_without_a_single_key_is_refused_as_what_a_full_disk_or_an_editor_leaves(
+    tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "poller.toml").write_text(text)
+
+    with pytest.raises(ConfigError, match="it is empty"):
+        load(tmp_path / "poller.toml", load_plugins(lazily=True))
