@@ -18,7 +18,7 @@ from math import floor, inf
 from random import Random
 from typing import Final
 
-from poller.budget.headers import Quota, RateLimitHeaders, is_throttled
+from poller.budget.headers import Quota, RateLimitHeaders, is_throttled, word_of
 
 HOUR: Final = 3600.0
 _GUARD: Final = 0.001  # seconds a call counts beyond its window: rounding, and clocks that tick apart
@@ -100,12 +100,14 @@ class Budget:
         self.name = name
         self.concurrency = concurrency
         self._windows = [_Window(limit, _allowed(limit, share)) for limit in sorted(limits, key=lambda x: x.seconds)]
+        self.word = ""  # what the latest answer said that asked for a pause
         self._now = -inf
         self._ids = 0
         self._flying: set[int] = set()
         self._answered: list[float] = []
         self._caps: dict[str, _Cap] = {}
         self._throttled = -inf
+        self._named = -inf  # until when a Retry-After of this run wants no call
         self._refusals = 0
         self._random = Random(seed)
 
@@ -164,19 +166,36 @@ class Budget:
     def obey(self, headers: RateLimitHeaders, now: float) -> None:
         """Take the server's word, given with the answer last told; it can only lower what is left."""
         now = self._seen(now)
+        self.word = word_of(headers) or self.word
+        if headers.retry_after is not None:
+            self._named = max(self._named, now + min(headers.retry_after, self._longest()))
         if is_throttled(headers):
             self._refused(headers, now)
         elif headers.retry_after is not None:
-            self._throttled = max(self._throttled, now + min(headers.retry_after, self._longest()))
+            self._throttled = max(self._throttled, self._named)
         elif headers.status < 400 and now >= self._throttled:
             self._refusals = 0
         for quota in headers.quotas:
             self._note(quota, now)
 
+    def resume(self, now: float) -> None:
+        """Forget every pause that the server asked for; its next answer may ask for another. Our own limits hold on."""
+        self._seen(now)
+        self._throttled, self._named, self._refusals = -inf, -inf, 0
+        self._caps.clear()
+        for window in self._windows:
+            window.foreign, window.foreign_until = 0, -inf
+
     def throttled_until(self, now: float) -> float | None:
         """Until when the server wants no call (steady time); None when it wants them."""
         now = self._seen(now)
-        until = max(self._throttled, *(cap.until for cap in self._caps.values() if cap.left <= 0), -inf)
+        until = max(self._throttled, self._used_up())
+        return until if until > now else None
+
+    def named_until(self, now: float) -> float | None:
+        """The same without our own wait after a 429: until when the server has said that it wants no call."""
+        now = self._seen(now)
+        until = max(self._named, self._used_up())
         return until if until > now else None
 
     def usage(self, now: float) -> tuple[Usage, ...]:
@@ -263,6 +282,9 @@ class Budget:
             until = self._answered[first + rank - 1] + seconds + _GUARD - now
             horizons.append((left + rank, max(until, _GUARD)))
         return horizons
+
+    def _used_up(self) -> float:
+        return max((cap.until for cap in self._caps.values() if cap.left <= 0), default=-inf)
 
     def _capped(self, now: float) -> float:
         due = -inf

@@ -65,6 +65,15 @@ def is_throttled(headers: RateLimitHeaders) -> bool:
     return headers.status == 429 or (headers.status == 403 and says_so)
 
 
+def word_of(headers: RateLimitHeaders) -> str:
+    """What an answer says that asks for a pause, in words; empty where it asks for none."""
+    if headers.retry_after is not None:
+        return f"an answer {headers.status} says to come back in {headers.retry_after:.0f} s (Retry-After)"
+    if any(quota.remaining == 0 for quota in headers.quotas):
+        return f"an answer {headers.status} says that no call remains"
+    return f"an answer {headers.status}" if is_throttled(headers) else ""
+
+
 class _Reader:
     """One answer's headers, and what of them could not be read."""
 

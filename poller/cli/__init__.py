@@ -38,7 +38,7 @@ COMMANDS: Final = {  # name: its module, and what the list of commands says of i
     "replay": ("control", "Deliver again what the log holds."),
     "ping": ("control", "Send a test event to a subscription."),
     "pause": ("control", "Stop delivering to a subscription."),
-    "resume": ("control", "Continue delivering to a subscription."),
+    "resume": ("control", "Continue delivering to a subscription, or end the pause of a budget."),
     "hold": ("control", "Record nothing of an endpoint for now."),
     "release": ("control", "End the hold of an endpoint."),
     "rebaseline": ("control", "Take an endpoint silently as it is."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from typing import Any, Final
 
 import click
@@ -14,6 +15,7 @@ from poller.cli.output import print_json, say
 from poller.cli.view import endpoint_of
 from poller.operations.commands import run_command
 from poller.operations.places import HIGHEST, parse_place
+from poller.options.problems import NotThere, nearest
 from state.open import open_reader
 
 PING_FOR: Final = 30.0  # seconds in which the answer to a test is waited for
@@ -108,7 +110,42 @@ def _of_subscription(name: str, text: str) -> click.Command:
 
 
 pause = _of_subscription("pause", "Stop delivering to a SUBSCRIPTION; nothing is lost meanwhile.")
-resume = _of_subscription("resume", "Continue delivering to a SUBSCRIPTION.")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--budget", "is_budget", is_flag=True, help="NAME is a budget, also where a subscription has that name.")
+@as_json_option
+@click.pass_obj
+def resume(context: CliContext, name: str, is_budget: bool, as_json: bool) -> None:
+    """Continue delivering to the subscription NAME, or end the pause that the server of the budget NAME asked for.
+
+    A budget that is resumed calls at once, within its own limits. Of a subscription and a budget of the same name the
+    subscription is meant, unless --budget is given.
+
+    Example: poller resume crm
+    """
+    with context.daemon() as daemon:
+        if daemon is not None:
+            running = daemon.get("/api/v1/configuration")
+            kind = "budget" if is_budget else _resumed_kind(name, running["subscriptions"], running["budgets"])
+            done = daemon.post(f"/api/v1/{kind}s/{in_path(name)}/resume")
+        else:
+            config, plugins = context.load()
+            subscriptions = [one.name for one in config.subscriptions]
+            kind = "budget" if is_budget else _resumed_kind(name, subscriptions, config.budgets)
+            done = asyncio.run(run_command(config, plugins, "resume", {kind: name}))
+    _tell(done, as_json)
+
+
+def _resumed_kind(name: str, subscriptions: Collection[str], budgets: Collection[str]) -> str:
+    """What is to be resumed under a name. Raises NotThere."""
+    if name in subscriptions:
+        return "subscription"
+    if name in budgets:
+        return "budget"
+    hint = nearest(name, [*subscriptions, *budgets])
+    raise NotThere(f"no subscription and no budget is named {name!r}", hint=hint)
 
 
 @click.command()

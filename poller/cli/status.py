@@ -87,7 +87,8 @@ def _budget(one: BudgetStatus) -> list[list[str]]:
 
 def _budget_notes(one: BudgetStatus) -> Iterator[str]:
     if one.throttled_until is not None:
-        yield f"{one.name}: the server wants no call before {_at(one.throttled_until)}"
+        until = _at(one.throttled_until)
+        yield f"{one.name}: the server wants no call before {until} (poller resume {one.name} ends the pause)"
     if one.broken_promise is not None:
         yield f"{one.name}: {one.broken_promise}"
 

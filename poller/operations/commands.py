@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 from poller.app import App, open_app
 from poller.config.models import Config
 from poller.delivery.notices import ping
+from poller.events.cloudevents import iso
 from poller.hooks.loading import Plugins
 from poller.operations.inspection import inspect
 from poller.operations.places import HIGHEST, parse_place
@@ -61,6 +62,13 @@ class OfSubscription(_Args):
     """One subscription."""
 
     subscription: str
+
+
+class Resume(_Args):
+    """A subscription, or a budget: one of them."""
+
+    subscription: str | None = None
+    budget: str | None = None
 
 
 class Nothing(_Args):
@@ -243,7 +251,11 @@ async def _pause(app: App, args: OfSubscription) -> Answer:
     return {"summary": what, "subscription": name, "state": "paused"}
 
 
-async def _resume(app: App, args: OfSubscription) -> Answer:
+async def _resume(app: App, args: Resume) -> Answer:
+    if args.budget is not None and args.subscription is None:
+        return await _resume_budget(app, args.budget)
+    if args.subscription is None or args.budget is not None:
+        raise PollerError("resume: name a subscription or a budget", hint="poller resume NAME")
     name = _known(app, args.subscription)
     if not next(one.enabled for one in app.config.subscriptions if one.name == name):
         raise NotNow(
@@ -252,6 +264,16 @@ async def _resume(app: App, args: OfSubscription) -> Answer:
     await app.write(app.store.deliveries.resume, name)
     app.deliverer.wake()
     return {"summary": f"Subscription {name} is active.", "subscription": name, "state": "active"}
+
+
+async def _resume_budget(app: App, name: str) -> Answer:
+    if name not in app.engine.loops:
+        raise NotThere(f"no budget is named {name!r}", hint=nearest(name, app.engine.loops))
+    until = await app.engine.resume(name)
+    what = f"The server of budget {name} had not asked for a pause: only its limits hold calls back."
+    if until is not None:
+        what = f"Budget {name} calls again at once: its server had asked for no call before {iso(until)}."
+    return {"summary": what, "budget": name, "paused_until": None if until is None else iso(until)}
 
 
 def _known(app: App, name: str) -> str:
@@ -325,7 +347,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "replay": Command(args=Replay, do=_replay),
     "ping": Command(args=OfSubscription, do=_ping),
     "pause": Command(args=OfSubscription, do=_pause),
-    "resume": Command(args=OfSubscription, do=_resume),
+    "resume": Command(args=Resume, do=_resume),
     "hold": Command(args=OfEndpoint, do=_hold),
     "release": Command(args=Release, do=_release),
     "rebaseline": Command(args=OfEndpoint, do=_rebaseline),

@@ -120,7 +120,11 @@ def summed(findings: Sequence[Finding]) -> str:
 def _budget(one: BudgetStatus) -> Iterator[Finding]:
     about = f"budget {one.name}"
     if one.throttled_until is not None:
-        yield warn(about, f"the server wants no call before {_at(one.throttled_until)}", "lower limits or share")
+        yield warn(
+            about,
+            f"the server wants no call before {_at(one.throttled_until)}",
+            f"poller resume {one.name} asks again at once; lower limits or share if it comes back",
+        )
     if one.broken_promise is not None:
         yield bad(about, one.broken_promise, "poller check says what it would take")
 

@@ -16,7 +16,7 @@ def live_of(app: App, plan: Report | None = None) -> Live:
     for name, poll_loop in app.engine.loops.items():
         budgets[name] = BudgetView(
             usage=poll_loop.budget.usage(steady),
-            throttled_until=poll_loop.throttled_until(),
+            throttled_until=poll_loop.pauses.until(),
             polls=poll_loop.calls,
             calls=poll_loop.gate.calls,
             refused=poll_loop.gate.refused,

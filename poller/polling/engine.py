@@ -30,7 +30,16 @@ from poller.polling.loop import PollLoop
 from poller.polling.on_demand import Begun, OnDemandSweep
 from poller.polling.poll import Polling, take
 from poller.polling.recorder import Draft, Recorder
-from poller.polling.source import ActiveSource, Discovery, PollTimes, kept_health, recall_health, rules_of, shape_of
+from poller.polling.source import (
+    ActiveSource,
+    Discovery,
+    PollTimes,
+    kept_episode,
+    kept_health,
+    recall_health,
+    rules_of,
+    shape_of,
+)
 from poller.polling.threads import Apart, SourceThread
 from poller.polling.turn import Turns
 from poller.polling.unit_keys import first_units
@@ -196,6 +205,7 @@ class Engine:
         if before is not None and name in before.loops:
             until = max(until or 0.0, before.loops[name].budget.throttled_until(steady) or 0.0)
         budget.restore(calls, steady, throttled_until=until or None)
+        poll_loop.gate.noted = until or poll_loop.gate.noted
 
     def _build_source(self, config: SourceConfig) -> None:
         source = config.build()
@@ -314,15 +324,20 @@ class Engine:
     def probe_now(self) -> None:
         """Ask at once whatever waits after a failure: somebody has seen to it."""
         for active in self.sources.values():
-            active.health.probe_now()
-            for w in active.endpoints.values():
-                for key, unit in list(w.units.items()):
-                    if unit.failures:
-                        w.put(structs.replace(unit, retry_at=None))
-                    active.poll_loop.planner.defer(
-                        active.unit(w, key), active.poll_loop.time()
-                    )  # what the source held back as well
-            active.poll_loop.refresh()
+            _probe(active)
+
+    async def resume(self, budget: str) -> float | None:
+        """End a pause that a server asked for, and ask the sources of its budget at once: until when it would have been
+        (Unix seconds), None where there was none. The budget's own limits hold on.
+        """
+        poll_loop = self.loops[budget]
+        until = poll_loop.pauses.until()
+        await poll_loop.gate.resume()
+        poll_loop.pauses.over()
+        await self._write(self._store.learned.save, {kept_episode(poll_loop): poll_loop.pauses.dump()})
+        for active in self._works[budget].sources.values():
+            _probe(active)
+        return until
 
     # Housekeeping.
 
@@ -364,8 +379,7 @@ class Engine:
         for active in self.sources.values():
             due = due_since(self._turns(active, now), now)
             stalled = active.stall.check(now, due_since=due, last_poll=active.times.begun_at)
-            if stalled is not None:
-                await take(self.polling, active, HealthUpdate(notices=(stalled,)))
+            await take(self.polling, active, HealthUpdate(notices=() if stalled is None else (stalled,)))
 
     def _turns(self, active: ActiveSource, now: float) -> PlannerTurns:
         first = active.poll_loop.planner.choose(now)
@@ -376,6 +390,19 @@ class Engine:
             due=active.poll_loop.planner.next_due(now, active.name),
             latest=max(other.times.begun_at or other.times.opened_at for other in beside),
         )
+
+
+def _probe(active: ActiveSource) -> None:
+    """Let whatever waits after a failure be asked at once."""
+    active.health.probe_now()
+    for w in active.endpoints.values():
+        for key, unit in list(w.units.items()):
+            if unit.failures:
+                w.put(structs.replace(unit, retry_at=None))
+            active.poll_loop.planner.defer(
+                active.unit(w, key), active.poll_loop.time()
+            )  # what the source held back as well
+    active.poll_loop.refresh()
 
 
 Times = list[tuple[WatchedEndpoint, dict[int, UnitTimes]]]

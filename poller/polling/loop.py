@@ -7,17 +7,15 @@ import math
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-import msgspec
 import structlog
 
 from poller.budget.budget import Budget
 from poller.clock import Clock
 from poller.planner.feasibility import Infeasible, infeasible
 from poller.planner.planner import Planner
-from poller.polling.notices import budget_throttled
+from poller.polling.pauses import Pauses
 from poller.sources.transport import Gate, Permit
 from state.errors import LeaseLost
-from state.notices import Notice
 
 log = structlog.get_logger("poller")
 
@@ -67,6 +65,7 @@ class PollLoop:
         self.share = share
         self.planner = planner
         self.gate = gate
+        self.pauses = Pauses(budget, clock)  # that the server asks for
         gate.freed, gate.paid = self._freed, self._paid
         self.poke: Callable[[], None] = lambda: None
         self.hurry = False  # a sweep on command: paced by the short windows alone
@@ -79,7 +78,6 @@ class PollLoop:
         self._paced_at = -math.inf  # steady
         self._idle_until: float | None = None  # Unix seconds: there is no work before
         self.failure: BaseException | None = None
-        self._throttled_since: float | None = None  # wall
         self.infeasible: Infeasible | None = None  # `max_staleness` that cannot be kept since lists grew
 
     @property
@@ -134,37 +132,6 @@ class PollLoop:
         """There may be new work."""
         self._idle_until = None
         self.poke()
-
-    def throttled(self, reason: str) -> Notice | None:
-        """A call was answered 429. What an operator is told of it, once until calls go well again."""
-        began, now, steady = self._throttled_since, self._clock.now(), self._clock.steady()
-        self._throttled_since = now if began is None else began
-        until = self.budget.throttled_until(steady) or steady
-        return (
-            None
-            if began is not None
-            else budget_throttled(self.name, now=now, until=now + until - steady, reason=reason)
-        )
-
-    def dump_throttle(self) -> bytes:
-        """The throttle that was told and is not over, for `recall_throttle` after a restart or reload."""
-        return msgspec.json.encode(self._throttled_since)
-
-    def recall_throttle(self, saved: bytes) -> None:
-        """Take up a throttle that was told. Raises ValueError where it is no dump."""
-        self._throttled_since = msgspec.json.decode(saved, type=float | None)
-
-    def throttled_until(self) -> float | None:
-        """Wall time before which the server wants no call."""
-        steady = self._clock.steady()
-        until = self.budget.throttled_until(steady)
-        return None if until is None else self._clock.now() + until - steady
-
-    def went_well(self) -> None:
-        """A call was answered as it should: if none is held back any more, what was throttled is over."""
-        if self._throttled_since is not None and self.budget.throttled_until(self._clock.steady()) is None:
-            log.info("budget.goes_on", budget=self.name, throttled_since=self._throttled_since)
-            self._throttled_since = None
 
     def check_promises(self) -> None:
         """Say once when lists have grown so that their `max_staleness` cannot be kept, and once when it can again."""

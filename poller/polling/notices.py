@@ -125,11 +125,12 @@ def goes_on(source: str, *, since: float, now: float) -> Notice:
 
 
 def budget_throttled(budget: str, *, now: float, until: float, reason: str) -> Notice:
-    """The server refused a call because there were too many, in spite of all."""
+    """The server wants no call for a time: it refused one because there were too many, or said so beforehand."""
     return Notice(
         kind="budget.throttled",
         subject=f"budgets/{budget}",
-        summary=f"Budget {budget} is throttled: {reason}. No call of it leaves before {iso(until)}.",
+        summary=f"Budget {budget} is throttled: {reason}. No call of it leaves before {iso(until)}; "
+        f"`poller resume {budget}` ends the pause.",
         detail={"reason": reason, "until": iso(until)},
         time=now,
     )

@@ -126,7 +126,7 @@ class OnDemandSweep:
 
 def _throttled_until(active: ActiveSource, now: float) -> float | None:
     """Until when its server wants no call, where that is longer than a sweep on command waits."""
-    until = active.poll_loop.throttled_until()
+    until = active.poll_loop.pauses.until()
     return until if until is not None and until > now + PATIENCE else None
 
 

@@ -58,7 +58,7 @@ async def poll(polling: Polling, active: ActiveSource, w: WatchedEndpoint, key: 
         polling.in_flight.discard((active.name, w.name, key))
     now = active.poll_loop.time()
     active.times.latest = polling.clock.now()
-    active.poll_loop.went_well()
+    active.poll_loop.pauses.went_well()
     if result.aside:
         planner.defer(unit, now + 1.0)
     if key in w.units:
@@ -132,10 +132,10 @@ async def _failed(
         status=status,
         retry_after=getattr(error, "retry_after", None),
         failures=failures,
-        not_before=active.poll_loop.throttled_until(),
+        not_before=active.poll_loop.pauses.until(),
         per_parent=unit.startswith(CHILD),
     )
-    if status == httpx.codes.TOO_MANY_REQUESTS and (throttled := active.poll_loop.throttled(reason)) is not None:
+    if status == httpx.codes.TOO_MANY_REQUESTS and (throttled := active.poll_loop.pauses.refused(reason)) is not None:
         update = replace(update, notices=(throttled, *update.notices))
     await take(polling, active, update)
     return update
@@ -181,7 +181,9 @@ async def discover(polling: Polling, active: ActiveSource) -> None:
 
 
 async def take(polling: Polling, active: ActiveSource, update: HealthUpdate) -> None:
-    """Report what the source's health has to say, and let poll what is free again."""
+    """Report what the source's health and its server's pauses have to say, and let poll what is free again."""
+    if (paused := active.poll_loop.pauses.long_one()) is not None:
+        update = replace(update, notices=(*update.notices, paused))
     await polling.follow_up.say(active, update)
     if update.reopened:
         _release(polling, active)

@@ -138,8 +138,13 @@ def kept_health(active: ActiveSource) -> dict[str, bytes]:
     return {
         f"health:{active.name}": active.health.dump(),
         f"stall:{active.name}": active.stall.dump(),
-        f"throttle:{active.poll_loop.name}": active.poll_loop.dump_throttle(),
+        kept_episode(active.poll_loop): active.poll_loop.pauses.dump(),
     }
+
+
+def kept_episode(poll_loop: PollLoop) -> str:
+    """The key under which a budget's pause is kept as it was told."""
+    return f"throttle:{poll_loop.name}"
 
 
 def recall_health(active: ActiveSource, kept: Mapping[str, bytes | None]) -> None:
@@ -152,7 +157,7 @@ def recall_health(active: ActiveSource, kept: Mapping[str, bytes | None]) -> Non
             active.health.recall(health, units)
         if (stall := kept[f"stall:{active.name}"]) is not None:
             active.stall.recall(stall)
-        if (throttle := kept[f"throttle:{active.poll_loop.name}"]) is not None:
-            active.poll_loop.recall_throttle(throttle)
+        if (throttle := kept[kept_episode(active.poll_loop)]) is not None:
+            active.poll_loop.pauses.recall(throttle)
     except ValueError as error:
         log.warning("health.forgotten", source=active.name, why=str(error))

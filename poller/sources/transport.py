@@ -7,6 +7,7 @@ paid by the permit that was waited for before the poll was chosen; every further
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar, Token
@@ -56,6 +57,7 @@ class Gate:
         self.refused = 0  # answers 429
         self.freed: Callable[[], None] = lambda: None  # called when one more call may be in flight
         self.paid: Callable[[], None] = lambda: None  # called for every call that was written down
+        self.noted = -math.inf  # until when the server wants no call, as it is written down (steady)
         self._spend = spend
         self._flush = flush
         self._throttle = throttle
@@ -93,11 +95,19 @@ class Gate:
         """Take the server's word on the calls to come."""
         self.refused += response.status_code == httpx.codes.TOO_MANY_REQUESTS
         steady = self.clock.steady()
-        before = self.budget.throttled_until(steady)
         self.budget.obey(read_headers(response.status_code, response.headers, now=self.clock.now()), steady)
         until = self.budget.throttled_until(steady)
-        if until is not None and until > (before or steady) + MOMENT:
+        if until is not None and until > max(self.noted, steady) + MOMENT:
+            self.noted = until
             await self._throttle(until)
+
+    async def resume(self) -> None:
+        """Forget until when the server wants no call, here and where it is written down."""
+        steady = self.clock.steady()
+        self.budget.resume(steady)
+        self.noted = steady
+        self._answered.set()
+        await self._throttle(steady)
 
     async def flush(self) -> None:
         """Write down the answers that no later call took along."""

@@ -51,6 +51,7 @@ States = Annotated[
 SubscriptionName = Annotated[str | None, Query(max_length=TEXT, description="The name of a subscription.")]
 
 Subscription = Annotated[str, Path(max_length=TEXT, description="The name of a subscription.")]
+Budget = Annotated[str, Path(max_length=TEXT, description="The name of a budget.")]
 Source = Annotated[str, Path(max_length=TEXT, description="The name of a source.")]
 Endpoint = Annotated[str, Path(max_length=TEXT, description="The name of one of its endpoints.")]
 ObjectId = Annotated[str, Query(alias="id", max_length=4096, description="The object's id within its endpoint.")]

@@ -102,6 +102,7 @@ class ConfigurationDocument(BaseModel):
     process: int
     timezone: str
     subscriptions: list[str]
+    budgets: list[str]
 
 
 DeliveryDocument.model_rebuild()

@@ -74,6 +74,7 @@ def status_routes(api: FastAPI, context: WebContext) -> None:
                 "process": os.getpid(),
                 "timezone": config.poller.timezone,
                 "subscriptions": [one.name for one in config.subscriptions],
+                "budgets": list(config.budgets),
             }
         )
 
@@ -103,6 +104,11 @@ def endpoint_commands(api: FastAPI, context: WebContext) -> None:
     async def probe() -> Response:
         """Ask every source at once, also where a failure makes it wait."""
         return as_json(await execute(context.app, "probe", {}))
+
+    @api.post("/api/v1/budgets/{name}/resume", responses=done)
+    async def resume(name: p.Budget) -> Response:
+        """End the pause that a server asked for, and call at once; the budget's own limits hold on."""
+        return as_json(await execute(context.app, "resume", {"budget": name}))
 
     @api.post("/api/v1/endpoints/{source}/{endpoint:path}/hold", responses=done)
     async def hold(source: p.Source, endpoint: p.Endpoint) -> Response:

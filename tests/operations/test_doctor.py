@@ -50,7 +50,7 @@ def test_where_all_is_well_nothing_is_to_do():
 @pytest.mark.parametrize(
     ("record", "level", "what", "hint"),
     [
-        (replace(BUDGET, throttled_until=NOON), "warn", "no call before 2027-01-15T12:00:00.000Z", "lower limits"),
+        (replace(BUDGET, throttled_until=NOON), "warn", "no call before 2027-01-15T12:00:00.000Z", "resume"),
         (replace(BUDGET, broken_promise="asks too much"), "bad", "asks too much", "poller check"),
         (replace(SOURCE, state="failing", reason="401"), "bad", "failing: 401", "check --online"),
         (replace(ENDPOINT, state="failing", reason="3 of 9"), "bad", "failing: 3 of 9", "check --online"),

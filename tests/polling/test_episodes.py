@@ -216,9 +216,7 @@ async def test_a_sweep_on_command_says_that_its_server_wants_no_call_instead_of_
         began = t.clock.now()
         (stuck,) = await swept(w.app, t.clock)
 
-        assert (
-            stuck == f"shop/items: the server wants no call of budget shop before {iso(w.poll_loop.throttled_until())}"
-        )
+        assert stuck == f"shop/items: the server wants no call of budget shop before {iso(w.poll_loop.pauses.until())}"
         assert t.clock.now() - began < 60
 
 

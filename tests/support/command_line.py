@@ -55,6 +55,7 @@ class Shop:
     items: list[Any] = field(default_factory=list)
     answer: tuple[int, bytes, str] | None = None  # status, body, content type
     url: str = ""
+    headers: dict[str, str] = field(default_factory=dict)  # of every answer
     answers: dict[str, tuple[int, bytes, str]] = field(default_factory=dict)  # by path, for what is no list of ours
 
     def said(self, path: str) -> tuple[int, bytes, str]:
@@ -77,6 +78,8 @@ def open_shop() -> Iterator[Shop]:
             self.send_response(status)
             self.send_header("content-type", kind)
             self.send_header("content-length", str(len(body)))
+            for name, value in shop.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 

@@ -1,0 +1,90 @@
+"""Pauses that a server asks for: until when its budget waits, and what an operator is told of it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import structlog
+
+from poller.budget.budget import Budget
+from poller.clock import Clock
+from poller.polling.notices import budget_throttled
+from state.notices import Notice
+
+log = structlog.get_logger("poller")
+
+LONG: Final = 120.0  # seconds; a longer pause is told, whatever the answer was that it came with
+
+
+class Episode(msgspec.Struct, frozen=True):
+    """A time in which the server wants no calls, as it was told. Times are Unix seconds."""
+
+    since: float
+    is_long: bool  # a long pause has been told
+
+
+class Pauses:
+    """The pauses of one budget. An episode lasts from the first that is told until a call goes well and none is left.
+
+    Told is, once in an episode, what refused a call (429), and a pause that is longer than `LONG`, also where it came
+    with an answer that was none: the server's headers say that nothing remains, or when to come back.
+    """
+
+    def __init__(self, budget: Budget, clock: Clock) -> None:
+        self._budget = budget
+        self._clock = clock
+        self._episode: Episode | None = None
+
+    def until(self) -> float | None:
+        """Wall time before which the server wants no call; None when it wants them."""
+        return self._wall(self._budget.throttled_until(self._clock.steady()))
+
+    def refused(self, reason: str) -> Notice | None:
+        """A call was answered 429: what is told of it."""
+        return self._told(reason) if self._episode is None else self.long_one()
+
+    def long_one(self) -> Notice | None:
+        """What is told of a long pause that nobody was told of yet."""
+        until = self._named()
+        if until is None or until - self._clock.now() <= LONG:
+            return None
+        return (
+            None
+            if self._episode is not None and self._episode.is_long
+            else self._told(self._budget.word or "its server asked for it")
+        )
+
+    def went_well(self) -> None:
+        """A call was answered as it should: if none is held back any more, the episode is over."""
+        if self._episode is not None and self.until() is None:
+            self.over()
+
+    def over(self) -> None:
+        """The episode is over, or was ended on command."""
+        if self._episode is not None:
+            log.info("budget.goes_on", budget=self._budget.name, throttled_since=self._episode.since)
+        self._episode = None
+
+    def dump(self) -> bytes:
+        """The episode that is not over, for `recall` after a restart or reload."""
+        return msgspec.json.encode(self._episode)
+
+    def recall(self, saved: bytes) -> None:
+        """Take up an episode that was told. Raises ValueError where it is no dump."""
+        try:
+            self._episode = msgspec.json.decode(saved, type=Episode | None)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"not an episode: {error}") from error
+
+    def _told(self, reason: str) -> Notice:
+        now, before = self._clock.now(), self._episode
+        until, named = self.until() or now, self._named() or now
+        self._episode = Episode(since=now if before is None else before.since, is_long=named - now > LONG)
+        return budget_throttled(self._budget.name, now=now, until=until, reason=reason)
+
+    def _named(self) -> float | None:
+        return self._wall(self._budget.named_until(self._clock.steady()))
+
+    def _wall(self, steady: float | None) -> float | None:
+        return None if steady is None else self._clock.now() + steady - self._clock.steady()
