@@ -20,6 +20,7 @@ from poller.polling.fetch import unwelcome
 from poller.polling.source import ActiveSource
 from poller.rendering.event_view import name_of
 from poller.sources.protocol import Endpoint, Item, PageError, Position, Unparsed
+from poller.sources.statuses import is_list
 from poller.sources.urls import shown_url
 
 EXAMPLES: Final = 5  # ids that are shown of a page
@@ -101,7 +102,7 @@ async def _first(active: ActiveSource, w: WatchedEndpoint) -> Position | None:
 
 async def _asked(active: ActiveSource, endpoint: Endpoint, at: Position) -> Unparsed:
     response = await active.ask(active.source.request(endpoint, at))
-    if not response.is_success:
+    if not is_list(response.status_code, endpoint):
         raise unwelcome(response)
     return active.source.page(endpoint, at, response)
 

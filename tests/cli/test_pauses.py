@@ -54,3 +54,15 @@ def test_a_subscription_of_the_same_name_is_meant_unless_the_budget_is_named(
     assert unknown.status == 1
     assert "no subscription and no budget is named 'shpo'" in unknown.err
     assert "did you mean 'shop'?" in unknown.err
+
+
+@pytest.mark.parametrize("status", [202, 206])
+def test_an_answer_that_is_no_list_is_none_for_check_either(
+    poller: Run, shop: Shop, tmp_path: Path, status: int
+) -> None:
+    shop.configure(tmp_path)
+    shop.answer = (status, b"[]", "application/json")
+    ran = poller("check", "--online")
+
+    assert ran.status == 1
+    assert f"shop/items: {shop.url}/items: {status} " in ran.err
