@@ -26,6 +26,7 @@ class EndpointRules:
     fields: Rules  # which fields are compared, kept and sent
     soft: ObjectRule | None = None  # true: the object is as good as deleted
     deletes: bool = True
+    conditional: bool = True  # what an answer was marked with (ETag, Last-Modified) is sent back
     absent_for: float | None = None  # seconds that an object must be missing; None: `missing_time` chooses
     baseline: Literal["silent", "emit"] = "silent"
     max_depth: int = 64  # of an object's own nesting: a deeper one is set aside

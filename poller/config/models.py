@@ -196,6 +196,7 @@ class EndpointConfig(_Table):
     unordered: tuple[Pointer, ...] = ()
     deletes: StrictBool = True
     deleted_when: str | None = None
+    conditional: StrictBool = True  # False: neither ETag nor Last-Modified is sent back
     absent_for: Duration | None = None  # None: 10 s for an object with its own URL, else a minute
     baseline: Literal["silent", "emit"] = "silent"
 

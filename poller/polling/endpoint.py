@@ -115,6 +115,7 @@ class WatchedEndpoint:
         self.noise = NoiseDetector()
         self.notes: dict[str, str] = {}  # by unit: what its latest answer had that was set aside
         self.unchanged: dict[int, UnitTimes] = {}  # polls that are still to be written, with whatever is written next
+        self.unmodified: dict[str, int] = {}  # by unit: answers 304 in a row
         self.turn = Turn()
         self.requests = Requests(0)
         self.load(opened)
@@ -188,6 +189,7 @@ class WatchedEndpoint:
         self.sweep.forget(key)
         self.guards.quarantine.pop(key, None)
         self.notes.pop(key, None)
+        self.unmodified.pop(key, None)
         self.noise.forget(key)
 
     def invalidate(self, unit_ids: Iterable[int]) -> None:

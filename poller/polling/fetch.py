@@ -18,6 +18,7 @@ from poller.changes.recording import chain_digest
 from poller.clock import Clock
 from poller.documents.diff import parse
 from poller.hooks.source_adapter import SourceAdapter
+from poller.http_dates import instant
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.results import Fetched
 from poller.polling.threads import Apart
@@ -38,6 +39,8 @@ LARGE: Final = 256 * 1024  # bytes from which an answer is read in a thread
 LONGEST_VALIDATOR: Final = 4096  # characters; a server refuses requests with longer headers
 AFTER_THE_END: Final = frozenset({400, 404, 410, 416, 422})  # how servers answer for a page that does not exist
 EMPTY: Final = Unparsed(())
+MOST_UNMODIFIED: Final = 9  # answers 304 in a row that are believed; the next request is unconditional
+STRONG: Final = 60.0  # seconds
 MOST_PAGES: Final = 10_000  # of one chain: a list that never ends is an error, not a poll
 
 
@@ -68,6 +71,7 @@ class Fetcher:
         asked_at = self._clock.now()
         response = await self.ask(begun.request)
         unmodified = begun.is_conditional and response.status_code == httpx.codes.NOT_MODIFIED
+        w.unmodified[key] = w.unmodified.get(key, 0) + 1 if unmodified else 0
         digest = _digest(w, response)
         if unmodified or (
             unit.calls == 1 and is_list(response.status_code, w.rules.endpoint) and digest == unit.digest
@@ -98,7 +102,8 @@ class Fetcher:
         request = self.source.request(w.rules.endpoint, at)
         # A last page whose headers alone would say that another one begins must be seen: 304 might not say it.
         must_be_seen = bool(w.rules.endpoint.page_headers) and unit.next is None
-        is_conditional = unit.validators is not None and unit.digest is not None and not must_be_seen
+        is_believed = w.rules.conditional and w.unmodified.get(unit.key, 0) < MOST_UNMODIFIED
+        is_conditional = unit.validators is not None and unit.digest is not None and is_believed and not must_be_seen
         if is_conditional and unit.validators is not None:
             _add_validators(request, unit.validators)
         return _Begun(request, is_conditional)
@@ -238,16 +243,25 @@ def unwelcome(response: httpx.Response) -> Unwelcome:
 
 
 def _validators(response: httpx.Response) -> bytes | None:
-    """The headers of the next conditional request. Their bytes are kept as they came, as Latin-1."""
+    """The headers of the next conditional request. Their bytes are kept as they came, as Latin-1.
+
+    A Last-Modified counts where there is no ETag and it is strong (RFC 9110, 8.8.2.2): much can change in a second.
+    """
     answered = {name.lower(): value.decode("latin-1") for name, value in response.headers.raw}
     found = {}
     if etag := answered.get(b"etag"):
         found["If-None-Match"] = etag
-    if modified := answered.get(b"last-modified"):
+    elif (modified := answered.get(b"last-modified")) and _is_strong(modified, answered.get(b"date")):
         found["If-Modified-Since"] = modified
     if not found or sum(map(len, found.values())) > LONGEST_VALIDATOR or SECRETS.redact(found) != found:
         return None
     return orjson.dumps(found)
+
+
+def _is_strong(modified: str, date: str | None) -> bool:
+    """Whether a Last-Modified is at least a minute older than the answer's own Date."""
+    changed, answered = instant(modified), instant(date or "")
+    return changed is not None and answered is not None and answered - changed >= STRONG
 
 
 def _add_validators(request: httpx.Request, validators: bytes) -> None:

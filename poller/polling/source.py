@@ -112,6 +112,7 @@ def rules_of(config: SourceConfig, endpoint: Endpoint, plugins: Plugins) -> Endp
         soft=ObjectRule(deleted_when) if deleted_when else None,
         deletes=settings.deletes,
         absent_for=settings.absent_for,
+        conditional=settings.conditional,
         baseline=settings.baseline,
         max_depth=config.max_depth,
         transform=transformer(plugins),

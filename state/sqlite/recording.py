@@ -277,10 +277,12 @@ def end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
         [sweep.ended_at, endpoint],
     )
     gone = conn.execute(
-        # A baseline takes what its sweep did not show as deleted, silently.
+        # A baseline takes what its sweep did not show as deleted, silently. An uncertain sweep proves that of nothing
+        # that was seen since the baseline began.
         "UPDATE objects SET presence = 2, missing_at = NULL WHERE endpoint = ?1 AND unit IS NULL AND presence < 2 "
-        "AND ?2 AND seen_sweep < (SELECT sweep FROM endpoints WHERE id = ?1 AND baseline_before IS NOT NULL)",
-        [endpoint, sweep.ends_baseline],
+        "AND ?2 AND seen_sweep < (SELECT sweep FROM endpoints WHERE id = ?1 AND baseline_before IS NOT NULL) "
+        "AND (?3 IS NULL OR seen_at < (SELECT baseline_before FROM endpoints WHERE id = ?1))",
+        [endpoint, sweep.ends_baseline, sweep.uncertain],
     ).rowcount
     if not sweep.confirms:
         conn.execute(
