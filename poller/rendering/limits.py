@@ -15,9 +15,11 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from jinja2 import TemplateError, nodes
+from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MOST_STEPS: Final = 200_000
+MACRO_STEPS: Final = 50  # of a call of a macro, which takes as long as so many iterations of a loop
 MOST_TEXT: Final = 2_000_000  # characters of the whole text
 MOST_VALUE: Final = 1_000_000  # characters or elements of one value on the way
 MOST_WIDTH: Final = 10_000  # that a text is filled up to
@@ -81,7 +83,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function or method. Raises TooMuch for too many calls, or for one that would make too much."""
-        _step()
+        _step(MACRO_STEPS if isinstance(obj, Macro) else 1)
         owner, name = getattr(obj, "__self__", None), getattr(obj, "__name__", "")
         if isinstance(owner, str):
             _refuse_long(owner, name, args)
@@ -112,11 +114,11 @@ def _through(name: str, node: nodes.Node) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 
-def _step() -> None:
+def _step(steps: int = 1) -> None:
     left = _left.get(None)
     if left is None:
         return
-    left[0] -= 1
+    left[0] -= steps
     if left[0] < 0:
         raise TooMuch(f"it takes more than {MOST_STEPS:,} steps")
 
