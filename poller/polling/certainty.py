@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from msgspec import structs
 
-from poller.changes.certainty import SweptList, Uncertainty, judge, pattern_of
+from poller.changes.certainty import PATIENCE, SweptList, Uncertainty, judge, pattern_of
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.failing_lists import without_failing
 from poller.polling.holds import exempt
@@ -33,7 +33,7 @@ def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: Uni
     found = judge(swept, before, w.guards.exemptions.doubts, now=ended.ended_at)
     if found is None:
         return without_failing(w, draft, ended, but=unit.key)
-    if before is None or (found.why != before.why and not found.repeats_only):
+    if _is_news(before, found):
         draft.notices.append(_notice(w, found, ended.ended_at))
     doubtful = structs.replace(
         ended,
@@ -43,6 +43,13 @@ def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: Uni
         ends_baseline=found.ends_baseline or not w.in_baseline,
     )
     return without_failing(w, draft, doubtful, but=unit.key)
+
+
+def _is_news(before: Uncertainty | None, found: Uncertainty) -> bool:
+    """Whether an uncertainty is reported. A list that moves while it is read is none until it never stands still."""
+    if found.repeats_only:
+        return found.sweeps == PATIENCE
+    return before is None or before.repeats_only or found.why != before.why
 
 
 def accept_doubts(w: WatchedEndpoint, draft: Draft) -> bool:

@@ -1,5 +1,6 @@
 """Commands beside a daemon: done and seen by it, without its secrets, its file or rights on its state."""
 
+import codecs
 import os
 from collections.abc import Iterator
 from datetime import datetime
@@ -182,8 +183,11 @@ def test_a_test_that_does_not_arrive_is_told_with_the_answer(poller: Run, shop: 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_who_may_not_use_the_socket_is_told_who_may(poller: Run, daemon: Daemon, tmp_path: Path) -> None:
-    for folder in [tmp_path, *tmp_path.parents[:2]]:
+    for folder in [tmp_path, *tmp_path.parents[:3]]:
         folder.chmod(0o755)
+    poller("pause", "crm")  # another user may not be able to read the modules that it loads
+    for codec in ("ascii", "idna"):
+        codecs.lookup(codec)
     os.seteuid(65534)
     try:
         ran = poller("pause", "crm")

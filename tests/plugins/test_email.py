@@ -421,7 +421,7 @@ def test_no_header_can_be_injected(name: str, subject: str, last: str) -> None:
         ({"username": "x"}, "belong together"),
         ({"tls": "ssl"}, "starttls"),
         ({"list_unsubscribe": "https://x/\r\nX: y"}, "pattern"),
-        ({"ca_file": "nowhere.pem"}, "no file"),
+        ({"ca_file": "nowhere.pem"}, "does not exist"),
         ({"subject": "{{ event.name"}, "line 1"),
         ({"helo": "office"}, "full host name"),
         ({"helo": "a.example SIZE=1"}, "full host name"),

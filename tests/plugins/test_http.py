@@ -468,7 +468,7 @@ async def test_only_what_leaves_as_one_body_is_limited() -> None:
         ({"secret": "whsec_aHVudGVy"}, "24 to 64"),
         ({"headers": {"webhook-id": "x"}}, "set by Poller"),
         ({"headers": {"a b": "x"}}, "not a header name"),
-        ({"ca_file": "nowhere.pem"}, "no file"),
+        ({"ca_file": "nowhere.pem"}, "does not exist"),
         ({"template": "{% if %}"}, "line 1"),
         ({"template": "x", "template_file": "y"}, "exclude each other"),
         ({"timeout": 0}, "duration"),

@@ -29,6 +29,7 @@ ROUTES |= {
     for what in ("hold", "release", "rebaseline", "inspect", "object")
 }
 ROUTES |= {"/api/v1/redeliver", "/api/v1/events/types", "/api/v1/ledger", "/api/v1/configuration"}
+ROUTES |= {"/api/v1/budgets/{name}/resume"}
 ROUTES |= {"/api/v1/probe"}
 
 
