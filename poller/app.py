@@ -24,8 +24,10 @@ from poller.hooks.observers import Observers
 from poller.hooks.payloads import Polled
 from poller.polling.engine import Engine
 from state.errors import PollerError, Unavailable
-from state.open import Runner, Session, Store, Writer
+from state.open import Runner, open_state
 from state.records import Event
+from state.steps import Session, Writer
+from state.store import Store
 
 log = structlog.get_logger("poller")
 
@@ -211,31 +213,25 @@ async def open_app(
 
     Raises PollerError. The caller holds the state's lock.
     """
-    with Writer(runner) as write:
-        store = await write(Store.open, config.poller.state, now=time.time())
-        write.group = store.group
-        try:
-            clock = clock or SystemClock.resume(await write(store.calls.anchor))
-            observers = Observers(plugins, partial(_event, write, store))
-            deliverer = Deliverer(
-                routes_of(config),
-                store=store.deliveries,
-                leases=store.leases,
-                write=write,
-                clock=clock,
-                finished=lambda delivery: observers.tell("delivery_finished", delivery=delivery),
-            )
-            news = News(deliverer=deliverer, observers=observers)
-            app = App(config, plugins, store=store, write=write, clock=clock, news=news, transport=transport)
-            async with observers:
-                await app.open()
-                try:
-                    yield app
-                finally:
-                    await app.close()
-        finally:
-            with contextlib.suppress(Unavailable):  # what could not be written is as after a crash: it is done again
-                await write.end(store.close)
+    async with open_state(config.poller.state, now=time.time(), runner=runner) as (store, write):
+        clock = clock or SystemClock.resume(await write(store.calls.anchor))
+        observers = Observers(plugins, partial(_event, write, store))
+        deliverer = Deliverer(
+            routes_of(config),
+            store=store.deliveries,
+            leases=store.leases,
+            write=write,
+            clock=clock,
+            finished=lambda delivery: observers.tell("delivery_finished", delivery=delivery),
+        )
+        news = News(deliverer=deliverer, observers=observers)
+        app = App(config, plugins, store=store, write=write, clock=clock, news=news, transport=transport)
+        async with observers:
+            await app.open()
+            try:
+                yield app
+            finally:
+                await app.close()
 
 
 async def _event(write: Writer, store: Store, number: int) -> Event | None:

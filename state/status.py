@@ -37,3 +37,12 @@ class SeenChange:
     key: str | None  # of the unit that shows the object now
     after: float
     time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """That a state began as a copy of another one."""
+
+    log_id: str  # the other log's
+    taken_at: float
+    since: float

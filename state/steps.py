@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ParamSpec, Protocol, TypeVar
 
+from state.errors import Unavailable
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -38,4 +40,41 @@ class Steps(Protocol):
 
         A crash before that undoes such steps from the last one back, as if they had never begun.
         """
+        ...
+
+
+class Session(Steps, Protocol):
+    """Steps of one holder of memory, who knows what was answered and not committed yet.
+
+    Where such a step is lost, the memory is ahead of the state: the session is over, and each further step of it is
+    refused with `Unavailable`. Its holder reads the state again, in a new session.
+    """
+
+    def close(self) -> None:
+        """Refuse every further step, also those that wait."""
+        ...
+
+
+class Writer(Steps, Protocol):
+    """Runs the steps of one open state, and knows whether it can be written at present.
+
+    Once a step has failed because the state cannot be written, an *outage* lasts: every step is refused at once with
+    the same `Unavailable`, until `probe` has written something again.
+    """
+
+    @property
+    def outage(self) -> Unavailable | None:
+        """Why the state cannot be written at present; None while it can, as far as the latest step has shown."""
+        ...
+
+    async def until_outage(self) -> Unavailable:
+        """Return what keeps the state from being written, once something does."""
+        ...
+
+    async def probe(self, step: Callable[[], None]) -> None:
+        """Run one step in spite of an outage, and end it where the step succeeds. Raises Unavailable where not."""
+        ...
+
+    def session(self) -> Session:
+        """This writer for one holder of memory."""
         ...

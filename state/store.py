@@ -7,9 +7,23 @@ what is held).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from state.deliveries import ClaimRequest, Dispatched, Expiring, Feed, Registration, Settled, Settlement
+from state.commands import Posted, Result
+from state.deliveries import (
+    AttemptRow,
+    ClaimRequest,
+    Delivery,
+    DeliveryQuery,
+    Dispatched,
+    Expiring,
+    Feed,
+    Registration,
+    Settled,
+    Settlement,
+    SubscriptionLedger,
+    SubscriptionState,
+)
 from state.leases import Lease, Worker
 from state.notices import Notice
 from state.polls import (
@@ -23,7 +37,8 @@ from state.polls import (
     UnitTimes,
     Wanted,
 )
-from state.records import Event
+from state.records import Event, EventQuery, NewEvent
+from state.status import MeasuredDelay, Restored, SeenChange, UnitRow
 
 
 class Leases(Protocol):
@@ -75,6 +90,10 @@ class CallStore(Protocol):
 
     def forget(self, budget: str, *, before: float) -> None:
         """Forget calls that were answered before that time."""
+        ...
+
+    def anchor(self) -> str | None:
+        """The clock's anchor as saved with the latest call; None where none is kept."""
         ...
 
 
@@ -232,3 +251,231 @@ class Maintenance(Protocol):
 
 class DeliverySteps(DeliveryStore, Maintenance, Protocol):
     """Every step that delivery takes."""
+
+
+class LogReader(Protocol):
+    """The event log, to be looked at."""
+
+    @property
+    def id(self) -> str:
+        """Which log this is: a number of another log means nothing here."""
+        ...
+
+    def read(
+        self, *, after: int = 0, limit: int = 1000, type_glob: str | None = None, source: str | None = None
+    ) -> list[Event]:
+        """At most `limit` events after number `after`, in order. `source` is a source's name."""
+        ...
+
+    def find(
+        self, query: EventQuery, *, limit: int, newest: bool = False, most_bytes: int | None = None
+    ) -> list[Event]:
+        """At most `limit` events in order, the first ones or the newest ones; fewer once they have `most_bytes`."""
+        ...
+
+    def types(self, *, limit: int = 20) -> list[str]:
+        """Some of the types that are in the log."""
+        ...
+
+    def event(self, seq: int) -> Event | None:
+        """The event with that number, or None (never given, or purged)."""
+        ...
+
+    def history(self, source: str, subject: str, *, limit: int = 100) -> list[Event]:
+        """The latest events of one object, oldest first."""
+        ...
+
+    def first_seq(self) -> int:
+        """The number of the oldest event kept; 0 when there is none."""
+        ...
+
+    def last_seq(self) -> int:
+        """The highest number ever given; 0 before the first event."""
+        ...
+
+    def latest_time(self) -> float | None:
+        """Of the events kept, the latest time; None when there is none."""
+        ...
+
+    def seq_at(self, time: float) -> int:
+        """The number after which to read for the events recorded from `time` on."""
+        ...
+
+
+class EventLog(LogReader, Protocol):
+    """The event log, to be written as well."""
+
+    def append(self, events: Iterable[NewEvent]) -> list[int]:
+        """Append in a transaction of its own, and return the numbers given. An id already there is not repeated."""
+        ...
+
+
+class PollReader(Protocol):
+    """Endpoints and objects, to be looked at."""
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """One row per endpoint: source, endpoint, units, objects, last_sweep, suspects, held, failing, error, ..."""
+        ...
+
+    def object(self, source: str, endpoint: str, object_id: str) -> Snapshot | None:
+        """The snapshot of one object, or None when it was never seen."""
+        ...
+
+
+class DeliveryReader(Protocol):
+    """Subscriptions and deliveries, to be looked at."""
+
+    def subscriptions(self) -> list[SubscriptionState]:
+        """Every subscription by name, removed ones included."""
+        ...
+
+    def deliveries(
+        self,
+        *,
+        states: Iterable[str] = (),
+        subscription: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> list[Delivery]:
+        """At most `limit` deliveries, the latest first; `before` is the last id of the page before."""
+        ...
+
+    def find(self, query: DeliveryQuery, *, limit: int) -> list[Delivery]:
+        """At most `limit` deliveries, the latest first."""
+        ...
+
+    def delivery(self, id_: int) -> Delivery | None:
+        """One delivery, or None where there is none of that id."""
+        ...
+
+    def unknown(self, ids: Sequence[int]) -> list[int]:
+        """Which of these numbers no delivery has."""
+        ...
+
+    def attempts(self, id_: int) -> list[AttemptRow]:
+        """Every attempt of a delivery, or of the digest it left with, the first one first."""
+        ...
+
+    def ledger(self) -> list[SubscriptionLedger]:
+        """The books of every subscription, proven from the tables."""
+        ...
+
+
+class StatusReader(Protocol):
+    """Sums for a status."""
+
+    def calls(self, budget: str, *, since: float) -> list[tuple[float, float | None]]:
+        """(sent, answered) of the calls that a window beginning at `since` still counts; both are steady seconds."""
+        ...
+
+    def throttled_until(self, budget: str) -> float | None:
+        """Until when its server wanted no call, as noted last, in steady seconds; it may be over."""
+        ...
+
+    def anchor(self) -> str | None:
+        """The clock's anchor as saved with the latest call; None where none is kept."""
+        ...
+
+    def units(self) -> list[UnitRow]:
+        """Every unit, in the order in which they were met."""
+        ...
+
+    def learned(self, key: str) -> bytes | None:
+        """What a planner saved last under `key`."""
+        ...
+
+    def measured_delays(self, *, since: float) -> list[MeasuredDelay]:
+        """Of each endpoint with events since then, within the latest 10,000 events of the log."""
+        ...
+
+    def seen_changes(self) -> list[SeenChange]:
+        """Every change in the log of which it is known when it had not happened yet, in order."""
+        ...
+
+    def oldest_waiting(self) -> dict[str, float]:
+        """By subscription, since when the oldest event that it was not given waits: queued, or not read yet."""
+        ...
+
+    def delivery_counts(self) -> list[tuple[str, str, int]]:
+        """(subscription, state, deliveries) of those that are kept."""
+        ...
+
+
+class Reader(Protocol):
+    """Everything that only looks at a state, beside whoever runs on it. Every method raises StateError alone."""
+
+    @property
+    def log(self) -> LogReader: ...
+    @property
+    def polls(self) -> PollReader: ...
+    @property
+    def deliveries(self) -> DeliveryReader: ...
+    @property
+    def sums(self) -> StatusReader: ...
+
+    def damage(self) -> str | None:
+        """What is wrong with what is kept, reading all of it; None where it is whole, or cannot be told."""
+        ...
+
+    def restored(self) -> Restored | None:
+        """From what copy this state began; None where it did not, or is a copy that nobody has used yet."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it has opened."""
+        ...
+
+
+class PostedCommands(Protocol):
+    """Commands posted for whoever runs on the state, and what came of them."""
+
+    def post(self, name: str, args: Mapping[str, Any], *, now: float) -> int:
+        """Leave a command and return its id."""
+        ...
+
+    def pending(self) -> list[Posted]:
+        """What waits, in the order in which it was posted."""
+        ...
+
+    def take(self, id_: int, *, now: float) -> bool:
+        """Begin with a command; False when it was withdrawn or taken meanwhile."""
+        ...
+
+    def finish(self, id_: int, outcome: Result, *, now: float) -> None:
+        """Write what came of it, and forget what is older than a day."""
+        ...
+
+    def result(self, id_: int) -> Result | None:
+        """What came of it; None while it is not finished."""
+        ...
+
+    def withdraw(self, id_: int) -> bool:
+        """Take back a command that nobody has begun with; False when somebody has."""
+        ...
+
+
+class AllDeliveries(DeliverySteps, CommandStore, Protocol):
+    """Every step that delivery and its commands take."""
+
+
+class Store(PollingStore, Protocol):
+    """One open state: every step that is taken on it."""
+
+    @property
+    def log(self) -> EventLog: ...
+    @property
+    def deliveries(self) -> AllDeliveries: ...
+    @property
+    def poll_reader(self) -> PollReader: ...
+    @property
+    def delivery_reader(self) -> DeliveryReader: ...
+    @property
+    def commands(self) -> PostedCommands: ...
+
+    def probe(self) -> None:
+        """Write something for a trial. Raises what keeps the state from being written."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it has opened."""
+        ...

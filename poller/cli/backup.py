@@ -11,7 +11,7 @@ import click
 from poller.cli.context import CliContext
 from poller.cli.output import print_json, size
 from poller.options.problems import NotThere
-from state.open import copy_state
+from state.open import copy_state, is_there
 
 
 @click.command()
@@ -28,7 +28,7 @@ def backup(context: CliContext, dest: Path, as_json: bool) -> None:
     """
     config, _ = context.load(reveal=False)
     state, now = config.poller.state, time.time()
-    if not state.exists():
+    if not is_there(state):
         raise NotThere(f"{state}: there is no state to copy yet", hint="poller once")
     if dest.is_dir():
         dest /= f"{state.stem}-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}{state.suffix}"

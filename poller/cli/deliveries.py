@@ -33,8 +33,9 @@ from poller.operations.places import HIGHEST
 from poller.options.problems import NotThere, nearest
 from poller.rendering.templates import RenderError
 from state.errors import PollerError
-from state.open import Reader
+from state.open import is_there
 from state.records import Change, Event, FieldChange, Kind
+from state.store import Reader
 
 STATES: Final = ("pending", "delivered", "dead")
 SIDES: Final = ("events", "delivered", "pending", "dead", "not_matching", "dropped", "unread")
@@ -207,7 +208,7 @@ def preview(context: CliContext, subscription: str, seq: int | None) -> None:
 
 def _event(config: Config, settings: SubscriptionConfig, seq: int | None) -> Event:
     found = None
-    if config.poller.state.exists():
+    if is_there(config.poller.state):
         with reading(config) as reader:
             if reader is not None:
                 found = reader.log.event(seq) if seq is not None else _latest(reader, _filter(config, settings))

@@ -46,7 +46,8 @@ from poller.options.secrets import Secret
 from poller.rendering.terminal import printable
 from state.errors import PollerError, StateError
 from state.lock import StateLock
-from state.open import Reader, open_reader, restored
+from state.open import open_reader
+from state.store import Reader
 
 ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 PATIENCE: Final = 5.0  # seconds
@@ -310,7 +311,7 @@ def _kept(reader: Reader, path: Path, config: Config | None, live: Status | None
 
 def _beginning(reader: Reader, config: Config, now: float) -> Iterator[Finding]:
     """Whether it is a restored backup: a new beginning, and for a while a dangerous one."""
-    origin = restored(reader.db)
+    origin = reader.restored()
     if origin is None:
         return
     told = f"a backup of {iso(origin.taken_at)}, restored {iso(origin.since)}: cursors of log {origin.log_id} are void"

@@ -9,7 +9,8 @@ from typing import Final
 import click
 
 from poller.config.models import Config
-from state.open import Reader, open_reader
+from state.open import is_there, open_reader
+from state.store import Reader
 
 NOTHING_YET: Final = "nothing yet: `poller once` or `poller run` begins"
 
@@ -18,7 +19,7 @@ NOTHING_YET: Final = "nothing yet: `poller once` or `poller run` begins"
 def reading(config: Config) -> Iterator[Reader | None]:
     """The state, read-only; None, and a line that says so, where nothing has run yet. Raises StateError."""
     path = config.poller.state
-    if not path.exists():
+    if not is_there(path):
         say_nothing_yet()
         yield None
         return

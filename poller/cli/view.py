@@ -27,8 +27,8 @@ from poller.operations.places import parse_place
 from poller.options.problems import NotThere, find_endpoint
 from poller.planner.report import WhatIf
 from state.deliveries import DeliveryQuery
-from state.open import Reader
 from state.records import Event, EventQuery
+from state.store import Reader
 
 PAGE: Final = 1000  # rows asked for at once
 

@@ -33,8 +33,9 @@ from poller.planner.feasibility import Infeasible
 from poller.planner.report import Report, report
 from poller.polling.health import EndpointHealth, HealthReport, SourceHealth
 from state.deliveries import SubscriptionState
-from state.open import Reader, open_reader
+from state.open import is_there, open_reader
 from state.status import MeasuredDelay
+from state.store import Reader
 
 DAY = 86400.0
 Row = Mapping[str, Any]  # of the state: one of an endpoint
@@ -103,7 +104,7 @@ def status(reader: Reader, config: Config, *, now: float, live: Live | None = No
 
 def read_status(config: Config, *, now: float) -> Status:
     """The status from the file alone; of a state that is not there yet, that nothing is known. Raises StateError."""
-    if not config.poller.state.exists():
+    if not is_there(config.poller.state):
         return _unborn(config, now)
     with open_reader(config.poller.state) as reader:
         return status(reader, config, now=now)

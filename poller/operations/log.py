@@ -7,9 +7,9 @@ from typing import Final
 
 from poller.operations.places import parse_place
 from state.errors import PollerError
-from state.open import Reader
 from state.open import open_reader as open_reader
 from state.records import Event, EventQuery
+from state.store import Reader
 
 PAGE: Final = 500_000  # bytes of events after which no more are read at once
 

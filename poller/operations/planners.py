@@ -14,8 +14,9 @@ from poller.planner.report import PlannerState
 from poller.planner.units import Unit
 from poller.polling.unit_keys import key_of
 from state.errors import Outdated
-from state.open import StatusReader, open_reader
+from state.open import is_there, open_reader
 from state.status import UnitRow
+from state.store import StatusReader
 
 
 def planner_states(config: Config, sums: StatusReader | None, *, now: float) -> list[PlannerState]:
@@ -50,7 +51,7 @@ def check_promises(config: Config) -> None:
 
 
 def _known(config: Config) -> list[UnitRow]:
-    if not config.poller.state.exists():
+    if not is_there(config.poller.state):
         return []
     try:
         with open_reader(config.poller.state) as reader:

@@ -17,7 +17,8 @@ from poller.operations.live import live_of, plan_of
 from poller.operations.status import Status
 from poller.planner.report import Report, WhatIf
 from state.errors import PollerError, StateError
-from state.open import Reader as Reader
+from state.open import connect_reader
+from state.store import Reader as Reader
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,7 +56,7 @@ class WebContext:
         self.app.deliverer.ears.append(self.ring)
         try:
             for _ in range(READERS):
-                opened.append(Reader.open(path))
+                opened.append(connect_reader(path))
                 self._readers.put(opened[-1])
             yield self
         finally:

@@ -21,6 +21,7 @@ from sqlite_utils import Database
 from state.errors import StateError
 from state.private import create
 from state.sqlite.connection import State, read_meta, transaction, write_meta
+from state.status import Restored
 
 _MARK = "backup"  # in a copy that nobody has written to: of which log, when
 _ORIGIN = "restored"  # in a state that began as a copy: the same, and since when it goes on by itself
@@ -33,15 +34,6 @@ class Copy:
     bytes: int
     events: int
     objects: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restored:
-    """That a state began as a copy of another one."""
-
-    log_id: str  # the other log's
-    taken_at: float
-    since: float
 
 
 def copy_state(state: Path, to: Path, *, now: float) -> Copy:

@@ -12,7 +12,7 @@ from typing import Final, Self
 from sqlite_utils import Database
 
 from state.errors import StateError
-from state.sqlite.backup import begin_anew
+from state.sqlite.backup import begin_anew, restored
 from state.sqlite.calls import Calls, calls_migrations
 from state.sqlite.commands import Commands, command_migrations
 from state.sqlite.connection import Group, State, open_database, probe, transaction
@@ -27,6 +27,7 @@ from state.sqlite.read_polls import PollReader
 from state.sqlite.read_status import StatusReader
 from state.sqlite.rewind import rewind
 from state.sqlite.schema import delivery_migrations
+from state.status import Restored
 
 SCHEMA: Final = (
     calls_migrations,
@@ -113,6 +114,10 @@ class Reader:
         except sqlite3.DatabaseError as error:
             return str(error)
         return None if found == ["ok"] else "; ".join(found)
+
+    def restored(self) -> Restored | None:
+        """From what copy this state began; None where it did not, or is a copy that nobody has used yet."""
+        return restored(self.db)
 
     def close(self) -> None:
         """Close the file."""
