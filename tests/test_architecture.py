@@ -364,3 +364,28 @@ def test_late_imports_are_for_what_is_optional_or_dear() -> None:
 def test_every_public_name_is_there() -> None:
     assert [name for name in poller.__all__ if not hasattr(poller, name)] == []
     assert sys.modules["poller"].__doc__ == "Public names for plugin authors."
+
+
+def longest_chain(inside: str) -> list[str]:
+    """The longest chain of imports between modules of one package."""
+    inner = {name: {one for one in OURS[name] if within(one, inside) and one != inside} for name in FILES}
+    longest: dict[str, list[str]] = {}
+    for name in TopologicalSorter(inner).static_order():
+        longest[name] = [name, *max((longest[one] for one in inner[name]), key=len, default=[])]
+    return max((chain for name, chain in longest.items() if within(name, inside) and name != inside), key=len)
+
+
+def test_chains_of_imports_within_web_have_at_most_three_links() -> None:
+    assert len(longest_chain("poller.web")) <= 4, longest_chain("poller.web")
+
+
+def test_functions_of_web_have_at_most_40_lines() -> None:
+    long = [
+        f"{name}.{node.name}"
+        for name, path in FILES.items()
+        if within(name, "poller.web")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if node.end_lineno is not None and node.end_lineno - node.lineno >= 40
+    ]
+    assert long == []

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from poller.config.models import Settings
 from poller.options.secrets import Secret, SecretError
-from poller.web.requests import answer
+from poller.web.answers import send_problem
 
 OPEN: Final = ("/healthz", "/readyz")  # without a token: for probes
 HARMLESS: Final = ("GET", "HEAD", "OPTIONS")
@@ -58,7 +58,7 @@ class Guard:
         if refused is None:
             await self._app(scope, receive, send_guarded)
         else:
-            await answer(send_guarded, *refused)
+            await send_problem(send_guarded, *refused)
 
 
 def host_of(netloc: str) -> str:

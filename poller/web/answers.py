@@ -1,35 +1,42 @@
-"""Answers of the routes: JSON, and problems in place of what cannot be answered."""
+"""What routes answer with: JSON, and problem details (RFC 9457) where a request cannot be answered as asked."""
 
 from __future__ import annotations
 
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Final
 
 import orjson
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-
-from poller.operations.log import OtherLog
-from poller.operations.places import BadPlace
-from poller.options.problems import NotNow, NotThere
-from poller.web.context import Busy
-from poller.web.problems import MEDIA_TYPE, Problem, problem
-from state.errors import PollerError, StateError
+from fastapi import Response
+from pydantic import BaseModel, Field
+from starlette.types import Send
 
 Responses = dict[int | str, dict[str, Any]]
-WHY = {
+
+PROBLEM: Final = "application/problem+json"
+CHALLENGES: Final = (b"Bearer", b'Basic realm="poller"')
+ALWAYS: Final = (400, 401, 413, 421, 422, 503)  # problems that every route may answer with
+WHY: Final = {
     400: "The request cannot be done as asked.",
     401: "A token is needed.",
     403: "The request comes from a page of another site.",
-    404: "There is no such thing.",
-    409: "It does not fit how things are now.",
+    404: "It does not exist.",
+    409: "It does not fit the present state.",
     410: "The place is in another log: the state was restored or begun anew.",
     413: "The body is larger than 64 kB.",
-    421: "The Host is not one that is answered.",
+    421: "The Host is not one that this server answers for.",
     422: "A parameter or the body is not valid.",
-    503: "The state cannot be read or written, or too much is asked for at once.",
+    503: "The state cannot be read or written, or there are too many requests at once.",
 }
-ALWAYS = (400, 401, 413, 421, 422, 503)
+
+
+class Problem(BaseModel):
+    """What is wrong with a request, or with the program that answers it."""
+
+    type: str = Field(default="about:blank", description="Always about:blank: the status names the kind of problem.")
+    title: str = Field(description="The name of the HTTP status.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What is wrong, in one sentence.")
+    hint: str | None = Field(default=None, description="What to do about it.")
 
 
 def as_json(body: Any, status: int = 200) -> Response:
@@ -37,46 +44,38 @@ def as_json(body: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(body), status, media_type="application/json")
 
 
+def problem(status: int, detail: str, *, hint: str | None = None) -> bytes:
+    """A problem as JSON."""
+    found: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": storable(detail),
+    }
+    return orjson.dumps(found if hint is None else {**found, "hint": storable(hint)})
+
+
+def problem_answer(status: int, detail: str, *, hint: str | None = None) -> Response:
+    """A problem as the answer of a route."""
+    return Response(problem(status, detail, hint=hint), status, media_type=PROBLEM)
+
+
+async def send_problem(send: Send, status: int, detail: str, *, hint: str | None = None, close: bool = False) -> None:
+    """Answer with a problem from ASGI middleware; `close` ends the connection."""
+    body = problem(status, detail, hint=hint)
+    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
+    headers += [(b"connection", b"close")] if close else []
+    headers += [(b"www-authenticate", one) for one in CHALLENGES] if status == 401 else []
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
 def problems(*statuses: int) -> Responses:
-    """The problems that a route may answer, as OpenAPI describes them."""
+    """The problems that a route may answer with, as OpenAPI describes them."""
     schema = {"$ref": "#/components/schemas/Problem"}
-    return {status: {"description": WHY[status], "content": {MEDIA_TYPE: {"schema": schema}}} for status in statuses}
+    return {status: {"description": WHY[status], "content": {PROBLEM: {"schema": schema}}} for status in statuses}
 
 
-def handle_errors(api: FastAPI) -> None:
-    """Answer every error with a problem."""
-
-    def answered(status: int) -> Any:
-        async def answer(_: Request, error: PollerError) -> Response:
-            return _problem(status, str(error), error.hint)
-
-        return answer
-
-    kinds = {PollerError: 400, BadPlace: 400, NotThere: 404, NotNow: 409, OtherLog: 410, StateError: 503, Busy: 503}
-    for kind, status in kinds.items():
-        api.add_exception_handler(kind, answered(status))
-
-    @api.exception_handler(HTTPException)
-    async def refused(_: Request, error: HTTPException) -> Response:
-        answer = _problem(error.status_code, str(error.detail), "/openapi.json lists every route")
-        answer.headers.update(error.headers or {})
-        return answer
-
-    @api.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        said = [f"{'.'.join(str(part) for part in one['loc'][1:])}: {one['msg']}" for one in error.errors()]
-        return _problem(422, "; ".join(said)[:2000], "/openapi.json describes every parameter")
-
-    @api.exception_handler(Exception)
-    async def failed(_: Request, __: Exception) -> Response:
-        return _problem(500, "an unexpected error", "the daemon's log has its traceback")
-
-
-def describe_problem(schema: dict[str, Any]) -> dict[str, Any]:
-    """Add the schema of problems to an OpenAPI document."""
-    schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
-    return schema
-
-
-def _problem(status: int, detail: str, hint: str | None) -> Response:
-    return Response(problem(status, detail, hint=hint), status, media_type=MEDIA_TYPE)
+def storable(text: str) -> str:
+    """Text without lone surrogates, which a request may name and no answer can carry."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,41 +1,54 @@
-"""The app behind every listener: its routes, its errors and its description."""
+"""The app that every listener serves: its routes, its errors and its OpenAPI description."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
-from poller.web.answers import ALWAYS, describe_problem, handle_errors, problems
+from poller.web.answers import ALWAYS, Problem, problems
 from poller.web.context import WebContext
-from poller.web.delivery_routes import delivery_routes, subscription_commands
-from poller.web.event_routes import event_routes
-from poller.web.status_routes import endpoint_commands, health_routes, status_routes
+from poller.web.delivery_routes import router as deliveries
+from poller.web.endpoint_routes import router as endpoints
+from poller.web.errors import handle_errors
+from poller.web.event_routes import router as events
+from poller.web.status_routes import router as status
+from poller.web.subscription_routes import router as subscriptions
+
+ROUTERS = (status, events, endpoints, deliveries, subscriptions)
 
 
 def build(context: WebContext) -> FastAPI:
-    """The app. Who may use it is the listener's business."""
+    """The app of one context. Each listener decides who may use it."""
     api = FastAPI(
         title="Poller",
-        summary="Events of APIs that have no webhooks, and how their delivery is going.",
+        summary="Events of APIs that have no webhooks, and their deliveries.",
         version="1",
         docs_url=None,  # they would load their scripts from elsewhere
         redoc_url=None,
         responses=problems(*ALWAYS),
     )
-    for add in (health_routes, status_routes, event_routes, delivery_routes, subscription_commands, endpoint_commands):
-        add(api, context)
+    api.state.context = context
+    for router in ROUTERS:
+        api.include_router(router)
+        api.include_router(_head_of(router))
     handle_errors(api)
-    description = describe_problem(api.openapi())
+    description = _with_problem(api.openapi())
     api.openapi = lambda: description  # type: ignore[method-assign]
-    _answer_head(api)
     return api
 
 
-def _answer_head(api: FastAPI) -> None:
-    """Answer HEAD wherever GET is answered. It is not described: OpenAPI would have each operation twice."""
-    routes: list[Any] = list(api.routes)
-    for route in routes:
+def _with_problem(schema: dict[str, Any]) -> dict[str, Any]:
+    """An OpenAPI document together with the schema of problems, which its answers refer to."""
+    schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+    return schema
+
+
+def _head_of(router: APIRouter) -> APIRouter:
+    """HEAD wherever a router answers GET. It is not described: OpenAPI would have each operation twice."""
+    head = APIRouter()
+    for route in router.routes:
         if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
-            route.methods.add("HEAD")
+            head.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
+    return head

@@ -17,7 +17,7 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from poller.web.problems import MEDIA_TYPE, problem
+from poller.web.answers import PROBLEM, problem
 
 SHARE_OF_FILES: Final = 4  # a listener has at most a quarter of the files that this process may open
 UNREAD: Final = 65536  # bytes that may wait for a reader before the app has to
@@ -105,7 +105,7 @@ class BoundedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are for its log
         """Answer what is not HTTP, and close."""
-        headers = [(b"content-type", MEDIA_TYPE.encode()), (b"connection", b"close")]
+        headers = [(b"content-type", PROBLEM.encode()), (b"connection", b"close")]
         body = problem(400, "this is not a valid HTTP/1.1 request")
         events: list[h11.Event] = [
             h11.Response(status_code=400, headers=headers, reason=STATUS_PHRASES[400]),

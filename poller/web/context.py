@@ -9,7 +9,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Annotated, Concatenate, ParamSpec, TypeVar
+
+from fastapi import Depends, Request
 
 from poller.app import App
 from poller.operations.gathering import Live, status
@@ -125,3 +127,11 @@ class WebContext:
     def news(self) -> asyncio.Event:
         """Is set at the next news. Take it before looking, so that none slips through between look and wait."""
         return self._news
+
+
+async def _context_of(request: Request) -> WebContext:
+    context: WebContext = request.app.state.context
+    return context
+
+
+Context = Annotated[WebContext, Depends(_context_of)]  # a route's first parameter

@@ -1,91 +1,71 @@
-"""Routes of deliveries and subscriptions: what left for whom, and the commands of a subscription."""
+"""Routes of deliveries: which there are, what their attempts came to, and sending them again."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, Response
 
 import poller.web.parameters as p
 from poller.operations.commands import execute
 from poller.operations.documents import books_document, delivery_document, delivery_with_attempts
 from poller.operations.places import parse_place
 from poller.options.problems import NotThere
-from poller.web.answers import as_json, problems
-from poller.web.context import Reader, WebContext
+from poller.web.answers import Responses, as_json, problems
+from poller.web.context import Context, Reader
 from poller.web.schemas import Books, DeliveryDocument, DeliveryPage, Done
 from state.deliveries import DeliveryQuery
 
+QUEUED: Responses = {202: {"model": Done}, **problems(403, 404)}
 
-def delivery_routes(api: FastAPI, context: WebContext) -> None:
-    """Add the routes that look."""
-
-    @api.get("/api/v1/deliveries", responses={200: {"model": DeliveryPage}, **problems(400)})
-    async def deliveries(
-        state: p.States = None,
-        subscription: p.SubscriptionName = None,
-        subject: p.Subject = None,
-        after: p.DeliveryAfter = None,
-        before: p.DeliveryBefore = None,
-        limit: p.Limit = 100,
-    ) -> Response:
-        """Deliveries, the latest first; read on with `before` = the `next` of this answer, which is null at the end."""
-        query = DeliveryQuery(
-            states=tuple(state.split(",")) if state else (),
-            subscription=subscription,
-            subject=subject,
-            after=parse_place(after, what="after") if after is not None else None,
-            before=parse_place(before, what="before") if before is not None else None,
-        )
-        found = await context.look(lambda reader: reader.deliveries.find(query, limit=limit))
-        next_ = found[-1].id if len(found) == limit else None
-        return as_json({"deliveries": [delivery_document(one) for one in found], "next": next_})
-
-    @api.get("/api/v1/deliveries/{number}", responses={200: {"model": DeliveryDocument}, **problems(404)})
-    async def delivery(number: p.DeliveryId) -> Response:
-        """One delivery with all of its attempts."""
-        return as_json(await context.look(_one_delivery, number))
-
-    @api.get("/api/v1/ledger", responses={200: {"model": list[Books]}})
-    async def ledger() -> Response:
-        """The books of every subscription: each event is delivered, pending, dead or not matching."""
-        return as_json([books_document(one) for one in await context.look(lambda reader: reader.deliveries.ledger())])
+router = APIRouter()
 
 
-def subscription_commands(api: FastAPI, context: WebContext) -> None:
-    """Add the routes that change something."""
-    done: dict[int | str, dict[str, Any]] = {200: {"model": Done}, **problems(403, 404, 409)}
-    queued: dict[int | str, dict[str, Any]] = {202: {"model": Done}, **problems(403, 404)}
+@router.get("/api/v1/deliveries", responses={200: {"model": DeliveryPage}, **problems(400)})
+async def deliveries(
+    context: Context,
+    state: p.States = None,
+    subscription: p.SubscriptionName = None,
+    subject: p.Subject = None,
+    after: p.DeliveryAfter = None,
+    before: p.DeliveryBefore = None,
+    limit: p.Limit = 100,
+) -> Response:
+    """Deliveries, the latest first; read on with `before` = the `next` of this answer, which is null at the end."""
+    query = DeliveryQuery(
+        states=tuple(state.split(",")) if state else (),
+        subscription=subscription,
+        subject=subject,
+        after=parse_place(after, what="after") if after is not None else None,
+        before=parse_place(before, what="before") if before is not None else None,
+    )
+    found = await context.look(lambda reader: reader.deliveries.find(query, limit=limit))
+    next_ = found[-1].id if len(found) == limit else None
+    return as_json({"deliveries": [delivery_document(one) for one in found], "next": next_})
 
-    @api.post("/api/v1/redeliver", status_code=202, responses=queued)
-    async def redeliver_many(which: p.RedeliverWhich) -> Response:
-        """Deliver again by number, or all of a state: dead letters as they are, delivered ones as copies."""
-        return as_json(await execute(context.app, "redeliver", which.model_dump()), 202)
 
-    @api.post("/api/v1/deliveries/{number}/redeliver", status_code=202, responses=queued)
-    async def redeliver(number: p.DeliveryId) -> Response:
-        """Deliver it again: a dead letter as it is, a delivered one as a copy."""
-        return as_json(await execute(context.app, "redeliver", {"ids": [number]}), 202)
+@router.get("/api/v1/deliveries/{number}", responses={200: {"model": DeliveryDocument}, **problems(404)})
+async def delivery(context: Context, number: p.DeliveryId) -> Response:
+    """One delivery with all of its attempts."""
+    return as_json(await context.look(_one_delivery, number))
 
-    @api.post("/api/v1/subscriptions/{name}/replay", status_code=202, responses=queued)
-    async def replay(name: p.Subscription, given: p.ReplayFrom) -> Response:
-        """Deliver again what the subscription has read from some place in the log on."""
-        return as_json(await execute(context.app, "replay", {"subscription": name, "after": given.after}), 202)
 
-    @api.post("/api/v1/subscriptions/{name}/ping", status_code=202, responses=queued)
-    async def ping(name: p.Subscription) -> Response:
-        """Send a test event; the delivery that is named in the answer says what came of it."""
-        return as_json(await execute(context.app, "ping", {"subscription": name}), 202)
+@router.get("/api/v1/ledger", responses={200: {"model": list[Books]}})
+async def ledger(context: Context) -> Response:
+    """The books of every subscription: each event is delivered, pending, dead or not matching."""
+    return as_json([books_document(one) for one in await context.look(lambda reader: reader.deliveries.ledger())])
 
-    @api.post("/api/v1/subscriptions/{name}/pause", responses=done)
-    async def pause(name: p.Subscription) -> Response:
-        """Stop delivering to a subscription; nothing is lost meanwhile."""
-        return as_json(await execute(context.app, "pause", {"subscription": name}))
 
-    @api.post("/api/v1/subscriptions/{name}/resume", responses=done)
-    async def resume(name: p.Subscription) -> Response:
-        """Go on delivering to a subscription."""
-        return as_json(await execute(context.app, "resume", {"subscription": name}))
+@router.post("/api/v1/redeliver", status_code=202, responses=QUEUED)
+async def redeliver_many(context: Context, which: p.RedeliverWhich) -> Response:
+    """Deliver again by number, or all of a state: dead letters as they are, delivered ones as copies."""
+    return as_json(await execute(context.app, "redeliver", which.model_dump()), 202)
+
+
+@router.post("/api/v1/deliveries/{number}/redeliver", status_code=202, responses=QUEUED)
+async def redeliver(context: Context, number: p.DeliveryId) -> Response:
+    """Deliver it again: a dead letter as it is, a delivered one as a copy."""
+    return as_json(await execute(context.app, "redeliver", {"ids": [number]}), 202)
 
 
 def _one_delivery(reader: Reader, number: int) -> dict[str, Any]:

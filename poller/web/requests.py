@@ -8,11 +8,10 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from poller.web.problems import MEDIA_TYPE, problem
+from poller.web.answers import send_problem
 
 LARGEST: Final = 65536  # bytes of a request's body
 AT_ONCE: Final = 16  # requests answered at the same time, streams apart: each may hold a large answer
-CHALLENGES: Final = (b"Bearer", b'Basic realm="poller"')
 WITHOUT_TURN: Final = ("/healthz", "/readyz", "/api/v1/events/stream")
 
 
@@ -29,7 +28,7 @@ class Bounds:
         lengths = [value for name, value in scope["headers"] if name == b"content-length"]
         chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
         if lengths and chunked:
-            await answer(send, 400, "Content-Length and Transfer-Encoding exclude each other", close=True)
+            await send_problem(send, 400, "Content-Length and Transfer-Encoding exclude each other", close=True)
             return
         try:
             body = await _body(receive, int(lengths[0]) if lengths else 0) if lengths or chunked else b""
@@ -37,22 +36,12 @@ class Bounds:
             return
         if body is None:
             what = f"the body of a request may have {LARGEST} bytes at most"
-            await answer(send, 413, what, close=True)
+            await send_problem(send, 413, what, close=True)
         elif scope["path"] in WITHOUT_TURN:
             await self._app(scope, _replayed(body, receive), send)
         else:
             async with self._turns:
                 await self._app(scope, _replayed(body, receive), send)
-
-
-async def answer(send: Send, status: int, what: str, *, hint: str | None = None, close: bool = False) -> None:
-    """Answer with a problem."""
-    body = problem(status, what, hint=hint)
-    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
-    headers += [(b"connection", b"close")] if close else []
-    headers += [(b"www-authenticate", one) for one in CHALLENGES] if status == 401 else []
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 async def _body(receive: Receive, announced: int) -> bytes | None:

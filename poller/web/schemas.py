@@ -1,4 +1,4 @@
-"""Shapes of the answers, for OpenAPI. The routes build their answers by other means; a test compares both."""
+"""Schemas of the answers, for OpenAPI. The routes build their answers themselves; `make prove-api` compares both."""
 
 from __future__ import annotations
 
@@ -32,27 +32,6 @@ class ObjectDocument(BaseModel):
     history: list[dict[str, Any]]
 
 
-class DeliveryDocument(BaseModel):
-    """A delivery; one that is asked for by number has its attempts in `log`."""
-
-    id: int
-    subscription: str
-    seq: int
-    origin: str
-    state: str
-    event_id: str
-    event_type: str
-    event_source: str
-    event_subject: str
-    attempts: int
-    queued_at: str
-    due: str | None
-    finished_at: str | None
-    status: str | None
-    digest: int | None
-    log: list[Attempt] | None = None
-
-
 class Attempt(BaseModel):
     """One attempt of a delivery. `latency` is in seconds, `text` the start of the answer."""
 
@@ -62,6 +41,37 @@ class Attempt(BaseModel):
     status: str
     text: str
     reference: str | None
+
+
+class DeliveredEvent(BaseModel):
+    """The event that a delivery carries."""
+
+    seq: int
+    event_id: str
+    event_type: str
+    event_source: str
+    event_subject: str
+
+
+class DeliveryProgress(BaseModel):
+    """How far a delivery is. `due` is when it leaves next; `status` is that of its latest attempt."""
+
+    state: str
+    attempts: int
+    queued_at: str
+    due: str | None
+    finished_at: str | None
+    status: str | None
+
+
+class DeliveryDocument(DeliveredEvent, DeliveryProgress):
+    """A delivery; one that is asked for by number has its attempts in `log`."""
+
+    id: int
+    subscription: str
+    origin: str
+    digest: int | None
+    log: list[Attempt] | None = None
 
 
 class DeliveryPage(BaseModel):
@@ -103,6 +113,3 @@ class ConfigurationDocument(BaseModel):
     timezone: str
     subscriptions: list[str]
     budgets: list[str]
-
-
-DeliveryDocument.model_rebuild()

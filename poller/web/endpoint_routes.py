@@ -1,0 +1,66 @@
+"""Routes of endpoints: their objects, and the commands that hold, release, rebaseline and inspect them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+import poller.web.parameters as p
+from poller.operations.commands import execute
+from poller.operations.documents import object_document
+from poller.options.problems import NotThere
+from poller.web.answers import Responses, as_json, problems
+from poller.web.context import Context, Reader
+from poller.web.schemas import Done, ObjectDocument
+
+DONE: Responses = {200: {"model": Done}, **problems(403, 404, 409)}
+ENDPOINT = "/api/v1/endpoints/{source}/{endpoint:path}"
+
+router = APIRouter()
+
+
+@router.get(f"{ENDPOINT}/object", responses={200: {"model": ObjectDocument}, **problems(404)})
+async def one_object(context: Context, source: p.Source, endpoint: p.Endpoint, object_id: p.ObjectId) -> Response:
+    """One object: its last known state and its latest events."""
+    return as_json(await context.look(_object, source, endpoint, object_id))
+
+
+@router.post("/api/v1/probe", responses=DONE)
+async def probe(context: Context) -> Response:
+    """Ask every source at once, also where a failure makes it wait."""
+    return as_json(await execute(context.app, "probe", {}))
+
+
+@router.post(f"{ENDPOINT}/hold", responses=DONE)
+async def hold(context: Context, source: p.Source, endpoint: p.Endpoint) -> Response:
+    """Record nothing of an endpoint until it is released."""
+    return as_json(await execute(context.app, "hold", {"endpoint": f"{source}/{endpoint}"}))
+
+
+@router.post(f"{ENDPOINT}/release", responses=DONE)
+async def release(
+    context: Context, source: p.Source, endpoint: p.Endpoint, how: p.ReleaseHow | None = None
+) -> Response:
+    """End the hold of an endpoint."""
+    way = {} if how is None else how.model_dump()
+    return as_json(await execute(context.app, "release", {"endpoint": f"{source}/{endpoint}", **way}))
+
+
+@router.post(f"{ENDPOINT}/inspect", responses=DONE)
+async def inspect(context: Context, source: p.Source, endpoint: p.Endpoint) -> Response:
+    """Ask an endpoint now, and report its answer; nothing of it is recorded."""
+    return as_json(await execute(context.app, "inspect", {"endpoint": f"{source}/{endpoint}"}))
+
+
+@router.post(f"{ENDPOINT}/rebaseline", responses=DONE)
+async def rebaseline(context: Context, source: p.Source, endpoint: p.Endpoint) -> Response:
+    """Take the next sweep of an endpoint as it is, without events."""
+    return as_json(await execute(context.app, "rebaseline", {"endpoint": f"{source}/{endpoint}"}))
+
+
+def _object(reader: Reader, source: str, endpoint: str, object_id: str) -> dict[str, Any]:
+    snapshot = reader.polls.object(source, endpoint, object_id)
+    if snapshot is None:
+        raise NotThere(f"{source}/{endpoint} has no object {object_id!r}", hint="its id is the end of a subject")
+    return object_document(source, endpoint, snapshot, reader.log.history(source, f"{endpoint}/{object_id}"))
