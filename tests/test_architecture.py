@@ -22,6 +22,7 @@ NOUNS = {
     "state.commands",
     "state.notices",
     "state.status",
+    "state.rows",
     "state.steps",
     "state.store",
 }  # of the state: what is kept, no I/O

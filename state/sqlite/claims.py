@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from state.deliveries import AttemptOutcome, Claim, ClaimRequest, Job, Release, Settled, Settlement, SinkHealth
 from state.leases import Lease
+from state.rows import EVENT, job_of
 from state.sqlite import subscriptions
-from state.sqlite.events import COLUMNS, event_of
 from state.sqlite.notices import tell
 
 JOBS = (
     "SELECT d.id, d.attempts, d.retries, d.refusals, d.digest, "
-    f"{', '.join(f'e.{name}' for name in COLUMNS.split(', '))} "
+    f"{', '.join(f'e.{name}' for name in EVENT.split(', '))} "
     "FROM deliveries d JOIN events e ON e.seq = d.seq "
     "WHERE d.subscription = ? AND d.lane = ? AND d.state = 'pending' ORDER BY d.id LIMIT ?"
 )
@@ -170,7 +170,7 @@ def _claim(conn: sqlite3.Connection, id_: int, lease: Lease, request: ClaimReque
 
 
 def _oldest(conn: sqlite3.Connection, id_: int, lane: str, most: int) -> tuple[Job, ...]:
-    return tuple(_job(row) for row in conn.execute(JOBS, [id_, lane, most]))
+    return tuple(job_of(row) for row in conn.execute(JOBS, [id_, lane, most]))
 
 
 def _digest(conn: sqlite3.Connection, id_: int, lane: str, size: int, max_bytes: int) -> tuple[Job, ...]:
@@ -178,7 +178,7 @@ def _digest(conn: sqlite3.Connection, id_: int, lane: str, size: int, max_bytes:
     jobs: list[Job] = []
     digest, left = None, max_bytes
     for row in conn.execute(JOBS, [id_, lane, size]):
-        job = _job(row)
+        job = job_of(row)
         left -= len(job.event.raw)
         if jobs and (row[4] != digest or left < 0):
             break
@@ -187,8 +187,3 @@ def _digest(conn: sqlite3.Connection, id_: int, lane: str, size: int, max_bytes:
     if jobs and digest is None:
         conn.executemany("UPDATE deliveries SET digest = ? WHERE id = ?", [(jobs[0].id, job.id) for job in jobs])
     return tuple(jobs)
-
-
-def _job(row: Sequence[object]) -> Job:
-    id_, attempts, retries, refusals, _, *event = row
-    return Job(id=id_, event=event_of(event), attempts=attempts, retries=retries, refusals=refusals)  # type: ignore[arg-type]

@@ -19,11 +19,11 @@ from state.errors import Conflict
 from state.leases import Lease
 from state.notices import Notice
 from state.records import Event
+from state.rows import EVENT, event_of
 from state.sqlite import not_matching as passed_over
 from state.sqlite import retention, subscriptions
 from state.sqlite.claims import settle
 from state.sqlite.connection import State, transaction
-from state.sqlite.events import COLUMNS, event_of
 from state.sqlite.leases import check
 from state.sqlite.notices import tell
 from state.sqlite.redelivery import queue_apart, redeliver
@@ -62,7 +62,7 @@ class Deliveries:
 
     def read(self, after: int, limit: int) -> list[Event]:
         """The events after number `after`, in order."""
-        rows = self._db.execute(f"SELECT {COLUMNS} FROM events WHERE seq > ? ORDER BY seq LIMIT ?", [after, limit])
+        rows = self._db.execute(f"SELECT {EVENT} FROM events WHERE seq > ? ORDER BY seq LIMIT ?", [after, limit])
         return [event_of(row) for row in rows]
 
     def dispatch(self, lease: Lease, dispatched: Sequence[Dispatched], *, now: float) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from sqlite_utils import Database, Migrations
 
 from state.records import Event, EventQuery, NewEvent
+from state.rows import EVENT, event_of
 from state.sqlite.connection import State, read_meta, transaction
 
 log_migrations = Migrations("log")
-
-COLUMNS = "seq, id, source, type, subject, time, observed_after, data"
 
 
 @log_migrations()
@@ -47,21 +46,6 @@ def append(conn: sqlite3.Connection, events: Iterable[NewEvent]) -> list[int]:
         if made.rowcount == 1 and made.lastrowid is not None:
             numbers.append(made.lastrowid)
     return numbers
-
-
-def event_of(row: Sequence[object]) -> Event:
-    """The record of a row of COLUMNS."""
-    seq, id_, source, type_, subject, time, observed_after, data = row
-    return Event(
-        seq=seq,  # type: ignore[arg-type]
-        id=id_,  # type: ignore[arg-type]
-        source=source,  # type: ignore[arg-type]
-        type=type_,  # type: ignore[arg-type]
-        subject=subject,  # type: ignore[arg-type]
-        time=time,  # type: ignore[arg-type]
-        observed_after=observed_after,  # type: ignore[arg-type]
-        raw=data,  # type: ignore[arg-type]
-    )
 
 
 def _conditions(query: EventQuery) -> tuple[str, list[int | str]]:
@@ -107,7 +91,7 @@ class Log:
             where, values = f"{where} AND type GLOB ?", [*values, type_glob]  # type: ignore[list-item]
         if source is not None:
             where, values = f"{where} AND source = ?", [*values, f"/sources/{source}"]  # type: ignore[list-item]
-        rows = self._db.execute(f"SELECT {COLUMNS} FROM events WHERE {where} ORDER BY seq LIMIT ?", [*values, limit])
+        rows = self._db.execute(f"SELECT {EVENT} FROM events WHERE {where} ORDER BY seq LIMIT ?", [*values, limit])
         return [event_of(row) for row in rows]
 
     def find(
@@ -120,7 +104,7 @@ class Log:
         where, values = _conditions(query)
         order = "DESC" if newest else "ASC"
         rows = self._db.execute(
-            f"SELECT {COLUMNS} FROM events WHERE {where} ORDER BY seq {order} LIMIT ?", [*values, limit]
+            f"SELECT {EVENT} FROM events WHERE {where} ORDER BY seq {order} LIMIT ?", [*values, limit]
         )
         found: list[Event] = []
         size = 0
@@ -138,13 +122,13 @@ class Log:
 
     def event(self, seq: int) -> Event | None:
         """The event with that number, or None (never given, or purged)."""
-        row = self._db.execute(f"SELECT {COLUMNS} FROM events WHERE seq = ?", [seq]).fetchone()
+        row = self._db.execute(f"SELECT {EVENT} FROM events WHERE seq = ?", [seq]).fetchone()
         return None if row is None else event_of(row)
 
     def history(self, source: str, subject: str, *, limit: int = 100) -> list[Event]:
         """The latest events of one object, oldest first."""
         rows = self._db.execute(
-            f"SELECT {COLUMNS} FROM events WHERE subject = ? AND source = ? ORDER BY seq DESC LIMIT ?",
+            f"SELECT {EVENT} FROM events WHERE subject = ? AND source = ? ORDER BY seq DESC LIMIT ?",
             [subject, f"/sources/{source}", limit],
         ).fetchall()
         return [event_of(row) for row in reversed(rows)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import orjson
 from msgspec import structs
@@ -14,7 +13,6 @@ from state.polls import (
     EndpointSpec,
     Known,
     Opened,
-    Presence,
     Recorded,
     Recording,
     Snapshot,
@@ -22,17 +20,14 @@ from state.polls import (
     UnitTimes,
     Wanted,
 )
+from state.rows import ENDPOINT, UNIT, endpoint_of, snapshot_of, unit_of
 from state.sqlite.connection import State, transaction
 from state.sqlite.leases import check
 from state.sqlite.recording import (
-    ENDPOINT,
-    UNIT,
-    endpoint_of,
     make_unit,
     read_endpoint,
     read_members,
     rebaseline,
-    unit_of,
     write,
     write_times,
 )
@@ -126,20 +121,6 @@ def add_orders(db: Database) -> None:
 def add_claims(db: Database) -> None:
     """What answers say about their list, and what contradicts it."""
     db.executescript("ALTER TABLE endpoints ADD COLUMN uncertain BLOB;ALTER TABLE units ADD COLUMN claims BLOB;")
-
-
-def snapshot_of(row: Sequence[Any]) -> Snapshot:
-    """The record of a row of KNOWN."""
-    object_id, version, body, unit, seen_at, presence, seen_sweep = row
-    return Snapshot(
-        object_id=object_id,
-        version=version,
-        body=body,
-        unit=unit,
-        seen_at=seen_at,
-        presence=Presence(presence),
-        seen_sweep=seen_sweep,
-    )
 
 
 def _literal(text: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from state.deliveries import AttemptRow, Delivery, DeliveryQuery, SinkHealth, SubscriptionLedger, SubscriptionState
+from state.deliveries import AttemptRow, Delivery, DeliveryQuery, SubscriptionLedger, SubscriptionState
+from state.rows import delivery_of, subscription_of
 from state.sqlite.connection import State
 from state.sqlite.events import is_glob
 from state.sqlite.ledger import ledger
@@ -55,7 +56,7 @@ class DeliveryReader:
             f"CASE WHEN open_until IS NOT NULL THEN max(open_until, coalesce({NEXT}, 0)) END "
             "FROM subscriptions s ORDER BY name"
         ).fetchall()
-        return [_subscription(row, last) for row in rows]
+        return [subscription_of(row, last) for row in rows]
 
     def deliveries(
         self,
@@ -74,20 +75,20 @@ class DeliveryReader:
             f"{DELIVERY} WHERE {' AND '.join(conditions)} ORDER BY d.id DESC LIMIT ?",
             [subscription, 2**62 if before is None else before, *wanted, limit],
         )
-        return [_delivery(row) for row in rows]
+        return [delivery_of(row) for row in rows]
 
     def find(self, query: DeliveryQuery, *, limit: int) -> list[Delivery]:
         """At most `limit` deliveries, the latest first."""
         where, values = _conditions(query)
         rows = self._db.execute(f"{DELIVERY} WHERE {where} ORDER BY d.id DESC LIMIT ?", [*values, limit])
-        return [_delivery(row) for row in rows]
+        return [delivery_of(row) for row in rows]
 
     def delivery(self, id_: int) -> Delivery | None:
         """One delivery, or None where there is none of that id."""
         if abs(id_) >= 2**63:
             return None  # no number of ours is that large
         row = self._db.execute(f"{DELIVERY} WHERE d.id = ?", [id_]).fetchone()
-        return None if row is None else _delivery(row)
+        return None if row is None else delivery_of(row)
 
     def unknown(self, ids: Sequence[int]) -> list[int]:
         """Which of these numbers no delivery has."""
@@ -108,57 +109,3 @@ class DeliveryReader:
     def ledger(self) -> list[SubscriptionLedger]:
         """The books of every subscription, proven from the tables."""
         return ledger(self._db)
-
-
-def _subscription(row: Sequence[object], last: int) -> SubscriptionState:
-    (
-        name,
-        state,
-        reason,
-        cursor,
-        pending,
-        failures,
-        open_until,
-        wait,
-        error,
-        filter_errors,
-        filter_error,
-        dead,
-        probe,
-    ) = row
-    return SubscriptionState(
-        name=name,  # type: ignore[arg-type]
-        state="failing" if state == "active" and open_until is not None else state,  # type: ignore[arg-type]
-        reason=reason,  # type: ignore[arg-type]
-        cursor=cursor,  # type: ignore[arg-type]
-        lag=pending + max(0, last - cursor),  # type: ignore[operator]
-        pending=pending,  # type: ignore[arg-type]
-        dead=dead,  # type: ignore[arg-type]
-        health=SinkHealth(failures=failures, open_until=open_until, wait=wait, last_error=error),  # type: ignore[arg-type]
-        filter_errors=filter_errors,  # type: ignore[arg-type]
-        filter_error=filter_error,  # type: ignore[arg-type]
-        next_probe=probe,  # type: ignore[arg-type]
-    )
-
-
-def _delivery(row: Sequence[object]) -> Delivery:
-    id_, name, seq, origin, state, event_id, type_, source, subject, attempts, queued, due, finished, status, digest = (
-        row
-    )
-    return Delivery(
-        id=id_,  # type: ignore[arg-type]
-        subscription=name,  # type: ignore[arg-type]
-        seq=seq,  # type: ignore[arg-type]
-        origin=origin,  # type: ignore[arg-type]
-        state=state,  # type: ignore[arg-type]
-        event_id=event_id or "",  # type: ignore[arg-type]
-        event_type=type_ or "",  # type: ignore[arg-type]
-        event_source=source or "",  # type: ignore[arg-type]
-        event_subject=subject or "",  # type: ignore[arg-type]
-        attempts=attempts,  # type: ignore[arg-type]
-        queued_at=queued,  # type: ignore[arg-type]
-        due=due,  # type: ignore[arg-type]
-        finished_at=finished,  # type: ignore[arg-type]
-        status=status,  # type: ignore[arg-type]
-        digest=digest,  # type: ignore[arg-type]
-    )

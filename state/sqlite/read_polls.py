@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from state.polls import Snapshot
+from state.rows import snapshot_of
 from state.sqlite.connection import State
-from state.sqlite.polls import KNOWN, snapshot_of
+from state.sqlite.polls import KNOWN
 
 
 class PollReader:

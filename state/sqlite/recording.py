@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-import msgspec
 from msgspec import UNSET
 
 from state.errors import Conflict
 from state.polls import EndpointState, PollRecord, Recorded, Recording, Snapshot, Sweep, UnitState, UnitTimes
+from state.rows import ENDPOINT, UNIT, endpoint_of, members_of, packed_members, unit_of
 from state.sqlite.connection import State
 from state.sqlite.events import append
 from state.sqlite.notices import tell
@@ -53,16 +53,6 @@ WHERE endpoint = ?2 AND object = ?3 AND unit IS NULL AND presence = 1
 AT_ONCE = 50  # rows in one statement, which takes two thirds of the time of as many statements
 _upsert_one = UPSERT.format(rows=ROW)
 _upsert_many = UPSERT.format(rows=", ".join([ROW] * AT_ONCE))
-
-_UNIT_FIELDS = UnitState.__struct_fields__
-UNIT = ", ".join(_UNIT_FIELDS)
-
-_decode_members = msgspec.msgpack.Decoder(dict[bytes, str]).decode
-_encode_members = msgspec.msgpack.Encoder().encode
-
-
-ENDPOINT_FIELDS = EndpointState.__struct_fields__
-ENDPOINT = ", ".join(ENDPOINT_FIELDS)
 
 
 def write(conn: sqlite3.Connection, recording: Recording) -> Recorded:
@@ -148,11 +138,6 @@ def make_unit(conn: sqlite3.Connection, endpoint: int, key: str, position: bytes
     return unit_of(row)
 
 
-def unit_of(row: Sequence[Any]) -> UnitState:
-    """The record of a row of UNIT."""
-    return UnitState(**dict(zip(_UNIT_FIELDS, row, strict=True)))
-
-
 def _write_unit(conn: sqlite3.Connection, unit: UnitState, members: Mapping[bytes, str]) -> None:
     conn.execute(
         "UPDATE units SET position = ?, asked_at = ?, answered_at = ?, asked_order = ?, digest = ?, members = ?, "
@@ -164,7 +149,7 @@ def _write_unit(conn: sqlite3.Connection, unit: UnitState, members: Mapping[byte
             unit.answered_at,
             unit.asked_order,
             unit.digest,
-            _encode_members(members),
+            packed_members(members),
             unit.shown,
             unit.validators,
             unit.next,
@@ -227,22 +212,17 @@ def read_endpoint(db: State | sqlite3.Connection, endpoint: int) -> EndpointStat
     return endpoint_of(db.execute(f"SELECT {ENDPOINT} FROM endpoints WHERE id = ?", [endpoint]).fetchone())
 
 
-def endpoint_of(row: Sequence[Any]) -> EndpointState:
-    """The record of a row of ENDPOINT."""
-    return EndpointState(**dict(zip(ENDPOINT_FIELDS, row, strict=True)))
-
-
 def read_members(db: State | sqlite3.Connection, unit: int) -> dict[bytes, str]:
     """What a unit showed last: the digest of each object's bytes -> its id, in order."""
     row = db.execute("SELECT members FROM units WHERE id = ?", [unit]).fetchone()
-    return _decode_members(row[0]) if row is not None and row[0] else {}
+    return members_of(None if row is None else row[0])
 
 
 def _take_members(conn: sqlite3.Connection, unit: int, ids: frozenset[str]) -> None:
     """Take objects from a unit that showed them before; what it shows next is compared whole."""
     kept = {digest: object_id for digest, object_id in read_members(conn, unit).items() if object_id not in ids}
     conn.execute(
-        "UPDATE units SET members = ?, digest = NULL, validators = NULL WHERE id = ?", [_encode_members(kept), unit]
+        "UPDATE units SET members = ?, digest = NULL, validators = NULL WHERE id = ?", [packed_members(kept), unit]
     )
 
 

@@ -1,0 +1,119 @@
+"""Rows of the tables as records: what every store that keeps them in tables reads in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from state.deliveries import Delivery, Job, SinkHealth, SubscriptionState
+from state.polls import EndpointState, Presence, Snapshot, UnitState
+from state.records import Event
+
+EVENT: Final = "seq, id, source, type, subject, time, observed_after, data"  # the columns of `event_of`
+
+_ENDPOINT_FIELDS: Final = EndpointState.__struct_fields__
+_UNIT_FIELDS: Final = UnitState.__struct_fields__
+ENDPOINT: Final = ", ".join(_ENDPOINT_FIELDS)
+UNIT: Final = ", ".join(_UNIT_FIELDS)
+
+_decode_members = msgspec.msgpack.Decoder(dict[bytes, str]).decode
+_encode_members = msgspec.msgpack.Encoder().encode
+
+
+def event_of(row: Sequence[Any]) -> Event:
+    """The record of a row of EVENT."""
+    seq, id_, source, type_, subject, time, observed_after, data = row
+    return Event(
+        seq=seq,
+        id=id_,
+        source=source,
+        type=type_,
+        subject=subject,
+        time=time,
+        observed_after=observed_after,
+        raw=data,
+    )
+
+
+def endpoint_of(row: Sequence[Any]) -> EndpointState:
+    """The record of a row of ENDPOINT."""
+    return EndpointState(**dict(zip(_ENDPOINT_FIELDS, row, strict=True)))
+
+
+def unit_of(row: Sequence[Any]) -> UnitState:
+    """The record of a row of UNIT."""
+    return UnitState(**dict(zip(_UNIT_FIELDS, row, strict=True)))
+
+
+def snapshot_of(row: Sequence[Any]) -> Snapshot:
+    """The record of a row of an object: id, version, body, unit, when and in which sweep it was seen, presence."""
+    object_id, version, body, unit, seen_at, presence, seen_sweep = row
+    return Snapshot(
+        object_id=object_id,
+        version=version,
+        body=body,
+        unit=unit,
+        seen_at=seen_at,
+        presence=Presence(presence),
+        seen_sweep=seen_sweep,
+    )
+
+
+def packed_members(members: Mapping[bytes, str]) -> bytes:
+    """What a unit shows, as it is kept: the digest of each object's bytes -> its id, in order."""
+    return _encode_members(members)
+
+
+def members_of(packed: bytes | None) -> dict[bytes, str]:
+    """What `packed_members` has made; nothing of nothing."""
+    return _decode_members(packed) if packed else {}
+
+
+def job_of(row: Sequence[Any]) -> Job:
+    """The record of a row of a delivery that is to be made: id, attempts, retries, refusals, digest, the event."""
+    id_, attempts, retries, refusals, _, *event = row
+    return Job(id=id_, event=event_of(event), attempts=attempts, retries=retries, refusals=refusals)
+
+
+def subscription_of(row: Sequence[Any], last: int) -> SubscriptionState:
+    """The record of a row of a subscription, as `DeliveryReader.subscriptions` selects it; the log ends at `last`."""
+    name, state, reason, cursor, pending, failures, open_until, wait, error, filter_errors, filter_error, *rest = row
+    dead, probe = rest
+    return SubscriptionState(
+        name=name,
+        state="failing" if state == "active" and open_until is not None else state,
+        reason=reason,
+        cursor=cursor,
+        lag=pending + max(0, last - cursor),
+        pending=pending,
+        dead=dead,
+        health=SinkHealth(failures=failures, open_until=open_until, wait=wait, last_error=error),
+        filter_errors=filter_errors,
+        filter_error=filter_error,
+        next_probe=probe,
+    )
+
+
+def delivery_of(row: Sequence[Any]) -> Delivery:
+    """The record of a row of a delivery, as `DeliveryReader.deliveries` selects it."""
+    id_, name, seq, origin, state, event_id, type_, source, subject, attempts, queued, due, finished, *rest = row
+    status, digest = rest
+    return Delivery(
+        id=id_,
+        subscription=name,
+        seq=seq,
+        origin=origin,
+        state=state,
+        event_id=event_id or "",
+        event_type=type_ or "",
+        event_source=source or "",
+        event_subject=subject or "",
+        attempts=attempts,
+        queued_at=queued,
+        due=due,
+        finished_at=finished,
+        status=status,
+        digest=digest,
+    )
