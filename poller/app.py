@@ -24,6 +24,7 @@ from poller.hooks.observers import Observers
 from poller.hooks.payloads import Polled
 from poller.polling.engine import Engine
 from state.errors import PollerError, Unavailable
+from state.lock import StateLock
 from state.open import Runner, open_state
 from state.records import Event
 from state.steps import Session, Writer
@@ -232,6 +233,14 @@ async def open_app(
                 yield app
             finally:
                 await app.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(config: Config, plugins: Plugins) -> AsyncIterator[App]:
+    """An app that holds its state's lock. Raises Held where another process runs on it."""
+    with StateLock(config.poller.state).held():
+        async with open_app(config, plugins) as app:
+            yield app
 
 
 async def _event(write: Writer, store: Store, number: int) -> Event | None:

@@ -11,11 +11,11 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from poller.app import sweep_once
+from poller.app import opened, sweep_once
 from poller.cli.context import CliContext
 from poller.cli.output import counted
 from poller.config.models import Config
-from poller.daemon.daemon import opened, run_daemon
+from poller.daemon.daemon import run_daemon
 from poller.daemon.logs import configure
 from poller.hooks.loading import Plugins
 from poller.options.problems import find_endpoint

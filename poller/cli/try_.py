@@ -7,8 +7,8 @@ import asyncio
 import click
 import msgspec
 
-from poller.cli.check import PATIENCE, inspected, report
 from poller.cli.context import CliContext
+from poller.cli.findings import PATIENCE, inspected, report
 from poller.cli.output import print_json
 from poller.cli.view import endpoint_of
 from poller.operations.commands import run_command

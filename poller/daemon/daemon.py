@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
 
-from poller.app import App, open_app
+from poller.app import App, opened
 from poller.config.load import load
 from poller.config.models import Config
 from poller.daemon.heartbeat import beat
@@ -24,9 +24,9 @@ from poller.daemon.timers import Timers
 from poller.hooks.loading import Plugins, said
 from poller.operations import commands
 from poller.operations.planners import check_promises
-from poller.web import HttpServer, serve
+from poller.operations.running import RunningProgram
+from poller.web.server import HttpServer, serve
 from state.errors import PollerError, Unavailable
-from state.lock import StateLock
 
 log = structlog.get_logger("poller")
 
@@ -64,7 +64,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop.set)
-        async with serve(self.app, self.stop) as self._http, asyncio.TaskGroup() as group:
+        async with serve(RunningProgram(self.app), self.stop) as self._http, asyncio.TaskGroup() as group:
             group.create_task(self._deliver())
             keeping = group.create_task(self._outages.run())
             self._begin()
@@ -220,14 +220,6 @@ class Daemon:
         endpoints = sum(len(run.endpoints) for run in engine.sources.values())
         calls = sum(poll_loop.calls for poll_loop in engine.loops.values())
         return f"watching {endpoints} endpoints, {calls} calls since the start"
-
-
-@contextlib.asynccontextmanager
-async def opened(config: Config, plugins: Plugins) -> AsyncIterator[App]:
-    """An app that holds its state's lock. Raises Held where another process runs on it."""
-    with StateLock(config.poller.state).held():
-        async with open_app(config, plugins) as app:
-            yield app
 
 
 async def run_daemon(

@@ -12,9 +12,9 @@ import orjson
 import structlog
 
 from poller.app import App
-from poller.operations.gathering import Live, status
+from poller.operations.gathering import open_reader, status
 from poller.operations.live import live_of
-from poller.operations.log import open_reader
+from poller.operations.program import Live
 from poller.operations.status import Status
 from state.errors import StateError
 from state.notices import SOURCE

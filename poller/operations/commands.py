@@ -12,13 +12,14 @@ import msgspec
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
-from poller.app import App, open_app
+from poller.app import App, opened
 from poller.config.models import Config
 from poller.delivery.notices import ping
 from poller.events.cloudevents import iso
 from poller.hooks.loading import Plugins
 from poller.operations.inspection import inspect
 from poller.operations.places import HIGHEST, parse_place
+from poller.operations.program import Answer
 from poller.options.problems import NotNow, NotThere, find_endpoint, nearest
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.source import ActiveSource
@@ -32,7 +33,6 @@ log = structlog.get_logger("poller")
 LOOK_EVERY: Final = 0.05  # seconds between two looks for a result
 AT_ONCE: Final = 500  # deliveries queued again in one transaction
 UNLOGGED: Final = ("ids", "summary")
-Answer = dict[str, Any]  # always with a `summary`: one sentence that says what was done
 
 
 class _Args(BaseModel):
@@ -135,16 +135,14 @@ async def run_command(
 
     What it queued for delivery is delivered within `timeout` seconds where no daemon does it.
     """
-    lock = StateLock(config.poller.state)
-    holder = lock.holder()
+    holder = StateLock(config.poller.state).holder()
     if holder is not None:
         return await _post(config, holder, name, args, timeout)
-    with lock.held():
-        async with open_app(config, plugins) as app:
-            answer = await execute(app, name, args)
-            if name in ("redeliver", "ping"):
-                await app.deliverer.drain(until=app.clock.now() + timeout)
-            return answer
+    async with opened(config, plugins) as app:
+        answer = await execute(app, name, args)
+        if name in ("redeliver", "ping"):
+            await app.deliverer.drain(until=app.clock.now() + timeout)
+        return answer
 
 
 async def _post(config: Config, holder: int, name: str, args: Mapping[str, Any], timeout: float) -> Answer:

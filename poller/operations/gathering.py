@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import orjson
 
-from poller.budget.budget import Budget, Usage
+from poller.budget.budget import Budget
 from poller.changes.certainty import Uncertainty
 from poller.clock import SystemClock
 from poller.config.models import BudgetConfig, Config
 from poller.events.events import source_uri
 from poller.hooks.loading import Failed
 from poller.operations.planners import infeasible_budgets, planner_states
+from poller.operations.program import BudgetView, Live, Watched
 from poller.operations.status import (
     BudgetStatus,
     EndpointState,
@@ -33,49 +33,14 @@ from poller.planner.feasibility import Infeasible
 from poller.planner.report import Report, report
 from poller.polling.health import EndpointHealth, HealthReport, SourceHealth
 from state.deliveries import SubscriptionState
-from state.open import is_there, open_reader
+from state.open import is_there
+from state.open import open_reader as open_reader
 from state.status import MeasuredDelay
 from state.store import Reader
 
 DAY = 86400.0
 Row = Mapping[str, Any]  # of the state: one of an endpoint
 WELL = HealthReport(state="ok")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetView:
-    """One budget now."""
-
-    usage: tuple[Usage, ...]
-    throttled_until: float | None  # Unix seconds
-    polls: int = 0  # begun since the start
-    calls: int = 0  # left since the start, those of logins and redirects included
-    refused: int = 0  # answered 429 since the start
-    infeasible: Infeasible | None = None  # `max_staleness` that it cannot keep
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
-    """What only the running program knows of an endpoint."""
-
-    in_doubt_since: float | None = None  # Unix seconds: most of it is missing, and counted before that is believed
-    aside: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    notes: Mapping[str, str] = field(default_factory=dict)
-    ignore_candidates: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Live:
-    """What only the running program knows, at one moment."""
-
-    budgets: Mapping[str, BudgetView]
-    sources: Mapping[str, HealthReport]
-    endpoints: Mapping[tuple[str, str], Watched]
-    expected_delays: Mapping[tuple[str, str], float] = field(default_factory=dict)  # seconds
-    last_polls: Mapping[str, float | None] = field(default_factory=dict)
-    failed_plugins: Sequence[Failed] = ()
-    state_error: str | None = None
-    config_error: str | None = None
 
 
 def status(reader: Reader, config: Config, *, now: float, live: Live | None = None) -> Status:

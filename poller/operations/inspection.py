@@ -5,8 +5,9 @@ Nothing of it is recorded. At most five calls, each paid from the budget like al
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -61,6 +62,33 @@ class Inspection(msgspec.Struct, kw_only=True):
     status: int | None = None  # of the answer that the problem is about
 
 
+async def inspect_all(sources: Iterable[ActiveSource]) -> AsyncIterator[Inspection]:
+    """Inspect every endpoint of some sources that may not have asked what they must know first."""
+    for active in sources:
+        if (failed := await _discovered(active)) is not None:
+            yield failed
+            continue
+        for w in active.endpoints.values():
+            yield await inspect(active, w)
+
+
+async def _discovered(active: ActiveSource) -> Inspection | None:
+    """Ask what the source must know first; what is in the way of it."""
+    found = Inspection(endpoint=f"sources.{active.name}")
+    try:
+        steps = active.source.discover()
+        with contextlib.suppress(StopIteration):
+            request = next(steps)
+            while True:
+                request = steps.send(await active.ask(request))
+    except Exception as error:
+        if not _failed(found, error, active):
+            raise
+        return found
+    active.discovery.is_done = True
+    return None
+
+
 async def inspect(active: ActiveSource, w: WatchedEndpoint) -> Inspection:
     """Read one page, a second where there is one, and one object's own URL. What fails is in the result."""
     found = Inspection(endpoint=w.label)
@@ -79,11 +107,19 @@ async def inspect(active: ActiveSource, w: WatchedEndpoint) -> Inspection:
         found.calls_per_sweep = _calls(first)
         await _item(active, w, at, comparison, found)
     except Exception as error:
-        if (failure := failed_poll(error, source=active.name)) is None:
+        if not _failed(found, error, active):
             raise
-        found.problem, found.hint = reason_of(failure), failure.hint
-        found.status = getattr(failure, "status", None)
     return found
+
+
+def _failed(found: Inspection, error: Exception, active: ActiveSource) -> bool:
+    """Note in the result why the API could not be asked. False where this is another kind of error."""
+    failure = failed_poll(error, source=active.name)
+    if failure is None:
+        return False
+    found.problem, found.hint = reason_of(failure), failure.hint
+    found.status = getattr(failure, "status", None)
+    return True
 
 
 async def _first(active: ActiveSource, w: WatchedEndpoint) -> Position | None:

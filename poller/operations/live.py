@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from poller.app import App
-from poller.operations.gathering import BudgetView, Live, Watched, expected_delays
+from poller.operations.gathering import expected_delays
+from poller.operations.program import BudgetView, Live, Watched
 from poller.planner.report import PlannerState, Report, WhatIf, report
 from poller.polling.endpoint import status_of
 

@@ -7,7 +7,6 @@ from typing import Final
 
 from poller.operations.places import parse_place
 from state.errors import PollerError
-from state.open import open_reader as open_reader
 from state.records import Event, EventQuery
 from state.store import Reader
 

@@ -1,5 +1,1 @@
-"""The HTTP side: API, event stream, metrics and a status page."""
-
-from poller.web.server import HttpServer, serve
-
-__all__ = ["HttpServer", "serve"]
+"""The HTTP side: API, event stream, metrics and dashboard."""

@@ -1,4 +1,4 @@
-"""What all routes share: the app, a way to look at the state without holding up the event loop, and news."""
+"""What all routes share: the program, readers of the state beside the event loop, and a bell for news."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Concatenate, ParamSpec, TypeVar
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 from fastapi import Depends, Request
 
-from poller.app import App
-from poller.operations.gathering import Live, status
-from poller.operations.live import live_of, plan_of
+from poller.operations.program import Answer, Live, Program
 from poller.operations.status import Status
 from poller.planner.report import Report, WhatIf
 from state.errors import PollerError, StateError
@@ -36,10 +34,10 @@ class Busy(PollerError):
 
 
 class WebContext:
-    """One app as the HTTP side sees it. Use as a context manager; its stop ends what waits for news."""
+    """The running program as the HTTP side sees it. Its `stop` ends what waits for news."""
 
-    def __init__(self, app: App, stop: asyncio.Event, *, heartbeat: float = HEARTBEAT) -> None:
-        self.app = app
+    def __init__(self, program: Program, stop: asyncio.Event, *, heartbeat: float = HEARTBEAT) -> None:
+        self.program = program
         self.stop = stop
         self.heartbeat = heartbeat
         self.ready = False
@@ -53,16 +51,16 @@ class WebContext:
     @contextlib.contextmanager
     def opened(self) -> Iterator[WebContext]:
         """Open the readers and hear of what is recorded. Raises StateError."""
-        path = self.app.config.poller.state
+        path = self.program.config.poller.state
         opened: list[Reader] = []
-        self.app.deliverer.ears.append(self.ring)
+        self.program.subscribe(self.ring)
         try:
             for _ in range(READERS):
                 opened.append(connect_reader(path))
                 self._readers.put(opened[-1])
             yield self
         finally:
-            self.app.deliverer.ears.remove(self.ring)
+            self.program.unsubscribe(self.ring)
             self.ring()
             self._threads.shutdown(wait=True)
             for reader in opened:
@@ -89,15 +87,15 @@ class WebContext:
 
     def live(self) -> Live:
         """What only the running program knows."""
-        return live_of(self.app, self.plan())
+        return self.program.live(self.plan())
 
     def plan(self, what_if: WhatIf | None = None) -> Report:
         """What the planners expect, at most two seconds old; what changes would bring is asked anew."""
         if what_if is not None:
-            return plan_of(self.app, what_if)
+            return self.program.plan(what_if)
         now = time.monotonic()
         if self._plan is None or now - self._plan[0] > PLAN_KEPT:
-            self._plan = now, plan_of(self.app)
+            self._plan = now, self.program.plan()
         return self._plan[1]
 
     def may_stream(self) -> None:
@@ -116,7 +114,11 @@ class WebContext:
 
     async def status(self) -> Status:
         """The whole status."""
-        return await self.look(status, self.app.config, now=self.app.clock.now(), live=self.live())
+        return await self.look(self.program.status, self.live())
+
+    async def execute(self, name: str, **args: Any) -> Answer:
+        """Do a command. Raises PollerError."""
+        return await self.program.execute(name, args)
 
     def ring(self) -> None:
         """There may be news: wake all who wait for them."""

@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 import poller.web.parameters as p
-from poller.operations.commands import execute
 from poller.operations.documents import books_document, delivery_document, delivery_with_attempts
 from poller.operations.places import parse_place
 from poller.options.problems import NotThere
@@ -59,13 +58,13 @@ async def ledger(context: Context) -> Response:
 @router.post("/api/v1/redeliver", status_code=202, responses=QUEUED)
 async def redeliver_many(context: Context, which: p.RedeliverWhich) -> Response:
     """Deliver again by number, or all of a state: dead letters as they are, delivered ones as copies."""
-    return as_json(await execute(context.app, "redeliver", which.model_dump()), 202)
+    return as_json(await context.execute("redeliver", **which.model_dump()), 202)
 
 
 @router.post("/api/v1/deliveries/{number}/redeliver", status_code=202, responses=QUEUED)
 async def redeliver(context: Context, number: p.DeliveryId) -> Response:
     """Deliver it again: a dead letter as it is, a delivered one as a copy."""
-    return as_json(await execute(context.app, "redeliver", {"ids": [number]}), 202)
+    return as_json(await context.execute("redeliver", ids=[number]), 202)
 
 
 def _one_delivery(reader: Reader, number: int) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 import poller.web.parameters as p
-from poller.operations.commands import execute
 from poller.operations.documents import object_document
 from poller.options.problems import NotThere
 from poller.web.answers import Responses, as_json, problems
@@ -29,13 +28,13 @@ async def one_object(context: Context, source: p.Source, endpoint: p.Endpoint, o
 @router.post("/api/v1/probe", responses=DONE)
 async def probe(context: Context) -> Response:
     """Ask every source at once, also where a failure makes it wait."""
-    return as_json(await execute(context.app, "probe", {}))
+    return as_json(await context.execute("probe"))
 
 
 @router.post(f"{ENDPOINT}/hold", responses=DONE)
 async def hold(context: Context, source: p.Source, endpoint: p.Endpoint) -> Response:
     """Record nothing of an endpoint until it is released."""
-    return as_json(await execute(context.app, "hold", {"endpoint": f"{source}/{endpoint}"}))
+    return as_json(await context.execute("hold", endpoint=f"{source}/{endpoint}"))
 
 
 @router.post(f"{ENDPOINT}/release", responses=DONE)
@@ -44,19 +43,19 @@ async def release(
 ) -> Response:
     """End the hold of an endpoint."""
     way = {} if how is None else how.model_dump()
-    return as_json(await execute(context.app, "release", {"endpoint": f"{source}/{endpoint}", **way}))
+    return as_json(await context.execute("release", endpoint=f"{source}/{endpoint}", **way))
 
 
 @router.post(f"{ENDPOINT}/inspect", responses=DONE)
 async def inspect(context: Context, source: p.Source, endpoint: p.Endpoint) -> Response:
     """Ask an endpoint now, and report its answer; nothing of it is recorded."""
-    return as_json(await execute(context.app, "inspect", {"endpoint": f"{source}/{endpoint}"}))
+    return as_json(await context.execute("inspect", endpoint=f"{source}/{endpoint}"))
 
 
 @router.post(f"{ENDPOINT}/rebaseline", responses=DONE)
 async def rebaseline(context: Context, source: p.Source, endpoint: p.Endpoint) -> Response:
     """Take the next sweep of an endpoint as it is, without events."""
-    return as_json(await execute(context.app, "rebaseline", {"endpoint": f"{source}/{endpoint}"}))
+    return as_json(await context.execute("rebaseline", endpoint=f"{source}/{endpoint}"))
 
 
 def _object(reader: Reader, source: str, endpoint: str, object_id: str) -> dict[str, Any]:

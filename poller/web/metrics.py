@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from poller.operations.gathering import Live
+from poller.operations.program import Live
 from poller.operations.status import Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

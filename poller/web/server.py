@@ -16,9 +16,9 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from poller.app import App
 from poller.config.models import Settings
 from poller.operations import local_socket
+from poller.operations.program import Program
 from poller.web.access import Access, Guard
 from poller.web.api import build
 from poller.web.connections import LIMITS, BoundedProtocol, BoundedServer, Limits, raise_file_limit
@@ -147,18 +147,18 @@ class HttpServer:
 
 
 @contextlib.asynccontextmanager
-async def serve(app: App, stop: asyncio.Event, *, heartbeat: float = HEARTBEAT) -> AsyncIterator[HttpServer]:
+async def serve(program: Program, stop: asyncio.Event, *, heartbeat: float = HEARTBEAT) -> AsyncIterator[HttpServer]:
     """Answer HTTP while the block runs. Streams end at `stop`.
 
     Raises PollerError when the address cannot be had.
     """
     raise_file_limit()
-    state = app.config.poller.state
-    with WebContext(app, stop, heartbeat=heartbeat).opened() as context, local_socket.listening(state) as local:
-        server = HttpServer(context, build(context), app.config.poller)
+    state = program.config.poller.state
+    with WebContext(program, stop, heartbeat=heartbeat).opened() as context, local_socket.listening(state) as local:
+        server = HttpServer(context, build(context), program.config.poller)
         ringing = asyncio.create_task(_ring_at_stop(context), name="http stop")
         try:
-            await server.adopt(server.prepare(app.config.poller))
+            await server.adopt(server.prepare(program.config.poller))
             if local is not None:
                 await server.open_local(local)
             # Nothing runs between here and the daemon's READY: it says so before it next waits for anything.

@@ -38,7 +38,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz")
 async def readyz(context: Context) -> Response:
     """200 once polling has begun and while the state can be read and written, else 503. Needs no token."""
-    why = "starting or stopping" if not context.ready else context.app.write.outage
+    why = "starting or stopping" if not context.ready else context.program.outage
     if why is not None:
         return problem_answer(503, str(why))
     await context.look(lambda reader: reader.log.last_seq())
@@ -50,7 +50,7 @@ async def page(context: Context) -> Response:
     """The dashboard."""
     status = await context.status()
     newest = await context.look(lambda reader: reader.log.read(after=reader.log.last_seq() - NEWEST, limit=NEWEST))
-    return Response(render(status, newest[::-1], context.app.config), media_type="text/html", headers=HEADERS)
+    return Response(render(status, newest[::-1], context.program.config), media_type="text/html", headers=HEADERS)
 
 
 @router.get("/api/v1/status", responses={200: {"model": Status}})
@@ -62,7 +62,7 @@ async def status(context: Context) -> Response:
 @router.get("/api/v1/configuration", responses={200: {"model": ConfigurationDocument}})
 async def configuration(context: Context) -> Response:
     """Which configuration the daemon runs, and when it was read."""
-    config = context.app.config
+    config = context.program.config
     read_at = datetime.fromtimestamp(config.read_at, UTC).isoformat(timespec="seconds")
     return as_json(
         {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 import poller.web.parameters as p
-from poller.operations.commands import execute
 from poller.web.answers import Responses, as_json, problems
 from poller.web.context import Context
 from poller.web.schemas import Done
@@ -19,28 +18,28 @@ router = APIRouter()
 @router.post("/api/v1/subscriptions/{name}/replay", status_code=202, responses=QUEUED)
 async def replay(context: Context, name: p.Subscription, given: p.ReplayFrom) -> Response:
     """Deliver again what the subscription has read after a place in the log."""
-    return as_json(await execute(context.app, "replay", {"subscription": name, "after": given.after}), 202)
+    return as_json(await context.execute("replay", subscription=name, after=given.after), 202)
 
 
 @router.post("/api/v1/subscriptions/{name}/ping", status_code=202, responses=QUEUED)
 async def ping(context: Context, name: p.Subscription) -> Response:
     """Send a test event; the delivery that is named in the answer shows the outcome."""
-    return as_json(await execute(context.app, "ping", {"subscription": name}), 202)
+    return as_json(await context.execute("ping", subscription=name), 202)
 
 
 @router.post("/api/v1/subscriptions/{name}/pause", responses=DONE)
 async def pause(context: Context, name: p.Subscription) -> Response:
     """Stop delivering to a subscription; its events are kept."""
-    return as_json(await execute(context.app, "pause", {"subscription": name}))
+    return as_json(await context.execute("pause", subscription=name))
 
 
 @router.post("/api/v1/subscriptions/{name}/resume", responses=DONE)
 async def resume(context: Context, name: p.Subscription) -> Response:
     """Deliver to a paused or disabled subscription again."""
-    return as_json(await execute(context.app, "resume", {"subscription": name}))
+    return as_json(await context.execute("resume", subscription=name))
 
 
 @router.post("/api/v1/budgets/{name}/resume", responses=DONE)
 async def resume_budget(context: Context, name: p.Budget) -> Response:
     """End the pause that a server asked for, and call at once; the budget's own limits still apply."""
-    return as_json(await execute(context.app, "resume", {"budget": name}))
+    return as_json(await context.execute("resume", budget=name))

@@ -1,0 +1,63 @@
+"""What a look at an endpoint found, as `poller check --online` and `poller try` say it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+import msgspec
+
+from poller.cli.daemon_client import DaemonClient, in_path
+from poller.operations.inspection import Inspection
+from poller.rendering.terminal import printable
+
+PATIENCE: Final = 60.0  # seconds for the daemon to look at one endpoint
+HINTS: Final = {
+    301: "write the address that it names",
+    302: "write the address that it names; a login page is no API",
+    401: "are the credentials right, and not ended?",
+    403: "this key may not see it: give it the right, or name only endpoints that it may see",
+    404: "is the path right? what is asked for is base_url and path, one after the other",
+    429: "it passes by itself: a daemon waits it out",
+}
+
+
+def inspected(daemon: DaemonClient, source: str, endpoint: str) -> Inspection:
+    """What the daemon found when it looked at an endpoint."""
+    answer = daemon.post(f"/api/v1/endpoints/{in_path(source, endpoint)}/inspect", timeout=PATIENCE)
+    return msgspec.convert(answer, Inspection)
+
+
+def report(found: Inspection) -> int:
+    """Say what a look at an endpoint found: a line for the list, a warning for each doubt. 1 where it failed."""
+    if found.pages:
+        click.echo(f"endpoint {printable(found.endpoint)}: {_list_line(found)}")
+    for doubt in found.doubts:
+        click.echo(f"Warning: {printable(found.endpoint)}: {printable(doubt)}", err=True)
+    if found.problem is None:
+        return 0
+    return _complain(f"{found.endpoint}: {found.problem}", found.hint, found.status)
+
+
+def _list_line(found: Inspection) -> str:
+    first = found.pages[0]
+    words = [f"{first.objects} objects on its first page"]
+    words.append("no next page" if first.next is None else f"next {printable(first.next)}")
+    if first.total is not None:
+        words.append(f"total {first.total}")
+    if found.calls_per_sweep is not None and found.calls_per_sweep > 1:
+        words.append(f"{found.calls_per_sweep} calls a sweep")
+    if found.example is not None:
+        name = f" {printable(found.example_name)!r}" if found.example_name else ""
+        words.append(f"such as {printable(found.example)}{name}")
+    if found.item is not None:
+        words.append(f"its own URL answers {found.item.status}")
+    return ", ".join(words)
+
+
+def _complain(text: str, hint: str | None, status: int | None) -> int:
+    passing = status == 429 or (status or 0) >= 500
+    click.echo(f"{'Warning' if passing else 'Error'}: {printable(text)}", err=True)
+    if hint := hint or HINTS.get(status or 0):
+        click.echo(f"Try:   {hint}", err=True)
+    return 0 if passing else 1

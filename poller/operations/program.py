@@ -1,0 +1,93 @@
+"""The running program as pages and commands see it: what only it knows, and what it can be asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from poller.budget.budget import Usage
+from poller.config.models import Config
+from poller.hooks.loading import Failed
+from poller.operations.status import Status
+from poller.planner.feasibility import Infeasible
+from poller.planner.report import Report, WhatIf
+from poller.polling.health import HealthReport
+from state.errors import PollerError
+from state.store import Reader
+
+Answer = dict[str, Any]  # of a command; always with a `summary`: one sentence that says what was done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetView:
+    """One budget now."""
+
+    usage: tuple[Usage, ...]
+    throttled_until: float | None  # Unix seconds
+    polls: int = 0  # begun since the start
+    calls: int = 0  # left since the start, those of logins and redirects included
+    refused: int = 0  # answered 429 since the start
+    infeasible: Infeasible | None = None  # `max_staleness` that it cannot keep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What only the running program knows of an endpoint."""
+
+    in_doubt_since: float | None = None  # Unix seconds: most of it is missing, and it is counted again
+    aside: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    ignore_candidates: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """What only the running program knows, at one moment."""
+
+    budgets: Mapping[str, BudgetView]
+    sources: Mapping[str, HealthReport]
+    endpoints: Mapping[tuple[str, str], Watched]
+    expected_delays: Mapping[tuple[str, str], float] = field(default_factory=dict)  # seconds
+    last_polls: Mapping[str, float | None] = field(default_factory=dict)
+    failed_plugins: Sequence[Failed] = ()
+    state_error: str | None = None
+    config_error: str | None = None
+
+
+class Program(Protocol):
+    """One running poller. Everything here is called on its event loop, except `status`, which reads the state."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration in use."""
+        ...
+
+    @property
+    def outage(self) -> PollerError | None:
+        """Why the state cannot be written; None while it can."""
+        ...
+
+    def live(self, plan: Report | None = None) -> Live:
+        """What only the running program knows; `plan` spares asking the planners again."""
+        ...
+
+    def plan(self, what_if: WhatIf | None = None) -> Report:
+        """What the planners expect."""
+        ...
+
+    def status(self, reader: Reader, live: Live) -> Status:
+        """The whole status. Blocks; may be called from any thread. Raises StateError."""
+        ...
+
+    async def execute(self, name: str, args: Mapping[str, Any]) -> Answer:
+        """Do a command now. Raises PollerError."""
+        ...
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever something was recorded or delivered."""
+        ...
+
+    def unsubscribe(self, listener: Callable[[], None]) -> None:
+        """Call `listener` no more."""
+        ...

@@ -1,0 +1,58 @@
+"""The app of this process as a `Program`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from poller.app import App
+from poller.config.models import Config
+from poller.operations.commands import execute
+from poller.operations.gathering import status
+from poller.operations.live import live_of, plan_of
+from poller.operations.program import Answer, Live
+from poller.operations.status import Status
+from poller.planner.report import Report, WhatIf
+from state.errors import PollerError
+from state.store import Reader
+
+
+class RunningProgram:
+    """Implements `Program` with an app."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    @property
+    def config(self) -> Config:
+        """The configuration in use."""
+        return self._app.config
+
+    @property
+    def outage(self) -> PollerError | None:
+        """Why the state cannot be written."""
+        return self._app.write.outage
+
+    def live(self, plan: Report | None = None) -> Live:
+        """What only the running program knows."""
+        return live_of(self._app, plan)
+
+    def plan(self, what_if: WhatIf | None = None) -> Report:
+        """What the planners expect."""
+        return plan_of(self._app, what_if)
+
+    def status(self, reader: Reader, live: Live) -> Status:
+        """The whole status."""
+        return status(reader, self._app.config, now=self._app.clock.now(), live=live)
+
+    async def execute(self, name: str, args: Mapping[str, Any]) -> Answer:
+        """Do a command now."""
+        return await execute(self._app, name, args)
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever something was recorded or delivered."""
+        self._app.deliverer.ears.append(listener)
+
+    def unsubscribe(self, listener: Callable[[], None]) -> None:
+        """Call `listener` no more."""
+        self._app.deliverer.ears.remove(listener)
