@@ -40,8 +40,9 @@ format: $(STAMP)  ## rewrite to the house format
 
 check: lint types test  ## everything that CI runs
 
-docs: $(STAMP)  ## write docs/cli.md from the commands' own help
-	$(BIN)/python -m poller.cli.reference
+docs: $(STAMP)  ## write the pages that come from the code, and the site into build/site
+	$(BIN)/python -m tools.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lock: $(STAMP)  ## pin every dependency again, with hashes
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \

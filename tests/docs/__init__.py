@@ -1,0 +1,1 @@
+"""The documentation: its links lead somewhere and its code runs."""

@@ -1,0 +1,1 @@
+"""What the project is kept with; not a part of the program."""
