@@ -1,7 +1,7 @@
 """Pages of the documentation that are written from the code: `python -m tools.docs`.
 
-`docs/recipes.md` from `examples/`, `docs/hooks.md` from the hooks' own docstrings, `docs/poller.schema.json` from the models of
-the configuration, `docs/cli.md` from the commands' help.
+`docs/recipes.md` from `examples/`, `docs/hooks.md` from the hooks' own docstrings, `docs/poller.schema.json` from the
+models of the configuration, `docs/cli.md` from the commands' help.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ DOCS: Final = ROOT / "docs"
 RECIPES: Final = """\
 # Recipes
 
-Configurations for well-known APIs, ready to copy. Each is run in the tests against a server that answers as the API is documented. Written from
-`examples/` by `make docs`; not by hand.
+Configurations for well-known APIs, ready to copy. Each is run in the tests against a server that answers as the API is
+documented. Written from `examples/` by `make docs`; not by hand.
 """
 HOOKS: Final = """\
 # Hooks
 
-The contract of every hook that a plugin may implement, from the docstrings of `poller.hooks.hookspecs`. How to write a plugin:
-[writing plugins](writing-plugins.md). Written by `make docs`; not by hand.
+The contract of every hook that a plugin may implement, from the docstrings of `poller.hooks.hookspecs`. How to write
+a plugin: [writing plugins](writing-plugins.md). Written by `make docs`; not by hand.
 """
 
 

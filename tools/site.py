@@ -1,4 +1,4 @@
-"""What MkDocs does with each page: a link to a file outside `docs/` is its name alone, since the site does not have that file."""
+"""MkDocs' hook: links to files outside `docs/`, which the site does not have, become their text."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Code blocks of the documentation, with the marks that stand before them.
 
-A mark is an HTML comment on the lines before a block: `<!-- file: NAME -->` (the block is that file), `<!-- background -->` (its
-command keeps running), `<!-- not run: REASON -->`, `<!-- run by: TEST FILE -->`, `<!-- folder: NAME -->`, `<!-- wait: TEXT -->`,
-`<!-- stop -->` (whatever runs in the background is ended).
+A mark is an HTML comment on the lines before a block: `<!-- file: NAME -->` (the block is that file),
+`<!-- background -->` (its command keeps running), `<!-- stop -->` (all that runs in the background is ended),
+`<!-- wait: TEXT -->`, `<!-- folder: NAME -->`, `<!-- run by: TEST FILE -->`, `<!-- not run: REASON -->`.
 """
 
 import re

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.docs.fences import ROOT, Fence, fences
 from tests.support.daemon import PATIENCE, wait_for
 
-PORTS = ("8764", "8765", "9000", "9001")
+LISTENS = {"sandbox": "8764", "poller run": "8765", "receiver.py": "9000", "shop.py": "9001"}
 
 
 def free_ports(number: int) -> list[str]:
@@ -29,7 +29,7 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        self.ports = dict(zip(LISTENS.values(), free_ports(len(LISTENS)), strict=True))
         self.running: list[subprocess.Popen[bytes]] = []
         self.environment = {
             **os.environ,
@@ -38,7 +38,7 @@ class Reader:
         }
 
     def here(self, text: str) -> str:
-        return re.sub(r"\b(8764|8765|9000|9001)\b", lambda found: self.ports[found[0]], text)
+        return re.sub(r"\b(?:8764|8765|9000|9001)\b", lambda found: self.ports[found[0]], text)
 
     def follow(self, fence: Fence) -> None:
         if fence.mark("stop") is not None:
