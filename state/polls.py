@@ -174,6 +174,14 @@ class PollRecord(msgspec.Struct, frozen=True, kw_only=True):
         return not (self.moved_here or self.moved_from or self.missing or self.unsure)
 
 
+class Answering(msgspec.Struct, frozen=True, kw_only=True):
+    """A suspect whose own URL did not say that it is gone: none any more, and asked again some sweeps later."""
+
+    object_id: str
+    checks: int  # how often its own URL has answered so
+    is_unlisted: bool = False  # it answers, and no complete sweep since its first answer has shown it
+
+
 class FailedPoll(msgspec.Struct, frozen=True, kw_only=True):
     """A unit that could not be polled."""
 
@@ -197,7 +205,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     begin_sweep: tuple[float, int] | None = None  # the sweep under way begins anew: its time and order
     dropped: Sequence[str] = ()  # keys of units that are no more; their objects are suspects
     new_units: Sequence[tuple[str, bytes]] = ()  # (key, position)
-    present: Sequence[tuple[str, int]] = ()  # suspects whose own URL answers, and how often it has: none any more
+    answering: Sequence[Answering] = ()
     ended: Sweep | None = None
     tail_asked_at: float | None = None  # the page that is the last one was asked then
     since_at: float | None = None  # the updated-since query was asked then

@@ -13,7 +13,7 @@ import msgspec
 from poller.changes.endpoint_rules import EndpointRules
 from poller.changes.guards import AT_LEAST_SHIFTED, NO_SHIFT, ShapeShift, shape_shift, unexplained
 from poller.changes.page import PageComparison, RequestTimes, ShownObject
-from poller.documents.diff import Difference, diff, parse
+from poller.documents.diff import Difference, diff, dump, parse
 from poller.events.events import change_event
 from poller.events.filters import FilterError
 from state.polls import EndpointState, Presence, Snapshot, Suspect
@@ -30,6 +30,7 @@ class Decision(msgspec.Struct, kw_only=True):
     snapshots: list[Snapshot] = []
     moved_here: list[str] = []
     moved_from: dict[int, list[str]] = {}
+    relisted: list[str] = []  # ids that were deleted, and not by `deleted_when`
     returned: int = 0  # suspects that are shown again, here or elsewhere in the list
     events: list[NewEvent] = []
     changed: int = 0
@@ -149,6 +150,8 @@ def _seen_again(
         told = Kind.DELETED
     elif old.presence is Presence.DELETED:
         told = Kind.CREATED
+        if rules.soft is None or not is_soft(rules, parse(old.body), Decision()):
+            decision.relisted.append(shown.object_id)
     elif same:
         if moved or old.unit is None or old.presence is Presence.SUSPECT:
             if context.unit is not None:
@@ -158,7 +161,7 @@ def _seen_again(
     _move(decision, shown.object_id, old, moved)
     if told is not None:
         snapshot = _snapshot(shown, context, version=old.version + 1, presence=presence)
-        change = _change(told, old, context, now=shown.parsed() if pair is None else pair[1])
+        change = _change_of(told, old, context.asked, now=shown.parsed() if pair is None else pair[1])
         _tell(rules, decision, snapshot, change, dropped=old.version)
     elif pair is not None:
         _updated(rules, shown, old, pair[1], difference, context, decision)
@@ -167,10 +170,15 @@ def _seen_again(
 
 
 def _is_soft(rules: EndpointRules, shown: ShownObject, decision: Decision) -> bool:
+    return rules.soft is not None and is_soft(rules, shown.parsed(), decision)
+
+
+def is_soft(rules: EndpointRules, value: Mapping[str, Any], decision: Decision) -> bool:
+    """Whether `deleted_when` is true of an object."""
     if rules.soft is None:
         return False
     try:
-        return rules.soft.holds(shown.parsed())
+        return rules.soft.holds(value)
     except FilterError as error:
         decision.notes.append(f"deleted_when: {error}")
         return False
@@ -201,16 +209,16 @@ def _updated(
     fields = unexplained(difference.fields, context.accepted)
     if fields:
         decision.updates.append(fields)
-        change = _change(Kind.UPDATED, old, context, now=now, fields=fields, truncated=difference.truncated)
+        change = _change_of(Kind.UPDATED, old, context.asked, now=now, fields=fields, truncated=difference.truncated)
         _tell(rules, decision, _snapshot(shown, context, version=old.version + 1), change, dropped=old.version)
     else:
         decision.snapshots.append(_snapshot(shown, context, version=old.version))
 
 
-def _change(
+def _change_of(
     kind: Kind,
     old: Snapshot,
-    context: Context,
+    asked: RequestTimes,
     *,
     now: Mapping[str, Any],
     fields: tuple[FieldChange, ...] = (),
@@ -223,8 +231,8 @@ def _change(
         object=now,
         fields=fields,
         truncated=truncated,
-        observed_after=_certain(old.seen_at, context.asked),
-        observed_at=context.asked.answered_at,
+        observed_after=_certain(old.seen_at, asked),
+        observed_at=asked.answered_at,
     )
 
 
@@ -263,17 +271,40 @@ def _tell(
         decision.events.append(event)
 
 
-def delete(rules: EndpointRules, suspect: Suspect, asked: RequestTimes) -> Decision:
-    """Tell a confirmed deletion: the object as it was last known."""
+# What is seen of one object alone: by its own URL, or by its absence from complete sweeps.
+
+
+def delete(
+    rules: EndpointRules, suspect: Suspect, asked: RequestTimes, *, now: Mapping[str, Any] | None = None
+) -> Decision:
+    """Report a confirmed deletion. `now`: the object as its own URL shows it; None: as it was last known."""
     old, decision = suspect.snapshot, Decision()
-    change = Change(
-        kind=Kind.DELETED,
-        object_id=old.object_id,
+    change = _change_of(Kind.DELETED, old, asked, now=parse(old.body) if now is None else now)
+    gone = msgspec.structs.replace(
+        old,
         version=old.version + 1,
-        object=parse(old.body),
-        observed_after=_certain(old.seen_at, asked),
-        observed_at=asked.answered_at,
+        body=old.body if now is None else dump(now),
+        presence=Presence.DELETED,
+        unit=None,
+        seen_at=asked.at,
     )
-    gone = msgspec.structs.replace(old, version=old.version + 1, presence=Presence.DELETED, unit=None, seen_at=asked.at)
     _tell(rules, decision, gone, change, dropped=old.version)
     return decision
+
+
+def change_on_its_own(
+    rules: EndpointRules,
+    old: Snapshot,
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    asked: RequestTimes,
+    decision: Decision,
+) -> None:
+    """Report what differs in an object that no list shows any more. It stays a suspect."""
+    difference = diff(before, now, rules.fields)
+    if difference:
+        change = _change_of(Kind.UPDATED, old, asked, now=now, fields=difference.fields, truncated=difference.truncated)
+        snapshot = msgspec.structs.replace(
+            old, version=old.version + 1, body=dump(now), presence=Presence.SUSPECT, unit=None, seen_at=asked.at
+        )
+        _tell(rules, decision, snapshot, change, dropped=old.version)

@@ -15,6 +15,8 @@ from state.records import NewEvent
 ABSENT_FOR: Final = 60.0  # seconds: longer than a backend that flaps, or a cache that lags, hides what is there
 ABSENT_FOR_WITH_URL: Final = 10.0  # seconds, where the object's own URL has the last word
 
+Unlisted = Literal["keep", "updated", "deleted"]  # what an object is that left its list and answers at its own URL
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointRules:
@@ -28,6 +30,7 @@ class EndpointRules:
     deletes: bool = True
     conditional: bool = True  # what an answer was marked with (ETag, Last-Modified) is sent back
     absent_for: float | None = None  # seconds that an object must be missing; None: `missing_time` chooses
+    unlisted: Unlisted = "keep"
     baseline: Literal["silent", "emit"] = "silent"
     max_depth: int = 64  # of an object's own nesting: a deeper one is set aside
     transform: Callable[[NewEvent], NewEvent | None] | None = None  # the plugins'; None: there is none

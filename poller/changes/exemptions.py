@@ -10,6 +10,19 @@ from poller.changes.guards import NO_SHIFT, Shape, ShapeShift
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Misleading:
+    """An own URL that said 404 or 410 of an object that its list shows."""
+
+    object_id: str
+    url: str
+
+    @property
+    def text(self) -> str:
+        """What an operator is told."""
+        return f"{self.object_id} is in the list, but {self.url} says that it is gone: is `item_path` right?"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exemptions:
     """What the guards of one endpoint let pass."""
 
@@ -20,6 +33,8 @@ class Exemptions:
     doubts: frozenset[str] = frozenset()  # patterns of what does not make a sweep uncertain
     failing: frozenset[str] = frozenset()  # keys of the lists without which the latest sweep ended
     unread: frozenset[str] = frozenset()  # of those never seen when the baseline ended: what they show first is silent
+    misleading: Misleading | None = None  # while there is one, no own URL confirms a deletion
+    said_unlisted: bool = False  # that objects left the list and answer under their own URL has been reported
     clashes: frozenset[str] = frozenset()  # ids under which two pages show different objects: never reported as edits
 
     def shift_in(self, sweep: int) -> ShapeShift:
@@ -43,6 +58,8 @@ class Exemptions:
                 "clashes": sorted(self.clashes),
                 "failing": sorted(self.failing),
                 "unread": sorted(self.unread),
+                "misleading": self.misleading and [self.misleading.object_id, self.misleading.url],
+                "said_unlisted": self.said_unlisted,
             }
         )
 
@@ -53,6 +70,7 @@ class Exemptions:
             return cls()
         data = orjson.loads(raw)
         fields = {path: Shape(shape) for path, shape in data["fields"].items()}
+        misled = data.get("misleading")
         return cls(
             shift=ShapeShift(fields=fields, objects=data["objects"]),
             shift_until=data["shift_until"],
@@ -62,4 +80,6 @@ class Exemptions:
             clashes=frozenset(data.get("clashes", ())),
             failing=frozenset(data.get("failing", ())),
             unread=frozenset(data.get("unread", ())),
+            misleading=None if misled is None else Misleading(object_id=misled[0], url=misled[1]),
+            said_unlisted=data.get("said_unlisted", False),
         )

@@ -120,6 +120,8 @@ def _notes(one: EndpointStatus) -> Iterator[str]:
         yield f"{one.state}: {one.reason}"
     if one.suspects:
         yield f"{one.suspects} objects may be gone; their deletion is being confirmed"
+    if one.unlisted:
+        yield f"{one.unlisted} objects are not listed any more, but answer under their own URL (`unlisted`)"
 
 
 def _subscription(one: SubscriptionStatus) -> list[str]:

@@ -51,6 +51,8 @@ class SourceAdapter:
             auth = getattr(source, "auth", None)
             check_auth(plugin, auth)
         self.auth: httpx.Auth | None = None if auth is None else _PluggedAuth(auth, self._running)
+        ask = getattr(source, "item_request", None)
+        self.takes_items = ask is not None and _takes(ask, 3)  # own URLs that are made of more than the id
 
     @classmethod
     def build(cls, plugin: str, make: Callable[[], Any]) -> SourceAdapter:
@@ -85,7 +87,7 @@ class SourceAdapter:
         if ask is None:
             return None
         with self._running("item_request"):
-            request = ask(endpoint, object_id, item) if _takes(ask, 3) else ask(endpoint, object_id)
+            request = ask(endpoint, object_id, item) if self.takes_items else ask(endpoint, object_id)
             return None if request is None else _checked(request, httpx.Request)
 
     def discover(self) -> Generator[httpx.Request, httpx.Response, None]:

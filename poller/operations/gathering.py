@@ -12,6 +12,7 @@ import orjson
 
 from poller.budget.budget import Budget
 from poller.changes.certainty import Uncertainty
+from poller.changes.exemptions import Exemptions
 from poller.clock import SystemClock
 from poller.config.models import BudgetConfig, Config
 from poller.events.events import source_uri
@@ -236,6 +237,7 @@ def _endpoint(
         measured_events=0 if measured is None else measured.events,
         baseline=bool(row["baseline"]),
         suspects=row["suspects"],
+        unlisted=row["unlisted"],
         held=held,
         failing=row["failing"],
         error=_error(row, ill),
@@ -288,7 +290,9 @@ def _doubt(row: Row, watched: Watched) -> str | None:
         return "most of its objects are missing: every unit is counted before that is believed"
     if watched.aside:
         return f"kept aside until other pages decide: {', '.join(watched.aside)}"
-    return "; ".join(f"{unit}: {note}" for unit, note in watched.notes.items()) or None
+    misleading = Exemptions.load(row["accepted"]).misleading
+    notes = [misleading.text] if misleading is not None else []
+    return "; ".join([*notes, *(f"{unit}: {note}" for unit, note in watched.notes.items())]) or None
 
 
 def _held(raw: bytes) -> Held:

@@ -13,11 +13,13 @@ from typing import Any, Final
 
 import msgspec
 
+from poller.changes.own_url import own_object
 from poller.changes.page import PageComparison, compare
 from poller.documents.diff import ParseError, parse
 from poller.polling.boundary import failed_poll, reason_of
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.fetch import unwelcome
+from poller.polling.own_urls import GONE
 from poller.polling.source import ActiveSource
 from poller.rendering.event_view import name_of
 from poller.sources.protocol import Endpoint, Item, PageError, Position, Unparsed
@@ -26,7 +28,6 @@ from poller.sources.urls import shown_url
 
 EXAMPLES: Final = 5  # ids that are shown of a page
 CAPS: Final = frozenset({10, 20, 25, 30, 50, 100, 200, 250, 500, 1000})  # page sizes that servers like
-GONE: Final = (404, 410)
 
 
 class PageLook(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,14 +193,15 @@ async def _item(
     if request is None:
         return
     response = await active.ask(request)
-    found.item = ItemLook(request=f"{request.method} {shown_url(request.url)}", status=response.status_code)
-    if response.status_code in GONE:
-        found.doubts.append(
-            f"{shown.object_id} is in the list, but its own URL says {response.status_code}: is `item_path` right?"
-        )
+    status = response.status_code
+    found.item = ItemLook(request=f"{request.method} {shown_url(request.url)}", status=status)
+    if status in GONE:
+        found.doubts.append(f"{shown.object_id} is in the list, but its own URL says {status}: is `item_path` right?")
     elif not response.is_success:
+        found.doubts.append(f"the own URL of {shown.object_id} answers {status}: no deletion is confirmed")
+    elif not is_list(status, w.rules.endpoint) or own_object(w.rules, response.content, shown.object_id) is None:
         found.doubts.append(
-            f"the own URL of {shown.object_id} answers {response.status_code}: no deletion is confirmed"
+            f"the own URL of {shown.object_id} answers {status} without an object of this id: is `item_path` right?"
         )
 
 

@@ -81,6 +81,7 @@ class EndpointStatus:
     measured_events: int = 0
     baseline: bool = False  # a silent first sweep is under way
     suspects: int = 0  # objects whose deletion is being confirmed
+    unlisted: int = 0  # objects that left the list and answer under their own URL
     held: Held | None = None
     failing: int = 0  # units whose latest poll failed
     error: str | None = None

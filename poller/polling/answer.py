@@ -283,6 +283,7 @@ def apply(
         snapshots=decision.snapshots,
         missing=bool(comparison.missing or seen.dropped),
         returned=decision.returned > 0,
+        relisted=_relisted(decision) if decision.relisted else (),
         notes=[*comparison.notes, *decision.notes[:1]],
         noisy=w.noise.observe(key, len(comparison.members), decision.updates),
     )
@@ -291,6 +292,11 @@ def apply(
         exempt(w, draft, replace(exemptions, clashes=exemptions.clashes.union(decision.clashes)))
     _remember(w, unit, comparison, decision, asked.answered_order)
     return result
+
+
+def _relisted(decision: Decision) -> list[Snapshot]:
+    ids = set(decision.relisted)
+    return [snapshot for snapshot in decision.snapshots if snapshot.object_id in ids]
 
 
 def _polled(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision) -> UnitState:

@@ -115,7 +115,7 @@ class FollowUp:
     async def _look_at_suspects(self, active: ActiveSource, w: WatchedEndpoint, result: PollResult) -> None:
         """Queue what went missing to be asked for by its own URL, or confirm it by sweeps."""
         if not may_delete(w):
-            active.deletions.forget(w.name)
+            active.deletions.queue.forget(w.name)
             return
         if not await active.deletions.look(w, result):
             await self.forget(active, w, [ITEM])

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections import deque
-from operator import attrgetter
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, ParamSpec, TypeVar
 
-import httpx
-import msgspec
 from msgspec import structs
 
-from poller.changes.decide import delete
+from poller.changes.decide import Decision, delete
+from poller.changes.own_url import OwnAnswer, read_own
 from poller.changes.page import RequestTimes
 from poller.changes.recording import growth_of
 from poller.clock import Clock
 from poller.polling.endpoint import WatchedEndpoint
-from poller.polling.fetch import Fetcher, unwelcome
-from poller.polling.holds import holds_deletion
+from poller.polling.fetch import Fetcher
+from poller.polling.holds import exempt, holds_deletion
+from poller.polling.own_urls import GONE, OwnUrls
 from poller.polling.recorder import MOST_TRIES, Draft, Recorder
 from poller.polling.results import PollResult
+from poller.polling.suspects import SuspectQueue
 from poller.polling.threads import Apart
 from state.errors import Conflict
-from state.polls import PollRecord, Presence, Snapshot, Suspect
+from state.notices import Notice
+from state.polls import Answering, PollRecord, Presence, Snapshot, Suspect
 
-GONE: Final = frozenset({404, 410})
 SWEEPS_TO_CONFIRM: Final = 3  # the one in which it went missing, then two complete ones without it
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def may_delete(w: WatchedEndpoint) -> bool:
@@ -32,140 +36,164 @@ def may_delete(w: WatchedEndpoint) -> bool:
     return w.rules.deletes and w.guards.recount is None and not w.in_baseline
 
 
-class Queued(msgspec.Struct, frozen=True):
-    """A suspect whose own URL is to be asked."""
-
-    due: float  # not before: it has not been missing for long enough
-    suspect: Suspect
-
-
 class Deletions:
     """Confirms the deletions of one source."""
 
     def __init__(self, fetcher: Fetcher, recorder: Recorder, apart: Apart, clock: Clock) -> None:
-        self.waiting: dict[str, deque[Queued]] = {}  # by endpoint, the first one due first
-        self.confirming: set[tuple[str, str]] = set()  # endpoint and id of those that are being asked for
-        self._stale: set[str] = set()  # endpoints whose suspects are to be read again
+        self.queue = SuspectQueue()
+        # By endpoint and id: missing since then, answered by its own URL, and left for the list to decide.
+        self._unlisted: dict[tuple[str, str], float] = {}
+        self._own_urls = OwnUrls(fetcher, recorder, apart)
         self._fetcher = fetcher
         self._recorder = recorder
         self._apart = apart
         self._clock = clock
 
-    def is_due(self, endpoint: str, now: float) -> bool:
-        """Whether a suspect of the endpoint is to be asked for now."""
-        waiting = self.waiting.get(endpoint)
-        return waiting is not None and len(waiting) > 0 and waiting[0].due <= now
-
-    def due_after(self, at: float) -> float | None:
-        """When a suspect is to be asked for next, after that time; None: there is none."""
-        return min((queue[0].due for queue in self.waiting.values() if queue and queue[0].due > at), default=None)
-
-    def next(self, endpoint: str, now: float) -> Suspect | None:
-        """A suspect to be asked for now, taken: `finished` gives it back."""
-        waiting = self.waiting.get(endpoint)
-        while waiting and waiting[0].due <= now:
-            suspect = waiting.popleft().suspect
-            name = endpoint, suspect.snapshot.object_id
-            if name not in self.confirming:
-                self.confirming.add(name)
-                return suspect
-        return None
-
-    def finished(self, endpoint: str, suspect: Suspect) -> None:
-        """A suspect was asked for, or could not be."""
-        self.confirming.discard((endpoint, suspect.snapshot.object_id))
-        if not self.waiting.get(endpoint):
-            self._stale.add(endpoint)
-
-    def forget(self, endpoint: str) -> None:
-        """Read the suspects of an endpoint again, later."""
-        self.waiting.pop(endpoint, None)
-        self._stale.add(endpoint)
-
     async def look(self, w: WatchedEndpoint, result: PollResult) -> bool:
         """Queue what went missing. False: nothing is left whose own URL would be asked."""
-        name = w.name
-        if self.waiting.get(name):
-            is_over = not result.returned  # those that were shown again need not be asked for
-        else:
-            is_over = not (result.missing or result.swept or name in self._stale)
-        if is_over:
+        now = self._clock.now()
+        if result.relisted:
+            self.queue.add_listed(w.name, result.relisted, now=now)
+        if not self.queue.is_to_be_read(w.name, result):
             return True
         found = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id)
-        self._stale.discard(name)
-        now, wait = self._clock.now(), w.rules.missing_time(has_own_url=True)
-        queue = [
-            Queued(min(suspect.missing_at, now) + wait, suspect)  # a later time is of a clock that was wrong
-            for suspect in found
-            if (name, suspect.snapshot.object_id) not in self.confirming
-            and self._fetcher.item_request(w, suspect) is not None
-        ]
-        self.waiting[name] = deque(sorted(queue, key=attrgetter("due")))
-        return bool(queue) or any(endpoint == name for endpoint, _ in self.confirming)
+        wait = w.rules.missing_time(has_own_url=True)
+        return self.queue.fill(w.name, await self._with_own_urls(w, found), now=now, wait=wait)
+
+    async def _with_own_urls(self, w: WatchedEndpoint, suspects: list[Suspect]) -> list[Suspect]:
+        """Those whose own URL has the last word."""
+        asked = [one for one in suspects if not self._is_unlisted(w, one)]
+        requests = await self._own_urls.requests(w, [one.snapshot for one in asked])
+        return [one for one, request in zip(asked, requests, strict=True) if request is not None]
+
+    def _is_unlisted(self, w: WatchedEndpoint, suspect: Suspect) -> bool:
+        """Whether its own URL has answered since it went missing, and the list decides all the same."""
+        return self._unlisted.get((w.name, suspect.snapshot.object_id)) == suspect.missing_at
 
     async def confirm(self, w: WatchedEndpoint, suspect: Suspect) -> PollResult:
-        """Ask for a suspect's own URL: 404 and 410 confirm its deletion. Raises FetchError."""
-        request = self._fetcher.item_request(w, suspect)
+        """Ask for an object's own URL: 404 and 410 confirm the deletion of a suspect. Raises FetchError."""
+        snapshot = suspect.snapshot
+        request = await self._own_urls.request(w, snapshot)
         if request is None:
             return PollResult()
-        object_id = suspect.snapshot.object_id
-        with w.requests.asking(f"item {object_id}") as order:
+        with w.requests.asking(f"item {snapshot.object_id}") as order:
             response, asked = await self._fetcher.fetch_item(w, request, order)
             if response.status_code in GONE:
+                if snapshot.presence is Presence.PRESENT:
+                    return await self._own_urls.misled(w, snapshot, request, asked)
                 return await self.delete(w, suspect, asked)
-            if response.is_success or response.status_code == httpx.codes.FORBIDDEN:
-                found = [(object_id, suspect.checks + 1)]
-                await self._recorder.change(w, lambda: Draft(at=asked.at, present=found))
+            own = await self._own_urls.shown(w, snapshot, response)
+            if snapshot.presence is Presence.PRESENT:
                 return PollResult(calls=1)
-            raise unwelcome(response)
+            return await self._in_turn(w, lambda: self._answered(w, suspect, own, asked))
 
     async def swept(self, w: WatchedEndpoint) -> list[PollResult]:
-        """After a complete sweep: report the suspects without an own URL that two more complete sweeps did not show."""
+        """After a complete sweep: report the suspects that two more did not show, where sweeps decide."""
         if not may_delete(w):
             return []
         suspects = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id)
         due = [one for one in suspects if self._is_proved(w, one)]
+        have_own_urls = {one.snapshot.object_id for one in await self._with_own_urls(w, due)}
         now, order = self._clock.now(), w.requests.next()
         asked = RequestTimes(
             at=w.state.last_sweep_began or 0.0, answered_at=now, order=w.sweep.order, answered_order=order
         )
-        return [
-            await self.delete(w, suspect, asked) for suspect in due if self._fetcher.item_request(w, suspect) is None
-        ]
+        return [await self.delete(w, one, asked) for one in due if one.snapshot.object_id not in have_own_urls]
 
     async def delete(self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes) -> PollResult:
         """Record a confirmed deletion, unless the object was seen meanwhile or too many are gone at once."""
+        return await self._in_turn(w, lambda: self._deleted(w, suspect, asked, None))
+
+    async def _in_turn(self, w: WatchedEndpoint, step: Callable[[], Awaitable[PollResult]]) -> PollResult:
+        """Take the step in a turn of its own; again where what it was decided on has changed."""
         async with w.turn.lock:
             for _ in range(MOST_TRIES):
                 await self._recorder.refresh(w)
                 try:
-                    return await self._deleted(w, suspect, asked)
+                    return await step()
                 except Conflict:
                     continue
-        raise Conflict(f"{w.label}: has changed at each of {MOST_TRIES} attempts to record a deletion")
+        raise Conflict(f"{w.label}: has changed at each of {MOST_TRIES} attempts to record what an own URL says")
 
-    async def _deleted(self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes) -> PollResult:
-        object_id, result = suspect.snapshot.object_id, PollResult(calls=1)
+    async def _known(self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes) -> Suspect | None:
+        """The suspect as it is known now; None where it was seen meanwhile."""
+        object_id = suspect.snapshot.object_id
         now = (await self._recorder.snapshots(w, [object_id])).get(object_id)
         if now is None or not self._is_deletable(w, now, asked):
+            return None
+        return structs.replace(suspect, snapshot=now)
+
+    async def _deleted(
+        self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes, shown: Mapping[str, Any] | None
+    ) -> PollResult:
+        """Record a deletion; `shown`: the object as its own URL shows it, and `deleted_when` is true of it."""
+        result = PollResult(calls=1)
+        gone = await self._known(w, suspect, asked)
+        if gone is None:
             return result
         draft, steady = Draft(at=asked.answered_at), self._clock.steady()
         suspects = await self._recorder.suspect_count(w)
         if holds_deletion(w, draft, suspects, now=asked.answered_at, steady=steady):
             result.events = (await self._recorder.record(w, draft)).notices
             return result
-        gone = structs.replace(suspect, snapshot=now)
-        if w.rules.runs_plugins:
-            decision = await self._apart(delete, w.rules, gone, asked)
-        else:
-            decision = delete(w.rules, gone, asked)
-        growth = growth_of(decision.snapshots, {object_id: now})
-        draft.polls.append(PollRecord(growth=growth, snapshots=decision.snapshots, events=decision.events))
-        recorded = await self._recorder.record(w, draft)
+        decision = await _called(self._apart, w, delete, w.rules, gone, asked, now=shown)
+        await self._record(w, draft, gone, decision, asked, result)
         w.guards.deletions.append(steady)
-        w.requests.remember([object_id], asked.answered_order)
-        result.events, result.changed, result.snapshots = recorded.events[0], 1, decision.snapshots
+        self._unlisted.pop((w.name, gone.snapshot.object_id), None)
         return result
+
+    async def _answered(
+        self, w: WatchedEndpoint, suspect: Suspect, own: Mapping[str, Any] | None, asked: RequestTimes
+    ) -> PollResult:
+        """Record what follows from an own URL that did not say that its object is gone."""
+        result = PollResult(calls=1)
+        known = await self._known(w, suspect, asked)
+        if known is None:
+            return result
+        found: OwnAnswer | None = (
+            None if own is None else await _called(self._apart, w, read_own, w.rules, known, own, asked)
+        )
+        if found is not None and found.is_deleted:
+            return await self._deleted(w, suspect, asked, found.now)
+        if found is not None and w.rules.unlisted == "deleted":
+            self._unlisted[w.name, known.snapshot.object_id] = suspect.missing_at
+            return result
+        draft = self._draft_answering(w, known, asked, is_listed_nowhere=found is not None and known.checks > 0)
+        decision = Decision() if found is None else found.decision
+        await self._record(w, draft, known, decision, asked, result)
+        return result
+
+    def _draft_answering(
+        self, w: WatchedEndpoint, known: Suspect, asked: RequestTimes, *, is_listed_nowhere: bool
+    ) -> Draft:
+        """Draft that a suspect is none any more. After its first answer two complete sweeps have not shown it."""
+        object_id, exemptions = known.snapshot.object_id, w.guards.exemptions
+        answering = Answering(object_id=object_id, checks=known.checks + 1, is_unlisted=is_listed_nowhere)
+        draft = Draft(at=asked.answered_at, answering=[answering])
+        if is_listed_nowhere and not exemptions.said_unlisted:
+            exempt(w, draft, replace(exemptions, said_unlisted=True))
+            draft.notices.append(_unlisted_notice(w, object_id, asked.answered_at))
+        return draft
+
+    async def _record(
+        self,
+        w: WatchedEndpoint,
+        draft: Draft,
+        known: Suspect,
+        decision: Decision,
+        asked: RequestTimes,
+        result: PollResult,
+    ) -> None:
+        """Record what was decided of one object, and put it into the result."""
+        object_id, snapshots = known.snapshot.object_id, decision.snapshots
+        if snapshots:
+            growth = growth_of(snapshots, {object_id: known.snapshot})
+            draft.polls.append(PollRecord(growth=growth, snapshots=snapshots, events=decision.events))
+        recorded = await self._recorder.record(w, draft)
+        if snapshots:
+            w.requests.remember([object_id], asked.answered_order)
+        events = recorded.events[0] if snapshots else ()
+        result.events, result.changed, result.snapshots = [*events, *recorded.notices], len(snapshots), snapshots
 
     def _is_proved(self, w: WatchedEndpoint, suspect: Suspect) -> bool:
         """Whether complete sweeps, the latest of them begun late enough, did not show a suspect without an own URL."""
@@ -180,3 +208,20 @@ class Deletions:
     def _is_deletable(w: WatchedEndpoint, now: Snapshot, asked: RequestTimes) -> bool:
         is_suspect = now.presence is Presence.SUSPECT
         return may_delete(w) and is_suspect and w.requests.changed.get(now.object_id, 0) <= asked.order
+
+
+async def _called(apart: Apart, w: WatchedEndpoint, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What the work gives; beside the event loop where code of plugins takes part."""
+    return await apart(work, *args, **kwargs) if w.rules.runs_plugins else work(*args, **kwargs)
+
+
+def _unlisted_notice(w: WatchedEndpoint, object_id: str, now: float) -> Notice:
+    kept = {"keep": "kept as it was last listed", "updated": "compared with what its own URL shows"}
+    return Notice(
+        kind="endpoint.unlisted",
+        subject=f"endpoints/{w.label}",
+        summary=f"{object_id} is no longer in the list of {w.label} and answers under its own URL: it is "
+        f"{kept.get(w.rules.unlisted, 'deleted')}, and so is any other. `unlisted` says what such objects are",
+        detail={"object": object_id, "unlisted": w.rules.unlisted},
+        time=now,
+    )

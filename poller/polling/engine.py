@@ -244,7 +244,7 @@ class Engine:
                 rules, opened, self._leases[active.config.budget]
             )
             w.guards.deletions.extend(self._clock.steady() - age for age in opened.deletions)
-            active.deletions.forget(w.name)
+            active.deletions.queue.forget(w.name)
             if opened.is_reshaped:
                 log.info("endpoint.rebaselined", endpoint=w.label, why="its path, id or excluded fields changed")
                 _, recorded = await self.recorder.change(w, partial(_reshaped, w, now))

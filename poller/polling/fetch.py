@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -22,14 +22,14 @@ from poller.http_dates import instant
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.results import Fetched
 from poller.polling.threads import Apart
-from poller.polling.unit_keys import CHILD, NEWEST, SINCE, is_swept, load_position, own_id
+from poller.polling.unit_keys import CHILD, NEWEST, SINCE, is_swept, load_position, own_id, parent_of
 from poller.redaction import SECRETS
 from poller.sources.charsets import opening
 from poller.sources.errors import FetchError
-from poller.sources.protocol import PageError, Position, Unparsed
+from poller.sources.protocol import Item, PageError, Position, Unparsed
 from poller.sources.statuses import is_list
 from poller.sources.urls import shown_url
-from state.polls import Suspect, UnitState
+from state.polls import Snapshot, UnitState
 from state.steps import Steps
 from state.store import PollStore
 
@@ -83,10 +83,24 @@ class Fetcher:
             return Fetched(asked=asked, calls=1, unit=unit.id, digest=digest, pages=[EMPTY])
         return await self._read_on(w, unit, _First(at, response, digest, asked_at, order))
 
-    def item_request(self, w: WatchedEndpoint, suspect: Suspect) -> httpx.Request | None:
-        """The request for a suspect's own URL. None: it has none, and complete sweeps decide."""
+    async def item_requests(self, w: WatchedEndpoint, snapshots: Sequence[Snapshot]) -> list[httpx.Request | None]:
+        """The request for each object's own URL. None: it has none."""
+        parents: dict[str, dict[str, Any] | None] = {}
+        found: list[httpx.Request | None] = []
+        for snapshot in snapshots:
+            parent_id = parent_of(snapshot.object_id) if w.is_child else None
+            if parent_id is not None and parent_id not in parents:
+                parents[parent_id] = await self._parent(w, parent_id)
+            found.append(self._item_request(w, snapshot, None if parent_id is None else parents[parent_id]))
+        return found
+
+    def _item_request(
+        self, w: WatchedEndpoint, snapshot: Snapshot, parent: Mapping[str, Any] | None
+    ) -> httpx.Request | None:
+        name = own_id(snapshot.object_id, is_child=w.is_child)
         try:
-            return self.source.item_request(w.rules.endpoint, own_id(suspect.snapshot.object_id, is_child=w.is_child))
+            item = Item(object=parse(snapshot.body), parent=parent) if self.source.takes_items else None
+            return self.source.item_request(w.rules.endpoint, name, item)
         except PageError:  # an id that no URL can hold
             return None
 

@@ -42,7 +42,7 @@ class OnDemandSweep:
         """Whether there is still something to ask for, or to wait for."""
         return any(
             (not self.is_swept(active, w) and not self._is_stuck(active, w, now))
-            or active.deletions.is_due(w.name, now)
+            or active.deletions.queue.is_due(w.name, now)
             or self._is_under_way(active, w)
             for active, w in self
         )

@@ -151,7 +151,7 @@ async def confirm(polling: Polling, active: ActiveSource, w: WatchedEndpoint, su
         await _failed(polling, active, w.name, ITEM, failure, 1)
         return
     finally:
-        active.deletions.finished(w.name, suspect)
+        active.deletions.queue.finished(w.name, suspect)
     await take(polling, active, active.health.succeeded(w.name, ITEM, polling.clock.now()))
     await polling.follow_up.follow(active, w, result)
 

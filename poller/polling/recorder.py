@@ -10,7 +10,18 @@ from msgspec import UNSET, UnsetType, structs
 from poller.polling.endpoint import WatchedEndpoint
 from state.errors import Conflict
 from state.notices import Notice
-from state.polls import FailedPoll, Known, PollRecord, Recorded, Recording, Snapshot, Sweep, UnitTimes, Wanted
+from state.polls import (
+    Answering,
+    FailedPoll,
+    Known,
+    PollRecord,
+    Recorded,
+    Recording,
+    Snapshot,
+    Sweep,
+    UnitTimes,
+    Wanted,
+)
 from state.steps import Steps
 from state.store import PollStore
 
@@ -27,7 +38,7 @@ class Draft(msgspec.Struct, kw_only=True):
     begin_sweep: tuple[float, int] | None = None
     dropped: Sequence[str] = ()
     new_units: Sequence[tuple[str, bytes]] = ()
-    present: Sequence[tuple[str, int]] = ()
+    answering: Sequence[Answering] = ()
     ended: Sweep | None = None
     tail_asked_at: float | None = None
     since_at: float | None = None
@@ -38,7 +49,7 @@ class Draft(msgspec.Struct, kw_only=True):
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to record."""
-        return not (self.changes_endpoint or self.polls or self.failures or self.present)
+        return not (self.changes_endpoint or self.polls or self.failures or self.answering)
 
     @property
     def changes_endpoint(self) -> bool:

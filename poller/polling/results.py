@@ -39,5 +39,6 @@ class PollResult(msgspec.Struct, kw_only=True):
     snapshots: Sequence[Snapshot] = ()  # of the objects created, updated or deleted, as they are now
     missing: bool = False  # objects went missing: suspects
     returned: bool = False  # suspects are shown again
+    relisted: Sequence[Snapshot] = ()  # objects that are listed again after their deletion was reported
     notes: Sequence[str] = ()
     noisy: tuple[str, ...] = ()  # fields that are candidates for `ignore` from now on

@@ -113,6 +113,7 @@ def rules_of(config: SourceConfig, endpoint: Endpoint, plugins: Plugins) -> Endp
         deletes=settings.deletes,
         absent_for=settings.absent_for,
         conditional=settings.conditional,
+        unlisted=settings.unlisted,
         baseline=settings.baseline,
         max_depth=config.max_depth,
         transform=transformer(plugins),

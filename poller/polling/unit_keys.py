@@ -42,6 +42,11 @@ def own_id(object_id: str, *, is_child: bool) -> str:
     return object_id.partition("/")[2] if is_child else object_id
 
 
+def parent_of(object_id: str) -> str:
+    """The id of the parent in whose list an object is."""
+    return object_id.partition("/")[0].replace("%2F", "/").replace("%25", "%")
+
+
 def is_swept(key: str) -> bool:
     """Whether the unit is a part of sweeps; the others show a selection."""
     return key not in (SINCE, NEWEST)

@@ -77,9 +77,8 @@ class BudgetWork:
         is_ready = any(active.discovery.is_done for active in self.sources.values())
         if is_ready and (next_due := self._planner.next_due(now)) is not None:
             at.append(next_due)
-        at += [
-            due for active in self.sources.values() if (due := active.deletions.due_after(now - OVERDUE)) is not None
-        ]
+        queues = [active.deletions.queue for active in self.sources.values()]
+        at += [due for queue in queues if (due := queue.due_after(now - OVERDUE)) is not None]
         return max(min(at), now + 0.05) if at else None
 
     def next_work(self, now: float) -> Work | None:
@@ -140,10 +139,10 @@ class BudgetWork:
         for active in self.sources.values():
             if not active.discovery.is_done:
                 continue
-            for name in active.deletions.waiting:
+            for name in active.deletions.queue.waiting:
                 w = active.endpoints.get(name)
-                if w is not None and active.deletions.is_due(name, now) and active.health.allows(name, ITEM, now):
-                    suspect = active.deletions.next(name, now)
+                if w is not None and active.deletions.queue.is_due(name, now) and active.health.allows(name, ITEM, now):
+                    suspect = active.deletions.queue.next(name, now)
                     if suspect is not None:
                         return ConfirmDeletion(active, w, suspect)
         return None

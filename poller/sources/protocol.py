@@ -116,7 +116,8 @@ class Source(Protocol):
     def item_request(self, endpoint: Endpoint, object_id: str) -> httpx.Request | None:
         """The object's own URL, whose 404 or 410 alone confirms a deletion. None: two complete sweeps do.
 
-        A source whose URLs need more than the id takes a third argument, `item: Item`.
+        A source whose URLs need more than the id takes a third argument, `item: Item`. Of a 2xx answer the object is
+        read that has the id: the answer itself, or one within it.
         """
         ...
 

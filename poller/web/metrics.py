@@ -83,6 +83,7 @@ def _endpoints(status: Status) -> Iterator[Metric]:
     yield _gauge("endpoint_units", "Units polled.", ENDPOINT, of("units"))
     yield _gauge("endpoint_failing_units", "Units whose latest poll failed.", ENDPOINT, of("failing"))
     yield _gauge("endpoint_suspects", "Objects that may be gone.", ENDPOINT, of("suspects"))
+    yield _gauge("endpoint_unlisted", "Objects not listed that answer at their own URL.", ENDPOINT, of("unlisted"))
     held = [(at, float(row.held is not None)) for at, row in rows]
     yield _gauge("endpoint_held", "1 while an endpoint is held.", ENDPOINT, held)
     complete = [(at, float(row.state == "ok")) for at, row in rows]

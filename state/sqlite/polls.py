@@ -123,6 +123,12 @@ def add_claims(db: Database) -> None:
     db.executescript("ALTER TABLE endpoints ADD COLUMN uncertain BLOB;ALTER TABLE units ADD COLUMN claims BLOB;")
 
 
+@polls_migrations()
+def add_unlisted(db: Database) -> None:
+    """Objects that no list shows any more and that answer under their own URL."""
+    db.executescript("ALTER TABLE objects ADD COLUMN unlisted INTEGER NOT NULL DEFAULT 0;")
+
+
 def _literal(text: str) -> str:
     """A pattern of GLOB that matches just this text."""
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in text)

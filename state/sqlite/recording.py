@@ -22,11 +22,11 @@ UPSERT = """
 INSERT INTO objects (endpoint, object, version, body, unit, seen_at, presence, seen_sweep) VALUES {rows}
 ON CONFLICT (endpoint, object) DO UPDATE SET version = excluded.version, body = excluded.body, unit = excluded.unit,
     seen_at = excluded.seen_at, presence = excluded.presence, seen_sweep = excluded.seen_sweep,
-    missing_at = NULL, missing_sweep = NULL, checks = 0
+    missing_at = NULL, missing_sweep = NULL, checks = 0, unlisted = 0
 """
 MOVE = """
 UPDATE objects SET unit = coalesce(?, unit), seen_at = ?, seen_sweep = ?, missing_at = NULL, missing_sweep = NULL,
-    checks = 0, presence = CASE presence WHEN 1 THEN 0 ELSE presence END
+    checks = 0, unlisted = 0, presence = CASE presence WHEN 1 THEN 0 ELSE presence END
 WHERE endpoint = ? AND object = ?
 """
 # ... those that the unit (1) no longer shows when it was asked (2): suspects, last seen when it was asked before ...
@@ -44,9 +44,10 @@ UPDATE objects SET seen_at = max(seen_at, coalesce((SELECT asked_at FROM units W
 WHERE endpoint = ?2 AND object = ?3
 """
 
-# A suspect whose own URL answers is none, though no list shows it. How it is now, nobody has seen.
-PRESENT = """
-UPDATE objects SET presence = 0, checks = ?1, missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2)
+# A suspect whose own URL answers is none, though no list shows it.
+ANSWERING = """
+UPDATE objects SET presence = 0, checks = ?1, unlisted = ?4,
+    missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2)
 WHERE endpoint = ?2 AND object = ?3 AND unit IS NULL AND presence = 1
 """
 
@@ -71,8 +72,10 @@ def write(conn: sqlite3.Connection, recording: Recording) -> Recorded:
     _write_failures(conn, recording)
     drop_units(conn, endpoint, recording.dropped, recording.at)
     units = [make_unit(conn, endpoint, key, position) for key, position in recording.new_units]
-    if recording.present:
-        conn.executemany(PRESENT, [(checks, endpoint, object_id) for object_id, checks in recording.present])
+    if recording.answering:
+        conn.executemany(
+            ANSWERING, [(one.checks, endpoint, one.object_id, one.is_unlisted) for one in recording.answering]
+        )
     if recording.changes_marks:
         _write_marks(conn, recording)
     notices = tell(conn, recording.notices)
@@ -87,7 +90,7 @@ def write(conn: sqlite3.Connection, recording: Recording) -> Recorded:
 
 def _is_silent(recording: Recording) -> bool:
     """Whether nobody is told of it: polls that have changed something silently, and complete no sweep."""
-    told = (recording.notices, recording.failures, recording.present, recording.ended, recording.begin_sweep)
+    told = (recording.notices, recording.failures, recording.answering, recording.ended, recording.begin_sweep)
     changes = recording.rebaseline or recording.held is not UNSET or recording.accepted is not UNSET
     return not (any(told) or changes or any(poll.events for poll in recording.polls))
 

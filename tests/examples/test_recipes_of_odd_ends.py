@@ -244,7 +244,9 @@ def gitlab(upstream: Upstream) -> list[Route]:
             return JSONResponse({"message": "404 Not found"}, 404)
         wanted = request.path_params.get("id")
         if wanted is None:
-            return JSONResponse(project["requests"])
+            state = request.query_params.get("state")
+            listed = [one for one in project["requests"] if state is None or one.get("state", state) == state]
+            return JSONResponse(listed)
         found = [one for one in project["requests"] if one["iid"] == wanted]
         return JSONResponse(found[0] if found else {"message": "404 Not found"}, 200 if found else 404)
 
@@ -274,3 +276,40 @@ def test_a_merge_request_is_asked_for_within_its_project(gitlab_recipe):
     assert request is not None
     assert request.url.path == "/api/v4/projects/3/merge_requests/1"
     assert endpoint.empty_status == (404,)
+
+
+async def test_the_program_tells_what_changes_in_every_project_and_nothing_else(gitlab_recipe):
+    projects, plugins = gitlab_recipe.upstream.objects, load_plugins(lazily=True)
+    config = unhurried(load(gitlab_recipe.file, plugins))
+    async with open_app(config, plugins) as app:
+        assert await sweep_once(app) == []
+        assert app.engine.sources["gitlab"].endpoints["merge_requests"].state.objects == 6
+        projects[0]["requests"][0]["title"] = "edited"
+        del projects[1]["requests"][0]  # asked for within its own project: there are two others with this number
+        projects[2]["requests"].append({"iid": 3, "title": "c", "project_id": 3})
+        for _ in range(4):
+            assert await sweep_once(app) == []
+        told = [(event.type, event.subject) for event in app.store.log.read(limit=100)]
+
+    assert sorted(told) == [
+        ("gitlab.merge_requests.created", "merge_requests/3/3"),
+        ("gitlab.merge_requests.deleted", "merge_requests/2/1"),
+        ("gitlab.merge_requests.updated", "merge_requests/1/1"),
+    ]
+
+
+async def test_a_merged_request_that_leaves_the_list_of_open_ones_is_an_update(gitlab_recipe):
+    text = gitlab_recipe.file.read_text().replace('scope = "all"', 'scope = "all", state = "opened"')
+    assert 'unlisted = "updated"' in text
+    gitlab_recipe.file.write_text(text)
+    requests, plugins = gitlab_recipe.upstream.objects[1]["requests"], load_plugins(lazily=True)
+    requests[1]["state"] = "opened"
+    async with open_app(unhurried(load(gitlab_recipe.file, plugins)), plugins) as app:
+        assert await sweep_once(app) == []
+        requests[1]["state"] = "merged"
+        for _ in range(6):
+            assert await sweep_once(app) == []
+        events = [one for one in app.store.log.read(limit=100) if not one.type.startswith("poller.")]
+
+    assert [(one.type, one.subject) for one in events] == [("gitlab.merge_requests.updated", "merge_requests/2/2")]
+    assert events[0].data["changes"] == [{"path": "/state", "before": "opened", "after": "merged"}]

@@ -30,7 +30,7 @@ def app(kind: str, own: int = 200) -> Starlette:
         return JSONResponse(LISTS[kind](int(params.get("page", 1)), int(params.get("size", 10))))
 
     async def thing(request: Request) -> Response:
-        return JSONResponse({"id": 1}, own)
+        return JSONResponse({"id": 1} if own != 299 else {"error": "not found"}, own if own != 299 else 200)
 
     paths = {"/things": things, "/things/{id}": thing, "/things/{id}/lines": things}
     return Starlette(routes=[Route(path, handler) for path, handler in paths.items()])
@@ -62,6 +62,8 @@ PAGES = 'pagination = { type = "page", size_param = "size", size = 10 }\n'
             "size = 300, but the answer holds 100 of 288",
         ),
         ("plain", 404, 'item_path = "/things/{id}"\nparams = { size = 7 }', "says 404: is `item_path` right?"),
+        ("plain", 202, 'item_path = "/things/{id}"\nparams = { size = 7 }', "answers 202 without an object of this id"),
+        ("plain", 299, 'item_path = "/things/{id}"\nparams = { size = 7 }', "answers 200 without an object of this id"),
     ],
     ids=str,
 )

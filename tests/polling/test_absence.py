@@ -123,7 +123,7 @@ def test_a_time_of_a_clock_that_was_ahead_is_not_waited_for(world):
         await watching.sweep()
         life = await watching.living()
         life.store.db.execute("UPDATE objects SET missing_at = missing_at + 86400 WHERE presence = 1")
-        life.engine.sources["api"].deletions.forget("things")
+        life.engine.sources["api"].deletions.queue.forget("things")
         await watching.do(Step(wait=120.0))
 
         assert await kinds(watching) == ["deleted"]

@@ -160,7 +160,7 @@ class Ward:
             return True
         asked = {unit.key for unit in w.failing()} | w.guards.quarantine.keys()
         is_left = any(key not in asked and not waits_for_others(w, key) for key in w.sweep.pending)
-        return (sweeping.is_swept(run, w) or not is_left) and not run.deletions.waiting.get(w.name)
+        return (sweeping.is_swept(run, w) or not is_left) and not run.deletions.queue.waiting.get(w.name)
 
     async def heal(self) -> None:
         """The API is well again, somebody reloads, and everything is swept three times."""

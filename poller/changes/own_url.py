@@ -1,0 +1,86 @@
+"""Pure: what the answer of an object's own URL says about an object that its list no longer shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from poller.changes.decide import Decision, change_on_its_own, is_soft
+from poller.changes.endpoint_rules import EndpointRules
+from poller.changes.page import RequestTimes
+from poller.documents.diff import ParseError, parse, stored
+from poller.sources.paths import CONTENT, KEY, VALUE
+from state.polls import Suspect
+
+DEEPEST: Final = 3  # levels within an answer on which the object is looked for: {"data": {"item": {...}}}
+MOST_LOOKED_AT: Final = 1000  # values of one answer
+
+
+class OwnAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What an object's own URL shows, held against what is known of it."""
+
+    now: Mapping[str, Any]  # the object with the fields that its list shows
+    decision: Decision  # what is reported, but for a deletion
+    is_deleted: bool = False  # `deleted_when` is true of it
+
+
+def own_object(rules: EndpointRules, content: bytes, own_id: str) -> Mapping[str, Any] | None:
+    """The object with that id in an answer of its own URL, as it is stored. None: it is not there.
+
+    It is the answer itself or what the answer wraps it in: `{"product": {"id": 7}}`, `[{"id": 7}]`.
+    """
+    if rules.endpoint.id in (CONTENT, VALUE):
+        return None
+    try:
+        answer = parse(content)
+    except ParseError:
+        return None
+    if rules.endpoint.id == KEY and isinstance(answer, dict):
+        answer = {KEY: own_id, **answer}
+    for value in _objects_in(answer):
+        if rules.identify(value) == own_id:
+            return _stored(rules, value)
+    if rules.endpoint.normalise is not None and isinstance(answer, dict):
+        kept = _stored(rules, answer)
+        return kept if rules.identify(kept) == own_id else None
+    return None
+
+
+def read_own(rules: EndpointRules, suspect: Suspect, own: Mapping[str, Any], asked: RequestTimes) -> OwnAnswer:
+    """Judge what a suspect's own URL shows: deleted by `deleted_when`, edited, or as it was."""
+    before: Mapping[str, Any] = parse(suspect.snapshot.body)
+    now: Mapping[str, Any] = as_listed(before, own)
+    decision = Decision()
+    if is_soft(rules, own, decision):
+        return OwnAnswer(now=now, decision=Decision(), is_deleted=True)
+    if rules.unlisted == "updated":
+        change_on_its_own(rules, suspect.snapshot, before, now, asked, decision)
+    return OwnAnswer(now=now, decision=decision)
+
+
+def as_listed(before: Any, own: Any) -> Any:
+    """A value as its own URL shows it, with just the fields that its list shows. What only the list shows stays."""
+    if isinstance(before, dict) and isinstance(own, dict):
+        return {name: as_listed(value, own[name]) if name in own else value for name, value in before.items()}
+    if isinstance(before, list) and isinstance(own, list) and len(before) == len(own):
+        return [as_listed(one, other) for one, other in zip(before, own, strict=True)]
+    return own
+
+
+def _stored(rules: EndpointRules, value: dict[str, Any]) -> dict[str, Any]:
+    normalise = rules.endpoint.normalise
+    return stored(value if normalise is None else normalise(dict(value)), rules.fields)
+
+
+def _objects_in(answer: Any) -> Iterator[dict[str, Any]]:
+    """The answer and the objects in it, outermost first."""
+    level, left = [answer], MOST_LOOKED_AT
+    for _ in range(DEEPEST):
+        found = [value for value in level if isinstance(value, dict)]
+        yield from found
+        inner = [value for one in found for value in one.values()]
+        inner += [value for one in level if isinstance(one, list) for value in one]
+        level = [value for value in inner if isinstance(value, dict | list)][:left]
+        left -= len(level)
