@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import NamedTuple
 
 import httpx
 import structlog
@@ -50,6 +51,13 @@ class News:
         self.observers.tell("poll_finished", poll=poll)
 
 
+class _Opened(NamedTuple):
+    """An engine, and the session of the state that ends with it."""
+
+    engine: Engine
+    session: Session
+
+
 class App:
     """What runs on one state: one engine at a time, and the deliveries."""
 
@@ -70,26 +78,27 @@ class App:
         self.write = write
         self.clock = clock
         self.news = news
-        self.deliverer = news.deliverer
         self.refused: str | None = None  # why the file on disk was refused at the latest reload
         self.is_polling = False  # False: the engine is over, and the state is to be read again
-        self._transport = transport  # None: sources ask over the network
+        self._open_engine = partial(Engine, clock=clock, listener=news, transport=transport)
         self._changing = asyncio.Lock()  # one engine is replaced by another, or the state is waited for
         self._moved = 0.0  # seconds by which the clock was set since the engine was opened
-        self._session = write.session()
-        self.engine = self._engine_for(config, self._session)
+        self._opened = self._engine_for(config)
 
-    def _engine_for(self, config: Config, session: Session) -> Engine:
-        """An engine for a configuration, on this app's state and clock."""
-        return Engine(
-            config,
-            self.plugins,
-            store=self.store,
-            write=session,
-            clock=self.clock,
-            listener=self.news,
-            transport=self._transport,
-        )
+    @property
+    def deliverer(self) -> Deliverer:
+        """The deliveries; they outlive every engine."""
+        return self.news.deliverer
+
+    @property
+    def engine(self) -> Engine:
+        """What polls; another one after a reload or an outage."""
+        return self._opened.engine
+
+    def _engine_for(self, config: Config) -> _Opened:
+        """An engine for a configuration, on this app's state and clock, in a session of its own."""
+        session = self.write.session()
+        return _Opened(self._open_engine(config, self.plugins, store=self.store, write=session), session)
 
     async def open(self) -> None:
         """Register the subscriptions and open the engine. Raises PollerError."""
@@ -100,7 +109,7 @@ class App:
             await self.write(self.store.deliveries.register, registrations, now=now)
             await self.engine.open()
         except BaseException:
-            await self._abandon(self.engine, self._session)
+            await self._abandon(self._opened)
             raise
         self.is_polling = True
 
@@ -112,7 +121,7 @@ class App:
         except Unavailable as error:
             log.warning("planner.not_saved", error=str(error), hint="what it learned in the last minute is forgotten")
         finally:
-            self._session.close()
+            self._opened.session.close()
 
     @property
     def is_stranded(self) -> bool:
@@ -133,21 +142,20 @@ class App:
         async with self._changing:
             if self.write.outage is not None:
                 raise self.write.outage
-            session = self.write.session()
-            engine = self._engine_for(config, session)
+            opened = self._engine_for(config)
             try:
-                engine.prepare()
+                opened.engine.prepare()
                 self.deliverer.check(routes_of(config))
                 await self.close()
-                await engine.open(self.engine)
+                await opened.engine.open(self.engine)
                 await self.deliverer.reconfigure(routes_of(config))
             except BaseException as error:
-                await self._abandon(engine, session)
+                await self._abandon(opened)
                 if isinstance(error, Exception) and not self.is_polling:
                     await self._go_back()
                 raise
-            engine.probe_now()
-            self.config, self.engine, self._session = config, engine, session
+            opened.engine.probe_now()
+            self.config, self._opened = config, opened
             self.is_polling = True
 
     async def _go_back(self) -> None:
@@ -162,7 +170,7 @@ class App:
         """End the engine without a word to the state."""
         async with self._changing:
             self.is_polling = False
-            await self._abandon(self.engine, self._session)
+            await self._abandon(self._opened)
 
     async def follow_clock(self, moved: float) -> None:
         """Take over a wall clock that was set by so many seconds, between two engines. Raises PollerError."""
@@ -182,21 +190,20 @@ class App:
                 await self._reopen()
 
     async def _reopen(self) -> None:
-        session = self.write.session()
-        engine = self._engine_for(self.config, session)
+        opened = self._engine_for(self.config)
         try:
-            await engine.open(self.engine, moved=self._moved)
+            await opened.engine.open(self.engine, moved=self._moved)
         except BaseException:
-            await self._abandon(engine, session)
+            await self._abandon(opened)
             raise
         self._moved = 0.0
-        self.engine, self._session = engine, session
+        self._opened = opened
         self.is_polling = True
 
     @staticmethod
-    async def _abandon(engine: Engine, session: Session) -> None:
-        session.close()
-        await engine.abandon()
+    async def _abandon(opened: _Opened) -> None:
+        opened.session.close()
+        await opened.engine.abandon()
 
 
 @contextlib.asynccontextmanager

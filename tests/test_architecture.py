@@ -86,7 +86,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # docs/architecture.md; each may import
     ("poller.documents", "poller.rendering", "poller.sinks", "poller.budget"),
     ("poller.clock", "poller.http_dates", "poller.redaction"),
 )
-EDGES = ("poller.cli", "poller.daemon.daemon", "poller.web")
+EDGES = ("poller.cli", "poller.daemon", "poller.web")
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -8,7 +8,7 @@ import hashlib
 import os
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ValidationError
 
-from poller.budget.budget import Limit
+from poller.config.checks import Checks
 from poller.config.models import (
     BudgetConfig,
     Config,
@@ -27,12 +27,10 @@ from poller.config.models import (
     SubscriptionConfig,
 )
 from poller.config.places import Places
-from poller.events.filters import Expression, ExpressionError, event_rule, object_rule
 from poller.hooks.loading import Plugins, attempted
 from poller.hooks.ownership import distrust
 from poller.options.problems import Also, ConfigError, Problem, dotted, keys_of, nearest, nothing, problems_of
 from poller.rendering.templates import Escape, environment
-from poller.sources.protocol import PageError
 
 __all__ = [
     "BudgetConfig",
@@ -48,7 +46,6 @@ __all__ = [
 ]
 
 PLACES: Final = (Path("poller.toml"), Path("/etc/poller/poller.toml"))
-UNDOCUMENTED: Final = (Limit(1, 1.0),)  # the limit of an API that documents none
 _LOADED: Final = {"cls", "options"}  # fields of the models that are not keys
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -105,7 +102,8 @@ def load(path: Path | None = None, plugins: Plugins | None = None, *, reveal: bo
     )
     for key in given:
         reading.wrong(key, what="unknown table", hint=nearest(key, ("poller", "budgets", "sources", "subscriptions")))
-    config = reading.connected(config, named if isinstance(named, dict) else ())
+    checks = Checks(config, reading.problems)
+    config = checks.connected(named if isinstance(named, dict) else (), reveal=reveal)
     if reading.problems:
         raise ConfigError(_shown(file), _placed(reading.problems, file))
     return config
@@ -280,80 +278,6 @@ class _Reading:
             self.wrong(*at, what=f"its plugin failed to read its options: {error}", hint="fix the plugin")
         return options
 
-    def connected(self, config: Config, names: Iterable[str]) -> Config:
-        """Check references between tables, and give every source a budget and every budget limits."""
-        self.check_names(config, names)
-        if self._context.get("secrets") != "later":
-            for source in config.sources.values():
-                self.check_endpoints(source)
-            self.check_sinks(config)
-            self.check_expressions(config)
-        budgets = dict(config.budgets)
-        for source in config.sources.values():
-            if source.budget not in budgets and source.budget != source.name:
-                hint = nearest(source.budget, config.budgets) if config.budgets else f"add [budgets.{source.budget}]"
-                self.wrong(
-                    "sources", source.name, "budget", what=f"the budget {source.budget!r} does not exist", hint=hint
-                )
-            budgets.setdefault(source.budget, BudgetConfig())
-        limited = {name: _limited(name, budget, config.sources.values()) for name, budget in budgets.items()}
-        return config.model_copy(update={"budgets": limited})
-
-    def check_names(self, config: Config, names: Iterable[str]) -> None:
-        known, seen = set(names), set()
-        for subscription in config.subscriptions:
-            at = ("subscriptions", subscription.name)
-            if subscription.name in seen:
-                self.wrong(
-                    *at, what="another subscription already has this name", hint="give each subscription a unique name"
-                )
-            seen.add(subscription.name)
-            for name in subscription.sources:
-                if name not in known:
-                    self.wrong(*at, "sources", what=f"the source {name!r} does not exist", hint=nearest(name, known))
-
-    def check_expressions(self, config: Config) -> None:
-        """Check that every CEL expression can be evaluated."""
-        for subscription in config.subscriptions:
-            if subscription.where is not None:
-                self.expression(event_rule, subscription.where, "subscriptions", subscription.name, "where")
-        for source in config.sources.values():
-            for name, endpoint in source.endpoints.items():
-                if endpoint.deleted_when is not None:
-                    at = ("sources", source.name, "endpoints", name, "deleted_when")
-                    self.expression(object_rule, endpoint.deleted_when, *at)
-
-    def expression(self, compiled: Callable[[str], Expression], text: str, *at: str) -> None:
-        try:
-            compiled(text).refuse_other_types()
-        except ExpressionError as error:
-            self.wrong(*at, what=str(error), hint=error.hint)
-
-    def check_sinks(self, config: Config) -> None:
-        """Check that each sink can be built with its options. A sink is opened only when its first event is
-        delivered.
-        """
-        for subscription in config.subscriptions:
-            if subscription.options is not None:
-                _, error = attempted(subscription.build)
-                if error is not None:
-                    what = f"the plugin {subscription.plugin!r} cannot be set up: {error}"
-                    self.wrong("subscriptions", subscription.name, what=what, hint="fix the plugin")
-
-    def check_endpoints(self, source: SourceConfig) -> None:
-        """Check that the plugin accepts its options and offers the endpoints that are named."""
-        if source.options is None:
-            return
-        try:
-            offered = [endpoint.name for endpoint in source.build().endpoints()]
-        except PageError as error:
-            self.wrong("sources", source.name, what=str(error), hint="fix the plugin")
-            return
-        for name in source.endpoints:
-            if name not in offered:
-                what = f"the plugin {source.plugin!r} has no endpoint {name!r}"
-                self.wrong("sources", source.name, "endpoints", name, what=what, hint=nearest(name, offered))
-
 
 def _split(given: Any, model: type[BaseModel]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a table into the engine's keys and the others."""
@@ -372,16 +296,3 @@ def _source_keys(loc: tuple[str | int, ...]) -> set[str]:
 
 def _subscription_keys(loc: tuple[str | int, ...]) -> set[str]:
     return keys_of(SubscriptionConfig) - _LOADED if len(loc) == 1 else set()
-
-
-def _limited(name: str, budget: BudgetConfig, sources: Iterable[SourceConfig]) -> BudgetConfig:
-    """Give a budget without limits, for each window, the strictest limit that the plugins of its sources document."""
-    if budget.limits:
-        return budget
-    strictest: dict[float, int] = {}
-    for source in sources:
-        documented = getattr(source.cls, "limits", None) or UNDOCUMENTED
-        for limit in documented if source.budget == name else ():
-            strictest[limit.seconds] = min(limit.calls, strictest.get(limit.seconds, limit.calls))
-    limits = tuple(Limit(calls, seconds) for seconds, calls in sorted(strictest.items()))
-    return budget.model_copy(update={"limits": limits or UNDOCUMENTED})

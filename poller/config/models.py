@@ -202,10 +202,18 @@ class EndpointConfig(_Table):
     baseline: Literal["silent", "emit"] = "silent"
 
 
-class SourceConfig(_Table):
-    """`[sources.NAME]`: the engine's keys, and the plugin's keys as `options`."""
+class _PluginTable(_Table):
+    """A table of a plugin: the engine's keys, and the plugin's own keys as `options`."""
 
+    name: Name = ""
     plugin: str
+    cls: Any = None  # the plugin's class: type[Source] or type[Sink]
+    options: Any = None  # the plugin's own Options
+
+
+class SourceConfig(_PluginTable):
+    """`[sources.NAME]`"""
+
     budget: str = ""  # after loading, the name of a budget in Config.budgets
     namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = ""  # never empty after loading
     timeout: Duration = 30.0
@@ -215,9 +223,6 @@ class SourceConfig(_Table):
     proxy: Annotated[str, AfterValidator(_proxy)] | None = None
     verify: StrictBool = True
     endpoints: Mapping[str, EndpointConfig] = Field(default_factory=dict)  # empty: all endpoints of the plugin
-    name: Name = ""
-    cls: Any = None  # the plugin's class: type[Source]
-    options: Any = None  # the plugin's own Options
 
     def build(self) -> SourceAdapter:
         """Build the source with its plugin. Raises PageError if it cannot be built."""
@@ -264,11 +269,10 @@ def _digest(given: Any) -> Any:
     return given
 
 
-class SubscriptionConfig(_Table):
-    """`[[subscriptions]]`: the engine's keys, and the sink's keys as `options`."""
+class SubscriptionConfig(_PluginTable):
+    """`[[subscriptions]]`"""
 
     name: Name
-    plugin: str
     types: tuple[str, ...] = Field(default=("*",), min_length=1)
     sources: tuple[str, ...] = ()  # empty: all sources
     where: str | None = None
@@ -277,8 +281,6 @@ class SubscriptionConfig(_Table):
     concurrency: StrictInt = Field(default=8, ge=1, le=256)
     retry: tuple[Duration, ...] = RETRY
     digest: Annotated[Any, BeforeValidator(_digest)] = None  # seconds (float) or a crontab line (str)
-    cls: Any = None  # the plugin's class: type[Sink]
-    options: Any = None
 
     def build(self) -> Sink:
         """Build the sink with its plugin, without opening it. The plugin may raise any exception."""

@@ -1,4 +1,4 @@
-"""The heartbeat: a sign of life for somebody who notices its absence."""
+"""Signs of life: a URL that is called while all is well, and one line for the service manager."""
 
 from __future__ import annotations
 
@@ -33,3 +33,12 @@ async def call(url: str, *, patience: float = PATIENCE) -> None:
                 log.warning("heartbeat.failed", status=response.status_code)
     except Exception as error:  # noqa: BLE001 - a peer may answer anything; the URL in the message is a secret
         log.warning("heartbeat.failed", error=type(error).__name__)
+
+
+def status_line(app: App) -> str:
+    """One line that `systemctl status` shows."""
+    if (outage := app.write.outage) is not None:
+        return f"paused: {outage}"
+    endpoints = sum(len(run.endpoints) for run in app.engine.sources.values())
+    calls = sum(poll_loop.calls for poll_loop in app.engine.loops.values())
+    return f"watching {endpoints} endpoints, {calls} calls since the start"

@@ -11,10 +11,8 @@ from typing import Final
 import orjson
 import structlog
 
-from poller.app import App
-from poller.operations.gathering import open_reader, status
-from poller.operations.live import live_of
-from poller.operations.program import Live
+from poller.operations.gathering import open_reader
+from poller.operations.program import Live, Program
 from poller.operations.status import Status
 from state.errors import StateError
 from state.notices import SOURCE
@@ -41,6 +39,12 @@ class Count:
     refused: int = 0
     events: int = 0
 
+    @classmethod
+    def of(cls, live: Live, events: int) -> Count:
+        """What the daemon has done by now; `events` is the latest number of the log."""
+        budgets = live.budgets.values()
+        return cls(calls=sum(one.calls for one in budgets), refused=sum(one.refused for one in budgets), events=events)
+
     def since(self, before: Count) -> Count:
         """What came to it since. A reload counts calls anew."""
         return Count(
@@ -53,15 +57,15 @@ class Count:
 class Journal:
     """What an app tells of itself: `open` it, then call `tell_notices` every few seconds and `sum_up` every hour."""
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self, program: Program) -> None:
+        self._program = program
         self._has_news = True
         self._told: int | None = None  # up to this number of the log; None: nothing is known of the log yet
         self._before = Count()
 
     def open(self) -> None:
         """Hear of what is recorded from now on, before anything is polled. Blocks for as long as one look takes."""
-        self._app.deliverer.ears.append(self._hear)
+        self._program.subscribe(self._hear)
         with contextlib.suppress(StateError):  # then from the first look on that succeeds
             self._new()
 
@@ -81,10 +85,10 @@ class Journal:
             raise
 
     def _new(self) -> Sequence[Event]:
-        with open_reader(self._app.config.poller.state) as reader:
+        with open_reader(self._program.config.poller.state) as reader:
             last = reader.log.last_seq()
             if self._told is None:
-                self._told, self._before = last, self._count(last)
+                self._told, self._before = last, Count(events=last)
                 return ()
             found = reader.log.read(after=self._told, limit=MOST, type_glob="poller.*")
         self._told = last if len(found) < MOST else found[-1].seq
@@ -93,20 +97,15 @@ class Journal:
 
     async def sum_up(self) -> None:
         """Tell the latest hour in one line. Raises StateError."""
-        now = await asyncio.to_thread(self._status, live_of(self._app))
-        count = self._count(now.last_seq)
+        live = self._program.live()
+        now = await asyncio.to_thread(self._status, live)
+        count = Count.of(live, now.last_seq)
         log.info("poller.hour", summary=hour(now, count.since(self._before)))
         self._before = count
 
     def _status(self, live: Live) -> Status:
-        with open_reader(self._app.config.poller.state) as reader:
-            return status(reader, self._app.config, now=self._app.clock.now(), live=live)
-
-    def _count(self, events: int) -> Count:
-        gates = [poll_loop.gate for poll_loop in self._app.engine.loops.values()]
-        return Count(
-            calls=sum(gate.calls for gate in gates), refused=sum(gate.refused for gate in gates), events=events
-        )
+        with open_reader(self._program.config.poller.state) as reader:
+            return self._program.status(reader, live)
 
 
 def tell(event: Event) -> None:

@@ -10,11 +10,9 @@ import asyncio
 import importlib.metadata
 import importlib.util
 import inspect
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -24,15 +22,16 @@ import pluggy
 import structlog
 
 from poller.hooks import hookspecs
-from poller.hooks.contracts import check_hook, check_name, check_sink, check_source
+from poller.hooks.contracts import check_sink, check_source
 from poller.hooks.faults import PluginError, attempted, awaited, is_cancelled, said
 from poller.hooks.ownership import distrust
+from poller.hooks.registration import classes_of, implementations, known_hooks, unlike
 from poller.hooks.transforms import checked
 from poller.sinks.protocol import Sink
 from poller.sources.protocol import Source
 from state.records import NewEvent
 
-__all__ = ["Failed", "Loaded", "PluginError", "Plugins", "attempted", "load_plugins", "said"]
+__all__ = ["Failed", "Loaded", "PluginError", "Plugins", "attempted", "installed", "load_plugins", "said"]
 
 GROUP: Final = "poller"
 LIMIT: Final = 30.0  # seconds that an async hook has
@@ -67,20 +66,15 @@ class Failed:
 class Plugins:
     """Every plugin of this process: what they registered, and their hooks."""
 
-    def __init__(self) -> None:
+    def __init__(self, offered: Iterable[importlib.metadata.EntryPoint] = ()) -> None:
         self.sources: dict[str, type[Source]] = {}
         self.sinks: dict[str, type[Sink]] = {}
         self.loaded: list[Loaded] = []
         self.failed: list[Failed] = []
-        self._offered: list[importlib.metadata.EntryPoint] = []  # installed, not loaded yet
+        self._offered = list(offered)  # installed, not loaded yet
         self._logged = False
         self._manager = pluggy.PluginManager("poller")
         self._manager.add_hookspecs(hookspecs)
-
-    def offer_entry_points(self) -> None:
-        """Know what installed packages offer, without loading it: ours first, then others, each in order of name."""
-        found = importlib.metadata.entry_points(group=GROUP)
-        self._offered = sorted(found, key=lambda e: (_distribution(e) != _OWN, _distribution(e), e.name))
 
     def load_offered(self, name: str | None = None) -> None:
         """Load what is offered, or of it what has this name."""
@@ -89,19 +83,19 @@ class Plugins:
         for entry in wanted:
             version = entry.dist.version if entry.dist else None
             origin = f"{entry.value} ({_distribution(entry)} {version})"
-            self._load(entry.name, origin, version, entry.load)
+            _load(self, entry.name, origin, version, entry.load)
 
     def source(self, name: str) -> type[Source] | None:
         """The source plugin of that name, loaded if it is offered; None where there is none."""
-        self._find(name, self.sources)
+        self._load_until(name, self.sources)
         return self.sources.get(name)
 
     def sink(self, name: str) -> type[Sink] | None:
         """The sink plugin of that name, loaded if it is offered; None where there is none."""
-        self._find(name, self.sinks)
+        self._load_until(name, self.sinks)
         return self.sinks.get(name)
 
-    def _find(self, name: str, known: Mapping[str, object]) -> None:
+    def _load_until(self, name: str, known: Mapping[str, object]) -> None:
         """Load what is offered under the name; only if that was not it, all the rest, which may register it too."""
         if name not in known:
             self.load_offered(name)
@@ -122,7 +116,7 @@ class Plugins:
         seen = {plugin.origin for plugin in self.loaded} | {plugin.origin for plugin in self.failed}
         for path in sorted(folder.glob("*.py")):
             if not path.name.startswith("_") and str(path) not in seen:
-                self._load(path.stem, str(path), None, partial(_load_own, path))
+                _load(self, path.stem, str(path), None, partial(_load_own, path))
 
     def add(self, name: str, plugin: object, *, origin: str = "given", version: str | None = None) -> None:
         """Take a plugin object (module or instance) into use. Raises PluginError, and leaves nothing behind."""
@@ -133,17 +127,27 @@ class Plugins:
         loaded = Loaded(name=name, origin=origin, version=version)
         try:
             self._manager.register(plugin, name)
-            loaded.hooks = self._known_hooks(plugin)
-            self._register(plugin, "register_sources", self.sources, check_source, loaded.sources)
-            self._register(plugin, "register_sinks", self.sinks, check_sink, loaded.sinks)
+            loaded.hooks = known_hooks(self._manager, plugin)
+            for name, cls in classes_of(self._manager, plugin, "register_sources", check_source):
+                self._take(name, cls, self.sources, loaded.sources)
+            for name, cls in classes_of(self._manager, plugin, "register_sinks", check_sink):
+                self._take(name, cls, self.sinks, loaded.sinks)
         except BaseException as error:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
             self.sources, self.sinks = sources, sinks
             if isinstance(error, pluggy.PluginValidationError):
-                raise PluginError(_unlike(error)) from error
+                raise PluginError(unlike(error)) from error
             raise
         self.loaded.append(loaded)
+
+    def _take(self, name: str, cls: type[Any], into: dict[str, Any], names: list[str]) -> None:
+        """Take a class into use under its name. Raises PluginError where the name is taken."""
+        self.load_offered(name)
+        if name in into:
+            raise PluginError(f"the name {name!r} is taken by {into[name].__module__}")
+        into[name] = cls
+        names.append(name)
 
     def call(self, hook: str, **arguments: Any) -> list[Any]:
         """Ask every plugin that implements `hook` and return what they answered, None left out."""
@@ -154,7 +158,7 @@ class Plugins:
 
         An answer that breaks the contract is noted, and the event goes on as it was before that plugin.
         """
-        for implementation in self._implementations("transform_event"):
+        for implementation in implementations(self._manager, "transform_event"):
             given = [event for _ in implementation.argnames]
             answer, error = attempted(partial(implementation.function, *given))
             if answer is False:
@@ -199,14 +203,9 @@ class Plugins:
         for failed in self.failed:
             _log_failure(failed)
 
-    def _load(self, name: str, origin: str, version: str | None, load: Callable[[], object]) -> None:
-        _, error = attempted(lambda: self.add(name, load(), origin=origin, version=version))
-        if error is not None:
-            self.note(name, origin, error)
-
     def _answers(self, hook: str, arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         """(plugin, answer) of each implementation, in the order of loading; pluggy would stop at the first error."""
-        for implementation in self._implementations(hook):
+        for implementation in implementations(self._manager, hook):
             wanted = [arguments[name] for name in implementation.argnames]
             answer, error = attempted(partial(implementation.function, *wanted))
             if error is not None:
@@ -214,40 +213,12 @@ class Plugins:
             else:
                 yield implementation.plugin_name, answer
 
-    def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
-        found = getattr(self._manager.hook, hook).get_hookimpls()
-        return sorted(found, key=lambda one: (not one.tryfirst, one.trylast))
 
-    def _known_hooks(self, plugin: object) -> list[str]:
-        callers = self._manager.get_hookcallers(plugin) or []
-        for caller in callers:
-            if not caller.has_spec():
-                known = get_close_matches(caller.name, [name for name in vars(hookspecs) if name[0] != "_"], n=1)
-                raise PluginError(
-                    f"there is no hook {caller.name!r}" + (f"; did you mean {known[0]!r}?" if known else "")
-                )
-            for implementation in caller.get_hookimpls():
-                if implementation.plugin is plugin:
-                    check_hook(caller.name, implementation)
-        return sorted(caller.name for caller in callers)
-
-    def _register(
-        self, plugin: object, hook: str, into: dict[str, Any], check: Callable[[str, Any], None], names: list[str]
-    ) -> None:
-        """Let one plugin name its classes."""
-
-        def register(name: str, cls: Any) -> None:
-            check_name(name, hook.removeprefix("register_").removesuffix("s"))
-            self.load_offered(name)
-            if name in into:
-                raise PluginError(f"the name {name!r} is taken by {into[name].__module__}")
-            check(name, cls)
-            into[name] = cls
-            names.append(name)
-
-        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-            if implementation.plugin is plugin:
-                implementation.function(*[register for _ in implementation.argnames])
+def _load(plugins: Plugins, name: str, origin: str, version: str | None, load: Callable[[], object]) -> None:
+    """Load one plugin and take it into use, or note why it cannot be."""
+    _, error = attempted(lambda: plugins.add(name, load(), origin=origin, version=version))
+    if error is not None:
+        plugins.note(name, origin, error)
 
 
 def load_plugins(folder: Path | None = None, *, lazily: bool = False) -> Plugins:
@@ -255,13 +226,18 @@ def load_plugins(folder: Path | None = None, *, lazily: bool = False) -> Plugins
 
     Lazily is for commands that only look, since hooks of what is not loaded are not called.
     """
-    plugins = Plugins()
-    plugins.offer_entry_points()
+    plugins = Plugins(installed())
     if not lazily:
         plugins.load_offered()
     if folder is not None:
         plugins.load_folder(folder)
     return plugins
+
+
+def installed() -> list[importlib.metadata.EntryPoint]:
+    """What installed packages offer: ours first, then others, each in order of name."""
+    found = importlib.metadata.entry_points(group=GROUP)
+    return sorted(found, key=lambda one: (_distribution(one) != _OWN, _distribution(one), one.name))
 
 
 def _distribution(entry: importlib.metadata.EntryPoint) -> str:
@@ -289,16 +265,6 @@ def _load_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def _unlike(error: pluggy.PluginValidationError) -> str:
-    """Which hook is not implemented as it is specified, and how: pluggy says it in several lines."""
-    text = " ".join(str(error).split())
-    found = re.search(r"hook '(\w+)'.*?Argument\(s\) \{(.*?)\} are declared", text)
-    if found is None:
-        return text
-    known = inspect.signature(getattr(hookspecs, found[1])).parameters
-    return f"`{found[1]}` takes ({', '.join(known)}), not {found[2]}"
 
 
 def _log_failure(failed: Failed) -> None:

@@ -10,6 +10,7 @@ import structlog
 
 from poller.daemon.journal import Count, Journal, hour
 from poller.daemon.logs import _journal_line, _sentence_first
+from poller.operations.running import RunningProgram
 from poller.operations.status import EndpointStatus, Status, SubscriptionStatus
 from tests.polling.test_episodes import town
 from tests.support.command_line import Shop
@@ -104,7 +105,7 @@ async def test_a_note_that_every_sweep_repeats_is_said_once(tmp_path: Path) -> N
 
 async def test_every_hour_is_summed_up_from_what_was_done_in_it(tmp_path: Path) -> None:
     async with town(tmp_path) as t, t.watched() as w:
-        journal = Journal(w.app)
+        journal = Journal(RunningProgram(w.app))
         journal.open()
         await w.run(60)
         with structlog.testing.capture_logs() as logs:
@@ -122,7 +123,7 @@ async def test_a_notice_is_told_once_and_not_again_after_a_restart(tmp_path: Pat
     async with town(tmp_path) as t:
         for expected in (["source.failing"], []):
             async with t.watched() as w:
-                journal = Journal(w.app)
+                journal = Journal(RunningProgram(w.app))
                 journal.open()
                 t.shop.failing = {"/items": 403}
                 await w.run(60)

@@ -17,7 +17,7 @@ from poller import Endpoint, Limit, Position, Source
 from poller.app import open_app, sweep_once
 from poller.config.load import load
 from poller.config.models import Config
-from poller.hooks.loading import Plugins, load_plugins
+from poller.hooks.loading import Plugins, installed, load_plugins
 from poller.sources.paths import identity
 from tests.support.absence import believed_at_once
 from tests.support.upstream import serving
@@ -90,8 +90,7 @@ async def set_up(name: str, upstream: Upstream, routes: list[Route], folder: Pat
         text = (EXAMPLES / name / "poller.toml").read_text()
         file = folder / "poller.toml"
         file.write_text(re.sub(r'((?:base|token)_url = ")https?://[^/"]+', rf"\g<1>{url}", text))
-        loaded = Plugins()
-        loaded.offer_entry_points()
+        loaded = Plugins(installed())
         loaded.load_offered()
         source = next(iter(load(file, loaded).sources.values())).build()
         async with httpx.AsyncClient(trust_env=False) as client:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from poller.hooks.loading import Plugins
+from poller.hooks.loading import Plugins, installed
 from poller.hooks.source_adapter import SourceAdapter
 from poller.sources.protocol import PageError
 from tests.support.command_line import Run, Shop
@@ -83,8 +83,7 @@ AT_LOAD = {  # what is added to the file: what is said
 def failures_of(folder: Path, **files: str) -> list[tuple[str, str]]:
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text)
-    plugins = Plugins()
-    plugins.offer_entry_points()
+    plugins = Plugins(installed())
     plugins.load_folder(folder)
     return [(failed.name, failed.error) for failed in plugins.failed]
 

@@ -10,7 +10,7 @@ import pytest
 
 from poller import Attempt, Event, PageError, RetryLater
 from poller.hooks import hookspecs
-from poller.hooks.loading import Plugins
+from poller.hooks.loading import Plugins, installed
 from poller.options.problems import keys_of
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -77,8 +77,7 @@ def test_the_guide_names_every_hook() -> None:
 
 @pytest.mark.parametrize("name", ["http", "slack", "email", "console", "jsonl", "apprise"])
 def test_the_reference_names_every_key_of_a_sink(name: str) -> None:
-    found = Plugins()
-    found.offer_entry_points()
+    found = Plugins(installed())
     found.load_offered()
     section = re.split(rf"^## {name}$", REFERENCE, flags=re.MULTILINE)[1].split("\n## ")[0]
 

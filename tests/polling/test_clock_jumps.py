@@ -133,7 +133,7 @@ async def test_a_clock_years_ahead_drops_nothing_that_is_to_be_kept(tmp_path: Pa
         wall.ahead += 9 * YEAR
         engine = daemon.app.engine
         await until("the clock to be followed", lambda: daemon.app.engine is not engine and daemon.app.is_polling)
-        await daemon._purge()
+        await daemon.upkeep.purge()
         assert len(log_of(tmp_path / "poller.db")) == 1
 
 

@@ -1,0 +1,79 @@
+"""Reloads of the running daemon: `poller.toml` is read again and taken over, or everything stays as it was."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from poller.app import App
+from poller.config.models import Config, Settings
+from poller.daemon.heartbeat import status_line
+from poller.daemon.logs import configure
+from poller.daemon.reloads import Reload, reload_of
+from poller.daemon.systemd import Notifier
+from poller.hooks.loading import said
+from poller.web.server import HttpServer
+from state.errors import PollerError
+
+log = structlog.get_logger("poller")
+
+
+class Reloader:
+    """Reloads one app, one reload at a time. `read` reads and checks the file; `resumed` is called when the engine of
+    the app may be another one.
+    """
+
+    def __init__(
+        self, app: App, *, read: Callable[[], Config], resumed: Callable[[], None], notifier: Notifier
+    ) -> None:
+        self._app = app
+        self._read = read
+        self._resumed = resumed
+        self._notifier = notifier
+        self._reloading = asyncio.Lock()
+
+    async def reload(self, http: HttpServer | None) -> None:
+        """Take over `poller.toml` as it is now; keep the old one, and log why, where it cannot be used."""
+        async with self._reloading:
+            self._notifier.reloading()
+            before = self._app.config.poller
+            try:
+                taken = reload_of(self._app.config, self._read())
+                await self._take_over(taken.config, http)
+            except PollerError as error:
+                self._refused(str(error), error.hint)
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything: its configuration is refused
+                self._refused(said(error), "this is a bug, of a plugin or of Poller", exc_info=error)
+            else:
+                self._done(before, taken)
+            self._notifier.ready(status=status_line(self._app))
+
+    def _done(self, before: Settings, taken: Reload) -> None:
+        self._app.refused = None
+        settings = self._app.config.poller
+        if (settings.log_level, settings.log_format) != (before.log_level, before.log_format):
+            configure(settings.log_level, settings.log_format)
+        self._resumed()
+        log.info("config.reloaded", changed=", ".join(taken.changed) or "nothing")
+        if taken.kept:
+            log.warning("config.not_taken_over", keys=", ".join(taken.kept), hint="restart to change these")
+
+    async def _take_over(self, config: Config, http: HttpServer | None) -> None:
+        """Run another configuration: what it listens on is bound before, and served after, everything else."""
+        listening = None if http is None else http.prepare(config.poller)
+        try:
+            await self._app.reconfigure(config)
+        except BaseException:
+            if listening is not None:
+                listening.discard()
+            raise
+        if http is not None and listening is not None:
+            await http.adopt(listening)
+
+    def _refused(self, error: str, hint: str | None, **more: object) -> None:
+        self._app.refused = error
+        log.error("config.refused", error=error, hint=hint, runs_on="the configuration as it was", **more)
+        if self._app.is_polling:
+            self._resumed()  # it may have been opened anew

@@ -1,0 +1,69 @@
+"""The daemon's regular jobs: posted commands, what the planners learned, stalls, the heartbeat, purges, the journal."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from poller.app import App
+from poller.daemon.heartbeat import beat
+from poller.daemon.journal import Journal
+from poller.daemon.timers import Timers
+from poller.operations.commands import run_posted
+from poller.operations.program import Program
+
+COMMANDS_EVERY: Final = 0.5  # seconds
+TELL_EVERY: Final = 1.0  # seconds between two looks for notices
+WATCH_EVERY: Final = 30.0
+MINUTE: Final = 60.0
+PURGE_EVERY: Final = 1800.0
+HOUR: Final = 3600.0
+
+log = structlog.get_logger("poller")
+
+
+class Upkeep:
+    """The regular jobs of one app."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def begin(self, timers: Timers, program: Program) -> None:
+        """Schedule every job."""
+        journal = Journal(program)
+        journal.open()
+        timers.every(COMMANDS_EVERY, "commands", self.do_commands)
+        timers.every(MINUTE, "save what was learned", self._save)
+        timers.every(WATCH_EVERY, "watch for stalls", self._watch)
+        timers.every(MINUTE, "heartbeat", self._beat)
+        timers.every(PURGE_EVERY, "purge", self.purge)
+        timers.every(TELL_EVERY, "tell notices", journal.tell_notices)
+        timers.every(HOUR, "sum up the hour", journal.sum_up)
+
+    async def do_commands(self) -> None:
+        """Do what was posted, and save the times of polls: what others read of the state is half a second old."""
+        await run_posted(self._app)
+        await self._app.engine.save_times()
+
+    async def purge(self) -> None:
+        """Forget events that are older than the retention, and calls that no window counts any more.
+
+        Their age is measured from the earlier of two clocks: a wall clock that was set years ahead must not make
+        everything look old.
+        """
+        now = min(self._app.clock.now(), self._app.clock.steady())
+        gone = await self._app.deliverer.purge(now - self._app.config.poller.retention)
+        if gone:
+            log.info("events.purged", events=gone)
+        await self._app.engine.forget_calls()
+
+    async def _save(self) -> None:
+        await self._app.engine.save()
+
+    async def _watch(self) -> None:
+        await self._app.engine.watch()
+
+    async def _beat(self) -> None:
+        if self._app.is_well and self._app.refused is None:
+            await beat(self._app)
