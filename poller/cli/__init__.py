@@ -15,7 +15,7 @@ import click
 
 from poller.cli.context import CliContext
 from poller.options.problems import ConfigError, nearest
-from poller.rendering.terminal import printable
+from poller.rendering.terminal import printable, printable_lines
 from state.errors import PollerError
 
 COMMANDS: Final = {  # name: its module, and what the list of commands says of it
@@ -123,7 +123,7 @@ def cli(context: click.Context) -> None:
     """
     context.ensure_object(CliContext)
     if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+        click.echo(printable_lines(context.get_help()))
 
 
 def main() -> None:
@@ -173,7 +173,7 @@ def _complain(error: Exception) -> int:
 
 def _tell(text: str, hint: str | None, *, status: int) -> int:
     for line in text.split("\n"):
-        click.echo(f"Error: {printable(line)}", err=True)
+        click.echo(printable(f"Error: {line}"), err=True)
     if hint:
-        click.echo(f"Try:   {printable(hint)}", err=True)
+        click.echo(printable(f"Try:   {hint}"), err=True)
     return status

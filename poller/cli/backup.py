@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from poller.cli.context import CliContext
-from poller.cli.output import print_json, size
+from poller.cli.output import print_json, say, size
 from poller.options.problems import NotThere
 from state.open import copy_state, is_there
 
@@ -36,4 +36,4 @@ def backup(context: CliContext, dest: Path, as_json: bool) -> None:
     if as_json:
         print_json({"path": str(dest), "bytes": copied.bytes, "events": copied.events, "objects": copied.objects})
         return
-    click.echo(f"{dest}: {size(copied.bytes)}, {copied.events} events, {copied.objects} objects; checked")
+    say(f"{dest}: {size(copied.bytes)}, {copied.events} events, {copied.objects} objects; checked")

@@ -46,16 +46,16 @@ def _check(context: CliContext, daemon: DaemonClient | None, *, online: bool) ->
     config, plugins = _loaded(context, daemon)
     check_promises(config)
     for failed in plugins.failed:
-        click.echo(f"Warning: plugin {failed.name}: {failed.error} ({failed.origin})", err=True)
+        say(f"Warning: plugin {failed.name}: {failed.error} ({failed.origin})", err=True)
     for source in config.sources.values():
         names = ", ".join(_endpoints(source))
         limits = ", ".join(str(limit) for limit in config.budgets[source.budget].limits)
-        click.echo(f"source {source.name} ({source.plugin}): {names}; at most {limits}")
+        say(f"source {source.name} ({source.plugin}): {names}; at most {limits}")
     for subscription in config.subscriptions:
-        click.echo(f"subscription {subscription.name} ({subscription.plugin}): {', '.join(subscription.types)}")
+        say(f"subscription {subscription.name} ({subscription.plugin}): {', '.join(subscription.types)}")
     for finding in advice(config):
         hint = f"; {finding.hint}" if finding.hint else ""
-        click.echo(f"Warning: {finding.about}: {finding.what}{hint}", err=True)
+        say(f"Warning: {finding.about}: {finding.what}{hint}", err=True)
     if not online:
         return 0
     return asyncio.run(_online(config, plugins)) if daemon is None else _online_beside(daemon)

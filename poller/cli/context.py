@@ -67,4 +67,5 @@ class CliContext:
             shown = f"{read_at:%H:%M}" if read_at.date() == today else f"{read_at:%Y-%m-%d %H:%M}"
             first = error.problems[0]
             why = f"{first.key}: {first.what}" if first.key else first.what
-            click.echo(f"{error.file}: refused ({printable(why)}); the daemon runs the one of {shown}", err=True)
+            text = f"{error.file}: refused ({why}); the daemon runs the one of {shown}"
+            click.echo(printable(text), err=True)

@@ -215,7 +215,7 @@ def _event(config: Config, settings: SubscriptionConfig, seq: int | None) -> Eve
     if found is None and seq is not None:
         raise NotThere(f"there is no event {seq} in the log", hint="poller events")
     if found is None:
-        click.echo("no event in the log matches: this is an example", err=True)
+        say("no event in the log matches: this is an example", err=True)
     return found or _example(config, settings)
 
 

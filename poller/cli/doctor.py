@@ -21,7 +21,7 @@ from rich.text import Text
 
 from poller.cli.context import CliContext
 from poller.cli.daemon_client import connected
-from poller.cli.output import clock, console, print_json_line
+from poller.cli.output import clock, console, print_json_line, say
 from poller.config.models import LOOPBACK, Config, is_loopback
 from poller.config.state_place import state_place
 from poller.events.cloudevents import iso
@@ -74,7 +74,7 @@ def doctor(context: CliContext, as_json: bool) -> int:
         else:
             out.print(_shown(finding), soft_wrap=True)
     if not as_json:
-        click.echo(summed(findings))
+        say(summed(findings))
     return 1 if any(finding.level is Level.BAD for finding in findings) else 0
 
 

@@ -180,7 +180,8 @@ def _load_configured(context: CliContext, found: Plugins) -> None:
         load(context.path, found, reveal=False)
     except ConfigError as error:
         if context.path is not None or Path(error.file).exists():
-            click.echo(f"Error: {error}", err=True)
+            for line in str(error).split("\n"):
+                say(f"Error: {line}", err=True)
 
 
 def _brings(sources: list[str], sinks: list[str], hooks: list[str]) -> str:
@@ -214,7 +215,7 @@ def show(context: CliContext, endpoint: str, object_id: str, as_json: bool) -> N
     name, seen = f"{found['source']}/{found['endpoint']} {object_id}", clock(unix(found["seen_at"]), zone)
     say(f"{name}: version {found['version']}, {found['presence']}, seen {seen}")
     say_lines(msgspec.json.format(bytes(found["object"]), indent=2).decode())
-    click.echo(counted(len(history), "event"))
+    say(counted(len(history), "event"))
     out = console()
     for event in history:
         print_event(out, event, zone)

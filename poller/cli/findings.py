@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import click
 import msgspec
 
 from poller.cli.daemon_client import DaemonClient, in_path
+from poller.cli.output import say
 from poller.operations.inspection import Inspection
 from poller.rendering.terminal import printable
 
@@ -31,9 +31,9 @@ def inspected(daemon: DaemonClient, source: str, endpoint: str) -> Inspection:
 def report(found: Inspection) -> int:
     """Say what a look at an endpoint found: a line for the list, a warning for each doubt. 1 where it failed."""
     if found.pages:
-        click.echo(f"endpoint {printable(found.endpoint)}: {_list_line(found)}")
+        say(f"endpoint {found.endpoint}: {_list_line(found)}")
     for doubt in found.doubts:
-        click.echo(f"Warning: {printable(found.endpoint)}: {printable(doubt)}", err=True)
+        say(f"Warning: {found.endpoint}: {doubt}", err=True)
     if found.problem is None:
         return 0
     return _complain(f"{found.endpoint}: {found.problem}", found.hint, found.status)
@@ -42,14 +42,14 @@ def report(found: Inspection) -> int:
 def _list_line(found: Inspection) -> str:
     first = found.pages[0]
     words = [f"{first.objects} objects on its first page"]
-    words.append("no next page" if first.next is None else f"next {printable(first.next)}")
+    words.append("no next page" if first.next is None else f"next {first.next}")
     if first.total is not None:
         words.append(f"total {first.total}")
     if found.calls_per_sweep is not None and found.calls_per_sweep > 1:
         words.append(f"{found.calls_per_sweep} calls a sweep")
     if found.example is not None:
         name = f" {printable(found.example_name)!r}" if found.example_name else ""
-        words.append(f"such as {printable(found.example)}{name}")
+        words.append(f"such as {found.example}{name}")
     if found.item is not None:
         words.append(f"its own URL answers {found.item.status}")
     return ", ".join(words)
@@ -57,7 +57,7 @@ def _list_line(found: Inspection) -> str:
 
 def _complain(text: str, hint: str | None, status: int | None) -> int:
     passing = status == 429 or (status or 0) >= 500
-    click.echo(f"{'Warning' if passing else 'Error'}: {printable(text)}", err=True)
+    say(f"{'Warning' if passing else 'Error'}: {text}", err=True)
     if hint := hint or HINTS.get(status or 0):
-        click.echo(f"Try:   {hint}", err=True)
+        say(f"Try:   {hint}", err=True)
     return 0 if passing else 1

@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from poller.cli.context import CliContext
+from poller.cli.output import say
 from state.errors import PollerError
 
 SERVICE_STATE: Final = "/var/lib/poller/poller.db"  # of the systemd unit
@@ -97,7 +98,7 @@ def init(context: CliContext, source: str, force: bool) -> None:
         text = text.replace('state = "poller.db"', f'state = "{SERVICE_STATE}"')
     path.write_text(text, encoding="utf-8")
     _share(path)
-    click.echo(f"wrote {path}; next: poller check --online", err=True)
+    say(f"wrote {path}; next: poller check --online", err=True)
 
 
 def _share(path: Path) -> None:

@@ -48,7 +48,7 @@ def print_table(out: Console, title: str, heads: Sequence[str], rows: Sequence[S
         out.print()
         return
     if title:
-        click.echo(title)
+        say(title)
     lines = [list(heads), *cells]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
@@ -57,7 +57,9 @@ def print_table(out: Console, title: str, heads: Sequence[str], rows: Sequence[S
 
 def _table(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> Table:
     """Without lines, for them to be had by texts; where it is too wide, only what has blanks is wrapped."""
-    table = Table(title=Text(title, "bold") if title else None, title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title=Text(printable(title), "bold") if title else None, title_justify="left", box=None, pad_edge=False
+    )
     columns = [[row[place] for row in cells] for place in range(len(heads))]
     wide = sum(max(map(len, (head, *column))) + 2 for head, column in zip(heads, columns, strict=True)) > width
     for head, column in zip(heads, columns, strict=True):
@@ -92,7 +94,7 @@ def print_event(out: Console, event: Event, zone: tzinfo) -> None:
     if out.is_terminal:
         out.print(coloured(view, f"{view.sequence:>6} {seen:%m-%d %H:%M:%S}"), soft_wrap=True)
     else:
-        click.echo(plain_line(view, f"{view.sequence} {seen:%Y-%m-%d %H:%M:%S}"))
+        say(plain_line(view, f"{view.sequence} {seen:%Y-%m-%d %H:%M:%S}"))
 
 
 def span(seconds: float | None) -> str:

@@ -78,7 +78,7 @@ def print_plan(found: Sequence[Document], *, units: int | None = SHOWN) -> None:
     heads = ["#", "unit", "changes /day", "unseen", "stale", "every", "expected delay", "next", "why"]
     print_table(out, "units, the next one first", heads, [_unit(one, now) for one in of_kind["unit"][:units]])
     if units is not None and len(of_kind["unit"]) > units:
-        click.echo(f"{len(of_kind['unit']) - units} more: --all shows them")
+        say(f"{len(of_kind['unit']) - units} more: --all shows them")
 
 
 def _what_if(budget: Document) -> Iterator[list[str]]:

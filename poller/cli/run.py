@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from poller.app import opened, sweep_once
 from poller.cli.context import CliContext
-from poller.cli.output import counted
+from poller.cli.output import counted, say
 from poller.config.models import Config
 from poller.daemon.daemon import run_daemon
 from poller.daemon.logs import configure
@@ -94,13 +94,13 @@ async def _sweep_and_deliver(
         )  # pages of a chain, logins and redirects too
         waiting = sum(state.pending for state in await app.write(app.store.delivery_reader.subscriptions))
     told = [counted(calls, "call"), counted(events, "event")]
-    click.echo(", ".join([*told, *([f"{waiting} deliveries wait"] if waiting else [])]), err=True)
+    say(", ".join([*told, *([f"{waiting} deliveries wait"] if waiting else [])]), err=True)
     if baselines := sum(w.state.last_sweep is not None for w in new):
-        click.echo(f"First sweep of {counted(baselines, 'endpoint')}: changes are told from now on.", err=True)
+        say(f"First sweep of {counted(baselines, 'endpoint')}: changes are told from now on.", err=True)
     for line in stuck:
-        click.echo(f"Error: {line}", err=True)
+        say(f"Error: {line}", err=True)
     if stuck:
-        click.echo("Try:   poller check --online asks each source once; poller doctor looks at everything", err=True)
+        say("Try:   poller check --online asks each source once; poller doctor looks at everything", err=True)
     return 1 if stuck else 0
 
 
@@ -124,6 +124,6 @@ def _lines(every: int = 100) -> Callable[[int, int], None]:
         nonlocal told
         if polled >= told + every:
             told = polled - polled % every
-            click.echo(f"sweep: {polled} of {units} units", err=True)
+            say(f"sweep: {polled} of {units} units", err=True)
 
     return tell

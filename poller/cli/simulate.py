@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from poller.cli.context import CliContext
-from poller.cli.output import console, print_json
+from poller.cli.output import console, print_json, say
 from poller.cli.plan import limits_option, weights_option
 from poller.cli.simulation import draw, print_result, print_scenario, result_row, scenario_row
 from poller.cli.state import reading
@@ -97,7 +97,7 @@ def _scenarios(config: Config, asked: dict[str, Any]) -> Iterator[Scenario]:
         states = planner_states(config, sums, now=time.time())
         seen = sums.seen_changes() if sums is not None and asked["from_history"] else []
     if sums is None and not asked["from_history"] and asked["changes"] is None:
-        click.echo("nothing is learned: every endpoint counts as one page, one change a day; try --changes", err=True)
+        say("nothing is learned: every endpoint counts as one page, one change a day; try --changes", err=True)
     check_names(states, what_if)
     for state in states:
         here = changed(state, what_if)

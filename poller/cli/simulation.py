@@ -11,7 +11,7 @@ import click
 import numpy as np
 from rich.console import Console
 
-from poller.cli.output import counted, print_table
+from poller.cli.output import counted, print_table, say
 from poller.options.quantities import duration_text
 from poller.simulation.scenarios import Scenario
 from poller.simulation.simulator import Result
@@ -66,7 +66,7 @@ def print_result(result: Result, out: Console) -> None:
     print_table(out, title, ["", "mean delay", "of in turn"], rows)
     if result.delays.size:
         print_table(out, "changes found within", ["", "planner", "", "in turn", ""], _chart(result))
-    click.echo(_told(result))
+    say(_told(result))
 
 
 def draw(results: Sequence[Result], path: Path) -> None:

@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final
 
-import click
-
+from poller.cli.output import say
 from poller.config.models import Config
 from state.open import is_there, open_reader
 from state.store import Reader
@@ -29,4 +28,4 @@ def reading(config: Config) -> Iterator[Reader | None]:
 
 def say_nothing_yet() -> None:
     """Tell on standard error that there is no state."""
-    click.echo(NOTHING_YET, err=True)
+    say(NOTHING_YET, err=True)

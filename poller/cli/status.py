@@ -40,10 +40,10 @@ def status(context: CliContext, as_json: bool) -> None:
     if as_json:
         print_json(document(found))
     elif found.log_id is None:
-        click.echo(NOTHING_YET)
+        say(NOTHING_YET)
     else:
         running = f"running (process {process})" if process is not None else "not running"
-        click.echo(f"{running}; {found.last_seq} events in the log")
+        say(f"{running}; {found.last_seq} events in the log")
         if found.state_error is not None:
             say(f"! paused: {found.state_error}")
         if found.config_error is not None:

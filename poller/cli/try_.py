@@ -9,11 +9,10 @@ import msgspec
 
 from poller.cli.context import CliContext
 from poller.cli.findings import PATIENCE, inspected, report
-from poller.cli.output import print_json
+from poller.cli.output import print_json, say
 from poller.cli.view import endpoint_of
 from poller.operations.commands import run_command
 from poller.operations.inspection import Inspection
-from poller.rendering.terminal import printable
 
 
 @click.command("try")
@@ -36,11 +35,11 @@ def try_(context: CliContext, endpoint: str, as_json: bool) -> int:
         print_json(msgspec.to_builtins(found))
         return 1 if found.problem else 0
     for page in found.pages:
-        click.echo(printable(page.request))
-        click.echo(f"  objects  {page.objects}" + (f" of {page.total}" if page.total is not None else ""))
-        click.echo(f"  ids      {printable(', '.join(page.ids)) or 'none'}")
-        click.echo(f"  next     {printable(page.next) if page.next else 'none: the list ends here'}")
+        say(page.request)
+        say(f"  objects  {page.objects}" + (f" of {page.total}" if page.total is not None else ""))
+        say(f"  ids      {', '.join(page.ids) or 'none'}")
+        say(f"  next     {page.next if page.next else 'none: the list ends here'}")
     if found.item is not None:
-        click.echo(printable(found.item.request))
-        click.echo(f"  status   {found.item.status}")
+        say(found.item.request)
+        say(f"  status   {found.item.status}")
     return report(found)

@@ -25,6 +25,7 @@ from poller.config.models import (
     SourceConfig,
     Start,
     SubscriptionConfig,
+    checked_name,
 )
 from poller.config.places import Places
 from poller.hooks.loading import Plugins, attempted
@@ -186,6 +187,11 @@ class _Reading:
 
     def budgets(self, given: Any) -> dict[str, BudgetConfig]:
         tables = self.named(given, "budgets")
+        for name in tables:
+            try:
+                checked_name(name)
+            except ValueError as error:
+                self.wrong("budgets", name, what=str(error), hint="rename it")
         return {
             name: self.table(BudgetConfig, table, "budgets", name) or BudgetConfig() for name, table in tables.items()
         }

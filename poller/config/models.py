@@ -38,7 +38,8 @@ LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 
 
-def _name(text: str) -> str:
+def checked_name(text: str) -> str:
+    """The name of a source, a budget or a subscription. Raises ValueError."""
     if not re.fullmatch(NAME, text):
         raise ValueError(
             f"{text[:120]!r} is not a valid name: 1 to 100 letters, digits and . _ -, the first a letter or digit"
@@ -70,7 +71,7 @@ def _revealed(secret: Secret | None) -> str | None:
         return None
 
 
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(checked_name)]
 Pointer = Annotated[str, AfterValidator(_pointer)]
 Start = Literal["now", "beginning"] | int | float  # an int is a sequence number, a float a time in Unix seconds
 
