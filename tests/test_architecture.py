@@ -243,8 +243,13 @@ def test_nouns_import_nothing_but_nouns():
 
 
 def test_only_one_module_knows_which_stores_there_are():
-    knowing = {name for name, found in IMPORTS.items() if any(within(other, "state.sqlite") for other in found)}
-    assert {name for name in knowing if not within(name, "state.sqlite")} == {"state.open"}
+    stores = ("state.sqlite", "state.postgres")
+    knowing = {name for name, found in IMPORTS.items() if any(within(other, *stores) for other in found)}
+    assert {name for name in knowing if not within(name, *stores)} == {"state.open"}
+
+
+def test_stores_do_not_know_each_other():
+    assert arrows("state.sqlite", "state.postgres") + arrows("state.postgres", "state.sqlite") == []
 
 
 STEPS = {"steps", "_steps", "write", "_write"}  # what runs steps goes by these names
@@ -313,6 +318,7 @@ def test_only_the_state_knows_sql():
         for name, found in IMPORTS.items()
         if not within(name, "state.sqlite") and any(within(other, "sqlite_utils", "sqlite3") for other in found)
     ]
+    assert arrows("poller", "psycopg") + arrows("state.sqlite", "psycopg") == []
     assert elsewhere == ["poller.cli", "poller.web.context"]  # they tell SQLite's errors
 
 

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from state.leases import FOREVER, LOCAL, Lease, Worker, subscription_lease
-from state.sqlite.store import Store
+from state.postgres.connection import Connection, transaction
+from state.postgres.store import Store as PostgresStore
+from state.sqlite.store import Store as SqliteStore
+from state.store import Store
+from tests.support.postgres import Server, running_server
+
+COUNTERS = ("migrations", "log")  # tables whose rows say nothing about what is kept
 
 
 class Backend(Protocol):
     """One state, which several workers may open."""
 
-    def open(self) -> Store:
+    slowness: int  # how many times longer a step takes than with the quickest store
+
+    def open(self, *, pending_limit: int | None = None) -> Store:
         """The state, as one more worker has it."""
         ...
 
     def dump(self) -> str:
         """All that is kept, as text."""
+        ...
+
+    def run(self, statement: str) -> None:
+        """Run one statement of SQL that every store knows, past the store."""
         ...
 
     def work(self, store: Store, step: Callable[[], object]) -> int:
@@ -33,13 +46,16 @@ class Backend(Protocol):
 class SqliteBackend:
     """A state file."""
 
+    slowness = 1
+
     def __init__(self, folder: Path) -> None:
         self._path = folder / "poller.db"
-        self._stores: list[Store] = []
+        self._stores: list[SqliteStore] = []
 
-    def open(self) -> Store:
-        store = Store.open(self._path, now=0.0)
+    def open(self, *, pending_limit: int | None = None) -> SqliteStore:
+        store = SqliteStore.open(self._path, now=0.0)
         store.db.execute("PRAGMA synchronous = OFF")  # no machine goes down in a test
+        store.deliveries._limit = pending_limit or store.deliveries._limit
         self._stores.append(store)
         return store
 
@@ -48,7 +64,11 @@ class SqliteBackend:
         assert conn is not None
         return "\n".join(conn.iterdump())
 
+    def run(self, statement: str) -> None:
+        self._stores[0].db.execute(statement)
+
     def work(self, store: Store, step: Callable[[], object]) -> int:
+        assert isinstance(store, SqliteStore)
         conn, ticks = store.db.conn, 0
         assert conn is not None
 
@@ -69,7 +89,86 @@ class SqliteBackend:
             store.close()
 
 
-BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": SqliteBackend}
+class PostgresBackend:
+    """A database of a server that all tests share."""
+
+    slowness = 10
+
+    _server: Server | None = None
+    _running: Iterator[Server] | None = None
+    _template = ""
+
+    def __init__(self, folder: Path) -> None:
+        self.server = self.started()
+        self.url = self.server.database(self._template)
+        self._stores: list[PostgresStore] = []
+
+    @classmethod
+    def started(cls) -> Server:
+        """The server, started at the first use, with a database that has the tables."""
+        if cls._server is None:
+            cls._running = _started()
+            cls._server = next(cls._running)
+            url = cls._server.database()
+            PostgresStore.open(url).close()
+            cls._template = url.rpartition("/")[2]
+        return cls._server
+
+    @classmethod
+    def end(cls) -> None:
+        """Stop the server, if it was started."""
+        if cls._running is not None:
+            for _ in cls._running:
+                raise AssertionError
+        cls._running = cls._server = None
+
+    def open(self, *, pending_limit: int | None = None) -> PostgresStore:
+        store = PostgresStore.open(self.url)
+        store.deliveries._limit = pending_limit or store.deliveries._limit
+        self._stores.append(store)
+        return store
+
+    def dump(self) -> str:
+        return "\n".join(f"{name}: {rows}" for name, rows in self._tables(self._stores[0].db.conn))
+
+    def _tables(self, conn: Connection) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+        names = conn.run("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")
+        for name in sorted(name for (name,) in names if name not in COUNTERS):
+            yield name, sorted(conn.run(f"SELECT * FROM {name}").fetchall(), key=repr)
+
+    def run(self, statement: str) -> None:
+        self._stores[0].db.run(statement)
+
+    def work(self, store: Store, step: Callable[[], object]) -> int:
+        """Rows that its statements read."""
+        assert isinstance(store, PostgresStore)
+        store.db.run("ANALYZE")
+        with transaction(store.db) as conn:
+            step()
+            return int(conn.value("SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables"))
+
+    def close(self) -> None:
+        for store in self._stores:
+            store.close()
+        self.server.drop(self.url)
+
+
+def _started() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+BACKENDS: dict[str, Callable[[Path], Backend]] = {"postgres": PostgresBackend, "sqlite": SqliteBackend}
+
+
+@contextmanager
+def opened_backend(name: str, folder: Path) -> Iterator[Backend]:
+    """A state of one kind, empty."""
+    backend = BACKENDS[name](folder)
+    try:
+        yield backend
+    finally:
+        backend.close()
 
 
 def own(store: Store, name: str, worker: Worker = LOCAL, *, ttl: float = FOREVER) -> Lease:

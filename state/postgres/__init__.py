@@ -1,0 +1,1 @@
+"""The state in PostgreSQL, which many workers share."""

@@ -1,0 +1,105 @@
+"""Calls of the budgets: written down before they leave.
+
+Steady time is a worker's own, so calls are kept in the database's time: what a worker reads of them is in its own
+steady time again, whatever the clocks of two machines say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from state.leases import Lease
+from state.polls import UnitTimes
+from state.postgres.connection import NOW, Connection, Database, read_meta, transaction, write_meta
+from state.postgres.leases import check
+from state.postgres.recording import write_times
+
+# Answers by their ids: ($1, $2), at steady times of a worker whose own time is now $3.
+ANSWER: Final = (
+    f"UPDATE calls SET answered_at = {NOW} - ($3::float8 - at) FROM unnest($1::bigint[], $2::float8[]) AS a (id, at) "
+    "WHERE calls.id = a.id"
+)
+
+
+class Calls:
+    """The calls of every budget. Times are steady seconds, see `poller.clock`."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def spend(
+        self,
+        lease: Lease,
+        at: float,
+        *,
+        answers: Iterable[tuple[int, float]] = (),
+        unchanged: Iterable[UnitTimes] = (),
+        anchor: str = "",  # noqa: ARG002 - steady time goes on by the database's clock
+    ) -> int:
+        """Write one call down, durably, with the answers and the unchanged units known by now. Returns the call's id.
+
+        Raises LeaseLost where another worker owns the budget by now: then the call must not leave.
+        """
+        with transaction(self._db) as conn:
+            check(conn, lease)
+            write_times(conn, unchanged)
+            _write_answers(conn, list(answers), at)
+            return int(
+                conn.value(f"INSERT INTO calls (budget, sent_at) VALUES ($1, {NOW}) RETURNING id", [lease.subject])
+            )
+
+    def answered(self, answers: Iterable[tuple[int, float]]) -> None:
+        """Note answers without a call (at the end of a run); the latest of them counts as just arrived."""
+        given = list(answers)
+        if given:
+            with transaction(self._db) as conn:
+                _write_answers(conn, given, max(at for _, at in given))
+
+    def restore(self, budget: str, *, since: float, now: float) -> Sequence[tuple[float, float]]:
+        """(sent, answered) of the calls answered after `since`; those that a crash left unanswered count from `now`."""
+        with transaction(self._db) as conn:
+            _forget(conn, budget, now - since)
+            conn.run(f"UPDATE calls SET answered_at = {NOW} WHERE budget = $1 AND answered_at IS NULL", [budget])
+            rows = conn.run(
+                f"SELECT $2::float8 - ({NOW} - sent_at), $2::float8 - ({NOW} - answered_at) FROM calls "
+                "WHERE budget = $1 ORDER BY answered_at",
+                [budget, now],
+            )
+            return [(float(sent), min(float(answered), now)) for sent, answered in rows]
+
+    def throttle(self, budget: str, until: float) -> None:
+        """Note until when the server wants no call."""
+        with transaction(self._db) as conn:
+            write_meta(conn, _throttled(budget), repr(until))
+
+    def throttled_until(self, budget: str) -> float | None:
+        """Until when the server wanted no call, as noted last; it may be over."""
+        return throttled_until(self._db, budget)
+
+    def forget(self, budget: str, *, before: float) -> None:
+        """Drop calls that no window counts any more."""
+        self._db.run("DELETE FROM calls WHERE budget = $1 AND answered_at < $2::float8", [budget, before])
+
+    def anchor(self) -> str | None:
+        """None: steady time begins at the database's."""
+        return None
+
+
+def _write_answers(conn: Connection, answers: Sequence[tuple[int, float]], now: float) -> None:
+    if answers:
+        conn.run(ANSWER, [[id_ for id_, _ in answers], [at for _, at in answers], now])
+
+
+def _forget(conn: Connection, budget: str, seconds: float) -> None:
+    conn.run(f"DELETE FROM calls WHERE budget = $1 AND answered_at < {NOW} - $2::float8", [budget, seconds])
+
+
+def throttled_until(db: Database, budget: str) -> float | None:
+    """What `Calls.throttle` noted."""
+    text = read_meta(db, _throttled(budget))
+    return None if text is None else float(text)
+
+
+def _throttled(budget: str) -> str:
+    return f"throttled {budget}"

@@ -1,0 +1,61 @@
+"""Commands posted for the workers beside which they run, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from state.commands import Posted, Result
+from state.postgres.connection import Database, transaction
+
+
+class Commands:
+    """The table of commands."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def post(self, name: str, args: Mapping[str, Any], *, now: float) -> int:
+        """Leave a command for a worker and return its id."""
+        with transaction(self._db) as conn:
+            id_ = conn.value(
+                "INSERT INTO commands (name, args, posted_at) VALUES ($1, $2, $3) RETURNING id",
+                [name, orjson.dumps(dict(args)), now],
+            )
+            conn.run("NOTIFY poller_commands")
+            return int(id_)
+
+    def pending(self) -> list[Posted]:
+        """What waits, in the order in which it was posted."""
+        rows = self._db.run("SELECT id, name, args FROM commands WHERE taken_at IS NULL ORDER BY id")
+        return [Posted(id=id_, name=name, args=orjson.loads(args)) for id_, name, args in rows]
+
+    def take(self, id_: int, *, now: float) -> bool:
+        """Begin with a command; False when it was withdrawn or taken meanwhile."""
+        changed = self._db.run("UPDATE commands SET taken_at = $1 WHERE id = $2 AND taken_at IS NULL", [now, id_])
+        return changed.rowcount == 1
+
+    def finish(self, id_: int, outcome: Result, *, now: float) -> None:
+        """Write what came of it, and forget what is older than a day."""
+        result = None if outcome.result is None else orjson.dumps(outcome.result)
+        error = None if outcome.error is None else orjson.dumps({"error": outcome.error, "hint": outcome.hint})
+        with transaction(self._db) as conn:
+            conn.run(
+                "UPDATE commands SET finished_at = $1, result = $2, error = $3 WHERE id = $4",
+                [now, result, error, id_],
+            )
+            conn.run("DELETE FROM commands WHERE posted_at < $1::float8 AND id != $2", [now - 86400.0, id_])
+
+    def result(self, id_: int) -> Result | None:
+        """What came of it; None while it is not finished."""
+        row = self._db.row("SELECT result, error FROM commands WHERE id = $1 AND finished_at IS NOT NULL", [id_])
+        if row is None:
+            return None
+        result, error = (None if part is None else orjson.loads(part) for part in row)
+        return Result(**error) if error is not None else Result(result=result)
+
+    def withdraw(self, id_: int) -> bool:
+        """Take back a command that nobody has begun with; False when somebody has."""
+        return self._db.run("DELETE FROM commands WHERE id = $1 AND taken_at IS NULL", [id_]).rowcount == 1

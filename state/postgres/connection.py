@@ -1,0 +1,191 @@
+"""Connections: one for each thread that runs steps, opened when it is needed and again where it was lost."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import psycopg
+from psycopg.types.string import StrBinaryDumper, StrDumper
+
+from state.errors import StateError
+from state.postgres.failures import translated
+
+NOW: Final = "extract(epoch FROM clock_timestamp())::float8"  # Unix seconds of the database's own clock
+
+# What a server must give up by itself: a worker that was stopped, or cut off, within a transaction holds locks that
+# all others may wait for.
+SETTINGS: Final = {
+    "idle_in_transaction_session_timeout": "1000",
+    "statement_timeout": "30000",
+    "lock_timeout": "10000",
+    "client_connection_check_interval": "1000",
+    "bytea_output": "hex",
+    "timezone": "UTC",
+}
+_CONNECT: Final[dict[str, Any]] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "application_name": "poller",
+}
+
+
+class _TextDumper(StrDumper):
+    """Texts without NUL, which PostgreSQL cannot keep: peers may send one in what is quoted of them."""
+
+    def dump(self, obj: str) -> Any:
+        return super().dump(obj.replace("\0", "\ufffd") if "\0" in obj else obj)
+
+
+class _BinaryTextDumper(StrBinaryDumper):
+    def dump(self, obj: str) -> Any:
+        return super().dump(obj.replace("\0", "\ufffd") if "\0" in obj else obj)
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """One connection. Statements have parameters `$1`, `$2`, ...; answers come in binary."""
+
+    def run(self, statement: str, values: Sequence[object] = ()) -> psycopg.RawCursor[tuple[Any, ...]]:
+        """Run one statement."""
+        cursor = psycopg.RawCursor(self)
+        cursor.execute(statement.encode(), values or None, binary=True)
+        return cursor
+
+    def row(self, statement: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
+        """The first row of its answer."""
+        return self.run(statement, values).fetchone()
+
+    def value(self, statement: str, values: Sequence[object] = ()) -> Any:
+        """The first column of the first row; None where there is none."""
+        row = self.row(statement, values)
+        return None if row is None else row[0]
+
+
+def connect(url: str, *, read_only: bool = False) -> Connection:
+    """One new connection. Raises what psycopg raises."""
+    settings = {**SETTINGS, "default_transaction_read_only": "on"} if read_only else SETTINGS
+    given = psycopg.conninfo.conninfo_to_dict(url)
+    options = f"{given.pop('options', '')} {' '.join(f'-c {name}={value}' for name, value in settings.items())}"
+    conn = Connection.connect(**{**_CONNECT, **given}, options=options.strip(), autocommit=True)
+    conn.adapters.register_dumper(str, _BinaryTextDumper)
+    conn.adapters.register_dumper(str, _TextDumper)
+    return conn
+
+
+class Database:
+    """One database, as one process uses it: a connection for each thread."""
+
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
+        self.url = url
+        self._read_only = read_only
+        self._local = threading.local()
+        self._opened: list[Connection] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def conn(self) -> Connection:
+        """The connection of this thread. Raises what psycopg raises."""
+        conn: Connection | None = getattr(self._local, "conn", None)
+        if conn is None or conn.closed:
+            if self._closed:
+                raise StateError("the state is closed")
+            conn = self._local.conn = connect(self.url, read_only=self._read_only)
+            with self._lock:
+                self._opened = [*(one for one in self._opened if not one.closed), conn]
+        return conn
+
+    def run(self, statement: str, values: Sequence[object] = ()) -> psycopg.RawCursor[tuple[Any, ...]]:
+        """Run one statement; a transaction of its own, unless one is under way."""
+        return self.conn.run(statement, values)
+
+    def row(self, statement: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
+        """The first row of its answer."""
+        return self.conn.row(statement, values)
+
+    def value(self, statement: str, values: Sequence[object] = ()) -> Any:
+        """The first column of the first row; None where there is none."""
+        return self.conn.value(statement, values)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._closed = True
+        with self._lock:
+            opened, self._opened = self._opened, []
+        for conn in opened:
+            conn.close()
+
+
+class Looking(Database):
+    """A database that is only looked at: what goes wrong is raised as StateError."""
+
+    def run(self, statement: str, values: Sequence[object] = ()) -> psycopg.RawCursor[tuple[Any, ...]]:
+        """Run one statement. Raises StateError."""
+        with translating():
+            return super().run(statement, values)
+
+    def row(self, statement: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
+        """The first row of its answer. Raises StateError."""
+        with translating():
+            return super().row(statement, values)
+
+    def value(self, statement: str, values: Sequence[object] = ()) -> Any:
+        """The first column of the first row; None where there is none. Raises StateError."""
+        with translating():
+            return super().value(statement, values)
+
+
+@contextlib.contextmanager
+def translating() -> Iterator[None]:
+    """Raise StateError for what psycopg raises within."""
+    try:
+        yield
+    except psycopg.Error as error:
+        ours = translated(error)
+        if isinstance(ours, StateError):
+            raise ours from error
+        raise StateError(f"the state cannot be read: {error}", hint="poller doctor looks closer") from error
+
+
+@contextlib.contextmanager
+def transaction(db: Database) -> Iterator[Connection]:
+    """One transaction; within another one it is a part of that, and undone with it."""
+    conn = db.conn
+    if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+        yield conn
+        return
+    with conn.transaction():
+        yield conn
+
+
+@contextlib.contextmanager
+def snapshot(db: Database) -> Iterator[Connection]:
+    """Reads within it see one moment, whoever writes meanwhile."""
+    conn = db.conn
+    with conn.transaction():
+        conn.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield conn
+
+
+def probe(db: Database) -> None:
+    """Write something, and take it away again. Raises what keeps the state from being written."""
+    with transaction(db) as conn:
+        write_meta(conn, "probe", "x" * 100_000)
+    with transaction(db) as conn:
+        conn.run("DELETE FROM meta WHERE key = 'probe'")
+
+
+def read_meta(db: Database | Connection, key: str) -> str | None:
+    """The value kept under `key`, or None."""
+    value = db.value("SELECT value FROM meta WHERE key = $1", [key])
+    return None if value is None else str(value)
+
+
+def write_meta(conn: Connection, key: str, value: str) -> None:
+    """Keep `value` under `key`, within the caller's transaction."""
+    conn.run("INSERT INTO meta VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value", [key, value])

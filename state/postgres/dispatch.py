@@ -1,0 +1,171 @@
+"""The steps of the way from the log to the sinks, each in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from state.deliveries import (
+    PENDING_LIMIT,
+    ClaimRequest,
+    Dispatched,
+    Expiring,
+    Feed,
+    Registration,
+    Settled,
+    Settlement,
+)
+from state.errors import Conflict
+from state.leases import Lease
+from state.notices import Notice
+from state.postgres import not_matching as passed_over
+from state.postgres import retention, subscriptions
+from state.postgres.claims import settle
+from state.postgres.connection import Connection, Database, transaction
+from state.postgres.leases import check
+from state.postgres.notices import tell
+from state.postgres.redelivery import queue_apart, redeliver
+from state.records import Event
+from state.rows import EVENT, event_of
+
+
+class Deliveries:
+    """The steps of the way from the log to the sinks, each in one transaction."""
+
+    def __init__(self, db: Database, *, pending_limit: int = PENDING_LIMIT) -> None:
+        self._db = db
+        self._limit = pending_limit
+
+    def register(self, registrations: Sequence[Registration], *, now: float) -> None:
+        """Make the subscriptions known. New ones begin at their `start`; those not named are kept as removed.
+
+        What waits until later than can be meant (the clock was wrong) is due at once.
+        """
+        with transaction(self._db) as conn:
+            subscriptions.register(conn, registrations)
+            for registration in registrations:
+                subscriptions.bound_waits(conn, registration, now)
+
+    def pause(self, name: str) -> None:
+        """Give a subscription nothing more until it is resumed. Raises StateError where there is none of that name."""
+        with transaction(self._db) as conn:
+            subscriptions.pause(conn, name)
+
+    def resume(self, name: str) -> None:
+        """Go on with a paused or disabled subscription, at once. Raises StateError where there is none of that name."""
+        with transaction(self._db) as conn:
+            subscriptions.resume(conn, name)
+
+    def feeds(self, leases: Sequence[Lease]) -> list[Feed]:
+        """Where the active ones of these subscriptions have room and something to read."""
+        return subscriptions.feeds(self._db, [lease.subject for lease in leases], self._limit)
+
+    def read(self, after: int, limit: int) -> list[Event]:
+        """The events after number `after`, in order."""
+        rows = self._db.run(f"SELECT {EVENT} FROM events WHERE seq > $1 ORDER BY seq LIMIT $2", [after, limit])
+        return [event_of(row) for row in rows]
+
+    def dispatch(self, lease: Lease, dispatched: Sequence[Dispatched], *, now: float) -> None:
+        """Queue what matched and move the cursors. Raises Conflict if a cursor has moved meanwhile, and LeaseLost."""
+        with transaction(self._db) as conn:
+            check(conn, lease)
+            for one in dispatched:
+                _dispatch(conn, one, now)
+
+    def settle(self, lease: Lease, batch: Settlement, claim: ClaimRequest | None = None) -> Settled:
+        """Write what has come of claims, and take others. Raises LeaseLost."""
+        with transaction(self._db) as conn:
+            check(conn, lease)
+            return settle(conn, lease, batch, claim, self._limit)
+
+    def redeliver(self, ids: Iterable[int], *, now: float) -> int:
+        """Queue deliveries again and return how many: dead letters as they are, delivered ones as a copy.
+
+        One that is pending becomes due at once. Ids that do not exist are passed over.
+        """
+        with transaction(self._db) as conn:
+            return redeliver(conn, list(ids), now)
+
+    def replay(self, name: str, *, after: int) -> int:
+        """Deliver again what the subscription has read after number `after`; return the last number of that.
+
+        Raises StateError where there is no subscription of that name.
+        """
+        with transaction(self._db) as conn:
+            id_ = subscriptions.id_of(conn, name)
+            until = int(conn.value("SELECT cursor FROM subscriptions WHERE id = $1", [id_]))
+            if until > after:
+                values = [id_, max(after, 0), until]
+                conn.run("INSERT INTO replays (subscription, cursor, until) VALUES ($1, $2, $3)", values)
+            return until
+
+    def ping(self, name: str, notice: Notice, *, now: float) -> int:
+        """Record a test event, queue it for this subscription alone, and return the delivery's id.
+
+        Raises StateError where there is no subscription of that name.
+        """
+        with transaction(self._db) as conn:
+            id_ = subscriptions.id_of(conn, name)
+            subscriptions.probe_at_once(conn, id_, now)
+            [seq] = tell(conn, [notice])
+            return queue_apart(conn, id_, seq, origin="ping", now=now)
+
+    def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
+        """The oldest events from before that time (at most `limit`), and who was not given them; None if none is."""
+        with transaction(self._db) as conn:
+            return retention.expiring(conn, before, limit)
+
+    def purge(self, expiring: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
+        """Forget these events and return how many they were; `notices` report who was not given them.
+
+        What a subscription was not given by then is dropped, counted in its books, and the subscription disabled.
+        Raises Conflict if somebody was given, or not given, some of them meanwhile.
+        """
+        with transaction(self._db) as conn:
+            return retention.purge(conn, expiring, before=before, notices=notices)
+
+
+def _dispatch(conn: Connection, one: Dispatched, now: float) -> None:
+    feed = one.feed
+    id_ = subscriptions.id_of(conn, feed.subscription)
+    origin = "log" if feed.replay is None else "replay"
+    _advance(conn, id_, one)
+    if one.matches:
+        conn.run(
+            "WITH new AS (SELECT * FROM unnest($3::bigint[], $4::text[], $5::float8[]) WITH ORDINALITY "
+            "AS m (seq, lane, due, place)), "
+            "opened AS (INSERT INTO lanes (subscription, lane, due, first_seq) "
+            "SELECT DISTINCT ON (lane) $1::bigint, lane, due, seq FROM new ORDER BY lane, place "
+            "ON CONFLICT DO NOTHING), "
+            "counted AS (UPDATE subscriptions SET pending = pending + (SELECT count(*) FROM new) WHERE id = $1) "
+            "INSERT INTO deliveries (subscription, seq, origin, lane, state, queued_at, due) "
+            "SELECT $1::bigint, seq, $2, lane, 'pending', $6, due FROM new ORDER BY place",
+            [
+                id_,
+                origin,
+                [match.seq for match in one.matches],
+                [match.lane for match in one.matches],
+                [match.due for match in one.matches],
+                now,
+            ],
+        )
+    if origin == "log":
+        passed_over.add(conn, id_, one.not_matching)
+
+
+def _advance(conn: Connection, id_: int, one: Dispatched) -> None:
+    """Move the cursor that was read from, if it still is where it was."""
+    feed = one.feed
+    if feed.replay is not None:
+        moved = conn.run(
+            "UPDATE replays SET cursor = $1 WHERE id = $2 AND cursor = $3", [one.upto, feed.replay, feed.cursor]
+        )
+        if one.done:
+            conn.run("DELETE FROM replays WHERE id = $1", [feed.replay])
+    else:
+        moved = conn.run(
+            "UPDATE subscriptions SET cursor = $1, filter_errors = filter_errors + $2, "
+            "filter_error = coalesce($3, filter_error) WHERE id = $4 AND cursor = $5",
+            [one.upto, one.errors, one.error, id_, feed.cursor],
+        )
+    if moved.rowcount != 1:
+        raise Conflict(f"subscription {feed.subscription}: the cursor has moved from {feed.cursor} meanwhile")

@@ -1,0 +1,166 @@
+"""The event log: appended at the end of the transaction that records the change, read in order of `seq`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from state.postgres.connection import Connection, Database, read_meta, transaction
+from state.records import Event, EventQuery, NewEvent
+from state.rows import EVENT, event_of
+
+_WILD: Final = {"*": ".*", "?": "."}
+_SPECIAL: Final = frozenset(".^$*+?()[]{}|\\")
+
+
+def append(conn: Connection, events: Sequence[NewEvent]) -> list[int]:
+    """Append within the caller's transaction and return the numbers given. An id already there is not repeated.
+
+    The counter is locked from here to the commit: this comes last in every step. `lock_log` may have locked it before.
+    """
+    if not events:
+        return []
+    last = conn.value("UPDATE log SET last = last + $1 RETURNING last", [len(events)])
+    rows = conn.run(
+        "INSERT INTO events (seq, id, source, type, subject, time, observed_after, data) "
+        "SELECT $1::bigint + place, id, source, type, subject, time, observed_after, data FROM unnest($2::text[], "
+        "$3::text[], $4::text[], $5::text[], $6::float8[], $7::float8[], $8::bytea[]) WITH ORDINALITY "
+        "AS new (id, source, type, subject, time, observed_after, data, place) "
+        "ORDER BY place ON CONFLICT (id) DO NOTHING RETURNING seq",
+        [
+            last - len(events),
+            [one.id for one in events],
+            [one.source for one in events],
+            [one.type for one in events],
+            [one.subject for one in events],
+            [one.time for one in events],
+            [one.observed_after for one in events],
+            [one.raw for one in events],
+        ],
+    )
+    numbers = [seq for (seq,) in rows]
+    conn.run("NOTIFY poller_log")
+    return numbers
+
+
+def lock_log(conn: Connection) -> None:
+    """Lock the log's counter before something that is counted under it."""
+    conn.run("SELECT last FROM log FOR UPDATE")
+
+
+def regex_of(glob: str) -> str:
+    """A glob of SQLite as a regular expression of PostgreSQL; one that is not whole matches nothing."""
+    found, place = "^", 0
+    while place < len(glob):
+        sign, place = glob[place], place + 1
+        if sign == "[":
+            end = glob.find("]", place + 1 + glob.startswith("^", place))
+            if end < 0:
+                return "^(?!)"
+            found += f"[{_escaped_class(glob[place:end])}]"
+            place = end + 1
+        else:
+            found += _WILD.get(sign) or (f"\\{sign}" if sign in _SPECIAL else sign)
+    return f"{found}$"
+
+
+def _escaped_class(signs: str) -> str:
+    """What is between brackets: only a backslash and an opening bracket mean something else."""
+    return signs.replace("\\", "\\\\").replace("[", "\\[")
+
+
+def is_glob(text: str | None) -> bool:
+    """Whether a text is a pattern rather than a name."""
+    return text is not None and any(mark in text for mark in "*?[")
+
+
+def _conditions(query: EventQuery) -> tuple[str, list[object]]:
+    """A query as SQL, and its values."""
+    subject = regex_of(query.subject) if query.subject is not None and is_glob(query.subject) else query.subject
+    given: list[tuple[str, object]] = [
+        ("seq >", query.after),
+        ("seq <", query.before),
+        ("type ~", None if query.type_glob is None else regex_of(query.type_glob)),
+        ("source =", None if query.source is None else f"/sources/{query.source}"),
+        ("subject ~" if is_glob(query.subject) else "subject =", subject),
+    ]
+    wanted = [(condition, value) for condition, value in given if value is not None]
+    text = " AND ".join(f"{condition} ${place}" for place, (condition, _) in enumerate(wanted, start=1))
+    return text, [value for _, value in wanted]
+
+
+class Log:
+    """The event log of one database."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    @property
+    def id(self) -> str:
+        """Which log this is: a number of another log means nothing here."""
+        return read_meta(self._db, "log_id") or ""
+
+    def append(self, events: Iterable[NewEvent]) -> list[int]:
+        """Append in a transaction of its own (operational events)."""
+        with transaction(self._db) as conn:
+            return append(conn, list(events))
+
+    def read(
+        self, *, after: int = 0, limit: int = 1000, type_glob: str | None = None, source: str | None = None
+    ) -> list[Event]:
+        """At most `limit` events after number `after`, in order. `source` is a source's name."""
+        return self.find(EventQuery(after=after, type_glob=type_glob, source=source), limit=limit)
+
+    def find(
+        self, query: EventQuery, *, limit: int, newest: bool = False, most_bytes: int | None = None
+    ) -> list[Event]:
+        """At most `limit` events in order, the first ones or the newest ones.
+
+        Stops early, after the event with which their data have `most_bytes`.
+        """
+        where, values = _conditions(query)
+        order = "DESC" if newest else "ASC"
+        rows = self._db.run(
+            f"SELECT {EVENT} FROM (SELECT *, sum(length(data)) OVER (ORDER BY seq {order} ROWS BETWEEN UNBOUNDED "
+            f"PRECEDING AND 1 PRECEDING) AS size FROM events WHERE {where} ORDER BY seq {order} LIMIT "
+            f"${len(values) + 1}) found WHERE coalesce(size, 0) < ${len(values) + 2}::numeric ORDER BY seq {order}",
+            [*values, limit, 2**62 if most_bytes is None else most_bytes],
+        )
+        found = [event_of(row) for row in rows]
+        return found[::-1] if newest else found
+
+    def types(self, *, limit: int = 20) -> list[str]:
+        """Some of the types that are in the log."""
+        rows = self._db.run("SELECT DISTINCT type FROM events ORDER BY type LIMIT $1", [limit])
+        return [str(row[0]) for row in rows]
+
+    def event(self, seq: int) -> Event | None:
+        """The event with that number, or None (never given, or purged)."""
+        row = self._db.row(f"SELECT {EVENT} FROM events WHERE seq = $1", [seq]) if abs(seq) < 2**63 else None
+        return None if row is None else event_of(row)
+
+    def history(self, source: str, subject: str, *, limit: int = 100) -> list[Event]:
+        """The latest events of one object, oldest first."""
+        rows = self._db.run(
+            f"SELECT {EVENT} FROM events WHERE subject = $1 AND source = $2 ORDER BY seq DESC LIMIT $3",
+            [subject, f"/sources/{source}", limit],
+        ).fetchall()
+        return [event_of(row) for row in reversed(rows)]
+
+    def first_seq(self) -> int:
+        """The number of the oldest event kept; 0 when there is none."""
+        return int(self._db.value("SELECT coalesce(min(seq), 0) FROM events"))
+
+    def last_seq(self) -> int:
+        """The highest number ever given; 0 before the first event."""
+        return int(self._db.value("SELECT last FROM log"))
+
+    def latest_time(self) -> float | None:
+        """Of the events kept, the latest time; None when there is none."""
+        latest = self._db.value("SELECT max(time) FROM events")
+        return None if latest is None else float(latest)
+
+    def seq_at(self, time: float) -> int:
+        """The number after which to read for the events recorded from `time` on."""
+        first = self._db.value("SELECT min(seq) FROM events WHERE time >= $1::float8", [time])
+        return self.last_seq() if first is None else int(first) - 1

@@ -1,0 +1,51 @@
+"""PostgreSQL's errors as ours: what passes by itself is told from what is wrong for good."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import psycopg
+
+from state.errors import StateError, Unavailable
+
+# Classes and codes of SQLSTATE of what may pass by itself, and what an operator can do.
+PASSING: Final = {
+    "53100": "free space on the disk of the database",
+    "53200": "give the database more memory",
+    "53300": "raise max_connections of the database, or run fewer workers",
+    "53": "look after the database: its log says more",
+    "57014": "the database is slow, or another transaction holds a lock: pg_stat_activity shows which",
+    "57": "wait for the database to be up again",
+    "55P03": "another transaction holds a lock: pg_stat_activity shows which",
+    "25006": "the database is read-only, as a replica is: name the primary, with target_session_attrs=read-write",
+    "25P03": "the worker was stopped, or starved, within a transaction",
+    "58": "look after the disk of the database: its log says more",
+    "40": "two workers wanted the same at once: it is done again",
+    "08": "is the database up, and can it be reached?",
+}
+DAMAGED: Final = ("XX001", "XX002")
+AGAIN: Final = ("40001", "40P01")  # nothing was written, and the same step may succeed at once
+
+
+def translated(error: BaseException) -> BaseException:
+    """What is raised instead of an error of PostgreSQL. An error in our own use of it stays as it is."""
+    if not isinstance(error, psycopg.Error):
+        return error
+    code = error.sqlstate or ""
+    text = " ".join(str(error).split())
+    if code in DAMAGED:
+        return _caused(StateError(f"the state is damaged: {text}", hint="restore a backup of the database"), error)
+    for passing in (code, code[:2]):
+        if passing and passing in PASSING:
+            return _caused(Unavailable(f"the state cannot be written: {text}", hint=PASSING[passing]), error)
+    if not code and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return _caused(Unavailable(f"the database cannot be reached: {text}", hint=PASSING["08"]), error)
+    if code[:2] in ("28", "3D", "42"):
+        what = f"the database does not let us in, or lacks what is needed: {text}"
+        return _caused(StateError(what, hint="check the URL, the user's rights, and that the database is there"), error)
+    return error
+
+
+def _caused(ours: StateError, cause: psycopg.Error) -> StateError:
+    ours.__cause__ = cause
+    return ours

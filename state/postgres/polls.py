@@ -1,0 +1,139 @@
+"""Endpoints, units and objects: what a poll is decided on, and what is recorded of it in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from msgspec import structs
+
+from state.leases import Lease
+from state.polls import EndpointSpec, Known, Opened, Recorded, Recording, Snapshot, Suspect, UnitTimes, Wanted
+from state.postgres.connection import Database, transaction
+from state.postgres.leases import check
+from state.postgres.recording import make_unit, read_endpoint, read_members, rebaseline, write, write_times
+from state.rows import ENDPOINT, UNIT, endpoint_of, snapshot_of, unit_of
+
+HOUR: Final = 3600.0
+
+# What the unit showed last it vouches for until it is asked again: the object was seen when the unit was.
+KNOWN: Final = "o.object, o.version, o.body, o.unit, greatest(u.asked_at, o.seen_at), o.presence, o.seen_sweep"
+
+
+class Polls:
+    """The writing side of polling. Every method is one whole step."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def open(self, spec: EndpointSpec, *, now: float) -> Opened:
+        """The endpoint and its units, made where they are new. Where its shape has changed a new baseline begins.
+
+        What was known stays, for its versions; the first sweep takes whatever it shows without events.
+        """
+        with transaction(self._db) as conn:
+            conn.run(
+                "INSERT INTO endpoints (source, name, shape, sweep_began, baseline_before) "
+                "VALUES ($1, $2, $3, $4::float8, $4::float8) ON CONFLICT (source, name) DO NOTHING",
+                [spec.source, spec.name, spec.shape, now],
+            )
+            row = conn.row(
+                f"SELECT {ENDPOINT} FROM endpoints WHERE source = $1 AND name = $2 FOR NO KEY UPDATE",
+                [spec.source, spec.name],
+            )
+            assert row is not None
+            state = endpoint_of(row)
+            is_reshaped = state.shape != spec.shape
+            if is_reshaped:
+                conn.run(
+                    "UPDATE endpoints SET shape = $1, revision = revision + 1 WHERE id = $2", [spec.shape, state.id]
+                )
+                rebaseline(conn, state.id, now, state.sweep_order + 1)
+            for key, position in spec.units:
+                make_unit(conn, state.id, key, position)
+        deletions = self._deletions(spec, now)
+        return structs.replace(self.reopen(state.id), is_reshaped=is_reshaped, deletions=deletions)
+
+    def _deletions(self, spec: EndpointSpec, now: float) -> list[float]:
+        rows = self._db.run(
+            "SELECT $1::float8 - time FROM events WHERE time > $1::float8 - $2::float8 AND time <= $1::float8 "
+            "AND source = $3 AND starts_with(subject, $4) AND type LIKE '%.deleted' ORDER BY time",
+            [now, HOUR, f"/sources/{spec.source}", f"{spec.name}/"],
+        )
+        return [float(age) for (age,) in rows]
+
+    def reopen(self, endpoint: int) -> Opened:
+        """The endpoint and its units as they are kept now."""
+        rows = self._db.run(f"SELECT {UNIT} FROM units WHERE endpoint = $1 ORDER BY id", [endpoint])
+        return Opened(state=read_endpoint(self._db, endpoint), units=[unit_of(row) for row in rows])
+
+    def known(self, endpoint: int, wanted: Sequence[Wanted]) -> list[Known]:
+        """What is known of the objects of each unit, and of those that are asked for."""
+        return [self._known(endpoint, one) for one in wanted]
+
+    def _known(self, endpoint: int, wanted: Wanted) -> Known:
+        members = read_members(self._db, wanted.unit) if wanted.with_members else {}
+        digests = wanted.digests
+        ids = [object_id for digest, object_id in members.items() if digest not in digests]
+        return Known(members=members, snapshots=self.snapshots(endpoint, [*ids, *wanted.ids]))
+
+    def snapshots(self, endpoint: int, ids: Sequence[str]) -> dict[str, Snapshot]:
+        """The snapshots of those objects that are known."""
+        if not ids:
+            return {}
+        rows = self._db.run(
+            f"SELECT {KNOWN} FROM objects o LEFT JOIN units u ON u.id = o.unit "
+            "WHERE o.endpoint = $1 AND o.object = ANY($2::text[])",
+            [endpoint, list(ids)],
+        )
+        found = {row[0]: snapshot_of(row) for row in rows}
+        return {object_id: found[object_id] for object_id in ids if object_id in found}
+
+    def record(self, lease: Lease, recording: Recording) -> Recorded:
+        """Write it, all or nothing.
+
+        Raises Conflict where the endpoint has changed since `recording.base`, and LeaseLost where another worker owns
+        the budget by now.
+        """
+        with transaction(self._db) as conn:
+            check(conn, lease)
+            return write(conn, recording)
+
+    def touch(self, times: Iterable[UnitTimes]) -> None:
+        """Note which units showed just what they showed before, and when."""
+        with transaction(self._db) as conn:
+            write_times(conn, times)
+
+    def suspect_count(self, endpoint: int) -> int:
+        """How many objects wait for their deletion to be confirmed."""
+        query = "SELECT count(*) FROM objects WHERE endpoint = $1 AND presence = 1 AND unit IS NULL"
+        return int(self._db.value(query, [endpoint]))
+
+    def suspects(self, endpoint: int, *, limit: int = 1000) -> list[Suspect]:
+        """Objects that wait for their deletion to be confirmed, longest missing first."""
+        rows = self._db.run(
+            "SELECT object, version, body, unit, seen_at, presence, seen_sweep, missing_at, missing_sweep, checks "
+            "FROM objects WHERE endpoint = $1 AND presence = 1 AND unit IS NULL ORDER BY missing_at NULLS FIRST "
+            "LIMIT $2",
+            [endpoint, limit],
+        )
+        return [
+            Suspect(snapshot=snapshot_of(row[:7]), missing_at=row[7] or 0.0, missing_sweep=row[8] or 0, checks=row[9])
+            for row in rows
+        ]
+
+    def parents(self, endpoint: int) -> list[str]:
+        """Ids of the objects that are there, in order."""
+        rows = self._db.run(
+            "SELECT object FROM objects WHERE endpoint = $1 AND presence < 2 ORDER BY object", [endpoint]
+        )
+        return [row[0] for row in rows]
+
+    def parent(self, source: str, endpoint: str, object_id: str) -> bytes | None:
+        """The last known state of an object that is there, as JSON."""
+        body: bytes | None = self._db.value(
+            "SELECT o.body FROM objects o JOIN endpoints e ON e.id = o.endpoint "
+            "WHERE e.source = $1 AND e.name = $2 AND o.object = $3 AND o.presence < 2",
+            [source, endpoint, object_id],
+        )
+        return body

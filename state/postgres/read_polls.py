@@ -1,0 +1,49 @@
+"""Looking at endpoints, units and objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from state.polls import Snapshot
+from state.postgres.connection import Database
+from state.postgres.polls import KNOWN
+from state.rows import snapshot_of
+
+
+class PollReader:
+    """Looking at endpoints, units and objects, beside the workers."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """One row per endpoint: source, endpoint, units, objects, last_sweep, suspects, held, failing, error, ..."""
+        cursor = self._db.run(
+            """
+            SELECT e.id, e.source, e.name AS endpoint, e.last_sweep, e.last_sweep_began, e.sweep_began, e.held,
+                e.uncertain,
+                e.baseline_before IS NOT NULL AS baseline,
+                (SELECT count(*) FROM units u WHERE u.endpoint = e.id) AS units,
+                EXISTS (SELECT 1 FROM units u WHERE u.endpoint = e.id AND u.key LIKE 'parent=%') AS per_parent,
+                (SELECT min(coalesce(u.asked_at, e.sweep_began)) FROM units u
+                    WHERE u.endpoint = e.id) AS oldest_asked_at,
+                (SELECT count(*) FROM units u WHERE u.endpoint = e.id AND u.failures > 0) AS failing,
+                (SELECT u.error FROM units u WHERE u.endpoint = e.id AND u.error IS NOT NULL
+                    ORDER BY u.failures DESC, u.id LIMIT 1) AS error,
+                e.objects,
+                (SELECT count(*) FROM objects o
+                    WHERE o.endpoint = e.id AND o.unit IS NULL AND o.presence = 1) AS suspects
+            FROM endpoints e ORDER BY e.source, e.id
+            """
+        )
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def object(self, source: str, endpoint: str, object_id: str) -> Snapshot | None:
+        """The snapshot of one object, or None when it was never seen."""
+        row = self._db.row(
+            f"SELECT {KNOWN} FROM objects o LEFT JOIN units u ON u.id = o.unit JOIN endpoints e ON e.id = o.endpoint "
+            "WHERE e.source = $1 AND e.name = $2 AND o.object = $3",
+            [source, endpoint, object_id],
+        )
+        return None if row is None else snapshot_of(row)

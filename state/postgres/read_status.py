@@ -1,0 +1,111 @@
+"""Looking at what a status sums up: calls in the windows, how long changes took to be seen, how deliveries stand."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Final
+
+from state.postgres.calls import throttled_until
+from state.postgres.connection import Database
+from state.status import MeasuredDelay, SeenChange, UnitRow
+
+LATEST: Final = 10_000  # events that a measured delay looks back on at most
+
+
+class StatusReader:
+    """Sums for a status."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def calls(self, budget: str, *, since: float) -> list[tuple[float, float | None]]:
+        """(sent, answered) of the calls that a window beginning at `since` still counts; both are steady seconds."""
+        rows = self._db.run(
+            "SELECT sent_at, answered_at FROM calls "
+            "WHERE budget = $1 AND (answered_at IS NULL OR answered_at > $2::float8)",
+            [budget, since],
+        )
+        return [(float(sent), None if answered is None else float(answered)) for sent, answered in rows]
+
+    def throttled_until(self, budget: str) -> float | None:
+        """Until when its server wanted no call, as noted last, in steady seconds; it may be over."""
+        return throttled_until(self._db, budget)
+
+    def anchor(self) -> str | None:
+        """None: steady time begins at the database's."""
+        return None
+
+    def units(self) -> list[UnitRow]:
+        """Every unit, in the order in which they were met."""
+        rows = self._db.run(
+            "SELECT e.source, e.name, u.key, u.calls, u.answered_at, u.retry_at "
+            "FROM units u JOIN endpoints e ON e.id = u.endpoint ORDER BY u.id"
+        )
+        names = [field.name for field in fields(UnitRow)]
+        return [UnitRow(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def learned(self, key: str) -> bytes | None:
+        """What a planner saved last under `key`."""
+        value: bytes | None = self._db.value("SELECT value FROM learned WHERE key = $1", [key])
+        return value
+
+    def measured_delays(self, *, since: float) -> list[MeasuredDelay]:
+        """Of each endpoint with events since then, within the latest 10,000 events of the log."""
+        rows = self._db.run(
+            """
+            WITH latest AS (
+                SELECT source, split_part(subject, '/', 1) AS endpoint,
+                    greatest(0.0, time - observed_after) / 2 AS delay
+                FROM (SELECT * FROM events ORDER BY seq DESC LIMIT $1) newest
+                WHERE observed_after IS NOT NULL AND time >= $2::float8
+            ), placed AS (
+                SELECT source, endpoint, delay,
+                    row_number() OVER (PARTITION BY source, endpoint ORDER BY delay) AS place,
+                    count(*) OVER (PARTITION BY source, endpoint) AS events
+                FROM latest
+            )
+            SELECT source, endpoint, events, avg(delay), min(CASE WHEN place * 100 >= events * 95 THEN delay END)
+            FROM placed GROUP BY source, endpoint, events ORDER BY source, endpoint
+            """,
+            [LATEST, since],
+        )
+        return [
+            MeasuredDelay(source=source, endpoint=endpoint, events=events, mean=mean, p95=p95)
+            for source, endpoint, events, mean, p95 in rows
+        ]
+
+    def seen_changes(self) -> list[SeenChange]:
+        """Every change in the log of which it is known when it had not happened yet, in order."""
+        rows = self._db.run(
+            """
+            SELECT e.source, e.name, u.key, v.observed_after, v.time
+            FROM events v
+            JOIN endpoints e ON v.source = '/sources/' || e.source AND split_part(v.subject, '/', 1) = e.name
+            LEFT JOIN objects o ON o.endpoint = e.id AND o.object = substr(v.subject, length(e.name) + 2)
+            LEFT JOIN units u ON u.id = o.unit
+            WHERE v.observed_after IS NOT NULL AND v.observed_after <= v.time ORDER BY v.seq
+            """
+        )
+        names = [field.name for field in fields(SeenChange)]
+        return [SeenChange(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def oldest_waiting(self) -> dict[str, float]:
+        """By subscription, since when the oldest event that it was not given waits: queued, or not read yet."""
+        rows = self._db.run(
+            """
+            SELECT s.name,
+                (SELECT min(d.queued_at) FROM deliveries d WHERE d.subscription = s.id AND d.state = 'pending'),
+                (SELECT e.time FROM events e WHERE e.seq > s.cursor ORDER BY e.seq LIMIT 1)
+            FROM subscriptions s WHERE s.state != 'removed'
+            """
+        )
+        waiting = {name: [since for since in times if since is not None] for name, *times in rows}
+        return {name: min(times) for name, times in waiting.items() if times}
+
+    def delivery_counts(self) -> list[tuple[str, str, int]]:
+        """(subscription, state, deliveries) of those that are kept."""
+        rows = self._db.run(
+            "SELECT s.name, d.state, count(*) FROM deliveries d JOIN subscriptions s ON s.id = d.subscription "
+            "GROUP BY s.name, d.state ORDER BY s.name, d.state"
+        )
+        return [(name, state, count) for name, state, count in rows]

@@ -1,0 +1,111 @@
+"""One PostgreSQL database, opened: everything that writes it, or everything that only looks at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from state.postgres.calls import Calls
+from state.postgres.commands import Commands
+from state.postgres.connection import Database, Looking, probe, translating
+from state.postgres.dispatch import Deliveries
+from state.postgres.events import Log
+from state.postgres.learned import Learned
+from state.postgres.leases import LeaseTable
+from state.postgres.notices import Notices
+from state.postgres.polls import Polls
+from state.postgres.read_deliveries import DeliveryReader
+from state.postgres.read_polls import PollReader
+from state.postgres.read_status import StatusReader
+from state.postgres.schema import check, is_begun, migrate
+from state.status import Restored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """One open state. Each thread that calls a step has a connection of its own."""
+
+    db: Database
+    calls: Calls
+    polls: Polls
+    poll_reader: PollReader
+    learned: Learned
+    log: Log
+    deliveries: Deliveries
+    delivery_reader: DeliveryReader
+    leases: LeaseTable
+    notices: Notices
+    commands: Commands
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Open the state for writing, made and migrated where needed. Raises StateError."""
+        db = Database(url)
+        with translating():
+            migrate(db)
+        return cls(
+            db=db,
+            calls=Calls(db),
+            polls=Polls(db),
+            poll_reader=PollReader(db),
+            learned=Learned(db),
+            log=Log(db),
+            deliveries=Deliveries(db),
+            delivery_reader=DeliveryReader(db),
+            leases=LeaseTable(db),
+            notices=Notices(db),
+            commands=Commands(db),
+        )
+
+    def rewind(self, *, now: float, by: float = 0.0) -> float:  # noqa: ARG002 - see `PollingStore`
+        """Nothing: every worker goes by the database's clock, and none moves the times of the others."""
+        return 0.0
+
+    def probe(self) -> None:
+        """Write something for a trial. Raises what keeps the state from being written."""
+        probe(self.db)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.db.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """Everything that only looks."""
+
+    db: Database
+    log: Log
+    polls: PollReader
+    deliveries: DeliveryReader
+    sums: StatusReader
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Look at the state beside the workers. Raises StateError."""
+        db = Looking(url, read_only=True)
+        with translating():
+            check(db)
+        return cls(db=db, log=Log(db), polls=PollReader(db), deliveries=DeliveryReader(db), sums=StatusReader(db))
+
+    def damage(self) -> str | None:
+        """None: PostgreSQL looks after its files itself (`pg_amcheck` reads all of them)."""
+        return None
+
+    def restored(self) -> Restored | None:
+        """None: a restored database is told by its log, which has lost its end."""
+        return None
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.db.close()
+
+
+def is_there(url: str) -> bool:
+    """Whether a state was ever begun in the database. Raises StateError."""
+    db = Looking(url, read_only=True)
+    try:
+        with translating():
+            return is_begun(db)
+    finally:
+        db.close()

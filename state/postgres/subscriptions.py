@@ -1,0 +1,187 @@
+"""Rows of subscriptions: registered, paused, resumed, disabled, and where each reads on.
+
+Every step that writes lanes or deliveries of a subscription locks its row first: so no two of them meet there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from state.deliveries import LONGEST_WORD, Feed, Registration, SinkHealth
+from state.errors import StateError
+from state.postgres.connection import Connection, Database
+
+# A lane is free unless the owner of the subscription has claimed it: under the epoch of the lease that is the latest.
+FREE: Final = (
+    "lanes.epoch < coalesce((SELECT l.epoch FROM leases l JOIN subscriptions s ON l.name = 'subscription/' || s.name "
+    "WHERE s.id = lanes.subscription), 1)"
+)
+CONFIGURATION: Final = "enabled = false"  # the reason of one that the configuration switches off
+LANE: Final = "e.source || ' ' || e.subject"  # as the dispatcher writes it, and "replay " before it
+
+
+def register(conn: Connection, registrations: Sequence[Registration]) -> None:
+    """Make the subscriptions known within the caller's transaction; those not named are kept as removed."""
+    conn.run("SELECT id FROM subscriptions ORDER BY id FOR NO KEY UPDATE")
+    names = [registration.name for registration in registrations]
+    conn.run(
+        "UPDATE subscriptions SET state = 'removed', reason = '' WHERE state != 'removed' AND name != ALL($1::text[])",
+        [names],
+    )
+    for registration in registrations:
+        row = conn.row(
+            "SELECT id, state, reason, digest FROM subscriptions WHERE name = $1 FOR NO KEY UPDATE", [registration.name]
+        )
+        if row is None:
+            _insert(conn, registration)
+        else:
+            _change(conn, registration, *row)
+
+
+def _insert(conn: Connection, registration: Registration) -> None:
+    begin = first_cursor(conn, registration.start)
+    state, reason = ("active", "") if registration.enabled else ("disabled", CONFIGURATION)
+    conn.run(
+        "INSERT INTO subscriptions (name, state, reason, cursor, purged_upto, digest) "
+        "VALUES ($1, $2, $3, $4::bigint, $4::bigint, $5) ON CONFLICT (name) DO NOTHING",
+        [registration.name, state, reason, begin, registration.digest],
+    )
+
+
+def _change(conn: Connection, registration: Registration, id_: int, state: str, reason: str, digest: bool) -> None:
+    """Take over new settings; the cursor, a pause and a receiver's own "no more" stay."""
+    if not registration.enabled:
+        state, reason = "disabled", CONFIGURATION
+    elif state == "removed" or reason == CONFIGURATION:
+        state, reason = "active", ""
+    conn.run("UPDATE subscriptions SET state = $1, reason = $2 WHERE id = $3", [state, reason, id_])
+    if digest != registration.digest:
+        _relane(conn, id_, digest=registration.digest)
+
+
+def first_cursor(conn: Connection, start: str | float) -> int:
+    """The number after which a new subscription reads."""
+    last = int(conn.value("SELECT last FROM log"))
+    if start == "now":
+        return last
+    first = int(conn.value("SELECT coalesce(min(seq), $1::bigint) FROM events", [last + 1]))
+    if start == "beginning":
+        return first - 1
+    if isinstance(start, int):
+        return min(max(start, first) - 1, last)
+    found = conn.value("SELECT min(seq) FROM events WHERE time >= $1::float8", [start])
+    return last if found is None else int(found) - 1
+
+
+def _relane(conn: Connection, id_: int, *, digest: bool) -> None:
+    """Queue what is pending anew, in one lane or in one for each object; what is outside the order stays there."""
+    conn.run("UPDATE subscriptions SET digest = $1 WHERE id = $2", [digest, id_])
+    # What the receiver itself said of any of them is its word for all: not before that.
+    not_before = conn.value("SELECT coalesce(max(not_before), 0) FROM lanes WHERE subscription = $1", [id_])
+    conn.run("DELETE FROM lanes WHERE subscription = $1", [id_])
+    lane = "''" if digest else f"(SELECT {LANE} FROM events e WHERE e.seq = deliveries.seq)"
+    conn.run(
+        f"UPDATE deliveries SET digest = NULL, due = queued_at, lane = CASE WHEN lane LIKE '!%' THEN lane "
+        f"WHEN origin = 'replay' THEN 'replay ' || {lane} ELSE {lane} END "
+        "WHERE subscription = $1 AND state = 'pending'",
+        [id_],
+    )
+    conn.run(
+        "INSERT INTO lanes (subscription, lane, due, first_seq, not_before) "
+        "SELECT subscription, lane, greatest(min(due), $1::float8), min(seq), $1::float8 FROM deliveries "
+        "WHERE subscription = $2 AND state = 'pending' GROUP BY subscription, lane",
+        [not_before, id_],
+    )
+
+
+def pause(conn: Connection, name: str) -> None:
+    """Give it nothing more until it is resumed."""
+    conn.run("UPDATE subscriptions SET state = 'paused', reason = 'on command' WHERE id = $1", [id_of(conn, name)])
+
+
+def resume(conn: Connection, name: str) -> None:
+    """Go on at once: active, the breaker closed, and what waits for a retry, or at the receiver's word, due now.
+
+    A digest that was not attempted yet keeps its time.
+    """
+    id_ = id_of(conn, name)
+    conn.run("UPDATE subscriptions SET state = 'active', reason = '' WHERE id = $1", [id_])
+    write_health(conn, id_, SinkHealth())
+    attempted = (
+        "EXISTS (SELECT 1 FROM deliveries d WHERE d.subscription = lanes.subscription AND d.lane = lanes.lane "
+        "AND d.state = 'pending' AND d.attempts > 0)"
+    )
+    # Due at 0 is due at once without asking a clock.
+    conn.run(
+        "UPDATE lanes SET not_before = 0, due = CASE WHEN (SELECT digest FROM subscriptions WHERE id = $1) "
+        f"AND NOT {attempted} THEN due ELSE 0 END WHERE subscription = $1 AND {FREE}",
+        [id_],
+    )
+
+
+def probe_at_once(conn: Connection, id_: int, now: float) -> None:
+    """Let the breaker, if it is open, let an attempt through now."""
+    conn.run("UPDATE subscriptions SET open_until = $1::float8 WHERE id = $2 AND open_until > $1::float8", [now, id_])
+
+
+def bound_waits(conn: Connection, registration: Registration, now: float) -> None:
+    """What waits until later than can be meant is due at once: the clock was wrong when that was written."""
+    id_, latest = id_of(conn, registration.name), now + LONGEST_WORD
+    conn.run("UPDATE lanes SET not_before = 0 WHERE subscription = $1 AND not_before > $2::float8", [id_, latest])
+    conn.run(
+        "UPDATE lanes SET due = greatest(not_before, $1::float8) WHERE subscription = $2 AND due > $3::float8",
+        [now, id_, now + registration.longest_wait],
+    )
+    conn.run(
+        "UPDATE subscriptions SET open_until = $1::float8 WHERE id = $2 AND open_until > $3::float8",
+        [now, id_, latest],
+    )
+
+
+def disable(conn: Connection, id_: int, reason: str) -> None:
+    """Give it nothing more because of `reason`; its events are kept."""
+    conn.run("UPDATE subscriptions SET state = 'disabled', reason = $1 WHERE id = $2", [reason, id_])
+
+
+def write_health(conn: Connection, id_: int, health: SinkHealth) -> None:
+    """Keep how its sink has fared."""
+    conn.run(
+        "UPDATE subscriptions SET failures = $1, open_until = $2, probe_wait = $3, last_error = $4, "
+        "dead_reported = $5 WHERE id = $6",
+        [health.failures, health.open_until, health.wait, health.last_error, health.dead_reported, id_],
+    )
+
+
+def update_health(conn: Connection, id_: int, health: SinkHealth, kept_until: float | None) -> None:
+    """Keep how its sink has fared; where a command has let the breaker go meanwhile, that stays."""
+    open_until = conn.value("SELECT open_until FROM subscriptions WHERE id = $1", [id_])
+    changed = open_until != kept_until
+    write_health(conn, id_, replace(health, open_until=open_until) if changed and health.failures else health)
+
+
+def id_of(conn: Connection, name: str) -> int:
+    """Its row, locked until the commit. Raises StateError where there is none of that name."""
+    id_ = conn.value("SELECT id FROM subscriptions WHERE name = $1 FOR NO KEY UPDATE", [name])
+    if id_ is None:
+        known = ", ".join(one for (one,) in conn.run("SELECT name FROM subscriptions ORDER BY name"))
+        raise StateError(f"no subscription is named {name!r}", hint=f"known: {known or 'none'}")
+    return int(id_)
+
+
+def feeds(db: Database, names: Iterable[str], limit: int) -> list[Feed]:
+    """Where the active ones of these subscriptions have room and something to read."""
+    rows = db.run(
+        "SELECT name, cursor, $1::bigint - pending, NULL::bigint, NULL::bigint FROM subscriptions "
+        "WHERE state = 'active' AND name = ANY($2::text[]) AND pending < $1::bigint "
+        "AND cursor < (SELECT max(seq) FROM events) "
+        "UNION ALL SELECT s.name, r.cursor, $1::bigint - s.pending, r.id, r.until FROM replays r "
+        "JOIN subscriptions s ON s.id = r.subscription WHERE s.state = 'active' AND s.name = ANY($2::text[]) "
+        "AND s.pending < $1::bigint",
+        [limit, list(names)],
+    )
+    return [
+        Feed(subscription=name, cursor=cursor, room=room, replay=replay, until=until)
+        for name, cursor, room, replay, until in rows
+    ]
