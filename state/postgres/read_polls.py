@@ -21,7 +21,7 @@ class PollReader:
         cursor = self._db.run(
             """
             SELECT e.id, e.source, e.name AS endpoint, e.last_sweep, e.last_sweep_began, e.sweep_began, e.held,
-                e.uncertain,
+                e.uncertain, e.accepted,
                 e.baseline_before IS NOT NULL AS baseline,
                 (SELECT count(*) FROM units u WHERE u.endpoint = e.id) AS units,
                 EXISTS (SELECT 1 FROM units u WHERE u.endpoint = e.id AND u.key LIKE 'parent=%') AS per_parent,
@@ -32,7 +32,9 @@ class PollReader:
                     ORDER BY u.failures DESC, u.id LIMIT 1) AS error,
                 e.objects,
                 (SELECT count(*) FROM objects o
-                    WHERE o.endpoint = e.id AND o.unit IS NULL AND o.presence = 1) AS suspects
+                    WHERE o.endpoint = e.id AND o.unit IS NULL AND o.presence = 1) AS suspects,
+                (SELECT count(*) FROM objects o WHERE o.endpoint = e.id AND o.unit IS NULL AND o.presence < 2
+                    AND o.unlisted) AS unlisted
             FROM endpoints e ORDER BY e.source, e.id
             """
         )

@@ -22,11 +22,11 @@ SELECT $1::bigint, object, version, body, unit, seen_at, presence, $2::bigint FR
 ORDER BY object
 ON CONFLICT (endpoint, object) DO UPDATE SET version = excluded.version, body = excluded.body, unit = excluded.unit,
     seen_at = excluded.seen_at, presence = excluded.presence, seen_sweep = excluded.seen_sweep,
-    missing_at = NULL, missing_sweep = NULL, checks = 0
+    missing_at = NULL, missing_sweep = NULL, checks = 0, unlisted = false
 """
 MOVE = """
 UPDATE objects SET unit = coalesce($1, unit), seen_at = $2, seen_sweep = $3, missing_at = NULL, missing_sweep = NULL,
-    checks = 0, presence = CASE presence WHEN 1 THEN 0 ELSE presence END
+    checks = 0, unlisted = false, presence = CASE presence WHEN 1 THEN 0 ELSE presence END
 WHERE endpoint = $4 AND object = ANY($5::text[])
 """
 # ... those that the unit (1) no longer shows when it was asked (2): suspects, last seen when it was asked before ...
@@ -44,10 +44,11 @@ UPDATE objects o SET seen_at = greatest(seen_at, (SELECT asked_at FROM units WHE
 WHERE endpoint = $2 AND object = ANY($3::text[])
 """
 
-# A suspect whose own URL answers is none, though no list shows it. How it is now, nobody has seen.
-PRESENT = """
-UPDATE objects SET presence = 0, checks = p.checks, missing_sweep = (SELECT sweep FROM endpoints WHERE id = $1)
-FROM unnest($2::text[], $3::bigint[]) AS p (object, checks)
+# A suspect whose own URL answers is none, though no list shows it.
+ANSWERING = """
+UPDATE objects SET presence = 0, checks = p.checks, unlisted = p.unlisted,
+    missing_sweep = (SELECT sweep FROM endpoints WHERE id = $1)
+FROM unnest($2::text[], $3::bigint[], $4::boolean[]) AS p (object, checks, unlisted)
 WHERE objects.endpoint = $1 AND objects.object = p.object AND unit IS NULL AND presence = 1
 """
 
@@ -79,8 +80,9 @@ def write(conn: Connection, recording: Recording) -> Recorded:
     _write_failures(conn, recording)
     drop_units(conn, endpoint, recording.dropped, recording.at)
     units = [make_unit(conn, endpoint, key, position) for key, position in recording.new_units]
-    if recording.present:
-        conn.run(PRESENT, [endpoint, [id_ for id_, _ in recording.present], [n for _, n in recording.present]])
+    if answering := recording.answering:
+        columns = [[one.object_id for one in answering], [one.checks for one in answering]]
+        conn.run(ANSWERING, [endpoint, *columns, [one.is_unlisted for one in answering]])
     if recording.changes_marks:
         _write_marks(conn, recording)
     is_silent = _is_silent(recording)
@@ -102,7 +104,7 @@ def _write_log(conn: Connection, recording: Recording) -> tuple[list[list[int]],
 
 def _is_silent(recording: Recording) -> bool:
     """Whether nobody is told of it: polls that have changed something silently, and complete no sweep."""
-    told = (recording.notices, recording.failures, recording.present, recording.ended, recording.begin_sweep)
+    told = (recording.notices, recording.failures, recording.answering, recording.ended, recording.begin_sweep)
     changes = recording.rebaseline or recording.held is not UNSET or recording.accepted is not UNSET
     return not (any(told) or changes or any(poll.events for poll in recording.polls))
 

@@ -108,6 +108,7 @@ CREATE TABLE objects (
     missing_at float8,
     missing_sweep bigint,
     checks bigint NOT NULL DEFAULT 0,
+    unlisted boolean NOT NULL DEFAULT false,
     PRIMARY KEY (endpoint, object)
 ) WITH (fillfactor = 80);
 CREATE INDEX objects_loose ON objects (endpoint, presence, seen_at) WHERE unit IS NULL;
