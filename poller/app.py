@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
@@ -40,6 +40,7 @@ class News:
 
     deliverer: Deliverer
     observers: Observers
+    poll_ears: list[Callable[[Polled], None]] = field(default_factory=list)  # called with every poll that is over
 
     def recorded(self, numbers: list[int]) -> None:
         """Events with these numbers are in the log."""
@@ -49,6 +50,8 @@ class News:
     def polled(self, poll: Polled) -> None:
         """A poll is over."""
         self.observers.tell("poll_finished", poll=poll)
+        for hear in self.poll_ears:
+            hear(poll)
 
 
 class _Opened(NamedTuple):

@@ -214,6 +214,8 @@ class DeliveryQuery:
     states: tuple[str, ...] = ()  # empty: all
     subscription: str | None = None
     subject: str | None = None  # of the event, exactly or as a glob
+    seq: int | None = None  # the number of the event
+    status: str | None = None  # of the latest attempt, exactly or as a glob: "500", "5??", "*timeout*"
     after: int | float | None = None  # later ones only
     before: int | float | None = None  # earlier ones only
 

@@ -46,3 +46,27 @@ class Restored:
     log_id: str  # the other log's
     taken_at: float
     since: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """Events of one endpoint, or of one of its units, in one span of time."""
+
+    source: str
+    endpoint: str
+    unit: str | None = None  # its key; None: all of the endpoint, or no unit shows the object any more
+    span: int  # number of the span: its begin is `since + span * width`
+    events: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitProgress:
+    """One unit of an endpoint, as it was polled last; times are Unix seconds."""
+
+    key: str
+    asked_at: float | None  # of the latest good poll
+    objects: int  # that it showed
+    calls: int
+    failures: int  # in a row
+    retry_at: float | None
+    error: str | None

@@ -38,7 +38,7 @@ from state.polls import (
     Wanted,
 )
 from state.records import Event, EventQuery, NewEvent
-from state.status import MeasuredDelay, Restored, SeenChange, UnitRow
+from state.status import Activity, MeasuredDelay, Restored, SeenChange, UnitProgress, UnitRow
 
 
 class Leases(Protocol):
@@ -317,6 +317,10 @@ class PollReader(Protocol):
         """One row per endpoint: source, endpoint, units, objects, last_sweep, suspects, held, failing, error, ..."""
         ...
 
+    def units(self, source: str, endpoint: str, *, limit: int = 1000) -> list[UnitProgress]:
+        """The units of one endpoint: failing ones first, then in the order in which they were met."""
+        ...
+
     def object(self, source: str, endpoint: str, object_id: str) -> Snapshot | None:
         """The snapshot of one object, or None when it was never seen."""
         ...
@@ -390,6 +394,14 @@ class StatusReader(Protocol):
 
     def seen_changes(self) -> list[SeenChange]:
         """Every change in the log of which it is known when it had not happened yet, in order."""
+        ...
+
+    def activity(self, *, since: float, width: float) -> list[Activity]:
+        """Events of each endpoint by spans of `width` seconds, within the latest 10,000 events of the log."""
+        ...
+
+    def unit_activity(self, source: str, endpoint: str, *, since: float, width: float) -> list[Activity]:
+        """Events of each unit of an endpoint by spans of `width` seconds, within its latest 10,000 events."""
         ...
 
     def oldest_waiting(self) -> dict[str, float]:

@@ -27,12 +27,10 @@ from poller.cli.view import DeliveryFilter, viewed
 from poller.config.models import Config, SubscriptionConfig
 from poller.events.events import change_event
 from poller.events.filters import Filter, FilterError
-from poller.hooks.loading import attempted
 from poller.operations.documents import Document
 from poller.operations.places import HIGHEST
+from poller.operations.preview import rendered
 from poller.options.problems import NotThere, nearest
-from poller.rendering.templates import RenderError
-from state.errors import PollerError
 from state.open import is_there
 from state.records import Change, Event, FieldChange, Kind
 from state.store import Reader
@@ -203,7 +201,7 @@ def preview(context: CliContext, subscription: str, seq: int | None) -> None:
     if settings is None:
         known = [one.name for one in config.subscriptions]
         raise NotThere(f"no subscription is named {subscription!r}", hint=nearest(subscription, known))
-    say_lines(_rendered(settings, _event(config, settings, seq)).rstrip("\n"))
+    say_lines(rendered(settings, _event(config, settings, seq)).rstrip("\n"))
 
 
 def _event(config: Config, settings: SubscriptionConfig, seq: int | None) -> Event:
@@ -267,20 +265,3 @@ def _example(config: Config, settings: SubscriptionConfig) -> Event:
         observed_after=new.observed_after,
         raw=new.raw,
     )
-
-
-def _rendered(settings: SubscriptionConfig, event: Event) -> str:
-    where = f"subscription {settings.name} (plugin {settings.plugin})"
-    sink, error = attempted(settings.build)
-    if sink is None:
-        raise PollerError(f"{where} cannot be set up: {error}", hint="poller check")
-    render = getattr(sink, "render", None)
-    if render is None:
-        raise PollerError(f"{where}: the plugin offers no preview", hint=f"poller ping {settings.name} sends a test")
-    try:
-        text, error = attempted(lambda: str(render([event])))
-    except RenderError as refused:
-        raise PollerError(f"{where}: {refused}", hint="mend its template in the configuration") from refused
-    if text is None:
-        raise PollerError(f"{where}: the preview failed: {error}", hint="poller plugins says where it comes from")
-    return text

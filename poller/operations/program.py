@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from poller.budget.budget import Usage
 from poller.config.models import Config
 from poller.hooks.loading import Failed
+from poller.operations.history import History
 from poller.operations.status import Status
 from poller.planner.feasibility import Infeasible
 from poller.planner.report import Report, WhatIf
@@ -66,6 +67,19 @@ class Program(Protocol):
     @property
     def outage(self) -> PollerError | None:
         """Why the state cannot be written; None while it can."""
+        ...
+
+    @property
+    def history(self) -> History:
+        """The latest polls, and how budgets filled, since the start."""
+        ...
+
+    def now(self) -> float:
+        """The time that it goes by, Unix seconds."""
+        ...
+
+    def sample_budgets(self) -> None:
+        """Remember how full the budgets are now; called every SAMPLE_EVERY seconds."""
         ...
 
     def live(self, plan: Report | None = None) -> Live:

@@ -9,6 +9,7 @@ from poller.app import App
 from poller.config.models import Config
 from poller.operations.commands import execute
 from poller.operations.gathering import status
+from poller.operations.history import History
 from poller.operations.live import live_of, plan_of
 from poller.operations.program import Answer, Live
 from poller.operations.status import Status
@@ -22,6 +23,8 @@ class RunningProgram:
 
     def __init__(self, app: App) -> None:
         self._app = app
+        self.history = History(app.clock.now)
+        app.news.poll_ears.append(self.history.polled)
 
     @property
     def config(self) -> Config:
@@ -32,6 +35,16 @@ class RunningProgram:
     def outage(self) -> PollerError | None:
         """Why the state cannot be written."""
         return self._app.write.outage
+
+    def now(self) -> float:
+        """The time that it goes by, Unix seconds."""
+        return self._app.clock.now()
+
+    def sample_budgets(self) -> None:
+        """Remember how full the budgets are now."""
+        steady = self._app.clock.steady()
+        loops = self._app.engine.loops
+        self.history.sample({name: poll_loop.budget.usage(steady) for name, poll_loop in loops.items()})
 
     def live(self, plan: Report | None = None) -> Live:
         """What only the running program knows."""

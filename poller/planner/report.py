@@ -255,12 +255,16 @@ def _expectations(
 ) -> Iterator[Expectation]:
     yield _expect("current settings", found, calls, {})
     yield _expect("+10 % calls", found, calls * 1.1, {})
+    other = calls
     if what_if.limits or what_if.share is not None:
         share = state.share if what_if.share is None else what_if.share
         label = f"share {share:g} {' '.join(map(str, what_if.limits))}".strip()
-        yield _expect(label, found, allowed(what_if.limits or state.limits, share), {})
+        other = allowed(what_if.limits or state.limits, share)
+        yield _expect(label, found, other, {})
     for name, weight in what_if.weights.items():
         yield _expect(f"weight {name}={weight:g}", found, calls, {name: weight})
+    if len(what_if.weights) > (other == calls):
+        yield _expect("all of these", found, other, what_if.weights)
 
 
 def _expect(label: str, found: Sequence[Explanation], calls: float, weights: Mapping[str, float]) -> Expectation:

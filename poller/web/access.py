@@ -23,7 +23,11 @@ from poller.web.answers import send_problem
 OPEN: Final = ("/healthz", "/readyz")  # without a token: for probes
 HARMLESS: Final = ("GET", "HEAD", "OPTIONS")
 PORTS: Final = {"http": ":80", "https": ":443"}
-HEADERS: Final = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+HEADERS: Final = (  # of every answer that does not have its own
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
 
 Headers = dict[str, list[bytes]]
 
@@ -139,5 +143,5 @@ def _headers(scope: Scope) -> Headers:
 
 
 def _missing(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    has_cache = any(name.lower() == b"cache-control" for name, _ in given)
-    return [*HEADERS, *(() if has_cache else ((b"cache-control", b"no-store"),))]
+    names = {name.lower() for name, _ in given}
+    return [header for header in HEADERS if header[0] not in names]

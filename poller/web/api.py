@@ -9,6 +9,13 @@ from fastapi.routing import APIRoute
 
 from poller.web.answers import ALWAYS, Problem, problems
 from poller.web.context import WebContext
+from poller.web.dashboard.actions import router as actions
+from poller.web.dashboard.budget_pages import router as budget_pages
+from poller.web.dashboard.delivery_pages import router as delivery_pages
+from poller.web.dashboard.endpoint_pages import router as endpoint_pages
+from poller.web.dashboard.event_pages import router as event_pages
+from poller.web.dashboard.html import Outcomes
+from poller.web.dashboard.overview import router as overview
 from poller.web.delivery_routes import router as deliveries
 from poller.web.endpoint_routes import router as endpoints
 from poller.web.errors import handle_errors
@@ -17,6 +24,7 @@ from poller.web.status_routes import router as status
 from poller.web.subscription_routes import router as subscriptions
 
 ROUTERS = (status, events, endpoints, deliveries, subscriptions)
+PAGES = (overview, endpoint_pages, event_pages, delivery_pages, budget_pages, actions)
 
 
 def build(context: WebContext) -> FastAPI:
@@ -30,7 +38,8 @@ def build(context: WebContext) -> FastAPI:
         responses=problems(*ALWAYS),
     )
     api.state.context = context
-    for router in ROUTERS:
+    api.state.outcomes = Outcomes()
+    for router in (*ROUTERS, *PAGES):
         api.include_router(router)
         api.include_router(_head_of(router))
     handle_errors(api)

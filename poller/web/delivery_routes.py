@@ -26,6 +26,8 @@ async def deliveries(
     state: p.States = None,
     subscription: p.SubscriptionName = None,
     subject: p.Subject = None,
+    status: p.DeliveryStatus = None,
+    seq: p.EventNumber = None,
     after: p.DeliveryAfter = None,
     before: p.DeliveryBefore = None,
     limit: p.Limit = 100,
@@ -35,6 +37,8 @@ async def deliveries(
         states=tuple(state.split(",")) if state else (),
         subscription=subscription,
         subject=subject,
+        status=status,
+        seq=seq,
         after=parse_place(after, what="after") if after is not None else None,
         before=parse_place(before, what="before") if before is not None else None,
     )

@@ -1,7 +1,8 @@
-"""Errors of the routes, each answered with a problem."""
+"""Errors of the routes: each is answered with a problem, or on a page where a browser asked for one."""
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -11,8 +12,9 @@ from starlette.exceptions import HTTPException
 from poller.operations.log import OtherLog
 from poller.operations.places import BadPlace
 from poller.options.problems import NotNow, NotThere
-from poller.web.answers import problem_answer
+from poller.web.answers import problem_answer, storable
 from poller.web.context import Busy
+from poller.web.dashboard.html import Page
 from state.errors import PollerError, StateError
 
 LONGEST: Final = 2000  # characters of what is said about invalid parameters
@@ -37,21 +39,31 @@ def handle_errors(api: FastAPI) -> None:
 
 
 def _answered(status: int) -> Any:
-    async def answer(_: Request, error: PollerError) -> Response:
-        return problem_answer(status, str(error), hint=error.hint)
+    async def answer(request: Request, error: PollerError) -> Response:
+        return _answer(request, status, str(error), error.hint)
 
     return answer
 
 
-async def _refused(_: Request, error: HTTPException) -> Response:
-    answer = problem_answer(error.status_code, str(error.detail), hint="/openapi.json lists every route")
+def _answer(request: Request, status: int, detail: str, hint: str | None) -> Response:
+    """A problem as JSON, or as a page for a browser that asked for one."""
+    if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
+        return problem_answer(status, detail, hint=hint)
+    title = HTTPStatus(status).phrase
+    return Page(request).render(
+        "problem.html.j2", code=status, status=status, title=title, detail=storable(detail), hint=hint
+    )
+
+
+async def _refused(request: Request, error: HTTPException) -> Response:
+    answer = _answer(request, error.status_code, str(error.detail), "/openapi.json lists every route")
     answer.headers.update(error.headers or {})
     return answer
 
 
-async def _invalid(_: Request, error: RequestValidationError) -> Response:
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
     found = [f"{'.'.join(str(part) for part in one['loc'][1:])}: {one['msg']}" for one in error.errors()]
-    return problem_answer(422, "; ".join(found)[:LONGEST], hint="/openapi.json describes every parameter")
+    return _answer(request, 422, "; ".join(found)[:LONGEST], "/openapi.json describes every parameter")
 
 
 async def _failed(_: Request, __: Exception) -> Response:

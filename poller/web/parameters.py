@@ -48,6 +48,10 @@ States = Annotated[
     str | None,
     Query(pattern=f"^{STATE}(,{STATE})*$", description="pending, delivered, dead, or several of them with commas."),
 ]
+DeliveryStatus = Annotated[
+    str | None, Query(max_length=TEXT, description="The status of the latest attempt, such as 500, or a glob: 5??.")
+]
+EventNumber = Annotated[int | None, Query(ge=1, le=HIGHEST, description="The sequence number of an event.")]
 SubscriptionName = Annotated[str | None, Query(max_length=TEXT, description="The name of a subscription.")]
 
 Subscription = Annotated[str, Path(max_length=TEXT, description="The name of a subscription.")]

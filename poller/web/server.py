@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from poller.config.models import Settings
 from poller.operations import local_socket
+from poller.operations.history import SAMPLE_EVERY
 from poller.operations.program import Program
 from poller.web.access import Access, Guard
 from poller.web.api import build
@@ -156,7 +157,10 @@ async def serve(program: Program, stop: asyncio.Event, *, heartbeat: float = HEA
     state = program.config.poller.state
     with WebContext(program, stop, heartbeat=heartbeat).opened() as context, local_socket.listening(state) as local:
         server = HttpServer(context, build(context), program.config.poller)
-        ringing = asyncio.create_task(_ring_at_stop(context), name="http stop")
+        beside = [
+            asyncio.create_task(_ring_at_stop(context), name="http stop"),
+            asyncio.create_task(_sample(program), name="budget samples"),
+        ]
         try:
             await server.adopt(server.prepare(program.config.poller))
             if local is not None:
@@ -168,13 +172,21 @@ async def serve(program: Program, stop: asyncio.Event, *, heartbeat: float = HEA
             context.ready = False
             context.closing = True
             await server.close()
-            ringing.cancel()
-            await asyncio.gather(ringing, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
 
 async def _ring_at_stop(context: WebContext) -> None:
     await context.stop.wait()
     context.ring()
+
+
+async def _sample(program: Program) -> None:
+    """Remember how full the budgets are, for the dashboard."""
+    while True:
+        program.sample_budgets()
+        await asyncio.sleep(SAMPLE_EVERY)
 
 
 def listen(host: str, port: int, *, beside: socket.socket | None = None) -> socket.socket:

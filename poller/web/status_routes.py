@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
@@ -17,12 +17,10 @@ from poller.options.quantities import parse_rate
 from poller.planner.report import Report, WhatIf, parse_weight, rows
 from poller.web.answers import as_json, problem_answer, problems
 from poller.web.context import Context
-from poller.web.dashboard import HEADERS, render
 from poller.web.metrics import CONTENT_TYPE, exposition
 from poller.web.schemas import ConfigurationDocument, Plan
 from state.errors import PollerError
 
-NEWEST: Final = 20  # events on the page
 Weights = list[Annotated[str, StringConstraints(pattern=p.WEIGHT)]]
 Rates = list[Annotated[str, StringConstraints(pattern=p.RATE)]]
 
@@ -43,14 +41,6 @@ async def readyz(context: Context) -> Response:
         return problem_answer(503, str(why))
     await context.look(lambda reader: reader.log.last_seq())
     return as_json({"status": "ready"})
-
-
-@router.get("/", include_in_schema=False)
-async def page(context: Context) -> Response:
-    """The dashboard."""
-    status = await context.status()
-    newest = await context.look(lambda reader: reader.log.read(after=reader.log.last_seq() - NEWEST, limit=NEWEST))
-    return Response(render(status, newest[::-1], context.program.config), media_type="text/html", headers=HEADERS)
 
 
 @router.get("/api/v1/status", responses={200: {"model": Status}})

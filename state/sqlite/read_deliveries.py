@@ -31,6 +31,8 @@ def _conditions(query: DeliveryQuery) -> tuple[str, list[int | float | str]]:
     given: list[tuple[str, int | float | str | None]] = [
         (of, query.subscription),
         ("e.subject GLOB ?" if is_glob(query.subject) else "e.subject = ?", query.subject),
+        ("d.seq = ?", query.seq),
+        ("d.status GLOB ?" if is_glob(query.status) else "d.status = ?", query.status),
         ("d.queued_at >= ?" if "after" in by_time else "d.id > ?", query.after),
         ("d.queued_at < ?" if "before" in by_time else "d.id < ?", query.before),
     ]

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from state.sqlite.calls import throttled_until
 from state.sqlite.connection import State, read_meta
-from state.status import MeasuredDelay, SeenChange, UnitRow
+from state.status import Activity, MeasuredDelay, SeenChange, UnitRow
 
 LATEST = 10_000  # events that a measured delay looks back on at most
 
@@ -87,6 +87,35 @@ class StatusReader:
         )
         names = [field.name for field in fields(SeenChange)]
         return [SeenChange(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def activity(self, *, since: float, width: float) -> list[Activity]:
+        """Events of each endpoint by spans of `width` seconds, within the latest 10,000 events of the log."""
+        rows = self._db.execute(
+            """
+            SELECT substr(source, 10), substr(subject, 1, instr(subject, '/') - 1), CAST((time - ?2) / ?3 AS INTEGER),
+                count(*)
+            FROM (SELECT source, subject, time FROM events ORDER BY seq DESC LIMIT ?1)
+            WHERE time >= ?2 AND source LIKE '/sources/%' GROUP BY 1, 2, 3
+            """,
+            [LATEST, since, width],
+        )
+        return [Activity(source=source, endpoint=endpoint, span=span, events=n) for source, endpoint, span, n in rows]
+
+    def unit_activity(self, source: str, endpoint: str, *, since: float, width: float) -> list[Activity]:
+        """Events of each unit of an endpoint by spans of `width` seconds, within its latest 10,000 events."""
+        rows = self._db.execute(
+            """
+            SELECT u.key, CAST((v.time - ?4) / ?5 AS INTEGER), count(*)
+            FROM (SELECT subject, time FROM events WHERE source = '/sources/' || ?2 AND time >= ?4
+                AND substr(subject, 1, length(?3) + 1) = ?3 || '/' ORDER BY seq DESC LIMIT ?1) v
+            LEFT JOIN endpoints e ON e.source = ?2 AND e.name = ?3
+            LEFT JOIN objects o ON o.endpoint = e.id AND o.object = substr(v.subject, length(?3) + 2)
+            LEFT JOIN units u ON u.id = o.unit
+            GROUP BY 1, 2
+            """,
+            [LATEST, source, endpoint, since, width],
+        )
+        return [Activity(source=source, endpoint=endpoint, unit=unit, span=span, events=n) for unit, span, n in rows]
 
     def oldest_waiting(self) -> dict[str, float]:
         """By subscription, since when the oldest event that it was not given waits: queued, or not read yet."""

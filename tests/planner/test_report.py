@@ -58,8 +58,10 @@ def test_ten_percent_more_calls_make_delays_a_tenth_shorter():
 
 def test_hypothetical_settings_are_reported_after_the_current_ones():
     what_if = WhatIf(share=1.0, limits=(Limit(9000, DAY),), weights={"projects": 5.0, "acme/tasks": 1.0})
-    as_is, _, other, heavier, lighter = report([state()], what_if).budgets[0].expectations
+    as_is, _, other, heavier, lighter, together = report([state()], what_if).budgets[0].expectations
 
+    assert together.calls_per_day == pytest.approx(9000)
+    assert together.expected_delays["acme/projects"] < heavier.expected_delays["acme/projects"]
     assert other.calls_per_day == pytest.approx(9000)
     assert other.expected_delay == pytest.approx(as_is.expected_delay / 2)
     assert heavier.expected_delays["acme/projects"] < as_is.expected_delays["acme/projects"]

@@ -1,0 +1,64 @@
+"""What the dashboard remembers since the daemon started: the latest polls of each endpoint, and how budgets filled.
+
+Nothing of it is kept: after a restart it begins anew. Its size is bounded, however long the daemon runs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from poller.budget.budget import Usage
+from poller.hooks.payloads import Polled
+
+POLLS: Final = 30  # of each endpoint
+SAMPLES: Final = 720  # of each budget
+SAMPLE_EVERY: Final = 5.0  # seconds: an hour of samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollSeen:
+    """One poll that is over; `at` is Unix seconds."""
+
+    at: float
+    poll: Polled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """How full the windows of a budget were at one moment, in the order of its limits; `at` is Unix seconds."""
+
+    at: float
+    used: tuple[int, ...]
+
+
+class History:
+    """The memory of one daemon. Give `polled` every poll, and call `sample` every SAMPLE_EVERY seconds."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._polls: dict[tuple[str, str], deque[PollSeen]] = {}
+        self._samples: dict[str, deque[Sample]] = {}
+
+    def polled(self, poll: Polled) -> None:
+        """Remember a poll."""
+        seen = self._polls.setdefault((poll.source, poll.endpoint), deque(maxlen=POLLS))
+        seen.append(PollSeen(at=self._now(), poll=poll))
+
+    def sample(self, budgets: Mapping[str, Sequence[Usage]]) -> None:
+        """Remember how full the windows of every budget are."""
+        at = self._now()
+        for name, usage in budgets.items():
+            sample = Sample(at=at, used=tuple(one.used for one in usage))
+            self._samples.setdefault(name, deque(maxlen=SAMPLES)).append(sample)
+
+    def polls(self, source: str, endpoint: str) -> list[PollSeen]:
+        """The latest polls of an endpoint, the latest first."""
+        return [*reversed(self._polls.get((source, endpoint), ()))]
+
+    def samples(self, budget: str) -> list[Sample]:
+        """The samples of the last hour, in order; only those that have as many windows as the latest one."""
+        found = [*self._samples.get(budget, ())]
+        return [one for one in found if len(one.used) == len(found[-1].used)]

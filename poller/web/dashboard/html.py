@@ -1,0 +1,167 @@
+"""Pages as HTML: the templates, the assets, the headers, and what every page shows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from functools import cache
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import Annotated, Any, Final
+from urllib.parse import quote
+
+import orjson
+from fastapi import Depends, Request, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+HERE: Final = Path(__file__).parent
+ASSETS: Final = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
+HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",  # else the Origin of a form is "null", and a command is refused
+    "Vary": "Accept",
+}
+OUTCOMES: Final = 100  # kept at most
+LONGEST: Final = 4000  # characters of one value on a page
+SPANS: Final = (("d", 86400.0), ("h", 3600.0), ("min", 60.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a command that was given on a page."""
+
+    text: str
+    hint: str | None = None
+    is_done: bool = True
+
+
+class Outcomes:
+    """The outcomes of the latest commands: a page that is shown after one finds it by the key in its address."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Outcome] = OrderedDict()
+
+    def keep(self, outcome: Outcome) -> str:
+        """Keep an outcome, and return its key."""
+        key = token_urlsafe(9)
+        self._kept[key] = outcome
+        while len(self._kept) > OUTCOMES:
+            self._kept.popitem(last=False)
+        return key
+
+    def get(self, key: str | None) -> Outcome | None:
+        """The outcome with that key, or None."""
+        return None if key is None else self._kept.get(key)
+
+
+class Page:
+    """One page that was asked for: its address, the time zone, and the outcome to be shown on it."""
+
+    def __init__(self, request: Request) -> None:
+        config = request.app.state.context.program.config
+        self.zone: tzinfo = config.poller.zone
+        self.now: float = request.app.state.context.program.now()
+        self.path = request.url.path
+        self.outcome: Outcome | None = request.app.state.outcomes.get(request.query_params.get("done"))
+        query = "&".join(f"{quote(k)}={quote(v)}" for k, v in request.query_params.multi_items() if k != "done")
+        self.here = quote(self.path) + (f"?{query}" if query else "")
+
+    def render(self, template: str, *, code: int = 200, **values: Any) -> Response:
+        """The page, made from a template."""
+        found = _environment().get_template(template).render(page=self, **values)
+        return Response(found, code, media_type="text/html; charset=utf-8", headers=HEADERS)
+
+    def time(self, at: float | datetime | None, *, style: str = "%Y-%m-%d %H:%M:%S") -> Markup:
+        """A moment, in the time zone of the configuration."""
+        if at is None:
+            return Markup("–")
+        when = at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)
+        text, iso = f"{when.astimezone(self.zone):{style}}", when.astimezone(UTC).isoformat(timespec="seconds")
+        return Markup('<time datetime="{}">{}</time>').format(iso, text)
+
+    def ago(self, at: float | datetime | None) -> Markup:
+        """How long ago a moment was, or how far ahead it is; the moment itself is its title."""
+        if at is None:
+            return Markup("–")
+        when = at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)
+        away = self.now - when.timestamp()
+        text = f"in {span(-away)}" if away < -1 else "just now" if away < 1 else f"{span(away)} ago"
+        local = f"{when.astimezone(self.zone):%Y-%m-%d %H:%M:%S %Z}"
+        iso = when.astimezone(UTC).isoformat(timespec="seconds")
+        return Markup('<time datetime="{}" title="{}">{}</time>').format(iso, local, text)
+
+
+async def _page_of(request: Request) -> Page:
+    return Page(request)
+
+
+Shown = Annotated[Page, Depends(_page_of)]  # a route's parameter
+
+
+def span(seconds: float | None) -> str:
+    """A span as people read it: in the unit that leaves a small number."""
+    if seconds is None or seconds != seconds:
+        return "–"
+    if seconds == float("inf"):
+        return "never"
+    for name, size in SPANS:
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def number(value: float | None) -> str:
+    """A number with thin spaces between its thousands; a small one with one decimal."""
+    if value is None or value != value:
+        return "–"
+    if value == int(value) or abs(value) >= 100:
+        return f"{value:,.0f}".replace(",", "\u202f")
+    return f"{value:.1f}" if abs(value) >= 0.1 else f"{value:.2g}"
+
+
+def plural(count: int, word: str, many: str = "") -> str:
+    """A count with its noun."""
+    return f"{number(count)} {word if count == 1 else many or word + 's'}"
+
+
+def value_text(value: Any) -> str:
+    """A JSON value as text: a string without quotes, the rest as indented JSON; cut where it is very long."""
+    text = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode()
+    return text if len(text) <= LONGEST else text[:LONGEST] + " …"
+
+
+@cache
+def asset(name: str) -> bytes:
+    """The bytes of an asset."""
+    return (HERE / "assets" / name).read_bytes()
+
+
+@cache
+def asset_url(name: str) -> str:
+    """The address of an asset, which is another one after each change."""
+    return f"/assets/{name}?v={hashlib.sha256(asset(name)).hexdigest()[:12]}"
+
+
+def endpoint_url(source: str, endpoint: str) -> str:
+    """The address of an endpoint's page."""
+    return f"/endpoints/{quote(source, safe='')}/{quote(endpoint)}"
+
+
+@cache
+def _environment() -> Environment:
+    env = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters |= {"span": span, "number": number, "value_text": value_text}
+    tools: Mapping[str, Any] = {"asset_url": asset_url, "endpoint_url": endpoint_url, "plural": plural}
+    env.globals |= tools
+    return env
