@@ -195,7 +195,10 @@ def judged(answer: Answer, *, now: float) -> Receipt:
     3xx is a failure on the schedule: a redirect is never followed (Standard Webhooks), but may be a maintenance page.
     407 is the proxy's, and about its password.
     """
-    status, receipt = answer.status, Receipt(status=str(answer.status), text=answer.text)
+    status = answer.status
+    if 200 <= status < 300 and not answer.body:
+        return _accepted(status)
+    receipt = Receipt(status=str(status), text=answer.text)
     if 200 <= status < 300:
         return receipt
     if status == 410:
@@ -205,6 +208,11 @@ def judged(answer: Answer, *, now: float) -> Receipt:
     if status in _LATER or status >= 500 or status < 400:
         raise RetryLater(retry_after(answer.headers.get("Retry-After"), now), receipt)
     raise Refused(receipt)
+
+
+@lru_cache(maxsize=100)
+def _accepted(status: int) -> Receipt:
+    return Receipt(status=str(status))
 
 
 def message_id(events: Sequence[Event]) -> str:
@@ -218,8 +226,18 @@ def message_id(events: Sequence[Event]) -> str:
 def signature(id: str, timestamp: int, body: bytes, secrets: Sequence[str]) -> str:
     """`webhook-signature`: one `v1,` signature per secret, so that each can be the one a receiver knows."""
     signed = f"{id}.{timestamp}.".encode() + body
-    digests = (hmac.digest(_key(secret), signed, "sha256") for secret in secrets)
-    return " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests)
+    return " ".join(_signed(secret, signed) for secret in secrets)
+
+
+def _signed(secret: str, text: bytes) -> str:
+    mac = _mac(secret).copy()  # a third of the time of one made anew
+    mac.update(text)
+    return f"v1,{base64.b64encode(mac.digest()).decode()}"
+
+
+@lru_cache(maxsize=64)
+def _mac(secret: str) -> hmac.HMAC:
+    return hmac.new(_key(secret), digestmod="sha256")
 
 
 @hookimpl

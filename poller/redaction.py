@@ -60,6 +60,8 @@ class Redactor:
 
     def redacted(self, text: str) -> str:
         """The text with a mask for every secret in it, and without passwords in URLs."""
+        if len(text) < SHORTEST:  # such as "204"
+            return text
         if "://" in text:
             text = _USERINFO.sub(f"{MASK}@", text)
         pattern = self._pattern or self._compile()

@@ -95,7 +95,7 @@ class AttemptRunner:
         claim, decision = running.claim, None
         reference = claim.last_reference
         running.jobs = claim.jobs if self._hand.together else claim.jobs[:1]
-        not_opened = await self._timed(running, self.sink.open())
+        not_opened = None if self.sink.is_open else await self._timed(running, self.sink.open())
         if self._hand.together:
             running.waiting.extend(batches(claim.jobs, self.sink.max_bytes))
         else:
@@ -119,7 +119,7 @@ class AttemptRunner:
         """What the call returns, unless it is given up."""
         running.at, running.began = self._clock.now(), self._clock.steady()
         running.deadline, running.expired = running.began + self.sink.attempt_limit, False
-        task = running_task()
+        task = asyncio.current_task()
         try:
             return await call
         except asyncio.CancelledError:
@@ -127,8 +127,8 @@ class AttemptRunner:
                 raise
             return _timeout(self.sink.attempt_limit) if running.expired else _unfinished()
         finally:
-            if running_task() is task:  # else it was abandoned, and the interpreter throws it away in another's turn
-                _forget_cancellation()
+            if task is not None and task.cancelling():
+                _forget_cancellation(task)
 
     def _concluded(self, running: RunningAttempt, answer: Answer) -> RetryDecision | None:
         """Report an answer, and leave waiting only what may follow it."""
@@ -170,8 +170,9 @@ def _unfinished() -> Unfinished:
     return Unfinished("the program stopped before the answer came; it may have arrived")
 
 
-def _forget_cancellation() -> None:
+def _forget_cancellation(task: asyncio.Task[None]) -> None:
     """The task goes on: what the sink does next must not take itself for cancelled."""
-    task = running_task()
-    while task is not None and task.cancelling():
+    if running_task() is not task:  # it was abandoned, and the interpreter throws it away in another's turn
+        return
+    while task.cancelling():
         task.uncancel()

@@ -40,6 +40,11 @@ class OpenedSink:
         self.attempt_limit = limit  # seconds of one attempt
         self.max_bytes = BATCH_BYTES  # of events in one attempt
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the sink takes events."""
+        return self._sink is not None
+
     async def open(self) -> BaseException | None:
         """Open the sink, unless it is open: None, or what was raised. Attempts side by side wait for one opening."""
         if self._opening is None or (self._opening.done() and self._sink is None):
@@ -48,7 +53,7 @@ class OpenedSink:
 
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt | BaseException:
         """Attempt a delivery: the receipt, or what was raised instead. Only our own cancellation is raised."""
-        task = running_task()
+        task = asyncio.current_task()
         try:
             receipt = await self._sink.deliver(events, attempt)
         except BaseException as error:  # a plugin may raise anything; it is recorded and retried

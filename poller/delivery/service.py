@@ -59,7 +59,7 @@ class Deliverer:
             grace=grace,
             log_grew=self.log_grew,
             at_rest=lambda: self._calm.set(),
-            finished=partial(_report, finished),
+            finished=partial(_report, log.bind(), finished),  # bound once: it is asked for every attempt
         )
         self.ears: list[Callable[[], None]] = []  # called when the log has grown
         self._store = store
@@ -215,9 +215,13 @@ async def _insist(act: Callable[[], Awaitable[None]], stop: asyncio.Event, clock
         await clock.sleep(1.0)
 
 
-def _report(observe: Callable[[AttemptFinished], None] | None, attempt: AttemptFinished) -> None:
+def _report(
+    logger: structlog.typing.FilteringBoundLogger,
+    observe: Callable[[AttemptFinished], None] | None,
+    attempt: AttemptFinished,
+) -> None:
     """Log an attempt that is over, and report it to observers."""
-    getattr(log, _LOUD[attempt.state])(
+    getattr(logger, _LOUD[attempt.state])(
         "delivery.failed" if attempt.state == "pending" else f"delivery.{attempt.state}",
         subscription=attempt.subscription,
         sequence=attempt.jobs[0].event.seq,

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
+from math import modf
 from typing import Final
 
 import msgspec
@@ -46,8 +48,15 @@ def batched(events: Iterable[Event]) -> bytes:
 
 def iso(time: float) -> str:
     """Unix seconds as RFC 3339 text in UTC with milliseconds, clamped to the years 1 to 9999."""
-    time = min(max(time, FIRST), LAST)
-    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    fraction, second = modf(min(max(time, FIRST), LAST))
+    micros = round(fraction * 1e6)  # as `datetime` rounds
+    second += micros // 1_000_000
+    return f"{_second(int(second))}.{micros % 1_000_000 // 1000:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
 def _fitting(subject: str) -> str:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import aiohttp
 from yarl import URL
@@ -28,8 +28,7 @@ CONNECTIONS: Final = 100
 _SPECIAL: Final = "write / # ? @ and : in a user or password as %2F %23 %3F %40 and %3A"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the receiver answered: as much of the body as is read."""
 
     status: int
@@ -113,39 +112,71 @@ class Calls:
         self, method: str, url: URL, *, body: bytes, headers: Mapping[str, str], name: str = "", most: int = READ
     ) -> Answer:
         """One call; its answer, whatever the status. Raises RetryLater where there is none, as of `name` (the URL)."""
-        name = name or shown(url)
         try:
-            return await self._sent(method, url, body, headers, most)
-        except aiohttp.ConnectionTimeoutError as exc:
-            raise RetryLater(None, Receipt(status="timeout", text=f"{name}: no connection")) from exc
-        except TimeoutError as exc:
-            text = f"{name}: no answer within {self._timeout:g} s"
-            raise RetryLater(None, Receipt(status="timeout", text=text)) from exc
-        except (aiohttp.ClientError, OSError) as exc:
-            raise RetryLater(None, _unreached(name, exc)) from exc
+            return await self._sent(_target(url, self._proxy), method, body, headers, most)
+        except (aiohttp.ClientError, OSError) as exc:  # a TimeoutError is an OSError
+            raise RetryLater(None, self._unanswered(name or shown(url), exc)) from exc
 
-    async def _sent(self, method: str, url: URL, body: bytes, headers: Mapping[str, str], most: int) -> Answer:
+    async def _sent(self, target: _Target, method: str, body: bytes, headers: Mapping[str, str], most: int) -> Answer:
         if self._session is None:
             raise RuntimeError("a call was made outside of `async with`")
         if self._proxy is not None and not self._allow_private:
-            await check_host(url.raw_host or "")
-        login = {} if any(header.lower() == "authorization" for header in headers) else _login(url, "Authorization")
-        to_proxy = {} if self._proxy is None else _login(self._proxy, "Proxy-Authorization")
-        tunnelled = url.scheme == "https"  # then the proxy sees no more than CONNECT
+            await check_host(target.url.raw_host or "")
         async with self._session.request(
             method,
-            url.with_user(None),
+            target.url,
             data=body,
-            headers={**login, **({} if tunnelled else to_proxy), **headers},
+            headers={**target.headers(headers), **headers},
             allow_redirects=False,
-            proxy=None if self._proxy is None else self._proxy.with_user(None),
-            proxy_headers=to_proxy if tunnelled and to_proxy else None,
+            proxy=target.proxy,
+            proxy_headers=target.proxy_headers,
         ) as response:
             return Answer(response.status, response.headers, await _start_of(response, most))
+
+    def _unanswered(self, name: str, exc: Exception) -> Receipt:
+        """The receipt of a call without an answer."""
+        match exc:
+            case aiohttp.ConnectionTimeoutError():
+                return Receipt(status="timeout", text=f"{name}: no connection")
+            case TimeoutError():
+                return Receipt(status="timeout", text=f"{name}: no answer within {self._timeout:g} s")
+        return _unreached(name, exc)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A URL as it is asked for: without user and password, which leave as headers that no error repeats."""
+
+    url: URL
+    login: Mapping[str, str]
+    to_proxy: Mapping[str, str]  # headers that the proxy reads in a request that is not tunnelled
+    proxy: URL | None
+    proxy_headers: Mapping[str, str] | None  # of CONNECT, which is all that the proxy sees of an https request
+
+    def headers(self, given: Mapping[str, str]) -> Mapping[str, str]:
+        """The headers to add to those given; an `Authorization` given is not doubled."""
+        if self.login and any(name.lower() == "authorization" for name in given):
+            return self.to_proxy
+        return {**self.login, **self.to_proxy}
+
+
+@lru_cache(maxsize=256)
+def _target(url: URL, proxy: URL | None) -> _Target:
+    to_proxy = {} if proxy is None else _login(proxy, "Proxy-Authorization")
+    tunnelled = url.scheme == "https"
+    return _Target(
+        url=url.with_user(None),
+        login=_login(url, "Authorization"),
+        to_proxy={} if tunnelled else to_proxy,
+        proxy=None if proxy is None else proxy.with_user(None),
+        proxy_headers=to_proxy if tunnelled and to_proxy else None,
+    )
 
 
 async def _start_of(response: aiohttp.ClientResponse, most: int) -> bytes:
     """The answer's first bytes. Its status is what counts: a body that breaks off does not undo a 2xx."""
+    if response.content.at_eof():  # no body, as of a 204
+        return b""
     content = bytearray()
     try:
         async for chunk in response.content.iter_any():

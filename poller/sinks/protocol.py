@@ -37,12 +37,16 @@ class Receipt:
     reference: str | None = None  # how to refer to this delivery later (a mail's id, a Slack ts)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "status", storable(redacted(str(self.status)[:RECEIPT_BYTES]), _STATUS_BYTES))
-        object.__setattr__(self, "text", storable(redacted(str(self.text)[: 2 * RECEIPT_BYTES]), RECEIPT_BYTES))
+        object.__setattr__(self, "status", _kept(self.status, _STATUS_BYTES))
+        if self.text != "":
+            object.__setattr__(self, "text", _kept(self.text, RECEIPT_BYTES))
         if self.reference is not None:
-            object.__setattr__(
-                self, "reference", storable(redacted(str(self.reference)[: 2 * RECEIPT_BYTES]), RECEIPT_BYTES)
-            )
+            object.__setattr__(self, "reference", _kept(self.reference, RECEIPT_BYTES))
+
+
+def _kept(words: object, limit: int) -> str:
+    """What is kept of somebody else's words: redacted first, so that no secret is cut in two by the limit."""
+    return storable(redacted(str(words)[: 2 * RECEIPT_BYTES]), limit)
 
 
 class DeliveryError(Exception):

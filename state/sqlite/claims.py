@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import orjson
 
 from state.deliveries import AttemptOutcome, Claim, ClaimRequest, Job, Release, Settled, Settlement, SinkHealth
 from state.leases import Lease
@@ -11,11 +14,15 @@ from state.rows import EVENT, job_of
 from state.sqlite import subscriptions
 from state.sqlite.notices import tell
 
+_JOB = f"d.id, d.attempts, d.retries, d.refusals, d.digest, {', '.join(f'e.{name}' for name in EVENT.split(', '))}"
 JOBS = (
-    "SELECT d.id, d.attempts, d.retries, d.refusals, d.digest, "
-    f"{', '.join(f'e.{name}' for name in EVENT.split(', '))} "
-    "FROM deliveries d JOIN events e ON e.seq = d.seq "
+    f"SELECT {_JOB} FROM deliveries d JOIN events e ON e.seq = d.seq "
     "WHERE d.subscription = ? AND d.lane = ? AND d.state = 'pending' ORDER BY d.id LIMIT ?"
+)
+OLDEST = (
+    f"SELECT j.key, {_JOB} FROM json_each(?) j CROSS JOIN deliveries d ON d.id IN (SELECT p.id FROM deliveries p "
+    "WHERE p.subscription = ? AND p.lane = j.value AND p.state = 'pending' ORDER BY p.id LIMIT ?) "
+    "CROSS JOIN events e ON e.seq = d.seq"
 )
 
 
@@ -78,14 +85,11 @@ def _settle(conn: sqlite3.Connection, id_: int, settled: Sequence[AttemptOutcome
     _update(conn, [one for one in settled if one.state == "pending"])
     if ended:
         conn.execute("UPDATE subscriptions SET pending = pending - ? WHERE id = ?", [ended, id_])
-    conn.executemany(
-        "INSERT INTO attempts SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM deliveries WHERE id = ?1) "
+    conn.execute(
+        "INSERT INTO attempts SELECT j.value->>0, j.value->>1, j.value->>2, j.value->>3, j.value->>4, j.value->>5, "
+        "j.value->>6 FROM json_each(?) j WHERE EXISTS (SELECT 1 FROM deliveries WHERE id = j.value->>0) "
         "ON CONFLICT DO NOTHING",
-        [
-            (one.ids[0], row.number, row.at, row.latency, row.status, row.text, row.reference)
-            for one in settled
-            for row in (one.attempt,)
-        ],
+        [_table(_attempt(one) for one in settled)],
     )
     conn.executemany(
         "INSERT INTO last_references VALUES (?, ?, ?, ?) ON CONFLICT (subscription, lane) "
@@ -98,30 +102,44 @@ def _settle(conn: sqlite3.Connection, id_: int, settled: Sequence[AttemptOutcome
     )
 
 
+def _table(rows: Iterable[object]) -> str:
+    """Rows as JSON, for `json_each`: one step of SQLite, where a step for each row would hand over the interpreter."""
+    return orjson.dumps(list(rows)).decode()
+
+
+def _attempt(one: AttemptOutcome) -> tuple[object, ...]:
+    row = one.attempt
+    return one.ids[0], row.number, row.at, row.latency, row.status, row.text, row.reference
+
+
 def _update(conn: sqlite3.Connection, settled: Sequence[AttemptOutcome]) -> int:
     """Write the state of the deliveries, and return how many of them still exist."""
-    rows = []
+    rows: dict[int, tuple[object, ...]] = {}  # of two attempts at one delivery the later one counts
     for one in settled:
         row = one.attempt
         finished = None if one.state == "pending" else row.at + row.latency
-        told = (one.state, row.number, one.retries, one.refusals, finished, row.status)
         digest = one.ids[0] if one.digest else None
-        rows += [(*told, digest, delivery) for delivery in one.ids]
+        written = (one.state, row.number, one.retries, one.refusals, finished, row.status, digest)
+        rows |= dict.fromkeys(one.ids, written)
     if not rows:
         return 0
-    return conn.executemany(
-        "UPDATE deliveries SET state = ?, attempts = ?, retries = ?, refusals = ?, finished_at = ?, status = ?, "
-        "digest = coalesce(?, digest) WHERE id = ? AND state = 'pending'",
-        rows,
+    return conn.execute(
+        "UPDATE deliveries SET state = j.value->>1, attempts = j.value->>2, retries = j.value->>3, "
+        "refusals = j.value->>4, finished_at = j.value->>5, status = j.value->>6, "
+        "digest = coalesce(j.value->>7, digest) FROM json_each(?) j "
+        "WHERE deliveries.id = j.value->>0 AND deliveries.state = 'pending'",
+        [_table((delivery, *written) for delivery, written in rows.items())],
     ).rowcount
 
 
 def _release(conn: sqlite3.Connection, id_: int, released: Sequence[Release]) -> None:
     """Give lanes back: gone where nothing is pending any more, else due again."""
-    gone = conn.executemany(
-        "DELETE FROM lanes WHERE subscription = ?1 AND lane = ?2 AND NOT EXISTS "
-        "(SELECT 1 FROM deliveries d WHERE d.subscription = ?1 AND d.lane = ?2 AND d.state = 'pending')",
-        [(id_, release.lane) for release in released],
+    if not released:
+        return
+    gone = conn.execute(
+        "DELETE FROM lanes WHERE subscription = ?1 AND lane IN (SELECT value FROM json_each(?2)) AND NOT EXISTS "
+        "(SELECT 1 FROM deliveries d WHERE d.subscription = ?1 AND d.lane = lanes.lane AND d.state = 'pending')",
+        [id_, _table(release.lane for release in released)],
     ).rowcount
     if gone == len(released):
         return
@@ -150,27 +168,29 @@ def _claim(conn: sqlite3.Connection, id_: int, lease: Lease, request: ClaimReque
         "ORDER BY l.due, l.first_seq LIMIT ?",
         [id_, lease.epoch, now, 1 if request.together else request.deliveries],
     ).fetchall()
-    conn.executemany(
-        "UPDATE lanes SET epoch = ? WHERE subscription = ? AND lane = ?",
-        [(lease.epoch, id_, lane) for lane, *_ in lanes],
+    if not lanes:
+        return ()
+    names = [lane for lane, *_ in lanes]
+    conn.execute(
+        "UPDATE lanes SET epoch = ? WHERE subscription = ? AND lane IN (SELECT value FROM json_each(?))",
+        [lease.epoch, id_, _table(names)],
     )
-    per_lane = max(1, min(request.per_lane, request.deliveries // max(1, len(lanes))))
+    if request.together:
+        jobs = {names[0]: _digest(conn, id_, names[0], request.together, request.max_bytes)}
+    else:
+        jobs = _oldest(conn, id_, names, max(1, min(request.per_lane, request.deliveries // len(names))))
     return tuple(
-        Claim(
-            lane=lane,
-            due=due,
-            not_before=not_before,
-            jobs=_digest(conn, id_, lane, request.together, request.max_bytes)
-            if request.together
-            else _oldest(conn, id_, lane, per_lane),
-            last_reference=reference,
-        )
+        Claim(lane=lane, due=due, not_before=not_before, jobs=jobs[lane], last_reference=reference)
         for lane, due, not_before, reference in lanes
     )
 
 
-def _oldest(conn: sqlite3.Connection, id_: int, lane: str, most: int) -> tuple[Job, ...]:
-    return tuple(job_of(row) for row in conn.execute(JOBS, [id_, lane, most]))
+def _oldest(conn: sqlite3.Connection, id_: int, lanes: Sequence[str], most: int) -> dict[str, tuple[Job, ...]]:
+    """The oldest deliveries of each lane, at most so many of one."""
+    jobs: dict[str, list[Job]] = defaultdict(list)
+    for number, *row in conn.execute(OLDEST, [_table(lanes), id_, most]):
+        jobs[lanes[number]].append(job_of(row))
+    return {lane: tuple(sorted(jobs[lane], key=lambda job: job.id)) for lane in lanes}
 
 
 def _digest(conn: sqlite3.Connection, id_: int, lane: str, size: int, max_bytes: int) -> tuple[Job, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 
+import orjson
+
 from state.deliveries import (
     PENDING_LIMIT,
     ClaimRequest,
@@ -130,14 +132,17 @@ def _dispatch(conn: sqlite3.Connection, one: Dispatched, now: float) -> None:
     id_ = subscriptions.id_of(conn, feed.subscription)
     origin = "log" if feed.replay is None else "replay"
     _advance(conn, id_, one)
-    conn.executemany(
+    matches = orjson.dumps([(match.seq, match.lane, match.due) for match in one.matches]).decode()
+    conn.execute(  # one step for all rows, as in `claims`
         "INSERT INTO deliveries (subscription, seq, origin, lane, state, queued_at, due) "
-        "VALUES (?, ?, ?, ?, 'pending', ?, ?)",
-        [(id_, match.seq, origin, match.lane, now, match.due) for match in one.matches],
+        "SELECT ?1, j.value->>0, ?2, j.value->>1, 'pending', ?3, j.value->>2 FROM json_each(?4) j ORDER BY j.key",
+        [id_, origin, now, matches],
     )
-    conn.executemany(
-        "INSERT INTO lanes (subscription, lane, due, first_seq) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [(id_, match.lane, match.due, match.seq) for match in one.matches],
+    conn.execute(
+        "INSERT INTO lanes (subscription, lane, due, first_seq) "
+        "SELECT ?1, j.value->>1, j.value->>2, j.value->>0 FROM json_each(?2) j WHERE true ORDER BY j.key "
+        "ON CONFLICT DO NOTHING",
+        [id_, matches],
     )
     conn.execute("UPDATE subscriptions SET pending = pending + ? WHERE id = ?", [len(one.matches), id_])
     if origin == "log":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller import Event
-from poller.events.cloudevents import CONTENT_TYPE, LIMIT, batched, iso, structured
+from poller.events.cloudevents import CONTENT_TYPE, FIRST, LAST, LIMIT, batched, iso, structured
 
 
 def make_event(data: dict[str, Any] | None = None, **fields: Any) -> Event:
@@ -57,6 +58,12 @@ def test_what_is_not_known_is_left_out() -> None:
 )
 def test_times_are_utc_with_milliseconds(time: float, text: str) -> None:
     assert iso(time) == text
+
+
+@given(st.floats(FIRST, LAST) | st.floats(-2.0, 2.0) | st.integers(0, 2**32).map(lambda second: second + 0.9999996))
+def test_times_are_rounded_as_datetime_rounds_them(time: float) -> None:
+    there = datetime.fromtimestamp(time, UTC)
+    assert iso(time) == there.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @given(

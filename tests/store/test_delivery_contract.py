@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -265,6 +266,50 @@ def test_twenty_thousand_blocked_lanes_do_not_slow_a_claim(backend: Backend) -> 
 
     assert len(claims) == 2
     assert many <= 1.2 * few + 5
+
+
+def test_of_two_attempts_at_one_delivery_that_are_settled_together_the_later_one_counts(backend: Backend) -> None:
+    store = opened(backend)
+    record(store, "a")
+    lease = own(store, "crm")
+    read_on(store, lease)
+    [one] = claim(store, lease)
+    first = outcome(one, one.jobs, "pending")
+    second = replace(first, attempt=replace(first.attempt, number=2, status="503"), retries=2)
+
+    batch = Settlement(now=NOW, settled=(first, second), released=(Release(lane=one.lane),))
+    [again] = store.deliveries.settle(lease, batch, ClaimRequest(deliveries=100)).claims
+
+    assert [(job.attempts, job.retries) for job in again.jobs] == [(2, 2)]
+    assert [row.number for row in store.delivery_reader.attempts(one.jobs[0].id)] == [1, 2]
+
+
+def test_a_claim_takes_the_oldest_deliveries_of_each_lane_in_order(backend: Backend) -> None:
+    store = opened(backend)
+    record(store, "abbabc")
+    lease = own(store, "crm")
+    read_on(store, lease)
+    request = ClaimRequest(deliveries=100, per_lane=2)
+
+    claims = store.deliveries.settle(lease, Settlement(now=NOW), request).claims
+
+    assert seqs(claims) == [[1, 4], [2, 3], [6]]
+
+
+def test_times_and_words_are_read_as_they_were_written(backend: Backend) -> None:
+    store = opened(backend)
+    record(store, "a")
+    lease = own(store, "crm")
+    due = 1_700_000_000.123456
+    read_on(store, lease, due=due)
+    [one] = claim(store, lease, now=due)
+    row = AttemptRow(number=1, at=due, latency=0.1, status='"é"', text="{\\u0000\n}", reference="")
+    store.deliveries.settle(lease, Settlement(now=NOW, settled=(replace(outcome(one, one.jobs, "dead"), attempt=row),)))
+
+    assert one.due == pytest.approx(due, abs=1e-6)
+    [kept] = store.delivery_reader.attempts(one.jobs[0].id)
+    assert replace(kept, at=due) == row
+    assert kept.at == pytest.approx(due, abs=1e-6)
 
 
 def test_what_is_pending_stops_at_its_limit(backend: Backend) -> None:
