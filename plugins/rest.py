@@ -200,7 +200,7 @@ class RestSource:
             _refuse_errors(answer, table.error)
         objects = _objects(answer, table)
         rest = following(table.pagination, at, answer=answer, count=len(objects), response=response)
-        return Page(objects=objects, next=rest.next, total=rest.total, doubts=rest.doubts)
+        return Page(objects=objects, next=rest.next, total=rest.total, doubts=rest.doubts, guesses=rest.guesses)
 
     def item_request(self, endpoint: Endpoint, object_id: str, item: Item | None = None) -> httpx.Request | None:
         """The object's own URL, if `item_path` says where. None where it names a field that is not known."""

@@ -7,7 +7,7 @@ were on two pages. It confirms no deletion and ends no baseline.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,8 @@ import msgspec
 from state.polls import UnitState
 
 MOST: Final = 5  # doubts that are kept of one sweep
-PATIENCE: Final = 3  # sweeps in a row with objects on two pages, after which a baseline ends all the same
+PATIENCE: Final = 3  # sweeps in a row that showed nothing new, after which a baseline ends all the same ...
+LONGEST: Final = 10  # ... or so many in a row, whatever they showed
 
 
 class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -24,6 +25,7 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
 
     total: int | None = None  # objects in the whole list
     doubts: tuple[str, ...] = ()  # what contradicts the configuration, as sentences
+    guesses: tuple[str, ...] = ()  # what may contradict it: members of the answer that nobody configured
     is_last: bool = False  # the answer itself says that nothing follows
 
     def dump(self) -> bytes | None:
@@ -47,6 +49,8 @@ class Uncertainty(msgspec.Struct, frozen=True, kw_only=True):
     since: float  # Unix seconds: the end of the first uncertain sweep in a row
     sweeps: int = 1  # in a row
     repeats_only: bool = False  # nothing but objects that were on two pages
+    is_lasting: bool = True  # a baseline does not end while it lasts
+    settled: int = 0  # sweeps in a row that showed no object that was not known
 
     def dump(self) -> bytes:
         """The uncertainty as it is kept."""
@@ -59,8 +63,12 @@ class Uncertainty(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ends_baseline(self) -> bool:
-        """Whether a baseline ends with this sweep: a list that always moves never stands still for one."""
-        return self.repeats_only and self.sweeps >= PATIENCE
+        """Whether a baseline ends with this sweep all the same.
+
+        A list that always moves never stands still for one, and a guess may be wrong for ever. What such a list hides
+        would be reported as created once it shows, so it must have shown nothing new for a while.
+        """
+        return not self.is_lasting and (self.settled >= PATIENCE or self.sweeps >= LONGEST)
 
     @property
     def text(self) -> str:
@@ -76,21 +84,30 @@ class SweptList:
     per_parent: bool  # each unit is a list of its own
     repeated: Sequence[str] = ()  # ids that were on two pages
     clashes: Sequence[str] = ()  # ids under which two pages show different objects
+    is_new: bool = False  # it showed objects that were not known before
 
 
 def judge(swept: SweptList, before: Uncertainty | None, accepted: Iterable[str], *, now: float) -> Uncertainty | None:
     """What contradicts itself in a complete sweep, without the doubts that an operator has accepted. None: nothing."""
     known = frozenset(accepted)
-    doubts = [text for text in dict.fromkeys(_doubts(swept)) if pattern_of(text) not in known]
-    repeats = [text for text in _repeats(swept.repeated) if pattern_of(text) not in known]
-    if not doubts and not repeats:
+    doubts = _unaccepted(_doubts(swept), known)
+    guesses = _unaccepted((text for unit in swept.units.values() for text in claims_of(unit).guesses), known)
+    repeats = _unaccepted(_repeats(swept.repeated), known)
+    if not (doubts or guesses or repeats):
         return None
+    settled = 0 if before is None else before.settled
     return Uncertainty(
-        why=(*doubts, *repeats)[:MOST],
+        why=(*doubts, *guesses, *repeats)[:MOST],
         since=now if before is None else before.since,
         sweeps=1 if before is None else before.sweeps + 1,
-        repeats_only=not doubts,
+        repeats_only=not (doubts or guesses),
+        is_lasting=bool(doubts),
+        settled=0 if swept.is_new else settled + 1,
     )
+
+
+def _unaccepted(doubts: Iterable[str], accepted: Set[str]) -> list[str]:
+    return [text for text in dict.fromkeys(doubts) if pattern_of(text) not in accepted]
 
 
 def pattern_of(doubt: str) -> str:

@@ -79,7 +79,8 @@ class SourceAdapter:
                 _refuse_endless(endpoint, at, _checked(page.next, Position))
             if page.total is not None:
                 _checked(page.total, int)
-            return Unparsed(_unparsed(page.objects), page.next, page.total, tuple(map(str, page.doubts)))
+            doubts, guesses = tuple(map(str, page.doubts)), tuple(map(str, page.guesses))
+            return Unparsed(_unparsed(page.objects), page.next, page.total, doubts, guesses)
 
     def item_request(self, endpoint: Endpoint, object_id: str, item: Item | None = None) -> httpx.Request | None:
         """The request for an object's own URL. None: it has none, and complete sweeps decide."""

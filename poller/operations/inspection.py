@@ -157,10 +157,10 @@ async def _page(
             ids=tuple(comparison.members.values())[:EXAMPLES],
             next=None if page.next is None else _place(page.next),
             total=page.total,
-            doubts=(*page.doubts, *comparison.notes),
+            doubts=(*page.doubts, *page.guesses, *comparison.notes),
         )
     )
-    found.doubts += [*page.doubts, *comparison.notes]
+    found.doubts += [*page.doubts, *page.guesses, *comparison.notes]
     if found.example is None and comparison.fresh:
         shown = comparison.fresh[0]
         found.example, found.example_name = shown.object_id, name_of(shown.parsed())

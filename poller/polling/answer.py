@@ -110,7 +110,8 @@ def claims_in(w: WatchedEndpoint, one: Answer) -> Claims:
         )
     totals = [page.total for page in pages if page.total is not None]
     is_last = is_paged(w, one.key) and one.following is None
-    return Claims(total=max(totals, default=None), doubts=tuple(doubts), is_last=is_last)
+    guesses = tuple(guess for page in pages for guess in page.guesses)
+    return Claims(total=max(totals, default=None), doubts=tuple(doubts), guesses=guesses, is_last=is_last)
 
 
 def is_strange(w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]) -> bool:
@@ -270,7 +271,7 @@ def apply(
             unit, decided_members(decision, comparison.members), comparison, decision, growth, owns=is_swept(key)
         )
     )
-    seen = _seen(w, one, comparison, decision, unit)
+    seen = _seen(w, one, comparison, decision, unit, known)
     _draft_marks(w, one, comparison, unit, seen, draft)
     result = PollResult(
         calls=one.fetched.calls,
@@ -314,7 +315,14 @@ def _polled(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decisio
     )
 
 
-def _seen(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision, unit: UnitState) -> Seen:
+def _seen(
+    w: WatchedEndpoint,
+    one: Answer,
+    comparison: PageComparison,
+    decision: Decision,
+    unit: UnitState,
+    known: Mapping[str, Snapshot],
+) -> Seen:
     """What the poll means to the sweep under way."""
     following = one.following if is_paged(w, one.key) else None
     added = [] if following is None or key_of(following) in w.units else [key_of(following)]
@@ -329,6 +337,7 @@ def _seen(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision:
         nonempty=unit.shown > 0,
         repeated=_repeated(w, decision),
         clashes=decision.clashes,
+        is_new=any(one.object_id not in known for one in decision.snapshots),
     )
 
 

@@ -25,6 +25,7 @@ def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: Uni
         per_parent=w.is_child,
         repeated=[*w.sweep.repeated, *seen.repeated],
         clashes=[*w.sweep.clashes, *seen.clashes],
+        is_new=w.sweep.is_new or seen.is_new,
     )
     clashes = frozenset((*w.sweep.clashes, *seen.clashes))
     if w.guards.exemptions.clashes != clashes:
@@ -63,7 +64,12 @@ def accept_doubts(w: WatchedEndpoint, draft: Draft) -> bool:
 
 
 def _notice(w: WatchedEndpoint, found: Uncertainty, now: float) -> Notice:
-    effect = "its baseline does not end and no change is reported" if w.in_baseline else "it confirms no deletion"
+    if not w.in_baseline:
+        effect = "it confirms no deletion"
+    elif found.is_lasting:
+        effect = "its baseline does not end and no change is reported"
+    else:
+        effect = "no deletion is confirmed, and no change is reported before some more sweeps have shown nothing new"
     return Notice(
         kind="endpoint.uncertain",
         subject=f"endpoints/{w.label}",

@@ -37,7 +37,8 @@ Ask = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 LARGE: Final = 256 * 1024  # bytes from which an answer is read in a thread
 LONGEST_VALIDATOR: Final = 4096  # characters; a server refuses requests with longer headers
-AFTER_THE_END: Final = frozenset({400, 404, 410, 416, 422})  # how servers answer for a page that does not exist
+AFTER_THE_END: Final = frozenset({404, 410, 416})  # how servers say that a page does not exist
+REFUSALS: Final = frozenset({400, 422})  # how some say it, and many say something else
 EMPTY: Final = Unparsed(())
 MOST_UNMODIFIED: Final = 9  # answers 304 in a row that are believed; the next request is unconditional
 STRONG: Final = 60.0  # seconds
@@ -81,6 +82,8 @@ class Fetcher:
         if response.status_code in AFTER_THE_END and _follows_the_end(w, key):
             asked = self._answered(w, order, asked_at)
             return Fetched(asked=asked, calls=1, unit=unit.id, digest=digest, pages=[EMPTY])
+        if response.status_code in REFUSALS - {*w.rules.endpoint.empty_status} and _follows_the_end(w, key):
+            raise unwelcome(response, f"; set empty_status = [{response.status_code}] if the list ends so")
         return await self._read_on(w, unit, _First(at, response, digest, asked_at, order))
 
     async def item_requests(self, w: WatchedEndpoint, snapshots: Sequence[Snapshot]) -> list[httpx.Request | None]:
@@ -245,13 +248,13 @@ def _digest(w: WatchedEndpoint, response: httpx.Response) -> bytes:
     return digest_of(digest_of(response.content) + headers.encode())
 
 
-def unwelcome(response: httpx.Response) -> Unwelcome:
+def unwelcome(response: httpx.Response, advice: str = "") -> Unwelcome:
     """The error for an answer that is not what was asked for: its status and the start of its text."""
     headers = read_headers(response.status_code, response.headers, now=0.0)
     start = " ".join(opening(response).split())
     return Unwelcome(
         shown_url(response.request.url),
-        f"{response.status_code} {response.reason_phrase}" + (f": {start}" if start else ""),
+        f"{response.status_code} {response.reason_phrase}" + (f": {start}" if start else "") + advice,
         status=httpx.codes.TOO_MANY_REQUESTS if is_throttled(headers) else response.status_code,
     )
 

@@ -26,6 +26,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     nonempty: bool = True  # it showed objects
     repeated: Sequence[str] = ()  # ids that another unit has shown in this sweep, too
     clashes: Sequence[str] = ()  # ids that belong to other objects of another unit
+    is_new: bool = False  # it showed objects that were not known
 
 
 class SweepProgress:
@@ -42,10 +43,12 @@ class SweepProgress:
         self.nonempty = False
         self.repeated: dict[str, None] = {}  # ids that two units have shown
         self.clashes: dict[str, None] = {}  # ids under which two units have shown different objects
+        self.is_new = False  # it has shown objects that were not known
 
     def interrupt(self) -> None:
         """What moved, or was empty, in this sweep before a restart is not known any more."""
         self.steady = self.confirms = False
+        self.is_new = True
 
     @property
     def is_done(self) -> bool:
@@ -81,6 +84,7 @@ class SweepProgress:
             self.nonempty |= seen.nonempty
             self.repeated |= dict.fromkeys(seen.repeated)
             self.clashes |= dict.fromkeys(seen.clashes)
+            self.is_new |= seen.is_new
 
     def wait_for(self, keys: Iterable[str]) -> None:
         """Wait for units that have appeared."""

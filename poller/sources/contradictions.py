@@ -7,7 +7,9 @@ list has ended and the answer says otherwise, that is a contradiction: a sentenc
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import httpx
@@ -44,48 +46,86 @@ _NEXT_TOKENS: Final = ("next_page", "nextPage", "next_cursor", "nextCursor", "ne
 _NEXT_URLS: Final = ("next", "next_url", "nextLink", "@odata.nextLink", "nextRecordsUrl")
 _MORE: Final = ("has_more", "hasMore", "has_next", "hasNext", "hasNextPage")
 _TOTALS: Final = ("total", "total_count", "totalCount", "total_results", "totalResults", "totalSize")
-_TOTAL_HEADERS: Final = ("x-total-count", "x-total", "x-wp-total", "content-range")
+_TOTAL_HEADERS: Final = ("x-total-count", "x-total", "x-wp-total")
+_RANGE_HEADER: Final = "content-range"
 
 
-def contradictions(
-    answer: Answer,
-    response: httpx.Response,
-    *,
-    count: int,
-    has_flag: bool,
-    has_next: bool,
-    has_link: bool,
-    has_pages: bool,
-) -> Iterator[str]:
-    """What the last answer of a list says against its being the last. `has_...`: what the configuration reads itself.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configured:
+    """What of an answer the configuration reads itself, and need not be looked for under other names."""
 
-    Only the members of the answer's highest level are looked at, under the names that APIs commonly give them.
+    has_flag: bool
+    has_next: bool
+    has_link: bool
+    has_pages: bool
+
+
+def contradictions(answer: Answer, response: httpx.Response, count: int, configured: Configured) -> Iterator[str]:
+    """What the last answer of a list says against its being the last, so that it can mean nothing else.
+
+    That is what the standards of HTTP define, and a URL that leads to the same list.
+    """
+    if not (configured.has_flag or configured.has_next):
+        yield from _named(name for name in _nexts(answer) if _leads_on(answer.value(_member(name)), response))
+    if not (configured.has_flag or configured.has_link) and _links_onward(response):
+        yield 'the answer has a Link header with rel="next" where the list should end'
+    if not configured.has_pages and _RANGE_HEADER in response.headers:
+        yield from _larger([(_RANGE_HEADER, response.headers[_RANGE_HEADER])], count)
+
+
+def guesses(answer: Answer, response: httpx.Response, count: int, configured: Configured) -> Iterator[str]:
+    """What it says so under names that APIs commonly use. Nobody configured them: here they may mean something else.
+
+    Only the members of the answer's highest level are looked at.
     """
     members = answer.members() or {}
-    values = {name: answer.value(_member(name)) for name in (*_MORE, *_NEXT_TOKENS, *_NEXT_URLS) if name in members}
-    if not has_flag:
+    values = {name: answer.value(_member(name)) for name in _MORE if name in members}
+    if not configured.has_flag:
         yield from (
             f"the answer says {name} = true where the list should end" for name in _MORE if flag_of(values.get(name))
         )
-    if not (has_flag or has_next):
-        named = [name for name in (*_NEXT_URLS, *_NEXT_TOKENS) if _names_a_page(values.get(name))]
-        yield from (f"the answer names a next page ({name}) where the list should end" for name in named[:1])
-    if not (has_flag or has_link) and _links_onward(response):
-        yield 'the answer has a Link header with rel="next" where the list should end'
-    if not has_pages:
-        yield from _larger_totals(answer, members, count, response)
+    if not (configured.has_flag or configured.has_next):
+        nexts = {name: answer.value(_member(name)) for name in _nexts(answer)}
+        yield from _named(
+            name for name, value in nexts.items() if _names_a_page(value) and not _leads_on(value, response)
+        )
+    if not configured.has_pages:
+        said: list[tuple[str, Any]] = [(name, answer.value(_member(name))) for name in _TOTALS if name in members]
+        said += [(name, response.headers[name]) for name in _TOTAL_HEADERS if name in response.headers]
+        yield from _larger(said, count)
 
 
-def _larger_totals(answer: Answer, members: dict[str, Any], count: int, response: httpx.Response) -> Iterator[str]:
-    said: list[tuple[str, int | None]] = [
-        (name, count_of(answer.value(_member(name)))) for name in _TOTALS if name in members
-    ]
-    said += [(name, count_of(response.headers[name])) for name in _TOTAL_HEADERS if name in response.headers]
-    larger = [(name, total) for name, total in said if total is not None and total > count]
-    yield from (
+def _nexts(answer: Answer) -> list[str]:
+    """The members of an answer that may name its next page."""
+    members = answer.members() or {}
+    return [name for name in (*_NEXT_URLS, *_NEXT_TOKENS) if name in members]
+
+
+def _named(names: Iterator[str]) -> Iterator[str]:
+    """The first of these members, as a sentence."""
+    yield from (f"the answer names a next page ({name}) where the list should end" for name in islice(names, 1))
+
+
+def _leads_on(found: Any, response: httpx.Response) -> bool:
+    """Whether it is a URL of the list that was asked for, and not the one that was asked."""
+    asked = response.request.url
+    if not isinstance(found, str) or "?" not in found:
+        return False
+    try:
+        url = asked.join(found)
+    except (httpx.InvalidURL, ValueError):
+        return False
+    return url.path == asked.path and url.query != asked.query
+
+
+def _larger(said: Iterable[tuple[str, Any]], count: int) -> list[str]:
+    """The first total of these that is more than the answer shows."""
+    totals = [(name, count_of(value)) for name, value in said]
+    larger = [(name, total) for name, total in totals if total is not None and total > count]
+    return [
         f"the answer says {name} = {total} and shows {count} objects, but no pagination is configured"
         for name, total in larger[:1]
-    )
+    ]
 
 
 def next_href(response: httpx.Response) -> str | None:

@@ -7,14 +7,13 @@ list begins (`first`), what a request carries (`parameters`), and what an answer
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal, Self
 
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from poller.sources.contradictions import contradictions, count_of, flag_of, next_href
+from poller.sources.contradictions import Configured, contradictions, count_of, flag_of, guesses, next_href
 from poller.sources.paths import MISSING, Answer, compile_path
 from poller.sources.protocol import PageError, Position
 
@@ -133,6 +132,7 @@ class FollowUp:
     next: Position | None = None  # None: the answer was the last
     total: int | None = None  # objects in the whole list
     doubts: tuple[str, ...] = ()  # what in the answer contradicts the configuration, so that the list may be short
+    guesses: tuple[str, ...] = ()  # the same by members that nobody configured
 
 
 def first(style: Pagination) -> Position:
@@ -191,16 +191,16 @@ def following(style: Pagination, at: Position, *, answer: Answer, count: int, re
             found = FollowUp(next=_next_link(style, at, response))
         case _:
             found = FollowUp()
+    guessed: tuple[str, ...] = ()
     if found.next is None:
-        doubts += tuple(_contradictions(style, answer, count, response))
-    return replace(found, total=total, doubts=found.doubts + doubts)
+        configured = _configured(style)
+        doubts += tuple(contradictions(answer, response, count, configured))
+        guessed = tuple(guesses(answer, response, count, configured))
+    return replace(found, total=total, doubts=found.doubts + doubts, guesses=guessed)
 
 
-def _contradictions(style: Pagination, answer: Answer, count: int, response: httpx.Response) -> Iterator[str]:
-    return contradictions(
-        answer,
-        response,
-        count=count,
+def _configured(style: Pagination) -> Configured:
+    return Configured(
         has_flag=isinstance(style, _Flagged) and bool(style.more or style.last),
         has_next=isinstance(style, Cursors),
         has_link=isinstance(style, Links),

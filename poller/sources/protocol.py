@@ -71,6 +71,7 @@ class Page:
     next: Position | None = None  # None: this was the last page
     total: int | None = None  # objects in the whole list, where the answer says so
     doubts: Sequence[str] = ()  # what in the answer says that the list may be longer than it shows: sentences
+    guesses: Sequence[str] = ()  # the same by members whose meaning is guessed: they keep no baseline open for good
 
 
 @dataclass(frozen=True, slots=True)

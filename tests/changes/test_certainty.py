@@ -2,12 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.changes.certainty import PATIENCE, Claims, SweptList, Uncertainty, claims_of, judge, pattern_of
+from poller.changes.certainty import LONGEST, PATIENCE, Claims, SweptList, Uncertainty, claims_of, judge, pattern_of
 from state.polls import UnitState
 
 
-def unit(key: str, shown: int, *, total: int | None = None, doubts: tuple[str, ...] = ()) -> UnitState:
-    claims = Claims(total=total, doubts=doubts).dump()
+def unit(
+    key: str, shown: int, *, total: int | None = None, doubts: tuple[str, ...] = (), guesses: tuple[str, ...] = ()
+) -> UnitState:
+    claims = Claims(total=total, doubts=doubts, guesses=guesses).dump()
     return UnitState(id=1, key=key, position=b"{}", shown=shown, claims=claims)
 
 
@@ -67,8 +69,31 @@ def test_a_list_that_always_moves_ends_its_baseline_all_the_same():
     assert found.ends_baseline
 
 
+def sweeps_until_the_baseline_ends(*news: bool, doubts: tuple[str, ...] = (), guesses: tuple[str, ...] = ()) -> int:
+    """How many uncertain sweeps in a row, each of which shows something new or not, and then none does."""
+    found, number = None, 0
+    while found is None or not found.ends_baseline:
+        is_new = news[number] if number < len(news) else False
+        number += 1
+        units = {"list": unit("list", 5, doubts=doubts, guesses=guesses)}
+        found = judge(SweptList(units=units, per_parent=False, repeated=("7",), is_new=is_new), found, (), now=5.0)
+        if number > 2 * LONGEST:
+            return 0
+    return number
+
+
+@pytest.mark.parametrize(
+    ("news", "number"),
+    [((), PATIENCE), ((True,), 1 + PATIENCE), ((True, False, True), 3 + PATIENCE), ((True,) * 30, LONGEST)],
+)
+def test_a_baseline_ends_in_uncertain_sweeps_once_they_show_nothing_new(news, number):
+    assert sweeps_until_the_baseline_ends(*news) == number
+    assert sweeps_until_the_baseline_ends(*news, guesses=("a",)) == number
+    assert sweeps_until_the_baseline_ends(*news, doubts=("a",), guesses=("b",)) == 0
+
+
 @given(st.none() | st.integers(0), st.lists(st.text(), max_size=3), st.booleans())
 def test_claims_are_kept_as_they_are(total, doubts, is_last):
-    claims = Claims(total=total, doubts=tuple(doubts), is_last=is_last)
+    claims = Claims(total=total, doubts=tuple(doubts), guesses=tuple(doubts), is_last=is_last)
 
     assert claims_of(UnitState(id=1, key="list", position=b"{}", claims=claims.dump())) == claims

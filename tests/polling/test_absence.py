@@ -71,6 +71,19 @@ def test_a_list_whose_order_changes_at_every_call_loses_and_gains_nothing(has_it
     within(World(size=10, objects=60, has_items=has_items), story)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_what_an_unstable_order_hides_from_its_baseline_is_not_reported_as_created(seed):
+    async def begun() -> None:
+        async with watched(World(size=10, objects=60, seed=seed)) as watching:
+            watching.upstream.is_tied = True
+            await watching.do(Step(wait=600.0))
+
+            assert not (await watching.living()).engine.sources["api"].endpoints["things"].in_baseline
+            assert await kinds(watching) == []
+
+    in_jumping_time(begun())
+
+
 @pytest.mark.parametrize(("world", "wait"), [(LIST, ABSENT_FOR), (WITH_URL, ABSENT_FOR_WITH_URL)], ids=["list", "url"])
 def test_a_deletion_is_told_soon_after_it_has_lasted_long_enough(world, wait):
     async def story(watching):

@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -14,6 +16,8 @@ from poller.app import App, open_app, sweep_once
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
 from tests.support.upstream import serving
+from tests.truth.run import prove
+from tests.truth.world import Step, World
 
 ZONES = """
 [sources.dns.endpoints.zones]
@@ -137,3 +141,22 @@ async def test_an_object_that_moved_and_was_edited_between_two_polls_is_reported
             await sweep_once(app)
 
         assert told(app) == [("updated", "things/3")]
+
+
+MOVES = st.builds(
+    Step,
+    act=st.sampled_from(("reorder", "swap", "edit", "edit")),
+    pick=st.integers(0, 7),
+    wait=st.sampled_from((0.0, 0.0, 0.3, 2.0, 10.0)),
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(("page", "page-total", "page-open", "offset", "link")),
+    st.booleans(),
+    st.integers(0, 100),
+    st.lists(MOVES, max_size=25),
+)
+def test_whatever_moves_to_another_page_and_is_edited_is_reported_in_the_end(style, has_items, seed, moves):
+    prove(World(style=style, size=2, objects=6, has_items=has_items, seed=seed), moves)

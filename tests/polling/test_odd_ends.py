@@ -14,13 +14,16 @@ from starlette.routing import Route
 
 from poller.app import App, open_app, sweep_once
 from poller.changes.certainty import Uncertainty
+from poller.clock import Clock, VirtualClock
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
 from poller.operations.commands import execute
 from poller.operations.gathering import read_status
+from tests.polling.test_engine_planning import World as Time
 from tests.support.upstream import serving
 
 PAGES = 'pagination = { type = "page", size_param = "size", size = 10 }'
+NOT_A_TOTAL = {"total": 5000, "next": "tomorrow"}  # of money, and of something else
 TOTAL = 'items = "$.items"\npagination = { type = "page", size_param = "size", size = 10, total = "$.total" }'
 
 
@@ -31,6 +34,7 @@ class List:
     ids: list[int] = field(default_factory=lambda: list(range(1, 26)))
     kind: str = "plain"
     asked: list[int] = field(default_factory=list)
+    refusal: int = 404
 
     def rows(self, begin: int, size: int) -> list[dict[str, Any]]:
         return [{"id": n, "name": f"thing {n}"} for n in self.ids[begin : begin + size]]
@@ -49,26 +53,40 @@ class List:
                 return JSONResponse(
                     {"items": self.rows((page - 1) * size, size), "total": len(self.ids) - (page - 1) * size}
                 )
+            case "means something else":
+                return JSONResponse({"items": [{"id": n} for n in self.ids], **NOT_A_TOTAL})
             case "short in the middle" if page == 1:
                 return JSONResponse(self.rows(0, size - 3))
-            case "refuses what follows" if page > last + 1:
-                return JSONResponse({"error": "no such page"}, 404)
+            case "refuses what follows" | "hides rows" if page > last + 1:
+                return JSONResponse({"error": "no such page"}, self.refusal)
+            case "hides rows" if page == 2:
+                return JSONResponse(shown[:-3])
+            case "hides rows" if page > 2:
+                return JSONResponse({"error": "bad request"}, 400)
         return JSONResponse(shown)
 
 
 @asynccontextmanager
-async def opened(folder: Path, table: str, found: List) -> AsyncIterator[App]:
+async def opened(
+    folder: Path, table: str, found: List, *, clock: Clock | None = None, limits: str = "1000/s"
+) -> AsyncIterator[App]:
     async def things(request: Request) -> Response:
-        return found.answer(int(request.query_params["page"]), int(request.query_params.get("size", 10)))
+        return found.answer(int(request.query_params.get("page", 1)), int(request.query_params.get("size", 10)))
 
     async with serving(Starlette(routes=[Route("/things", things)])) as url:
-        text = (
-            f'[budgets.api]\nlimits = ["1000/s"]\n[sources.api]\nplugin = "rest"\nbase_url = "{url}"\nbudget = "api"\n'
-        )
+        source = f'[sources.api]\nplugin = "rest"\nbase_url = "{url}"\nbudget = "api"\n'
+        text = f'[budgets.api]\nlimits = ["{limits}"]\n{source}'
         (folder / "poller.toml").write_text(f'{text}[sources.api.endpoints.things]\npath = "/things"\n{table}\n')
         plugins = load_plugins(lazily=True)
-        async with open_app(load(folder / "poller.toml", plugins), plugins) as app:
+        async with open_app(load(folder / "poller.toml", plugins), plugins, clock=clock) as app:
             yield app
+
+
+def jumping(app: App, clock: VirtualClock) -> Time:
+    """What lets the app's time pass."""
+    time = Time.__new__(Time)
+    time.app, time.clock, time.poll_loop = app, clock, app.engine.loops["api"]
+    return time
 
 
 def uncertainty(app: App) -> Uncertainty | None:
@@ -145,10 +163,13 @@ async def test_a_page_that_was_full_and_is_short_does_not_end_a_list_whose_later
         assert told(app) == []
 
 
-@pytest.mark.parametrize("kind", ["plain", "refuses what follows"])
-async def test_a_list_that_shrank_forgets_its_pages_once_they_were_asked(tmp_path, kind):
-    found = List(kind=kind)
-    async with opened(tmp_path, f"{PAGES}\norder = 'id'", found) as app:
+@pytest.mark.parametrize(
+    ("kind", "refusal", "table"),
+    [("plain", 404, ""), ("refuses what follows", 404, ""), ("refuses what follows", 400, "empty_status = [400]")],
+)
+async def test_a_list_that_shrank_forgets_its_pages_once_they_were_asked(tmp_path, kind, refusal, table):
+    found = List(kind=kind, refusal=refusal)
+    async with opened(tmp_path, f"{PAGES}\norder = 'id'\n{table}", found) as app:
         assert await sweep_once(app) == []
         del found.ids[15:]
         for _ in range(5):
@@ -165,3 +186,48 @@ async def test_status_calls_such_a_list_uncertain(tmp_path):
 
     assert (status.endpoints[0].state, status.endpoints[0].baseline) == ("uncertain", True)
     assert "32 in all, 25 seen" in (status.endpoints[0].reason or "")
+
+
+async def test_a_refusal_after_a_page_that_hides_rows_ends_no_list(tmp_path):
+    found, clock = List(), VirtualClock()
+    table = f"{PAGES}\norder = 'id'\nabsent_for = '0s'"
+    async with opened(tmp_path, table, found, clock=clock, limits="1/s") as app:
+        time = jumping(app, clock)
+        while app.engine.sources["api"].endpoints["things"].in_baseline:
+            await time.run(1.0)
+        found.kind = "hides rows"
+        await time.run(30.0)
+
+        error = app.engine.sources["api"].endpoints["things"].units["page=3"].error
+        assert "set empty_status = [400] if the list ends so" in (error or "")
+        found.kind = "plain"
+        await time.run(60.0)
+        assert told(app) == []
+
+
+async def test_a_guess_keeps_no_baseline_open_for_good_and_lets_no_sweep_confirm_a_deletion(tmp_path):
+    found = List(kind="means something else")
+    async with opened(tmp_path, "items = '$.items'\nabsent_for = '0s'", found) as app:
+        for _ in range(3):
+            assert "total = 5000" in (await sweep_once(app))[0]
+        for _ in range(2):
+            await sweep_once(app)
+        watching = app.engine.sources["api"].endpoints["things"]
+        assert not watching.in_baseline
+
+        found.ids.append(30)
+        del found.ids[0]
+        for _ in range(6):
+            await sweep_once(app)
+        assert told(app) == ["api.things.created"]
+        doubt = uncertainty(app)
+        assert doubt is not None
+        assert "total = 5000" in doubt.text
+        notices = [event for event in app.store.log.read(limit=100) if event.type == "poller.endpoint.uncertain"]
+        assert len(notices) == 1
+        assert "before some more sweeps have shown nothing new" in notices[0].data["summary"]
+
+        await execute(app, "release", {"endpoint": "things", "accept": True})
+        for _ in range(4):
+            assert await sweep_once(app) == []
+        assert uncertainty(app) is None

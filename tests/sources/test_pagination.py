@@ -228,7 +228,30 @@ def test_what_the_answer_says_against_the_configuration_is_a_doubt(table, body, 
 
     found = following(style, first(style), answer=Answer(response.content), count=100, response=response)
 
-    assert [one for one in found.doubts if doubt in one] != []
+    assert [one for one in (*found.doubts, *found.guesses) if doubt in one] != []
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "is_guess"),
+    [
+        ({"next": "https://shop.example/items?page=2"}, {}, False),
+        ({"next": "/items?page=2"}, {}, False),
+        ({"next": "/events/tomorrow"}, {}, True),
+        ({"next": "https://shop.example/items"}, {}, True),
+        ({"total": 288}, {}, True),
+        ({"has_more": True}, {}, True),
+        ([], {"X-Total-Count": "288"}, True),
+        ([], {"Link": '<https://shop.example/items?page=2>; rel="next"'}, False),
+        ([], {"Content-Range": "items 0-99/288"}, False),
+    ],
+    ids=str,
+)
+def test_a_member_that_nobody_configured_is_a_guess_unless_it_leads_to_the_same_list(body, headers, is_guess):
+    response = answer(body, **headers)
+
+    found = following(make_style(type="none"), Position(), answer=Answer(response.content), count=9, response=response)
+
+    assert (len(found.doubts), len(found.guesses)) == ((0, 1) if is_guess else (1, 0))
 
 
 @pytest.mark.parametrize(
@@ -245,7 +268,7 @@ def test_what_the_headers_say_against_the_configuration_is_a_doubt(headers, doub
 
     found = following(style, Position(), answer=Answer(response.content), count=100, response=response)
 
-    assert [one for one in found.doubts if doubt in one] != []
+    assert [one for one in (*found.doubts, *found.guesses) if doubt in one] != []
 
 
 @pytest.mark.parametrize(
