@@ -9,7 +9,7 @@ import msgspec
 
 from poller.changes.decide import Decision, change_on_its_own, is_soft
 from poller.changes.endpoint_rules import EndpointRules
-from poller.changes.page import RequestTimes
+from poller.changes.page import RequestTimes, has_too_many_values
 from poller.documents.diff import ParseError, parse, stored
 from poller.sources.paths import CONTENT, KEY, VALUE
 from state.polls import Suspect
@@ -31,7 +31,7 @@ def own_object(rules: EndpointRules, content: bytes, own_id: str) -> Mapping[str
 
     It is the answer itself or what the answer wraps it in: `{"product": {"id": 7}}`, `[{"id": 7}]`.
     """
-    if rules.endpoint.id in (CONTENT, VALUE):
+    if rules.endpoint.id in (CONTENT, VALUE) or has_too_many_values(content):
         return None
     try:
         answer = parse(content)

@@ -21,6 +21,7 @@ from poller.sources.protocol import PageError, Unparsed
 
 CONTENT = "content"
 MOST_OBJECTS = 100_000  # in one answer
+MOST_VALUES = 200_000  # of one object: parsing more keeps every other thread waiting
 
 # 16 bytes of an answer or an object as it came (XXH3). Nobody gains by two that collide: whoever could make them may
 # as well leave a change out. A cryptographic digest takes nine times as long, more than all the rest of a quiet poll.
@@ -187,6 +188,9 @@ def _usable(
         if raw.count(b"{") + (raw.count(b"[") if arrays else 0) > deepest and is_too_deep(raw, deepest):
             aside[f"nested deeper than max_depth = {deepest}"] += 1
             continue
+        if has_too_many_values(raw):
+            aside[f"of more than {MOST_VALUES:,} values"] += 1
+            continue
         body = raw
         if object_id is None:
             object_id, body = _parsed(rules, raw)
@@ -226,6 +230,11 @@ def _is_text(raw: bytes) -> bool:
         return raw.isascii() or bool(raw.decode())
     except UnicodeDecodeError:
         return False
+
+
+def has_too_many_values(raw: bytes) -> bool:
+    """Whether an object in JSON has more than `MOST_VALUES` values, as far as its commas and brackets tell."""
+    return len(raw) > MOST_VALUES and sum(map(raw.count, (b",", b"{", b"["))) > MOST_VALUES
 
 
 def is_too_deep(raw: bytes, most: int) -> bool:

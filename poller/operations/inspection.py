@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+import httpx
 import msgspec
 
 from poller.changes.own_url import own_object
@@ -141,7 +142,7 @@ async def _asked(active: ActiveSource, endpoint: Endpoint, at: Position) -> Unpa
     response = await active.ask(active.source.request(endpoint, at))
     if not is_list(response.status_code, endpoint):
         raise unwelcome(response)
-    return active.source.page(endpoint, at, response)
+    return await active.apart(active.source.page, endpoint, at, response)
 
 
 async def _page(
@@ -149,7 +150,7 @@ async def _page(
 ) -> tuple[Unparsed, PageComparison]:
     request = active.source.request(w.rules.endpoint, at)
     page = await _asked(active, w.rules.endpoint, at)
-    comparison = compare(w.rules, page.objects, {})
+    comparison = await active.apart(compare, w.rules, page.objects, {})
     found.pages.append(
         PageLook(
             request=f"{request.method} {shown_url(request.url)}",
@@ -163,7 +164,7 @@ async def _page(
     found.doubts += [*page.doubts, *page.guesses, *comparison.notes]
     if found.example is None and comparison.fresh:
         shown = comparison.fresh[0]
-        found.example, found.example_name = shown.object_id, name_of(shown.parsed())
+        found.example, found.example_name = shown.object_id, name_of(await active.apart(shown.parsed))
     return page, comparison
 
 
@@ -187,9 +188,8 @@ async def _item(
     if not comparison.fresh:
         return
     shown = comparison.fresh[0]
-    request = active.source.item_request(
-        w.rules.endpoint, shown.object_id, Item(object=shown.parsed(), parent=at.parent)
-    )
+    item = Item(object=await active.apart(shown.parsed), parent=at.parent)
+    request = active.source.item_request(w.rules.endpoint, shown.object_id, item)
     if request is None:
         return
     response = await active.ask(request)
@@ -199,10 +199,14 @@ async def _item(
         found.doubts.append(f"{shown.object_id} is in the list, but its own URL says {status}: is `item_path` right?")
     elif not response.is_success:
         found.doubts.append(f"the own URL of {shown.object_id} answers {status}: no deletion is confirmed")
-    elif not is_list(status, w.rules.endpoint) or own_object(w.rules, response.content, shown.object_id) is None:
+    elif not is_list(status, w.rules.endpoint) or not await active.apart(_shows, w, response, shown.object_id):
         found.doubts.append(
             f"the own URL of {shown.object_id} answers {status} without an object of this id: is `item_path` right?"
         )
+
+
+def _shows(w: WatchedEndpoint, response: httpx.Response, object_id: str) -> bool:
+    return own_object(w.rules, response.content, object_id) is not None
 
 
 def _calls(first: Unparsed) -> int | None:

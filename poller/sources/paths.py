@@ -7,6 +7,7 @@ the whole answer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +25,10 @@ CONTENT: Final = "content"
 KEY: Final = "key"  # the id of objects that are listed as an object's members: its key
 VALUE: Final = "value"  # the id of list elements that are texts or numbers: the element
 EMPTY_TEXT: Final = "%"  # an empty text within a composite id
+MOST_KEYS: Final = 400_000  # in what is parsed at once: building their objects keeps every other thread waiting
+MOST_MEMBERS: Final = 100  # of one object that has more keys than that in it
 _QUOTED: Final = str.maketrans({"%": "%25", ":": "%3A"})
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`(?: - at `\$.*)?", re.DOTALL)
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -95,6 +99,7 @@ class Answer:
             raise PageError(f'{path.text} is not a plain path, which id = "{KEY}" needs')
         if raw is None or _first(raw) != b"{":
             raise PageError(f"there is no object at {path.text if path else '$'}: it is {_what(raw)}")
+        _refuse_wide(raw)
         return [_with_key(key, item) for key, item in _decode(_members, raw).items()]
 
     def is_keyed(self, path: Path | None = None) -> bool:
@@ -116,7 +121,7 @@ class Answer:
         """The list at a plain path step by step, which tells what stands there instead."""
         raw = self._raw(path.names)
         if raw is None:
-            _decode(_parse, self._content)
+            _parsed(self._content)
             raise PageError(f"the answer has no list at {path.text}")
         return _split(raw, path.text)
 
@@ -124,8 +129,8 @@ class Answer:
         """The first value at `path`, parsed, or MISSING."""
         if path.query is None:
             raw = self._raw(path.names)
-            return MISSING if raw is None else _decode(_parse, raw)
-        return next(iter(path.query.findall(_decode(_parse, self._content))), MISSING)
+            return MISSING if raw is None else _parsed(raw)
+        return next(iter(path.query.findall(_parsed(self._content))), MISSING)
 
     def members(self, names: tuple[str, ...] = ()) -> dict[str, msgspec.Raw] | None:
         """The unparsed members of the object at these keys, or None where there is no object."""
@@ -133,7 +138,7 @@ class Answer:
             raw = self._raw(names)
             if raw is None or _first(raw) != b"{":
                 return None
-            self._opened[names] = _decode(_members, raw)
+            self._opened[names] = _decode(_few_members if _is_wide(raw) else _members, raw)
         return self._opened[names]
 
     def _raw(self, names: tuple[str, ...]) -> bytes | msgspec.Raw | None:
@@ -158,7 +163,7 @@ class Answer:
             if lists:
                 return self._raw(lists[0]) or b"null"
             level = [names for names in members if self._starts(names, b"{")]
-        _decode(_parse, self._content)
+        _parsed(self._content)
         raise PageError("the answer holds no list", hint="Set `items` to its path if it has another form.")
 
     def _starts(self, names: tuple[str, ...], sign: bytes) -> bool:
@@ -170,7 +175,7 @@ class Answer:
         if not self._starts(path.names, b"[") and not self._starts(path.names, b"{"):
             # An answer of another form matches nothing; that must not be taken for an empty list.
             raise PageError(f"the answer has no {'.'.join(('$', *path.names))} for `items` = {path.text}")
-        found = query.findall(_decode(_parse, self._content))
+        found = query.findall(_parsed(self._content))
         if not found and path.is_single:
             raise PageError(f"the answer has no list at {path.text}")
         objects: list[Any] = [item for match in found for item in (match if isinstance(match, list) else [match])]
@@ -326,6 +331,46 @@ def _with_key(key: str, item: msgspec.Raw) -> msgspec.Raw:
         raise PageError(f'the object {key!r} has a member "{KEY}" of its own', hint="set `id` to a path within it")
     inner = b",".join(b"%b:%b" % (msgspec.json.encode(name), bytes(value)) for name, value in members.items())
     return msgspec.Raw(b'{"key":%b%b}' % (msgspec.json.encode(key), b"," + inner if inner else b""))
+
+
+def _parsed(raw: bytes | msgspec.Raw) -> Any:
+    _refuse_wide(raw)
+    return _decode(_parse, raw)
+
+
+def _is_wide(raw: bytes | msgspec.Raw) -> bool:
+    """Whether there are so many keys in it that its objects are not built at once."""
+    return len(memoryview(raw)) > 2 * MOST_KEYS and bytes(raw).count(b'":') > MOST_KEYS
+
+
+def _refuse_wide(raw: bytes | msgspec.Raw) -> None:
+    if _is_wide(raw):
+        raise PageError(f"more than {MOST_KEYS:,} keys in what has to be parsed at once", hint="ask for smaller pages")
+
+
+def _few_members(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """The members of an object, found one after the other: one with millions of them is never built.
+
+    Raises PageError where there are more than `MOST_MEMBERS`.
+    """
+    names: list[str] = []
+    while len(names) <= MOST_MEMBERS:
+        fields = [(f"m{place}", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for place in range(len(names))]
+        rename = {f"m{place}": name for place, name in enumerate(names)}
+        form = msgspec.defstruct("Object", fields, rename=rename, forbid_unknown_fields=True)
+        try:
+            found = msgspec.json.decode(raw, type=form)
+        except msgspec.ValidationError as exc:
+            unknown = _UNKNOWN.fullmatch(str(exc))
+            if unknown is None:
+                raise
+            names.append(unknown[1])
+        else:
+            return {name: getattr(found, field) for field, name in rename.items()}
+    raise PageError(
+        f"more than {MOST_KEYS:,} keys in the answer, and more than {MOST_MEMBERS} of them side by side",
+        hint="ask for smaller pages",
+    )
 
 
 def _what(raw: bytes | msgspec.Raw | None) -> str:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.changes.page import CONTENT, EndpointRules, PageComparison, compare
+from poller.changes.own_url import own_object
+from poller.changes.page import CONTENT, MOST_VALUES, EndpointRules, PageComparison, compare
 from poller.documents.diff import compile_rules, parse
 from poller.sources.paths import identity, unparsed_identity
 from poller.sources.protocol import Endpoint, PageError
@@ -80,6 +81,16 @@ def test_an_object_nested_too_deeply_is_set_aside(nested: bytes) -> None:
 
     assert list(shown(comparison)) == ["2"]
     assert comparison.notes == ["1 objects nested deeper than max_depth = 3 set aside"]
+
+
+def test_an_object_of_too_many_values_is_set_aside() -> None:
+    large = b'{"id":1,"a":[%b]}' % b",".join([b"0"] * MOST_VALUES)
+    long = b'{"id":2,"a":"%b"}' % (b"x" * 2 * MOST_VALUES)
+    comparison = compare(watch(), raw(large, long), {})
+
+    assert [one.object_id for one in comparison.fresh] == ["2"]
+    assert comparison.notes == ["1 objects of more than 200,000 values set aside"]
+    assert own_object(watch(), large, "1") is None
 
 
 @pytest.mark.parametrize(

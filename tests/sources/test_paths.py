@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from poller import PageError
 from poller.documents.diff import compile_rules
-from poller.sources.paths import MISSING, Answer, PathError, compile_path, identity, reader, wrapped
+from poller.sources.paths import MISSING, MOST_KEYS, Answer, PathError, compile_path, identity, reader, wrapped
 
 JSON_KEYS = st.text(alphabet="abc.$_ é'\"\\", min_size=1, max_size=5)
 
@@ -190,3 +190,35 @@ def test_texts_and_numbers_become_objects_with_that_value():
     found = wrapped(Answer(b'["a", 2, {"value": 3}, null]').objects())
 
     assert [json.loads(bytes(item)) for item in found] == [{"value": "a"}, {"value": 2}, {"value": 3}, None]
+
+
+def wide(members: int) -> bytes:
+    return b"{%b}" % b",".join(b'"k%d":1' % place for place in range(members))
+
+
+def test_a_list_beside_others_is_found_however_many_keys_its_objects_have():
+    listed = b",".join(b'{"id":%d,"a":1,"b":1,"c":1}' % place for place in range(MOST_KEYS // 4 + 1))
+    answer = Answer(b'{"total":3,"items":[%b],"n\\u00e4chste":null}' % listed)
+
+    assert answer.members().keys() == {"total", "items", "nächste"}
+    assert len(answer.objects()) == MOST_KEYS // 4 + 1
+    assert answer.value(compile_path("total")) == 3
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda answer: answer.members(),
+        lambda answer: answer.objects(),
+        lambda answer: answer.keyed(),
+        lambda answer: answer.value(compile_path("$.a")),
+        lambda answer: answer.value(compile_path("$..a")),
+    ],
+)
+def test_an_object_of_very_many_members_is_never_built(read):
+    with pytest.raises(PageError, match="more than 400,000 keys"):
+        read(Answer(wide(MOST_KEYS + 1)))
+
+
+def test_an_object_of_many_members_is_read_while_it_can_be():
+    assert len(Answer(wide(1000)).members()) == 1000
