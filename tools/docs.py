@@ -1,7 +1,8 @@
 """Pages of the documentation that are written from the code: `python -m tools.docs`.
 
 `docs/recipes.md` from `examples/`, `docs/hooks.md` from the hooks' own docstrings, `docs/poller.schema.json` from the
-models of the configuration, `docs/cli.md` from the commands' help.
+models of the configuration, `docs/cli.md` from the commands' help, `docs/troubleshooting.md` from
+the messages in the source.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from poller.cli import reference
 from poller.config.schema import schema_of
 from poller.hooks import hookspecs
 from poller.hooks.loading import load_plugins
+from tools import messages
 
 ROOT: Final = Path(__file__).parents[1]
 DOCS: Final = ROOT / "docs"
@@ -65,6 +67,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "hooks.md": hooks,
     "poller.schema.json": configuration_schema,
     "recipes.md": recipes,
+    "troubleshooting.md": messages.page,
 }
 
 

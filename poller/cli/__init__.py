@@ -44,6 +44,7 @@ COMMANDS: Final = {  # name: its module, and what the list of commands says of i
     "rebaseline": ("control", "Take an endpoint silently as it is."),
     "backup": ("backup", "Copy the state while it is in use."),
     "simulate": ("simulate", "This configuration on a virtual clock."),
+    "new-plugin": ("new_plugin", "Write a sink or source of your own to begin with, and its test."),
     "demo": ("demo", "A living sandbox office, no account needed."),
 }
 FORESEEN: Final = (PollerError, OSError, sqlite3.Error)  # told in one line; anything else is a bug, with its traceback
@@ -79,7 +80,7 @@ class _Commands(click.Group):
             return self._of_plugins().get(cmd_name)
         module = COMMANDS[cmd_name][0]
         loaded = importlib.import_module(f"poller.cli.{module}")
-        command = getattr(loaded, f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name)
+        command = getattr(loaded, f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         if not any(option.name == "config" for option in command.params):
             command.params.append(_config_option())
