@@ -162,6 +162,7 @@ class PollRecord(msgspec.Struct, frozen=True, kw_only=True):
     owns_objects: bool = True  # False: the unit shows a selection and vouches for nothing
     growth: int = 0  # how many more objects are there than before
     snapshots: Sequence[Snapshot] = ()  # new or changed objects
+    are_new: bool = False  # the snapshots are of objects that were never known, alike but for id and body
     moved_here: Sequence[str] = ()  # unchanged objects that moved here from another unit, or were suspects
     moved_from: Mapping[int, Sequence[str]] = {}  # the other units' ids that moved here
     missing: Sequence[str] = ()  # members that the unit no longer shows: suspects from now on

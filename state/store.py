@@ -117,7 +117,9 @@ class PollStore(Protocol):
         ...
 
     def record(self, lease: Lease, recording: Recording) -> Recorded:
-        """Write it, all or nothing. Raises LeaseLost, and Conflict where the endpoint has moved from its base."""
+        """Write it, all or nothing. Raises LeaseLost, and Conflict where the endpoint has moved from its base or an
+        object that is recorded as a new one (`PollRecord.are_new`) is known.
+        """
         ...
 
     def touch(self, times: Iterable[UnitTimes]) -> None:

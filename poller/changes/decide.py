@@ -67,7 +67,11 @@ def decide(
     """Judge every object that the unit has not shown like this before."""
     decision = Decision()
     if not known and rules.soft is None and _is_silent(rules, context):  # a first sweep, page by page
-        decision.snapshots = [_snapshot(shown, context, version=0) for shown in comparison.fresh]
+        unit, at = context.unit, context.asked.at
+        decision.snapshots = [
+            Snapshot(object_id=shown.object_id, version=0, body=shown.body, unit=unit, seen_at=at)
+            for shown in comparison.fresh
+        ]
         return decision
     pairs: list[Pair] = []
     for shown in comparison.fresh:

@@ -61,6 +61,7 @@ def poll_record(
     growth: int,
     *,
     owns: bool,
+    are_new: bool = False,
 ) -> PollRecord:
     """What one poll changes. `owns`: the unit vouches for its objects; else it shows a selection."""
     return PollRecord(
@@ -69,6 +70,7 @@ def poll_record(
         owns_objects=owns,
         growth=growth,
         snapshots=decision.snapshots,
+        are_new=are_new,
         moved_here=decision.moved_here,
         moved_from=decision.moved_from,
         missing=comparison.missing,

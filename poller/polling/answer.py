@@ -44,6 +44,7 @@ class Answer(msgspec.Struct, kw_only=True):
     digests: Sequence[bytes] = ()
     comparison: PageComparison | None = None  # made at once of a unit that has not shown anything yet
     known: Known = Known()
+    takes_new: bool = False  # nothing was read: its objects are taken for new ones, which their recording checks
     repeats: str | None = None  # key of the page before, whose objects this one shows again
 
     @property
@@ -189,6 +190,16 @@ def _sweep(w: WatchedEndpoint, waiting: PendingAnswer, seen: Seen, draft: Draft,
 # Answers that show something else.
 
 
+def takes_new(w: WatchedEndpoint, unit: UnitState) -> bool:
+    """Whether the objects of a page are taken for new ones without a look: it is new itself, in the very first sweep.
+
+    Where the state knows one of them after all, recording them is a Conflict, and the rest of the sweep is looked up.
+    """
+    is_first = unit.asked_at is None and w.in_baseline and w.state.sweep == 1
+    is_silent = w.rules.baseline == "silent" and w.rules.soft is None
+    return is_first and is_silent and w.guards.recount is None and not w.turn.looks_up
+
+
 def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]) -> Context:
     """What surrounds a decision."""
     return Context(
@@ -268,7 +279,13 @@ def apply(
     growth = growth_of(decision.snapshots, known)
     draft.polls.append(
         poll_record(
-            unit, decided_members(decision, comparison.members), comparison, decision, growth, owns=is_swept(key)
+            unit,
+            decided_members(decision, comparison.members),
+            comparison,
+            decision,
+            growth,
+            owns=is_swept(key),
+            are_new=one.takes_new,
         )
     )
     seen = _seen(w, one, comparison, decision, unit, known)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -90,20 +90,55 @@ class PendingAnswer:
     sweep_waits: bool  # more units are to come: the parents are not all known yet
     result: PollResult | None = None
     error: Exception | None = None
+    is_left: bool = False  # nobody waits for it any more
+    woken: asyncio.Future[None] | None = None  # it is over, or it is its turn
 
     @property
     def is_over(self) -> bool:
         """Whether it was recorded, or cannot be."""
-        return self.result is not None or self.error is not None
+        return self.result is not None or self.error is not None or self.is_left
+
+    def wake(self) -> None:
+        """Let whoever waits for it go on."""
+        if self.woken is not None and not self.woken.done():
+            self.woken.set_result(None)
 
 
-@dataclass(slots=True)
 class Turn:
-    """Answers of one endpoint take turns between reading and recording; those that wait go together."""
+    """Answers of one endpoint take turns between reading and recording; those that wait go together.
 
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    waiting: deque[PendingAnswer] = field(default_factory=deque)
-    is_stale: bool = False  # what is in memory may not be what is kept
+    One of them takes the turn for all, and wakes the others once they are over. Where more wait by then, the first of
+    those is next.
+    """
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()  # for a turn that is no answer's, too
+        self.waiting: deque[PendingAnswer] = deque()
+        self.is_stale = False  # what is in memory may not be what is kept
+        self.looks_up = False  # an object that was taken for a new one was known: no more are taken so
+        self._taker: PendingAnswer | None = None
+
+    @contextlib.asynccontextmanager
+    async def joined(self, answer: PendingAnswer) -> AsyncIterator[None]:
+        """Wait with the others until this answer is over, or is the one that takes the turn for all that wait."""
+        self.waiting.append(answer)
+        try:
+            if self._taker is None:
+                self._taker = answer
+                await asyncio.sleep(0)  # what else has been answered by now goes with it
+            else:
+                answer.woken = asyncio.get_running_loop().create_future()
+                await answer.woken
+            yield
+        finally:
+            if not answer.is_over:
+                answer.is_left = True
+                if answer in self.waiting:
+                    self.waiting.remove(answer)
+            if self._taker is answer:
+                self._taker = self.waiting[0] if self.waiting else None
+                if self._taker is not None:
+                    self._taker.wake()
 
 
 class WatchedEndpoint:

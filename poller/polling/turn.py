@@ -24,6 +24,7 @@ from poller.polling.answer import (
     is_strange,
     repeated_page,
     take_unchanged,
+    takes_new,
     unchanged,
 )
 from poller.polling.endpoint import PendingAnswer, WatchedEndpoint
@@ -54,20 +55,16 @@ class Turns:
         result = take_unchanged(w, waiting)
         if result is not None:
             return result
-        queue = w.turn.waiting
-        queue.append(waiting)
-        try:
+        async with w.turn.joined(waiting):
             for _ in range(MOST_TRIES):
+                if waiting.is_over:
+                    break
                 async with w.turn.lock:
-                    if not waiting.is_over:
-                        await self._take(w)
-                if waiting.error is not None:
-                    raise waiting.error
-                if waiting.result is not None:
-                    return waiting.result
-        finally:
-            if not waiting.is_over and waiting in queue:
-                queue.remove(waiting)
+                    await self._take(w)
+        if waiting.error is not None:
+            raise waiting.error
+        if waiting.result is not None:
+            return waiting.result
         raise Conflict(f"{w.label}: has changed at each of {MOST_TRIES} attempts to record a poll")
 
     async def _take(self, w: WatchedEndpoint) -> None:
@@ -98,10 +95,13 @@ class Turns:
             if results and recorded.notices:
                 last = results[-1][1]
                 last.events = [*last.events, *recorded.notices]
-        except Conflict:
-            pass  # read and decided again in the next turn
+        except Conflict:  # read and decided again in the next turn
+            w.turn.looks_up = True
         finally:
             queue.extendleft(waiting for waiting in reversed(batch) if not waiting.is_over)
+            for waiting in batch:
+                if waiting.is_over:
+                    waiting.wake()
 
     async def _compared(self, w: WatchedEndpoint, batch: Sequence[PendingAnswer]) -> list[Answer]:
         """The answers with what is known of their objects. An answer that cannot be used is over."""
@@ -117,6 +117,9 @@ class Turns:
                 waiting.error = error
                 continue
             found.append(one)
+            one.takes_new = waiting.fetched.pages is not None and takes_new(w, unit)
+            if one.takes_new:
+                continue
             if waiting.fetched.pages is not None or w.guards.recount is not None:
                 ids = [shown.object_id for shown in one.comparison.fresh] if one.comparison is not None else ()
                 asked = Wanted(unit=unit.id, digests=frozenset(one.digests), ids=ids, with_members=unit.shown > 0)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import UNSET
 
 from state.errors import Conflict
-from state.polls import EndpointState, PollRecord, Recorded, Recording, Snapshot, Sweep, UnitState, UnitTimes
+from state.polls import EndpointState, PollRecord, Recorded, Recording, Sweep, UnitState, UnitTimes
 from state.postgres.connection import Connection, Database
 from state.postgres.events import append
 from state.postgres.notices import counted
 from state.rows import ENDPOINT, UNIT, endpoint_of, members_of, packed_members, unit_of
 
 # Objects that are written: those that are new or changed, and those shown unchanged by another unit ...
-UPSERT = """
+INSERT = """
 INSERT INTO objects (endpoint, object, version, body, unit, seen_at, presence, seen_sweep)
 SELECT $1::bigint, object, version, body, unit, seen_at, presence, $2::bigint FROM unnest($3::text[], $4::bigint[],
     $5::bytea[], $6::bigint[], $7::float8[], $8::smallint[]) AS new (object, version, body, unit, seen_at, presence)
 ORDER BY object
+"""
+NEW = f"{INSERT} ON CONFLICT (endpoint, object) DO NOTHING"
+UPSERT = f"""{INSERT}
 ON CONFLICT (endpoint, object) DO UPDATE SET version = excluded.version, body = excluded.body, unit = excluded.unit,
     seen_at = excluded.seen_at, presence = excluded.presence, seen_sweep = excluded.seen_sweep,
     missing_at = NULL, missing_sweep = NULL, checks = 0, unlisted = false
@@ -120,7 +123,7 @@ def _lock_units(conn: Connection, recording: Recording) -> None:
 def _write_poll(conn: Connection, recording: Recording, poll: PollRecord) -> None:
     unit = poll.unit
     if poll.snapshots:
-        _write_snapshots(conn, recording.endpoint, poll.snapshots, recording.sweep)
+        _write_snapshots(conn, recording, poll)
     if unit is not None:
         if not poll.stays_within_unit:
             _write_moves(conn, recording, poll, unit)
@@ -141,13 +144,13 @@ def _write_moves(conn: Connection, recording: Recording, poll: PollRecord, unit:
         conn.run(DOUBT, [unit.id, endpoint, list(poll.unsure)])
 
 
-def _write_snapshots(conn: Connection, endpoint: int, snapshots: Sequence[Snapshot], sweep: int) -> None:
-    rows = list({one.object_id: one for one in snapshots}.values())
-    conn.run(
-        UPSERT,
+def _write_snapshots(conn: Connection, recording: Recording, poll: PollRecord) -> None:
+    rows = list({one.object_id: one for one in poll.snapshots}.values())
+    written = conn.run(
+        NEW if poll.are_new else UPSERT,
         [
-            endpoint,
-            sweep,
+            recording.endpoint,
+            recording.sweep,
             [one.object_id for one in rows],
             [one.version for one in rows],
             [one.body for one in rows],
@@ -156,6 +159,8 @@ def _write_snapshots(conn: Connection, endpoint: int, snapshots: Sequence[Snapsh
             [int(one.presence) for one in rows],
         ],
     )
+    if written.rowcount < len(rows):
+        raise Conflict(f"endpoint {recording.endpoint} knows one of the objects that were taken for new ones")
 
 
 def make_unit(conn: Connection, endpoint: int, key: str, position: bytes) -> UnitState:

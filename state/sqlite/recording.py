@@ -51,9 +51,18 @@ UPDATE objects SET presence = 0, checks = ?1, unlisted = ?4,
 WHERE endpoint = ?2 AND object = ?3 AND unit IS NULL AND presence = 1
 """
 
+# Objects that were never known: what they have in common is bound once.
+NEW = """
+INSERT INTO objects (endpoint, unit, seen_at, presence, version, seen_sweep, object, body) VALUES {rows}
+"""
+NEW_ROW = "(?1, ?2, ?3, ?4, ?5, ?6, ?{id}, ?{body})"
+
+# A blob is bound as a bytearray: for bytes the sqlite3 module looks for an adapter, which takes longest.
 AT_ONCE = 50  # rows in one statement, which takes two thirds of the time of as many statements
 _upsert_one = UPSERT.format(rows=ROW)
 _upsert_many = UPSERT.format(rows=", ".join([ROW] * AT_ONCE))
+_new_rows = [NEW_ROW.format(id=place, body=place + 1) for place in range(7, 7 + 2 * AT_ONCE, 2)]
+_insert_one, _insert_many = NEW.format(rows=_new_rows[0]), NEW.format(rows=", ".join(_new_rows))
 
 
 def write(conn: sqlite3.Connection, recording: Recording) -> Recorded:
@@ -98,7 +107,8 @@ def _is_silent(recording: Recording) -> bool:
 def _write_poll(conn: sqlite3.Connection, recording: Recording, poll: PollRecord) -> list[int]:
     endpoint, unit = recording.endpoint, poll.unit
     if poll.snapshots:
-        _write_snapshots(conn, endpoint, poll.snapshots, recording.sweep)
+        write_snapshots = _write_new if poll.are_new else _write_snapshots
+        write_snapshots(conn, endpoint, poll.snapshots, recording.sweep)
     if unit is not None:
         if not poll.stays_within_unit:
             _write_moves(conn, recording, poll, unit)
@@ -122,11 +132,28 @@ def _write_moves(conn: sqlite3.Connection, recording: Recording, poll: PollRecor
 
 
 def _write_snapshots(conn: sqlite3.Connection, endpoint: int, snapshots: Sequence[Snapshot], sweep: int) -> None:
-    rows = [(endpoint, s.object_id, s.version, s.body, s.unit, s.seen_at, int(s.presence), sweep) for s in snapshots]
+    rows = [
+        (endpoint, s.object_id, s.version, bytearray(s.body), s.unit, s.seen_at, int(s.presence), sweep)
+        for s in snapshots
+    ]
     single = len(rows) % AT_ONCE
     conn.executemany(_upsert_one, rows[:single])
     for start in range(single, len(rows), AT_ONCE):
         conn.execute(_upsert_many, list(chain.from_iterable(rows[start : start + AT_ONCE])))
+
+
+def _write_new(conn: sqlite3.Connection, endpoint: int, snapshots: Sequence[Snapshot], sweep: int) -> None:
+    """Write objects that were never known. Raises Conflict where one is."""
+    one = snapshots[0]
+    shared = [endpoint, one.unit, one.seen_at, int(one.presence), one.version, sweep]
+    rows = [(s.object_id, bytearray(s.body)) for s in snapshots]
+    single = len(rows) % AT_ONCE
+    try:
+        conn.executemany(_insert_one, [(*shared, *row) for row in rows[:single]])
+        for start in range(single, len(rows), AT_ONCE):
+            conn.execute(_insert_many, [*shared, *chain.from_iterable(rows[start : start + AT_ONCE])])
+    except sqlite3.IntegrityError as error:
+        raise Conflict(f"endpoint {endpoint} knows one of the objects that were taken for new ones") from error
 
 
 def make_unit(conn: sqlite3.Connection, endpoint: int, key: str, position: bytes) -> UnitState:
@@ -152,7 +179,7 @@ def _write_unit(conn: sqlite3.Connection, unit: UnitState, members: Mapping[byte
             unit.answered_at,
             unit.asked_order,
             unit.digest,
-            packed_members(members),
+            bytearray(packed_members(members)),
             unit.shown,
             unit.validators,
             unit.next,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import orjson
 import pytest
 
 from benchmarks.sweep import Sweeper, changed_once_a_page, pages_of
@@ -66,6 +67,38 @@ async def test_an_unchanged_sweep_is_one_commit_and_one_row_a_page(config: Path)
     assert sum(sql.startswith("UPDATE units") for sql in seen) == 11  # ten pages and the empty one behind them
     assert not any("objects" in sql and "INSERT" in sql for sql in seen)
     assert not any(sql.startswith("SELECT members") for sql in seen)
+
+
+async def test_a_first_sweep_looks_no_object_up(config: Path) -> None:
+    plugins = load_plugins()
+    async with open_app(load(config, plugins), plugins) as app:
+        with Statements(app) as seen:
+            await Sweeper(app).cost(pages_of(1000))
+        rows = app.store.db.execute("SELECT count(*), max(version), count(unit) FROM objects").fetchone()
+
+    assert rows == (1000, 0, 1000)
+    assert not [sql for sql in seen if sql.startswith("SELECT") and "objects" in sql]
+    assert sum(sql.startswith("INSERT INTO objects") for sql in seen) == 2 * 10  # fifty at once
+
+
+async def test_an_object_on_two_pages_of_a_first_sweep_is_one_object(config: Path) -> None:
+    plugins = load_plugins()
+    pages = pages_of(1000)
+    twice = orjson.loads(pages[3])["items"][7]
+    for page in (5, 8):
+        shown = orjson.loads(pages[page])["items"]
+        pages[page] = orjson.dumps({"items": [twice, *shown[1:]]})
+    async with open_app(load(config, plugins), plugins) as app:
+        await Sweeper(app).cost(pages)
+        w = app.engine.sources["shop"].endpoints["items"]
+        assert counted(app) == w.state.objects == 1000 - 2
+        assert w.turn.looks_up
+        assert await app.write(app.store.log.last_seq) == 0
+
+
+def counted(app: App) -> int:
+    """How many objects are there."""
+    return int(app.store.db.execute("SELECT count(*) FROM objects WHERE presence < 2").fetchone()[0])
 
 
 @pytest.mark.parametrize("known", [300, 3000])

@@ -12,11 +12,14 @@ import pytest
 
 from poller import hookimpl
 from poller.app import open_app, sweep_once
+from poller.changes.page import RequestTimes
 from poller.config.load import load
 from poller.daemon.daemon import Daemon
 from poller.daemon.systemd import Notifier
 from poller.hooks.loading import load_plugins
 from poller.operations.commands import execute
+from poller.polling.endpoint import PendingAnswer, Turn
+from poller.polling.results import Fetched, PollResult
 from state.records import NewEvent
 from tests.support.living import World, until, world
 
@@ -130,3 +133,59 @@ async def test_a_hook_that_raises_costs_nobody_anything(tmp_path: Path) -> None:
 
 def quick_sizes(quick: World) -> list[int]:
     return [event["data"]["object"]["size"] for event in quick.received if event["source"] == "/sources/quick"]
+
+
+def pending(key: str) -> PendingAnswer:
+    asked = RequestTimes(at=1.0, answered_at=2.0)
+    return PendingAnswer(key, Fetched(asked=asked, calls=1, unit=1, digest=None), sweep_waits=False)
+
+
+class Takers:
+    """Answers that join the turns of an endpoint, and those that took a turn: each with all that waited then."""
+
+    def __init__(self) -> None:
+        self.turn = Turn()
+        self.taken: list[list[str]] = []
+        self.may_end = asyncio.Event()
+
+    def join(self, key: str) -> asyncio.Task[None]:
+        return asyncio.create_task(self._join(pending(key)))
+
+    async def _join(self, answer: PendingAnswer) -> None:
+        async with self.turn.joined(answer):
+            if not answer.is_over:
+                batch = [*self.turn.waiting]
+                self.taken.append([one.key for one in batch])
+                await self.may_end.wait()
+                self.turn.waiting.clear()
+                for one in batch:
+                    one.result = PollResult()
+                    one.wake()
+
+
+async def test_answers_that_wait_at_the_same_time_go_in_one_turn() -> None:
+    takers = Takers()
+    tasks = [takers.join(key) for key in "abc"]
+    takers.may_end.set()
+    await asyncio.gather(*tasks)
+    await takers.join("d")
+
+    assert takers.taken == [["a", "b", "c"], ["d"]]
+
+
+@pytest.mark.parametrize(
+    ("cancelled", "taken"),
+    [("a", [["a", "b", "c"], ["b", "c"]]), ("b", [["a", "b", "c"]]), ("ab", [["a", "b", "c"], ["c"]])],
+)
+async def test_a_poll_that_is_cancelled_holds_up_no_other(cancelled: str, taken: list[list[str]]) -> None:
+    takers = Takers()
+    tasks = {key: takers.join(key) for key in "abc"}
+    await until("a turn", lambda: bool(takers.taken))
+    for key in cancelled:
+        tasks[key].cancel()
+    await asyncio.sleep(0)
+    takers.may_end.set()
+    await asyncio.gather(*tasks.values(), return_exceptions=True)
+    await takers.join("d")
+
+    assert takers.taken == [*taken, ["d"]]

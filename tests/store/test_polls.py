@@ -120,7 +120,7 @@ def test_an_older_epoch_can_neither_record_nor_spend(items: Items) -> None:
 def test_a_recording_is_all_or_nothing(items: Items) -> None:
     items.record(items.shown(snapshot("a"), growth=1))
     before = items.everything()
-    broken = structs.replace(snapshot("c"), body=None)  # the last thing that is written cannot be
+    broken = structs.replace(snapshot("c"), version=None)  # the last thing that is written cannot be
     times = UnitTimes(unit=items.unit.id, asked_at=NOW + 9, answered_at=NOW + 9, asked_order=9)
     with pytest.raises(Exception, match=r"(?i)not.null"):
         items.record(
@@ -132,6 +132,24 @@ def test_a_recording_is_all_or_nothing(items: Items) -> None:
             notices=[NOTICE],
         )
     assert items.everything() == before
+
+
+@pytest.mark.parametrize("others", [0, 1, 120])
+def test_objects_taken_for_new_ones_are_written_as_all_others_and_refused_where_one_is_known(
+    items: Items, others: int
+) -> None:
+    items.record(items.shown(snapshot("a", 3), snapshot("gone", 5, presence=Presence.DELETED, unit=None), growth=1))
+    new = [snapshot(f"new{number}") for number in range(others)]
+    for known in ("a", "gone"):
+        before = items.everything()
+        with pytest.raises(Conflict):
+            items.record(structs.replace(items.shown(*new, snapshot(known), growth=others), are_new=True))
+        assert items.everything() == before
+    if new:
+        items.record(structs.replace(items.shown(*new, growth=others), are_new=True))
+        found = items.store.polls.snapshots(items.state.id, [one.object_id for one in new])
+        assert list(found.values()) == [structs.replace(one, seen_sweep=items.state.sweep) for one in new]
+    assert (items.state.objects, items.version("a"), items.version("gone")) == (1 + others, 3, 5)
 
 
 def test_numbers_of_events_and_notices_are_those_of_their_polls(items: Items) -> None:
