@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from poller.budget.budget import Limit
+from poller.budget.limits import Limit
 from poller.planner.planner import Planner, Unit
 from poller.simulation.simulator import Result, simulate_world, units_of
 from poller.simulation.worlds import DAY, make

@@ -2,7 +2,7 @@
 
 import pluggy
 
-from poller.budget.budget import Limit
+from poller.budget.limits import Limit
 from poller.sinks.protocol import Attempt, Gone, Receipt, Refused, Rejected, RetryLater, Sink, TooLarge
 from poller.sources.protocol import Endpoint, Page, PageError, Position, Source
 from state.records import Change, Event

@@ -36,6 +36,7 @@ PURE = [
     "delivery.settlement",
     "delivery.subscription_health",
     "budget.budget",
+    "budget.limits",
     "events.cloudevents",
     "changes.decide",
     "changes.endpoint_rules",

@@ -19,6 +19,7 @@ from random import Random
 from typing import Final
 
 from poller.budget.headers import Quota, RateLimitHeaders, is_throttled, word_of
+from poller.budget.limits import Limit
 
 HOUR: Final = 3600.0
 _GUARD: Final = 0.001  # seconds a call counts beyond its window: rounding, and clocks that tick apart
@@ -26,18 +27,6 @@ _BACKOFF: Final = (1.0, 300.0)  # seconds, first and longest, after a 429 that d
 _UNTOLD_RESET: Final = 60.0  # seconds that "nothing remains" holds where the server names neither reset nor window
 _SAMPLES: Final = 64  # horizons looked at by a forecast
 _PURGE: Final = 512  # answers forgotten at a time; deleting from a list's head one by one would be quadratic
-_UNITS: Final = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "day"}
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """At most `calls` calls in any window of `seconds` seconds."""
-
-    calls: int
-    seconds: float
-
-    def __str__(self) -> str:
-        return f"{self.calls}/{_UNITS.get(self.seconds) or f'{self.seconds:g}s'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import click
 
-from poller.budget.budget import Limit
+from poller.budget.limits import Limit
 from poller.cli.context import CliContext
 from poller.cli.output import away, console, print_json_line, print_table, say, span, unix
 from poller.cli.state import reading

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from poller.budget.budget import Limit
+from poller.budget.limits import Limit
 from poller.config.models import BudgetConfig, Config, SourceConfig
 from poller.events.filters import Expression, ExpressionError, event_rule, object_rule
 from poller.hooks.loading import attempted

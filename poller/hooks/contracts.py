@@ -14,7 +14,7 @@ from typing import Any, Final
 import httpx
 from pydantic import BaseModel
 
-from poller.budget.budget import Limit
+from poller.budget.limits import Limit
 from poller.documents.diff import compile_rules
 from poller.events.filters import ExpressionError, ObjectRule
 from poller.hooks.faults import PluginError

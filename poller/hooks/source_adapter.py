@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from pydantic import BaseModel
 
-from poller.budget.budget import Limit
+from poller.budget.limits import Limit
 from poller.documents.diff import dump
 from poller.hooks.contracts import check_auth, check_endpoints, check_limits
 from poller.hooks.faults import PluginError, is_cancelled, said, trace

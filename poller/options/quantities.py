@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-from poller.budget.budget import Limit
+from poller.budget.limits import Limit
 
 _UNITS: Final = {
     "ms": 0.001,

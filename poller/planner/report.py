@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from poller.budget.budget import Limit, allowed
+from poller.budget.budget import allowed
+from poller.budget.limits import Limit
 from poller.events.cloudevents import iso
 from poller.options.problems import NotThere, nearest
 from poller.planner.feasibility import infeasible

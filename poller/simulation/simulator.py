@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from poller.budget.budget import Budget, Limit, allowed
+from poller.budget.budget import Budget, allowed
+from poller.budget.limits import Limit
 from poller.planner.planner import Planner
 from poller.planner.units import Unit
 from poller.simulation import bounds

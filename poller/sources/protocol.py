@@ -14,7 +14,7 @@ import httpx
 import msgspec
 from pydantic import BaseModel
 
-from poller.budget.budget import Limit
+from poller.budget.limits import Limit
 from state.errors import PollerError
 
 

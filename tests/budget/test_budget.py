@@ -7,7 +7,8 @@ from math import inf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.budget.budget import Budget, Limit
+from poller.budget.budget import Budget
+from poller.budget.limits import Limit
 
 START = 1_700_000_000.0
 LIMITS = st.lists(

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.budget.budget import Budget, Limit
+from poller.budget.budget import Budget
+from poller.budget.limits import Limit
 from poller.clock import SystemClock
 from tests.budget.test_budget import LIMITS, START, STEPS, Run, most_in_a_window, permitted
 

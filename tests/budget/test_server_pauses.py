@@ -3,8 +3,9 @@
 import httpx
 import pytest
 
-from poller.budget.budget import Budget, Limit
+from poller.budget.budget import Budget
 from poller.budget.headers import is_throttled, read_headers
+from poller.budget.limits import Limit
 from poller.polling.fetch import unwelcome
 
 NOW = 1_795_000_000.0

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.budget.budget import Limit, allowed
+from poller.budget.budget import allowed
+from poller.budget.limits import Limit
 from poller.planner.feasibility import infeasible
 from poller.planner.units import Unit
 

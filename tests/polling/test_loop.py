@@ -7,7 +7,8 @@ import math
 
 import httpx
 
-from poller.budget.budget import Budget, Limit
+from poller.budget.budget import Budget
+from poller.budget.limits import Limit
 from poller.clock import VirtualClock
 from poller.planner.planner import Planner
 from poller.polling.loop import PER_CALL, PollLoop

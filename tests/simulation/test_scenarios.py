@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from poller.budget.budget import Limit
+from poller.budget.limits import Limit
 from poller.planner.planner import Planner, Unit
 from poller.planner.report import PlannerState, WhatIf
 from poller.simulation.scenarios import changed, replay, run_scenario, span

@@ -5,7 +5,7 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
-from poller.budget.budget import Limit
+from poller.budget.limits import Limit
 from poller.cli.simulate import simulate
 from poller.planner.planner import Unit
 from poller.simulation.simulator import simulate_world, units_of

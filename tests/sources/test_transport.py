@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from poller.budget.budget import Budget, Limit
+from poller.budget.budget import Budget
+from poller.budget.limits import Limit
 from poller.clock import VirtualClock
 from poller.sources.auth import TokenAuth
 from poller.sources.errors import FetchError, TooLarge, TooSlow

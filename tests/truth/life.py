@@ -14,7 +14,7 @@ from typing import Any, Self
 import httpx
 
 from plugins.rest import RestOptions, RestSource
-from poller.budget.budget import Limit
+from poller.budget.limits import Limit
 from poller.config.models import BudgetConfig, Config, EndpointConfig, SourceConfig
 from poller.hooks.loading import Plugins
 from poller.hooks.payloads import Polled
