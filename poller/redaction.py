@@ -26,6 +26,9 @@ _WORDS: Final = frozenset({"password", "username"})
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _USERINFO: Final = re.compile(r"(?<=://)[^\s/?#@\"'<>]*@(?=[\w\[])")
 _KEY: Final = re.compile("key|token|secret|pass|pwd|sig|auth|code", re.IGNORECASE)  # names of secret parameters
+_ORIGIN: Final = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s]*@)?([\w.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?(?=[/?#]|$)"
+)
 _LOGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^:/@]*):(.*)@[^@]*", re.DOTALL)  # a password may hold / and #
 
 
@@ -59,13 +62,12 @@ class Redactor:
         return value in self._values
 
     def redacted(self, text: str) -> str:
-        """The text with a mask for every secret in it, and without passwords in URLs."""
+        """The text with a mask for every secret in it, and without passwords in URLs; secret URLs keep their host."""
         if len(text) < SHORTEST:  # such as "204"
             return text
-        if "://" in text:
-            text = _USERINFO.sub(f"{MASK}@", text)
         pattern = self._pattern or self._compile()
-        return pattern.sub(MASK, text)
+        text = pattern.sub(_masked, text)
+        return _USERINFO.sub(f"{MASK}@", text) if "://" in text else text
 
     def redacted_data(self, body: bytes) -> bytes:
         """The body of an answer with a mask for every secret that is too long to occur by chance."""
@@ -93,6 +95,16 @@ class Redactor:
             self._in_data = [form.encode(errors="replace") for form in longest_first if len(form) >= SHORTEST_IN_DATA]
             self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
             return self._pattern
+
+
+def _masked(found: re.Match[str]) -> str:
+    """What a secret is replaced with; of a URL, scheme and host say which one is meant."""
+    origin = _ORIGIN.match(found[0])
+    if origin is None:
+        return MASK
+    shown = "".join(part or "" for part in origin.groups())
+    rest = found[0][origin.end() :]
+    return shown + (rest if rest in ("", "/") else f"/{MASK}")
 
 
 def _is_hidden(form: str) -> bool:

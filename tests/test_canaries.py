@@ -5,10 +5,13 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.command_line import Run
+from tests.support.daemon import running_daemon, wait_for
 from tests.support.raw_server import answer, answering
 
 CONFIG = """
@@ -56,8 +59,10 @@ class Echo:
 
     def __init__(self, status: bytes) -> None:
         self._status = status
+        self.bodies: list[bytes] = []  # what it was sent
 
     def __call__(self, request: bytes) -> bytes:
+        self.bodies.append(request.partition(b"\r\n\r\n")[2])
         line = request.partition(b"\r\n")[0]
         if b" /token" in line:
             return answer(b'{"access_token": "C4NARY-given-token", "refresh_token": "C4NARY-given-refresh"}')
@@ -68,14 +73,19 @@ class Echo:
 
 
 @pytest.fixture
-def echoing() -> Iterator[dict[bytes, str]]:
+def echoes() -> dict[bytes, Echo]:
+    return {b"403": Echo(b"403 Forbidden"), b"200": Echo(b"200 OK")}
+
+
+@pytest.fixture
+def echoing(echoes) -> Iterator[dict[bytes, str]]:
     """An echoing server for each status, on a thread with a loop of its own."""
     urls: dict[bytes, str] = {}
     ready, loop = threading.Event(), asyncio.new_event_loop()
     over = asyncio.Event()
 
     async def serve() -> None:
-        async with answering(Echo(b"403 Forbidden")) as urls[b"403"], answering(Echo(b"200 OK")) as urls[b"200"]:
+        async with answering(echoes[b"403"]) as urls[b"403"], answering(echoes[b"200"]) as urls[b"200"]:
             ready.set()
             await over.wait()
 
@@ -117,3 +127,104 @@ def test_no_secret_that_is_echoed_is_kept_told_or_shown(poller: Run, echoing, st
     shown = "\n".join(ran.out + ran.err for ran in said)
     assert [line for line in shown.splitlines() if any(text in line for text in ECHOED)] == []
     assert "**********" in shown
+
+
+EVERYWHERE = """
+[poller]
+state = "poller.db"
+listen = "127.0.0.1:0"
+token = "C4NARY-api-token"
+heartbeat = "{refusing}/beat/C4NARY-heartbeat-path?key=C4NARY-heartbeat-key"
+log_level = "debug"
+[budgets.b]
+limits = ["1000/s"]
+{sources}
+[sources.behind]
+plugin = "rest"
+budget = "b"
+base_url = "http://api.example"
+proxy = "http://poller:C4NARY-source-proxy@{proxy}"
+[sources.behind.endpoints.things]
+path = "/things"
+[sources.tunnelled]
+plugin = "rest"
+budget = "b"
+base_url = "https://api.example"
+proxy = "http://poller:C4NARY-tunnel-proxy@{proxy}"
+[sources.tunnelled.endpoints.things]
+path = "/things"
+"""
+SINK = """
+[[subscriptions]]
+name = "{name}"
+types = ["*", "poller.*"]
+retry = ["1h"]
+{keys}
+"""
+SINKS = {
+    "hook": 'plugin = "http"\nallow_private = true\nheaders = {{ "X-Key" = "C4NARY-sink-header" }}\n'
+    'url = "http://poller:C4NARY-sink-password@{at}/services/C4NARY-sink-path-000001?key=C4NARY-sink-query"\n'
+    'secret = "whsec_QzROQVJZLXNpZ25pbmctc2VjcmV0LTAwMDAw"',
+    "proxied": 'plugin = "http"\nurl = "http://hook.example/x"\nallow_private = true\n'
+    'proxy = "http://poller:C4NARY-sink-proxy@{at}"',
+    "slack": 'plugin = "slack"\nallow_private = true\nwebhook_url = "{refusing}/services/T00/B00/C4NARY-slack-path"',
+    "bot": 'plugin = "slack"\nallow_private = true\ntoken = "xoxb-C4NARY-slack-token"\nchannel = "c"\n'
+    'api_url = "{refusing}/api/"',
+    "took": 'plugin = "http"\nallow_private = true\nurl = "{taking}/took"',
+}
+TOKEN = {"Authorization": "Bearer C4NARY-api-token"}
+ROUTES = ("/", "/metrics", "/openapi.json", "/readyz", "/api/v1/nothing")
+
+
+def shown_by(url: str) -> dict[str, str]:
+    """What every route that looks answers, with the token and without, by its path."""
+    client = httpx.Client(base_url=url, headers=TOKEN, trust_env=False)
+    with client:
+        described = client.get("/openapi.json").json()["paths"]
+        looks = [path for path, methods in described.items() if "get" in methods and not path.endswith("/stream")]
+        paths = [path.format(number=1, id=1, source="bearer", endpoint="things") for path in looks]
+        paths += [f"/api/v1/deliveries/{one['id']}" for one in client.get("/api/v1/deliveries").json()["deliveries"]]
+        shown = {path: str(answer.headers) + answer.text for path in (*ROUTES, *paths) if (answer := client.get(path))}
+        shown |= {f"{path} refused": client.get(path, headers={"Authorization": "x"}).text for path in paths}
+        for path in ("/api/v1/probe", "/api/v1/endpoints/bearer/things/inspect", "/api/v1/subscriptions/hook/ping"):
+            shown[path] = client.post(path, json={}).text
+        return shown
+
+
+def test_a_daemon_shows_no_secret_in_its_log_api_metrics_pages_and_messages(echoing, echoes, tmp_path: Path):
+    refusing, taking = echoing[b"403"], echoing[b"200"]
+    at = {"at": refusing.removeprefix("http://"), "refusing": refusing, "taking": taking}
+    sources = "".join(
+        SOURCE.format(name=f"{name}{status.decode()}", url=url, auth=auth.format(url=url) if "{{" in auth else auth)
+        for name, auth in AUTHS.items()
+        for status, url in echoing.items()
+    )
+    sinks = "".join(SINK.format(name=name, keys=keys.format(**at)) for name, keys in SINKS.items())
+    config = tmp_path / "poller.toml"
+    config.write_text(EVERYWHERE.format(sources=sources, proxy=at["at"], refusing=refusing) + sinks)
+
+    with running_daemon(config) as daemon:
+        url = wait_for("the URL", daemon.url)
+        with httpx.Client(base_url=url, headers=TOKEN, trust_env=False) as client:
+
+            def read(path: str) -> Any:
+                return client.get(f"/api/v1/{path}").json()
+
+            def tried() -> set[str]:
+                return {one["subscription"] for one in read("deliveries?limit=1000")["deliveries"] if one["attempts"]}
+
+            def failing() -> list[str]:
+                return [one["endpoint"] for one in read("status")["endpoints"] if one["state"] not in ("ok", "new")]
+
+            wait_for("every sink to be asked", lambda: tried() == set(SINKS))
+            wait_for("every source to have failed", lambda: len(failing()) >= len(AUTHS) + 2)
+        shown = shown_by(url)
+    shown |= {path.name: path.read_bytes().decode("latin-1") for path in tmp_path.glob("poller.db*") if path.is_file()}
+    shown["daemon.log"] = daemon.log
+    received = [*echoes[b"403"].bodies, *echoes[b"200"].bodies]
+    ours = [body for body in received if b"grant_type" not in body]  # to a token endpoint its secrets have to be sent
+    shown |= {f"message {number}": body.decode("latin-1") for number, body in enumerate(ours)}
+
+    assert "403" in daemon.log
+    assert len(shown) > 40
+    assert {(place, found) for place, text in shown.items() for found in ECHOED if found in text} == set()

@@ -96,3 +96,21 @@ def test_the_oldest_of_very_many_tokens_are_forgotten():
 
     assert not redactor.holds("token-00000")
     assert redactor.redacted("token-02999") == MASK
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://hooks.example:8443/t/0?key=c4nary", f"https://hooks.example:8443/{MASK}"),
+        ("http://poller:c4nary@127.0.0.1/hook", f"http://127.0.0.1/{MASK}"),
+        ("http://poller:c4n/ary@127.0.0.1/hook", f"http://127.0.0.1/{MASK}"),
+        ("http://[::1]:80/hook", f"http://[::1]:80/{MASK}"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://127.0.0.1:8080/", "http://127.0.0.1:8080/"),
+    ],
+)
+def test_of_a_secret_url_scheme_and_host_stay(url, shown):
+    redactor = Redactor()
+    redactor.add(url)
+
+    assert redactor.redacted(f"{url}: no answer") == f"{shown}: no answer"
