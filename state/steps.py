@@ -78,3 +78,7 @@ class Writer(Steps, Protocol):
     def session(self) -> Session:
         """This writer for one holder of memory."""
         ...
+
+    def on_news(self, hear: Callable[[], None]) -> None:
+        """Call `hear`, on the event loop, when another worker may have written something; it may be called in vain."""
+        ...

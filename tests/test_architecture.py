@@ -16,6 +16,7 @@ NOUNS = {
     "state",
     "state.records",
     "state.errors",
+    "state.place",
     "state.polls",
     "state.deliveries",
     "state.leases",

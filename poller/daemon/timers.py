@@ -39,7 +39,13 @@ class Timers:
         """Wake these budgets from now on, each when it may call, and those of before no more."""
         for drain in self._drains:
             drain.cancel()
-        self._drains = [
+        self._drains = []
+        self.add(loops)
+
+    def add(self, loops: Iterable[PollLoop]) -> None:
+        """Wake these budgets as well, until they are over."""
+        self._drains = [drain for drain in self._drains if not drain.done() or drain.cancelled() or drain.exception()]
+        self._drains += [
             asyncio.create_task(self._drain(poll_loop), name=f"budget {poll_loop.name}") for poll_loop in loops
         ]
 
@@ -76,7 +82,7 @@ class Timers:
     async def _drain(self, poll_loop: PollLoop) -> None:
         due = asyncio.Event()
         poll_loop.poke = due.set
-        while True:
+        while not poll_loop.is_over:
             seconds = min(poll_loop.next_at() - self._clock.steady(), LOOK_AGAIN)
             if seconds > 0 or not due.is_set():
                 await _wait(due, max(seconds, SHORTEST))

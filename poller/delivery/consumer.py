@@ -44,6 +44,7 @@ class Shared:
     log_grew: Callable[[], None]  # something was recorded, or there is room to read on
     at_rest: Callable[[], None]  # a consumer has nothing to do for now
     finished: Callable[[AttemptFinished], None]  # an attempt is over
+    valid_until: Callable[[], float] | None = None  # steady: no attempt begins later; None: for ever
 
 
 class Consumer:
@@ -207,8 +208,11 @@ class Consumer:
         return min(times, default=None)
 
     def _launch(self) -> None:
-        """Let leave what is ready, as far as there is room side by side."""
+        """Let leave what is ready, as far as there is room side by side. Raises LeaseLost where it is too late."""
         hand, clock = self._hand, self._shared.clock
+        valid_until = self._shared.valid_until
+        if hand.ready and valid_until is not None and clock.steady() >= valid_until():
+            raise LeaseLost(f"{self._lease.name}: the lease has run out")
         if hand.ready and not hand.health.active:
             hand.give_back()
         while hand.ready and len(self._runner) < self._route.subscription.concurrency:

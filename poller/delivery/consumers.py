@@ -50,9 +50,12 @@ class Consumers:
         task.add_done_callback(self._ended)
         self._running[lease.subject] = Running(lease=lease, consumer=consumer, task=task, stop=stop)
 
-    async def end(self) -> None:
-        """End all of them, each with what it is doing. Raises what one has raised."""
-        ending, self._running, self._leaving = [*self._running.values(), *self._leaving], {}, []
+    async def end(self, name: str | None = None) -> None:
+        """End this one, or all of them, each with what it is doing. Raises what one has raised."""
+        if name is not None:
+            ending = [one for one in (self._running.pop(name, None),) if one is not None]
+        else:
+            ending, self._running, self._leaving = [*self._running.values(), *self._leaving], {}, []
         for one in ending:
             one.end()
         for result in await asyncio.gather(*(one.task for one in ending), return_exceptions=True):

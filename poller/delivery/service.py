@@ -44,6 +44,7 @@ class Deliverer:
         leases: Leases,
         write: Steps,
         worker: Worker = LOCAL,
+        valid_until: Callable[[], float] | None = None,
         clock: Clock,
         random: Random | None = None,
         limit: float = ATTEMPT_LIMIT,
@@ -60,16 +61,18 @@ class Deliverer:
             log_grew=self.log_grew,
             at_rest=lambda: self._calm.set(),
             finished=partial(_report, log.bind(), finished),  # bound once: it is asked for every attempt
+            valid_until=valid_until,
         )
         self.ears: list[Callable[[], None]] = []  # called when the log has grown
         self._store = store
         self._leases = leases
         self._worker = worker
-        self._wanted = _compile(routes)
-        self._consumers = Consumers(self.shared, failed=self._fail)
+        self._is_shared = valid_until is not None  # other workers deliver, too: see `handover`
+        self.wanted = _compile(routes)
+        self.consumers = Consumers(self.shared, failed=self._fail)
         self._wakeup = Wakeup(clock)
         self._calm = Wakeup(clock)
-        self._changing = asyncio.Lock()
+        self.changing = asyncio.Lock()
         self._state: Literal["off", "busy", "at rest", "failed"] = "off"
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -82,15 +85,15 @@ class Deliverer:
         finally:
             ending.cancel()
             self._state = "off"
-            async with self._changing:
-                await self._consumers.end()
+            async with self.changing:
+                await self.consumers.end()
             await self._wakeup.close()
             await self._calm.close()
 
     def wake(self) -> None:
         """Something was recorded, or a command has changed something in the store."""
         self.log_grew()
-        self._consumers.wake()
+        self.consumers.wake()
 
     def log_grew(self) -> None:
         """Something was recorded, or there is room to read on."""
@@ -123,9 +126,9 @@ class Deliverer:
     async def reconfigure(self, routes: Sequence[Route]) -> None:
         """Go on with these subscriptions. Raises ExpressionError, and changes nothing, for a `where` without sense."""
         wanted = _compile(routes)
-        async with self._changing:
-            await self._consumers.end()
-            self._wanted = wanted
+        async with self.changing:
+            await self.consumers.end()
+            self.wanted = wanted
         if self._state == "off":
             await self._register()
         else:
@@ -134,7 +137,7 @@ class Deliverer:
 
     async def resume(self) -> None:
         """Start the consumers that a reconfiguration has ended and could not start again. Raises StateError."""
-        if self._state != "off" and not self._consumers:
+        if self._state != "off" and not self.consumers and not self._is_shared:
             await self._start()
 
     async def purge(self, before: float) -> int:
@@ -151,23 +154,25 @@ class Deliverer:
 
     @property
     def _is_calm(self) -> bool:
-        return self._state == "at rest" and not self._wakeup.is_set and self._consumers.are_idle
+        return self._state == "at rest" and not self._wakeup.is_set and self.consumers.are_idle
 
     async def _register(self) -> None:
         now = self.shared.clock.now()
-        registrations = [one.route.registration(now) for one in self._wanted]
+        registrations = [one.route.registration(now) for one in self.wanted]
         await self.shared.steps(self._store.register, registrations, now=now)
 
     async def _start(self) -> None:
         """Make the subscriptions known, take their leases, and give each its consumer."""
-        async with self._changing:
+        async with self.changing:
             await self._register()
-            by_lease = {subscription_lease(one.route.subscription.name): one.route for one in self._wanted}
+            if self._is_shared:
+                return
+            by_lease = {subscription_lease(one.route.subscription.name): one.route for one in self.wanted}
             leases = await self.shared.steps(
                 self._leases.take, self._worker, list(by_lease), most=len(by_lease), ttl=FOREVER
             )
             for lease in leases:
-                self._consumers.start(by_lease[lease.name], lease)
+                self.consumers.start(by_lease[lease.name], lease)
 
     def _fail(self) -> None:
         self._state = "failed"
@@ -189,9 +194,7 @@ class Deliverer:
         """Read on for every subscription that has room; whether there may be more to read at once."""
         shared = self.shared
         try:
-            done = await dispatch(
-                self._store, shared.steps, self._wanted, self._consumers.leases, now=shared.clock.now()
-            )
+            done = await dispatch(self._store, shared.steps, self.wanted, self.consumers.leases, now=shared.clock.now())
         except Conflict:
             return True
         except StateError as error:
@@ -200,9 +203,9 @@ class Deliverer:
             await shared.clock.sleep(1.0)
             return True
         for name in done.queued:
-            self._consumers.wake(name)
+            self.consumers.wake(name)
         for name, lost in done.lost.items():
-            self._consumers.drop(name, lost)
+            self.consumers.drop(name, lost)
         return done.more
 
 

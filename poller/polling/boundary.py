@@ -27,7 +27,7 @@ def failed_poll(error: BaseException, *, source: str) -> PollerError | None:
     That is so for errors of the state, which concern every source, and for a cancelled task. What a source or its
     plugin has raised by name passes as it is; anything else is logged with its traceback.
     """
-    is_of_state = isinstance(error, StateError) or type(error).__module__ == "sqlite3"
+    is_of_state = isinstance(error, StateError) or type(error).__module__.partition(".")[0] in ("sqlite3", "psycopg")
     if is_of_state or not isinstance(error, Exception):
         return None
     if isinstance(error, PollerError):

@@ -46,7 +46,7 @@ from poller.polling.unit_keys import first_units
 from poller.polling.work import BudgetWork
 from poller.sources.transport import Gate, Network, build_client, fetch
 from state.errors import PollerError
-from state.leases import FOREVER, LOCAL, Lease, budget_lease
+from state.leases import FOREVER, LOCAL, Lease, Worker, budget_lease
 from state.polls import EndpointSpec, UnitTimes
 from state.steps import Steps
 from state.store import PollingStore
@@ -80,6 +80,8 @@ class Engine:
         listener: Listener,
         transport: httpx.AsyncBaseTransport | None = None,
         apart: Callable[[str], Apart] = SourceThread,
+        worker: Worker = LOCAL,
+        valid_until: Callable[[], float] | None = None,
     ) -> None:
         self.config = config
         self.loops: dict[str, PollLoop] = {}
@@ -95,7 +97,11 @@ class Engine:
         self._write = write
         self._clock = clock
         self._transport = transport  # None: the network
-        self._clients: list[httpx.AsyncClient] = []
+        self._clients: dict[str, httpx.AsyncClient] = {}  # by source
+        self._worker = worker
+        # Steady seconds until when this worker surely owns what it polls: no call leaves after that. Where it is given,
+        # other workers poll, too: budgets come by `adopt`, and go by `release` and `drop`.
+        self._valid_until = valid_until
         self._rules: dict[
             str, list[tuple[EndpointRules, str]]
         ] = {}  # by source: its endpoints, built and not opened yet
@@ -109,9 +115,16 @@ class Engine:
 
         Raises PollerError where a plugin or rule is unusable. Whatever a configuration alone can do wrong fails here.
         """
-        for name, budget in self.config.budgets.items():
-            self.loops[name] = self._poll_loop(name, budget.limits, budget.share, budget.concurrency)
+        for name in self.config.budgets:
+            self._prepare_budget(name)
+
+    def _prepare_budget(self, name: str) -> None:
+        """Build a budget with its sources. Raises PollerError."""
+        budget = self.config.budgets[name]
+        self.loops = {**self.loops, name: self._poll_loop(name, budget.limits, budget.share, budget.concurrency)}
         for source in self.config.sources.values():
+            if source.budget != name:
+                continue
             try:
                 self._build_source(source)
             except PollerError:
@@ -133,15 +146,56 @@ class Engine:
             log.warning("state.moved_back", seconds=round(-back, 1), why="it was written by a clock that was ahead")
         if not self.loops:
             self.prepare()
+        if self._valid_until is not None:
+            for name in self.loops:
+                await self.drop(name)
+            return
         wanted = [budget_lease(name) for name in self.loops]
-        leases = await self._write(self._store.leases.take, LOCAL, wanted, most=len(wanted), ttl=FOREVER)
-        self._leases.update({lease.subject: lease for lease in leases})
-        for poll_loop in self.loops.values():
-            await self._restore(poll_loop, before)
-        for active in self.sources.values():
-            await self._open_source(active)
-        for poll_loop in self.loops.values():
-            await self._recall(poll_loop, before, moved=moved or back)
+        for lease in await self._write(self._store.leases.take, self._worker, wanted, most=len(wanted), ttl=FOREVER):
+            await self._open_budget(lease, before, moved=moved or back)
+
+    async def adopt(self, lease: Lease) -> PollLoop:
+        """Poll a budget from now on, as after a restart. Raises PollerError, and does not poll it then."""
+        try:
+            self._prepare_budget(lease.subject)
+            await self._open_budget(lease, None, moved=0.0)
+        except BaseException:
+            await self.drop(lease.subject)
+            raise
+        return self.loops[lease.subject]
+
+    async def release(self, name: str, *, seconds: float) -> None:
+        """Poll a budget no more: let what is under way end within that time, and keep what was learned."""
+        poll_loop = self.loops[name]
+        await poll_loop.finish(seconds)
+        await self.save([name])
+        await self.save_times([name])
+        await poll_loop.gate.flush()
+        await self.drop(name)
+
+    async def drop(self, name: str) -> None:
+        """Poll a budget no more, without a word to the state: another worker owns it."""
+        poll_loop, lost = self.loops.get(name), [one for one in self.sources.values() if one.config.budget == name]
+        self.loops = {other: one for other, one in self.loops.items() if other != name}
+        self.sources = {other: one for other, one in self.sources.items() if one not in lost}
+        if poll_loop is not None:
+            await poll_loop.finish(0.0)
+        for active in lost:
+            self._rules.pop(active.name, None)
+            active.apart.close()
+            await self._clients.pop(active.name).aclose()
+        self._works.pop(name, None)
+        self._leases.pop(name, None)
+
+    async def _open_budget(self, lease: Lease, before: Engine | None, *, moved: float) -> None:
+        """Read from the state how a budget that was prepared stands."""
+        self._leases[lease.subject] = lease
+        poll_loop = self.loops[lease.subject]
+        await self._restore(poll_loop, before)
+        for active in list(self.sources.values()):
+            if active.poll_loop is poll_loop:
+                await self._open_source(active)
+        await self._recall(poll_loop, before, moved=moved)
 
     async def close(self, seconds: float = 5.0) -> None:
         """Let what is under way end, and keep what was learned."""
@@ -160,7 +214,7 @@ class Engine:
         await asyncio.gather(*(poll_loop.finish(0.0) for poll_loop in self.loops.values()))
         for active in self.sources.values():
             active.apart.close()
-        for client in self._clients:
+        for client in self._clients.values():
             await client.aclose()
         self._clients.clear()
 
@@ -190,6 +244,7 @@ class Engine:
             await self._write(self._store.calls.throttle, name, until)
 
         gate = Gate(budget, self._clock, spend=spend, flush=flush, throttle=throttle)
+        gate.valid_until = self._valid_until
         planner = Planner([], now=self._clock.now())
         work = self._works[name] = BudgetWork(name, planner, self.polling, self._clock)
         return PollLoop(
@@ -211,7 +266,7 @@ class Engine:
         source = config.build()
         poll_loop = self.loops[config.budget]
         client = build_client(_network_of(config), gate=poll_loop.gate, auth=source.auth, inner=self._transport)
-        self._clients.append(client)
+        self._clients[config.name] = client
         ask, apart = partial(fetch, client, most=config.max_answer), self._apart(config.name)
         fetcher = Fetcher(source, ask, store=self._store.polls, steps=self._write, clock=self._clock, apart=apart)
         active = ActiveSource(
@@ -227,7 +282,9 @@ class Engine:
             times=PollTimes(self._clock.now()),
             apart=apart,
         )
-        self.sources[config.name] = self._works[config.budget].sources[config.name] = active
+        self._works[config.budget].sources[config.name] = active
+        built = {**self.sources, config.name: active}  # another one: nobody who goes through them is disturbed
+        self.sources = {name: built[name] for name in self.config.sources if name in built}
         self._rules[config.name] = [
             (rules_of(config, endpoint, self._plugins), shape_of(source, endpoint, config.endpoint(endpoint.name)))
             for endpoint in config.chosen(source.endpoints())
@@ -341,16 +398,19 @@ class Engine:
 
     # Housekeeping.
 
-    async def save(self) -> None:
-        """Keep what the planners learned, and what was told of failures."""
-        learned = {f"planner:{name}": poll_loop.planner.dump() for name, poll_loop in self.loops.items()}
+    async def save(self, budgets: Collection[str] | None = None) -> None:
+        """Keep what the planners learned, and what was told of failures: of all budgets, or of those named."""
+        chosen = self.loops if budgets is None else budgets
+        learned = {f"planner:{name}": self.loops[name].planner.dump() for name in chosen}
         for active in self.sources.values():
-            learned |= kept_health(active)
+            if active.config.budget in chosen:
+                learned |= kept_health(active)
         await self._write(self._store.learned.save, learned)
 
-    async def save_times(self) -> None:
+    async def save_times(self, budgets: Collection[str] | None = None) -> None:
         """Keep when units were polled that showed nothing new: what others see of the state is not much older."""
-        times = _take_unchanged(self.sources.values())
+        chosen = self.loops if budgets is None else budgets
+        times = _take_unchanged(active for active in self.sources.values() if active.config.budget in chosen)
         if times:
             try:
                 await self._write(self._store.polls.touch, [one for _, found in times for one in found.values()])

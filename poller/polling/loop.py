@@ -81,6 +81,11 @@ class PollLoop:
         self.infeasible: Infeasible | None = None  # `max_staleness` that cannot be kept since lists grew
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing more is asked for here."""
+        return self._stopping
+
+    @property
     def in_flight(self) -> int:
         """Work under way."""
         return len(self._tasks)

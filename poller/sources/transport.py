@@ -26,7 +26,7 @@ from poller.sources.charsets import WrongCharset, as_utf8, charset_of, opening
 from poller.sources.content_coding import ACCEPTED, CodingError, TooMuch, Unpacker, codings_of
 from poller.sources.errors import FetchError, TooLarge, TooSlow
 from poller.sources.urls import shown_url
-from state.errors import PollerError
+from state.errors import LeaseLost, PollerError
 
 REDIRECTS: Final = 5
 MOMENT: Final = 0.1  # seconds; no restart is quicker, so a shorter throttle needs not be kept
@@ -58,6 +58,7 @@ class Gate:
         self.freed: Callable[[], None] = lambda: None  # called when one more call may be in flight
         self.paid: Callable[[], None] = lambda: None  # called for every call that was written down
         self.noted = -math.inf  # until when the server wants no call, as it is written down (steady)
+        self.valid_until: Callable[[], float] | None = None  # steady: no call leaves later; None: for ever
         self._spend = spend
         self._flush = flush
         self._throttle = throttle
@@ -82,6 +83,15 @@ class Gate:
             self.calls += 1
             self.paid()
             return Permit(self, call, written)
+
+    def refuse_if_late(self) -> None:
+        """Raise LeaseLost where a call would leave that another worker may not know of any more.
+
+        A process that was stopped after it had written a call down, and goes on, must not send it: another worker may
+        own the budget by now, and has counted that call as answered long ago.
+        """
+        if self.valid_until is not None and self.clock.steady() >= self.valid_until():
+            raise LeaseLost(f"budget/{self.budget.name}: the lease has run out before the call left: it is not sent")
 
     def answered(self, call: int, written: int) -> None:
         """The answer is complete, or the call failed."""
@@ -184,7 +194,10 @@ class BudgetTransport(httpx.AsyncBaseTransport):
         if permit is None or not permit.take():
             permit = await self._gate.permit()
         until = asyncio.get_running_loop().time() + self._timeout
+        if self._gate.valid_until is not None:
+            request.extensions = {**request.extensions, "trace": self._before_it_leaves}
         try:
+            self._gate.refuse_if_late()
             response = await self._answer(request, until)
             await self._gate.heed(response)
             codings = _codings(request, response)
@@ -200,6 +213,11 @@ class BudgetTransport(httpx.AsyncBaseTransport):
             extensions=response.extensions,
         )
 
+    async def _before_it_leaves(self, event: str, _: object) -> None:
+        """Look at the lease once more when the connection is open, which may have taken a while."""
+        if event.endswith("send_request_headers.started"):
+            self._gate.refuse_if_late()
+
     async def _answer(self, request: httpx.Request, until: float) -> httpx.Response:
         """The head of the answer. Raises FetchError or httpx.TransportError, whatever the network raises."""
         try:
@@ -207,7 +225,7 @@ class BudgetTransport(httpx.AsyncBaseTransport):
                 response = await self._inner.handle_async_request(request)
         except TimeoutError as error:
             raise TooSlow(shown_url(request.url), f"no answer within {self._timeout:g} s") from error
-        except httpx.TransportError:
+        except (httpx.TransportError, LeaseLost):
             raise
         except Exception as error:
             raise FetchError(shown_url(request.url), f"no answer ({_said(error)})") from error

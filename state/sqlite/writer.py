@@ -121,6 +121,9 @@ class Writer:
         """This writer for one holder of memory."""
         return Session(self)
 
+    def on_news(self, hear: Callable[[], None]) -> None:
+        """See `state.steps.Writer`: nobody else writes the file."""
+
     def _asked(
         self,
         call: Callable[[], Any],

@@ -1,0 +1,53 @@
+"""Notifications of other workers: they shorten a wait that polling bounds, so one that is lost does no harm."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import psycopg
+
+from state.postgres.connection import connect
+
+CHANNELS: Final = ("poller_log", "poller_commands", "poller_deliveries")
+LOOK_EVERY: Final = 0.5  # seconds after which the thread sees that it is to end
+AGAIN_AFTER: Final = 1.0  # seconds after a connection was lost
+
+
+class Listening:
+    """A thread with a connection of its own that calls `hear`, on the event loop, at every notification."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, loop: asyncio.AbstractEventLoop, hear: Callable[[], None]) -> None:
+        """Listen from now on."""
+        self._thread = threading.Thread(target=self._run, args=[loop, hear], name="listening", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Listen no more."""
+        self._end.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, loop: asyncio.AbstractEventLoop, hear: Callable[[], None]) -> None:
+        while not self._end.is_set():
+            try:
+                self._listen(loop, hear)
+            except psycopg.Error:  # whoever writes is told of it
+                self._end.wait(AGAIN_AFTER)
+
+    def _listen(self, loop: asyncio.AbstractEventLoop, hear: Callable[[], None]) -> None:
+        with contextlib.closing(connect(self._url)) as conn:
+            for channel in CHANNELS:
+                conn.execute(f"LISTEN {channel}".encode())
+            while not self._end.is_set():
+                for _ in conn.notifies(timeout=LOOK_EVERY, stop_after=1):
+                    with contextlib.suppress(RuntimeError):  # the loop has ended
+                        loop.call_soon_threadsafe(hear)
