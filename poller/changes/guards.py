@@ -40,6 +40,18 @@ class ShapeShift:
 NO_SHIFT = ShapeShift(fields={}, objects=0)
 
 
+@dataclass(slots=True)
+class Quarantined:
+    """A page that is kept aside."""
+
+    shift: ShapeShift
+    asked_order: int  # of the request whose answer first looked so
+    seen_order: int  # and of the latest
+
+
+Quarantine = dict[str, Quarantined]  # by unit
+
+
 def shape_shift(
     pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
     shown: int,

@@ -7,9 +7,11 @@ from typing import Any, Final
 
 import msgspec
 
-from poller.changes.decide import Decision, change_on_its_own, is_soft
+from poller.changes.comparison import RequestTimes
+from poller.changes.decide import change_on_its_own, is_soft
+from poller.changes.decision import Decision
 from poller.changes.endpoint_rules import EndpointRules
-from poller.changes.page import RequestTimes, has_too_many_values
+from poller.changes.page import has_too_many_values
 from poller.documents.diff import ParseError, parse, stored
 from poller.sources.paths import CONTENT, KEY, VALUE
 from state.polls import Suspect

@@ -9,61 +9,23 @@ import re
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from itertools import repeat
-from typing import Any, cast
+from typing import cast
 
 import msgspec
-from xxhash import xxh3_128_digest
 
+from poller.changes.comparison import CONTENT, PageComparison, ShownObject, digest_of
 from poller.changes.endpoint_rules import EndpointRules
 from poller.documents.diff import ParseError, dump, parse, stored
 from poller.sources.paths import noun
 from poller.sources.protocol import PageError, Unparsed
 
-CONTENT = "content"
 MOST_OBJECTS = 100_000  # in one answer
 MOST_VALUES = 200_000  # of one object: parsing more keeps every other thread waiting
 FEW = 4  # new objects on a page, which are found sooner one by one
 
-# 16 bytes of an answer or an object as it came (XXH3). Nobody gains by two that collide: whoever could make them may
-# as well leave a change out. A cryptographic digest takes nine times as long, more than all the rest of a quiet poll.
-digest_of = xxh3_128_digest
-
 NOT_UTF8 = "that are not UTF-8 text"
 _NEWLINE = ord("\n")
 _tokens = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL).finditer
-
-
-class RequestTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """When a poll's first request left, and when its last answer had arrived: by the wall clock, and in order."""
-
-    at: float
-    answered_at: float
-    order: int = 0  # of the request among all requests and answers of the endpoint
-    answered_order: int = 0
-
-
-class ShownObject(msgspec.Struct, frozen=True):
-    """An object that this unit has not shown in just these bytes before."""
-
-    object_id: str
-    digest: bytes
-    body: bytes  # the object as JSON
-
-    def parsed(self) -> dict[str, Any]:
-        """The object. Most are never looked at: they are only kept."""
-        value: dict[str, Any] = parse(self.body)
-        return value
-
-
-class PageComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What an answer shows, held against what its unit showed before."""
-
-    members: dict[bytes, str]  # digest of bytes -> id, of all objects shown, in order
-    fresh: Sequence[ShownObject]
-    missing: Sequence[str] = ()  # shown before, not now
-    unsure: Sequence[str] = ()  # how these are cannot be told from this answer
-    is_partial: bool = False  # it shows objects that cannot be told apart: nothing is missing for sure
-    notes: Sequence[str] = ()  # what was set aside, and why
 
 
 def digests_of(rules: EndpointRules, objects: Sequence[msgspec.Raw]) -> list[bytes]:

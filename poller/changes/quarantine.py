@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from poller.changes.decide import Decision
+from poller.changes.comparison import CONTENT, PageComparison
+from poller.changes.decision import Decision
 from poller.changes.endpoint_rules import EndpointRules
 from poller.changes.exemptions import Exemptions
-from poller.changes.guards import AT_LEAST_SHIFTED, Shape, ShapeShift, agree, shape_shift
-from poller.changes.page import CONTENT, PageComparison
+from poller.changes.guards import AT_LEAST_SHIFTED, Quarantine, Quarantined, Shape, ShapeShift, agree, shape_shift
 from poller.documents.diff import parse
 from state.polls import Snapshot, UnitState
 
 REPLACED = ShapeShift(fields={"": Shape.REPLACED}, objects=0)  # most objects of a page are others
-
-
-@dataclass(slots=True)
-class Quarantined:
-    """A page that is kept aside."""
-
-    shift: ShapeShift
-    asked_order: int  # of the request whose answer first looked so
-    seen_order: int  # and of the latest
-
-
-Quarantine = dict[str, Quarantined]  # by unit
 
 
 def is_replaced(rules: EndpointRules, comparison: PageComparison, before: int, known: Mapping[str, Snapshot]) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import structs
 
-from poller.changes.decide import Decision
-from poller.changes.page import PageComparison, RequestTimes, digest_of
+from poller.changes.comparison import PageComparison, RequestTimes, digest_of
+from poller.changes.decision import Decision
 from state.polls import PollRecord, Presence, Snapshot, UnitState
 
 

@@ -14,8 +14,9 @@ from typing import Any, Final
 import httpx
 import msgspec
 
+from poller.changes.comparison import PageComparison
 from poller.changes.own_url import own_object
-from poller.changes.page import PageComparison, compare
+from poller.changes.page import compare
 from poller.documents.diff import ParseError, parse
 from poller.polling.boundary import failed_poll, reason_of
 from poller.polling.endpoint import WatchedEndpoint

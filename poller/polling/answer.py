@@ -8,8 +8,8 @@ from dataclasses import replace
 import msgspec
 
 from poller.changes.certainty import Claims, claims_of
-from poller.changes.decide import Context, Decision
-from poller.changes.page import PageComparison
+from poller.changes.comparison import PageComparison
+from poller.changes.decision import Context, Decision
 from poller.changes.quarantine import is_replaced
 from poller.changes.recording import (
     appended,

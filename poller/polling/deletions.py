@@ -8,9 +8,10 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from msgspec import structs
 
-from poller.changes.decide import Decision, delete
+from poller.changes.comparison import RequestTimes
+from poller.changes.decide import delete
+from poller.changes.decision import Decision
 from poller.changes.own_url import OwnAnswer, read_own
-from poller.changes.page import RequestTimes
 from poller.changes.recording import growth_of
 from poller.clock import Clock
 from poller.polling.endpoint import WatchedEndpoint

@@ -13,8 +13,7 @@ from msgspec import structs
 
 from poller.changes.endpoint_rules import EndpointRules
 from poller.changes.exemptions import Exemptions
-from poller.changes.guards import HOUR, NoiseDetector
-from poller.changes.quarantine import Quarantine
+from poller.changes.guards import HOUR, NoiseDetector, Quarantine
 from poller.changes.recount import Recount
 from poller.polling.results import Fetched, PollResult
 from poller.polling.sweep import SweepProgress

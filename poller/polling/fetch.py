@@ -12,8 +12,9 @@ import orjson
 
 from poller.budget.headers import is_throttled, read_headers
 from poller.changes.certainty import claims_of
+from poller.changes.comparison import RequestTimes, digest_of
 from poller.changes.decide import is_known
-from poller.changes.page import RequestTimes, compare, digest_of
+from poller.changes.page import compare
 from poller.changes.recording import chain_digest
 from poller.clock import Clock
 from poller.documents.diff import parse

@@ -11,10 +11,10 @@ from typing import Final
 
 import orjson
 
-from poller.changes.decide import Decision
+from poller.changes.comparison import PageComparison, RequestTimes
+from poller.changes.decision import Decision
 from poller.changes.exemptions import Exemptions
 from poller.changes.guards import ShapeShift, is_mass_deletion
-from poller.changes.page import PageComparison, RequestTimes
 from poller.changes.quarantine import agreed_shift, exempted, like_quarantined
 from poller.changes.recount import Recount, is_most
 from poller.polling.endpoint import Guards, WatchedEndpoint

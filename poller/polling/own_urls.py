@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import httpx
 
+from poller.changes.comparison import RequestTimes
 from poller.changes.exemptions import Misleading
 from poller.changes.own_url import own_object
-from poller.changes.page import RequestTimes
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.fetch import LARGE, Fetcher, unwelcome
 from poller.polling.holds import exempt

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from poller.changes.page import RequestTimes
+from poller.changes.comparison import RequestTimes
 from poller.sources.protocol import Unparsed
 from state.polls import Snapshot
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from poller.changes.page import RequestTimes
+from poller.changes.comparison import RequestTimes
 from poller.polling.unit_keys import CHILD, is_swept
 from state.polls import EndpointState, Sweep, UnitState
 

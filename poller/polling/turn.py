@@ -10,8 +10,10 @@ from typing import Final, ParamSpec, TypeVar
 
 from msgspec import structs
 
-from poller.changes.decide import Decision, decide
-from poller.changes.page import PageComparison, compare, digests_of, gathered
+from poller.changes.comparison import PageComparison
+from poller.changes.decide import decide
+from poller.changes.decision import Decision
+from poller.changes.page import compare, digests_of, gathered
 from poller.changes.quarantine import REPLACED, keep_aside, others_agree
 from poller.changes.recount import is_most
 from poller.polling.answer import (

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from poller.changes.comparison import CONTENT, PageComparison
 from poller.changes.own_url import own_object
-from poller.changes.page import CONTENT, MOST_VALUES, EndpointRules, PageComparison, compare
+from poller.changes.page import MOST_VALUES, EndpointRules, compare
 from poller.documents.diff import compile_rules, parse
 from poller.sources.paths import identity, unparsed_identity
 from poller.sources.protocol import Endpoint, PageError

@@ -12,7 +12,7 @@ import pytest
 
 from poller import hookimpl
 from poller.app import open_app, sweep_once
-from poller.changes.page import RequestTimes
+from poller.changes.comparison import RequestTimes
 from poller.config.load import load
 from poller.daemon.daemon import Daemon
 from poller.daemon.systemd import Notifier
