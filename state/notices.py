@@ -39,3 +39,8 @@ def notice_event(notice: Notice, version: int) -> NewEvent:
         observed_after=None,
         raw=_encode({"summary": notice.summary, "version": version, "detail": notice.detail}),
     )
+
+
+def is_operational(event: NewEvent) -> bool:
+    """Whether this is an operational event of Poller itself."""
+    return event.source == SOURCE

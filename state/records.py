@@ -76,3 +76,8 @@ class EventQuery:
     type_glob: str | None = None
     source: str | None = None  # its name
     subject: str | None = None  # exactly, or as a glob
+
+
+def source_uri(source: str) -> str:
+    """The CloudEvents `source` of a configured source."""
+    return f"/sources/{source}"

@@ -11,8 +11,7 @@ from hashlib import blake2b
 from typing import Any
 
 from poller.documents.diff import dump, dump_sorted
-from state.notices import SOURCE
-from state.records import Change, FieldChange, Kind, NewEvent
+from state.records import Change, FieldChange, Kind, NewEvent, source_uri
 
 
 def change_event(change: Change, *, source: str, namespace: str, endpoint: str) -> NewEvent:
@@ -31,16 +30,6 @@ def change_event(change: Change, *, source: str, namespace: str, endpoint: str) 
         observed_after=change.observed_after,
         raw=dump(data),
     )
-
-
-def source_uri(source: str) -> str:
-    """The CloudEvents `source` of a configured source."""
-    return f"/sources/{source}"
-
-
-def is_operational(event: NewEvent) -> bool:
-    """Whether this is an operational event of Poller itself."""
-    return event.source == SOURCE
 
 
 def _told(field: FieldChange) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from poller.events.events import is_operational, source_uri
 from state.errors import PollerError
-from state.records import Event
+from state.notices import is_operational
+from state.records import Event, source_uri
 
 if TYPE_CHECKING:
     import cel

@@ -15,7 +15,6 @@ from poller.changes.certainty import Uncertainty
 from poller.changes.exemptions import Exemptions
 from poller.clock import SystemClock
 from poller.config.models import BudgetConfig, Config
-from poller.events.events import source_uri
 from poller.hooks.loading import Failed
 from poller.operations.planners import infeasible_budgets, planner_states
 from poller.operations.program import BudgetView, Live, Watched
@@ -36,6 +35,7 @@ from poller.polling.health import EndpointHealth, HealthReport, SourceHealth
 from state.deliveries import SubscriptionState
 from state.open import is_there
 from state.open import open_reader as open_reader
+from state.records import source_uri
 from state.status import MeasuredDelay
 from state.store import Reader
 

@@ -21,10 +21,10 @@ from poller.changes.recording import (
     unchanged_unit,
 )
 from poller.polling.certainty import judged
-from poller.polling.endpoint import PendingAnswer, WatchedEndpoint
+from poller.polling.draft import Draft
+from poller.polling.endpoint import PendingAnswer, WatchedEndpoint, exempt
 from poller.polling.failing_lists import first_reading
-from poller.polling.holds import current_shift, exempt, recount
-from poller.polling.recorder import Draft
+from poller.polling.holds import current_shift, recount
 from poller.polling.results import Fetched, PollResult
 from poller.polling.sweep import Seen
 from poller.polling.unit_keys import SINCE, dump_position, is_swept, key_of, place_of

@@ -7,10 +7,9 @@ from dataclasses import replace
 from msgspec import structs
 
 from poller.changes.certainty import PATIENCE, SweptList, Uncertainty, judge, pattern_of
-from poller.polling.endpoint import WatchedEndpoint
+from poller.polling.draft import Draft
+from poller.polling.endpoint import WatchedEndpoint, exempt
 from poller.polling.failing_lists import without_failing
-from poller.polling.holds import exempt
-from poller.polling.recorder import Draft
 from poller.polling.sweep import Seen
 from state.notices import Notice
 from state.polls import Sweep, UnitState

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 
 from poller.clock import Clock
-from poller.polling.deletions import may_delete
-from poller.polling.endpoint import WatchedEndpoint
+from poller.polling.draft import Draft
+from poller.polling.endpoint import WatchedEndpoint, may_delete
 from poller.polling.failing_lists import forget_lists, without_failing
 from poller.polling.health import HealthUpdate
-from poller.polling.recorder import Draft, Recorder
+from poller.polling.recorder import Recorder
 from poller.polling.results import PollResult
 from poller.polling.source import ITEM, ActiveSource, kept_health
 from poller.polling.unit_keys import child_key, dump_position, is_swept

@@ -14,11 +14,12 @@ from poller.changes.decision import Decision
 from poller.changes.own_url import OwnAnswer, read_own
 from poller.changes.recording import growth_of
 from poller.clock import Clock
-from poller.polling.endpoint import WatchedEndpoint
+from poller.polling.draft import Draft
+from poller.polling.endpoint import WatchedEndpoint, exempt, may_delete
 from poller.polling.fetch import Fetcher
-from poller.polling.holds import exempt, holds_deletion
+from poller.polling.holds import holds_deletion
 from poller.polling.own_urls import GONE, OwnUrls
-from poller.polling.recorder import MOST_TRIES, Draft, Recorder
+from poller.polling.recorder import MOST_TRIES, Recorder
 from poller.polling.results import PollResult
 from poller.polling.suspects import SuspectQueue
 from poller.polling.threads import Apart
@@ -30,11 +31,6 @@ SWEEPS_TO_CONFIRM: Final = 3  # the one in which it went missing, then two compl
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-def may_delete(w: WatchedEndpoint) -> bool:
-    """Whether deletions are reported at all now."""
-    return w.rules.deletes and w.guards.recount is None and not w.in_baseline
 
 
 class Deletions:

@@ -15,6 +15,7 @@ from poller.changes.endpoint_rules import EndpointRules
 from poller.changes.exemptions import Exemptions
 from poller.changes.guards import HOUR, NoiseDetector, Quarantine
 from poller.changes.recount import Recount
+from poller.polling.draft import Draft
 from poller.polling.results import Fetched, PollResult
 from poller.polling.sweep import SweepProgress
 from poller.polling.unit_keys import is_swept, place_of
@@ -246,6 +247,17 @@ class WatchedEndpoint:
     def failing(self) -> list[UnitState]:
         """Units whose latest poll failed."""
         return [unit for unit in self.units.values() if unit.failures]
+
+
+def exempt(w: WatchedEndpoint, draft: Draft, exemptions: Exemptions) -> None:
+    """Know new exemptions, and record them."""
+    w.guards.exemptions = exemptions
+    draft.accepted = exemptions.dump()
+
+
+def may_delete(w: WatchedEndpoint) -> bool:
+    """Whether deletions are reported at all now."""
+    return w.rules.deletes and w.guards.recount is None and not w.in_baseline
 
 
 # What an operator must see, and what sweeps on command look at.

@@ -20,6 +20,7 @@ from poller.hooks.payloads import Polled
 from poller.planner.planner import Planner
 from poller.polling.children import FollowUp
 from poller.polling.deletions import Deletions
+from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.fetch import Fetcher
 from poller.polling.health import HealthUpdate, SourceHealth, StallWatch, due_since
@@ -29,7 +30,7 @@ from poller.polling.interventions import Interventions
 from poller.polling.loop import PollLoop
 from poller.polling.on_demand import Begun, OnDemandSweep
 from poller.polling.poll import Polling, take
-from poller.polling.recorder import Draft, Recorder
+from poller.polling.recorder import Recorder
 from poller.polling.source import (
     ActiveSource,
     Discovery,

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from msgspec import structs
 
-from poller.polling.endpoint import WatchedEndpoint
-from poller.polling.holds import exempt
-from poller.polling.recorder import Draft
+from poller.polling.draft import Draft
+from poller.polling.endpoint import WatchedEndpoint, exempt
 from poller.polling.unit_keys import id_prefix
 from state.notices import Notice
 from state.polls import Sweep, UnitState

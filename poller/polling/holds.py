@@ -17,8 +17,8 @@ from poller.changes.exemptions import Exemptions
 from poller.changes.guards import ShapeShift, is_mass_deletion
 from poller.changes.quarantine import agreed_shift, exempted, like_quarantined
 from poller.changes.recount import Recount, is_most
-from poller.polling.endpoint import Guards, WatchedEndpoint
-from poller.polling.recorder import Draft
+from poller.polling.draft import Draft
+from poller.polling.endpoint import Guards, WatchedEndpoint, exempt
 from poller.polling.results import Fetched
 from poller.polling.unit_keys import is_swept, place_of
 from state.notices import Notice
@@ -187,12 +187,6 @@ def accept_shift(
 def current_shift(w: WatchedEndpoint) -> ShapeShift:
     """The schema change that is accepted silently now."""
     return w.guards.exemptions.shift_in(w.state.sweep)
-
-
-def exempt(w: WatchedEndpoint, draft: Draft, exemptions: Exemptions) -> None:
-    """Know new exemptions, and record them."""
-    w.guards.exemptions = exemptions
-    draft.accepted = exemptions.dump()
 
 
 def _say(w: WatchedEndpoint, draft: Draft, kind: str, summary: str, detail: Mapping[str, object], now: float) -> None:

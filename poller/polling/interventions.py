@@ -6,8 +6,9 @@ from poller.clock import Clock
 from poller.polling import holds
 from poller.polling.certainty import accept_doubts
 from poller.polling.children import FollowUp
+from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint
-from poller.polling.recorder import Draft, Recorder
+from poller.polling.recorder import Recorder
 from poller.polling.results import PollResult
 from poller.polling.source import ActiveSource
 from state.polls import Recorded

@@ -11,10 +11,10 @@ import httpx
 from poller.changes.comparison import RequestTimes
 from poller.changes.exemptions import Misleading
 from poller.changes.own_url import own_object
-from poller.polling.endpoint import WatchedEndpoint
+from poller.polling.draft import Draft
+from poller.polling.endpoint import WatchedEndpoint, exempt
 from poller.polling.fetch import LARGE, Fetcher, unwelcome
-from poller.polling.holds import exempt
-from poller.polling.recorder import Draft, Recorder
+from poller.polling.recorder import Recorder
 from poller.polling.results import PollResult
 from poller.polling.threads import Apart
 from poller.polling.unit_keys import own_id

@@ -13,10 +13,11 @@ from poller.clock import Clock
 from poller.hooks.payloads import Polled
 from poller.polling.boundary import failed_poll, reason_of
 from poller.polling.children import FollowUp
+from poller.polling.draft import Draft
 from poller.polling.endpoint import PendingAnswer, WatchedEndpoint
 from poller.polling.failing_lists import give_up
 from poller.polling.health import HealthUpdate
-from poller.polling.recorder import Draft, Recorder
+from poller.polling.recorder import Recorder
 from poller.polling.results import PollResult
 from poller.polling.source import DISCOVER, ITEM, ActiveSource
 from poller.polling.unit_keys import CHILD

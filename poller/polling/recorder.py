@@ -1,75 +1,24 @@
-"""Recordings of an endpoint: how they are put together and written, and how memory follows them."""
+"""Recordings of an endpoint: how they are written, and how memory follows them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
-from msgspec import UNSET, UnsetType, structs
+from msgspec import structs
 
+from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint
 from state.errors import Conflict
-from state.notices import Notice
 from state.polls import (
-    Answering,
-    FailedPoll,
     Known,
-    PollRecord,
     Recorded,
-    Recording,
     Snapshot,
-    Sweep,
-    UnitTimes,
     Wanted,
 )
 from state.steps import Steps
 from state.store import PollStore
 
 MOST_TRIES = 100  # of a recording whose base has moved each time
-
-
-class Draft(msgspec.Struct, kw_only=True):
-    """A recording that is being put together."""
-
-    at: float
-    polls: list[PollRecord] = []
-    failures: Sequence[FailedPoll] = ()
-    rebaseline: tuple[float, int] | None = None
-    begin_sweep: tuple[float, int] | None = None
-    dropped: Sequence[str] = ()
-    new_units: Sequence[tuple[str, bytes]] = ()
-    answering: Sequence[Answering] = ()
-    ended: Sweep | None = None
-    tail_asked_at: float | None = None
-    since_at: float | None = None
-    held: bytes | UnsetType | None = UNSET
-    accepted: bytes | UnsetType | None = UNSET
-    notices: list[Notice] = []
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to record."""
-        return not (self.changes_endpoint or self.polls or self.failures or self.answering)
-
-    @property
-    def changes_endpoint(self) -> bool:
-        """Whether more changes than units and their own objects."""
-        marks = (self.rebaseline, self.begin_sweep, self.ended, self.tail_asked_at, self.since_at)
-        return bool(
-            marks != (None,) * 5
-            or self.dropped
-            or self.new_units
-            or self.notices
-            or self.held is not UNSET
-            or self.accepted is not UNSET
-        )
-
-    def recording(self, w: WatchedEndpoint, unchanged: Sequence[UnitTimes]) -> Recording:
-        """The recording, based on what is in memory of the endpoint."""
-        state = w.state
-        return Recording(
-            endpoint=state.id, base=state.revision, sweep=state.sweep, unchanged=unchanged, **structs.asdict(self)
-        )
 
 
 class Recorder:
@@ -87,7 +36,7 @@ class Recorder:
         w.turn.is_stale = True  # until it is known to be written
         times, w.unchanged = w.unchanged, {}
         try:
-            recording = draft.recording(w, [*times.values()])
+            recording = draft.recording(w.state, [*times.values()])
             recorded = await self.steps.unhurried(self.store.record, w.lease, recording)
         except BaseException:
             w.unchanged = times | w.unchanged

@@ -29,9 +29,10 @@ from poller.polling.answer import (
     takes_new,
     unchanged,
 )
+from poller.polling.draft import Draft
 from poller.polling.endpoint import PendingAnswer, WatchedEndpoint
 from poller.polling.holds import accept_shift, missing_objects, recount
-from poller.polling.recorder import MOST_TRIES, Draft, Recorder
+from poller.polling.recorder import MOST_TRIES, Recorder
 from poller.polling.results import PollResult
 from poller.polling.threads import Apart
 from poller.polling.unit_keys import id_prefix, is_swept

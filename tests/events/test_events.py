@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.events.events import change_event, is_operational
-from state.notices import Notice, notice_event
+from poller.events.events import change_event
+from state.notices import Notice, is_operational, notice_event
 from state.records import Change, FieldChange, Kind, NewEvent
 
 NAME = FieldChange(path="/name", before="A", after="B")
