@@ -86,5 +86,8 @@ prove-truth: $(STAMP)  ## no event lost or invented, in 5,000 random runs (a qua
 prove-api: $(STAMP)  ## the API against its own description, by schemathesis from the PATH (5 minutes)
 	$(BIN)/python -m benchmarks.api
 
+prove-pages: $(STAMP)  ## the dashboard in Chromium: accessible, in place, without a script; writes docs/images (3 minutes; needs playwright, npm)
+	$(BIN)/python -m benchmarks.pages
+
 prove-hostile: $(STAMP)  ## hostile answers at every place that reads from a peer: memory, stillness, nothing ended (3 minutes)
 	timeout 180 $(BIN)/python -m benchmarks.hostile

@@ -3,6 +3,7 @@
 import re
 import urllib.parse
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 from poller.config.models import Config
 from poller.operations.commands import COMMANDS
 from poller.operations.doctor import Level
-from poller.operations.status import EndpointStatus, SourceStatus, Status
+from poller.operations.status import EndpointStatus, SourceStatus, Status, SubscriptionStatus
 from poller.web.dashboard import charts
 from poller.web.dashboard.actions import FIELDS, arguments
+from poller.web.dashboard.delivery_pages import readable
 from poller.web.dashboard.html import Outcome, Outcomes, number, span
 from poller.web.dashboard.overview import causes
 from tests.support.command_line import Shop, open_shop
@@ -218,6 +220,20 @@ def test_the_same_cause_of_several_endpoints_is_one_line(tmp_path: Path) -> None
 
     assert (one.level, one.about) == (Level.WARN, ("endpoint acme/a", "endpoint acme/b"))
     assert one.links == ("/endpoints/acme/a", "/endpoints/acme/b")
+
+
+def test_findings_of_one_subscription_are_one_line_with_the_worst_first(tmp_path: Path) -> None:
+    ailing = SubscriptionStatus(name="crm", state="failing", dead=3, last_error="422")
+    status = replace(status_of(), subscriptions=(ailing,))
+
+    [one] = causes(status, Config(path=tmp_path))
+
+    assert (one.level, one.what) == (Level.BAD, "failing: 422; 3 dead letters")
+
+
+def test_a_request_is_shown_with_its_json_indented_and_any_other_as_it_is() -> None:
+    assert readable('POST /x\n\n{"a":1}') == 'POST /x\n\n{\n  "a": 1\n}'
+    assert readable("a line\n\nof text") == "a line\n\nof text"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Annotated, Final
 
+import orjson
 from fastapi import APIRouter, Query, Response
 
 from poller.config.models import Config, SubscriptionConfig
@@ -78,7 +79,7 @@ async def delivery(context: Context, page: Shown, number: int) -> Response:
         unknown = "the event is older than the retention"
     elif settings is not None:
         try:
-            request = await asyncio.to_thread(rendered, settings, look.event)
+            request = readable(await asyncio.to_thread(rendered, settings, look.event))
         except PollerError as error:
             unknown = str(error)
     return page.render("delivery.html.j2", look=look, request=request, unknown=unknown)
@@ -97,6 +98,15 @@ async def subscription(context: Context, page: Shown, name: str) -> Response:
     return page.render(
         "subscription.html.j2", row=row, settings=settings, recent=recent, books=books, last_seq=status.last_seq
     )
+
+
+def readable(request: str) -> str:
+    """A request with its JSON indented; any other text is left as it is."""
+    head, blank, body = request.partition("\n\n")
+    try:
+        return head + blank + orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2).decode()
+    except ValueError:
+        return request
 
 
 def place_of(text: str, what: str, zone: tzinfo) -> int | float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ class Outcomes:
         return None if key is None else self._kept.get(key)
 
 
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+
+
 class Page:
     """One page that was asked for: its address, the time zone, and the outcome to be shown on it."""
 
@@ -94,6 +98,16 @@ class Page:
         local = f"{when.astimezone(self.zone):%Y-%m-%d %H:%M:%S %Z}"
         iso = when.astimezone(UTC).isoformat(timespec="seconds")
         return Markup('<time datetime="{}" title="{}">{}</time>').format(iso, local, text)
+
+    def prose(self, text: str) -> Markup:
+        """A sentence in which moments are those of the configured time zone, and no longer than they need to be."""
+        today = datetime.fromtimestamp(self.now, self.zone).date()
+        found, end = Markup(""), 0
+        for match in _INSTANT.finditer(text):
+            when = datetime.fromisoformat(match.group()).astimezone(self.zone)
+            shown = self.time(when, style="%H:%M" if when.date() == today else "%b %d, %H:%M")
+            found, end = found + text[end : match.start()] + shown, match.end()
+        return found + text[end:]
 
 
 async def _page_of(request: Request) -> Page:

@@ -68,12 +68,21 @@ def causes(status: Status, config: Config) -> list[Cause]:
     }
     wrong = [one for one in of_status(status, config) if one.level is not Level.OK and one.about not in hidden]
     merged: dict[tuple[Level, str, str | None], list[Finding]] = {}
-    for one in wrong:
+    for one in _joined(wrong):
         merged.setdefault((one.level, one.what, one.hint), []).append(one)
     found = [_cause(together) for together in merged.values()]
     counts = {name: sum(one.source == name for one in status.endpoints) for name in broken}
     found = [_with_endpoints(one, counts) for one in found]
     return sorted(found, key=lambda one: one.level is not Level.BAD)
+
+
+def _joined(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings of one thing as one, with the worst of them first."""
+    found: dict[str, Finding] = {}
+    for one in sorted(findings, key=lambda one: one.level is not Level.BAD):
+        first = found.get(one.about)
+        found[one.about] = one if first is None else replace(first, what=f"{first.what}; {one.what}")
+    return list(found.values())
 
 
 def _cause(together: Sequence[Finding]) -> Cause:

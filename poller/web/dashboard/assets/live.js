@@ -6,10 +6,6 @@ const LEAST = 1500, MOST = 5000; // milliseconds between two looks
 const live = document.getElementById("live"), main = document.getElementById("main");
 let latest = 0, timer = null, asking = null;
 
-function isBusy(element) {
-  return element.contains(document.activeElement) && document.activeElement.matches("input, select, textarea");
-}
-
 function isSelected(node) {
   const selection = getSelection();
   return !selection.isCollapsed && selection.containsNode(node, true);
@@ -65,7 +61,7 @@ function takeChildren(old, fresh) {
 
 function remove(node) {
   const next = node.nextSibling;
-  node.remove();
+  if (!isSelected(node) && !node.contains(document.activeElement)) node.remove();
   return next;
 }
 
