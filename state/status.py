@@ -70,3 +70,13 @@ class UnitProgress:
     failures: int  # in a row
     retry_at: float | None
     error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenDelay:
+    """An event, and how long after it had certainly not happened yet it was seen, in seconds."""
+
+    seq: int
+    source: str
+    endpoint: str
+    delay: float | None  # None: it is not known since when

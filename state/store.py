@@ -38,7 +38,7 @@ from state.polls import (
     Wanted,
 )
 from state.records import Event, EventQuery, NewEvent
-from state.status import Activity, MeasuredDelay, Restored, SeenChange, UnitProgress, UnitRow
+from state.status import Activity, MeasuredDelay, Restored, SeenChange, SeenDelay, UnitProgress, UnitRow
 
 
 class Leases(Protocol):
@@ -396,6 +396,10 @@ class StatusReader(Protocol):
 
     def seen_changes(self) -> list[SeenChange]:
         """Every change in the log of which it is known when it had not happened yet, in order."""
+        ...
+
+    def seen_delays(self, *, after: int, limit: int) -> list[SeenDelay]:
+        """The delays of at most `limit` events of sources after a number of the log, in order."""
         ...
 
     def activity(self, *, since: float, width: float) -> list[Activity]:

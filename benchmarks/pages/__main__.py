@@ -177,7 +177,7 @@ def keep_what_the_reader_does(proof: Proof, browser: Browser, scene: Scene) -> N
         page.goto(f"{scene.url}/deliveries")
         page.fill("input[name=subject]", "orders/*")
         rows = "[...document.querySelectorAll('tbody tr')].map(row => row.cells[3].textContent)"
-        page.wait_for_function(f"{rows}.length > 0 && {rows}.every(text => text.includes('orders/'))")
+        _until(lambda: (shown := page.evaluate(rows)) and all("orders/" in text for text in shown))
         proof.expect("a filter is answered while it is typed", "subject=orders" in page.url)
         page.goto(f"{scene.url}/subscriptions/crm")
         page.click("summary:has-text('Replay')")

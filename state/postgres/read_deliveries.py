@@ -29,9 +29,12 @@ def _conditions(query: DeliveryQuery) -> tuple[str, list[object]]:
     """A query as SQL, and its values."""
     by_time = {bound for bound in ("after", "before") if isinstance(getattr(query, bound), float)}
     subject = regex_of(query.subject) if query.subject is not None and is_glob(query.subject) else query.subject
+    status = regex_of(query.status) if query.status is not None and is_glob(query.status) else query.status
     given: list[tuple[str, object]] = [
         ("s.name = ", query.subscription),
         ("e.subject ~ " if is_glob(query.subject) else "e.subject = ", subject),
+        ("d.seq = ", query.seq),
+        ("d.status ~ " if is_glob(query.status) else "d.status = ", status),
         ("d.queued_at >= " if "after" in by_time else "d.id > ", query.after),
         ("d.queued_at < " if "before" in by_time else "d.id < ", query.before),
     ]

@@ -8,6 +8,7 @@ from state.polls import Snapshot
 from state.postgres.connection import Database
 from state.postgres.polls import KNOWN
 from state.rows import snapshot_of
+from state.status import UnitProgress
 
 
 class PollReader:
@@ -40,6 +41,17 @@ class PollReader:
         )
         names = [column.name for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def units(self, source: str, endpoint: str, *, limit: int = 1000) -> list[UnitProgress]:
+        """The units of one endpoint: failing ones first, then in the order in which they were met."""
+        rows = self._db.run(
+            "SELECT u.key, u.asked_at, u.shown, u.calls, u.failures, u.retry_at, u.error FROM units u "
+            "JOIN endpoints e ON e.id = u.endpoint WHERE e.source = $1 AND e.name = $2 "
+            "ORDER BY u.failures DESC, u.id LIMIT $3",
+            [source, endpoint, limit],
+        )
+        names = ("key", "asked_at", "objects", "calls", "failures", "retry_at", "error")
+        return [UnitProgress(**dict(zip(names, row, strict=True))) for row in rows]
 
     def object(self, source: str, endpoint: str, object_id: str) -> Snapshot | None:
         """The snapshot of one object, or None when it was never seen."""

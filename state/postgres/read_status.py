@@ -7,7 +7,7 @@ from typing import Final
 
 from state.postgres.calls import throttled_until
 from state.postgres.connection import Database
-from state.status import MeasuredDelay, SeenChange, UnitRow
+from state.status import Activity, MeasuredDelay, SeenChange, SeenDelay, UnitRow
 
 LATEST: Final = 10_000  # events that a measured delay looks back on at most
 
@@ -88,6 +88,44 @@ class StatusReader:
         )
         names = [field.name for field in fields(SeenChange)]
         return [SeenChange(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def seen_delays(self, *, after: int, limit: int) -> list[SeenDelay]:
+        """The delays of at most `limit` events of sources after a number of the log, in order."""
+        rows = self._db.run(
+            "SELECT seq, substr(source, 10), split_part(subject, '/', 1), time - observed_after FROM events "
+            "WHERE seq > $1 AND source LIKE '/sources/%' ORDER BY seq LIMIT $2",
+            [after, limit],
+        )
+        return [SeenDelay(seq=seq, source=source, endpoint=name, delay=delay) for seq, source, name, delay in rows]
+
+    def activity(self, *, since: float, width: float) -> list[Activity]:
+        """Events of each endpoint by spans of `width` seconds, within the latest 10,000 events of the log."""
+        rows = self._db.run(
+            """
+            SELECT substr(source, 10), split_part(subject, '/', 1),
+                floor((time - $2::float8) / $3::float8)::integer AS span, count(*)
+            FROM (SELECT source, subject, time FROM events ORDER BY seq DESC LIMIT $1) newest
+            WHERE time >= $2::float8 AND source LIKE '/sources/%' GROUP BY 1, 2, 3
+            """,
+            [LATEST, since, width],
+        )
+        return [Activity(source=source, endpoint=endpoint, span=span, events=n) for source, endpoint, span, n in rows]
+
+    def unit_activity(self, source: str, endpoint: str, *, since: float, width: float) -> list[Activity]:
+        """Events of each unit of an endpoint by spans of `width` seconds, within its latest 10,000 events."""
+        rows = self._db.run(
+            """
+            SELECT u.key, floor((v.time - $4::float8) / $5::float8)::integer, count(*)
+            FROM (SELECT subject, time FROM events WHERE source = '/sources/' || $2::text AND time >= $4::float8
+                AND split_part(subject, '/', 1) = $3::text ORDER BY seq DESC LIMIT $1) v
+            LEFT JOIN endpoints e ON e.source = $2::text AND e.name = $3::text
+            LEFT JOIN objects o ON o.endpoint = e.id AND o.object = substr(v.subject, length($3::text) + 2)
+            LEFT JOIN units u ON u.id = o.unit
+            GROUP BY 1, 2
+            """,
+            [LATEST, source, endpoint, since, width],
+        )
+        return [Activity(source=source, endpoint=endpoint, unit=unit, span=span, events=n) for unit, span, n in rows]
 
     def oldest_waiting(self) -> dict[str, float]:
         """By subscription, since when the oldest event that it was not given waits: queued, or not read yet."""

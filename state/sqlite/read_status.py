@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from state.sqlite.calls import throttled_until
 from state.sqlite.connection import State, read_meta
-from state.status import Activity, MeasuredDelay, SeenChange, UnitRow
+from state.status import Activity, MeasuredDelay, SeenChange, SeenDelay, UnitRow
 
 LATEST = 10_000  # events that a measured delay looks back on at most
 
@@ -87,6 +87,15 @@ class StatusReader:
         )
         names = [field.name for field in fields(SeenChange)]
         return [SeenChange(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def seen_delays(self, *, after: int, limit: int) -> list[SeenDelay]:
+        """The delays of at most `limit` events of sources after a number of the log, in order."""
+        rows = self._db.execute(
+            "SELECT seq, substr(source, 10), substr(subject, 1, instr(subject, '/') - 1), time - observed_after "
+            "FROM events WHERE seq > ? AND source LIKE '/sources/%' ORDER BY seq LIMIT ?",
+            [after, limit],
+        )
+        return [SeenDelay(seq=seq, source=source, endpoint=name, delay=delay) for seq, source, name, delay in rows]
 
     def activity(self, *, since: float, width: float) -> list[Activity]:
         """Events of each endpoint by spans of `width` seconds, within the latest 10,000 events of the log."""

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 from state.deliveries import DeliveryQuery, Registration
 from state.records import NewEvent
-from state.sqlite.read_deliveries import DeliveryReader
-from state.sqlite.read_polls import PollReader
-from state.sqlite.read_status import StatusReader
-from state.sqlite.store import Store
+from tests.support.stores import Backend
 
 NOW = 10_000.0
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path / "poller.db", now=NOW)
-    yield store
-    store.close()
 
 
 def event(name: str, at: float, endpoint: str = "items") -> NewEvent:
@@ -36,24 +25,22 @@ def event(name: str, at: float, endpoint: str = "items") -> NewEvent:
     )
 
 
-def known(store: Store) -> None:
+def known(backend: Backend) -> None:
     """Two units of one endpoint, each with one object."""
-    store.db.executescript(
-        """
-        INSERT INTO endpoints (id, source, name, shape, sweep_began) VALUES (1, 'shop', 'items', '', 0);
-        INSERT INTO units (id, endpoint, key, position) VALUES (1, 1, 'page=1', '{}'), (2, 1, 'page=2', '{}');
-        UPDATE units SET failures = 2, error = '500' WHERE id = 2;
-        INSERT INTO objects (endpoint, object, version, body, unit, seen_at)
-            VALUES (1, 'a', 1, '{}', 1, 0), (1, 'b', 1, '{}', 2, 0);
-        """
-    )
+    backend.run("INSERT INTO endpoints (source, name, shape, sweep_began) VALUES ('shop', 'items', '', 0)")
+    endpoint = "(SELECT id FROM endpoints)"
+    for key, name in (("page=1", "a"), ("page=2", "b")):
+        backend.run(f"INSERT INTO units (endpoint, key, position) VALUES ({endpoint}, '{key}', '{{}}')")
+        values = f"{endpoint}, '{name}', 1, '{{}}', (SELECT id FROM units WHERE key = '{key}'), 0"
+        backend.run(f"INSERT INTO objects (endpoint, object, version, body, unit, seen_at) VALUES ({values})")
+    backend.run("UPDATE units SET failures = 2, error = '500' WHERE key = 'page=2'")
 
 
-def test_events_are_counted_by_endpoint_and_span(store: Store) -> None:
+def test_events_are_counted_by_endpoint_and_span(backend: Backend) -> None:
     found = [event("a", NOW), event("a", NOW + 5), event("a", NOW + 25), event("a", NOW, "orders"), event("a", 5.0)]
-    store.log.append(found)
+    backend.open().log.append(found)
 
-    rows = StatusReader(store.db).activity(since=NOW, width=10.0)
+    rows = backend.look().sums.activity(since=NOW, width=10.0)
 
     assert {(one.source, one.endpoint, one.span, one.events) for one in rows} == {
         ("shop", "items", 0, 2),
@@ -62,19 +49,21 @@ def test_events_are_counted_by_endpoint_and_span(store: Store) -> None:
     }
 
 
-def test_events_are_counted_by_unit_and_those_of_forgotten_objects_apart(store: Store) -> None:
-    known(store)
+def test_events_are_counted_by_unit_and_those_of_forgotten_objects_apart(backend: Backend) -> None:
+    store = backend.open()
+    known(backend)
     store.log.append([event("a", NOW), event("a", NOW + 3), event("b", NOW + 12), event("gone", NOW), event("a", 5.0)])
 
-    rows = StatusReader(store.db).unit_activity("shop", "items", since=NOW, width=10.0)
+    rows = backend.look().sums.unit_activity("shop", "items", since=NOW, width=10.0)
 
     assert {(one.unit, one.span, one.events) for one in rows} == {("page=1", 0, 2), ("page=2", 1, 1), (None, 0, 1)}
 
 
-def test_units_are_given_with_failing_ones_first(store: Store) -> None:
-    known(store)
+def test_units_are_given_with_failing_ones_first(backend: Backend) -> None:
+    backend.open()
+    known(backend)
 
-    found = PollReader(store.db).units("shop", "items")
+    found = backend.look().polls.units("shop", "items")
 
     assert [(one.key, one.failures, one.error) for one in found] == [("page=2", 2, "500"), ("page=1", 0, None)]
 
@@ -89,14 +78,27 @@ def test_units_are_given_with_failing_ones_first(store: Store) -> None:
         (DeliveryQuery(seq=2, status="500"), 0),
     ],
 )
-def test_deliveries_are_found_by_answer_and_by_event(store: Store, query: DeliveryQuery, count: int) -> None:
+def test_deliveries_are_found_by_answer_and_by_event(backend: Backend, query: DeliveryQuery, count: int) -> None:
+    store = backend.open()
     store.deliveries.register([Registration(name="crm", start="beginning")], now=NOW)
     store.log.append([event("a", NOW), event("b", NOW)])
-    store.db.executescript(
-        """
-        INSERT INTO deliveries (subscription, seq, origin, lane, state, queued_at, status)
-            VALUES (1, 1, 'log', 'a', 'dead', 0, '500'), (1, 2, 'log', 'b', 'dead', 0, '503');
-        """
-    )
+    columns = "subscription, seq, origin, lane, state, queued_at, due, status"
+    for seq, status in ((1, "500"), (2, "503")):
+        values = f"(SELECT id FROM subscriptions), {seq}, 'log', '{seq}', 'dead', 0, 0, '{status}'"
+        backend.run(f"INSERT INTO deliveries ({columns}) VALUES ({values})")
 
-    assert len(DeliveryReader(store.db).find(query, limit=10)) == count
+    assert len(backend.look().deliveries.find(query, limit=10)) == count
+
+
+def test_delays_are_read_in_order_after_a_number(backend: Backend) -> None:
+    store = backend.open()
+    late = replace(event("a", NOW), observed_after=NOW - 3.0)
+    numbers = store.log.append([late, event("b", NOW), replace(event("c", NOW), source="/poller")])
+
+    found = backend.look().sums.seen_delays(after=numbers[0] - 1, limit=10)
+
+    assert [(one.seq, one.source, one.endpoint, one.delay) for one in found] == [
+        (numbers[0], "shop", "items", 3.0),
+        (numbers[1], "shop", "items", None),
+    ]
+    assert backend.look().sums.seen_delays(after=numbers[1], limit=10) == []

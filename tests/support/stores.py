@@ -9,9 +9,11 @@ from typing import Any, Protocol
 
 from state.leases import FOREVER, LOCAL, Lease, Worker, subscription_lease
 from state.postgres.connection import Connection, transaction
+from state.postgres.store import Reader as PostgresReader
 from state.postgres.store import Store as PostgresStore
+from state.sqlite.store import Reader as SqliteReader
 from state.sqlite.store import Store as SqliteStore
-from state.store import Store
+from state.store import Reader, Store
 from tests.support.postgres import Server, running_server
 
 COUNTERS = ("migrations", "log")  # tables whose rows say nothing about what is kept
@@ -24,6 +26,10 @@ class Backend(Protocol):
 
     def open(self, *, pending_limit: int | None = None) -> Store:
         """The state, as one more worker has it."""
+        ...
+
+    def look(self) -> Reader:
+        """The state, as who only looks at it has it."""
         ...
 
     def dump(self) -> str:
@@ -51,6 +57,7 @@ class SqliteBackend:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "poller.db"
         self._stores: list[SqliteStore] = []
+        self._readers: list[SqliteReader] = []
 
     def open(self, *, pending_limit: int | None = None) -> SqliteStore:
         store = SqliteStore.open(self._path, now=0.0)
@@ -58,6 +65,11 @@ class SqliteBackend:
         store.deliveries._limit = pending_limit or store.deliveries._limit
         self._stores.append(store)
         return store
+
+    def look(self) -> SqliteReader:
+        reader = SqliteReader.open(self._path)
+        self._readers.append(reader)
+        return reader
 
     def dump(self) -> str:
         conn = self._stores[0].db.conn
@@ -85,6 +97,8 @@ class SqliteBackend:
         return ticks
 
     def close(self) -> None:
+        for reader in self._readers:
+            reader.close()
         for store in self._stores:
             store.close()
 
@@ -102,6 +116,7 @@ class PostgresBackend:
         self.server = self.started()
         self.url = self.server.database(self._template)
         self._stores: list[PostgresStore] = []
+        self._readers: list[PostgresReader] = []
 
     @classmethod
     def started(cls) -> Server:
@@ -128,6 +143,11 @@ class PostgresBackend:
         self._stores.append(store)
         return store
 
+    def look(self) -> PostgresReader:
+        reader = PostgresReader.open(self.url)
+        self._readers.append(reader)
+        return reader
+
     def dump(self) -> str:
         return "\n".join(f"{name}: {rows}" for name, rows in self._tables(self._stores[0].db.conn))
 
@@ -148,6 +168,8 @@ class PostgresBackend:
             return int(conn.value("SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables"))
 
     def close(self) -> None:
+        for reader in self._readers:
+            reader.close()
         for store in self._stores:
             store.close()
         self.server.drop(self.url)
