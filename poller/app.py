@@ -10,11 +10,10 @@ from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
 import structlog
-from apscheduler.triggers.cron import CronTrigger
 
 from poller.clock import Clock, SystemClock
 from poller.config.models import Config, SubscriptionConfig
@@ -23,6 +22,7 @@ from poller.delivery.subscription import Route, Subscription
 from poller.hooks.loading import Plugins
 from poller.hooks.observers import Observers
 from poller.hooks.payloads import Polled
+from poller.late import late
 from poller.polling.engine import Engine
 from state.errors import PollerError, Unavailable
 from state.lock import StateLock
@@ -30,6 +30,11 @@ from state.open import Runner, open_state
 from state.records import Event
 from state.steps import Session, Writer
 from state.store import Store
+
+if TYPE_CHECKING:
+    import apscheduler.triggers.cron as cron
+else:
+    cron = late("apscheduler.triggers.cron")
 
 log = structlog.get_logger("poller")
 
@@ -285,7 +290,7 @@ def _route(settings: SubscriptionConfig, config: Config) -> Route:
 
 
 def _next_digest(crontab: str, config: Config, after: float) -> float:
-    trigger = CronTrigger.from_crontab(crontab, timezone=config.poller.zone)
+    trigger = cron.CronTrigger.from_crontab(crontab, timezone=config.poller.zone)
     fire = trigger.get_next_fire_time(None, datetime.fromtimestamp(after, tz=config.poller.zone))
     return after + 86400.0 if fire is None else float(fire.timestamp())
 

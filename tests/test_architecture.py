@@ -88,7 +88,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # docs/architecture.md; each may import
     ("poller.sources", "poller.planner"),
     ("poller.events", "poller.options"),
     ("poller.documents", "poller.rendering", "poller.sinks", "poller.budget"),
-    ("poller.clock", "poller.http_dates", "poller.redaction"),
+    ("poller.clock", "poller.http_dates", "poller.late", "poller.redaction"),
 )
 EDGES = ("poller.cli", "poller.daemon", "poller.web")
 
@@ -323,7 +323,7 @@ def test_only_the_state_knows_sql():
         if not within(name, "state.sqlite") and any(within(other, "sqlite_utils", "sqlite3") for other in found)
     ]
     assert arrows("poller", "psycopg") + arrows("state.sqlite", "psycopg") == []
-    assert elsewhere == ["poller.cli", "poller.web.context"]  # they tell SQLite's errors
+    assert elsewhere == ["poller.cli.failures", "poller.web.context"]  # they tell SQLite's errors
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,40 @@
-"""Nutcache: a source for its web API, and a strict local server of the same API (`poller sandbox`)."""
+"""Nutcache: a source for its web API, and a strict local server of the same API (`poller sandbox`).
+
+What each hook brings is imported when it is asked for: `poller --help` names the sandbox without loading the server.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from plugins.nutcache.source import NutcacheSource
-from poller import Source, hookimpl
+from poller import hookimpl
+
+if TYPE_CHECKING:
+    from poller import Source
 
 
 @hookimpl
 def register_sources(register: Callable[[str, type[Source]], None]) -> None:
     """Bring the source `nutcache`."""
-    register("nutcache", NutcacheSource)
+    register("nutcache", import_module("plugins.nutcache.source").NutcacheSource)
 
 
 @hookimpl
 def register_commands(cli: click.Group) -> None:
-    """Add `poller sandbox`. Loaded by name: a source alone neither needs nor pays for the server."""
-    cli.add_command(import_module("plugins.nutcache.sandbox.command").sandbox)
+    """Add `poller sandbox`."""
+    cli.add_command(_Sandbox("sandbox", short_help="Run the strict local Nutcache server alone."))
+
+
+class _Sandbox(click.Command):
+    """The command, loaded when it is called."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The context of the command itself."""
+        command: click.Command = import_module("plugins.nutcache.sandbox.command").sandbox
+        return command.make_context(info_name, args, parent, **extra)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
 from keyword import iskeyword
 from pathlib import Path
 from typing import Final
@@ -14,40 +14,48 @@ from typing import Final
 import click
 
 from poller.cli.context import CliContext
-from poller.options.problems import ConfigError, nearest
-from poller.rendering.terminal import printable, printable_lines
-from state.errors import PollerError
+from poller.rendering.terminal import printable_lines
 
-COMMANDS: Final = {  # name: its module, and what the list of commands says of it
-    "init": ("init", "Write a commented poller.toml."),
-    "check": ("check", "Validate the configuration, and online the credentials."),
-    "try": ("try_", "Ask one endpoint and show what it answers."),
-    "run": ("run", "Poll and deliver in the foreground until stopped."),
-    "once": ("run", "Sweep every endpoint once, deliver, and exit."),
-    "poll": ("run", "Sweep one endpoint once, deliver, and exit."),
-    "status": ("status", "How budgets, endpoints and subscriptions are doing."),
-    "plan": ("plan", "What is polled how often, and why."),
-    "events": ("events", "The event log; --follow continues."),
-    "deliveries": ("deliveries", "Deliveries and their attempts."),
-    "plugins": ("events", "Which plugins are loaded, and what failed."),
-    "show": ("events", "One object: its state and its history."),
-    "ledger": ("deliveries", "Prove that the books balance."),
-    "preview": ("deliveries", "What a subscription would be sent."),
-    "doctor": ("doctor", "What is wrong, and how to fix it."),
-    "redeliver": ("control", "Deliver again: dead letters, or by number."),
-    "replay": ("control", "Deliver again what the log holds."),
-    "ping": ("control", "Send a test event to a subscription."),
-    "pause": ("control", "Stop delivering to a subscription."),
-    "resume": ("control", "Continue delivering to a subscription, or end the pause of a budget."),
-    "hold": ("control", "Record nothing of an endpoint for now."),
-    "release": ("control", "End the hold of an endpoint."),
-    "rebaseline": ("control", "Take an endpoint silently as it is."),
-    "backup": ("backup", "Copy the state while it is in use."),
-    "simulate": ("simulate", "This configuration on a virtual clock."),
-    "new-plugin": ("new_plugin", "Write a sink or source of your own to begin with, and its test."),
-    "demo": ("demo", "A living sandbox office, no account needed."),
+GROUPS: Final = {  # heading -> command: its module, and what the list of commands says of it
+    "Begin": {
+        "init": ("init", "Write a commented poller.toml."),
+        "check": ("check", "Validate the configuration, and online the credentials."),
+        "try": ("try_", "Ask one endpoint and show what it answers."),
+        "demo": ("demo", "A living sandbox office, no account needed."),
+        "simulate": ("simulate", "This configuration on a virtual clock."),
+        "new-plugin": ("new_plugin", "Write a sink or source of your own to begin with, and its test."),
+    },
+    "Run": {
+        "run": ("run", "Poll and deliver in the foreground until stopped."),
+        "once": ("run", "Sweep every endpoint once, deliver, and exit."),
+        "poll": ("run", "Sweep one endpoint once, deliver, and exit."),
+    },
+    "Look": {
+        "status": ("status", "How budgets, endpoints and subscriptions are doing."),
+        "plan": ("plan", "What is polled how often, and why."),
+        "events": ("events", "The event log; --follow continues."),
+        "deliveries": ("deliveries", "Deliveries and their attempts."),
+        "show": ("events", "One object: its state and its history."),
+        "ledger": ("deliveries", "Prove that the books balance."),
+        "preview": ("deliveries", "What a subscription would be sent."),
+        "plugins": ("events", "Which plugins are loaded, and what failed."),
+        "doctor": ("doctor", "What is wrong, and how to fix it."),
+    },
+    "Change": {
+        "redeliver": ("control", "Deliver again: dead letters, or by number."),
+        "replay": ("control", "Deliver again what the log holds."),
+        "ping": ("control", "Send a test event to a subscription."),
+        "pause": ("control", "Stop delivering to a subscription."),
+        "resume": ("control", "Continue delivering to a subscription, or end the pause of a budget."),
+        "hold": ("control", "Record nothing of an endpoint for now."),
+        "release": ("control", "End the hold of an endpoint."),
+        "rebaseline": ("control", "Take an endpoint silently as it is."),
+    },
+    "Keep": {
+        "backup": ("backup", "Copy the state while it is in use."),
+    },
 }
-FORESEEN: Final = (PollerError, OSError, sqlite3.Error)  # told in one line; anything else is a bug, with its traceback
+COMMANDS: Final = {name: what for commands in GROUPS.values() for name, what in commands.items()}
 INTERRUPTED: Final = 130
 
 
@@ -70,6 +78,8 @@ def _config_option() -> click.Option:
 class _Commands(click.Group):
     """Our commands, and those that installed plugins register."""
 
+    _has_asked_plugins = False
+
     def list_commands(self, _: click.Context) -> list[str]:
         """Every command's name, ours in the order in which they are met."""
         return [*COMMANDS, *sorted(self._of_plugins())]
@@ -79,8 +89,8 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return self._of_plugins().get(cmd_name)
         module = COMMANDS[cmd_name][0]
-        loaded = importlib.import_module(f"poller.cli.{module}")
-        command = getattr(loaded, f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name.replace("-", "_"))
+        attribute = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name.replace("-", "_")
+        command = getattr(import_module(f"poller.cli.{module}"), attribute)
         assert isinstance(command, click.Command)
         if not any(option.name == "config" for option in command.params):
             command.params.append(_config_option())
@@ -91,21 +101,26 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command. Raises UsageError that names the nearest one."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            raise click.UsageError(f"no command {args[0]!r}: {nearest(args[0], self.list_commands(ctx))}", ctx)
+            close = get_close_matches(args[0].lower(), self.list_commands(ctx), n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "poller --help lists them"
+            raise click.UsageError(f"no command {args[0]!r}: {hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands, without loading ours for it."""
-        told = [(name, what) for name, (_, what) in COMMANDS.items()]
-        told += [(name, command.get_short_help_str(limit=60)) for name, command in sorted(self._of_plugins().items())]
-        with formatter.section("Commands"):
-            formatter.write_dl(told)
+        """Write the commands in groups, without loading ours for it."""
+        groups = {heading: [(name, what) for name, (_, what) in found.items()] for heading, found in GROUPS.items()}
+        others = sorted(self._of_plugins().items())
+        if others:
+            groups["Of plugins"] = [(name, command.get_short_help_str(limit=60)) for name, command in others]
+        width = max(len(name) for rows in groups.values() for name, _ in rows)
+        for heading, rows in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), what) for name, what in rows])
 
     def _of_plugins(self) -> dict[str, click.Command]:
-        if not self.commands:
-            from poller.hooks.loading import load_plugins
-
-            load_plugins().call("register_commands", cli=self)
+        if not self._has_asked_plugins:
+            self._has_asked_plugins = True
+            import_module("poller.cli.plugin_commands").add_commands(self)
         return {name: command for name, command in self.commands.items() if name not in COMMANDS}
 
 
@@ -138,43 +153,20 @@ def invoke(words: Sequence[str] | None = None) -> int:
         result = cli.main(words, prog_name="poller", standalone_mode=False)
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "poller"
-        return _tell(error.format_message(), f"{path} --help", status=2)
+        return _failed(error.format_message(), f"{path} --help", status=2)
     except click.ClickException as error:
-        return _tell(error.format_message(), None, status=1)
+        return _failed(error.format_message(), None, status=1)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no complaint at exit either
         return 1
-    except ExceptionGroup as group:  # from the daemon's tasks
-        mine, others = group.split(FORESEEN)
-        if mine is None or others is not None:
-            raise
-        return max(_complain(error) for error in _leaves(mine))
-    except FORESEEN as error:
-        return _complain(error)
+    except Exception as error:  # noqa: BLE001 - ours are said in one line; `complain` raises any other
+        status: int = import_module("poller.cli.failures").complain(error)
+        return status
     return result if isinstance(result, int) else 0
 
 
-def _leaves(group: ExceptionGroup[Exception]) -> Iterator[Exception]:
-    for error in group.exceptions:
-        yield from _leaves(error) if isinstance(error, ExceptionGroup) else (error,)
-
-
-def _complain(error: Exception) -> int:
-    """Say what is wrong and what to do; gives the exit status."""
-    hint = error.hint if isinstance(error, PollerError) else None
-    text = str(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        text, hint = f"{error.filename}: {error.strerror}", "check the path, its permissions and free space"
-    if isinstance(error, sqlite3.Error):
-        text, hint = f"the state cannot be read or written: {error}", "poller doctor looks closer"
-    return _tell(text, hint, status=2 if isinstance(error, ConfigError) else 1)
-
-
-def _tell(text: str, hint: str | None, *, status: int) -> int:
-    for line in text.split("\n"):
-        click.echo(printable(f"Error: {line}"), err=True)
-    if hint:
-        click.echo(printable(f"Try:   {hint}"), err=True)
-    return status
+def _failed(text: str, hint: str | None, *, status: int) -> int:
+    found: int = import_module("poller.cli.failures").tell(text, hint, status=status)
+    return found

@@ -7,15 +7,21 @@ import os
 import pwd
 import socket
 from collections.abc import Iterator, Mapping
+from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+import click
 import httpx
 import msgspec
 
+from poller.config.files import digest_of, find
+from poller.config.state_place import state_place
 from poller.operations.local_socket import short, socket_path
-from poller.options.problems import NotThere
+from poller.options.problems import ConfigError, NotThere
+from poller.rendering.terminal import printable
 from state.errors import PollerError, StateError
 
 PATIENCE: Final = 30.0  # seconds
@@ -74,6 +80,36 @@ def connected(state: Path) -> Iterator[DaemonClient | None]:
         transport = httpx.HTTPTransport(uds=address)
         client = httpx.Client(transport=transport, base_url="http://poller", timeout=PATIENCE, trust_env=False)
         yield DaemonClient(stack.enter_context(client), path)
+
+
+@contextlib.contextmanager
+def daemon_of(path: Path | None) -> Iterator[DaemonClient | None]:
+    """The daemon on the state of a configuration file. Warns if it refused the file as it is now."""
+    state = state_place(path)
+    if state is None:
+        yield None
+        return
+    with connected(state) as daemon:
+        if daemon is not None:
+            _warn_of_refusal(daemon, path)
+        yield daemon
+
+
+def _warn_of_refusal(daemon: DaemonClient, path: Path | None) -> None:
+    running = daemon.get("/api/v1/configuration")
+    try:
+        file = find(path)
+        if digest_of(file) in ("", running["digest"]):  # the same, or not readable for this user
+            return
+        import_module("poller.cli.loading").loaded(path, reveal=False)
+    except ConfigError as error:
+        read_at = datetime.fromisoformat(running["read_at"]).astimezone()
+        today = datetime.now(read_at.tzinfo).date()
+        shown = f"{read_at:%H:%M}" if read_at.date() == today else f"{read_at:%Y-%m-%d %H:%M}"
+        first = error.problems[0]
+        why = f"{first.key}: {first.what}" if first.key else first.what
+        text = f"{error.file}: refused ({why}); the daemon runs the one of {shown}"
+        click.echo(printable(text), err=True)
 
 
 def in_path(*names: str) -> str:

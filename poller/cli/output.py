@@ -19,6 +19,7 @@ from poller.rendering.lines import coloured, plain_line
 from poller.rendering.terminal import printable, printable_json, printable_lines
 from state.records import Event
 
+NOTHING_YET: Final = "nothing yet: `poller once` or `poller run` begins"
 _WIDE: Final = 1_000_000  # columns: nothing that goes into a file or a pipe is wrapped or cut
 
 

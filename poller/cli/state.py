@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Final
 
-from poller.cli.output import say
+from poller.cli.output import NOTHING_YET, say
 from poller.config.models import Config
 from state.open import is_there, open_reader
 from state.store import Reader
-
-NOTHING_YET: Final = "nothing yet: `poller once` or `poller run` begins"
 
 
 @contextlib.contextmanager

@@ -6,14 +6,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from poller.cli.context import CliContext
-from poller.cli.output import console, counted, print_json, print_table, say, span
-from poller.cli.state import NOTHING_YET
+from poller.cli.output import NOTHING_YET, console, counted, print_json, print_table, say, span
 from poller.events.cloudevents import iso
-from poller.operations.gathering import read_status
+from poller.late import late
 from poller.operations.status import (
     BudgetStatus,
     EndpointStatus,
@@ -24,6 +24,11 @@ from poller.operations.status import (
     parse,
 )
 from state.lock import StateLock
+
+if TYPE_CHECKING:
+    import poller.operations.gathering as gathering
+else:
+    gathering = late("poller.operations.gathering")  # beside a daemon it is not needed
 
 
 @click.command()
@@ -59,7 +64,7 @@ def _found(context: CliContext) -> tuple[Status, int | None]:
             return parse(daemon.get("/api/v1/status")), process
     config, _ = context.load(reveal=False)
     holder = StateLock(config.poller.state).holder()  # it may be starting: it does not answer yet
-    return replace(read_status(config, now=time.time()), running=holder is not None), holder
+    return replace(gathering.read_status(config, now=time.time()), running=holder is not None), holder
 
 
 def _print_status(found: Status) -> None:

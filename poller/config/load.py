@@ -4,19 +4,18 @@ once.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ValidationError
 
 from poller.config.checks import Checks
+from poller.config.files import digest_of, find
 from poller.config.models import (
     BudgetConfig,
     Config,
@@ -29,9 +28,14 @@ from poller.config.models import (
 )
 from poller.config.places import Places
 from poller.hooks.loading import Plugins, attempted
-from poller.hooks.ownership import distrust
-from poller.options.problems import Also, ConfigError, Problem, dotted, keys_of, nearest, nothing, problems_of
-from poller.rendering.templates import Escape, environment
+from poller.late import late
+from poller.options.problems import ConfigError, Problem, dotted, nearest
+from poller.options.validation import Also, keys_of, nothing, problems_of
+
+if TYPE_CHECKING:
+    import poller.rendering.templates as templates
+else:
+    templates = late("poller.rendering.templates")
 
 __all__ = [
     "BudgetConfig",
@@ -42,34 +46,12 @@ __all__ = [
     "SourceConfig",
     "Start",
     "SubscriptionConfig",
-    "find",
     "load",
 ]
 
-PLACES: Final = (Path("poller.toml"), Path("/etc/poller/poller.toml"))
 _LOADED: Final = {"cls", "options"}  # fields of the models that are not keys
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-def find(path: Path | None = None) -> Path:
-    """The path of the configuration: `path`, `$POLLER_CONFIG`, ./poller.toml or /etc/poller/poller.toml.
-
-    Raises ConfigError if there is none, and for a file that was found by default but could have been written by another
-    user.
-    """
-    if path is None and (named := os.environ.get("POLLER_CONFIG")):
-        path = Path(named)
-    for place in (path,) if path is not None else PLACES:
-        if place.is_file():
-            if path is None and (why := distrust(place)) is not None:
-                hint = f"{why[1]}; or --config {place}, if you mean it"
-                raise ConfigError(place, [Problem(key="", what=f"not taken: {why[0]}", hint=hint)])
-            return place.absolute()
-    missing = "this is a folder, not a file" if path is not None and path.is_dir() else "this file does not exist"
-    what = missing if path is not None else "no configuration found (nor /etc/poller/poller.toml)"
-    hint = f"poller init --config {path}" if path is not None else "poller init, or --config FILE"
-    raise ConfigError(path or PLACES[0], [Problem(key="", what=what, hint=hint)])
 
 
 def load(path: Path | None = None, plugins: Plugins | None = None, *, reveal: bool = True) -> Config:
@@ -89,8 +71,8 @@ def load(path: Path | None = None, plugins: Plugins | None = None, *, reveal: bo
     if settings.plugins_dir is not None:
         plugins.load_folder(settings.plugins_dir)
     if plugins.implements("template_environment"):
-        for escape in Escape:
-            plugins.call("template_environment", env=environment(escape))
+        for escape in templates.Escape:
+            plugins.call("template_environment", env=templates.environment(escape))
     named = given.pop("sources", {})
     config = Config(
         path=file,
@@ -114,14 +96,6 @@ def _placed(problems: Iterable[Problem], file: Path) -> list[Problem]:
     """The problems with their line numbers."""
     places = Places(file.read_text(encoding="utf-8-sig"))
     return [replace(problem, at=places.line_of(problem.key)) for problem in problems]
-
-
-def digest_of(file: Path) -> str:
-    """The SHA-256 of a file; empty if it cannot be read."""
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError:
-        return ""
 
 
 def parse(file: Path) -> dict[str, Any]:

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 import httpx
-from apscheduler.triggers.cron import CronTrigger
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -26,12 +25,18 @@ from pydantic import (
 
 from poller.documents.diff import compile_rules
 from poller.hooks.source_adapter import SourceAdapter
+from poller.late import late
 from poller.options.files import CaFile, RootedPath
 from poller.options.quantities import Duration, Rate, Size, parse_duration
 from poller.options.secrets import Secret, SecretError
 from poller.sinks.calls import parsed_proxy, parsed_url
 from poller.sinks.protocol import Sink
 from poller.sources.protocol import Endpoint
+
+if TYPE_CHECKING:
+    import apscheduler.triggers.cron as cron
+else:
+    cron = late("apscheduler.triggers.cron")
 
 RETRY: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
@@ -264,7 +269,7 @@ def _digest(given: Any) -> Any:
     if not isinstance(given, str) or len(given.split()) != 5:
         return parse_duration(given)
     try:
-        CronTrigger.from_crontab(given)
+        cron.CronTrigger.from_crontab(given)
     except ValueError as error:
         raise ValueError(f'{given!r} is not a crontab line: {error}; "0 9 * * mon-fri" is valid') from error
     return given

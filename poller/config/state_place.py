@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
-from poller.config.load import find
+from poller.config.files import find
 from poller.options.problems import ConfigError
 
 VARIABLE: Final = "POLLER_STATE"

@@ -15,13 +15,20 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-import aiohttp
 from yarl import URL
 
+from poller.late import late
 from poller.sinks.protocol import Receipt, RetryLater
-from poller.sinks.ssrf import AddressRefused, check_host, connector
+from poller.sinks.ssrf import AddressRefused
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    import poller.sinks.connections as connections
+else:
+    aiohttp, connections = late("aiohttp"), late("poller.sinks.connections")
 
 READ: Final = 64 * 1024  # bytes of an answer that are read before the connection is given up
 CONNECTIONS: Final = 100
@@ -92,7 +99,7 @@ class Calls:
         # The proxy is the operator's choice and may be anywhere; what it is asked for is checked before each call.
         anywhere = self._allow_private or self._proxy is not None
         self._session = aiohttp.ClientSession(
-            connector=connector(allow_private=anywhere, limit=CONNECTIONS, tls=tls),
+            connector=connections.connector(allow_private=anywhere, limit=CONNECTIONS, tls=tls),
             timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=min(self._timeout, 10.0)),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -121,7 +128,7 @@ class Calls:
         if self._session is None:
             raise RuntimeError("a call was made outside of `async with`")
         if self._proxy is not None and not self._allow_private:
-            await check_host(target.url.raw_host or "")
+            await connections.check_host(target.url.raw_host or "")
         async with self._session.request(
             method,
             target.url,

@@ -11,14 +11,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import jsonpath
 import msgspec
 
 from poller.documents.diff import Rules, fingerprint
+from poller.late import late
 from poller.sources.protocol import PageError
 from state.errors import PollerError
+
+if TYPE_CHECKING:
+    import jsonpath
+else:
+    jsonpath = late("jsonpath")
 
 MISSING: Final = object()
 CONTENT: Final = "content"

@@ -11,7 +11,7 @@ import pytest
 from poller import Attempt, Event, PageError, RetryLater
 from poller.hooks import hookspecs
 from poller.hooks.loading import Plugins, installed
-from poller.options.problems import keys_of
+from poller.options.validation import keys_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = (DOCS / "writing-plugins.md").read_text()

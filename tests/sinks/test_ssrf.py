@@ -13,7 +13,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.sinks.ssrf import AddressRefused, GuardedResolver, connector, guarded_socket, literal_address, why_refused
+from poller.sinks.connections import GuardedResolver, connector, guarded_socket
+from poller.sinks.ssrf import AddressRefused, literal_address, why_refused
 
 REFUSED = [
     ("127.0.0.1", "loopback"),

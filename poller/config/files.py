@@ -1,0 +1,41 @@
+"""Where the configuration file is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Final
+
+from poller.hooks.ownership import distrust
+from poller.options.problems import ConfigError, Problem
+
+PLACES: Final = (Path("poller.toml"), Path("/etc/poller/poller.toml"))
+
+
+def find(path: Path | None = None) -> Path:
+    """The path of the configuration: `path`, `$POLLER_CONFIG`, ./poller.toml or /etc/poller/poller.toml.
+
+    Raises ConfigError if there is none, and for a file that was found by default but could have been written by another
+    user.
+    """
+    if path is None and (named := os.environ.get("POLLER_CONFIG")):
+        path = Path(named)
+    for place in (path,) if path is not None else PLACES:
+        if place.is_file():
+            if path is None and (why := distrust(place)) is not None:
+                hint = f"{why[1]}; or --config {place}, if you mean it"
+                raise ConfigError(place, [Problem(key="", what=f"not taken: {why[0]}", hint=hint)])
+            return place.absolute()
+    missing = "this is a folder, not a file" if path is not None and path.is_dir() else "this file does not exist"
+    what = missing if path is not None else "no configuration found (nor /etc/poller/poller.toml)"
+    hint = f"poller init --config {path}" if path is not None else "poller init, or --config FILE"
+    raise ConfigError(path or PLACES[0], [Problem(key="", what=what, hint=hint)])
+
+
+def digest_of(file: Path) -> str:
+    """The SHA-256 of a file; empty if it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
