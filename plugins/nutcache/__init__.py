@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -30,11 +30,9 @@ def register_commands(cli: click.Group) -> None:
 
 
 class _Sandbox(click.Command):
-    """The command, loaded when it is called."""
+    """The name of the command, and the command once it is called."""
 
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
-        """The context of the command itself."""
+    def load(self) -> click.Command:
+        """The command itself."""
         command: click.Command = import_module("plugins.nutcache.sandbox.command").sandbox
-        return command.make_context(info_name, args, parent, **extra)
+        return command

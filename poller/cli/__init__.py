@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from keyword import iskeyword
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import click
 
@@ -75,6 +75,15 @@ def _config_option() -> click.Option:
     )
 
 
+@runtime_checkable
+class LateCommand(Protocol):
+    """A command of a plugin that only has a name and a short help before it is loaded."""
+
+    def load(self) -> click.Command:
+        """The command itself."""
+        ...
+
+
 class _Commands(click.Group):
     """Our commands, and those that installed plugins register."""
 
@@ -87,7 +96,8 @@ class _Commands(click.Group):
     def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
         """The command, loaded; None where there is none of that name."""
         if cmd_name not in COMMANDS:
-            return self._of_plugins().get(cmd_name)
+            found = self._of_plugins().get(cmd_name)
+            return found.load() if isinstance(found, LateCommand) else found
         module = COMMANDS[cmd_name][0]
         attribute = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name.replace("-", "_")
         command = getattr(import_module(f"poller.cli.{module}"), attribute)

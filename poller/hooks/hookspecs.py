@@ -34,7 +34,11 @@ def register_sinks(register: Callable[[str, type[Sink]], None]) -> None:
 
 @hookspec
 def register_commands(cli: click.Group) -> None:
-    """Add commands with `cli.command()`. Entry-point plugins only: called before the TOML is read."""
+    """Add commands with `cli.command()`. Entry-point plugins only: called before the TOML is read.
+
+    Called for `poller --help`, too. A command with a method `load`, which returns the command itself, is listed by its
+    name and short help and loaded when it is called.
+    """
 
 
 @hookspec
