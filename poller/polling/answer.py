@@ -23,7 +23,7 @@ from poller.changes.recording import (
 from poller.polling.certainty import judged
 from poller.polling.draft import Draft
 from poller.polling.endpoint import PendingAnswer, WatchedEndpoint, exempt
-from poller.polling.failing_lists import first_reading
+from poller.polling.failing_lists import first_reading, without_failing
 from poller.polling.holds import current_shift, recount
 from poller.polling.results import Fetched, PollResult
 from poller.polling.sweep import Seen
@@ -182,7 +182,7 @@ def _note_unchanged(w: WatchedEndpoint, unit: UnitState, fetched: Fetched) -> Se
 def _sweep(w: WatchedEndpoint, waiting: PendingAnswer, seen: Seen, draft: Draft, unit: UnitState) -> bool:
     """Count a poll for the sweep under way. True: the sweep is complete."""
     if not waiting.sweep_waits and (ended := w.sweep.ended_by(seen)) is not None:
-        draft.ended = judged(w, draft, ended, seen, unit)
+        draft.ended = without_failing(w, draft, judged(w, draft, ended, seen, unit), but=unit.key)
     w.sweep.take(seen)
     return draft.ended is not None
 

@@ -9,7 +9,6 @@ from msgspec import structs
 from poller.changes.certainty import PATIENCE, SweptList, Uncertainty, judge, pattern_of
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint, exempt
-from poller.polling.failing_lists import without_failing
 from poller.polling.sweep import Seen
 from state.notices import Notice
 from state.polls import Sweep, UnitState
@@ -32,17 +31,16 @@ def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: Uni
     before = Uncertainty.load(w.state.uncertain)
     found = judge(swept, before, w.guards.exemptions.doubts, now=ended.ended_at)
     if found is None:
-        return without_failing(w, draft, ended, but=unit.key)
+        return ended
     if _is_news(before, found):
         draft.notices.append(_notice(w, found, ended.ended_at))
-    doubtful = structs.replace(
+    return structs.replace(
         ended,
         steady=False,
         confirms=False,
         uncertain=found.dump(),
         ends_baseline=found.ends_baseline or not w.in_baseline,
     )
-    return without_failing(w, draft, doubtful, but=unit.key)
 
 
 def _is_news(before: Uncertainty | None, found: Uncertainty) -> bool:

@@ -19,6 +19,7 @@ from poller.hooks.loading import Plugins, said
 from poller.hooks.payloads import Polled
 from poller.planner.planner import Planner
 from poller.polling.children import FollowUp
+from poller.polling.choice import BudgetWork
 from poller.polling.deletions import Deletions
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint
@@ -29,7 +30,7 @@ from poller.polling.holds import say_rebaselined
 from poller.polling.interventions import Interventions
 from poller.polling.loop import PollLoop
 from poller.polling.on_demand import Begun, OnDemandSweep
-from poller.polling.poll import Polling, take
+from poller.polling.poll import Polling, do, take
 from poller.polling.recorder import Recorder
 from poller.polling.source import (
     ActiveSource,
@@ -44,7 +45,6 @@ from poller.polling.source import (
 from poller.polling.threads import Apart, SourceThread
 from poller.polling.turn import Turns
 from poller.polling.unit_keys import first_units
-from poller.polling.work import BudgetWork
 from poller.sources.transport import Gate, Network, build_client, fetch
 from state.errors import PollerError
 from state.leases import FOREVER, LOCAL, Lease, Worker, budget_lease
@@ -247,7 +247,9 @@ class Engine:
         gate = Gate(budget, self._clock, spend=spend, flush=flush, throttle=throttle)
         gate.valid_until = self._valid_until
         planner = Planner([], now=self._clock.now())
-        work = self._works[name] = BudgetWork(name, planner, self.polling, self._clock)
+        work = self._works[name] = BudgetWork(
+            name, planner, self.polling.in_flight, self._clock, do=partial(do, self.polling)
+        )
         return PollLoop(
             name=name, budget=budget, share=share, planner=planner, gate=gate, clock=self._clock, queue=work
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -33,7 +33,7 @@ class WorkQueue(Protocol[W]):
         """The most urgent work, taken: it is not chosen again until it ended. None when there is none."""
         ...
 
-    async def do(self, work: W, /) -> None:
+    def do(self, work: W, /) -> Awaitable[None]:
         """Do what was chosen."""
         ...
 

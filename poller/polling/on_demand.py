@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from poller.changes.certainty import Uncertainty
 from poller.events.cloudevents import iso
 from poller.polling.endpoint import WatchedEndpoint, awaited, waits_for_others
 from poller.polling.failing_lists import failing_text
+from poller.polling.results import InFlight
 from poller.polling.source import ActiveSource
 
 TRIES = 3  # failures of a unit, since the sweep was asked for, after which it goes on without it
 PATIENCE = 60.0  # seconds: a sweep does not wait for a unit that its server wants left alone for longer
-
-InFlight = Collection[tuple[str, str, str]]  # units being asked for: source, endpoint, key
 
 
 @dataclass(frozen=True, slots=True)

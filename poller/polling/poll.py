@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableSet
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import httpx
@@ -18,15 +18,14 @@ from poller.polling.endpoint import PendingAnswer, WatchedEndpoint
 from poller.polling.failing_lists import give_up
 from poller.polling.health import HealthUpdate
 from poller.polling.recorder import Recorder
-from poller.polling.results import PollResult
+from poller.polling.results import InFlight, PollResult
 from poller.polling.source import DISCOVER, ITEM, ActiveSource
 from poller.polling.unit_keys import CHILD
+from poller.polling.work import ConfirmDeletion, Discover, PollUnit, Work
 from state.errors import PollerError
 from state.polls import FailedPoll, Suspect
 
 log = structlog.get_logger("poller")
-
-InFlight = MutableSet[tuple[str, str, str]]  # units being asked for: source, endpoint, key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +38,17 @@ class Polling:
     clock: Clock
     polled: Callable[[Polled], None]
     said: dict[tuple[str, str, str], str] = field(default_factory=dict)  # by unit: the failure that was logged last
+
+
+async def do(polling: Polling, work: Work) -> None:
+    """Do a piece of work."""
+    match work:
+        case PollUnit(active, w, key):
+            await poll(polling, active, w, key)
+        case ConfirmDeletion(active, w, suspect):
+            await confirm(polling, active, w, suspect)
+        case Discover(active):
+            await discover(polling, active)
 
 
 async def poll(polling: Polling, active: ActiveSource, w: WatchedEndpoint, key: str) -> None:

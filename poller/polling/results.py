@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableSet, Sequence
 
 import msgspec
 
 from poller.changes.comparison import RequestTimes
 from poller.sources.protocol import Unparsed
 from state.polls import Snapshot
+
+InFlight = MutableSet[tuple[str, str, str]]  # units being asked for: source, endpoint, key
 
 
 class Fetched(msgspec.Struct, frozen=True, kw_only=True):

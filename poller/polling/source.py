@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -14,15 +15,17 @@ from poller.events.filters import ObjectRule
 from poller.hooks.loading import Plugins
 from poller.hooks.source_adapter import SourceAdapter
 from poller.planner.planner import Unit
-from poller.polling.deletions import Deletions
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.fetch import Ask, Fetcher
 from poller.polling.health import SourceHealth, StallWatch
 from poller.polling.loop import PollLoop
 from poller.polling.threads import Apart
-from poller.polling.turn import Turns
 from poller.sources.protocol import Endpoint, PageError, Source
 from state.records import NewEvent
+
+if TYPE_CHECKING:  # what a source has, and does not call
+    from poller.polling.deletions import Deletions
+    from poller.polling.turn import Turns
 
 Transform = Callable[[NewEvent], NewEvent | None]
 
