@@ -386,6 +386,42 @@ def longest_chain(inside: str) -> list[str]:
     return max((chain for name, chain in longest.items() if within(name, inside) and name != inside), key=len)
 
 
+MOST_LINKS = 18  # of the longest chain of imports, from a command down to a record
+MOST_LINKS_OF_POLLING = 10
+
+
+def longest_chain_from(top: str | None = None) -> list[str]:
+    """The longest chain of imports that begins with a module, or with any."""
+    needed = {name: {*run_time_imports(path)} & FILES.keys() - {name} for name, path in FILES.items()}
+    longest: dict[str, list[str]] = {}
+    for name in TopologicalSorter(needed).static_order():
+        longest[name] = [name, *max((longest[one] for one in sorted(needed[name])), key=len, default=[])]
+    return longest[top] if top is not None else max(longest.values(), key=len)
+
+
+def run_time_imports(path: Path) -> Iterator[str]:
+    """What a module imports when it runs, in functions too: the module that is named where a name is one."""
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            named = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (one if one in FILES else node.module or "" for one in named)
+        else:
+            waiting += ast.iter_child_nodes(node)
+
+
+@pytest.mark.parametrize(("top", "most"), [(None, MOST_LINKS), ("poller.polling.engine", MOST_LINKS_OF_POLLING)])
+def test_no_chain_of_imports_is_long(top: str | None, most: int) -> None:
+    chain = longest_chain_from(top)
+
+    assert len(chain) <= most, f"{len(chain)} files: {' > '.join(chain)}"
+
+
 def test_chains_of_imports_within_web_have_at_most_three_links() -> None:
     assert len(longest_chain("poller.web")) <= 4, longest_chain("poller.web")
 

@@ -11,13 +11,10 @@ from state.leases import Lease
 from state.polls import EndpointSpec, Known, Opened, Recorded, Recording, Snapshot, Suspect, UnitTimes, Wanted
 from state.postgres.connection import Database, transaction
 from state.postgres.leases import check
-from state.postgres.recording import make_unit, read_endpoint, read_members, rebaseline, write, write_times
+from state.postgres.recording import KNOWN, make_unit, read_endpoint, read_members, rebaseline, write, write_times
 from state.rows import ENDPOINT, UNIT, endpoint_of, snapshot_of, unit_of
 
 HOUR: Final = 3600.0
-
-# What the unit showed last it vouches for until it is asked again: the object was seen when the unit was.
-KNOWN: Final = "o.object, o.version, o.body, o.unit, greatest(u.asked_at, o.seen_at), o.presence, o.seen_sweep"
 
 
 class Polls:

@@ -6,7 +6,7 @@ from typing import Any
 
 from state.polls import Snapshot
 from state.postgres.connection import Database
-from state.postgres.polls import KNOWN
+from state.postgres.recording import KNOWN
 from state.rows import snapshot_of
 from state.status import UnitProgress
 

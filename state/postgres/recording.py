@@ -64,6 +64,9 @@ FROM unnest($1::bigint[], $2::float8[], $3::float8[], $4::bigint[]) AS t (id, as
 JOIN locked USING (id) WHERE units.id = t.id AND units.asked_order <= t.asked_order
 """
 
+# What the unit showed last it vouches for until it is asked again: the object was seen when the unit was.
+KNOWN = "o.object, o.version, o.body, o.unit, greatest(u.asked_at, o.seen_at), o.presence, o.seen_sweep"
+
 
 def write(conn: Connection, recording: Recording) -> Recorded:
     """Write it all. Raises Conflict where the endpoint has another revision than the recording is based on."""

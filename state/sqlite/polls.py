@@ -24,6 +24,7 @@ from state.rows import ENDPOINT, UNIT, endpoint_of, snapshot_of, unit_of
 from state.sqlite.connection import State, transaction
 from state.sqlite.leases import check
 from state.sqlite.recording import (
+    KNOWN,
     make_unit,
     read_endpoint,
     read_members,
@@ -93,12 +94,6 @@ CREATE TABLE objects (
 CREATE INDEX objects_loose ON objects (endpoint, presence, seen_at) WHERE unit IS NULL;
 CREATE TABLE learned (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
-
-# What the unit showed last it vouches for until it is asked again: the object was seen when the unit was.
-KNOWN = (
-    "o.object, o.version, o.body, o.unit, "
-    "CASE WHEN u.asked_at > o.seen_at THEN u.asked_at ELSE o.seen_at END, o.presence, o.seen_sweep"
-)
 
 
 @polls_migrations()

@@ -64,6 +64,12 @@ _upsert_many = UPSERT.format(rows=", ".join([ROW] * AT_ONCE))
 _new_rows = [NEW_ROW.format(id=place, body=place + 1) for place in range(7, 7 + 2 * AT_ONCE, 2)]
 _insert_one, _insert_many = NEW.format(rows=_new_rows[0]), NEW.format(rows=", ".join(_new_rows))
 
+# What the unit showed last it vouches for until it is asked again: the object was seen when the unit was.
+KNOWN = (
+    "o.object, o.version, o.body, o.unit, "
+    "CASE WHEN u.asked_at > o.seen_at THEN u.asked_at ELSE o.seen_at END, o.presence, o.seen_sweep"
+)
+
 
 def write(conn: sqlite3.Connection, recording: Recording) -> Recorded:
     """Write it all. Raises Conflict where the endpoint has another revision than the recording is based on."""
