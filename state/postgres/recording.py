@@ -289,6 +289,19 @@ def drop_units(conn: Connection, endpoint: int, keys: Iterable[str], now: float)
 
 def end_sweep(conn: Connection, endpoint: int, sweep: Sweep) -> None:
     """Draw the conclusions of a complete sweep, and begin the next one."""
+    _spare_unseen(conn, endpoint, sweep)
+    _suspect_missing(conn, endpoint, sweep)
+    gone = _end_baseline(conn, endpoint, sweep)
+    if not sweep.confirms:
+        conn.run(
+            "UPDATE objects SET missing_sweep = (SELECT sweep FROM endpoints WHERE id = $1) "
+            "WHERE endpoint = $1 AND unit IS NULL AND presence = 1",
+            [endpoint],
+        )
+    _begin_next(conn, endpoint, sweep, gone)
+
+
+def _spare_unseen(conn: Connection, endpoint: int, sweep: Sweep) -> None:
     # What the sweep says nothing about counts as seen in it, and what was missing there begins to be so now.
     for prefix in sweep.unseen:
         conn.run(
@@ -297,6 +310,9 @@ def end_sweep(conn: Connection, endpoint: int, sweep: Sweep) -> None:
             "WHERE endpoint = $1 AND unit IS NULL AND presence < 2 AND starts_with(object, $2)",
             [endpoint, prefix],
         )
+
+
+def _suspect_missing(conn: Connection, endpoint: int, sweep: Sweep) -> None:
     # Who is known, belongs to no unit and was not seen in the whole sweep is a suspect now; one whose own URL
     # has said that it lives is asked again after twice as many sweeps each time.
     conn.run(
@@ -307,7 +323,11 @@ def end_sweep(conn: Connection, endpoint: int, sweep: Sweep) -> None:
         "OR missing_sweep + (1 << least(checks, 10)::int) <= (SELECT sweep FROM endpoints WHERE id = $2))",
         [sweep.ended_at, endpoint],
     )
-    gone = conn.run(
+
+
+def _end_baseline(conn: Connection, endpoint: int, sweep: Sweep) -> int:
+    """Take what a baseline did not show as deleted; how many objects that is."""
+    return conn.run(
         # A baseline takes what its sweep did not show as deleted, silently. An uncertain sweep proves that of nothing
         # that was seen since the baseline began.
         "UPDATE objects SET presence = 2, missing_at = NULL WHERE endpoint = $1 AND unit IS NULL AND presence < 2 "
@@ -316,12 +336,9 @@ def end_sweep(conn: Connection, endpoint: int, sweep: Sweep) -> None:
         "AND ($3::bytea IS NULL OR seen_at < (SELECT baseline_before FROM endpoints WHERE id = $1))",
         [endpoint, sweep.ends_baseline, sweep.uncertain],
     ).rowcount
-    if not sweep.confirms:
-        conn.run(
-            "UPDATE objects SET missing_sweep = (SELECT sweep FROM endpoints WHERE id = $1) "
-            "WHERE endpoint = $1 AND unit IS NULL AND presence = 1",
-            [endpoint],
-        )
+
+
+def _begin_next(conn: Connection, endpoint: int, sweep: Sweep, gone: int) -> None:
     # One sweep may miss an object that a shift took from a page not yet read to one already read. The next one,
     # if nothing moved in it either, shows that there was no such shift.
     conn.run(

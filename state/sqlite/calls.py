@@ -10,7 +10,7 @@ from state.leases import Lease
 from state.polls import UnitTimes
 from state.sqlite.connection import State, read_meta, transaction, write_meta
 from state.sqlite.leases import check
-from state.sqlite.recording import write_times
+from state.sqlite.units import write_times
 
 calls_migrations = Migrations("calls")
 

@@ -23,15 +23,10 @@ from state.polls import (
 from state.rows import ENDPOINT, UNIT, endpoint_of, snapshot_of, unit_of
 from state.sqlite.connection import State, transaction
 from state.sqlite.leases import check
-from state.sqlite.recording import (
-    KNOWN,
-    make_unit,
-    read_endpoint,
-    read_members,
-    rebaseline,
-    write,
-    write_times,
-)
+from state.sqlite.objects import KNOWN
+from state.sqlite.recording import write
+from state.sqlite.sweeps import read_endpoint, rebaseline
+from state.sqlite.units import make_unit, read_members, write_times
 
 polls_migrations = Migrations("polls")
 

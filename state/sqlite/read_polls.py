@@ -7,7 +7,7 @@ from typing import Any
 from state.polls import Snapshot
 from state.rows import snapshot_of
 from state.sqlite.connection import State
-from state.sqlite.recording import KNOWN
+from state.sqlite.objects import KNOWN
 from state.status import UnitProgress
 
 

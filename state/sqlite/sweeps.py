@@ -1,0 +1,118 @@
+"""The statements for an endpoint itself and its sweeps, within the caller's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from msgspec import UNSET
+
+from state.polls import EndpointState, Recording, Sweep
+from state.rows import ENDPOINT, endpoint_of
+from state.sqlite.connection import State
+
+
+def read_endpoint(db: State | sqlite3.Connection, endpoint: int) -> EndpointState:
+    """The endpoint's own state as it is now."""
+    return endpoint_of(db.execute(f"SELECT {ENDPOINT} FROM endpoints WHERE id = ?", [endpoint]).fetchone())
+
+
+def write_marks(conn: sqlite3.Connection, recording: Recording) -> None:
+    began, order = recording.begin_sweep or (None, None)
+    marks = {
+        "tail_asked_at": recording.tail_asked_at,
+        "since_at": recording.since_at,
+        "sweep_began": began,
+        "sweep_order": order,
+    }
+    new: dict[str, Any] = {name: value for name, value in marks.items() if value is not None}
+    new |= {name: getattr(recording, name) for name in ("held", "accepted") if getattr(recording, name) is not UNSET}
+    if new:
+        columns = ", ".join(f"{name} = ?" for name in new)
+        conn.execute(f"UPDATE endpoints SET {columns} WHERE id = ?", [*new.values(), recording.endpoint])
+    if recording.ended is not None:
+        end_sweep(conn, recording.endpoint, recording.ended)
+
+
+def rebaseline(conn: sqlite3.Connection, endpoint: int, now: float, order: int) -> None:
+    """Begin a new baseline: no unit is known, and the next complete sweep is taken as it is."""
+    conn.execute("DELETE FROM units WHERE endpoint = ?", [endpoint])
+    conn.execute("UPDATE objects SET unit = NULL WHERE endpoint = ?", [endpoint])
+    conn.execute(
+        "UPDATE endpoints SET sweep = sweep + 1, sweep_began = ?1, sweep_order = ?2, baseline_before = ?1, "
+        "last_sweep = NULL, last_sweep_began = NULL, steady_began = NULL, calm_began = NULL, "
+        "tail_asked_at = NULL, since_at = NULL, held = NULL, accepted = NULL, uncertain = NULL WHERE id = ?3",
+        [now, order, endpoint],
+    )
+
+
+def end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
+    """Draw the conclusions of a complete sweep, and begin the next one."""
+    _spare_unseen(conn, endpoint, sweep)
+    _suspect_missing(conn, endpoint, sweep)
+    gone = _end_baseline(conn, endpoint, sweep)
+    if not sweep.confirms:
+        conn.execute(
+            "UPDATE objects SET missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?1) "
+            "WHERE endpoint = ?1 AND unit IS NULL AND presence = 1",
+            [endpoint],
+        )
+    _begin_next(conn, endpoint, sweep, gone)
+
+
+def _spare_unseen(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
+    # What the sweep says nothing about counts as seen in it, and what was missing there begins to be so now.
+    conn.executemany(
+        "UPDATE objects SET seen_sweep = (SELECT sweep FROM endpoints WHERE id = ?1), missing_sweep = "
+        "CASE presence WHEN 1 THEN (SELECT sweep FROM endpoints WHERE id = ?1) ELSE missing_sweep END "
+        "WHERE endpoint = ?1 AND unit IS NULL AND presence < 2 AND substr(object, 1, length(?2)) = ?2",
+        [(endpoint, prefix) for prefix in sweep.unseen],
+    )
+
+
+def _suspect_missing(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
+    # Who is known, belongs to no unit and was not seen in the whole sweep is a suspect now; one whose own URL
+    # has said that it lives is asked again after twice as many sweeps each time.
+    conn.execute(
+        "UPDATE objects SET presence = 1, missing_at = ?1, missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2) "
+        "WHERE endpoint = ?2 AND unit IS NULL AND presence = 0 "
+        "AND seen_sweep < (SELECT sweep FROM endpoints WHERE id = ?2) "
+        "AND (missing_sweep IS NULL "
+        "OR missing_sweep + (1 << min(checks, 10)) <= (SELECT sweep FROM endpoints WHERE id = ?2))",
+        [sweep.ended_at, endpoint],
+    )
+
+
+def _end_baseline(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> int:
+    """Take what a baseline did not show as deleted; how many objects that is."""
+    return conn.execute(
+        # A baseline takes what its sweep did not show as deleted, silently. An uncertain sweep proves that of nothing
+        # that was seen since the baseline began.
+        "UPDATE objects SET presence = 2, missing_at = NULL WHERE endpoint = ?1 AND unit IS NULL AND presence < 2 "
+        "AND ?2 AND seen_sweep < (SELECT sweep FROM endpoints WHERE id = ?1 AND baseline_before IS NOT NULL) "
+        "AND (?3 IS NULL OR seen_at < (SELECT baseline_before FROM endpoints WHERE id = ?1))",
+        [endpoint, sweep.ends_baseline, sweep.uncertain],
+    ).rowcount
+
+
+def _begin_next(conn: sqlite3.Connection, endpoint: int, sweep: Sweep, gone: int) -> None:
+    # One sweep may miss an object that a shift took from a page not yet read to one already read. The next one,
+    # if nothing moved in it either, shows that there was no such shift.
+    conn.execute(
+        "UPDATE endpoints SET last_sweep = CASE WHEN ?6 OR last_sweep IS NOT NULL THEN ?1 END, "
+        "last_sweep_began = CASE WHEN ?6 OR last_sweep IS NOT NULL THEN sweep_began END, uncertain = ?7, "
+        "steady_began = CASE WHEN ?2 AND calm_began IS NOT NULL THEN calm_began ELSE steady_began END, "
+        "calm_began = CASE WHEN ?2 THEN sweep_began END, "
+        "baseline_before = CASE WHEN ?6 THEN NULL ELSE baseline_before END, "
+        "sweep = sweep + 1, sweep_began = ?1, sweep_order = ?5, "
+        "objects = objects - ?3 WHERE id = ?4",
+        [
+            sweep.ended_at,
+            sweep.steady,
+            gone,
+            endpoint,
+            sweep.ended_order,
+            sweep.ends_baseline,
+            sweep.uncertain,
+        ],
+    )

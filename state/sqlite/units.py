@@ -1,0 +1,70 @@
+"""The statements for units, within the caller's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+
+from state.polls import UnitState, UnitTimes
+from state.rows import UNIT, members_of, packed_members, unit_of
+from state.sqlite.connection import State
+
+
+def make_unit(conn: sqlite3.Connection, endpoint: int, key: str, position: bytes) -> UnitState:
+    """A unit as it is kept, made where it is new."""
+    made = conn.execute(
+        "INSERT INTO units (endpoint, key, position) VALUES (?, ?, ?) ON CONFLICT (endpoint, key) DO NOTHING",
+        [endpoint, key, position],
+    )
+    if made.rowcount == 1 and made.lastrowid is not None:
+        return UnitState(id=made.lastrowid, key=key, position=position)
+    row = conn.execute(f"SELECT {UNIT} FROM units WHERE endpoint = ? AND key = ?", [endpoint, key]).fetchone()
+    return unit_of(row)
+
+
+def write_unit(conn: sqlite3.Connection, unit: UnitState, members: Mapping[bytes, str]) -> None:
+    conn.execute(
+        "UPDATE units SET position = ?, asked_at = ?, answered_at = ?, asked_order = ?, digest = ?, members = ?, "
+        "shown = ?, validators = ?, next = ?, calls = ?, failures = 0, retry_at = NULL, error = ?, claims = ? "
+        "WHERE id = ?",
+        [
+            unit.position,
+            unit.asked_at,
+            unit.answered_at,
+            unit.asked_order,
+            unit.digest,
+            bytearray(packed_members(members)),
+            unit.shown,
+            unit.validators,
+            unit.next,
+            unit.calls,
+            unit.error,
+            unit.claims,
+            unit.id,
+        ],
+    )
+
+
+def write_times(conn: sqlite3.Connection, times: Iterable[UnitTimes]) -> None:
+    """Note which units showed just what they showed before, and when."""
+    rows = [(one.asked_at, one.answered_at, one.asked_order, one.unit) for one in times]
+    if rows:
+        conn.executemany(
+            "UPDATE units SET asked_at = ?, answered_at = ?, asked_order = ?, failures = 0, retry_at = NULL, "
+            "error = NULL WHERE id = ?",
+            rows,
+        )
+
+
+def read_members(db: State | sqlite3.Connection, unit: int) -> dict[bytes, str]:
+    """What a unit showed last: the digest of each object's bytes -> its id, in order."""
+    row = db.execute("SELECT members FROM units WHERE id = ?", [unit]).fetchone()
+    return members_of(None if row is None else row[0])
+
+
+def take_members(conn: sqlite3.Connection, unit: int, ids: frozenset[str]) -> None:
+    """Take objects from a unit that showed them before; what it shows next is compared whole."""
+    kept = {digest: object_id for digest, object_id in read_members(conn, unit).items() if object_id not in ids}
+    conn.execute(
+        "UPDATE units SET members = ?, digest = NULL, validators = NULL WHERE id = ?", [packed_members(kept), unit]
+    )
