@@ -13,17 +13,18 @@ from typing import cast
 
 import msgspec
 
+from poller.changes.aside import SetAside, id_of_unreadable, note_of, summary_of
 from poller.changes.comparison import CONTENT, PageComparison, ShownObject, digest_of
 from poller.changes.endpoint_rules import EndpointRules
 from poller.documents.diff import ParseError, dump, parse, stored
 from poller.sources.paths import noun
 from poller.sources.protocol import PageError, Unparsed
+from poller.sources.unreadable import NOT_UTF8, reason_of
 
 MOST_OBJECTS = 100_000  # in one answer
 MOST_VALUES = 200_000  # of one object: parsing more keeps every other thread waiting
 FEW = 4  # new objects on a page, which are found sooner one by one
 
-NOT_UTF8 = "that are not UTF-8 text"
 _NEWLINE = ord("\n")
 _tokens = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL).finditer
 
@@ -46,33 +47,42 @@ def compare(
     """Tell what is new in an answer. Raises PageError when none of its objects can be used, what it lists
     are no objects, or there are too many.
 
-    Objects that cannot be used (without an id, nested too deeply) and different ones under one id are set aside with
-    a note; nothing is concluded about what such an answer does not show. `prefix` precedes every id.
+    Objects that cannot be used (no objects, without an id, unreadable, nested too deeply) and different ones under one
+    id are set aside with a note. Where the id of one is not known, nothing is concluded about what the answer does not
+    show. `prefix` precedes every id.
     """
     digests = digests_of(rules, objects) if digests is None else digests
     members = dict(zip(digests, map(before.get, digests, repeat("")), strict=True))
     new, lost = _new_and_lost(digests, objects, before)
-    aside: Counter[str] = Counter()
+    aside: list[SetAside] = []
     fresh, doubles = _told_apart(rules, _usable(rules, new, aside, prefix), members, lost)
+    unsure = doubles | {one.object_id for one in aside if one.object_id is not None} if aside else doubles
     if aside or doubles:
-        members = {digest: object_id for digest, object_id in members.items() if object_id and object_id not in doubles}
+        members = {digest: object_id for digest, object_id in members.items() if object_id and object_id not in unsure}
+        fresh = [shown for shown in fresh if shown.object_id not in unsure]
     if aside and not members and not doubles:
-        raise PageError(
-            f"none of its objects can be used: {_told_aside(aside)}",
-            hint="ask the API for UTF-8, or for the charset in its Content-Type"
-            if NOT_UTF8 in aside
-            else 'set `id` to the field that names an object, or to "content"',
-        )
+        raise _none_is_usable(aside)
     if lost:
-        found = {shown.object_id for shown in fresh} | doubles
+        found = {shown.object_id for shown in fresh} | unsure
         lost = [object_id for object_id in lost if object_id not in found]
+    is_partial = any(one.object_id is None for one in aside)
     return PageComparison(
         members=members,
         fresh=fresh,
-        missing=() if aside else lost,
-        unsure=(*sorted(doubles), *(lost if aside else ())),
-        is_partial=bool(aside),
-        notes=_notes(aside, doubles),
+        missing=() if is_partial else lost,
+        unsure=(*sorted(unsure), *(lost if is_partial else ())),
+        is_partial=is_partial,
+        notes=_notes(aside, doubles, digests),
+    )
+
+
+def _none_is_usable(aside: Sequence[SetAside]) -> PageError:
+    is_text = not any(one.why == NOT_UTF8 for one in aside)
+    return PageError(
+        f"none of its objects can be used: {summary_of(aside)}",
+        hint='set `id` to the field that names an object, or to "content"'
+        if is_text
+        else "ask the API for UTF-8, or for the charset in its Content-Type",
     )
 
 
@@ -149,7 +159,7 @@ def gathered(rules: EndpointRules, pages: Sequence[Unparsed]) -> Sequence[msgspe
     for page in pages:
         here: Counter[str] = Counter()
         for item in page.objects:
-            usable = _usable(rules, {b"": item}, Counter())
+            usable = _usable(rules, {b"": item}, [])
             name = usable[0].object_id if usable else ""
             here[name] += 1
             if here[name] > most[name]:
@@ -159,9 +169,9 @@ def gathered(rules: EndpointRules, pages: Sequence[Unparsed]) -> Sequence[msgspe
 
 
 def _usable(
-    rules: EndpointRules, items: Mapping[bytes, msgspec.Raw], aside: Counter[str], prefix: str = ""
+    rules: EndpointRules, items: Mapping[bytes, msgspec.Raw], aside: list[SetAside], prefix: str = ""
 ) -> list[ShownObject]:
-    """Name objects, by digest. Those that cannot be used are counted in `aside`, by why not."""
+    """Name objects, by digest. Those that cannot be used are put into `aside`."""
     if not items:
         return []
     raws = list(map(bytes, items.values()))
@@ -177,21 +187,39 @@ def _usable(
 
 
 def _usable_one(
-    rules: EndpointRules, digest: bytes, raw: bytes, object_id: str | None, aside: Counter[str], prefix: str
+    rules: EndpointRules, digest: bytes, raw: bytes, object_id: str | None, aside: list[SetAside], prefix: str
 ) -> ShownObject | None:
-    deepest, body = rules.max_depth, raw
-    if raw.count(b"{") + raw.count(b"[") > deepest and is_too_deep(raw, deepest):
-        aside[f"nested deeper than max_depth = {deepest}"] += 1
-        return None
-    if has_too_many_values(raw):
-        aside[f"of more than {MOST_VALUES:,} values"] += 1
-        return None
-    if object_id is None:
+    why, body = _why_too_much(rules, raw), raw
+    if why is None and object_id is None:
         object_id, body = _parsed(rules, raw)
-    if object_id is None:
-        aside[f"without an id ({_id_text(rules)})" if _is_text(raw) else NOT_UTF8] += 1
-        return None
-    return ShownObject(prefix + object_id, digest, body)
+        if object_id is None:
+            why, object_id = _why_unusable(rules, raw)
+    if why is None and object_id is not None:
+        return ShownObject(prefix + object_id, digest, body)
+    known = None if object_id is None else prefix + object_id
+    aside.append(SetAside(why=why or "", digest=digest, object_id=known))
+    return None
+
+
+def _why_too_much(rules: EndpointRules, raw: bytes) -> str | None:
+    """Why an object is too deep or too large to be parsed; None: it is not."""
+    deepest = rules.max_depth
+    if raw.count(b"{") + raw.count(b"[") > deepest and is_too_deep(raw, deepest):
+        return f"nested deeper than max_depth = {deepest}"
+    return f"of more than {MOST_VALUES:,} values" if has_too_many_values(raw) else None
+
+
+def _why_unusable(rules: EndpointRules, raw: bytes) -> tuple[str, str | None]:
+    """Why an object cannot be used, and its id where it has one all the same."""
+    if not _is_object(raw):
+        return f"that are no objects but {noun(raw.lstrip())}", None
+    if not _is_text(raw):
+        return reason_of(raw), id_of_unreadable(rules.identify, raw)
+    return f"without an id ({_id_text(rules)})", None
+
+
+def _is_object(raw: bytes) -> bool:
+    return raw.lstrip().startswith(b"{")
 
 
 def _ids(rules: EndpointRules, together: bytes, number: int) -> Sequence[str | None]:
@@ -205,9 +233,9 @@ def _ids(rules: EndpointRules, together: bytes, number: int) -> Sequence[str | N
 
 
 def _parsed(rules: EndpointRules, raw: bytes) -> tuple[str | None, bytes]:
-    """An object's id and what is kept of it, on one line. Raises PageError where it is none."""
-    if not raw.lstrip().startswith(b"{"):
-        raise PageError(f"the list holds something that is no object: {noun(raw)}")
+    """An object's id and what is kept of it, on one line. No id: it cannot be used."""
+    if not _is_object(raw):
+        return None, raw
     try:
         value = parse(raw)
     except ParseError:  # a text in it is no UTF-8
@@ -244,16 +272,12 @@ def is_too_deep(raw: bytes, most: int) -> bool:
     return False
 
 
-def _notes(aside: Counter[str], doubles: Set[str]) -> list[str]:
-    notes = [f"{_told_aside(aside)} set aside"] if aside else []
+def _notes(aside: Sequence[SetAside], doubles: Set[str], digests: Sequence[bytes]) -> list[str]:
+    notes = [note_of(aside, digests)] if aside else []
     if doubles:
         some = ", ".join(sorted(doubles)[:3])
         notes.append(f"{len(doubles)} ids shown more than once with different content set aside ({some})")
     return notes
-
-
-def _told_aside(aside: Counter[str]) -> str:
-    return ", ".join(f"{number} objects {why}" for why, number in aside.items())
 
 
 def _next_equal(digest: bytes, taken: Container[bytes]) -> bytes:

@@ -7,6 +7,7 @@ the plugin's name, so a mistake in it costs one poll, not the daemon.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from poller.hooks.faults import PluginError, is_cancelled, said, trace
 from poller.redaction import SECRETS
 from poller.sources.errors import FetchError
 from poller.sources.protocol import Endpoint, Item, Page, PageError, Position, Unparsed
+from poller.sources.unreadable import set_apart
 from state.errors import PollerError
 
 log = structlog.get_logger("poller")
@@ -74,13 +76,25 @@ class SourceAdapter:
     def page(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> Unparsed:
         """What a 2xx answer shows, its objects unparsed."""
         with self._running("page"):
-            page = _checked(self._source.page(endpoint, at, _without_secrets(response)), Page)
+            page = _checked(self._read(endpoint, at, _without_secrets(response)), Page)
             if page.next is not None:
                 _refuse_endless(endpoint, at, _checked(page.next, Position))
             if page.total is not None:
                 _checked(page.total, int)
             doubts, guesses = tuple(map(str, page.doubts)), tuple(map(str, page.guesses))
             return Unparsed(_unparsed(page.objects), page.next, page.total, doubts, guesses)
+
+    def _read(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> object:
+        """What the plugin makes of an answer; of one that is no JSON because of single values, without these."""
+        try:
+            return self._source.page(endpoint, at, response)
+        except PageError:
+            mended = set_apart(response.content)
+            if mended is None:
+                raise
+            with contextlib.suppress(PageError):
+                return self._source.page(endpoint, at, _with_body(response, mended))
+            raise
 
     def item_request(self, endpoint: Endpoint, object_id: str, item: Item | None = None) -> httpx.Request | None:
         """The request for an object's own URL. None: it has none, and complete sweeps decide."""
@@ -214,6 +228,10 @@ def _without_secrets(response: httpx.Response) -> httpx.Response:
     body = SECRETS.redacted_data(response.content)
     if body is response.content:
         return response
+    return _with_body(response, body)
+
+
+def _with_body(response: httpx.Response, body: bytes) -> httpx.Response:
     headers = [(name, value) for name, value in response.headers.raw if name.lower() != b"content-length"]
     return httpx.Response(response.status_code, headers=headers, content=body, request=response.request)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
+from poller.changes.certainty import pattern_of
 from poller.clock import Clock
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint, may_delete
@@ -148,9 +149,10 @@ class FollowUp:
         """Log what was odd in a poll: a note again only where it was absent for a whole sweep."""
         noted, sweep = self._noted.setdefault(w.label, {}), w.state.sweep
         for note in result.notes:
-            if noted.get(note, -2) < sweep - 2:
+            kind = pattern_of(note)  # the same with other numbers and examples is no news
+            if noted.get(kind, -2) < sweep - 2:
                 log.warning("page.odd", endpoint=w.label, note=note)
-            noted[note] = sweep
+            noted[kind] = sweep
         for path in result.noisy:
             hint = f'changes at every poll: ignore = ["{path}"]?'
             log.warning("field.noisy", endpoint=w.label, field=path, hint=hint)

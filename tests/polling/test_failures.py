@@ -213,7 +213,7 @@ ROWS: dict[str, Row] = {
     ),
     "an object nested deeper than `max_depth`": Row(
         wrong=lambda api, body: json(first_of(body, tree=deep(20))),
-        recorded="the others as ever; nothing is concluded about what the page does not show",
+        recorded="the others as ever; how this one is now is not known",
         shown="a note at the endpoint",
         shows=("1 objects nested deeper than max_depth = 8 set aside",),
     ),

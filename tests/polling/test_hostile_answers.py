@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 
 from poller.app import App, open_app, sweep_once
 from poller.config.load import load
@@ -159,3 +160,36 @@ async def test_what_is_not_utf_8_is_called_that(tmp_path):
         error = await look(app)
 
     assert error == "none of its objects can be used: 1 objects that are not UTF-8 text"
+
+
+ODD_ONES = {
+    "half of a surrogate pair": (
+        rb'{"id": 2, "name": "\ud800"}',
+        "with half of a surrogate pair set aside (index 1: 2)",
+    ),
+    "NaN": (b'{"id": 2, "price": NaN}', "with NaN or Infinity set aside (index 1: 2)"),
+    "a line feed in a text": (b'{"id": 2, "name": "a\nb"}', "a control character in a text set aside (index 1: 2)"),
+    "null": (b"null", "that are no objects but null set aside (index 1)"),
+    "a text": (b'"two"', "that are no objects but text set aside (index 1)"),
+    "a number": (b"2", "that are no objects but a number set aside (index 1)"),
+}
+
+
+@pytest.mark.parametrize(("odd", "note"), ODD_ONES.values(), ids=ODD_ONES.keys())
+async def test_one_object_that_cannot_be_used_is_named_once_and_the_others_are_read(tmp_path, odd, note):
+    bodies = [b'[{"id": 1}, {"id": 2}, {"id": 3}]']
+    async with sources(tmp_path, bad=lambda _: answer(bodies[-1])) as app:
+        assert await sweep_once(app) == []
+        with structlog.testing.capture_logs() as said:
+            for size in (1, 2, 3):
+                bodies.append(b'[{"id": 1}, %b, {"id": 3, "size": %d}]' % (odd, size))
+                assert await sweep_once(app) == []
+        told = [(one.type, one.subject) for one in app.store.log.read(limit=100)]
+        assert told == [("bad.things.updated", "things/3")] * 3
+        assert note in app.engine.sources["bad"].endpoints["things"].notes["list"]
+        assert len([one for one in said if one["event"] == "page.odd"]) == 1
+
+        bodies.append(b'[{"id": 1}, {"id": 2}]')
+        for _ in range(4):
+            assert await sweep_once(app) == []
+        assert app.engine.sources["bad"].endpoints["things"].notes == {}

@@ -1,0 +1,50 @@
+"""Pure: objects of an answer that cannot be used are set aside, each with its place and, where it has one, its id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Final
+
+import msgspec
+
+from poller.documents.diff import ParseError, parse
+
+NAMED: Final = 5  # objects that one note names
+
+
+class SetAside(msgspec.Struct, frozen=True, kw_only=True):
+    """An object that cannot be used."""
+
+    why: str  # "without an id", "with NaN or Infinity"
+    digest: bytes
+    object_id: str | None  # None: it may be any object
+
+    def noted(self, digests: Sequence[bytes]) -> str:
+        """Its place among the objects of the answer, counted from 0, and its id."""
+        place = f"index {digests.index(self.digest)}"
+        return place if self.object_id is None else f"{place}: {self.object_id}"
+
+
+def id_of_unreadable(identify: Callable[[Mapping[str, Any]], str | None], raw: bytes) -> str | None:
+    """The id of an object of which other texts cannot be read."""
+    try:
+        value = parse(raw.decode("utf-8", "replace").encode())
+    except ParseError:
+        return None
+    found = identify(value) if isinstance(value, dict) else None
+    return None if found is None or "\ufffd" in found else found
+
+
+def summary_of(aside: Iterable[SetAside]) -> str:
+    """How many are set aside, and why."""
+    grouped = groupby(sorted(aside, key=attrgetter("why")), key=attrgetter("why"))
+    return ", ".join(f"{len([*some])} objects {why}" for why, some in grouped)
+
+
+def note_of(aside: Sequence[SetAside], digests: Sequence[bytes]) -> str:
+    """The same for an operator, with the places of the first few."""
+    places = ", ".join(one.noted(digests) for one in aside[:NAMED])
+    more = ", ..." if len(aside) > NAMED else ""
+    return f"{summary_of(aside)} set aside ({places}{more})"

@@ -1,0 +1,51 @@
+"""Answers that are JSON but for single values: half a surrogate pair, NaN, Infinity, control characters in texts. Pure.
+
+Such a value is written as bytes that are not UTF-8, so that the answer can be split into its objects and just those
+that hold one cannot be read. What is wrong with them can be told from the bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|-?(?:NaN|Infinity)', re.DOTALL)
+_WRONG_IN_TEXT: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a whole pair: as it should be
+    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+    rb"|\\[^u]|\\u[0-9a-fA-F]{4}"
+    rb"|[\x00-\x1f]"
+)
+_HALF_PAIR: Final = b"\xed\xa0\x80"  # U+D800 as UTF-8 would have it, and must not
+_NO_NUMBER: Final = b'"\xff\xfe"'
+_CONTROL: Final = b"\xff\xfd"
+_REASONS: Final = {
+    _HALF_PAIR: "with half of a surrogate pair",
+    _NO_NUMBER: "with NaN or Infinity",
+    _CONTROL: "with a control character in a text",
+}
+NOT_UTF8: Final = "that are not UTF-8 text"
+
+
+def set_apart(content: bytes) -> bytes | None:
+    """The answer with such values written so that its other objects can be read. None: it has none of them."""
+    mended = _TOKENS.sub(_mended, content)
+    return None if mended == content else mended
+
+
+def reason_of(raw: bytes) -> str:
+    """Why an object that is not UTF-8 cannot be read."""
+    return next((reason for mark, reason in _REASONS.items() if mark in raw), NOT_UTF8)
+
+
+def _mended(found: re.Match[bytes]) -> bytes:
+    token = found[0]
+    return _WRONG_IN_TEXT.sub(_mended_text, token) if token.startswith(b'"') else _NO_NUMBER
+
+
+def _mended_text(found: re.Match[bytes]) -> bytes:
+    part = found[0]
+    if len(part) == 1:
+        return _CONTROL
+    is_half = len(part) == 6 and part[2:3] in b"dD" and part[3:4].lower() in b"89abcdef"
+    return _HALF_PAIR if is_half else part
