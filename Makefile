@@ -7,7 +7,7 @@ FOR ?=
 SOURCES := poller plugins state
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench bench-sweep bench-delivery bench-planner prove prove-truth prove-budget prove-delivery prove-backlog prove-servers prove-receivers lint types format check docs lock clean
+.PHONY: help install demo test bench bench-sweep bench-delivery bench-planner prove prove-truth prove-budget prove-delivery prove-backlog prove-servers prove-receivers prove-hostile prove-api prove-fuzz audit lint types format check docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -89,5 +89,7 @@ prove-api: $(STAMP)  ## the API against its own description, by schemathesis fro
 prove-pages: $(STAMP)  ## the dashboard in Chromium: accessible, in place, without a script; writes docs/images (3 minutes; needs playwright, npm)
 	$(BIN)/python -m benchmarks.pages
 
-prove-hostile: $(STAMP)  ## hostile answers at every place that reads from a peer: memory, stillness, nothing ended (3 minutes)
-	timeout 180 $(BIN)/python -m benchmarks.hostile
+prove-hostile: $(STAMP)  ## hostile answers and clients, wherever others are read: memory, stillness, nothing ended (8 minutes)
+	PYTHONWARNINGS=ignore timeout 180 $(BIN)/python -m benchmarks.hostile
+	PYTHONWARNINGS=ignore timeout 220 $(BIN)/python -m benchmarks.hostile_clients
+	PYTHONWARNINGS=ignore timeout 200 $(BIN)/python -m benchmarks.hostile_receivers

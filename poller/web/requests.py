@@ -26,12 +26,8 @@ class Bounds:
         if scope["type"] != "http":
             return  # nothing else is served
         lengths = [value for name, value in scope["headers"] if name == b"content-length"]
-        chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
-        if lengths and chunked:
-            await send_problem(send, 400, "Content-Length and Transfer-Encoding exclude each other", close=True)
-            return
         try:
-            body = await _body(receive, int(lengths[0]) if lengths else 0) if lengths or chunked else b""
+            body = await _body(receive, int(lengths[0])) if lengths else b""
         except ClientDisconnect:
             return
         if body is None:
