@@ -27,8 +27,8 @@ GROUPS: Final = {  # heading -> command: its module, and what the list of comman
     },
     "Run": {
         "run": ("run", "Poll and deliver in the foreground until stopped."),
-        "once": ("run", "Sweep every endpoint once, deliver, and exit."),
-        "poll": ("run", "Sweep one endpoint once, deliver, and exit."),
+        "once": ("sweep", "Sweep every endpoint once, deliver, and exit."),
+        "poll": ("sweep", "Sweep one endpoint once, deliver, and exit."),
     },
     "Look": {
         "status": ("status", "How budgets, endpoints and subscriptions are doing."),

@@ -1,27 +1,14 @@
-"""`poller run`, `poller once`, `poller poll`: what asks the API."""
+"""`poller run`: the daemon in the foreground."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
-from collections.abc import Callable, Collection, Iterator
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from poller.app import opened, sweep_once
 from poller.cli.context import CliContext
-from poller.cli.output import counted, say
-from poller.config.models import Config
 from poller.daemon.daemon import run_daemon
 from poller.daemon.logs import configure
-from poller.hooks.loading import Plugins
-from poller.options.problems import find_endpoint
-from poller.options.quantities import parse_duration
-
-DELIVER_FOR = "60s"
 
 
 @click.command()
@@ -35,95 +22,3 @@ def run(context: CliContext) -> None:
     configure(config.poller.log_level, config.poller.log_format)
     plugins.log_failures()
     asyncio.run(run_daemon(config, plugins))
-
-
-@click.command()
-@click.option("--wait", default=DELIVER_FOR, show_default=True, metavar="DURATION", help="For deliveries, at most.")
-@click.pass_obj
-def once(context: CliContext, wait: str) -> int:
-    """Sweep every endpoint once, deliver what is due, and exit.
-
-    The first time records a baseline; later ones tell what changed meanwhile. Exit status 1 when something could
-    not be seen.
-
-    Example: poller once
-    """
-    config, plugins = context.load()
-    return _sweep(config, plugins, None, _seconds(wait))
-
-
-@click.command()
-@click.argument("endpoint")
-@click.option("--wait", default=DELIVER_FOR, show_default=True, metavar="DURATION", help="For deliveries, at most.")
-@click.pass_obj
-def poll(context: CliContext, endpoint: str, wait: str) -> int:
-    """Sweep one ENDPOINT (or SOURCE/ENDPOINT) once, deliver what is due, and exit.
-
-    Example: poller poll acme/projects
-    """
-    config, plugins = context.load()
-    names = [(s.name, e.name) for s in config.sources.values() for e in s.chosen(s.build().endpoints())]
-    return _sweep(config, plugins, [find_endpoint(names, endpoint)], _seconds(wait))
-
-
-def _seconds(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--wait") from error
-
-
-def _sweep(config: Config, plugins: Plugins, endpoints: Collection[tuple[str, str]] | None, wait: float) -> int:
-    configure("warning", config.poller.log_format)
-    plugins.log_failures()
-    return asyncio.run(_sweep_and_deliver(config, plugins, endpoints, wait))
-
-
-async def _sweep_and_deliver(
-    config: Config, plugins: Plugins, endpoints: Collection[tuple[str, str]] | None, wait: float
-) -> int:
-    async with opened(config, plugins) as app:
-        before = await app.write(app.store.log.last_seq)
-        new = [w for run in app.engine.sources.values() for w in run.endpoints.values() if w.state.last_sweep is None]
-        with _progress() as progress:
-            stuck = await sweep_once(app, endpoints, progress=progress)
-        await app.deliverer.drain(until=app.clock.now() + wait)
-        events = await app.write(app.store.log.last_seq) - before
-        calls = sum(
-            poll_loop.gate.calls for poll_loop in app.engine.loops.values()
-        )  # pages of a chain, logins and redirects too
-        waiting = sum(state.pending for state in await app.write(app.store.delivery_reader.subscriptions))
-    told = [counted(calls, "call"), counted(events, "event")]
-    say(", ".join([*told, *([f"{waiting} deliveries wait"] if waiting else [])]), err=True)
-    if baselines := sum(w.state.last_sweep is not None for w in new):
-        say(f"First sweep of {counted(baselines, 'endpoint')}: changes are told from now on.", err=True)
-    for line in stuck:
-        say(f"Error: {line}", err=True)
-    if stuck:
-        say("Try:   poller check --online asks each source once; poller doctor looks at everything", err=True)
-    return 1 if stuck else 0
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; elsewhere a line now and then."""
-    console = Console(file=sys.stderr)
-    if not console.is_terminal:
-        yield _lines()
-        return
-    columns = (TextColumn("sweep"), BarColumn(), MofNCompleteColumn(), TextColumn("units"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("sweep", total=None)
-        yield lambda polled, units: bar.update(task, completed=polled, total=units)
-
-
-def _lines(every: int = 100) -> Callable[[int, int], None]:
-    told = 0
-
-    def tell(polled: int, units: int) -> None:
-        nonlocal told
-        if polled >= told + every:
-            told = polled - polled % every
-            say(f"sweep: {polled} of {units} units", err=True)
-
-    return tell

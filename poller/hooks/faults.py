@@ -10,13 +10,16 @@ import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import structlog
-
+from poller.late import late
 from state.errors import PollerError
 
-log = structlog.get_logger("poller")
+if TYPE_CHECKING:
+    import structlog
+else:
+    structlog = late("structlog")  # not for `poller --help`
+
 
 T = TypeVar("T")
 
@@ -112,6 +115,6 @@ def abandon(task: asyncio.Task[Any], label: str, *, quietly: bool = False) -> No
     """Wait no more for a plugin's task that ignores its cancellation, neither here nor at the end of the program."""
     if not quietly:
         hint = "it ignores its cancellation: let CancelledError pass through its code"
-        log.error("plugin.abandoned", call=label, hint=hint)
+        structlog.get_logger("poller").error("plugin.abandoned", call=label, hint=hint)
     asyncio._unregister_task(task)  # or `asyncio.run` would wait for it for ever
     task._log_destroy_pending = False  # type: ignore[attr-defined]

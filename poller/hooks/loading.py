@@ -221,14 +221,17 @@ def _load(plugins: Plugins, name: str, origin: str, version: str | None, load: C
         plugins.note(name, origin, error)
 
 
-def load_plugins(folder: Path | None = None, *, lazily: bool = False) -> Plugins:
+def load_plugins(folder: Path | None = None, *, lazily: bool = False, ours_lazily: bool = False) -> Plugins:
     """Every installed plugin, and those of `folder`; lazily: installed ones once they are asked for by name.
 
-    Lazily is for commands that only look, since hooks of what is not loaded are not called.
+    Lazily is for commands that only look, since hooks of what is not loaded are not called. `ours_lazily` is for
+    whoever polls and delivers: the plugins of Poller itself bring sources and sinks, and no other hook.
     """
-    plugins = Plugins(installed())
-    if not lazily:
-        plugins.load_offered()
+    offered = installed()
+    plugins = Plugins(offered)
+    for entry in () if lazily else offered:
+        if not ours_lazily or _distribution(entry) != _OWN:
+            plugins.load_offered(entry.name)
     if folder is not None:
         plugins.load_folder(folder)
     return plugins

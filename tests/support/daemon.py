@@ -55,6 +55,12 @@ class Daemon:
                 pass
         return self
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """kill -9: nothing is finished, nothing is said."""
         assert self._process is not None
