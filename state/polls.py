@@ -192,8 +192,28 @@ class FailedPoll(msgspec.Struct, frozen=True, kw_only=True):
     error: str
 
 
+class Marks(msgspec.Struct, kw_only=True):
+    """What a recording changes of its endpoint beside the revision and the number of objects. UNSET: left as it is."""
+
+    rebaseline: tuple[float, int] | None = None  # a new baseline begins: its time and order
+    begin_sweep: tuple[float, int] | None = None  # the sweep under way begins anew: its time and order
+    ended: Sweep | None = None
+    tail_asked_at: float | None = None  # the page that is the last one was asked then
+    since_at: float | None = None  # the updated-since query was asked then
+    held: bytes | UnsetType | None = UNSET
+    accepted: bytes | UnsetType | None = UNSET
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything is changed."""
+        return self != NO_MARKS
+
+
+NO_MARKS = Marks()
+
+
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is written of one endpoint at once, in one transaction. UNSET: left as it is."""
+    """All that is written of one endpoint at once, in one transaction."""
 
     endpoint: int
     base: int  # the endpoint's revision that this was decided on
@@ -202,26 +222,19 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: Sequence[UnitTimes] = ()  # written first: what follows is counted from them
     polls: Sequence[PollRecord] = ()
     failures: Sequence[FailedPoll] = ()
-    rebaseline: tuple[float, int] | None = None  # a new baseline begins: its time and order
-    begin_sweep: tuple[float, int] | None = None  # the sweep under way begins anew: its time and order
     dropped: Sequence[str] = ()  # keys of units that are no more; their objects are suspects
     new_units: Sequence[tuple[str, bytes]] = ()  # (key, position)
     answering: Sequence[Answering] = ()
-    ended: Sweep | None = None
-    tail_asked_at: float | None = None  # the page that is the last one was asked then
-    since_at: float | None = None  # the updated-since query was asked then
-    held: bytes | UnsetType | None = UNSET
-    accepted: bytes | UnsetType | None = UNSET
+    marks: Marks = msgspec.field(default_factory=Marks)
     notices: Sequence[Notice] = ()
 
     @property
-    def changes_marks(self) -> bool:
-        """More of the endpoint's own state changes than its revision and the number of its objects."""
-        return (
-            (self.ended, self.tail_asked_at, self.since_at, self.rebaseline, self.begin_sweep) != (None,) * 5
-            or self.held is not UNSET
-            or self.accepted is not UNSET
-        )
+    def is_silent(self) -> bool:
+        """Whether nobody is told of it: polls that have changed something silently, and complete no sweep."""
+        marks = self.marks
+        decided = marks.rebaseline or marks.held is not UNSET or marks.accepted is not UNSET
+        told = self.notices or self.failures or self.answering or marks.ended or marks.begin_sweep or decided
+        return not (told or any(poll.events for poll in self.polls))
 
     @property
     def growth(self) -> int:

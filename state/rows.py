@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from state.deliveries import Delivery, Job, SinkHealth, SubscriptionState
-from state.polls import EndpointState, Presence, Snapshot, UnitState
+from state.polls import EndpointState, Marks, Presence, Snapshot, UnitState
 from state.records import Event
 
 EVENT: Final = "seq, id, source, type, subject, time, observed_after, data"  # the columns of `event_of`
@@ -40,6 +41,21 @@ def event_of(row: Sequence[Any]) -> Event:
 def endpoint_of(row: Sequence[Any]) -> EndpointState:
     """The record of a row of ENDPOINT."""
     return EndpointState(**dict(zip(_ENDPOINT_FIELDS, row, strict=True)))
+
+
+def marked(marks: Marks) -> dict[str, Any]:
+    """The columns of an endpoint's row that a recording sets, with their new values."""
+    began, order = marks.begin_sweep or (None, None)
+    times = {
+        "tail_asked_at": marks.tail_asked_at,
+        "since_at": marks.since_at,
+        "sweep_began": began,
+        "sweep_order": order,
+    }
+    texts = {"held": marks.held, "accepted": marks.accepted}
+    return {name: value for name, value in times.items() if value is not None} | {
+        name: value for name, value in texts.items() if value is not UNSET
+    }
 
 
 def unit_of(row: Sequence[Any]) -> UnitState:

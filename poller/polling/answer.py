@@ -156,9 +156,9 @@ def unchanged(w: WatchedEndpoint, one: Answer, draft: Draft) -> PollResult:
     else:
         seen = _note_unchanged(w, unit, fetched)
         if is_paged(w, one.key) and unit.next is None and unit.shown > 0:
-            draft.tail_asked_at = fetched.asked.at
+            draft.marks.tail_asked_at = fetched.asked.at
         if one.key == SINCE:
-            draft.since_at = fetched.asked.at
+            draft.marks.since_at = fetched.asked.at
         result.swept = _sweep(w, one.waiting, seen, draft, w.units[one.key])
     return result
 
@@ -182,9 +182,9 @@ def _note_unchanged(w: WatchedEndpoint, unit: UnitState, fetched: Fetched) -> Se
 def _sweep(w: WatchedEndpoint, waiting: PendingAnswer, seen: Seen, draft: Draft, unit: UnitState) -> bool:
     """Count a poll for the sweep under way. True: the sweep is complete."""
     if not waiting.sweep_waits and (ended := w.sweep.ended_by(seen)) is not None:
-        draft.ended = without_failing(w, draft, judged(w, draft, ended, seen, unit), but=unit.key)
+        draft.marks.ended = without_failing(w, draft, judged(w, draft, ended, seen, unit), but=unit.key)
     w.sweep.take(seen)
-    return draft.ended is not None
+    return draft.marks.ended is not None
 
 
 # Answers that show something else.
@@ -367,9 +367,9 @@ def _draft_marks(
     first_reading(w, draft, one.key)
     draft.new_units = [(new, unit.next) for new in seen.added if unit.next is not None]
     if unit.next is None and is_paged(w, one.key) and is_certain(comparison) and unit.shown:
-        draft.tail_asked_at = asked.at
+        draft.marks.tail_asked_at = asked.at
     if one.key == SINCE:
-        draft.since_at = asked.at
+        draft.marks.since_at = asked.at
 
 
 def _repeated(w: WatchedEndpoint, decision: Decision) -> list[str]:

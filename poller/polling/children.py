@@ -139,7 +139,7 @@ class FollowUp:
         def decide() -> Draft:
             draft = Draft(at=now)
             ended = Sweep(ended_at=now, ended_order=w.requests.next(), steady=w.sweep.steady, confirms=confirms)
-            draft.ended = without_failing(w, draft, ended)
+            draft.marks.ended = without_failing(w, draft, ended)
             return draft
 
         await self._recorder.change(w, decide)

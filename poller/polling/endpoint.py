@@ -252,7 +252,7 @@ class WatchedEndpoint:
 def exempt(w: WatchedEndpoint, draft: Draft, exemptions: Exemptions) -> None:
     """Know new exemptions, and record them."""
     w.guards.exemptions = exemptions
-    draft.accepted = exemptions.dump()
+    draft.marks.accepted = exemptions.dump()
 
 
 def may_delete(w: WatchedEndpoint) -> bool:

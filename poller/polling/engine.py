@@ -48,7 +48,7 @@ from poller.polling.unit_keys import first_units
 from poller.sources.transport import Gate, Network, build_client, fetch
 from state.errors import PollerError
 from state.leases import FOREVER, LOCAL, Lease, Worker, budget_lease
-from state.polls import EndpointSpec, UnitTimes
+from state.polls import EndpointSpec, Marks, UnitTimes
 from state.steps import Steps
 from state.store import PollingStore
 
@@ -497,7 +497,7 @@ def _reshaped(w: WatchedEndpoint, now: float) -> Draft:
 def _begin_sweep(w: WatchedEndpoint, now: float) -> Draft:
     if w.guards.recount is not None:
         w.guards.recount.seen.clear()
-    return Draft(at=now, begin_sweep=(now, w.requests.next()))
+    return Draft(at=now, marks=Marks(begin_sweep=(now, w.requests.next())))
 
 
 def _last_seen(w: WatchedEndpoint) -> float | None:

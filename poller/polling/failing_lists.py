@@ -27,7 +27,7 @@ def give_up(w: WatchedEndpoint, unit: UnitState, draft: Draft, *, sweep_waits: b
         steady=w.sweep.steady,
         confirms=w.sweep.confirms and w.sweep.nonempty,
     )
-    draft.ended = without_failing(w, draft, ended)
+    draft.marks.ended = without_failing(w, draft, ended)
 
 
 def without_failing(w: WatchedEndpoint, draft: Draft, ended: Sweep, *, but: str = "") -> Sweep:

@@ -93,7 +93,7 @@ def _hold(
     why = "on command" if by_hand else f"{gone} of {objects} objects are gone at once"
     detail: dict[str, object] = {"known": objects, "gone": gone, "since": now, "why": why}
     w.guards.recount = Recount(now, deleted=deleted, by_hand=by_hand)
-    draft.held = orjson.dumps({**detail, "deleted": deleted, "by_hand": by_hand})
+    draft.marks.held = orjson.dumps({**detail, "deleted": deleted, "by_hand": by_hand})
     until = "" if by_hand else "they are back or "
     _say(
         w,
@@ -126,7 +126,7 @@ def _end(w: WatchedEndpoint, draft: Draft, now: float, *, why: str) -> None:
     w.guards.deletions.clear()
     w.guards.quarantine.clear()
     if w.state.held is not None:
-        draft.held = None
+        draft.marks.held = None
         _say(w, draft, "endpoint.released", f"{w.label} is released: {why}", {"why": why}, now)
 
 
@@ -134,7 +134,7 @@ def rebaseline(w: WatchedEndpoint, draft: Draft) -> None:
     """Take whatever the next sweep shows, without events of its objects."""
     first = min((unit.id for unit in w.swept_units().values()), default=None)
     kept = [unit for key, unit in w.units.items() if w.is_child or not is_swept(key) or unit.id == first]
-    draft.rebaseline = draft.at, w.requests.next()
+    draft.marks.rebaseline = draft.at, w.requests.next()
     draft.new_units = [(unit.key, unit.position) for unit in kept]
     w.guards = Guards(Exemptions(), None)
     say_rebaselined(w, draft)

@@ -121,7 +121,7 @@ async def _poll_failed(
     draft, recorded = await polling.recorder.change(w, decide)
     if not draft.failures:
         await polling.follow_up.forget(active, w, [key])
-    elif draft.ended is not None:
+    elif draft.marks.ended is not None:
         ended = PollResult(swept=True, baseline=baseline, events=recorded.notices)
         await polling.follow_up.follow(active, w, ended)
     active.poll_loop.planner.defer(active.unit(w, key), retry_at)

@@ -100,11 +100,11 @@ def _follow(w: WatchedEndpoint, draft: Draft, recorded: Recorded) -> None:
         w.state = structs.replace(w.state, revision=w.state.revision + 1, objects=w.state.objects + growth)
     for key in draft.dropped:
         w.forget(key)
-    if draft.rebaseline is not None:
+    if draft.marks.rebaseline is not None:
         w.units.clear()
         w.keys.clear()
         w.unchanged.clear()
-    if draft.ended is not None or draft.rebaseline is not None or draft.begin_sweep is not None:
+    if draft.marks.ended is not None or draft.marks.rebaseline is not None or draft.marks.begin_sweep is not None:
         w.begin_sweep()
     for unit in recorded.units:
         w.put(unit)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-from msgspec import UNSET
 
 from state.errors import Conflict
 from state.polls import EndpointState, PollRecord, Recorded, Recording, Sweep, UnitState, UnitTimes
 from state.postgres.connection import Connection, Database
 from state.postgres.events import append
 from state.postgres.notices import counted
-from state.rows import ENDPOINT, UNIT, endpoint_of, members_of, packed_members, unit_of
+from state.rows import ENDPOINT, UNIT, endpoint_of, marked, members_of, packed_members, unit_of
 
 # Objects that are written: those that are new or changed, and those shown unchanged by another unit ...
 INSERT = """
@@ -79,8 +76,8 @@ def write(conn: Connection, recording: Recording) -> Recorded:
         raise Conflict(f"endpoint {endpoint} has changed since revision {recording.base}")
     _lock_units(conn, recording)
     write_times(conn, recording.unchanged)
-    if recording.rebaseline is not None:
-        rebaseline(conn, endpoint, *recording.rebaseline)
+    if recording.marks.rebaseline is not None:
+        rebaseline(conn, endpoint, *recording.marks.rebaseline)
     for poll in recording.polls:
         _write_poll(conn, recording, poll)
     _write_failures(conn, recording)
@@ -89,12 +86,12 @@ def write(conn: Connection, recording: Recording) -> Recorded:
     if answering := recording.answering:
         columns = [[one.object_id for one in answering], [one.checks for one in answering]]
         conn.run(ANSWERING, [endpoint, *columns, [one.is_unlisted for one in answering]])
-    if recording.changes_marks:
+    if recording.marks.is_set:
         _write_marks(conn, recording)
-    is_silent = _is_silent(recording)
+    is_silent = recording.is_silent
     if is_silent:
         conn.run("SET LOCAL synchronous_commit = off")  # a crash of the database may undo it, and breaks our connection
-    state = read_endpoint(conn, endpoint) if recording.changes_marks else None
+    state = read_endpoint(conn, endpoint) if recording.marks.is_set else None
     events, notices = _write_log(conn, recording)
     return Recorded(events=events, notices=notices, units=units, state=state, is_silent=is_silent)
 
@@ -106,13 +103,6 @@ def _write_log(conn: Connection, recording: Recording) -> tuple[list[list[int]],
     # An id that was in the log already has no number: then nothing tells which of them it was.
     events = [[number for _, number in zip(poll.events, numbers, strict=False)] for poll in recording.polls]
     return events, list(numbers)
-
-
-def _is_silent(recording: Recording) -> bool:
-    """Whether nobody is told of it: polls that have changed something silently, and complete no sweep."""
-    told = (recording.notices, recording.failures, recording.answering, recording.ended, recording.begin_sweep)
-    changes = recording.rebaseline or recording.held is not UNSET or recording.accepted is not UNSET
-    return not (any(told) or changes or any(poll.events for poll in recording.polls))
 
 
 def _lock_units(conn: Connection, recording: Recording) -> None:
@@ -228,20 +218,12 @@ def _write_failures(conn: Connection, recording: Recording) -> None:
 
 
 def _write_marks(conn: Connection, recording: Recording) -> None:
-    began, order = recording.begin_sweep or (None, None)
-    marks = {
-        "tail_asked_at": recording.tail_asked_at,
-        "since_at": recording.since_at,
-        "sweep_began": began,
-        "sweep_order": order,
-    }
-    new: dict[str, Any] = {name: value for name, value in marks.items() if value is not None}
-    new |= {name: getattr(recording, name) for name in ("held", "accepted") if getattr(recording, name) is not UNSET}
+    new = marked(recording.marks)
     if new:
         columns = ", ".join(f"{name} = ${place}" for place, name in enumerate(new, start=2))
         conn.run(f"UPDATE endpoints SET {columns} WHERE id = $1", [recording.endpoint, *new.values()])
-    if recording.ended is not None:
-        end_sweep(conn, recording.endpoint, recording.ended)
+    if recording.marks.ended is not None:
+        end_sweep(conn, recording.endpoint, recording.marks.ended)
 
 
 def rebaseline(conn: Connection, endpoint: int, now: float, order: int) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-from msgspec import UNSET
-
 from state.errors import Conflict
 from state.polls import PollRecord, Recorded, Recording, UnitState
 from state.sqlite.events import append
@@ -26,8 +24,8 @@ def write(conn: sqlite3.Connection, recording: Recording) -> Recorded:
     if changed.rowcount != 1:
         raise Conflict(f"endpoint {endpoint} has changed since revision {recording.base}")
     write_times(conn, recording.unchanged)
-    if recording.rebaseline is not None:
-        rebaseline(conn, endpoint, *recording.rebaseline)
+    if recording.marks.rebaseline is not None:
+        rebaseline(conn, endpoint, *recording.marks.rebaseline)
     events = [_write_poll(conn, recording, poll) for poll in recording.polls]
     _write_failures(conn, recording)
     drop_units(conn, endpoint, recording.dropped, recording.at)
@@ -36,23 +34,16 @@ def write(conn: sqlite3.Connection, recording: Recording) -> Recorded:
         conn.executemany(
             ANSWERING, [(one.checks, endpoint, one.object_id, one.is_unlisted) for one in recording.answering]
         )
-    if recording.changes_marks:
+    if recording.marks.is_set:
         write_marks(conn, recording)
     notices = tell(conn, recording.notices)
     return Recorded(
         events=events,
         notices=notices,
         units=units,
-        state=read_endpoint(conn, endpoint) if recording.changes_marks else None,
-        is_silent=_is_silent(recording),
+        state=read_endpoint(conn, endpoint) if recording.marks.is_set else None,
+        is_silent=recording.is_silent,
     )
-
-
-def _is_silent(recording: Recording) -> bool:
-    """Whether nobody is told of it: polls that have changed something silently, and complete no sweep."""
-    told = (recording.notices, recording.failures, recording.answering, recording.ended, recording.begin_sweep)
-    changes = recording.rebaseline or recording.held is not UNSET or recording.accepted is not UNSET
-    return not (any(told) or changes or any(poll.events for poll in recording.polls))
 
 
 def _write_poll(conn: sqlite3.Connection, recording: Recording, poll: PollRecord) -> list[int]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
-
-from msgspec import UNSET
 
 from state.polls import EndpointState, Recording, Sweep
-from state.rows import ENDPOINT, endpoint_of
+from state.rows import ENDPOINT, endpoint_of, marked
 from state.sqlite.connection import State
 
 
@@ -18,20 +15,12 @@ def read_endpoint(db: State | sqlite3.Connection, endpoint: int) -> EndpointStat
 
 
 def write_marks(conn: sqlite3.Connection, recording: Recording) -> None:
-    began, order = recording.begin_sweep or (None, None)
-    marks = {
-        "tail_asked_at": recording.tail_asked_at,
-        "since_at": recording.since_at,
-        "sweep_began": began,
-        "sweep_order": order,
-    }
-    new: dict[str, Any] = {name: value for name, value in marks.items() if value is not None}
-    new |= {name: getattr(recording, name) for name in ("held", "accepted") if getattr(recording, name) is not UNSET}
+    new = marked(recording.marks)
     if new:
         columns = ", ".join(f"{name} = ?" for name in new)
         conn.execute(f"UPDATE endpoints SET {columns} WHERE id = ?", [*new.values(), recording.endpoint])
-    if recording.ended is not None:
-        end_sweep(conn, recording.endpoint, recording.ended)
+    if recording.marks.ended is not None:
+        end_sweep(conn, recording.endpoint, recording.marks.ended)
 
 
 def rebaseline(conn: sqlite3.Connection, endpoint: int, now: float, order: int) -> None:

@@ -13,6 +13,7 @@ from state.notices import Notice
 from state.polls import (
     EndpointSpec,
     EndpointState,
+    Marks,
     PollRecord,
     Presence,
     Recorded,
@@ -90,7 +91,7 @@ NOTICE = Notice(kind="endpoint.held", subject="endpoints/shop/items", summary="I
 
 
 def test_a_recording_counts_the_revision_and_is_refused_once_that_has_moved(items: Items) -> None:
-    late = items.recording(items.shown(snapshot("a", 1)), held=b"{}", notices=[NOTICE])
+    late = items.recording(items.shown(snapshot("a", 1)), marks=Marks(held=b"{}"), notices=[NOTICE])
     items.record(items.shown(snapshot("a"), snapshot("b"), growth=2))
     assert (items.state.revision, items.state.objects) == (1, 2)
 
@@ -106,7 +107,7 @@ def test_an_older_epoch_can_neither_record_nor_spend(items: Items) -> None:
     before = items.everything()
     times = UnitTimes(unit=items.unit.id, asked_at=NOW + 9, answered_at=NOW + 9, asked_order=9)
     with pytest.raises(LeaseLost):
-        items.record(items.shown(snapshot("a", 1)), held=b"{}", notices=[NOTICE])
+        items.record(items.shown(snapshot("a", 1)), marks=Marks(held=b"{}"), notices=[NOTICE])
     with pytest.raises(LeaseLost):
         items.store.calls.spend(items.lease, NOW, unchanged=[times])
     assert items.everything() == before
@@ -128,7 +129,7 @@ def test_a_recording_is_all_or_nothing(items: Items) -> None:
             items.shown(broken),
             unchanged=[times],
             new_units=[("page=2", b"{}")],
-            ended=Sweep(ended_at=NOW, ended_order=6, steady=True),
+            marks=Marks(ended=Sweep(ended_at=NOW, ended_order=6, steady=True)),
             notices=[NOTICE],
         )
     assert items.everything() == before
@@ -164,10 +165,10 @@ def test_numbers_of_events_and_notices_are_those_of_their_polls(items: Items) ->
 
 def test_versions_never_go_back(items: Items) -> None:
     items.record(items.shown(snapshot("a", 3), growth=1))
-    items.record(rebaseline=(NOW, 7), new_units=[("list", b"{}")])
+    items.record(marks=Marks(rebaseline=(NOW, 7)), new_units=[("list", b"{}")])
     assert (items.version("a"), items.state.baseline_before) == (3, NOW)
 
-    items.record(ended=Sweep(ended_at=NOW, ended_order=8, steady=True))  # it was not shown: gone, silently
+    items.record(marks=Marks(ended=Sweep(ended_at=NOW, ended_order=8, steady=True)))  # it was not shown: gone, silently
     assert items.store.polls.snapshots(items.state.id, ["a"])["a"].presence is Presence.DELETED
     assert (items.version("a"), items.state.objects) == (3, 0)
 
