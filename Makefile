@@ -92,6 +92,9 @@ prove-api: $(STAMP)  ## the API against its own description, by schemathesis fro
 prove-pages: $(STAMP)  ## the dashboard in Chromium: accessible, in place, without a script; writes docs/images (3 minutes; needs playwright, npm)
 	$(BIN)/python -m benchmarks.pages
 
+prove-alerts: $(STAMP)  ## the alert rules and the Grafana board, by promtool from the PATH (a second)
+	$(BIN)/python -m benchmarks.alerts
+
 prove-hostile: $(STAMP)  ## hostile answers and clients, wherever others are read: memory, stillness, nothing ended (8 minutes)
 	PYTHONWARNINGS=ignore timeout 180 $(BIN)/python -m benchmarks.hostile
 	PYTHONWARNINGS=ignore timeout 220 $(BIN)/python -m benchmarks.hostile_clients

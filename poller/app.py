@@ -21,7 +21,7 @@ from poller.delivery.service import Deliverer
 from poller.delivery.subscription import Route, Subscription
 from poller.hooks.loading import Plugins
 from poller.hooks.observers import Observers
-from poller.hooks.payloads import Polled
+from poller.hooks.payloads import AttemptFinished, Polled
 from poller.late import late
 from poller.polling.engine import Engine
 from state.errors import PollerError, Unavailable
@@ -46,6 +46,7 @@ class News:
     deliverer: Deliverer
     observers: Observers
     poll_ears: list[Callable[[Polled], None]] = field(default_factory=list)  # called with every poll that is over
+    attempt_ears: list[Callable[[AttemptFinished], None]] = field(default_factory=list)  # and with every attempt
 
     def recorded(self, numbers: list[int]) -> None:
         """Events with these numbers are in the log."""
@@ -57,6 +58,12 @@ class News:
         self.observers.tell("poll_finished", poll=poll)
         for hear in self.poll_ears:
             hear(poll)
+
+    def attempted(self, attempt: AttemptFinished) -> None:
+        """An attempt of a delivery is over."""
+        self.observers.tell("delivery_finished", delivery=attempt)
+        for hear in self.attempt_ears:
+            hear(attempt)
 
 
 class _Opened(NamedTuple):
@@ -238,7 +245,7 @@ async def open_app(
             leases=store.leases,
             write=write,
             clock=clock,
-            finished=lambda delivery: observers.tell("delivery_finished", delivery=delivery),
+            finished=lambda attempt: news.attempted(attempt),
         )
         news = News(deliverer=deliverer, observers=observers)
         app = App(config, plugins, store=store, write=write, clock=clock, news=news, transport=transport)

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import Final
 
 from poller.clock import Clock
 from poller.delivery.batches import BATCH_EVENTS, halves
@@ -18,6 +19,7 @@ from poller.sinks.protocol import Receipt, TooLarge
 from state.deliveries import AttemptRow, Claim, Job
 
 Answer = Receipt | BaseException
+OUTSIDE: Final = ("!", "replay ")  # how the lanes of what is redelivered or replayed begin
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,6 +135,7 @@ class ClaimsInHand:
                 state=decision.state,
                 attempt=row,
                 due=decision.due,
+                is_in_order=not running.claim.lane.startswith(OUTSIDE),
             )
         )
 

@@ -29,3 +29,4 @@ class AttemptFinished:
     state: str
     attempt: AttemptRow
     due: float | None = None  # while pending: when it leaves again, unless the breaker holds it back for longer
+    is_in_order: bool = True  # False: replayed or redelivered, outside of the object's order

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from poller.budget.budget import Usage
 from poller.config.models import Config
 from poller.hooks.loading import Failed
+from poller.operations.delays import Delays
 from poller.operations.history import History
 from poller.operations.status import Status
 from poller.planner.feasibility import Infeasible
@@ -72,6 +73,11 @@ class Program(Protocol):
     @property
     def history(self) -> History:
         """The latest polls, and how budgets filled, since the start."""
+        ...
+
+    @property
+    def delays(self) -> Delays:
+        """How long changes took to be seen and events to be delivered, since the start."""
         ...
 
     def now(self) -> float:

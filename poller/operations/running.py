@@ -8,6 +8,7 @@ from typing import Any
 from poller.app import App
 from poller.config.models import Config
 from poller.operations.commands import execute
+from poller.operations.delays import Delays
 from poller.operations.gathering import status
 from poller.operations.history import History
 from poller.operations.live import live_of, plan_of
@@ -24,7 +25,9 @@ class RunningProgram:
     def __init__(self, app: App) -> None:
         self._app = app
         self.history = History(app.clock.now)
+        self.delays = Delays()
         app.news.poll_ears.append(self.history.polled)
+        app.news.attempt_ears.append(self.delays.attempted)
 
     @property
     def config(self) -> Config:

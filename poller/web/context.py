@@ -58,6 +58,7 @@ class WebContext:
             for _ in range(READERS):
                 opened.append(connect_reader(path))
                 self._readers.put(opened[-1])
+            self.program.delays.begin(opened[0].log.last_seq())
             yield self
         finally:
             self.program.unsubscribe(self.ring)

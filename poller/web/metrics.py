@@ -1,13 +1,15 @@
-"""The status in numbers, as Prometheus reads them. Gathered when asked; nothing is counted in passing."""
+"""The status in numbers, as Prometheus reads them: docs/metrics.md says what each means."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from poller.operations.delays import Delays, Histogram
 from poller.operations.program import Live
 from poller.operations.status import Status
 
@@ -20,12 +22,14 @@ SUBSCRIPTION = ["subscription"]
 STATES = ("active", "failing", "paused", "disabled")
 
 Values = Iterable[tuple[Sequence[str], float | None]]
+Histograms = Iterable[tuple[Sequence[str], Histogram]]
 
 
-def exposition(status: Status, live: Live, deliveries: Sequence[tuple[str, str, int]]) -> bytes:
+def exposition(status: Status, live: Live, deliveries: Sequence[tuple[str, str, int]], delays: Delays) -> bytes:
     """Everything as text."""
+    families = [*_program(status), *_budgets(status, live), *_endpoints(status), *_delivery(status, deliveries)]
     registry = CollectorRegistry()
-    registry.register(_Now([*_budgets(status, live), *_endpoints(status), *_delivery(status, deliveries)]))
+    registry.register(_Now([*families, *_delays(delays)]))
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 
@@ -54,6 +58,33 @@ def _counter(name: str, what: str, labels: Sequence[str], values: Values) -> Met
         if value is not None:
             family.add_metric(label, value)
     return family
+
+
+def _histogram(
+    name: str, what: str, labels: Sequence[str], values: Iterable[tuple[Sequence[str], Histogram]]
+) -> Metric:
+    family = HistogramMetricFamily(f"poller_{name}", what, labels=labels)
+    for label, one in values:
+        family.add_metric(label, one.buckets(), one.sum)
+    return family
+
+
+def _program(status: Status) -> Iterator[Metric]:
+    version = [((metadata.version("poller"),), 1.0)]
+    yield _gauge("build_info", "1, with the version that runs.", ["version"], version)
+    writable = [((), float(status.state_error is None))]
+    yield _gauge("state_writable", "1 while the state can be written.", [], writable)
+    refused = [((), float(status.config_error is not None))]
+    yield _gauge("configuration_refused", "1 while the file of the latest reload is refused.", [], refused)
+    yield _gauge("plugins_failed", "Plugins that failed.", [], [((), float(len(status.plugins_failed)))])
+
+
+def _delays(delays: Delays) -> Iterator[Metric]:
+    seen = "Seconds from when a change had not happened yet until it was seen, of events since the start."
+    yield _histogram("detection_delay_seconds", seen, ENDPOINT, [*delays.seen.items()])
+    delivered = [((name,), one) for name, one in delays.delivered.items()]
+    given = "Seconds from when an event was seen until its receiver had it, of deliveries since the start."
+    yield _histogram("delivery_delay_seconds", given, SUBSCRIPTION, delivered)
 
 
 def _budgets(status: Status, live: Live) -> Iterator[Metric]:

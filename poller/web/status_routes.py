@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
@@ -16,11 +16,13 @@ from poller.operations.status import Status, document
 from poller.options.quantities import parse_rate
 from poller.planner.report import Report, WhatIf, parse_weight, rows
 from poller.web.answers import as_json, problem_answer, problems
-from poller.web.context import Context
+from poller.web.context import Context, Reader
 from poller.web.metrics import CONTENT_TYPE, exposition
 from poller.web.schemas import ConfigurationDocument, Plan
 from state.errors import PollerError
+from state.status import SeenDelay
 
+DELAYS: Final = 10_000  # events whose delays are read at once
 Weights = list[Annotated[str, StringConstraints(pattern=p.WEIGHT)]]
 Rates = list[Annotated[str, StringConstraints(pattern=p.RATE)]]
 
@@ -82,9 +84,15 @@ async def plan(
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(context: Context) -> Response:
     """The status in numbers, for Prometheus."""
-    live, status = context.live(), await context.status()
+    live, status, delays = context.live(), await context.status(), context.program.delays
+    while new := await context.look(_new_delays, delays.seen_upto or 0):
+        delays.count(new)
     counts = await context.look(lambda reader: reader.sums.delivery_counts())
-    return Response(exposition(status, live, counts), media_type=CONTENT_TYPE)
+    return Response(exposition(status, live, counts, delays), media_type=CONTENT_TYPE)
+
+
+def _new_delays(reader: Reader, after: int) -> list[SeenDelay]:
+    return reader.sums.seen_delays(after=after, limit=DELAYS)
 
 
 def _what_if(share: float | None, weights: list[str], limits: list[str]) -> WhatIf | None:
