@@ -124,6 +124,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     units: Sequence[UnitState]
     is_reshaped: bool = False  # its objects mean something else than before: a new baseline begins
     deletions: Sequence[float] = ()  # how many seconds ago each deletion of the last hour was recorded
+    creations: Sequence[float] = ()  # and each creation
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):

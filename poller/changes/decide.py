@@ -71,6 +71,7 @@ def _first_seen(rules: EndpointRules, shown: ShownObject, context: Context, deci
         observed_after=None if context.state.baseline_before is not None else _absent_since(shown.object_id, context),
         observed_at=context.asked.answered_at,
     )
+    decision.created += 1
     _tell(rules, decision, _snapshot(shown, context, version=1), change, dropped=0)
 
 
@@ -118,6 +119,7 @@ def _seen_again(
         told = Kind.DELETED
     elif old.presence is Presence.DELETED:
         told = Kind.CREATED
+        decision.created += 1
         if rules.soft is None or not is_soft(rules, parse(old.body), Decision()):
             decision.relisted.append(shown.object_id)
     elif same:

@@ -22,6 +22,7 @@ class Decision(msgspec.Struct, kw_only=True):
     returned: int = 0  # suspects that are shown again, here or elsewhere in the list
     events: list[NewEvent] = []
     changed: int = 0
+    created: int = 0  # objects reported as created
     updates: list[tuple[FieldChange, ...]] = []  # of each updated object
     notes: list[str] = []
     undecided: dict[bytes, bool] = {}  # digests of objects to be looked at again: ours?

@@ -31,6 +31,7 @@ class EndpointRules:
     conditional: bool = True  # what an answer was marked with (ETag, Last-Modified) is sent back
     absent_for: float | None = None  # seconds that an object must be missing; None: `missing_time` chooses
     unlisted: Unlisted = "keep"
+    turnover: bool = False  # objects come and go: what is gone counts where no others have come
     baseline: Literal["silent", "emit"] = "silent"
     max_depth: int = 64  # of an object's own nesting: a deeper one is set aside
     transform: Callable[[NewEvent], NewEvent | None] | None = None  # the plugins'; None: there is none

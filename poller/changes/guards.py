@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ AT_LEAST_SHIFTED = 10
 AT_LEAST_DELETED = 50
 NOISY_POLLS = 5
 MOST_STREAKS = 10_000
+MOST_REMEMBERED = 100_000
 
 
 class Shape(enum.StrEnum):
@@ -88,14 +89,44 @@ def unexplained(fields: Iterable[FieldChange], shift: ShapeShift) -> tuple[Field
     return tuple(field for field in fields if (shape := _shape(field)) is None or shift.fields.get(field.path) != shape)
 
 
-def is_mass_deletion(known: int, deletions: Iterable[float], now: float) -> bool:
-    """Whether more than half of an endpoint's objects, and at least 50, were deleted within the last hour.
+def is_mass_deletion(known: int, deleted: int) -> bool:
+    """Whether more than half of an endpoint's objects, and at least 50, were deleted. `known` counts those left."""
+    return deleted >= AT_LEAST_DELETED and deleted * 2 > known + deleted
 
-    `known` counts the objects that are left, `deletions` are the times (Unix seconds) at which others were found
-    deleted.
-    """
-    recent = sum(1 for at in deletions if now - HOUR < at <= now)
-    return recent >= AT_LEAST_DELETED and recent * 2 > known + recent
+
+class Turnover:
+    """The objects of one endpoint that were reported as created and as deleted within the last hour, by steady time."""
+
+    def __init__(self) -> None:
+        self._deleted: deque[float] = deque(maxlen=MOST_REMEMBERED)
+        self._created: deque[float] = deque(maxlen=MOST_REMEMBERED)
+
+    def deleted(self, at: float) -> None:
+        """An object was reported as deleted."""
+        self._deleted.append(at)
+
+    def created(self, at: float, number: int = 1) -> None:
+        """Objects were reported as created."""
+        self._created.extend([at] * number)
+
+    def forget(self) -> None:
+        """Count from now on: somebody has looked at it."""
+        self._deleted.clear()
+        self._created.clear()
+
+    def deletions(self, now: float) -> int:
+        """How many were deleted within the last hour."""
+        return _within_an_hour(self._deleted, now)
+
+    def net_deletions(self, now: float) -> int:
+        """How many more were deleted than created within the last hour."""
+        return max(0, self.deletions(now) - _within_an_hour(self._created, now))
+
+
+def _within_an_hour(times: deque[float], now: float) -> int:
+    while times and times[0] <= now - HOUR:
+        times.popleft()
+    return len(times)
 
 
 class NoiseDetector:

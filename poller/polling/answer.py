@@ -117,7 +117,7 @@ def claims_in(w: WatchedEndpoint, one: Answer) -> Claims:
 
 def is_strange(w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]) -> bool:
     """Whether the page looks as if it were of another list."""
-    if w.in_baseline or w.guards.exemptions.allow_deletions(w.state.sweep):
+    if w.in_baseline or w.rules.turnover or w.guards.exemptions.allow_deletions(w.state.sweep):
         return False
     return is_replaced(w.rules, comparison, len(one.known.members), known)
 
@@ -300,6 +300,7 @@ def apply(
         baseline=w.in_baseline,
         snapshots=decision.snapshots,
         missing=bool(comparison.missing or seen.dropped),
+        created=decision.created,
         returned=decision.returned > 0,
         relisted=_relisted(decision) if decision.relisted else (),
         notes=[*comparison.notes, *decision.notes[:1]],

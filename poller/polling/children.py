@@ -37,6 +37,7 @@ class FollowUp:
     async def follow(self, active: ActiveSource, w: WatchedEndpoint, result: PollResult) -> None:
         """Do what follows from a poll that was recorded."""
         planner, now = active.poll_loop.planner, active.poll_loop.time()
+        w.turnover.created(self._clock.steady(), result.created)
         for key in result.dropped:
             planner.remove(active.unit(w, key))
         for key in result.added:

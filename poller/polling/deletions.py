@@ -78,7 +78,7 @@ class Deletions:
             if response.status_code in GONE:
                 if snapshot.presence is Presence.PRESENT:
                     return await self._own_urls.misled(w, snapshot, request, asked)
-                return await self.delete(w, suspect, asked)
+                return await self.delete(w, suspect, asked, is_denied=True)
             own = await self._own_urls.shown(w, snapshot, response)
             if snapshot.presence is Presence.PRESENT:
                 return PollResult(calls=1)
@@ -97,9 +97,14 @@ class Deletions:
         )
         return [await self.delete(w, one, asked) for one in due if one.snapshot.object_id not in have_own_urls]
 
-    async def delete(self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes) -> PollResult:
-        """Record a confirmed deletion, unless the object was seen meanwhile or too many are gone at once."""
-        return await self._in_turn(w, lambda: self._deleted(w, suspect, asked, None))
+    async def delete(
+        self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes, *, is_denied: bool = False
+    ) -> PollResult:
+        """Record a confirmed deletion, unless the object was seen meanwhile or too many are gone at once.
+
+        `is_denied`: its own URL has confirmed it, and not its absence.
+        """
+        return await self._in_turn(w, lambda: self._deleted(w, suspect, asked, None, is_denied=is_denied))
 
     async def _in_turn(self, w: WatchedEndpoint, step: Callable[[], Awaitable[PollResult]]) -> PollResult:
         """Take the step in a turn of its own; again where what it was decided on has changed."""
@@ -121,7 +126,13 @@ class Deletions:
         return structs.replace(suspect, snapshot=now)
 
     async def _deleted(
-        self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes, shown: Mapping[str, Any] | None
+        self,
+        w: WatchedEndpoint,
+        suspect: Suspect,
+        asked: RequestTimes,
+        shown: Mapping[str, Any] | None,
+        *,
+        is_denied: bool,
     ) -> PollResult:
         """Record a deletion; `shown`: the object as its own URL shows it, and `deleted_when` is true of it."""
         result = PollResult(calls=1)
@@ -130,12 +141,12 @@ class Deletions:
             return result
         draft, steady = Draft(at=asked.answered_at), self._clock.steady()
         suspects = await self._recorder.suspect_count(w)
-        if holds_deletion(w, draft, suspects, now=asked.answered_at, steady=steady):
+        if holds_deletion(w, draft, suspects, now=asked.answered_at, steady=steady, is_denied=is_denied):
             result.events = (await self._recorder.record(w, draft)).notices
             return result
         decision = await _called(self._apart, w, delete, w.rules, gone, asked, now=shown)
         await self._record(w, draft, gone, decision, asked, result)
-        w.guards.deletions.append(steady)
+        w.turnover.deleted(steady)
         self._unlisted.pop((w.name, gone.snapshot.object_id), None)
         return result
 
@@ -151,7 +162,7 @@ class Deletions:
             None if own is None else await _called(self._apart, w, read_own, w.rules, known, own, asked)
         )
         if found is not None and found.is_deleted:
-            return await self._deleted(w, suspect, asked, found.now)
+            return await self._deleted(w, suspect, asked, found.now, is_denied=True)
         if found is not None and w.rules.unlisted == "deleted":
             self._unlisted[w.name, known.snapshot.object_id] = suspect.missing_at
             return result

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from poller.changes.endpoint_rules import EndpointRules
 from poller.changes.exemptions import Exemptions
-from poller.changes.guards import HOUR, NoiseDetector, Quarantine
+from poller.changes.guards import NoiseDetector, Quarantine, Turnover
 from poller.changes.recount import Recount
 from poller.polling.draft import Draft
 from poller.polling.results import Fetched, PollResult
@@ -67,18 +67,11 @@ class Guards:
     exemptions: Exemptions
     recount: Recount | None
     quarantine: Quarantine = field(default_factory=dict)
-    deletions: deque[float] = field(default_factory=lambda: deque(maxlen=100_000))  # steady times, of the last hour
 
     @classmethod
     def load(cls, state: EndpointState) -> Guards:
         """The guards as they are kept."""
         return cls(Exemptions.load(state.accepted), Recount.load(state.held, state.sweep_began))
-
-    def recent_deletions(self, steady: float) -> int:
-        """How many deletions were reported in the last hour."""
-        while self.deletions and self.deletions[0] <= steady - HOUR:
-            self.deletions.popleft()
-        return len(self.deletions)
 
 
 @dataclass(slots=True, eq=False)
@@ -148,6 +141,7 @@ class WatchedEndpoint:
         self.rules = rules
         self.lease = lease  # of its budget: what is recorded under an older one is refused
         self.noise = NoiseDetector()
+        self.turnover = Turnover()
         self.notes: dict[str, str] = {}  # by unit: what its latest answer had that was set aside
         self.unchanged: dict[int, UnitTimes] = {}  # polls that are still to be written, with whatever is written next
         self.unmodified: dict[str, int] = {}  # by unit: answers 304 in a row

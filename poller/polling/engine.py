@@ -303,7 +303,10 @@ class Engine:
             w = active.endpoints[rules.endpoint.name] = WatchedEndpoint(
                 rules, opened, self._leases[active.config.budget]
             )
-            w.guards.deletions.extend(self._clock.steady() - age for age in opened.deletions)
+            for age in opened.deletions:
+                w.turnover.deleted(self._clock.steady() - age)
+            for age in opened.creations:
+                w.turnover.created(self._clock.steady() - age)
             active.deletions.queue.forget(w.name)
             if opened.is_reshaped:
                 log.info("endpoint.rebaselined", endpoint=w.label, why="its path, id or excluded fields changed")

@@ -30,11 +30,19 @@ TRUSTED_SWEEPS: Final = 4  # one in which objects go missing, two that confirm i
 # Recounts: too much is missing at once.
 
 
-def missing_objects(w: WatchedEndpoint, comparison: PageComparison, dropped: Iterable[str]) -> int:
-    """How many objects an answer would make suspects; 0 where deletions are no concern, or are believed anyway."""
+def missing_objects(
+    w: WatchedEndpoint, comparison: PageComparison, known: Mapping[str, Snapshot], dropped: Iterable[str]
+) -> int:
+    """How many objects an answer would make suspects; 0 where deletions are no concern, or are believed anyway.
+
+    Of a list that turns over, those count in whose place no others have come.
+    """
     if w.in_baseline or not w.rules.deletes or w.guards.exemptions.allow_deletions(w.state.sweep):
         return 0
-    return len(comparison.missing) + sum(w.units[key].shown for key in dropped)
+    missing = len(comparison.missing) + sum(w.units[key].shown for key in dropped)
+    if missing and w.rules.turnover:
+        missing -= sum(1 for shown in comparison.fresh if shown.object_id not in known)
+    return max(0, missing)
 
 
 def recount(w: WatchedEndpoint, draft: Draft, key: str, fetched: Fetched, shown: Mapping[str, Snapshot]) -> None:
@@ -65,16 +73,23 @@ def _judge(w: WatchedEndpoint, draft: Draft, counted: Recount, asked: RequestTim
     exempt(w, draft, replace(w.guards.exemptions, deletions_until=w.state.sweep + 1))
 
 
-def holds_deletion(w: WatchedEndpoint, draft: Draft, suspects: int, *, now: float, steady: float) -> bool:
-    """Whether one more deletion would be too many within an hour; then the endpoint is held."""
+def holds_deletion(
+    w: WatchedEndpoint, draft: Draft, suspects: int, *, now: float, steady: float, is_denied: bool = False
+) -> bool:
+    """Whether one more deletion would be too many within an hour; then the endpoint is held.
+
+    Of a list that turns over, or whose objects are denied one by one by their own URLs (`is_denied`), those count in
+    whose place no others have come.
+    """
     if w.guards.exemptions.allow_deletions(w.state.sweep):
         return False
-    recent, objects = w.guards.recent_deletions(steady), w.state.objects
+    is_net = is_denied or w.rules.turnover
+    recent = w.turnover.net_deletions(steady) if is_net else w.turnover.deletions(steady)
     # What is about to be reported counts before the first of it is reported.
-    gone = [*w.guards.deletions, *[steady] * max(1, suspects)]
-    if not is_mass_deletion(objects - max(1, suspects), gone, steady):
+    about, objects = max(1, suspects), w.state.objects
+    if not is_mass_deletion(objects - about, recent + about):
         return False
-    _hold(w, draft, now, gone=len(gone), objects=objects + recent, deleted=recent)
+    _hold(w, draft, now, gone=recent + about, objects=objects + recent, deleted=recent)
     return True
 
 
@@ -123,7 +138,7 @@ def release(w: WatchedEndpoint, draft: Draft, *, why: str, accept: bool = False,
 
 def _end(w: WatchedEndpoint, draft: Draft, now: float, *, why: str) -> None:
     w.guards.recount = None
-    w.guards.deletions.clear()
+    w.turnover.forget()
     w.guards.quarantine.clear()
     if w.state.held is not None:
         draft.marks.held = None

@@ -40,6 +40,7 @@ class PollResult(msgspec.Struct, kw_only=True):
     aside: bool = False  # nothing was recorded: it waits for other pages, or the answer came too late
     snapshots: Sequence[Snapshot] = ()  # of the objects created, updated or deleted, as they are now
     missing: bool = False  # objects went missing: suspects
+    created: int = 0  # objects reported as created
     returned: bool = False  # suspects are shown again
     relisted: Sequence[Snapshot] = ()  # objects that are listed again after their deletion was reported
     notes: Sequence[str] = ()

@@ -117,6 +117,7 @@ def rules_of(config: SourceConfig, endpoint: Endpoint, plugins: Plugins) -> Endp
         absent_for=settings.absent_for,
         conditional=settings.conditional,
         unlisted=settings.unlisted,
+        turnover=settings.turnover,
         baseline=settings.baseline,
         max_depth=config.max_depth,
         transform=transformer(plugins),

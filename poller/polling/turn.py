@@ -193,7 +193,7 @@ class Turns:
         guards = w.guards
         if guards.recount is not None:
             return True
-        missing = missing_objects(w, comparison, dropped_by(w, one))
+        missing = missing_objects(w, comparison, known, dropped_by(w, one))
         if missing and is_most(missing + await self._recorder.suspect_count(w), w.state.objects):
             return True
         agreed = bool(guards.quarantine) and others_agree(guards.quarantine, one.key, REPLACED)

@@ -48,14 +48,15 @@ class Polls:
                 rebaseline(conn, state.id, now, state.sweep_order + 1)
             for key, position in spec.units:
                 make_unit(conn, state.id, key, position)
-        deletions = self._deletions(spec, now)
-        return structs.replace(self.reopen(state.id), is_reshaped=is_reshaped, deletions=deletions)
+        deletions, creations = (self._recent(spec, kind, now) for kind in ("deleted", "created"))
+        opened = self.reopen(state.id)
+        return structs.replace(opened, is_reshaped=is_reshaped, deletions=deletions, creations=creations)
 
-    def _deletions(self, spec: EndpointSpec, now: float) -> list[float]:
+    def _recent(self, spec: EndpointSpec, kind: str, now: float) -> list[float]:
         rows = self._db.run(
             "SELECT $1::float8 - time FROM events WHERE time > $1::float8 - $2::float8 AND time <= $1::float8 "
-            "AND source = $3 AND starts_with(subject, $4) AND type LIKE '%.deleted' ORDER BY time",
-            [now, HOUR, f"/sources/{spec.source}", f"{spec.name}/"],
+            "AND source = $3 AND starts_with(subject, $4) AND type LIKE $5 ORDER BY time",
+            [now, HOUR, f"/sources/{spec.source}", f"{spec.name}/", f"%.{kind}"],
         )
         return [float(age) for (age,) in rows]
 

@@ -152,14 +152,15 @@ class Polls:
                 rebaseline(conn, state.id, now, state.sweep_order + 1)
             for key, position in spec.units:
                 make_unit(conn, state.id, key, position)
-        deletions = self._deletions(spec, now)
-        return structs.replace(self.reopen(state.id), is_reshaped=is_reshaped, deletions=deletions)
+        deletions, creations = (self._recent(spec, kind, now) for kind in ("deleted", "created"))
+        opened = self.reopen(state.id)
+        return structs.replace(opened, is_reshaped=is_reshaped, deletions=deletions, creations=creations)
 
-    def _deletions(self, spec: EndpointSpec, now: float) -> list[float]:
+    def _recent(self, spec: EndpointSpec, kind: str, now: float) -> list[float]:
         rows = self._db.execute(
             "SELECT ? - time FROM events WHERE time > ? AND time <= ? AND source = ? AND subject GLOB ? "
-            "AND type GLOB '*.deleted' ORDER BY time",
-            [now, now - HOUR, now, f"/sources/{spec.source}", f"{_literal(spec.name)}/*"],
+            "AND type GLOB ? ORDER BY time",
+            [now, now - HOUR, now, f"/sources/{spec.source}", f"{_literal(spec.name)}/*", f"*.{kind}"],
         )
         return [float(row[0]) for row in rows]
 

@@ -9,6 +9,7 @@ from poller.changes.guards import (
     NoiseDetector,
     Shape,
     ShapeShift,
+    Turnover,
     agree,
     generalised,
     is_mass_deletion,
@@ -93,12 +94,18 @@ def test_a_value_edited_in_a_field_that_shifted_elsewhere_is_not_explained():
     [(49, 50, True), (50, 50, False), (0, 49, False), (10, 49, False), (0, 50, True), (1_000_000, 900, False)],
 )
 def test_most_of_at_least_fifty_objects_gone_is_a_mass_deletion(known: int, deleted: int, held: bool):
-    assert is_mass_deletion(known, [100.0] * deleted, now=100.0 + 60) is held
+    assert is_mass_deletion(known, deleted) is held
 
 
-def test_deletions_of_more_than_an_hour_ago_are_forgotten():
-    assert not is_mass_deletion(10, [0.0] * 30 + [HOUR] * 30, now=HOUR)
-    assert is_mass_deletion(10, [1.0] * 30 + [HOUR] * 30, now=HOUR)
+def test_what_came_and_went_more_than_an_hour_ago_is_forgotten():
+    turnover = Turnover()
+    for at in (0.0, 1.0, HOUR):
+        turnover.deleted(at)
+        turnover.created(at, 2)
+
+    assert (turnover.deletions(HOUR), turnover.net_deletions(HOUR)) == (2, 0)
+    turnover.deleted(HOUR + 1.0)
+    assert (turnover.deletions(2 * HOUR), turnover.net_deletions(2 * HOUR)) == (1, 1)
 
 
 def poll(
