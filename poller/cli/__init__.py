@@ -32,6 +32,7 @@ GROUPS: Final = {  # heading -> command: its module, and what the list of comman
     },
     "Look": {
         "status": ("status", "How budgets, endpoints and subscriptions are doing."),
+        "top": ("top", "The status on the whole terminal, kept up to date."),
         "plan": ("plan", "What is polled how often, and why."),
         "events": ("events", "The event log; --follow continues."),
         "deliveries": ("deliveries", "Deliveries and their attempts."),
@@ -53,6 +54,9 @@ GROUPS: Final = {  # heading -> command: its module, and what the list of comman
     },
     "Keep": {
         "backup": ("backup", "Copy the state while it is in use."),
+        "restore": ("backup", "Put a backup in the place of the state."),
+        "completion": ("manual", "Completion of commands and names for a shell."),
+        "help": ("manual", "The help of a command, or the manual page."),
     },
 }
 COMMANDS: Final = {name: what for commands in GROUPS.values() for name, what in commands.items()}
@@ -99,7 +103,7 @@ class _Commands(click.Group):
             found = self._of_plugins().get(cmd_name)
             return found.load() if isinstance(found, LateCommand) else found
         module = COMMANDS[cmd_name][0]
-        attribute = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name.replace("-", "_")
+        attribute = f"{cmd_name}_" if iskeyword(cmd_name) or cmd_name == "help" else cmd_name.replace("-", "_")
         command = getattr(import_module(f"poller.cli.{module}"), attribute)
         assert isinstance(command, click.Command)
         if not any(option.name == "config" for option in command.params):

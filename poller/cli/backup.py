@@ -1,4 +1,4 @@
-"""`poller backup`: a copy of the state, beside whoever writes to it."""
+"""`poller backup`, `restore`: a copy of the state beside whoever writes to it, and the way back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from poller.cli.context import CliContext
 from poller.cli.output import print_json, say, size
+from poller.operations import restore as restoring
 from poller.options.problems import NotThere
 from state.open import copy_state, is_there
 
@@ -21,8 +22,7 @@ from state.open import copy_state, is_there
 def backup(context: CliContext, dest: Path, as_json: bool) -> None:
     """Copy the state to DEST, a file that is not there yet or a folder, while it is in use.
 
-    The copy is of one moment, checked, and on disk when this ends. To go back to it: stop the daemon, move the old
-    state and what stands beside it (-wal, -shm) away, and put the copy in its place. It goes on as a log of its own.
+    The copy is of one moment, checked, and on disk when this ends. `poller restore` puts it in the place of the state.
 
     Example: poller backup /var/backups/poller
     """
@@ -37,3 +37,24 @@ def backup(context: CliContext, dest: Path, as_json: bool) -> None:
         print_json({"path": str(dest), "bytes": copied.bytes, "events": copied.events, "objects": copied.objects})
         return
     say(f"{dest}: {size(copied.bytes)}, {copied.events} events, {copied.objects} objects; checked")
+
+
+@click.command()
+@click.argument("copy", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
+@click.pass_obj
+def restore(context: CliContext, copy: Path, as_json: bool) -> None:
+    """Put the backup COPY in the place of the state. The daemon must be stopped; the state that was there is kept.
+
+    The restored state goes on as a log of its own: places in the log from before are refused.
+
+    Example: poller restore /var/backups/poller/poller-20261123T220000Z.db
+    """
+    config, _ = context.load(reveal=False)
+    done = restoring.restore(copy, config.poller.state, now=time.time())
+    if as_json:
+        kept = None if done.kept is None else str(done.kept)
+        print_json({"events": done.events, "objects": done.objects, "kept": kept})
+        return
+    kept_as = "" if done.kept is None else f"; what was there is kept as {done.kept}"
+    say(f"{config.poller.state}: {done.events} events, {done.objects} objects from {copy}{kept_as}")

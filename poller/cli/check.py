@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -28,9 +30,10 @@ from state.lock import StateLock
 
 @click.command()
 @click.option("--online", is_flag=True, help="Ask for every endpoint: what may this key see, and does the API agree?")
+@click.option("--json", "as_json", is_flag=True, help="What was found as JSON, for machines.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of poller.toml for your editor, and check nothing.")
 @click.pass_obj
-def check(context: CliContext, online: bool, schema: bool) -> int:
+def check(context: CliContext, online: bool, as_json: bool, schema: bool) -> int:
     """Validate the configuration, and with --online the credentials.
 
     Example: poller check --online
@@ -39,54 +42,76 @@ def check(context: CliContext, online: bool, schema: bool) -> int:
         print_json(_schema(context))
         return 0
     with context.daemon() as daemon:
-        return _check(context, daemon, online=online)
+        if as_json:
+            return _as_json(context, daemon, online=online)
+        config, plugins, found = _found(context, daemon)
+        for line in _lines(config):
+            say(line)
+        for warning in found:
+            say(f"Warning: {warning}", err=True)
+        failed = [report(one) for one in _looks(config, plugins, daemon)] if online else []
+        return 1 if any(failed) else 0
 
 
-def _check(context: CliContext, daemon: DaemonClient | None, *, online: bool) -> int:
-    config, plugins = _loaded(context, daemon)
+def _as_json(context: CliContext, daemon: DaemonClient | None, *, online: bool) -> int:
+    """One document, also of a configuration that is not valid."""
+    try:
+        config, plugins, found = _found(context, daemon)
+    except ConfigError as error:
+        print_json({"valid": False, "problems": [asdict(one) for one in error.problems], "warnings": []})
+        return 2
+    looks = list(_looks(config, plugins, daemon)) if online else []
+    shown = {"valid": True, "problems": [], "warnings": found, "endpoints": [msgspec.to_builtins(one) for one in looks]}
+    print_json(shown)
+    return 1 if any(one.problem for one in looks) else 0
+
+
+def _found(context: CliContext, daemon: DaemonClient | None) -> tuple[Config, Plugins, list[str]]:
+    """The configuration, and what is doubtful in it. Raises ConfigError."""
+    config, plugins, warnings = _loaded(context, daemon)
     check_promises(config)
-    for failed in plugins.failed:
-        say(f"Warning: plugin {failed.name}: {failed.error} ({failed.origin})", err=True)
+    warnings += [f"plugin {one.name}: {one.error} ({one.origin})" for one in plugins.failed]
+    for finding in advice(config):
+        warnings.append(f"{finding.about}: {finding.what}" + (f"; {finding.hint}" if finding.hint else ""))
+    return config, plugins, warnings
+
+
+def _lines(config: Config) -> Iterator[str]:
     for source in config.sources.values():
         names = ", ".join(_endpoints(source))
         limits = ", ".join(str(limit) for limit in config.budgets[source.budget].limits)
-        say(f"source {source.name} ({source.plugin}): {names}; at most {limits}")
+        yield f"source {source.name} ({source.plugin}): {names}; at most {limits}"
     for subscription in config.subscriptions:
-        say(f"subscription {subscription.name} ({subscription.plugin}): {', '.join(subscription.types)}")
-    for finding in advice(config):
-        hint = f"; {finding.hint}" if finding.hint else ""
-        say(f"Warning: {finding.about}: {finding.what}{hint}", err=True)
-    if not online:
-        return 0
-    return asyncio.run(_online(config, plugins)) if daemon is None else _online_beside(daemon)
+        yield f"subscription {subscription.name} ({subscription.plugin}): {', '.join(subscription.types)}"
 
 
-def _loaded(context: CliContext, daemon: DaemonClient | None) -> tuple[Config, Plugins]:
+def _looks(config: Config, plugins: Plugins, daemon: DaemonClient | None) -> Iterator[Inspection]:
+    """A look at every endpoint; beside a daemon by it, which then asks at once what it had put off."""
+    if daemon is None:
+        yield from asyncio.run(_online(config, plugins))
+        return
+    for row in daemon.get("/api/v1/status")["endpoints"]:
+        yield inspected(daemon, row["source"], row["endpoint"])
+    daemon.post("/api/v1/probe")
+
+
+def _loaded(context: CliContext, daemon: DaemonClient | None) -> tuple[Config, Plugins, list[str]]:
     """The configuration. Beside a daemon, secrets that only the daemon has are a warning. Raises ConfigError."""
     try:
-        return context.load()
+        return *context.load(), []
     except ConfigError as error:
         if daemon is None:
             raise
         found = context.load(reveal=False)
-        for problem in error.problems:
-            say(f"Warning: {problem.line(error.file)} (not in this shell; what needs it is not checked)", err=True)
-        return found
+        return *found, [
+            f"{one.line(error.file)} (not in this shell; what needs it is not checked)" for one in error.problems
+        ]
 
 
 def _endpoints(source: SourceConfig) -> list[str]:
     """The endpoints that are watched, as far as they are known without asking."""
     offered, _ = attempted(lambda: [endpoint.name for endpoint in source.chosen(source.build().endpoints())])
     return offered if offered is not None else list(source.endpoints)
-
-
-def _online_beside(daemon: DaemonClient) -> int:
-    """Have the daemon look at every endpoint, and ask at once what it had put off."""
-    failed = 0
-    for row in daemon.get("/api/v1/status")["endpoints"]:
-        failed += report(inspected(daemon, row["source"], row["endpoint"]))
-    daemon.post("/api/v1/probe")
-    return 1 if failed else 0
 
 
 def _schema(context: CliContext) -> dict[str, Any]:
@@ -97,21 +122,19 @@ def _schema(context: CliContext) -> dict[str, Any]:
     return schema_of(plugins)
 
 
-async def _online(config: Config, plugins: Plugins) -> int:
-    """Look at every endpoint; by the daemon where one runs, which then asks at once what it had put off."""
+async def _online(config: Config, plugins: Plugins) -> list[Inspection]:
+    """A look at every endpoint, by whoever holds the state."""
+    if StateLock(config.poller.state).holder() is None:
+        async with opened(config, plugins) as app:
+            return [found async for found in inspect_all(app.engine.sources.values())]
     labels = [
         f"{source.name}/{endpoint.name}"
         for source in config.sources.values()
         for endpoint in source.chosen(source.build().endpoints())
     ]
-    failed = 0
-    if StateLock(config.poller.state).holder() is not None:
-        for label in labels:
-            answer = await run_command(config, plugins, "inspect", {"endpoint": label}, timeout=PATIENCE)
-            failed += report(msgspec.convert(answer, Inspection))
-        await run_command(config, plugins, "probe", {})
-        return 1 if failed else 0
-    async with opened(config, plugins) as app:
-        async for found in inspect_all(app.engine.sources.values()):
-            failed += report(found)
-    return 1 if failed else 0
+    found = []
+    for label in labels:
+        answer = await run_command(config, plugins, "inspect", {"endpoint": label}, timeout=PATIENCE)
+        found.append(msgspec.convert(answer, Inspection))
+    await run_command(config, plugins, "probe", {})
+    return found

@@ -11,6 +11,7 @@ import click
 
 from poller.cli.context import CliContext
 from poller.cli.daemon_client import DaemonClient, in_path
+from poller.cli.names import named
 from poller.cli.output import print_json, say
 from poller.cli.view import endpoint_of
 from poller.operations.commands import run_command
@@ -71,7 +72,7 @@ def redeliver(
 
 
 @click.command()
-@click.argument("subscription")
+@click.argument("subscription", shell_complete=named("subscription"))
 @click.option("--after", required=True, metavar="PLACE", help="A number of the log, or a time with its offset.")
 @as_json_option
 @click.pass_obj
@@ -95,7 +96,7 @@ def replay(context: CliContext, subscription: str, after: str, as_json: bool) ->
 
 def _of_subscription(name: str, text: str) -> click.Command:
     @click.command(name, help=f"{text}\n\nExample: poller {name} crm")
-    @click.argument("subscription")
+    @click.argument("subscription", shell_complete=named("subscription"))
     @as_json_option
     @click.pass_obj
     def command(context: CliContext, subscription: str, as_json: bool) -> None:
@@ -113,7 +114,7 @@ pause = _of_subscription("pause", "Stop delivering to a SUBSCRIPTION; nothing is
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=named("subscription", "budget"))
 @click.option("--budget", "is_budget", is_flag=True, help="NAME is a budget, also where a subscription has that name.")
 @as_json_option
 @click.pass_obj
@@ -149,7 +150,7 @@ def _resumed_kind(name: str, subscriptions: Collection[str], budgets: Collection
 
 
 @click.command()
-@click.argument("subscription")
+@click.argument("subscription", shell_complete=named("subscription"))
 @as_json_option
 @click.pass_obj
 def ping(context: CliContext, subscription: str, as_json: bool) -> int:
@@ -215,7 +216,7 @@ def _at_endpoint(context: CliContext, name: str, endpoint: str, **how: bool) -> 
 
 def _of_endpoint(name: str, text: str) -> click.Command:
     @click.command(name, help=f"{text}\n\nExample: poller {name} acme/projects")
-    @click.argument("endpoint")
+    @click.argument("endpoint", shell_complete=named("endpoint"))
     @as_json_option
     @click.pass_obj
     def command(context: CliContext, endpoint: str, as_json: bool) -> None:
@@ -229,7 +230,7 @@ rebaseline = _of_endpoint("rebaseline", "Take the next sweep of an ENDPOINT as i
 
 
 @click.command()
-@click.argument("endpoint")
+@click.argument("endpoint", shell_complete=named("endpoint"))
 @click.option("--accept", is_flag=True, help="Record what is there now silently.")
 @click.option("--emit", is_flag=True, help="Report what is there now as events.")
 @as_json_option

@@ -10,6 +10,7 @@ import click
 
 from poller.app import routes_of
 from poller.cli.context import CliContext
+from poller.cli.names import named
 from poller.cli.output import (
     away,
     clock,
@@ -23,7 +24,7 @@ from poller.cli.output import (
     unix,
 )
 from poller.cli.state import reading
-from poller.cli.view import DeliveryFilter, viewed
+from poller.cli.view import DeliveryFilter, EventFilter, View, viewed
 from poller.config.models import Config, SubscriptionConfig
 from poller.events.events import change_event
 from poller.events.filters import Filter, FilterError
@@ -109,9 +110,10 @@ def _delivery(one: Document, now: float) -> list[str]:
 
 @deliveries.command("show")
 @click.argument("number", metavar="ID", type=click.IntRange(1, HIGHEST))
+@click.option("--request", is_flag=True, help="Also what is sent, rendered as the configuration is now.")
 @click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 @click.pass_obj
-def show(context: CliContext, number: int, as_json: bool) -> None:
+def show(context: CliContext, number: int, request: bool, as_json: bool) -> None:
     """Show one delivery with every attempt: when, how long, status and the start of the answer.
 
     Example: poller deliveries show 17
@@ -120,6 +122,8 @@ def show(context: CliContext, number: int, as_json: bool) -> None:
         if view is None:
             raise NotThere(f"there is no delivery {number}", hint="poller deliveries")
         found, zone = view.delivery(number), view.zone
+        if request:
+            found = {**found, "request": _request(context, view, found)}
     if as_json:
         print_json(found)
         return
@@ -133,6 +137,18 @@ def show(context: CliContext, number: int, as_json: bool) -> None:
     say(f"{found['state']}, {counted(found['attempts'], 'attempt')}, queued {queued}{more}")
     heads = ["attempt", "at", "took", "status", "answer"]
     print_table(console(), "", heads, [_attempt(one, zone) for one in found["log"]])
+    if request:
+        say_lines(found["request"])
+
+
+def _request(context: CliContext, view: View, delivery: Document) -> str:
+    """The request of a delivery's event. Raises PollerError."""
+    config, _ = context.load(reveal=False)
+    seq = delivery["seq"]
+    event = next((one for one in view.events(EventFilter(after=str(seq - 1)), limit=1).events if one.seq == seq), None)
+    if event is None:
+        raise NotThere(f"event {seq} is not in the log any more", hint="retention keeps events for a time")
+    return rendered(_settings(config, delivery["subscription"]), event).rstrip("\n")
 
 
 def _attempt(one: Document, zone: tzinfo) -> list[str]:
@@ -186,22 +202,34 @@ def _tell_imbalance(one: Document) -> None:
 
 
 @click.command()
-@click.argument("subscription")
+@click.argument("subscription", shell_complete=named("subscription"))
 @click.option(
     "--event", "seq", type=click.IntRange(1), metavar="SEQ", help="This event. Default: the latest that matches."
 )
+@click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 @click.pass_obj
-def preview(context: CliContext, subscription: str, seq: int | None) -> None:
+def preview(context: CliContext, subscription: str, seq: int | None, as_json: bool) -> None:
     """Show what SUBSCRIPTION would be sent for an event, without sending it.
 
     Example: poller preview team --event 1234
     """
     config, _ = context.load(reveal=False)
-    settings = next((one for one in config.subscriptions if one.name == subscription), None)
-    if settings is None:
-        known = [one.name for one in config.subscriptions]
-        raise NotThere(f"no subscription is named {subscription!r}", hint=nearest(subscription, known))
-    say_lines(rendered(settings, _event(config, settings, seq)).rstrip("\n"))
+    settings = _settings(config, subscription)
+    event = _event(config, settings, seq)
+    text = rendered(settings, event).rstrip("\n")
+    if as_json:
+        print_json({"subscription": subscription, "event": event.seq, "type": event.type, "request": text})
+    else:
+        say_lines(text)
+
+
+def _settings(config: Config, subscription: str) -> SubscriptionConfig:
+    """A subscription of the file. Raises NotThere."""
+    for one in config.subscriptions:
+        if one.name == subscription:
+            return one
+    known = [one.name for one in config.subscriptions]
+    raise NotThere(f"no subscription is named {subscription!r}", hint=nearest(subscription, known))
 
 
 def _event(config: Config, settings: SubscriptionConfig, seq: int | None) -> Event:

@@ -43,22 +43,26 @@ def say_lines(text: str) -> None:
 
 def print_table(out: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under their heads: as a table on a terminal, elsewhere one line each with columns aligned."""
-    cells = [[printable(one_line(cell, 2000)) for cell in row] for row in rows]
     if out.is_terminal:
-        out.print(_table(title, heads, cells, out.width))
+        out.print(table(title, heads, rows, out.width))
         out.print()
         return
     if title:
         say(title)
-    lines = [list(heads), *cells]
+    lines = [list(heads), *_cells(rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _table(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> Table:
-    """Without lines, for them to be had by texts; where it is too wide, only what has blanks is wrapped."""
-    table = Table(
+def _cells(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[printable(one_line(cell, 2000)) for cell in row] for row in rows]
+
+
+def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
+    """A table for a terminal, without lines; where it is too wide, only cells with blanks are wrapped."""
+    cells = _cells(rows)
+    made = Table(
         title=Text(printable(title), "bold") if title else None, title_justify="left", box=None, pad_edge=False
     )
     columns = [[row[place] for row in cells] for place in range(len(heads))]
@@ -66,10 +70,10 @@ def _table(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]], wid
     for head, column in zip(heads, columns, strict=True):
         solid = not any(" " in cell or len(cell) > width // 2 for cell in column)
         shown = head.replace(" ", "\n") if wide and solid else head
-        table.add_column(shown, overflow="fold", no_wrap=solid, header_style="dim")
+        made.add_column(shown, overflow="fold", no_wrap=solid, header_style="dim")
     for row in cells:
-        table.add_row(*map(Text, row))
-    return table
+        made.add_row(*map(Text, row))
+    return made
 
 
 def print_json(value: Any) -> None:

@@ -41,7 +41,7 @@ def status(context: CliContext, as_json: bool) -> None:
 
     Example: poller status --json
     """
-    found, process = _found(context)
+    found, process = found_status(context)
     if as_json:
         print_json(document(found))
     elif found.log_id is None:
@@ -56,7 +56,7 @@ def status(context: CliContext, as_json: bool) -> None:
         _print_status(found)
 
 
-def _found(context: CliContext) -> tuple[Status, int | None]:
+def found_status(context: CliContext) -> tuple[Status, int | None]:
     """The status, and the process of the daemon, if one runs: it knows more than the file."""
     with context.daemon() as daemon:
         if daemon is not None:
@@ -67,23 +67,30 @@ def _found(context: CliContext) -> tuple[Status, int | None]:
     return replace(gathering.read_status(config, now=time.time()), running=holder is not None), holder
 
 
-def _print_status(found: Status) -> None:
-    """What is wrong stands below the table that it belongs to, where it has room."""
-    out = console()
-    print_table(out, "", ["budget", "limit", "used", "left"], [row for one in found.budgets for row in _budget(one)])
-    _tell(line for one in found.budgets for line in _budget_notes(one))
-    _tell(line for one in found.sources for line in _source_notes(one))
+def tables_of(found: Status) -> Iterator[tuple[list[str], list[list[str]], list[str]]]:
+    """The heads and rows of each table, and what is wrong in it."""
+    rows = [row for one in found.budgets for row in _budget(one)]
+    notes = [line for one in found.budgets for line in _budget_notes(one)]
+    yield (
+        ["budget", "limit", "used", "left"],
+        rows,
+        notes + [line for one in found.sources for line in _source_notes(one)],
+    )
     heads = ["endpoint", "state", "units", "objects", "swept", "stale", "expected delay", "measured"]
-    print_table(out, "", heads, [_endpoint(one, found.time) for one in found.endpoints])
-    _tell(f"{one.label}: {note}" for one in found.endpoints for note in _notes(one))
+    notes = [f"{one.label}: {note}" for one in found.endpoints for note in _notes(one)]
+    yield heads, [_endpoint(one, found.time) for one in found.endpoints], notes
     heads = ["subscription", "state", "lag", "pending", "dead", "oldest waits"]
-    print_table(out, "", heads, [_subscription(one) for one in found.subscriptions])
-    _tell(line for one in found.subscriptions for line in _subscription_notes(one))
+    notes = [line for one in found.subscriptions for line in _subscription_notes(one)]
+    yield heads, [_subscription(one) for one in found.subscriptions], notes
 
 
-def _tell(lines: Iterator[str]) -> None:
-    for line in lines:
-        say(f"! {line}")
+def _print_status(found: Status) -> None:
+    """What is wrong is below the table that it belongs to, where it has room."""
+    out = console()
+    for heads, rows, notes in tables_of(found):
+        print_table(out, "", heads, rows)
+        for note in notes:
+            say(f"! {note}")
 
 
 def _budget(one: BudgetStatus) -> list[list[str]]:

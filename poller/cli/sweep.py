@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass
 
 import click
 from rich.console import Console
@@ -13,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from poller.app import opened, sweep_once
 from poller.cli.context import CliContext
-from poller.cli.output import counted, say
+from poller.cli.names import named
+from poller.cli.output import counted, print_json, say
 from poller.config.models import Config
 from poller.daemon.logs import configure
 from poller.hooks.loading import Plugins
@@ -25,8 +27,9 @@ DELIVER_FOR = "60s"
 
 @click.command()
 @click.option("--wait", default=DELIVER_FOR, show_default=True, metavar="DURATION", help="For deliveries, at most.")
+@click.option("--json", "as_json", is_flag=True, help="The result as JSON, for machines.")
 @click.pass_obj
-def once(context: CliContext, wait: str) -> int:
+def once(context: CliContext, wait: str, as_json: bool) -> int:
     """Sweep every endpoint once, deliver what is due, and exit.
 
     The first time records a baseline; later ones tell what changed meanwhile. Exit status 1 when something could
@@ -35,21 +38,22 @@ def once(context: CliContext, wait: str) -> int:
     Example: poller once
     """
     config, plugins = context.load()
-    return _sweep(config, plugins, None, _seconds(wait))
+    return _sweep(config, plugins, None, _seconds(wait), as_json=as_json)
 
 
 @click.command()
-@click.argument("endpoint")
+@click.argument("endpoint", shell_complete=named("endpoint"))
 @click.option("--wait", default=DELIVER_FOR, show_default=True, metavar="DURATION", help="For deliveries, at most.")
+@click.option("--json", "as_json", is_flag=True, help="The result as JSON, for machines.")
 @click.pass_obj
-def poll(context: CliContext, endpoint: str, wait: str) -> int:
+def poll(context: CliContext, endpoint: str, wait: str, as_json: bool) -> int:
     """Sweep one ENDPOINT (or SOURCE/ENDPOINT) once, deliver what is due, and exit.
 
     Example: poller poll acme/projects
     """
     config, plugins = context.load()
     names = [(s.name, e.name) for s in config.sources.values() for e in s.chosen(s.build().endpoints())]
-    return _sweep(config, plugins, [find_endpoint(names, endpoint)], _seconds(wait))
+    return _sweep(config, plugins, [find_endpoint(names, endpoint)], _seconds(wait), as_json=as_json)
 
 
 def _seconds(text: str) -> float:
@@ -59,35 +63,57 @@ def _seconds(text: str) -> float:
         raise click.BadParameter(str(error), param_hint="--wait") from error
 
 
-def _sweep(config: Config, plugins: Plugins, endpoints: Collection[tuple[str, str]] | None, wait: float) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What one sweep came to."""
+
+    calls: int  # pages of a chain, logins and redirects included
+    events: int
+    pending: int  # deliveries that wait
+    baselines: int  # endpoints that were swept for the first time
+    not_seen: list[str]  # what could not be seen, and why
+
+
+def _sweep(
+    config: Config, plugins: Plugins, endpoints: Collection[tuple[str, str]] | None, wait: float, *, as_json: bool
+) -> int:
     configure("warning", config.poller.log_format)
     plugins.log_failures()
-    return asyncio.run(_sweep_and_deliver(config, plugins, endpoints, wait))
+    swept = asyncio.run(_sweep_and_deliver(config, plugins, endpoints, wait))
+    if as_json:
+        print_json(asdict(swept))
+    else:
+        _say(swept)
+    return 1 if swept.not_seen else 0
 
 
 async def _sweep_and_deliver(
     config: Config, plugins: Plugins, endpoints: Collection[tuple[str, str]] | None, wait: float
-) -> int:
+) -> Swept:
     async with opened(config, plugins) as app:
         before = await app.write(app.store.log.last_seq)
         new = [w for run in app.engine.sources.values() for w in run.endpoints.values() if w.state.last_sweep is None]
         with _progress() as progress:
             stuck = await sweep_once(app, endpoints, progress=progress)
         await app.deliverer.drain(until=app.clock.now() + wait)
-        events = await app.write(app.store.log.last_seq) - before
-        calls = sum(
-            poll_loop.gate.calls for poll_loop in app.engine.loops.values()
-        )  # pages of a chain, logins and redirects too
-        waiting = sum(state.pending for state in await app.write(app.store.delivery_reader.subscriptions))
-    told = [counted(calls, "call"), counted(events, "event")]
-    say(", ".join([*told, *([f"{waiting} deliveries wait"] if waiting else [])]), err=True)
-    if baselines := sum(w.state.last_sweep is not None for w in new):
-        say(f"First sweep of {counted(baselines, 'endpoint')}: changes are told from now on.", err=True)
-    for line in stuck:
+        return Swept(
+            calls=sum(poll_loop.gate.calls for poll_loop in app.engine.loops.values()),
+            events=await app.write(app.store.log.last_seq) - before,
+            pending=sum(state.pending for state in await app.write(app.store.delivery_reader.subscriptions)),
+            baselines=sum(w.state.last_sweep is not None for w in new),
+            not_seen=stuck,
+        )
+
+
+def _say(swept: Swept) -> None:
+    done = [counted(swept.calls, "call"), counted(swept.events, "event")]
+    say(", ".join([*done, *([f"{swept.pending} deliveries wait"] if swept.pending else [])]), err=True)
+    if swept.baselines:
+        say(f"First sweep of {counted(swept.baselines, 'endpoint')}: changes are reported from now on.", err=True)
+    for line in swept.not_seen:
         say(f"Error: {line}", err=True)
-    if stuck:
+    if swept.not_seen:
         say("Try:   poller check --online asks each source once; poller doctor looks at everything", err=True)
-    return 1 if stuck else 0
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import msgspec
 
 from poller.cli.context import CliContext
 from poller.cli.findings import PATIENCE, inspected, report
+from poller.cli.names import named
 from poller.cli.output import print_json, say
 from poller.cli.view import endpoint_of
 from poller.operations.commands import run_command
@@ -16,7 +17,7 @@ from poller.operations.inspection import Inspection
 
 
 @click.command("try")
-@click.argument("endpoint", metavar="SOURCE/ENDPOINT")
+@click.argument("endpoint", metavar="SOURCE/ENDPOINT", shell_complete=named("endpoint"))
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for machines.")
 @click.pass_obj
 def try_(context: CliContext, endpoint: str, as_json: bool) -> int:

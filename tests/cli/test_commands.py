@@ -436,3 +436,52 @@ def test_a_pipe_that_is_closed_is_no_complaint(told: Shop, tmp_path: Path) -> No
     ran = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, timeout=60)
 
     assert ran.stderr == b""
+
+
+# JSON, and the way back from a backup.
+
+
+def test_a_sweep_is_summed_up_as_json(told: Shop, poller: Run) -> None:
+    assert poller("once", "--json").json == {"calls": 1, "events": 0, "pending": 0, "baselines": 0, "not_seen": []}
+
+
+def test_what_check_finds_is_one_document(told: Shop, poller: Run, tmp_path: Path) -> None:
+    found = poller("check", "--online", "--json")
+    assert (found.status, found.json["valid"], found.json["endpoints"][0]["endpoint"]) == (0, True, "shop/items")
+    (tmp_path / "poller.toml").write_text("[pollr]")
+    refused = poller("check", "--json")
+    assert (refused.status, refused.json["valid"], refused.json["problems"][0]["key"]) == (2, False, "pollr")
+
+
+def test_a_preview_is_one_document(told: Shop, poller: Run) -> None:
+    assert poller("preview", "file", "--json").json["subscription"] == "file"
+
+
+def test_a_delivery_shows_its_request(told: Shop, poller: Run) -> None:
+    number = poller("deliveries", "--json", "--limit", "1").json["id"]
+    shown = poller("deliveries", "show", f"{number}", "--request", "--json").json
+    assert shown["event_subject"] in shown["request"]
+    assert shown["request"] in poller("deliveries", "show", f"{number}", "--request").out
+
+
+def test_a_backup_is_restored_and_what_was_there_is_kept(told: Shop, poller: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    events = poller("backup", str(copy), "--json").json["events"]
+    told.items.append({"id": 9, "name": "Plum"})
+    poller("once")
+    assert poller("status", "--json").json["last_seq"] > events
+
+    done = poller("restore", str(copy), "--json").json
+
+    assert (done["events"], Path(done["kept"]).exists()) == (events, True)
+    assert poller("status", "--json").json["last_seq"] == events
+    assert poller("once", "--json").json["events"] == 1  # what was created after the backup is found again
+
+
+def test_nothing_is_restored_under_a_daemon_nor_from_what_is_no_backup(
+    daemon: Daemon, poller: Run, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.db"
+    poller("backup", str(copy))
+    assert "holds this state" in poller("restore", str(copy)).err
+    assert poller("restore", str(tmp_path / "none.db")).status == 1

@@ -1,0 +1,52 @@
+"""`poller top`: the status on the whole terminal, kept up to date."""
+
+from __future__ import annotations
+
+import time
+
+import click
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from poller.cli.context import CliContext
+from poller.cli.output import console, table
+from poller.cli.status import found_status, tables_of
+from poller.options.quantities import parse_duration
+from poller.rendering.terminal import printable
+from state.errors import PollerError
+
+
+@click.command()
+@click.option("--every", default="2s", show_default=True, metavar="DURATION", help="Time between two looks.")
+@click.pass_obj
+def top(context: CliContext, every: str) -> None:
+    """Show the status on the whole terminal and keep it up to date, until Ctrl-C.
+
+    Example: poller top --every 5s
+    """
+    try:
+        seconds = max(0.2, parse_duration(every))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--every") from error
+    out = console()
+    if not out.is_terminal:
+        raise click.UsageError("this is for a terminal; poller status --json is for programs")
+    with Live(console=out, screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(_screen(context, out.width), refresh=True)
+            time.sleep(seconds)
+
+
+def _screen(context: CliContext, width: int) -> Group:
+    """Everything as it is now; why it cannot be seen, where that fails."""
+    try:
+        found, process = found_status(context)
+    except PollerError as error:
+        return Group(Text(printable(str(error)), "red"), Text(printable(error.hint or ""), "dim"))
+    head = f"running (process {process})" if process is not None else "not running"
+    rows = [Text(f"{head}; {found.last_seq} events in the log; {found.time:%Y-%m-%d %H:%M:%S %Z}", "bold"), Text("")]
+    parts: list[object] = [*rows]
+    for heads, cells, notes in tables_of(found):
+        parts += [table("", heads, cells, width), *(Text(printable(f"! {note}"), "yellow") for note in notes), Text("")]
+    return Group(*parts)  # type: ignore[arg-type]

@@ -1,0 +1,45 @@
+"""A backup put in the place of the state; what was there is kept beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from poller.options.problems import NotThere
+from state.lock import StateLock
+from state.open import copy_state, is_there
+
+BESIDE = ("", "-wal", "-shm")  # the files of one state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restoration:
+    """What was restored, and where the state that was there before is kept."""
+
+    events: int
+    objects: int
+    kept: Path | None
+
+
+def restore(backup: Path, state: Path, *, now: float) -> Restoration:
+    """Copy a backup into the place of the state. Raises StateError, with the state as it was; Held under a daemon."""
+    if not is_there(backup):
+        raise NotThere(f"{backup}: there is no backup of this name", hint="poller backup makes one")
+    stamp = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}"
+    with StateLock(state).held():
+        made = state.with_name(f"{state.name}.restoring-{stamp}")
+        copied = copy_state(backup, made, now=now)  # checked, and on disk, before anything is moved
+        kept = _set_aside(state, stamp)
+        made.replace(state)
+    return Restoration(events=copied.events, objects=copied.objects, kept=kept)
+
+
+def _set_aside(state: Path, stamp: str) -> Path | None:
+    if not is_there(state):
+        return None
+    kept = state.with_name(f"{state.name}.before-{stamp}")
+    for suffix in BESIDE:
+        if (file := state.with_name(state.name + suffix)).exists():
+            file.rename(kept.with_name(kept.name + suffix))
+    return kept
