@@ -18,6 +18,7 @@ from state.polls import UnitState
 MOST: Final = 5  # doubts that are kept of one sweep
 PATIENCE: Final = 3  # sweeps in a row that showed nothing new, after which a baseline ends all the same ...
 LONGEST: Final = 10  # ... or so many in a row, whatever they showed
+MOST_REPEATED: Final = 100  # objects that two answers of a chain show, of which the ids are kept
 
 
 class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -27,6 +28,7 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
     doubts: tuple[str, ...] = ()  # what contradicts the configuration, as sentences
     guesses: tuple[str, ...] = ()  # what may contradict it: members of the answer that nobody configured
     is_last: bool = False  # the answer itself says that nothing follows
+    repeated: tuple[str, ...] = ()  # ids of objects that two answers of its chain show
 
     def dump(self) -> bytes | None:
         """The claims as they are kept; None where there are none."""
@@ -92,7 +94,8 @@ def judge(swept: SweptList, before: Uncertainty | None, accepted: Iterable[str],
     known = frozenset(accepted)
     doubts = _unaccepted(_doubts(swept), known)
     guesses = _unaccepted((text for unit in swept.units.values() for text in claims_of(unit).guesses), known)
-    repeats = _unaccepted(_repeats(swept.repeated), known)
+    in_chains = [object_id for unit in swept.units.values() for object_id in claims_of(unit).repeated]
+    repeats = _unaccepted(_repeats([*swept.repeated, *in_chains]), known)
     if not (doubts or guesses or repeats):
         return None
     settled = 0 if before is None else before.settled

@@ -79,6 +79,14 @@ def _is_silent(rules: EndpointRules, context: Context) -> bool:
     return rules.baseline == "silent" and context.state.baseline_before is not None
 
 
+def _is_before_baseline(rules: EndpointRules, old: Snapshot, context: Context) -> bool:
+    """Whether an object is taken as it is shown. What a baseline has reported once is followed while it lasts."""
+    began = context.state.baseline_before
+    if began is None or old.seen_sweep >= context.state.sweep:
+        return False
+    return rules.baseline == "silent" or old.seen_at < began
+
+
 def _absent_since(object_id: str, context: Context) -> float | None:
     known = [context.absent_since, context.tail_since if object_id in context.appended else None]
     return _certain(max((at for at in known if at is not None), default=None), context.asked)
@@ -93,7 +101,7 @@ def _seen_again(
     rules: EndpointRules, shown: ShownObject, old: Snapshot, context: Context, decision: Decision
 ) -> Pair | None:
     """Judge an object that is known. Returns it before and after where it was updated."""
-    before_baseline = context.state.baseline_before is not None and old.seen_sweep < context.state.sweep
+    before_baseline = _is_before_baseline(rules, old, context)
     soft = _is_soft(rules, shown, decision)
     moved = old.unit is not None and old.unit != context.unit
     presence = Presence.DELETED if soft else Presence.PRESENT

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
 
-from poller.changes.certainty import Claims, claims_of
-from poller.changes.comparison import PageComparison
+from poller.changes.certainty import MOST_REPEATED, Claims, claims_of
+from poller.changes.comparison import PageComparison, digest_of
+from poller.changes.decide import is_known
 from poller.changes.decision import Context, Decision
 from poller.changes.quarantine import is_replaced
 from poller.changes.recording import (
@@ -94,14 +96,14 @@ def repeated_page(
     """
     if not comparison.fresh or len(known) != len(comparison.members) or not is_paged(w, one.key):
         return None
-    if any(shown.body != known[shown.object_id].body for shown in comparison.fresh):
+    if not all(is_known(w.rules, shown, known[shown.object_id]) for shown in comparison.fresh):
         return None
     owners = {snapshot.unit for snapshot in known.values()}
     before = w.page_before(one.key) if len(owners) == 1 and None not in owners else None
     return before.key if before is not None and owners == {before.id} and before.shown == len(known) else None
 
 
-def claims_in(w: WatchedEndpoint, one: Answer) -> Claims:
+def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison) -> Claims:
     """What the answer says about its list."""
     pages = one.fetched.pages or ()
     doubts = [doubt for page in pages for doubt in page.doubts]
@@ -111,8 +113,23 @@ def claims_in(w: WatchedEndpoint, one: Answer) -> Claims:
         )
     totals = [page.total for page in pages if page.total is not None]
     is_last = is_paged(w, one.key) and one.following is None
-    guesses = tuple(guess for page in pages for guess in page.guesses)
-    return Claims(total=max(totals, default=None), doubts=tuple(doubts), guesses=guesses, is_last=is_last)
+    return Claims(
+        total=max(totals, default=None),
+        doubts=tuple(doubts),
+        guesses=tuple(guess for page in pages for guess in page.guesses),
+        is_last=is_last,
+        repeated=_shown_twice(one, comparison),
+    )
+
+
+def _shown_twice(one: Answer, comparison: PageComparison) -> tuple[str, ...]:
+    """Objects that two answers of one chain show: the list moved while it was read, and may have hidden others."""
+    pages = one.fetched.pages or ()
+    if len(pages) < 2 or sum(len(page.objects) for page in pages) == len(comparison.members):
+        return ()
+    times = Counter(digest_of(bytes(raw)) for page in pages for raw in page.objects)
+    found = [comparison.members.get(digest, "") for digest, number in times.items() if number > 1]
+    return tuple(filter(None, found))[:MOST_REPEATED]
 
 
 def is_strange(w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]) -> bool:
@@ -321,15 +338,16 @@ def _relisted(decision: Decision) -> list[Snapshot]:
 def _polled(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision) -> UnitState:
     """The unit as it is after the poll."""
     fetched = one.fetched
+    is_final = is_certain(comparison) and not decision.undecided and one.repeats is None  # whatever other pages show
     return polled_unit(
         one.unit,
         fetched.asked,
-        digest=fetched.digest if is_certain(comparison) and not decision.undecided else None,
+        digest=fetched.digest if is_final else None,
         validators=fetched.validators,
         shown=len(decided_members(decision, comparison.members)),
         next=onward(w, one),
         calls=fetched.calls,
-        claims=claims_in(w, one).dump(),
+        claims=claims_in(w, one, comparison).dump(),
     )
 
 

@@ -20,6 +20,7 @@ from poller.clock import Clock
 from poller.documents.diff import parse
 from poller.hooks.source_adapter import SourceAdapter
 from poller.http_dates import instant
+from poller.polling.chain import Chain
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.results import Fetched
 from poller.polling.threads import Apart
@@ -75,9 +76,10 @@ class Fetcher:
         unmodified = begun.is_conditional and response.status_code == httpx.codes.NOT_MODIFIED
         w.unmodified[key] = w.unmodified.get(key, 0) + 1 if unmodified else 0
         digest = _digest(w, response)
-        if unmodified or (
-            unit.calls == 1 and is_list(response.status_code, w.rules.endpoint) and digest == unit.digest
-        ):
+        is_readable = (
+            is_list(status := response.status_code, w.rules.endpoint) or status in w.rules.endpoint.empty_status
+        )
+        if unmodified or (unit.calls == 1 and is_readable and digest == unit.digest):
             asked = self._answered(w, order, asked_at)
             return Fetched(asked=asked, calls=1, unit=unit.id, digest=unit.digest)
         if response.status_code in AFTER_THE_END and _follows_the_end(w, key):
@@ -151,12 +153,10 @@ class Fetcher:
         """Read a chain to its end: cursors, and every page of a list that is one unit."""
         one_unit = w.is_child or not is_swept(unit.key)
         at, response = first.at, first.response
-        bodies, pages, complete = [first.digest], [await self._page(w, at, response)], True
-        size = len(response.content)
+        chain, bodies, complete = Chain(w.rules), [first.digest], True
+        pages, size = chain.pages, len(response.content)
+        chain.add(await self._page(w, at, response))
         while (following := pages[-1].next) is not None and (following.cursor is not None or one_unit):
-            if len(pages) > 1 and _is_same(pages[-2], pages[-1]):
-                pages[-1] = _repeated(pages)
-                break
             if unit.key == NEWEST and await self._shows_nothing_new(w, pages[-1]):
                 complete = False
                 break
@@ -166,7 +166,7 @@ class Fetcher:
             response = await self.ask(self.source.request(w.rules.endpoint, at))
             bodies.append(_digest(w, response))
             size += len(response.content)
-            pages.append(await self._page(w, at, response))
+            chain.add(await self._page(w, at, response))
         digest, asked = chain_digest(bodies), self._answered(w, first.order, first.asked_at)
         if len(bodies) > 1 and digest == unit.digest:
             return Fetched(asked=asked, calls=len(bodies), unit=unit.id, digest=digest)
@@ -209,18 +209,6 @@ def _follows_the_end(w: WatchedEndpoint, key: str) -> bool:
     """Whether a page is asked for only because the list was longer once: the page before says that it is the last."""
     before = None if w.is_child or not is_swept(key) else w.page_before(key)
     return before is not None and claims_of(before).is_last
-
-
-def _is_same(one: Unparsed, other: Unparsed) -> bool:
-    return bool(other.objects) and [*map(bytes, one.objects)] == [*map(bytes, other.objects)]
-
-
-def _repeated(pages: Sequence[Unparsed]) -> Unparsed:
-    """The page that ends a chain because it shows what the one before showed."""
-    doubts = pages[-1].doubts
-    if len(pages) == 2:
-        doubts = (*doubts, "the second answer shows what the first shows: the API does not know the cursor's parameter")
-    return replace(pages[-1], objects=(), next=None, doubts=doubts)
 
 
 class _Begun(msgspec.Struct, frozen=True):

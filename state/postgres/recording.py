@@ -310,12 +310,12 @@ def _suspect_missing(conn: Connection, endpoint: int, sweep: Sweep) -> None:
 def _end_baseline(conn: Connection, endpoint: int, sweep: Sweep) -> int:
     """Take what a baseline did not show as deleted; how many objects that is."""
     return conn.run(
-        # A baseline takes what its sweep did not show as deleted, silently. An uncertain sweep proves that of nothing
-        # that was seen since the baseline began.
+        # A baseline takes what its sweep did not show as deleted, silently; but not what was seen since it began and
+        # was reported before, nor, where the sweep is uncertain, anything that was seen since.
         "UPDATE objects SET presence = 2, missing_at = NULL WHERE endpoint = $1 AND unit IS NULL AND presence < 2 "
         "AND $2::boolean "
         "AND seen_sweep < (SELECT sweep FROM endpoints WHERE id = $1 AND baseline_before IS NOT NULL) "
-        "AND ($3::bytea IS NULL OR seen_at < (SELECT baseline_before FROM endpoints WHERE id = $1))",
+        "AND (($3::bytea IS NULL AND version = 0) OR seen_at < (SELECT baseline_before FROM endpoints WHERE id = $1))",
         [endpoint, sweep.ends_baseline, sweep.uncertain],
     ).rowcount
 

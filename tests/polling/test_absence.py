@@ -7,8 +7,8 @@ import pytest
 
 from poller.changes.endpoint_rules import ABSENT_FOR, ABSENT_FOR_WITH_URL
 from state.records import Event
-from tests.truth.life import config_of
 from tests.truth.run import Watched, in_jumping_time, watched
+from tests.truth.settings import config_of
 from tests.truth.world import Step, World
 
 LIST = World(style="none", objects=5)
@@ -63,7 +63,7 @@ def test_an_object_that_is_away_for_some_seconds_is_no_deletion(world):
 @pytest.mark.parametrize("has_items", [False, True])
 def test_a_list_whose_order_changes_at_every_call_loses_and_gains_nothing(has_items):
     async def story(watching):
-        watching.upstream.is_tied = True
+        watching.upstream.begin("tied")
         await watching.do(Step(wait=900.0))
 
         assert await kinds(watching) == []

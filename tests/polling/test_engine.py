@@ -12,8 +12,8 @@ from poller import PageError
 from poller.changes.page import MOST_OBJECTS, compare
 from poller.config.models import Config
 from poller.polling.endpoint import WatchedEndpoint, status_of
-from tests.truth.life import config_of
 from tests.truth.run import Watched, in_jumping_time, watched
+from tests.truth.settings import config_of
 from tests.truth.world import Step, World
 
 Story = Callable[[Watched], Awaitable[None]]

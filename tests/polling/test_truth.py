@@ -29,6 +29,54 @@ def test_the_log_tells_what_happened_and_nothing_else(run):
 
 
 FOUND = {
+    "a cursor that the API does not know makes a list that may be short, and no list that is ok": (
+        World(style="cursor", size=1, concurrency=1, objects=2, traits=("ignores-page",)),
+        [],
+    ),
+    "pages that repeat the first one end the list, whatever ignored field differs": (
+        World(size=1, noisy=True, concurrency=1, objects=1, seed=345, traits=("ignores-page",)),
+        [],
+    ),
+    "what a baseline has reported as created is reported as deleted, though the baseline lasts": (
+        World(
+            size=3,
+            has_items=True,
+            baseline="emit",
+            past_end=404,
+            objects=4,
+            seed=704,
+            traits=("etag-stuck", "more-at-end"),
+        ),
+        [
+            Step(act="begin", kind="etag-stuck", wait=1.0),
+            Step(act="crash", pick=6, kind="after", wait=1.0),
+            Step(act="flap", pick=1, times=2, wait=2.0),
+        ],
+    ),
+    "what a baseline has reported as created is reported as updated, though the baseline lasts": (
+        World(style="offset-total", baseline="emit", seed=416, traits=("more-at-end",)),
+        [Step(act="crash", kind="before", wait=30.0), Step(act="edit")],
+    ),
+    "a page that repeated another one is read again once the other has changed": (
+        World(
+            style="offset",
+            size=1,
+            has_items=True,
+            baseline="emit",
+            lines=True,
+            past_end=416,
+            concurrency=1,
+            objects=6,
+            absent_for=5.0,
+            seed=300,
+            traits=("more-at-end", "tied"),
+        ),
+        [Step(act="crash", pick=3, kind="inside", wait=4.0)],
+    ),
+    "an empty page under a status of `empty_status` confirms deletions when it is shown again": (
+        World(style="page-open", content=True, past_end=404, seed=844),
+        [Step(act="fault", kind="429", wait=30.0), Step(act="edit")],
+    ),
     "an own URL that answers says nothing of what the object is like": (
         World(size=1, order="newest", has_items=True, concurrency=1, objects=2, seed=8),
         [

@@ -165,8 +165,8 @@ def test_numbers_of_events_and_notices_are_those_of_their_polls(items: Items) ->
 
 def test_versions_never_go_back(items: Items) -> None:
     items.record(items.shown(snapshot("a", 3), growth=1))
-    items.record(marks=Marks(rebaseline=(NOW, 7)), new_units=[("list", b"{}")])
-    assert (items.version("a"), items.state.baseline_before) == (3, NOW)
+    items.record(marks=Marks(rebaseline=(NOW + 1.0, 7)), new_units=[("list", b"{}")])
+    assert (items.version("a"), items.state.baseline_before) == (3, NOW + 1.0)
 
     items.record(marks=Marks(ended=Sweep(ended_at=NOW, ended_order=8, steady=True)))  # it was not shown: gone, silently
     assert items.store.polls.snapshots(items.state.id, ["a"])["a"].presence is Presence.DELETED

@@ -12,6 +12,7 @@ from poller.polling.engine import Engine
 from state.records import Event
 from state.sqlite.store import Store
 from tests.truth.upstream import State, Upstream
+from tests.truth.world import LIARS
 
 ALIVE: State = {}  # whatever it was, it was there
 
@@ -34,6 +35,35 @@ class Judge:
     def calls(self) -> int:
         """How many calls the upstream has answered."""
         return self._upstream.calls
+
+    @property
+    def met(self) -> set[str]:
+        """The ways in which the upstream has misbehaved."""
+        return self._upstream.met
+
+    def differs(self, known: Mapping[str, State], endpoint: str = "") -> str | None:
+        """What a subscriber knows wrongly of an endpoint (or of all), in words. None: nothing.
+
+        How an object is that no list shows any more, and whether it is there, need not be known.
+        """
+        state, prefix = self._upstream.state(), f"{endpoint}/" if endpoint else ""
+        wrong = [
+            f"{subject} is {state.get(subject)} and known as {known.get(subject)}"
+            for subject in sorted(state.keys() | known.keys())
+            if subject.startswith(prefix) and state.get(subject) != known.get(subject) and not self._is_out(subject)
+        ]
+        return "; ".join(wrong) or None
+
+    def _is_out(self, subject: str) -> bool:
+        number = subject.split("/")[1]  # of the object, or of the parent of a line
+        return number.isdigit() and self._upstream.is_unlisted(int(number))
+
+    def _was_hidden(self, subject: str, since: float, until: float) -> bool:
+        """Whether the API has pretended meanwhile that the object, or any object, was not there."""
+        number, hidden = subject.split("/")[1], self._upstream.hidden
+        spans = hidden[int(number)] if number.isdigit() else [one for spans in hidden.values() for one in spans]
+        lies = any(since <= at <= until for at in self._upstream.lies)
+        return lies or any(one.begin <= until and one.end >= since for one in spans)
 
     def look(self, store: Store, engine: Engine) -> None:
         """Take the baselines that are complete. Called after every write, so that nothing lies in between."""
@@ -82,10 +112,12 @@ class Judge:
         since = event.observed_after
         if since is not None and since > event.time:
             raise Untrue(f"{_words(event)}: observed after {since} which is later than {event.time}")
+        if self._upstream.met & LIARS:
+            since = None  # the API itself has said that nothing had changed
         ends = [at for at, _ in past[1:]] + [float("inf")]
         was = [i for i, (_, state) in enumerate(past) if _same(state, before) and (since is None or ends[i] >= since)]
-        if kind == "created" and any((since or 0.0) <= at <= event.time for at in self._upstream.hidden):
-            was.append(-1)  # it was told so
+        if kind == "created" and self._was_hidden(subject, since or 0.0, event.time):
+            was.append(-1)  # nobody could know better
         became = [i for i, (at, state) in enumerate(past) if _same(state, after) and at <= event.time]
         if not any(i < j for i in was for j in became):
             raise Untrue(f"{_words(event)}: it never was like that between {since} and {event.time}, but: {past}")

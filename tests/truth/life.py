@@ -13,22 +13,21 @@ from typing import Any, Self
 
 import httpx
 
-from plugins.rest import RestOptions, RestSource
-from poller.budget.limits import Limit
-from poller.config.models import BudgetConfig, Config, EndpointConfig, SourceConfig
+from poller.config.models import Config
 from poller.hooks.loading import Plugins
 from poller.hooks.payloads import Polled
+from poller.operations.gathering import Live, Watched, status
+from poller.operations.status import EndpointStatus
+from poller.polling.endpoint import status_of
 from poller.polling.engine import Engine
 from poller.polling.threads import AtOnce
 from poller.sources.transport import USER_AGENT, BudgetTransport, fetch
 from state.sqlite.connection import transaction
-from state.sqlite.store import Store
+from state.sqlite.read_status import StatusReader
+from state.sqlite.store import Reader, Store
 from tests.truth.loop import LoopClock
+from tests.truth.settings import TIMEOUT
 from tests.truth.upstream import Upstream
-from tests.truth.world import World
-
-LIMITS = (Limit(4, 1.0), Limit(60, 60.0))
-TIMEOUT = 5.0
 
 
 class Crash(BaseException):
@@ -119,6 +118,23 @@ class Life:
         """Let so many recordings, after the next ones, find that somebody else has recorded meanwhile."""
         self._conflicts = range(self._recordings + recordings, self._recordings + recordings + times)
 
+    def endpoints(self) -> dict[str, EndpointStatus]:
+        """How each endpoint is shown to the operator, by name."""
+        sources = self.engine.sources
+        live = Live(
+            budgets={},
+            sources={name: active.health.snapshot() for name, active in sources.items()},
+            endpoints={
+                (name, w.name): Watched(**status_of(w))
+                for name, active in sources.items()
+                for w in active.endpoints.values()
+            },
+        )
+        s = self.store
+        reader = Reader(db=s.db, log=s.log, polls=s.poll_reader, deliveries=s.delivery_reader, sums=StatusReader(s.db))
+        shown = status(reader, self.engine.config, now=asyncio.get_running_loop().time(), live=live)
+        return {one.endpoint: one for one in shown.endpoints}
+
     async def close(self) -> None:
         """End well."""
         await self.engine.close()
@@ -194,51 +210,3 @@ class Life:
         self._wreck = Path(f"{self.path}.wreck")
         shutil.copy(self.path, self._wreck)
         shutil.copy(f"{self.path}-wal", f"{self._wreck}-wal")
-
-
-def config_of(world: World, path: Path) -> Config:
-    """The configuration with which that world is watched."""
-    endpoints: dict[str, Any] = {"things": _things(world)}
-    if world.lines:
-        endpoints["lines"] = {"path": "/things/{parent.id}/lines", "items": "$.items", "parent": "things"}
-    common = EndpointConfig(baseline=world.baseline, absent_for=world.absent_for)
-    settings = common.model_copy(
-        update={"ignore": ("/noise",), "deleted_when": "object.gone == true" if world.soft else None}
-    )
-    source = SourceConfig(
-        name="api",
-        plugin="rest",
-        budget="api",
-        namespace="api",
-        timeout=TIMEOUT,
-        verify=False,
-        cls=RestSource,
-        options=RestOptions.model_validate({"base_url": "http://api.test", "endpoints": endpoints}),
-        endpoints={"things": settings, **({"lines": common} if world.lines else {})},
-    )
-    budget = BudgetConfig.model_construct(limits=LIMITS, share=1.0, concurrency=world.concurrency)
-    return Config(path=path, budgets={"api": budget}, sources={"api": source})
-
-
-def _things(world: World) -> dict[str, Any]:
-    table: dict[str, Any] = {"path": "/things", "items": "$.items", "order": world.order}
-    table["id"] = "content" if world.content else "id"
-    size = world.size
-    match world.style:
-        case "page":
-            table["pagination"] = {"type": "page", "size": size, "size_param": "size"}
-        case "page-total":
-            table["pagination"] = {"type": "page", "size": size, "size_param": "size", "total": "$.total"}
-        case "page-open":
-            table["pagination"] = {"type": "page"}
-        case "offset":
-            table["pagination"] = {"type": "offset", "size": size}
-        case "link":
-            table["pagination"] = {"type": "link"}
-        case "keyset" | "cursor":
-            table["pagination"] = {"type": "cursor"}
-    if world.has_items:
-        table["item_path"] = "/things/{id}"
-    if world.since:
-        table["updated_since"] = {"param": "since", "field": "updated_at", "overlap": "5s"}
-    return table

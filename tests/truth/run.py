@@ -15,15 +15,17 @@ from poller.config.models import Config
 from poller.polling.endpoint import WatchedEndpoint
 from state.sqlite.store import Store
 from tests.truth.judge import Judge, Untrue
-from tests.truth.life import Crash, Life, config_of
+from tests.truth.life import Crash, Life
 from tests.truth.loop import BEGIN, JumpingLoop
+from tests.truth.settings import config_of
 from tests.truth.upstream import Upstream
-from tests.truth.world import Step, World
+from tests.truth.world import TRAITS, Step, World
 
 T = TypeVar("T")
 
-SWEEPS_TO_SETTLE = 40
-SWEEPS_IN_PEACE = 4
+SWEEPS_TO_SETTLE = 60
+SWEEPS_IN_PEACE = 3
+SWEEPS_OF_TRIAL = 3  # after which what cannot be known must be shown as uncertain
 SWEEP_TIME = 600.0  # seconds in which one must have ended
 
 
@@ -35,6 +37,10 @@ def _folder() -> Path:
     _folder.keep = made  # type: ignore[attr-defined]  # lives as long as the process
     Store.open(Path(made.name) / "empty.db", now=BEGIN).close()
     return Path(made.name)
+
+
+class Endless(Untrue):
+    """No sweep is complete in time."""
 
 
 def prove(world: World, steps: Sequence[Step]) -> Judge:
@@ -52,6 +58,7 @@ async def _prove(world: World, steps: Sequence[Step]) -> Judge:
     async with watched(world) as watching:
         for step in steps:
             await watching.do(step)
+        await watching.try_honesty()
         await watching.settle()
         return watching.judge
 
@@ -90,29 +97,81 @@ class Watched:
             (await self.living()).conflict(step.pick, step.times)
         elif step.act == "restart":
             await self._restart()
+        elif step.act == "flap":
+            self.upstream.flap(step.pick, step.times)
+        elif step.act == "begin":
+            self.upstream.begin(step.kind)
+        elif step.act == "end":
+            self.upstream.end(step.kind)
         elif step.act != "wait":
             self.upstream.change(step.act, step.pick)
         await self._pass(asyncio.get_running_loop().time() + step.wait)
 
-    async def settle(self) -> None:
-        """Nothing happens any more: what the subscriber knows must become what is, and stay so."""
+    async def try_honesty(self) -> None:
+        """The API goes on to misbehave, and nothing else happens: what is shown as ok is known as it is."""
+        if not self.upstream.traits:
+            return
         self.upstream.faults.clear()
         self.upstream.keep_one()
         await self._restart()
-        assert self._life is not None
-        self._life.engine.probe_now()  # as a reload does
+        (await self.living()).engine.probe_now()
+        for sweep in range(SWEEPS_TO_SETTLE):
+            try:
+                await self.sweep()
+            except Endless:
+                if all(one.state != "ok" for one in (await self.living()).endpoints().values()):
+                    return
+                raise
+            wrong = await self._dishonest()
+            if wrong is None or (sweep >= SWEEPS_OF_TRIAL and not self._must_be_known()):
+                return
+        raise Untrue(wrong)
+
+    async def _dishonest(self) -> str | None:
+        """What is shown as ok and is not, in words. Lists per parent are as complete as their parents' list is."""
+        known, shown = self._known(), (await self.living()).endpoints()
+        for name, one in shown.items():
+            if one.state == "ok" and name in self.upstream.contradicted():
+                return f"{name} is shown as ok, and contradicts itself: {sorted(self.upstream.traits)}"
+            wrong = self.judge.differs(known, name)
+            if one.state == "ok" and shown["things"].state == "ok" and wrong is not None:
+                return f"{name} is shown as ok, and {wrong}"
+            if one.last_sweep is None and one.state == "ok":
+                return f"{name} is shown as ok before its first sweep"
+        return None
+
+    def _must_be_known(self) -> bool:
+        return all(TRAITS[name].is_visible(self.upstream.world) for name in self.upstream.traits)
+
+    async def settle(self) -> None:
+        """Nothing happens any more, and the API behaves: what the subscriber knows becomes what is, and stays so."""
+        self.upstream.faults.clear()
+        for trait in sorted(self.upstream.traits):
+            self.upstream.end(trait)
+        self.upstream.keep_one()
+        await self._restart()
+        (await self.living()).engine.probe_now()  # as a reload does
         for sweep in range(SWEEPS_TO_SETTLE):
             await self.sweep()
             known = self._known()
-            if known == self.upstream.state() and sweep >= 1:
+            wrong = self.judge.differs(known) or await self._unwell()
+            if wrong is None and sweep >= 1:
                 break
         else:
-            raise Untrue(f"the subscriber knows {known}, but there is {self.upstream.state()}")
+            raise Untrue(f"after {SWEEPS_TO_SETTLE} sweeps: {wrong}")
         told = len(self.judge.told)
         for _ in range(SWEEPS_IN_PEACE):
             await self.sweep()
         if self._known() != known or len(self.judge.told) != told:
             raise Untrue("events although nothing happened")
+        if wrong := await self._unwell():
+            raise Untrue(wrong)
+
+    async def _unwell(self) -> str | None:
+        """Which endpoint is not shown as ok although all is well, in words."""
+        shown = (await self.living()).endpoints()
+        ill = [f"{name} is {one.state}: {one.reason}" for name, one in shown.items() if one.state != "ok"]
+        return "; ".join(ill) or None
 
     async def end(self) -> None:
         """Stop watching."""
@@ -128,8 +187,11 @@ class Watched:
         """Until every endpoint has seen one more complete sweep that began now or later."""
         life = await self.living()
         began = asyncio.get_running_loop().time()
+        under_way = {w.name: w.state.sweep for run in life.engine.sources.values() for w in run.endpoints.values()}
 
         def is_swept(w: WatchedEndpoint) -> bool:
+            if w.state.sweep >= under_way[w.name] + 2:  # also where it was uncertain
+                return True
             return w.state.last_sweep_began is not None and w.state.last_sweep_began >= began
 
         def done() -> bool:
@@ -137,7 +199,8 @@ class Watched:
 
         await life.work(began + SWEEP_TIME, done=done)
         if not done():
-            raise Untrue("no complete sweep in ten minutes")
+            shown = [f"{name} is {one.state}: {one.reason}" for name, one in life.endpoints().items()]
+            raise Endless(f"no complete sweep in ten minutes, {self.upstream.calls} calls so far; {shown}")
 
     async def _pass(self, until: float) -> None:
         while asyncio.get_running_loop().time() < until:

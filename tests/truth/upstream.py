@@ -1,4 +1,4 @@
-"""A model API in this process: it answers as its world says, remembers all it ever was, and fails on command."""
+"""A model API in this process: it lives as its steps say, and remembers all it ever was."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 import httpx
-import orjson
 
-from tests.truth.world import Step, World
+from tests.truth.answers import as_json, distorted, etag_of, listed, stamp, time_text
+from tests.truth.world import AWAY, LINE_MUTATIONS, TRAITS, Step, World
 
 State = Mapping[str, Any]
+LIES = ("empty", "204")  # that there is nothing
 NEVER = 1e6  # seconds after which nobody waits for an answer any more
 
 
@@ -31,6 +30,19 @@ class Fault:
 
 
 @dataclass(slots=True)
+class Hidden:
+    """A time in which no list shows an object; nor is it under its own URL where it is away `everywhere`."""
+
+    begin: float
+    end: float = float("inf")
+    everywhere: bool = False
+
+    def lasts(self, now: float) -> bool:
+        """Whether it is now."""
+        return self.begin <= now < self.end
+
+
+@dataclass(slots=True)
 class Upstream(httpx.AsyncBaseTransport):
     """The API. `history` has, for each subject, every state it ever had and since when."""
 
@@ -41,8 +53,11 @@ class Upstream(httpx.AsyncBaseTransport):
     lines: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     history: dict[str, list[tuple[float, State | None]]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
-    hidden: list[float] = field(default_factory=list)  # when it pretended that there was nothing
-    is_tied: bool = False  # its order is another one at every call
+    lies: list[float] = field(default_factory=list)  # when it pretended that there was nothing
+    traits: set[str] = field(default_factory=set)  # the ways in which it misbehaves now
+    met: set[str] = field(default_factory=set)  # and ever did
+    hidden: dict[int, list[Hidden]] = field(default_factory=lambda: defaultdict(list))  # by number
+    twin: int | None = None  # the object under whose id the list shows another one, too
     calls: int = 0
     answers: list[tuple[str, int]] = field(default_factory=list)  # (path, status) of each
 
@@ -51,13 +66,44 @@ class Upstream(httpx.AsyncBaseTransport):
         self._ids = 0
         self._edits = 0
         self._lied = False
+        self._numbers: defaultdict[str, int] = defaultdict(int)  # by parent, of its lines
         for _ in range(self.world.objects):
             self.change("create", len(self.rows))
+        for name in self.world.traits:
+            self.begin(name)
+
+    # How it misbehaves.
+
+    def begin(self, trait: str) -> None:
+        """Misbehave from now on. Where two objects have one id, whatever else moves the list makes one the other."""
+        if self.twin is not None or (trait == "twin" and self.traits):
+            return
+        self.traits.add(trait)
+        self.met.add(trait)
+        if trait == "twin":
+            self.twin = min((row["n"] for row in self._listed() if not row["gone"]), default=None)
+
+    def end(self, trait: str) -> None:
+        """Behave again in this respect."""
+        self.traits.discard(trait)
+        if trait == "twin":
+            self.twin = None
+
+    def contradicted(self) -> set[str]:
+        """The endpoints whose every sweep contradicts itself, so that it must be called uncertain."""
+        found = set()
+        if any(TRAITS[name].is_contradiction(self.world) for name in self.traits - {"twin"}) or self.twin is not None:
+            found.add("things")
+        if "lines-more-at-end" in self.traits and any(not row["gone"] for row in self._listed()):
+            found.add("lines")
+        return found
 
     # What happens to its objects.
 
     def change(self, act: str, pick: int) -> None:
         """Let one thing happen to one object; nothing where there is no such object."""
+        if self.twin is not None and act not in ("edit", *LINE_MUTATIONS):
+            return
         self._edits += 1
         getattr(self, "_" + act.replace("-", "_"))(pick)
         if self.world.order == "id" or self.world.style == "keyset":
@@ -82,12 +128,12 @@ class Upstream(httpx.AsyncBaseTransport):
             self._create_line(pick)
 
     def _edit(self, pick: int) -> None:
-        if row := _picked(self.rows, pick):
+        if row := _picked(self._free(), pick):
             row["name"] = f"edit {self._edits}"
             self._touched(row)
 
     def _delete(self, pick: int) -> None:
-        if row := _picked(self.rows, pick):
+        if row := _picked(self._free(), pick):
             self.rows.remove(row)
             self.trash.append(row)
 
@@ -103,6 +149,24 @@ class Upstream(httpx.AsyncBaseTransport):
             self.trash.remove(row)
             self.rows.insert(pick % (len(self.rows) + 1), row)
 
+    def _unlist(self, pick: int) -> None:
+        """It leaves the list, and answers under its own URL."""
+        if row := _picked([row for row in self._free() if row in self._listed()], pick):
+            self.hidden[row["n"]].append(Hidden(self.now()))
+
+    def _relist(self, pick: int) -> None:
+        if row := _picked([row for row in self.rows if self.is_unlisted(row["n"])], pick):
+            self.hidden[row["n"]][-1].end = self.now()
+
+    def flap(self, pick: int, times: int) -> None:
+        """Hide an object for a moment that is too short to be believed. Once each: twice may look like once."""
+        if self.twin is not None:
+            return
+        seconds, row = AWAY[times - 1], _picked([row for row in self._free() if not self.hidden[row["n"]]], pick)
+        is_short = seconds < 0.8 * self.world.absent_for
+        if row is not None and (is_short or self.world.has_items):
+            self.hidden[row["n"]].append(Hidden(self.now(), self.now() + seconds, is_short))
+
     def _reorder(self, pick: int) -> None:
         random.Random(pick).shuffle(self.rows)
 
@@ -112,7 +176,7 @@ class Upstream(httpx.AsyncBaseTransport):
             self.rows[at], self.rows[at + 1] = self.rows[at + 1], self.rows[at]
 
     def _soften(self, pick: int) -> None:
-        if row := _picked(self.rows, pick):
+        if row := _picked(self._free(), pick):
             row["gone"] = True
             self._touched(row)
 
@@ -124,7 +188,10 @@ class Upstream(httpx.AsyncBaseTransport):
     def _create_line(self, pick: int) -> None:
         if row := _picked([row for row in self.rows if not row["gone"]], pick):
             self._ids += 1
-            self.lines[str(row["n"])].append({"id": 1000 + self._ids, "text": f"line {self._ids}"})
+            parent = str(row["n"])
+            self._numbers[parent] += 1
+            number = self._numbers[parent] if self.world.own_numbers else 1000 + self._ids
+            self.lines[parent].append({"id": number, "text": f"line {self._ids}"})
 
     def _edit_line(self, pick: int) -> None:
         if line := _picked(self._live_lines(), pick):
@@ -138,6 +205,18 @@ class Upstream(httpx.AsyncBaseTransport):
 
     def _live_lines(self) -> list[dict[str, Any]]:
         return [line for row in self.rows for line in self.lines[str(row["n"])]]
+
+    def _free(self) -> list[dict[str, Any]]:
+        """The objects to which something may happen: one that has a twin stays as it is."""
+        return [row for row in self.rows if row["n"] != self.twin]
+
+    def _listed(self) -> list[dict[str, Any]]:
+        """The objects that a list shows now."""
+        return [row for row in self.rows if not any(one.lasts(self.now()) for one in self.hidden[row["n"]])]
+
+    def is_unlisted(self, number: int) -> bool:
+        """Whether no list shows the object until somebody lists it again."""
+        return bool(self.hidden[number]) and self.hidden[number][-1].end == float("inf")
 
     def _touched(self, row: dict[str, Any]) -> None:
         row["edit"], row["at"] = self._edits, self.now()
@@ -167,8 +246,7 @@ class Upstream(httpx.AsyncBaseTransport):
         noise = {"noise": self.calls} if self.world.noisy else {}
         if self.world.content:
             return {"name": row["name"], **noise}
-        at = datetime.fromtimestamp(row["at"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return {"id": row["n"], "name": row["name"], "gone": row["gone"], "updated_at": at, **noise}
+        return {"id": row["n"], "name": row["name"], "gone": row["gone"], "updated_at": stamp(row), **noise}
 
     # What it answers.
 
@@ -180,8 +258,8 @@ class Upstream(httpx.AsyncBaseTransport):
         fault = self._fault(where)
         if fault is not None:
             answer = await self._faulty(fault, answer)
-            if fault == "empty":
-                self.hidden.append(self.now())
+            if fault in LIES:
+                self.lies.append(self.now())
         await asyncio.sleep(self._random.choice((0.01, 0.1, 0.7)))
         self.answers.append((request.url.path, answer.status_code))
         return answer
@@ -189,56 +267,61 @@ class Upstream(httpx.AsyncBaseTransport):
     def _answer(self, request: httpx.Request) -> tuple[str, httpx.Response]:
         match request.url.path.strip("/").split("/"):
             case ["things"]:
-                return "list", self._list(request)
+                return "list", self._things(request)
             case ["things", n]:
-                row = next((row for row in self.rows if str(row["n"]) == n), None)
-                return "item", _json(self._shown(row)) if row else httpx.Response(404)
+                row = next((row for row in self.rows if str(row["n"]) == n and not self._is_away(row)), None)
+                return "item", as_json(self._shown(row)) if row else httpx.Response(404)
             case ["things", n, "lines"] if any(str(row["n"]) == n for row in self.rows):
-                return "lines", _json({"items": self.lines[n]})
+                return "lines", self._lines(request, n)
         return "lines", httpx.Response(404)
 
-    def _list(self, request: httpx.Request) -> httpx.Response:
-        params = request.url.params
-        rows = [row for row in self.rows if _stamp(row) >= params.get("since", "")]
-        if self.is_tied:
-            self._random.shuffle(rows)
-        begin, end = self._slice(rows, params)
-        body: dict[str, Any] = {"items": [self._shown(row) for row in rows[begin:end]]}
-        headers = {}
-        match self.world.style:
-            case "keyset":
-                body["next"] = str(rows[end - 1]["n"]) if end < len(rows) else None
-            case "cursor":
-                body["next"] = str(end) if end < len(rows) else None
-            case "page-total":
-                body["total"] = len(rows)
-            case "link" if end < len(rows):
-                onward = request.url.copy_set_param("page", int(params.get("page", 1)) + 1)
-                headers["link"] = f'<{onward}>; rel="next"'
-        return self._conditional(request, body, headers)
+    def _is_away(self, row: Mapping[str, Any]) -> bool:
+        return any(one.everywhere and one.lasts(self.now()) for one in self.hidden[row["n"]])
 
-    def _slice(self, rows: list[dict[str, Any]], params: httpx.QueryParams) -> tuple[int, int]:
-        size = self.world.size
-        match self.world.style:
-            case "page" | "page-total" | "page-open" | "link":
-                begin = (int(params.get("page", 1)) - 1) * size
-            case "offset":
-                begin = int(params["offset"])
-            case "keyset":
-                begin = sum(1 for row in rows if row["n"] <= int(params.get("cursor", 0)))
-            case "cursor":
-                begin = int(params.get("cursor", 0))
-            case _:
-                return 0, len(rows)
-        return begin, begin + size
+    def _things(self, request: httpx.Request) -> httpx.Response:
+        world, rows = self.world, self._listed()
+        if self.twin is not None:
+            rows += [{**row, "name": "twin"} for row in rows if row["n"] == self.twin]
+        rows = [row for row in rows if stamp(row) >= request.url.params.get("since", "")]
+        answer = listed(
+            request,
+            [(row["n"], self._shown(row)) for row in self._in_order(rows, "tied")],
+            style=world.style,
+            size=world.size,
+            past_end=world.past_end,
+            traits=self.traits,
+        )
+        return self._marked(request, answer)
 
-    def _conditional(self, request: httpx.Request, body: Any, headers: dict[str, str]) -> httpx.Response:
-        if not self.world.etags:
-            return _json(body, headers)
-        headers["etag"] = f'"{sha256(orjson.dumps([body, headers])).hexdigest()[:8]}"'
-        if request.headers.get("if-none-match") == headers["etag"]:
-            return httpx.Response(304, headers=headers)
-        return _json(body, headers)
+    def _lines(self, request: httpx.Request, n: str) -> httpx.Response:
+        rows = [(line["id"], line) for line in self._in_order(self.lines[n], "lines-tied")]
+        traits = {name.removeprefix("lines-") for name in self.traits if name.startswith("lines-")}
+        style, size = ("page", self.world.line_size) if self.world.line_size else ("none", 0)
+        return self._marked(request, listed(request, rows, style=style, size=size, past_end=200, traits=traits))
+
+    def _in_order(self, rows: list[dict[str, Any]], trait: str) -> list[dict[str, Any]]:
+        found = list(rows)
+        if trait in self.traits:
+            self._random.shuffle(found)
+        return found
+
+    def _marked(self, request: httpx.Request, answer: httpx.Response) -> httpx.Response:
+        """The answer with its validators, or 304."""
+        if not answer.is_success:
+            return answer
+        if "modified-stuck" in self.traits:
+            answer.headers.update({"last-modified": time_text(1e9), "date": time_text(self.now())})
+            is_same = "if-modified-since" in request.headers
+        elif "etag-stuck" in self.traits:
+            answer.headers["etag"] = '"always"'
+            is_same = request.headers.get("if-none-match") == '"always"'
+        elif self.world.etags:
+            answer.headers["etag"] = etag_of(answer)
+            is_same = request.headers.get("if-none-match") == answer.headers["etag"]
+        else:
+            return answer
+        kept = {name: value for name, value in answer.headers.items() if name in ("etag", "last-modified", "link")}
+        return httpx.Response(304, headers=kept) if is_same else answer
 
     def _fault(self, where: str) -> str | None:
         for fault in list(self.faults):
@@ -253,11 +336,11 @@ class Upstream(httpx.AsyncBaseTransport):
 
     def fail(self, step: Step) -> None:
         """Let calls go wrong from now on. An API without own URLs lies once at most, else nobody could know better."""
-        if step.kind == "empty" and not (self.world.has_items and step.where == "list"):
+        if step.kind in LIES and not (self.world.has_items and step.where == "list"):
             if self._lied:
                 return
             self._lied = True
-        times = 1 if step.kind == "empty" else step.times
+        times = 1 if step.kind in LIES else step.times
         self.faults.append(Fault(step.kind, step.where, step.pick % 3, times))
 
     async def _faulty(self, kind: str, answer: httpx.Response) -> httpx.Response:
@@ -265,45 +348,8 @@ class Upstream(httpx.AsyncBaseTransport):
             await asyncio.sleep(NEVER)
         if kind == "reset":
             raise httpx.ReadError("connection reset")
-        if kind.isdigit():
-            return httpx.Response(int(kind), headers={"retry-after": "2"} if kind == "429" else {})
-        if kind == "html":
-            return httpx.Response(200, html="<html>Be right back.</html>")
-        if not answer.is_success:
-            return answer
-        return _distorted(kind, answer)
-
-
-def _distorted(kind: str, answer: httpx.Response) -> httpx.Response:
-    """A good answer made into a bad one."""
-    body = orjson.loads(answer.content)
-    headers = {k: v for k, v in answer.headers.items() if k in ("link", "etag")}
-    items = body.get("items")
-    if kind == "truncated":
-        return httpx.Response(200, content=answer.content[:-2], headers=headers)
-    if items is None:  # an object's own answer: whatever it says, it is there
-        return answer
-    if kind == "empty":
-        return _json({"items": []})
-    if kind == "null":
-        return _json({**body, "items": None}, headers)
-    if items and kind == "no-id":
-        items[0].pop("id", None)
-        items[0].pop("name", None)
-    if items and kind == "twice":
-        items.append({**items[0], "name": "another"})
-    return _json(body, headers)
+        return distorted(kind, answer, now=self.now())
 
 
 def _picked(rows: list[dict[str, Any]], pick: int) -> dict[str, Any] | None:
     return rows[pick % len(rows)] if rows else None
-
-
-def _stamp(row: Mapping[str, Any]) -> str:
-    return datetime.fromtimestamp(row["at"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _json(body: Any, headers: Mapping[str, str] | None = None) -> httpx.Response:
-    return httpx.Response(
-        200, content=orjson.dumps(body), headers={"content-type": "application/json", **(headers or {})}
-    )

@@ -1,17 +1,24 @@
-"""What a run is made of: how an API lists its objects, and what happens to them while they are watched."""
+"""What a run is made of: how an API lists its objects, how it misbehaves, and what happens while it is watched."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from hypothesis import strategies as st
 
-PAGED = ("page", "page-total", "page-open", "offset", "link")
+COUNTED = ("page", "page-total", "page-open", "page-more", "offset", "offset-total")
+PAGED = (*COUNTED, "link")
 CHAINED = ("keyset", "cursor")
+STYLES = (*PAGED, *CHAINED, "none")
 MUTATIONS = ("create", "edit", "delete", "restore", "reorder", "swap", "soften", "harden")
 LINE_MUTATIONS = ("create-line", "edit-line", "delete-line")
-ERRORS = ("500", "503", "429", "401", "403", "404", "timeout", "reset")
-FAULTS = (*ERRORS, "html", "truncated", "empty", "null", "no-id", "twice")
+AWAY = (0.5, 3.5, 8.0)  # seconds for which a flapping backend hides an object
+ERRORS = ("500", "502", "503", "408", "429", "429-date", "403-wait", "401", "403", "404", "400", "timeout", "reset")
+HALVES = ("errors", "202", "206", "renamed")  # answers that hold a part of the list, or another form, and say so
+FAULTS = (*ERRORS, *HALVES, "html", "truncated", "empty", "204", "null", "no-id", "twice")
 CRASHES = ("before", "inside", "after")
 
 
@@ -30,37 +37,90 @@ class World:
     etags: bool = False
     baseline: str = "silent"
     lines: bool = False  # a list per object
+    line_size: int = 0  # lines on a page; 0: all in one answer
+    own_numbers: bool = False  # lines are numbered within their parent
+    past_end: int = 200  # status of a page after the last one
     concurrency: int = 2
     objects: int = 3  # at the beginning
     absent_for: float = 0.0
     seed: int = 0  # of latencies
+    traits: tuple[str, ...] = ()  # ways to misbehave from the beginning
 
     @property
     def is_one_unit(self) -> bool:
         """The whole list is asked for at once."""
         return self.style in (*CHAINED, "none")
 
+    @property
+    def knows_total(self) -> bool:
+        """Each answer counts the whole list."""
+        return self.style.endswith("-total")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trait:
+    """A way in which an API misbehaves until it is mended."""
+
+    fits: Callable[[World], bool]  # worlds in which it can
+    is_contradiction: Callable[[World], bool] = lambda _: False  # every sweep of the things must be called uncertain
+    is_visible: Callable[[World], bool] = lambda _: True  # a client can know that the list may be short
+
+
+TRAITS: dict[str, Trait] = {
+    # Every page is the first one: the parameter that asks for another is not known to the API.
+    "ignores-page": Trait(fits=lambda w: w.style != "none"),
+    # A page after the last one shows the last one again.
+    "repeats-last": Trait(fits=lambda w: w.style in COUNTED and w.past_end == 200),
+    # Some pages in the middle have an object less than was asked for, and the list goes on.
+    "short-pages": Trait(
+        fits=lambda w: w.style != "none" and w.size > 1, is_visible=lambda w: w.style not in ("page", "offset")
+    ),
+    "total-high": Trait(fits=lambda w: w.knows_total, is_contradiction=lambda _: True),  # it counts what is hidden
+    "total-shrinks": Trait(fits=lambda w: w.knows_total),  # it counts what is left from this page on
+    "total-odd": Trait(fits=lambda w: w.knows_total, is_contradiction=lambda _: True),  # it is no number
+    # The last page says that there is another one.
+    "more-at-end": Trait(fits=lambda w: w.style != "page-more", is_contradiction=lambda w: w.past_end == 200),
+    "tied": Trait(fits=lambda w: w.order == "any" and w.style != "keyset"),  # the order is another one at every call
+    "cursor-loops": Trait(fits=lambda w: w.style == "cursor"),  # the cursor after the last page is that of the first
+    # Two objects have one id.
+    "twin": Trait(
+        fits=lambda w: w.order == "any" and w.style != "keyset" and not w.content,
+        is_contradiction=lambda w: w.objects > 0,
+    ),
+    # It answers 304 whatever has changed.
+    "etag-stuck": Trait(fits=lambda _: True),
+    "modified-stuck": Trait(fits=lambda w: not w.etags),
+    # Each list per parent does as the list does.
+    "lines-ignore-page": Trait(fits=lambda w: w.line_size > 0),
+    "lines-tied": Trait(fits=lambda w: w.line_size > 0),
+    "lines-more-at-end": Trait(fits=lambda w: w.lines and w.objects > 0),
+}
+LIARS = frozenset({"etag-stuck", "modified-stuck"})  # of these nobody can know when what they hide was last as it was
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """Something that happens; then `wait` seconds pass."""
 
-    act: str = "wait"  # a mutation, "fault", "crash", "conflict" or "restart"
+    act: str = "wait"  # a mutation, "flap", "fault", "crash", "conflict", "restart", "begin" or "end" (of a trait)
     pick: int = 0  # which object, or how many calls, writes or recordings until then
-    kind: str = ""  # of a fault or crash
+    kind: str = ""  # of a fault, crash or trait
     where: str = "list"  # a fault: "list", "item", "lines"
     times: int = 1
     wait: float = 0.0
 
 
+Run = tuple[World, list[Step]]
+
+
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    """Any API that keeps its own promises."""
-    style = draw(st.sampled_from((*PAGED, *CHAINED, "none")))
+    """Any API, well or not."""
+    style = draw(st.sampled_from(STYLES))
     content = draw(st.integers(0, 5)) == 5
     lines = not content and draw(st.integers(0, 3)) == 3
     orders = ("id",) if style == "keyset" else ("any", "id", "newest")
-    return World(
+    world = World(
         style=style,
         size=draw(st.integers(1, 3)),
         order="any" if content else draw(st.sampled_from(orders)),
@@ -72,11 +132,22 @@ def worlds(draw: st.DrawFn) -> World:
         etags=draw(st.booleans()),
         baseline=draw(st.sampled_from(("silent", "emit"))),
         lines=lines,
+        line_size=draw(st.integers(0, 2)) if lines else 0,
+        own_numbers=lines and draw(st.booleans()),
+        past_end=draw(st.sampled_from((200, 400, 404, 416, 422))) if style in COUNTED else 200,
         concurrency=draw(st.integers(1, 4)),
         objects=draw(st.integers(0, 6)),
         absent_for=draw(st.sampled_from((0.0, 0.0, 5.0, 30.0))),
         seed=draw(st.integers(0, 1000)),
     )
+    fitting = fitting_traits(world)
+    chosen = draw(st.lists(st.sampled_from(fitting), max_size=2, unique=True)) if fitting else []
+    return replace(world, traits=tuple(sorted(chosen)))
+
+
+def fitting_traits(world: World) -> list[str]:
+    """The ways in which this API can misbehave."""
+    return [name for name, trait in TRAITS.items() if trait.fits(world)]
 
 
 WAITS = st.sampled_from((0.0, 0.0, 0.3, 1.0, 2.0, 4.0, 10.0, 30.0))
@@ -85,28 +156,82 @@ WAITS = st.sampled_from((0.0, 0.0, 0.3, 1.0, 2.0, 4.0, 10.0, 30.0))
 def steps(world: World) -> st.SearchStrategy[list[Step]]:
     """What may happen in it."""
     changes = [name for name in MUTATIONS if world.soft or name not in ("soften", "harden")]
-    kinds = [kind for kind in FAULTS if not world.content or kind not in ("no-id", "twice")]
-    wheres = ["list", *(["item"] if world.has_items else []), *(["lines"] if world.lines else [])]
     changes += LINE_MUTATIONS if world.lines else ()
+    changes += ("unlist", "relist") if world.has_items else ()
     picks = st.integers(0, 7)
     mutation = st.builds(Step, act=st.sampled_from(changes), pick=picks, wait=WAITS)
     fault = st.builds(
         Step,
         act=st.just("fault"),
         pick=picks,
-        kind=st.sampled_from(kinds),
-        where=st.sampled_from(wheres),
+        kind=st.sampled_from([kind for kind in FAULTS if not world.content or kind not in ("no-id", "twice")]),
+        where=st.sampled_from(["list", *(["item"] if world.has_items else []), *(["lines"] if world.lines else [])]),
         times=st.integers(1, 3),
         wait=WAITS,
-    ).filter(lambda step: (step.kind, step.where) != ("404", "item"))  # that is no fault: it says that it is gone
+    ).filter(lambda step: _is_fault(world, step))
     crash = st.builds(Step, act=st.just("crash"), pick=picks, kind=st.sampled_from(CRASHES), wait=WAITS)
     conflict = st.builds(Step, act=st.just("conflict"), pick=picks, times=st.integers(1, 3), wait=WAITS)
+    flap = st.builds(Step, act=st.just("flap"), pick=picks, times=st.integers(1, len(AWAY)), wait=WAITS)
     other = st.builds(Step, act=st.sampled_from(("wait", "restart")), wait=WAITS)
-    return st.lists(st.one_of(mutation, mutation, mutation, fault, crash, conflict, other), max_size=25)
+    acts = [mutation, mutation, mutation, fault, crash, conflict, flap, other]
+    if fitting := fitting_traits(world):
+        acts.append(st.builds(Step, act=st.sampled_from(("begin", "end")), kind=st.sampled_from(fitting), wait=WAITS))
+    return st.lists(st.one_of(*acts), max_size=25)
+
+
+def _is_fault(world: World, step: Step) -> bool:
+    """Whether it goes wrong: some answers say in this world that an object or page is not there."""
+    if step.where == "item":
+        return step.kind not in ("404", "204", "202", "206")
+    return step.kind != str(world.past_end)
 
 
 @st.composite
-def runs(draw: st.DrawFn) -> tuple[World, list[Step]]:
+def runs(draw: st.DrawFn) -> Run:
     """A world and what happens in it."""
     world = draw(worlds())
     return world, draw(steps(world))
+
+
+# A run as text, so that one command tries it again.
+
+
+def written(run: Run) -> str:
+    """The run as one line of JSON, without what is as by default."""
+    world, happened = run
+    return json.dumps([_differing(world), [_differing(step) for step in happened]])
+
+
+def read(text: str) -> Run:
+    """The run that was written."""
+    world, happened = json.loads(text)
+    world["traits"] = tuple(world.get("traits", ()))
+    return World(**world), [Step(**step) for step in happened]
+
+
+def _differing(one: World | Step) -> dict[str, Any]:
+    defaults = {f.name: f.default for f in fields(one)}
+    return {name: value for name, value in asdict(one).items() if value != defaults[name]}
+
+
+# A run that fails, made as small as can be.
+
+
+def smaller(run: Run) -> Iterator[Run]:
+    """Runs with less in them: fewer steps, then a world and steps with more of what is so by default."""
+    world, happened = run
+    for number in (len(happened), 4, 1):
+        for at in range(0, len(happened), number or 1):
+            yield world, happened[:at] + happened[at + number :]
+    for name in _differing(world):
+        if name not in ("style", "seed"):
+            plain = replace(world, **{name: World.__dataclass_fields__[name].default})
+            yield plain, [step for step in happened if step.act not in ("begin", "end") or _fits(step.kind, plain)]
+    for at, step in enumerate(happened):
+        for plain_step in (replace(step, times=1), replace(step, pick=0), replace(step, wait=0.0)):
+            if plain_step != step:
+                yield world, [*happened[:at], plain_step, *happened[at + 1 :]]
+
+
+def _fits(trait: str, world: World) -> bool:
+    return TRAITS[trait].fits(world)

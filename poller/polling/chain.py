@@ -1,0 +1,47 @@
+"""Pure: the answers of one chain, and where it starts over instead of going on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from poller.changes.endpoint_rules import EndpointRules
+from poller.changes.page import quick_ids
+from poller.sources.protocol import Unparsed
+
+
+class Chain:
+    """The pages of one chain, in order. It ends with a page that shows just the objects of an earlier one."""
+
+    def __init__(self, rules: EndpointRules) -> None:
+        self.pages: list[Unparsed] = []
+        self._rules = rules
+        self._shown: dict[str | bytes, list[tuple[int, frozenset[str | bytes]]]] = {}  # by the first object of a page
+
+    def add(self, page: Unparsed) -> Unparsed:
+        """Take the next page, and return it as it counts."""
+        if (page.objects and page.next is not None) or self.pages:
+            page = self._told_apart(page)
+        self.pages.append(page)
+        return page
+
+    def _told_apart(self, page: Unparsed) -> Unparsed:
+        if not page.objects:
+            return page
+        ids = quick_ids(self._rules, page.objects)
+        shown, number = frozenset(ids), len(self.pages)
+        begun = self._shown.setdefault(ids[0], [])
+        earlier = next((other for other, those in reversed(begun) if those == shown), None)
+        begun.append((number, shown))
+        return page if earlier is None else _end(page, earlier + 1, number + 1)
+
+
+def _end(page: Unparsed, earlier: int, number: int) -> Unparsed:
+    """The page that ends the chain. A server that repeats its last page after the end is common, and says nothing."""
+    doubts = page.doubts
+    if earlier == 1 or earlier < number - 1:
+        doubts = (
+            *doubts,
+            f"answer {number} of the list shows what answer {earlier} shows: the API does not know the parameter that "
+            "asks for the next page, or its list starts over",
+        )
+    return replace(page, objects=(), next=None, doubts=doubts)

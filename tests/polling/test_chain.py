@@ -1,0 +1,46 @@
+"""Where a chain of answers starts over instead of going on."""
+
+import msgspec
+import pytest
+
+from poller import Endpoint, Position
+from poller.changes.endpoint_rules import EndpointRules
+from poller.documents.diff import compile_rules
+from poller.polling.chain import Chain
+from poller.sources.protocol import Unparsed
+
+RULES = EndpointRules(source="s", namespace="s", endpoint=Endpoint(name="items"), fields=compile_rules((), (), ()))
+
+
+def page(*ids: int, noise: int = 0, last: bool = False) -> Unparsed:
+    objects = [msgspec.Raw(b'{"id":%d,"seen":%d}' % (number, noise)) for number in ids]
+    return Unparsed(objects, None if last else Position(cursor=str(ids)))
+
+
+def taken(*pages: Unparsed) -> list[tuple[int, bool, int]]:
+    """(objects, whether it goes on, doubts) of each page as it counts."""
+    chain = Chain(RULES)
+    return [(len(one.objects), one.next is not None, len(one.doubts)) for one in map(chain.add, pages)]
+
+
+@pytest.mark.parametrize(
+    ("pages", "latest"),
+    [
+        ([page(1, 2), page(3, 4)], (2, True, 0)),
+        ([page(1, 2), page(1, 2, last=True)], (0, False, 1)),
+        ([page(1, 2), page(1, 2, noise=7)], (0, False, 1)),
+        ([page(1, 2), page(2, 1, noise=7)], (2, True, 0)),
+        ([page(1, 2), page(3), page(1, 2)], (0, False, 1)),
+        ([page(1, 2), page(3), page(3)], (0, False, 0)),
+    ],
+    ids=[
+        "other objects go on",
+        "a cursor that is not known shows the first page again",
+        "the objects count, not their bytes",
+        "the same objects in another order may be a list whose order is not stable",
+        "a list that starts over ends there",
+        "a server that repeats its last page says nothing",
+    ],
+)
+def test_a_chain_ends_where_it_shows_an_earlier_page_again(pages, latest):
+    assert taken(*pages)[-1] == latest
