@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
 
 from poller.changes.certainty import MOST_REPEATED, Claims, claims_of
-from poller.changes.comparison import PageComparison, digest_of
-from poller.changes.decide import is_known
+from poller.changes.comparison import PageComparison, ShownObject, digest_of
 from poller.changes.decision import Context, Decision
 from poller.changes.quarantine import is_replaced
 from poller.changes.recording import (
@@ -29,7 +28,7 @@ from poller.polling.failing_lists import first_reading, without_failing
 from poller.polling.holds import current_shift, recount
 from poller.polling.results import Fetched, PollResult
 from poller.polling.sweep import Seen
-from poller.polling.unit_keys import SINCE, dump_position, is_swept, key_of, place_of
+from poller.polling.unit_keys import SINCE, dump_position, is_swept, key_of, load_position, place_of
 from poller.sources.protocol import Position
 from state.polls import EndpointState, Known, Snapshot, UnitState, UnitTimes
 
@@ -68,11 +67,24 @@ def is_paged(w: WatchedEndpoint, key: str) -> bool:
 
 
 def dropped_by(w: WatchedEndpoint, one: Answer) -> list[str]:
-    """Units after a page that says that it is the last, once none of them shows objects."""
-    if not is_paged(w, one.key) or one.following is not None:
+    """Units that are no part of the list any more: those that begin amid what this page shows, and those after a page
+    that says that it is the last, once none of them shows objects.
+    """
+    if not is_paged(w, one.key):
         return []
-    after = w.units_after(one.key)
-    return [] if any(w.units[key].shown for key in after) else after
+    amid = _amid(w, one)
+    after = [key for key in w.units_after(one.key) if key not in amid]
+    is_end = one.following is None and not any(w.units[key].shown for key in after)
+    return [*amid, *after] if is_end else amid
+
+
+def _amid(w: WatchedEndpoint, one: Answer) -> list[str]:
+    """Units whose offset lies amid what this page shows: it was shorter once, and they began after its end."""
+    at = load_position(one.unit.position).offset
+    if at is None or one.repeats is not None:
+        return []
+    end = at + sum(len(page.objects) for page in one.fetched.pages or ())
+    return [key for key in w.units_after(one.key) if place_of(w.units[key].position) < end]
 
 
 def onward(w: WatchedEndpoint, one: Answer) -> bytes | None:
@@ -83,12 +95,17 @@ def onward(w: WatchedEndpoint, one: Answer) -> bytes | None:
         return None
     if one.following is not None:
         return dump_position(one.following)
-    after = [w.units[key] for key in w.units_after(one.key)]
+    amid = _amid(w, one)
+    after = [w.units[key] for key in w.units_after(one.key) if key not in amid]
     return min(after, key=lambda unit: place_of(unit.position)).position if any(u.shown for u in after) else None
 
 
 def repeated_page(
-    w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]
+    w: WatchedEndpoint,
+    one: Answer,
+    comparison: PageComparison,
+    known: Mapping[str, Snapshot],
+    is_same: Callable[[ShownObject, Snapshot], bool],
 ) -> str | None:
     """The key of the page before, where this one shows just its objects.
 
@@ -96,7 +113,7 @@ def repeated_page(
     """
     if not comparison.fresh or len(known) != len(comparison.members) or not is_paged(w, one.key):
         return None
-    if not all(is_known(w.rules, shown, known[shown.object_id]) for shown in comparison.fresh):
+    if not all(is_same(shown, known[shown.object_id]) for shown in comparison.fresh):
         return None
     owners = {snapshot.unit for snapshot in known.values()}
     before = w.page_before(one.key) if len(owners) == 1 and None not in owners else None

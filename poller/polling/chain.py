@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from poller.changes.endpoint_rules import EndpointRules
-from poller.changes.page import quick_ids
+import msgspec
+
 from poller.sources.protocol import Unparsed
+
+Ids = Callable[[Sequence[msgspec.Raw]], Sequence[str | bytes]]
 
 
 class Chain:
-    """The pages of one chain, in order. It ends with a page that shows just the objects of an earlier one."""
+    """The pages of one chain, in order. It ends with a page that shows just the objects of an earlier one.
 
-    def __init__(self, rules: EndpointRules) -> None:
+    `ids` names objects.
+    """
+
+    def __init__(self, ids: Ids) -> None:
         self.pages: list[Unparsed] = []
-        self._rules = rules
+        self._ids = ids
         self._shown: dict[str | bytes, list[tuple[int, frozenset[str | bytes]]]] = {}  # by the first object of a page
 
     def add(self, page: Unparsed) -> Unparsed:
@@ -27,7 +33,7 @@ class Chain:
     def _told_apart(self, page: Unparsed) -> Unparsed:
         if not page.objects:
             return page
-        ids = quick_ids(self._rules, page.objects)
+        ids = self._ids(page.objects)
         shown, number = frozenset(ids), len(self.pages)
         begun = self._shown.setdefault(ids[0], [])
         earlier = next((other for other, those in reversed(begun) if those == shown), None)

@@ -6,12 +6,13 @@ Answers that wait at the same time share a turn, and so a commit, as long as non
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
 from msgspec import structs
 
 from poller.changes.comparison import PageComparison
-from poller.changes.decide import decide
+from poller.changes.decide import decide, is_known
 from poller.changes.decision import Decision
 from poller.changes.page import compare, digests_of, gathered
 from poller.changes.quarantine import REPLACED, keep_aside, others_agree
@@ -165,7 +166,7 @@ class Turns:
         if not written.isdisjoint(ids):
             return None
         known = await self._snapshots(w, one, ids)
-        one.repeats = repeated_page(w, one, comparison, known)
+        one.repeats = repeated_page(w, one, comparison, known, partial(is_known, w.rules))
         if one.repeats is not None:
             comparison = structs.replace(comparison, members={}, fresh=())
         if await self._is_counted(w, one, comparison, known):

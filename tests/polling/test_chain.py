@@ -1,10 +1,13 @@
 """Where a chain of answers starts over instead of going on."""
 
+from functools import partial
+
 import msgspec
 import pytest
 
 from poller import Endpoint, Position
 from poller.changes.endpoint_rules import EndpointRules
+from poller.changes.page import quick_ids
 from poller.documents.diff import compile_rules
 from poller.polling.chain import Chain
 from poller.sources.protocol import Unparsed
@@ -19,7 +22,7 @@ def page(*ids: int, noise: int = 0, last: bool = False) -> Unparsed:
 
 def taken(*pages: Unparsed) -> list[tuple[int, bool, int]]:
     """(objects, whether it goes on, doubts) of each page as it counts."""
-    chain = Chain(RULES)
+    chain = Chain(partial(quick_ids, RULES))
     return [(len(one.objects), one.next is not None, len(one.doubts)) for one in map(chain.add, pages)]
 
 

@@ -73,6 +73,10 @@ FOUND = {
         ),
         [Step(act="crash", pick=3, kind="inside", wait=4.0)],
     ),
+    "an offset that lies amid a page that was shorter once is no page any more": (
+        World(style="offset-total", seed=6, traits=("modified-stuck", "short-pages")),
+        [Step(act="create")],
+    ),
     "an empty page under a status of `empty_status` confirms deletions when it is shown again": (
         World(style="page-open", content=True, past_end=404, seed=844),
         [Step(act="fault", kind="429", wait=30.0), Step(act="edit")],
