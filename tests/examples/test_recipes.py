@@ -15,10 +15,12 @@ from starlette.routing import Route
 
 from poller import Endpoint, Limit, Position, Source
 from poller.app import open_app, sweep_once
+from poller.clock import VirtualClock
 from poller.config.load import load
 from poller.config.models import Config
 from poller.hooks.loading import Plugins, installed, load_plugins
 from poller.sources.paths import identity
+from tests.polling.test_engine_planning import World as Time
 from tests.support.absence import believed_at_once
 from tests.support.upstream import serving
 
@@ -242,9 +244,13 @@ async def test_wordpress_tells_what_changed_since(wordpress):
 # --- Home Assistant
 
 
+def entities_of(number: int) -> list[dict[str, Any]]:
+    return [{"entity_id": f"sensor.s{n}", "state": str(n)} for n in range(number)]
+
+
 @pytest.fixture
 async def home(tmp_path) -> AsyncIterator[Recipe]:
-    upstream = Upstream([{"entity_id": f"sensor.s{n}", "state": str(n)} for n in range(OBJECTS)])
+    upstream = Upstream(entities_of(OBJECTS))
 
     async def states(request: Request) -> Response:
         upstream.note(request)
@@ -273,6 +279,27 @@ async def test_an_entity_has_its_own_url(home, name, status):
     request = home.source.item_request(home.endpoint, name)
 
     assert (await home.client.send(request, auth=home.source.auth)).status_code == status
+
+
+async def test_a_restart_of_home_assistant_deletes_and_creates_nothing(home):
+    entities, plugins, clock = home.upstream.objects, load_plugins(lazily=True), VirtualClock()
+    del entities[40:]  # so few that no guard holds them
+    text = home.file.read_text().replace('"1/s"', '"1/20s"').replace('max_staleness = "10s"', 'max_staleness = "3m"')
+    home.file.write_text(text)
+    async with open_app(load(home.file, plugins), plugins, clock=clock) as app:
+        time = Time.__new__(Time)
+        time.app, time.clock, time.poll_loop = app, clock, app.engine.loops["home"]
+        await time.run(30.0)
+        for loaded, seconds in ((0, 20.0), (7, 180.0), (39, 60.0)):  # the last one is of a slow integration
+            home.upstream.objects[:] = entities_of(40)[:loaded]
+            await time.run(seconds)
+        home.upstream.objects[:] = entities_of(40)
+        await time.run(60.0)
+        assert [one.type for one in app.store.log.read(limit=100) if not one.type.startswith("poller.")] == []
+
+        del home.upstream.objects[-1]
+        await time.run(700.0)
+        assert [one.subject for one in app.store.log.read(limit=100)] == ["states/sensor.s39"]
 
 
 # --- The whole program with each of them
