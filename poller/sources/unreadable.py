@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+MOST_QUOTES: Final = 1_000_000  # each text costs a hundred bytes while it is looked at
+_SUSPECT: Final = re.compile(rb"\\u[dD][89a-fA-F]|NaN|Infinity|[\x00-\x1f]")
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|-?(?:NaN|Infinity)', re.DOTALL)
 _WRONG_IN_TEXT: Final = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a whole pair: as it should be
@@ -28,7 +30,12 @@ NOT_UTF8: Final = "that are not UTF-8 text"
 
 
 def set_apart(content: bytes) -> bytes | None:
-    """The answer with such values written so that its other objects can be read. None: it has none of them."""
+    """The answer with such values written so that its other objects can be read.
+
+    None: it has none of them, or so many texts that looking at each would take gigabytes.
+    """
+    if content.count(b'"') > MOST_QUOTES or not _SUSPECT.search(content):
+        return None
     mended = _TOKENS.sub(_mended, content)
     return None if mended == content else mended
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.sources.unreadable import reason_of, set_apart
+from poller.sources.unreadable import MOST_QUOTES, reason_of, set_apart
 
 split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -47,3 +47,7 @@ def test_what_is_json_is_left_as_it_is(value):
 @given(st.binary())
 def test_nothing_that_is_answered_makes_it_fail(content):
     set_apart(content)
+
+
+def test_an_answer_of_very_many_texts_is_not_looked_through():
+    assert set_apart(b'["\\ud800",' + b'"",' * (MOST_QUOTES // 2) + b'""]') is None
