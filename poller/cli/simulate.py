@@ -101,7 +101,7 @@ def _scenarios(config: Config, asked: dict[str, Any]) -> Iterator[Scenario]:
     check_names(states, what_if)
     for state in states:
         here = changed(state, what_if)
-        if not len(here.planner):
+        if not len(here.planner.units):
             continue
         if asked["from_history"]:
             replayed = replay(here, seen, days=asked["days"], seed=asked["seed"])

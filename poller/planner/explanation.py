@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from poller.planner.learning import DAY, Floats
-from poller.planner.units import Table, Unit
+from poller.planner.learning import DAY
+from poller.planner.units import Floats, Table, Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +25,18 @@ class Explanation:
     rank: int  # 1 is polled next
     score: float  # weighted delay accumulated per call, seconds
     interval: float  # between two polls at the current pace
-    expected_delay: float  # of a change, mean
-    calls_per_day: float
     next_poll: float
     reason: str
+
+    @property
+    def expected_delay(self) -> float:
+        """The mean delay of a change."""
+        return self.interval / 2
+
+    @property
+    def calls_per_day(self) -> float:
+        """The calls that the polls of a day take."""
+        return self.unit.cost * DAY / self.interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +53,9 @@ class Figures:
 def explained(units: Iterable[tuple[int, Unit]], table: Table, figures: Figures) -> list[Explanation]:
     """Explain the units in the given slots."""
     top, now = table.top, figures.now
-    standing = np.where(table.ready[:top] > now, -1.0, figures.score)
+    eligible = np.where(table.ready[:top] > now, -1.0, figures.score)
     ranks = np.empty(top, np.intp)
-    ranks[np.argsort(-standing, kind="stable")] = np.arange(1, top + 1)
+    ranks[np.argsort(-eligible, kind="stable")] = np.arange(1, top + 1)
     # At the optimum, T = sqrt(2 m c / (w l)) and sum c/T = B, where m is the score at which a unit is polled. Removed
     # units have weight 0.
     bar = float(np.sqrt(table.weight[:top] * figures.mean * table.cost[:top]).sum()) ** 2 / (2 * figures.calls**2)
@@ -73,8 +81,6 @@ def _explanation(unit: Unit, slot: int, table: Table, figures: Figures, rank: in
         rank=rank,
         score=math.inf if never else float(figures.score[slot]),
         interval=interval,
-        expected_delay=interval / 2,
-        calls_per_day=unit.cost * DAY / interval,
         next_poll=due if ready == math.inf else max(due, ready),
         reason=reason,
     )

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from poller.planner.units import Floats
 
 HOUR = 3600.0
 DAY = 24 * HOUR

@@ -19,8 +19,9 @@ from poller.budget.limits import Limit
 from poller.events.cloudevents import iso
 from poller.options.problems import NotThere, nearest
 from poller.planner.feasibility import infeasible
-from poller.planner.learning import DAY, HOURS, Floats
-from poller.planner.planner import Explanation, Planner, Unit
+from poller.planner.learning import DAY, HOURS
+from poller.planner.planner import Explanation, Planner, explanations
+from poller.planner.units import Floats, Unit
 
 _THURSDAY = 3  # weekday of the Unix epoch; Monday is 0
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -132,7 +133,7 @@ def report(states: Iterable[PlannerState], what_if: WhatIf | None = None) -> Rep
     check_names(states, what_if or WhatIf())
     for state in states:
         calls = allowed(state.limits, state.share)
-        found = state.planner.explanations(state.now, calls_per_second=calls)
+        found = explanations(state.planner, state.now, calls_per_second=calls)
         units += found
         endpoints += _endpoints(state, found)
         budgets.append(_budget(state, found, what_if or WhatIf()))
@@ -151,6 +152,7 @@ def rows(found: Report) -> Iterator[dict[str, Any]]:
         identity = {"source": unit.source, "endpoint": unit.endpoint, "key": unit.key}
         settings = {"cost": unit.cost, "weight": unit.weight, "max_staleness": unit.max_staleness}
         figures = {name: value for name, value in asdict(one).items() if name != "unit"}
+        figures |= {"expected_delay": one.expected_delay, "calls_per_day": one.calls_per_day}
         yield {"kind": "unit", **identity, **_in_seconds(settings | figures)}
 
 
@@ -199,7 +201,7 @@ def _endpoints(state: PlannerState, found: Sequence[Explanation]) -> list[Endpoi
             expected_delay=_mean_delay([(one.mean_rate, one.expected_delay) for one in group]),
             staleness=_stalest(group),
             next_poll=min(one.next_poll for one in group),
-            busiest=busiest(rhythm := _from_monday(state.planner.rhythm(source))),
+            busiest=busiest(rhythm := _from_monday(state.planner.models.rhythm(source))),
             rhythm=tuple(rhythm),
             weight=max(one.unit.weight for one in group),
         )
@@ -238,7 +240,7 @@ def _mean_delay(pairs: Iterable[tuple[float, float]]) -> float:
 
 def _budget(state: PlannerState, found: Sequence[Explanation], what_if: WhatIf) -> BudgetPlan:
     calls = allowed(state.limits, state.share)
-    broken = infeasible(state.planner.promised, budget=state.budget, limits=state.limits, share=state.share)
+    broken = infeasible(state.planner.units.promised, budget=state.budget, limits=state.limits, share=state.share)
     return BudgetPlan(
         name=state.budget,
         windows=tuple(

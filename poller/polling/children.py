@@ -44,8 +44,8 @@ class FollowUp:
             planner.add(active.unit(w, key), now=now)
         if not w.in_baseline:
             for new, old in result.tail_moves:
-                if active.unit(w, new) in planner and active.unit(w, old) in planner:
-                    planner.inherit(active.unit(w, new), active.unit(w, old))
+                if active.unit(w, new) in planner.units and active.unit(w, old) in planner.units:
+                    planner.models.inherit(active.unit(w, new), active.unit(w, old))
         self._say(w, result)
         self.announce(result.events)
         await self.forget(active, w, [key for key in result.dropped if key not in result.added])

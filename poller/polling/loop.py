@@ -149,7 +149,7 @@ class PollLoop:
             log.info("promises.kept", budget=self.name)
 
     def _infeasible(self) -> Infeasible | None:
-        return infeasible(self.planner.promised, budget=self.name, limits=self.budget.limits, share=self.share)
+        return infeasible(self.planner.units.promised, budget=self.name, limits=self.budget.limits, share=self.share)
 
     async def finish(self, seconds: float) -> None:
         """Begin nothing more; let what is under way end within that time, then cancel it."""

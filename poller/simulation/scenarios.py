@@ -9,7 +9,7 @@ import numpy as np
 
 from poller.budget.budget import allowed
 from poller.planner.learning import HOURS
-from poller.planner.planner import Planner, Unit
+from poller.planner.planner import Planner, Unit, explanations
 from poller.planner.report import PlannerState, WhatIf
 from poller.simulation import worlds
 from poller.simulation.simulator import Result, simulate_world
@@ -63,11 +63,11 @@ def run_scenario(
     `changes_per_day` scales the rates to that total. The world has no bursts; with bursts the planner does better.
     """
     days = span(state) if days is None else days
-    found = state.planner.explanations(state.now)
+    found = explanations(state.planner, state.now)
     units = [one.unit for one in found]
     start = np.ceil(state.now / HOUR) * HOUR
     hours = (int(start // HOUR) + np.arange(max(1, round(days * 24)))) % HOURS
-    rhythms = {name: np.array(state.planner.rhythm(name))[hours] for name in {unit.source for unit in units}}
+    rhythms = {name: np.array(state.planner.models.rhythm(name))[hours] for name in {unit.source for unit in units}}
     hourly = np.array([one.mean_rate * rhythms[one.unit.source] for one in found])
     if changes_per_day is not None:
         hourly *= changes_per_day / DAY / hourly.sum(axis=0).mean()
@@ -83,7 +83,7 @@ def replay(
     Returns None if no changes were recorded. The time of each change is drawn at random between the last poll without
     it and the first poll with it.
     """
-    units = state.planner.units
+    units = list(state.planner.units)
     numbers = {unit: number for number, unit in enumerate(units)}
     first = {(unit.source, unit.endpoint): number for number, unit in reversed(list(enumerate(units)))}
     random = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from poller.budget.budget import Budget, allowed
 from poller.budget.limits import Limit
-from poller.planner.planner import Planner
+from poller.planner.planner import Planner, explanations
 from poller.planner.units import Unit
 from poller.simulation import bounds
 from poller.simulation.worlds import DAY, HOUR, World
@@ -98,7 +98,7 @@ class _Run:
         self.world, self.units, self.budget, self.planner, self.latency = world, units, budget, planner, latency
         self.now = world.start
         self.found = np.full(world.times.size, np.nan)
-        last = {one.unit: one.last_poll for one in planner.explanations(self.now)}
+        last = {one.unit: one.last_poll for one in explanations(planner, self.now)}
         self.polled = [math.nan if (at := last[unit]) is None else at for unit in units]
         self.polls = np.zeros(len(units), np.intp)
         self.calls = 0

@@ -125,7 +125,7 @@ def test_units_that_are_gone_are_skipped_and_new_ones_are_new():
 
     assert other.choose(NOON + 20) == named(3)
     assert other.explain(named(2), NOON + 20).last_poll == NOON + 5
-    assert named(1) not in other
+    assert named(1) not in other.units
 
 
 def test_what_was_in_flight_may_be_chosen_after_a_restart():
@@ -210,9 +210,9 @@ def test_two_weeks_of_coming_and_going_leave_memory_flat_and_forget_no_unit():
         longest = max(longest, now - units[unit])
         units[unit] = now
         planner.observe(unit, now, int(chance.random() < 0.2))
-        sizes.add(planner.capacity)
+        sizes.add(planner.units.capacity)
 
-    assert len(planner) == 60
+    assert len(planner.units) == 60
     assert max(sizes) <= 128
     assert longest < 12 * 3600
     assert max(now - since for since in units.values()) < 12 * 3600
@@ -250,8 +250,8 @@ def test_adding_and_removing_without_polling_holds_on_to_nothing():
         planner.add(named(number), now=NOON)
         planner.remove(named(number))
 
-    assert planner.capacity <= 32
-    assert planner.waiting <= 64
+    assert planner.units.capacity <= 32
+    assert len(planner._ranking.first_polls) <= 64
     assert planner.choose(NOON) == named(0)
 
 

@@ -309,9 +309,9 @@ async def test_a_budget_whose_work_is_never_begun_is_an_alarm_that_outlasts_a_re
 def test_a_unit_that_is_gone_inherits_nothing() -> None:
     old, new = Unit("a", "x", "page=1"), Unit("a", "x", "page=2")
     planner = Planner([old], now=0.0)
-    planner.inherit(new, old)
+    planner.models.inherit(new, old)
     planner.add(new, now=1.0)
     planner.remove(old)
-    planner.inherit(new, old)
+    planner.models.inherit(new, old)
 
     assert planner.explain(new, 2.0).last_poll is None

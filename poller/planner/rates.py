@@ -1,0 +1,50 @@
+"""The rates of all units at one instant, as arrays over the slots of the table."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from poller.planner.learning import KERNEL_SPANS, PRIOR
+from poller.planner.models import QUIET, Models
+from poller.planner.units import Floats, Table
+
+
+def base_rates(table: Table, models: Models) -> Floats:
+    """Changes per second of each unit without excitation, on average over the week."""
+    top = table.top
+    pooled = np.array([model.pooled for model in models])[table.source[:top]]
+    rates: Floats = (PRIOR + table.changes[:top]) / (PRIOR / pooled + table.exposure[:top])
+    return rates
+
+
+def mean_rates(table: Table, models: Models) -> Floats:
+    """The same with the further changes that changes bring."""
+    offspring = np.array([sum(model.eta) for model in models])
+    rates: Floats = base_rates(table, models) / (1 - offspring[table.source[: table.top]])
+    return rates
+
+
+def expected(table: Table, models: Models, now: float) -> tuple[Floats, Floats]:
+    """Delay that the unseen changes of each unit have accumulated, and its expected rate now.
+
+    For a unit that was never polled, the delay is NaN and the rate the base rate.
+    """
+    top = table.top
+    last, source = table.last[:top], table.source[:top]
+    tau = np.maximum(now - last, 0.0)
+    base = base_rates(table, models)
+    passed = np.array([model.rhythm.integral(now) for model in models])[source] - table.profile_integral[:top]
+    gathered = base * np.maximum(passed, 0.0) * tau / 2
+    rate = base * np.array([model.rhythm.at(now) for model in models])[source]
+    for kind, held in enumerate((table.minutes[:top], table.hours[:top])):
+        excited = np.flatnonzero(held > QUIET)
+        if not excited.size:
+            continue
+        span, age = KERNEL_SPANS[kind], tau[excited]
+        eta = np.array([model.eta[kind] for model in models])[source[excited]] * held[excited]
+        fade = np.exp(-age / span)
+        gathered[excited] += eta * (age - span * (1 - fade))
+        rate[excited] += eta * fade / span
+    never = np.flatnonzero(np.isnan(last))
+    rate[never] = base[never]
+    return gathered, rate
