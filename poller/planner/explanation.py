@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from poller.planner.learning import DAY
-from poller.planner.units import Floats, Table, Unit
+
+if TYPE_CHECKING:
+    from poller.planner.units import Floats, Table, Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

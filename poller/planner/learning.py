@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from poller.planner.units import Floats
+if TYPE_CHECKING:
+    from poller.planner.units import Floats
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -22,6 +23,7 @@ HOURS = 168
 WEEK = HOURS * HOUR
 KERNEL_SPANS = (300.0, 7200.0)  # seconds that an excitation lasts: minutes and hours
 PRIOR = 0.5  # pseudo-changes at the source's mean rate with which a new unit starts
+QUIET = 1e-3  # excitation below this is dropped
 FIRST_RATE = 1 / DAY  # of a source about which nothing is known
 
 _ETA = (0.3, 0.1)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
 from poller.planner.learning import SourceModel
-from poller.planner.models import Models
-from poller.planner.pacing import Pacing
-from poller.planner.units import Floats, Unit, Units
+from poller.planner.units import Unit
+
+if TYPE_CHECKING:
+    from poller.planner.models import Models
+    from poller.planner.pacing import Pacing
+    from poller.planner.units import Floats, Units
 
 _LEARNED = ("last", "changes", "exposure", "minutes", "hours", "ready")  # statistics that are saved
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from poller.planner.learning import HOURS, KERNEL_SPANS, PRIOR, SourceModel
-from poller.planner.units import Table, Unit, Units
+from poller.planner.learning import HOURS, KERNEL_SPANS, PRIOR, QUIET, SourceModel
 
-QUIET: Final = 1e-3  # excitation below this is dropped
+if TYPE_CHECKING:
+    from poller.planner.units import Table, Unit, Units
 
 
 class Models:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from poller.planner.learning import DAY, HOUR
-from poller.planner.models import Models
 from poller.planner.rates import base_rates
-from poller.planner.units import Floats, Table
+
+if TYPE_CHECKING:
+    from poller.planner.models import Models
+    from poller.planner.units import Floats, Table
 
 _PACE = (0.3, 3.0)  # least and most, relative to the even pace
 _RECENT = HOUR

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from poller.planner.models import Models
-from poller.planner.pacing import Pacing
 from poller.planner.rates import expected
-from poller.planner.units import Floats, Table, Units
+
+if TYPE_CHECKING:
+    from poller.planner.models import Models
+    from poller.planner.pacing import Pacing
+    from poller.planner.units import Floats, Table, Units
 
 _NEVER = 1e200  # score of a unit that was never polled, minus its position in the queue
 _RANK_AGAIN = 60.0  # seconds until a ranking of up to 10,000 units expires

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from poller.planner.learning import KERNEL_SPANS, PRIOR
-from poller.planner.models import QUIET, Models
-from poller.planner.units import Floats, Table
+from poller.planner.learning import KERNEL_SPANS, PRIOR, QUIET
+
+if TYPE_CHECKING:
+    from poller.planner.models import Models
+    from poller.planner.units import Floats, Table
 
 
 def base_rates(table: Table, models: Models) -> Floats:
