@@ -103,3 +103,6 @@ prove-hostile: $(STAMP)  ## hostile answers and clients, wherever others are rea
 prove-fuzz: $(STAMP)  ## random input at every place that takes words of others, and every statement failing in every way (9 minutes)
 	POLLER_EXAMPLES=1500 timeout 400 $(BIN)/python -m pytest tests/fuzz
 	POLLER_FAULTS=1 timeout 150 $(BIN)/python -m pytest tests/daemon/test_every_statement.py
+
+audit: $(STAMP)  ## licences, bill of materials (CycloneDX), known vulnerabilities (the last needs the advisory service)
+	$(BIN)/python -m benchmarks.audit

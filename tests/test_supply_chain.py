@@ -1,0 +1,28 @@
+"""What Poller installs: pinned with hashes, and under licences that let everybody use it."""
+
+import re
+from pathlib import Path
+
+from benchmarks.audit import installed, wrong_licences
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_package_may_be_used_by_everybody():
+    assert len(list(installed())) > 30
+    assert wrong_licences() == []
+
+
+def test_every_package_is_pinned_with_its_hashes():
+    lock = (ROOT / "requirements.lock").read_text()
+    pinned = re.split(r"\n(?=[a-z0-9])", lock)
+
+    assert len(pinned) > 50
+    assert [one.partition(" ")[0] for one in pinned if "==" in one and "--hash=sha256:" not in one] == []
+
+
+def test_the_policy_says_where_to_report():
+    policy = (ROOT / "SECURITY.md").read_text()
+
+    assert "Report" in policy
+    assert "docs/security.md" in policy
