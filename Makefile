@@ -92,6 +92,9 @@ prove-api: $(STAMP)  ## the API against its own description, by schemathesis fro
 prove-pages: $(STAMP)  ## the dashboard in Chromium: accessible, in place, without a script; writes docs/images (3 minutes; needs playwright, npm)
 	$(BIN)/python -m benchmarks.pages
 
+bench-streams: $(STAMP)  ## what streams of events cost a daemon, read and unread (1 minute)
+	$(BIN)/python -m benchmarks.streams
+
 prove-alerts: $(STAMP)  ## the alert rules and the Grafana board, by promtool from the PATH (a second)
 	$(BIN)/python -m benchmarks.alerts
 

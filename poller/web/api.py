@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
+from poller.operations.log import Batch, read_batch
 from poller.web.answers import ALWAYS, Problem, problems
 from poller.web.context import WebContext
 from poller.web.dashboard.actions import router as actions
@@ -21,7 +23,9 @@ from poller.web.endpoint_routes import router as endpoints
 from poller.web.errors import handle_errors
 from poller.web.event_routes import router as events
 from poller.web.status_routes import router as status
+from poller.web.stream import Tail
 from poller.web.subscription_routes import router as subscriptions
+from state.records import EventQuery
 
 ROUTERS = (status, events, endpoints, deliveries, subscriptions)
 PAGES = (overview, endpoint_pages, event_pages, delivery_pages, budget_pages, actions)
@@ -39,6 +43,7 @@ def build(context: WebContext) -> FastAPI:
     )
     api.state.context = context
     api.state.outcomes = Outcomes()
+    api.state.tail = Tail(partial(_read, context))
     for router in (*ROUTERS, *PAGES):
         api.include_router(router)
         api.include_router(_head_of(router))
@@ -46,6 +51,10 @@ def build(context: WebContext) -> FastAPI:
     description = _with_problem(api.openapi())
     api.openapi = lambda: description  # type: ignore[method-assign]
     return api
+
+
+async def _read(context: WebContext, query: EventQuery, limit: int) -> Batch:
+    return await context.look(read_batch, query, limit)
 
 
 def _with_problem(schema: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ nobody out. uvicorn speaks HTTP; it has no limit on the time for a request's hea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import socket
 import sys
@@ -22,6 +23,7 @@ from poller.web.answers import PROBLEM, problem
 
 SHARE_OF_FILES: Final = 4  # a listener has at most a quarter of the files that this process may open
 UNREAD: Final = 65536  # bytes that may wait for a reader before the app has to
+SENDING: Final = 65536  # bytes that the kernel keeps for a reader (it doubles them); by itself it keeps megabytes
 HEAD: Final = 65536  # bytes of a request's head
 ACCEPT_AGAIN: Final = 1.0  # seconds to wait when no file descriptor is left
 BUSY: Final = (
@@ -96,6 +98,8 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         self.conn = WithLengths(h11.SERVER, HEAD)
         transport.set_write_buffer_limits(high=UNREAD)
+        with contextlib.suppress(OSError):  # the client has gone
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENDING)
         self.idle_since = self.loop.time()
         self._await()
 

@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 
 import poller.web.parameters as p
 from poller.events.cloudevents import structured
-from poller.operations.log import Batch, place, place_before, read_batch, read_newest
+from poller.operations.log import place, place_before, read_batch, read_newest
 from poller.web.answers import Responses, as_json, problems
 from poller.web.context import Context
 from poller.web.schemas import EventPage
@@ -74,10 +74,6 @@ async def events_stream(
     if request.method == "HEAD":
         return Response(media_type="text/event-stream", headers=STREAM_HEADERS)
     context.may_stream()
-    listener = request.state.listener
-
-    async def read(wanted: EventQuery, limit: int) -> Batch:
-        return await context.look(read_batch, wanted, limit)
-
-    messages = stream(context, read, query, lambda: bool(listener.closing))
+    listener, tail = request.state.listener, request.app.state.tail
+    messages = stream(context, tail, query, lambda: bool(listener.closing))
     return StreamingResponse(messages, media_type="text/event-stream", headers=STREAM_HEADERS)

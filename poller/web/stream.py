@@ -1,19 +1,34 @@
-"""Server-sent events: the event log from a place on, for as long as its reader listens."""
+"""Server-sent events: the event log from a place on, for as long as its reader listens.
+
+The end of the log is read once for all streams, kept in memory within bounds (`Tail`), and made into messages once.
+A stream that is further behind reads the log itself. Nothing is queued for a reader: what it has not taken is still in
+the tail or in the log, and a reader that takes nothing costs nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+import re
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from fnmatch import translate
+from functools import lru_cache
 from typing import Final, Protocol
 
 from poller.events.cloudevents import structured
 from poller.operations.log import Batch
 from state.records import Event, EventQuery
 
-BATCH: Final = 200  # events of a stream read at once
+BATCH: Final = 200  # events read at once
 LOOK_AGAIN: Final = 1.0  # seconds: what others write into the log wakes nobody
+REST: Final = 0.05  # seconds between two looks at the log's end: events of this span are read together
+CHUNK: Final = 65536  # bytes after which a stream waits until its reader has taken them
+MOST: Final = 1000  # messages of the tail
+MOST_BYTES: Final = 4_000_000  # of them together
+
+Read = Callable[[EventQuery, int], Awaitable[Batch]]
 
 
 class News(Protocol):
@@ -36,28 +51,116 @@ class News(Protocol):
         ...
 
 
-async def stream(
-    program: News,
-    read: Callable[[EventQuery, int], Awaitable[Batch]],
-    query: EventQuery,
-    is_closing: Callable[[], bool],
-) -> AsyncIterator[bytes]:
-    """Messages with the events after `query.after`, until the listener closes; a comment after a silence.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One event as a message, with what filters look at."""
 
-    Nothing is queued for a reader: what it has not taken yet is still in the log, and read once it has room.
-    """
+    seq: int
+    type: str
+    source: str
+    subject: str
+    text: bytes
+
+
+class Tail:
+    """The end of the log, from number `first` (exclusive) to `upto`, while anybody reads it."""
+
+    def __init__(self, read: Read) -> None:
+        self.first = 0
+        self.upto = 0
+        self.is_behind = False  # there may be more to read at once
+        self.read = read
+        self._readers = 0
+        self._messages: list[Message] = []
+        self._numbers: list[int] = []  # of the messages
+        self._bytes = 0
+        self._lock = asyncio.Lock()
+        self._looked_at = 0.0  # loop time at which the latest look began
+        self._next: asyncio.Event | None = None  # is set at the first news since then
+
+    @contextlib.contextmanager
+    def reading(self, place: int) -> Iterator[None]:
+        """Read it while the block runs. Who is the first one begins it at its own place."""
+        if self._readers == 0:
+            self.first = self.upto = place
+            self._forget(len(self._messages))
+            self._next, self.is_behind = None, False
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
+
+    async def refresh(self, program: News) -> None:
+        """Read on where there may be more: there were news since the latest look began, or it was a while ago."""
+        loop = asyncio.get_running_loop()
+        async with self._lock:
+            if self._is_fresh(loop.time()):
+                return
+            if not self.is_behind:
+                await asyncio.sleep(max(0.0, self._looked_at + REST - loop.time()))
+            self._next, self._looked_at = program.news, loop.time()
+            batch = await self.read(EventQuery(after=self.upto), BATCH)
+            self.is_behind = batch.is_full
+            self._take(batch)
+
+    def _is_fresh(self, now: float) -> bool:
+        had_news = self._next is None or self._next.is_set()
+        return not (had_news or self.is_behind or now - self._looked_at >= LOOK_AGAIN)
+
+    def after(self, query: EventQuery) -> tuple[list[bytes], int]:
+        """About CHUNK bytes of messages that match after a place in the tail, and the place to read on from."""
+        found: list[bytes] = []
+        size, place = 0, query.after
+        for message in self._messages[bisect_right(self._numbers, query.after) :]:
+            place = message.seq
+            if matches(message, query):
+                found.append(message.text)
+                size += len(message.text)
+                if size >= CHUNK:
+                    return found, place
+        return found, max(place, self.upto)
+
+    def _take(self, batch: Batch) -> None:
+        for event in batch.events:
+            text = message_of(batch.log_id, event)
+            self._messages.append(
+                Message(seq=event.seq, type=event.type, source=event.source, subject=event.subject, text=text)
+            )
+            self._numbers.append(event.seq)
+            self._bytes += len(text)
+        self.upto = max(self.upto, batch.next)
+        while len(self._messages) > MOST or self._bytes > MOST_BYTES:
+            self._forget((len(self._messages) + 1) // 2)
+
+    def _forget(self, count: int) -> None:
+        """Drop the oldest messages."""
+        if count:
+            self.first = max(self.first, self._numbers[count - 1])
+            self._bytes -= sum(len(one.text) for one in self._messages[:count])
+            del self._messages[:count], self._numbers[:count]
+
+
+async def stream(program: News, tail: Tail, query: EventQuery, is_closing: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """Messages with the events after `query.after`, until the listener closes; a comment after a silence."""
     loop = asyncio.get_running_loop()
     spoke = loop.time()
-    with program.streaming():
+    with program.streaming(), tail.reading(query.after):
         yield b"retry: 2000\n: here\n\n"
         while not (program.is_closing or is_closing()):
             news = program.news
-            batch = await read(query, BATCH)
-            query = replace(query, after=batch.next)
-            for event in batch.events:
-                yield _message(batch.log_id, event)
+            await tail.refresh(program)
+            if query.after < tail.first:
+                batch = await tail.read(query, BATCH)
+                found, place, more = [message_of(batch.log_id, event) for event in batch.events], batch.next, True
+            else:
+                found, place = tail.after(query)
+                more = place < tail.upto or tail.is_behind
+            query = replace(query, after=max(query.after, place))
+            if found:
+                yield b"".join(found)
                 spoke = loop.time()
-            if batch.is_full:
+            if more:
                 continue
             if loop.time() - spoke >= program.heartbeat:
                 yield b": alive\n\n"
@@ -66,6 +169,21 @@ async def stream(
                 await asyncio.wait_for(news.wait(), min(LOOK_AGAIN, program.heartbeat))
 
 
-def _message(log_id: str, event: Event) -> bytes:
+def message_of(log_id: str, event: Event) -> bytes:
+    """An event as a message."""
     data = structured(event).replace(b"\r", b"").replace(b"\n", b"\ndata: ")
     return b"id: %s-%d\ndata: %s\n\n" % (log_id.encode(), event.seq, data)
+
+
+def matches(message: Message, query: EventQuery) -> bool:
+    """Whether an event is asked for, as the log itself would find it."""
+    return (
+        (query.source is None or message.source == f"/sources/{query.source}")
+        and (query.type_glob is None or _pattern(query.type_glob).match(message.type) is not None)
+        and (query.subject is None or _pattern(query.subject).match(message.subject) is not None)
+    )
+
+
+@lru_cache(maxsize=256)
+def _pattern(glob: str) -> re.Pattern[str]:
+    return re.compile(translate(glob.replace("[^", "[!")))
