@@ -26,6 +26,7 @@ from poller.late import late
 from poller.polling.engine import Engine
 from state.errors import PollerError, Unavailable
 from state.lock import StateLock
+from state.notices import Notice
 from state.open import Runner, open_state
 from state.records import Event
 from state.steps import Session, Writer
@@ -196,7 +197,8 @@ class App:
             self.clock.follow_wall()
             self._moved += moved
             await self._reopen()
-            self.deliverer.wake()
+            await self.write(self.store.notices.tell, [_clock_set(moved, self.clock.now())])
+            self.deliverer.log_grew()
 
     async def reopen(self) -> None:
         """Go on from what the state says, after a pause. Raises PollerError."""
@@ -263,6 +265,13 @@ async def opened(config: Config, plugins: Plugins) -> AsyncIterator[App]:
     with StateLock(config.poller.state).held():
         async with open_app(config, plugins) as app:
             yield app
+
+
+def _clock_set(moved: float, now: float) -> Notice:
+    """The notice of a clock that was set: times before and after it are not comparable."""
+    way = "ahead" if moved > 0 else "back"
+    summary = f"The machine's clock was set {way} by {abs(moved):.0f} s."
+    return Notice(kind="clock.set", subject="clock", summary=summary, detail={"seconds": round(moved, 1)}, time=now)
 
 
 async def _event(write: Writer, store: Store, number: int) -> Event | None:

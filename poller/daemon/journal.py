@@ -21,7 +21,7 @@ from state.records import Event
 log = structlog.get_logger("poller")
 
 MOST: Final = 1000  # notices read at once
-OUTAGE: Final = "state"  # what cannot be recorded while it lasts is logged where it is noticed
+LOGGED: Final = ("state", "clock")  # subjects of what is logged where it is noticed
 GOOD: Final = (
     "recovered",
     "released",
@@ -93,7 +93,7 @@ class Journal:
             found = reader.log.read(after=self._told, limit=MOST, type_glob="poller.*")
         self._told = last if len(found) < MOST else found[-1].seq
         self._has_news |= len(found) == MOST
-        return [event for event in found if event.source == SOURCE and event.subject != OUTAGE]
+        return [event for event in found if event.source == SOURCE and event.subject not in LOGGED]
 
     async def sum_up(self) -> None:
         """Tell the latest hour in one line. Raises StateError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -193,7 +194,13 @@ def _endpoints(
             watched = live.endpoints[name] if live is not None else Watched()
             delay = measured.get((source_uri(name[0]), name[1]))
             found.append(_endpoint(row, watched, health.get(name[0], WELL), expected.get(name), delay, now))
-    return tuple(found)
+    outage = live.state_error if live is not None else None
+    return tuple(found) if outage is None else tuple(_unrecorded(one, outage) for one in found)
+
+
+def _unrecorded(one: EndpointStatus, outage: str) -> EndpointStatus:
+    """An endpoint while the state cannot be written: nothing of it is polled, so it is not known to be well."""
+    return replace(one, state="uncertain", reason=f"not polled: {outage}") if one.state == "ok" else one
 
 
 def _is_watched(config: Config, live: Live | None, source: str, endpoint: str) -> bool:

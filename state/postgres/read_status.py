@@ -50,14 +50,21 @@ class StatusReader:
         return value
 
     def measured_delays(self, *, since: float) -> list[MeasuredDelay]:
-        """Of each endpoint with events since then, within the latest 10,000 events of the log."""
+        """Of each endpoint with events since then, within the latest 10,000 events of the log.
+
+        Events between whose two times the clock was set are left out: what lies between them is not a delay.
+        """
         rows = self._db.run(
             """
-            WITH latest AS (
+            WITH newest AS (
+                SELECT source, subject, type, time, observed_after FROM events ORDER BY seq DESC LIMIT $1
+            ), jumps AS MATERIALIZED (SELECT time FROM newest WHERE type = 'poller.clock.set'
+            ), latest AS (
                 SELECT source, split_part(subject, '/', 1) AS endpoint,
                     greatest(0.0, time - observed_after) / 2 AS delay
-                FROM (SELECT * FROM events ORDER BY seq DESC LIMIT $1) newest
+                FROM newest
                 WHERE observed_after IS NOT NULL AND time >= $2::float8
+                    AND NOT EXISTS (SELECT 1 FROM jumps WHERE jumps.time BETWEEN observed_after AND newest.time)
             ), placed AS (
                 SELECT source, endpoint, delay,
                     row_number() OVER (PARTITION BY source, endpoint ORDER BY delay) AS place,

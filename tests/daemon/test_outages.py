@@ -47,6 +47,7 @@ async def test_a_disk_that_is_full_for_a_while_loses_nothing_and_ends_nothing(tm
                 assert not daemon.app.is_well
                 status = (await client.get(f"{daemon.url}/api/v1/status")).json()
                 assert "cannot be written" in status["state_error"]
+                assert {one["state"] for one in status["endpoints"]} == {"uncertain"}
                 assert "nothing is polled until it can be" in (await client.get(f"{daemon.url}/")).text
                 await asyncio.sleep(2.0)  # several probes
                 assert upstream.asked == asked  # no call is spent in vain

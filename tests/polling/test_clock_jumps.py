@@ -17,8 +17,10 @@ from poller.daemon.daemon import Daemon
 from poller.hooks.loading import load_plugins
 from poller.planner import Planner, Unit
 from poller.testing import Upstream, running
+from state.open import open_reader
 from tests.support.living import CONFIG, World, living, log_of, swept, until, world
 
+MINUTE = 60.0
 HOUR = 3600.0
 DAY = 24 * HOUR
 YEAR = 365 * DAY
@@ -59,6 +61,9 @@ async def test_a_clock_that_is_set_while_the_daemon_runs_stops_nothing(tmp_path:
         assert abs(daemon.app.clock.now() - wall()) < 1.0
     for event in log_of(tmp_path / "poller.db"):
         assert event.observed_after is None or event.observed_after <= event.time
+    with open_reader(tmp_path / "poller.db") as reader:
+        assert reader.log.read(after=0, limit=100, type_glob="poller.clock.set")[0].subject == "clock"
+        assert all(one.mean < MINUTE for one in reader.sums.measured_delays(since=0.0))
 
 
 async def test_what_waits_for_another_try_does_not_wait_for_a_clock_that_was_set_back(tmp_path: Path) -> None:
@@ -134,7 +139,7 @@ async def test_a_clock_years_ahead_drops_nothing_that_is_to_be_kept(tmp_path: Pa
         engine = daemon.app.engine
         await until("the clock to be followed", lambda: daemon.app.engine is not engine and daemon.app.is_polling)
         await daemon.upkeep.purge()
-        assert len(log_of(tmp_path / "poller.db")) == 1
+        assert [event.type for event in log_of(tmp_path / "poller.db")] == ["api.things.updated", "poller.clock.set"]
 
 
 def test_what_a_planner_has_learned_does_not_take_a_clock_that_was_set_for_time_that_passed() -> None:

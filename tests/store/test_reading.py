@@ -102,3 +102,14 @@ def test_delays_are_read_in_order_after_a_number(backend: Backend) -> None:
         (numbers[1], "shop", "items", None),
     ]
     assert backend.look().sums.seen_delays(after=numbers[1], limit=10) == []
+
+
+def test_what_lies_across_a_clock_that_was_set_is_no_delay(backend: Backend) -> None:
+    jump = replace(event("clock", NOW + 3600, "clock"), source="/poller", type="poller.clock.set", id="jump")
+    across = replace(event("a", NOW + 3601), observed_after=NOW)
+    before, after = (replace(event("b", at), observed_after=at - 20.0) for at in (NOW, NOW + 3630))
+    backend.open().log.append([before, jump, across, after])
+
+    (found,) = backend.look().sums.measured_delays(since=0.0)
+
+    assert (found.events, found.mean, found.p95) == (2, 10.0, 10.0)
