@@ -23,7 +23,7 @@ from poller.polling.choice import BudgetWork
 from poller.polling.deletions import Deletions
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint
-from poller.polling.fetch import Fetcher
+from poller.polling.fetch import Fetcher, asked_again_if_refused
 from poller.polling.health import HealthUpdate, SourceHealth, StallWatch, due_since
 from poller.polling.health import Turns as PlannerTurns
 from poller.polling.holds import say_rebaselined
@@ -270,7 +270,8 @@ class Engine:
         poll_loop = self.loops[config.budget]
         client = build_client(_network_of(config), gate=poll_loop.gate, auth=source.auth, inner=self._transport)
         self._clients[config.name] = client
-        ask, apart = partial(fetch, client, most=config.max_answer), self._apart(config.name)
+        ask = asked_again_if_refused(partial(fetch, client, most=config.max_answer))
+        apart = self._apart(config.name)
         fetcher = Fetcher(source, ask, store=self._store.polls, steps=self._write, clock=self._clock, apart=apart)
         active = ActiveSource(
             config=config,

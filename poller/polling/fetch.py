@@ -48,6 +48,16 @@ STRONG: Final = 60.0  # seconds
 MOST_PAGES: Final = 10_000  # of one chain: a list that never ends is an error, not a poll
 
 
+def asked_again_if_refused(ask: Ask) -> Ask:
+    """Asks once more where the credentials are refused: a single 401 may be a stray one, of a server that is behind."""
+
+    async def twice(request: httpx.Request) -> httpx.Response:
+        response = await ask(request)
+        return response if response.status_code != httpx.codes.UNAUTHORIZED else await ask(request)
+
+    return twice
+
+
 class Unwelcome(FetchError):
     """The server answered, and not with the list."""
 

@@ -108,7 +108,8 @@ class OnDemandSweep:
         if self._is_under_way(active, w):
             return False
         if not active.discovery.is_done:
-            return active.discovery.failures >= TRIES
+            blocked = active.health.blocked_until(w.name, now)
+            return active.discovery.failures >= TRIES or (blocked is not None and blocked > now + PATIENCE)
         if (
             self.is_held(active, w)
             or active.health.blocked_until(w.name, now) is not None

@@ -21,6 +21,7 @@ import httpx
 from poller.budget.budget import Budget
 from poller.budget.headers import read_headers
 from poller.clock import Clock
+from poller.events.cloudevents import iso
 from poller.redaction import SECRETS
 from poller.sources.charsets import WrongCharset, as_utf8, charset_of, opening
 from poller.sources.content_coding import ACCEPTED, CodingError, TooMuch, Unpacker, codings_of
@@ -41,6 +42,13 @@ USER_AGENT: Final = "Poller (+https://pypi.org/project/poller)"
 Spend = Callable[[list[tuple[int, float]]], Awaitable[int]]
 Flush = Callable[[list[tuple[int, float]]], Awaitable[None]]
 Throttle = Callable[[float], Awaitable[None]]
+
+
+PATIENCE: Final = 60.0  # seconds: nobody waits longer in the middle of something for a server that wants no call
+
+
+class Paused(PollerError):
+    """The server wants no call for longer than anybody waits for it."""
 
 
 class Gate:
@@ -66,10 +74,15 @@ class Gate:
         self._turn = asyncio.Lock()
         self._answered = asyncio.Event()
 
-    async def permit(self) -> Permit:
-        """Wait until one more call may leave, and write it down."""
+    async def permit(self, *, patience: float = math.inf) -> Permit:
+        """Wait until one more call may leave, and write it down.
+
+        Raises Paused where the server wants no call for longer than `patience` seconds.
+        """
+        self._refuse_to_wait(patience)
         async with self._turn:
             while (wait := self.budget.wait(self.clock.steady())) > 0:
+                self._refuse_to_wait(patience)
                 self._answered.clear()
                 await self._pause(wait)
             call = self.budget.spend(self.clock.steady())
@@ -83,6 +96,13 @@ class Gate:
             self.calls += 1
             self.paid()
             return Permit(self, call, written)
+
+    def _refuse_to_wait(self, patience: float) -> None:
+        steady = self.clock.steady()
+        until = self.budget.throttled_until(steady)
+        if until is not None and until - steady > patience:
+            at = iso(self.clock.now() + until - steady)
+            raise Paused(f"the server wants no call of budget {self.budget.name} before {at}")
 
     def refuse_if_late(self) -> None:
         """Raise LeaseLost where a call would leave that another worker may not know of any more.
@@ -192,7 +212,7 @@ class BudgetTransport(httpx.AsyncBaseTransport):
         """Send one request; its call is answered when its body was read or it failed."""
         permit = _current.get()
         if permit is None or not permit.take():
-            permit = await self._gate.permit()
+            permit = await self._permit(request)
         until = asyncio.get_running_loop().time() + self._timeout
         if self._gate.valid_until is not None:
             request.extensions = {**request.extensions, "trace": self._before_it_leaves}
@@ -212,6 +232,13 @@ class BudgetTransport(httpx.AsyncBaseTransport):
             stream=_Stream(response.stream, permit, limits, codings),
             extensions=response.extensions,
         )
+
+    async def _permit(self, request: httpx.Request) -> Permit:
+        """Permission for a call that its caller has none for: the rest of a chain, a login, a look on command."""
+        try:
+            return await self._gate.permit(patience=PATIENCE)
+        except Paused as paused:
+            raise FetchError(shown_url(request.url), str(paused), status=httpx.codes.TOO_MANY_REQUESTS) from paused
 
     async def _before_it_leaves(self, event: str, _: object) -> None:
         """Look at the lease once more when the connection is open, which may have taken a while."""
