@@ -7,7 +7,7 @@ FOR ?=
 SOURCES := poller plugins state
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench bench-sweep bench-delivery bench-planner bench-start prove prove-truth prove-budget prove-delivery prove-backlog prove-servers prove-receivers prove-hostile prove-api prove-fuzz audit lint types format check docs lock clean
+.PHONY: help install demo test bench bench-sweep bench-delivery bench-planner bench-start bench-peers prove prove-truth prove-budget prove-delivery prove-backlog prove-servers prove-receivers prove-hostile prove-api prove-fuzz audit lint types format check docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ bench-sweep: $(STAMP)  ## sweeps against orjson.loads of the same bytes, memory 
 
 bench-start: $(STAMP)  ## CPU time of commands from a cold start, beside bare imports, and beside the urlwatch that $$URLWATCH names
 	$(BIN)/python -m benchmarks.start
+
+bench-peers: $(STAMP)  ## Poller beside urlwatch, webchanges, changedetection.io and dlt: faults and costs (10 minutes)
+	$(BIN)/python -m benchmarks.peers
 
 prove-budget: $(STAMP)  ## the budget against the sandbox's count, over 50 restarts by SIGKILL (5 minutes)
 	$(BIN)/python -m benchmarks.budget
