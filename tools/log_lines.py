@@ -35,6 +35,7 @@ LOG_LINES: Final = {
     "plugin.failed": "A plugin could not be loaded. `poller plugins` shows why; all others are used.",
     "plugin.raised": "A plugin raised an error. It costs that poll or delivery alone.",
     "plugin.traceback": "The traceback of a plugin's error (at level `debug`).",
+    "plugins.not_reloaded": "A plugin's file was written since it was loaded; a reload loads no code again: restart.",
     "poll.failed": "A unit of a source failed; the line says why and how often in a row.",
     "poll.raised": "An unexpected error ended one poll. The unit is asked again; please report it.",
     "poller.hour": "The summary of the last hour: calls, events, what waits, what is not well.",

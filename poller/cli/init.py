@@ -16,7 +16,9 @@ from state.errors import PollerError
 SERVICE_STATE: Final = "/var/lib/poller/poller.db"  # of the systemd unit
 
 NUTCACHE = """\
+#:schema ./poller.schema.json
 # Poller: every key is explained in docs/configuration.md. Check this file with `poller check --online`.
+# Editors complete and check it by the schema above: poller check --schema > poller.schema.json
 [poller]
 state = "poller.db"
 listen = "127.0.0.1:8765"          # API and status page; "" switches them off
@@ -52,7 +54,9 @@ plugin = "console"
 """
 
 REST = """\
+#:schema ./poller.schema.json
 # Poller: every key is explained in docs/configuration.md. Check this file with `poller check --online`.
+# Editors complete and check it by the schema above: poller check --schema > poller.schema.json
 [poller]
 state = "poller.db"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
@@ -33,6 +34,7 @@ class Reloader:
         self._resumed = resumed
         self._notifier = notifier
         self._reloading = asyncio.Lock()
+        self._code = _code_of(app)
 
     async def reload(self, http: HttpServer | None) -> None:
         """Take over `poller.toml` as it is now; keep the old one, and log why, where it cannot be used."""
@@ -56,9 +58,19 @@ class Reloader:
         if (settings.log_level, settings.log_format) != (before.log_level, before.log_format):
             configure(settings.log_level, settings.log_format)
         self._resumed()
-        log.info("config.reloaded", changed=", ".join(taken.changed) or "nothing")
+        changed = ", ".join(taken.changed) or "nothing"
+        log.info("config.reloaded", summary=f"The configuration was reloaded; changed: {changed}.", changed=changed)
+        self._warn_of_code()
         if taken.kept:
             log.warning("config.not_taken_over", keys=", ".join(taken.kept), hint="restart to change these")
+
+    def _warn_of_code(self) -> None:
+        """Name the one-file plugins that were written since they were loaded: the code that was loaded runs on."""
+        now = _code_of(self._app)
+        changed = sorted(Path(one).name for one in now if self._code.get(one, now[one]) != now[one])
+        if changed:
+            log.warning("plugins.not_reloaded", files=", ".join(changed), hint="restart to load the new code")
+        self._code = {**now, **self._code}
 
     async def _take_over(self, config: Config, http: HttpServer | None) -> None:
         """Run another configuration: what it listens on is bound before, and served after, everything else."""
@@ -77,3 +89,9 @@ class Reloader:
         log.error("config.refused", error=error, hint=hint, runs_on="the configuration as it was", **more)
         if self._app.is_polling:
             self._resumed()  # it may have been opened anew
+
+
+def _code_of(app: App) -> dict[str, float]:
+    """The files of the loaded one-file plugins, and when each was written, Unix seconds."""
+    files = [one.origin for one in app.plugins.loaded if one.origin.endswith(".py")]
+    return {file: Path(file).stat().st_mtime for file in files if Path(file).is_file()}

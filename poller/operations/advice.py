@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import stat
 import tomllib
@@ -24,6 +25,9 @@ from poller.sources.protocol import PageError
 _OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
 _SECRET_NAME: Final = re.compile(r"(?i)^(key|sig|pwd|.*(api[_-]?key|token|secret|password|passwd|signature))$")
 _SECRET_HEADER: Final = re.compile(r"(?i)^(authorization|cookie|proxy-authorization)$")
+_SIGNING: Final = "whsec_"
+_FEW: Final = 10  # different bytes: of 24 random ones there are more in all cases that will ever be met
+_LONG: Final = 32  # bytes from which on a text may be the digits of a random number
 _PLACES: Final = ("params", "headers", "body")  # tables of texts that are sent
 
 
@@ -39,6 +43,7 @@ def advice(config: Config) -> Iterator[Finding]:
     for subscription in config.subscriptions:
         yield from _unmatched(subscription, types)
         yield from _private_address(subscription)
+        yield from _weak_secret(subscription)
     yield from _open_secrets(config.path)
 
 
@@ -103,6 +108,24 @@ def _private_address(subscription: SubscriptionConfig) -> Iterator[Finding]:
             if host and why:
                 about = f"subscriptions.{subscription.name}.{key}"
                 yield warn(about, f"{host} is {why}: every delivery will be refused", "set allow_private = true")
+
+
+def _weak_secret(subscription: SubscriptionConfig) -> Iterator[Finding]:
+    """Signing secrets that somebody has typed: they can be guessed."""
+    about = f"subscriptions.{subscription.name}.secret"
+    for text in _texts(getattr(subscription.options, "secret", None)):
+        if text.startswith(_SIGNING) and _is_typed(text.removeprefix(_SIGNING)):
+            made = f'echo "{_SIGNING}$(head -c 32 /dev/urandom | base64)"'
+            yield warn(about, "this secret looks typed by hand, so that it can be guessed", made)
+
+
+def _is_typed(encoded: str) -> bool:
+    """Whether a key is a short text, or repeats a few bytes: random bytes are neither."""
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        return False  # the plugin refuses it
+    return len(set(key)) < _FEW or (len(key) < _LONG and key.isascii() and key.decode().isprintable())
 
 
 def _texts(value: Any) -> Iterator[str]:

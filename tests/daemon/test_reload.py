@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from poller.config.load import load
 from poller.daemon.daemon import Daemon
@@ -195,3 +197,18 @@ async def test_a_refused_file_leaves_no_trace_in_the_log_of_events(tmp_path: Pat
         assert daemon.app.refused is not None
         await assert_goes_on(upstream, daemon, 1)
     assert [event.source for event in log_of(tmp_path / "poller.db")] == ["/sources/api"]
+
+
+async def test_a_reload_says_that_it_loads_no_code_again(tmp_path: Path) -> None:
+    async with own(tmp_path) as (upstream, daemon, _):
+        (plugin,) = (tmp_path / "plugins.d").glob("*.py")
+        os.utime(plugin, (1.0, 1.0))
+        with structlog.testing.capture_logs() as logs:
+            await daemon.reload()
+            await daemon.reload()
+        await assert_goes_on(upstream, daemon, 1)
+    named = [entry["files"] for entry in logs if entry["event"] == "plugins.not_reloaded"]
+    assert named == [plugin.name, plugin.name]  # as long as it is so
+    assert [entry["summary"] for entry in logs if entry["event"] == "config.reloaded"] == [
+        "The configuration was reloaded; changed: nothing."
+    ] * 2

@@ -34,12 +34,15 @@ WARNED = {  # the file: the beginning of what is said of it
     WHOLE.replace('"/items"', '"/items", params = { token = "x" }'): "sources.shop.endpoints.items.params.token: this",
     WHOLE + 'headers = { Authorization = "Bearer x" }': "subscriptions.crm.headers.Authorization: this",
     WHOLE + 'proxy = "http://me:word@proxy.example:3128"': "subscriptions.crm.proxy: this looks like a secret",
+    WHOLE + 'secret = "whsec_YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFh"': "subscriptions.crm.secret: this secret looks",
+    WHOLE + 'secret = "whsec_MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0"': "subscriptions.crm.secret: this secret looks",
     WHOLE.replace(
         "https://shop.example", 'https://shop.example"\nverify = false\nnamespace = "shop'
     ): "source shop: cert",
 }
 MEANT = [
     WHOLE,
+    WHOLE + 'secret = "whsec_3Jz5Qm1vT0sXnC9bK7fRwE2yHdUaLpGi"',
     WHOLE + 'types = ["*", "poller.*"]',
     WHOLE + 'sources = ["shop"]\ntypes = ["*.deleted", "shop.items.created"]',
     WHOLE.replace("https://crm.example", 'http://127.0.0.1:8000/"\nallow_private = true\nmethod = "POST'),
