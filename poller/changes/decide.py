@@ -30,7 +30,7 @@ def decide(
 ) -> Decision:
     """Judge every object that the unit has not shown like this before."""
     decision = Decision()
-    if not known and rules.soft is None and _is_silent(rules, context):  # a first sweep, page by page
+    if not known and rules.deletion.soft is None and _is_silent(rules, context):  # a first sweep, page by page
         unit, at = context.unit, context.asked.at
         decision.snapshots = [
             Snapshot(object_id=shown.object_id, version=0, body=shown.body, unit=unit, seen_at=at)
@@ -108,55 +108,65 @@ def _seen_again(
     pair, difference = _compared(rules, shown, old)
     same = not difference
     decision.returned += old.presence is Presence.SUSPECT
-    if moved and not same and shown.object_id in context.clashing:
-        decision.undecided[shown.digest] = False
-        decision.clashes.append(shown.object_id)
-        return None
-    changed_since = context.recent.get(shown.object_id, 0) > context.asked.order
-    if changed_since and (not same or old.presence is Presence.DELETED):
-        # Both answers were under way at once: which one is the older cannot be told, the next one will tell.
-        decision.undecided[shown.digest] = old.unit is not None and not moved
+    if _is_undecided(shown, old, context, decision, moved=moved, same=same):
         return None
     if before_baseline or (soft and old.presence is Presence.DELETED):
         if not same or before_baseline or old.unit != context.unit:
             _move(decision, shown.object_id, old, moved)
             decision.snapshots.append(_snapshot(shown, context, version=old.version, presence=presence))
         return None
-    told = None
-    if soft:
-        told = Kind.DELETED
-    elif old.presence is Presence.DELETED:
-        told = Kind.CREATED
-        decision.created += 1
-        if rules.soft is None or not is_soft(rules, parse(old.body), Decision()):
+    if soft or old.presence is Presence.DELETED:
+        kind = Kind.DELETED if soft else Kind.CREATED
+        decision.created += not soft
+        if not soft and (rules.deletion.soft is None or not is_soft(rules, parse(old.body), Decision())):
             decision.relisted.append(shown.object_id)
-    elif same:
-        if moved or old.unit is None or old.presence is Presence.SUSPECT:
-            if context.unit is not None:
-                _move(decision, shown.object_id, old, moved)
-            decision.moved_here.append(shown.object_id)
+        _move(decision, shown.object_id, old, moved)
+        snapshot = _snapshot(shown, context, version=old.version + 1, presence=presence)
+        change = _change_of(kind, old, context.asked, now=shown.parsed() if pair is None else pair[1])
+        _tell(rules, decision, snapshot, change, dropped=old.version)
+        return None
+    if pair is None or same:
+        _same(shown, old, context, decision, moved)
         return None
     _move(decision, shown.object_id, old, moved)
-    if told is not None:
-        snapshot = _snapshot(shown, context, version=old.version + 1, presence=presence)
-        change = _change_of(told, old, context.asked, now=shown.parsed() if pair is None else pair[1])
-        _tell(rules, decision, snapshot, change, dropped=old.version)
-    elif pair is not None:
-        _updated(rules, shown, old, pair[1], difference, context, decision)
-        return pair
-    return None
+    _updated(rules, shown, old, pair[1], difference, context, decision)
+    return pair
+
+
+def _is_undecided(
+    shown: ShownObject, old: Snapshot, context: Context, decision: Decision, *, moved: bool, same: bool
+) -> bool:
+    """Whether the object is to be looked at again: it may not be the one that is known, or not as it is now."""
+    if moved and not same and shown.object_id in context.clashing:
+        decision.undecided.digests[shown.digest] = False
+        decision.undecided.clashes.append(shown.object_id)
+        return True
+    changed_since = context.recent.get(shown.object_id, 0) > context.asked.order
+    if changed_since and (not same or old.presence is Presence.DELETED):
+        # Both answers were under way at once: which one is the older cannot be told, the next one will tell.
+        decision.undecided.digests[shown.digest] = old.unit is not None and not moved
+        return True
+    return False
+
+
+def _same(shown: ShownObject, old: Snapshot, context: Context, decision: Decision, moved: bool) -> None:
+    """The object is as it was known. Where another unit showed it, or it was a suspect, it is this unit's now."""
+    if moved or old.unit is None or old.presence is Presence.SUSPECT:
+        if context.unit is not None:
+            _move(decision, shown.object_id, old, moved)
+        decision.moved_here.append(shown.object_id)
 
 
 def _is_soft(rules: EndpointRules, shown: ShownObject, decision: Decision) -> bool:
-    return rules.soft is not None and is_soft(rules, shown.parsed(), decision)
+    return rules.deletion.soft is not None and is_soft(rules, shown.parsed(), decision)
 
 
 def is_soft(rules: EndpointRules, value: Mapping[str, Any], decision: Decision) -> bool:
     """Whether `deleted_when` is true of an object."""
-    if rules.soft is None:
+    if rules.deletion.soft is None:
         return False
     try:
-        return rules.soft.holds(value)
+        return rules.deletion.soft.holds(value)
     except FilterError as error:
         decision.notes.append(f"deleted_when: {error}")
         return False

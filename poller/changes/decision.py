@@ -12,6 +12,13 @@ from state.polls import EndpointState, Snapshot
 from state.records import FieldChange, NewEvent
 
 
+class Undecided(msgspec.Struct, kw_only=True):
+    """What is left for a later answer to decide."""
+
+    digests: dict[bytes, bool] = {}  # of objects to be looked at again: ours?
+    clashes: list[str] = []  # ids that another unit has shown with other content
+
+
 class Decision(msgspec.Struct, kw_only=True):
     """What one poll changes. `shift`: the page looks like a change of form, not of objects."""
 
@@ -25,8 +32,7 @@ class Decision(msgspec.Struct, kw_only=True):
     created: int = 0  # objects reported as created
     updates: list[tuple[FieldChange, ...]] = []  # of each updated object
     notes: list[str] = []
-    undecided: dict[bytes, bool] = {}  # digests of objects to be looked at again: ours?
-    clashes: list[str] = []  # ids that another unit has shown with other content
+    undecided: Undecided = msgspec.field(default_factory=Undecided)
     shift: ShapeShift | None = None
 
     @property

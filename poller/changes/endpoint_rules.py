@@ -19,6 +19,23 @@ Unlisted = Literal["keep", "updated", "deleted"]  # what an object is that left 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeletionRules:
+    """Which objects count as deleted, and when that is believed."""
+
+    deletes: bool = True  # False: no deletion is reported
+    soft: ObjectRule | None = None  # true: the object is as good as deleted
+    absent_for: float | None = None  # seconds that an object must be missing; None: `missing_time` chooses
+    unlisted: Unlisted = "keep"
+    turnover: bool = False  # objects come and go: what is gone counts where no others have come
+
+    def missing_time(self, *, has_own_url: bool) -> float:
+        """Seconds for which an object must have been missing before its deletion is believed."""
+        if self.absent_for is not None:
+            return self.absent_for
+        return ABSENT_FOR_WITH_URL if has_own_url else ABSENT_FOR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointRules:
     """The rules of one endpoint. Raises PathError for its id."""
 
@@ -26,12 +43,8 @@ class EndpointRules:
     namespace: str
     endpoint: Endpoint
     fields: Rules  # which fields are compared, kept and sent
-    soft: ObjectRule | None = None  # true: the object is as good as deleted
-    deletes: bool = True
+    deletion: DeletionRules = DeletionRules()
     conditional: bool = True  # what an answer was marked with (ETag, Last-Modified) is sent back
-    absent_for: float | None = None  # seconds that an object must be missing; None: `missing_time` chooses
-    unlisted: Unlisted = "keep"
-    turnover: bool = False  # objects come and go: what is gone counts where no others have come
     baseline: Literal["silent", "emit"] = "silent"
     max_depth: int = 64  # of an object's own nesting: a deeper one is set aside
     transform: Callable[[NewEvent], NewEvent | None] | None = None  # the plugins'; None: there is none
@@ -44,13 +57,7 @@ class EndpointRules:
         object.__setattr__(self, "identify", identity(name, rules=self.fields))
         object.__setattr__(self, "identify_unparsed", unparsed_identity(name) if is_kept_whole else None)
 
-    def missing_time(self, *, has_own_url: bool) -> float:
-        """Seconds for which an object must have been missing before its deletion is believed."""
-        if self.absent_for is not None:
-            return self.absent_for
-        return ABSENT_FOR_WITH_URL if has_own_url else ABSENT_FOR
-
     @property
     def runs_plugins(self) -> bool:
         """Whether comparing and deciding runs code of plugins, or expressions of the configuration."""
-        return self.transform is not None or self.soft is not None or self.endpoint.normalise is not None
+        return self.transform is not None or self.deletion.soft is not None or self.endpoint.normalise is not None

@@ -57,7 +57,7 @@ def read_own(rules: EndpointRules, suspect: Suspect, own: Mapping[str, Any], ask
     decision = Decision()
     if is_soft(rules, own, decision):
         return OwnAnswer(now=now, decision=Decision(), is_deleted=True)
-    if rules.unlisted == "updated":
+    if rules.deletion.unlisted == "updated":
         change_on_its_own(rules, suspect.snapshot, before, now, asked, decision)
     return OwnAnswer(now=now, decision=decision)
 

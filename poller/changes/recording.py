@@ -89,7 +89,7 @@ def decided_members(decision: Decision, members: dict[bytes, str]) -> dict[bytes
 
     Of its own ones the unit keeps the ids, or it would not be missed if they were gone by then.
     """
-    undecided = decision.undecided
+    undecided = decision.undecided.digests
     if not undecided:
         return members
     return {

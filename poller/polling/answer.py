@@ -26,7 +26,7 @@ from poller.polling.draft import Draft
 from poller.polling.endpoint import PendingAnswer, WatchedEndpoint, exempt
 from poller.polling.failing_lists import first_reading, without_failing
 from poller.polling.holds import current_shift, recount
-from poller.polling.results import Fetched, PollResult
+from poller.polling.results import Fetched, PollResult, SuspectNews, UnitNews
 from poller.polling.sweep import Seen
 from poller.polling.unit_keys import SINCE, dump_position, is_swept, key_of, load_position, place_of
 from poller.sources.protocol import Position
@@ -73,7 +73,7 @@ def dropped_by(w: WatchedEndpoint, one: Answer) -> list[str]:
     if not is_paged(w, one.key):
         return []
     amid = _amid(w, one)
-    after = [key for key in w.units_after(one.key) if key not in amid]
+    after = [key for key in w.units.after(one.key) if key not in amid]
     is_end = one.following is None and not any(w.units[key].shown for key in after)
     return [*amid, *after] if is_end else amid
 
@@ -84,7 +84,7 @@ def _amid(w: WatchedEndpoint, one: Answer) -> list[str]:
     if at is None or one.repeats is not None:
         return []
     end = at + sum(len(page.objects) for page in one.fetched.pages or ())
-    return [key for key in w.units_after(one.key) if place_of(w.units[key].position) < end]
+    return [key for key in w.units.after(one.key) if place_of(w.units[key].position) < end]
 
 
 def onward(w: WatchedEndpoint, one: Answer) -> bytes | None:
@@ -96,7 +96,7 @@ def onward(w: WatchedEndpoint, one: Answer) -> bytes | None:
     if one.following is not None:
         return dump_position(one.following)
     amid = _amid(w, one)
-    after = [w.units[key] for key in w.units_after(one.key) if key not in amid]
+    after = [w.units[key] for key in w.units.after(one.key) if key not in amid]
     return min(after, key=lambda unit: place_of(unit.position)).position if any(u.shown for u in after) else None
 
 
@@ -116,7 +116,7 @@ def repeated_page(
     if not all(is_same(shown, known[shown.object_id]) for shown in comparison.fresh):
         return None
     owners = {snapshot.unit for snapshot in known.values()}
-    before = w.page_before(one.key) if len(owners) == 1 and None not in owners else None
+    before = w.units.before(one.key) if len(owners) == 1 and None not in owners else None
     return before.key if before is not None and owners == {before.id} and before.shown == len(known) else None
 
 
@@ -124,7 +124,7 @@ def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison) -> Cl
     """What the answer says about its list."""
     pages = one.fetched.pages or ()
     doubts = [doubt for page in pages for doubt in page.doubts]
-    if one.repeats is not None and w.page_before(one.repeats) is None:
+    if one.repeats is not None and w.units.before(one.repeats) is None:
         doubts.append(
             f"{one.key} shows what {one.repeats} shows: the API does not know this parameter, or the list has one page"
         )
@@ -151,7 +151,7 @@ def _shown_twice(one: Answer, comparison: PageComparison) -> tuple[str, ...]:
 
 def is_strange(w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]) -> bool:
     """Whether the page looks as if it were of another list."""
-    if w.in_baseline or w.rules.turnover or w.guards.exemptions.allow_deletions(w.state.sweep):
+    if w.in_baseline or w.rules.deletion.turnover or w.guards.exemptions.allow_deletions(w.state.sweep):
         return False
     return is_replaced(w.rules, comparison, len(one.known.members), known)
 
@@ -208,7 +208,7 @@ def _note_unchanged(w: WatchedEndpoint, unit: UnitState, fetched: Fetched) -> Se
     w.unchanged[unit.id] = UnitTimes(
         unit=unit.id, asked_at=asked.at, answered_at=asked.answered_at, asked_order=asked.order
     )
-    w.noise.observe(unit.key, 1, ())
+    w.oddities.noise.observe(unit.key, 1, ())
     w.guards.quarantine.pop(unit.key, None)
     return Seen(key=unit.key, asked=asked, confirms=bool(unit.shown) or unit.next is None, nonempty=unit.shown > 0)
 
@@ -230,7 +230,7 @@ def takes_new(w: WatchedEndpoint, unit: UnitState) -> bool:
     Where the state knows one of them after all, recording them is a Conflict, and the rest of the sweep is looked up.
     """
     is_first = unit.asked_at is None and w.in_baseline and w.state.sweep == 1
-    is_silent = w.rules.baseline == "silent" and w.rules.soft is None
+    is_silent = w.rules.baseline == "silent" and w.rules.deletion.soft is None
     return is_first and is_silent and w.guards.recount is None and not w.turn.looks_up
 
 
@@ -262,7 +262,7 @@ def _absent_since(w: WatchedEndpoint, unit: UnitState) -> float | None:
     One answer is one moment: what a list in one answer did not show was not there. A list of several pages shifts while
     it is read.
     """
-    whole = unit if w.is_child else w.only_unit
+    whole = unit if w.is_child else w.units.only_one()
     if whole is not None and whole.digest is not None and whole.calls == 1 and whole.next is None:
         return whole.asked_at
     return None if w.is_child and unit.asked_at is None else w.state.steady_began
@@ -324,27 +324,35 @@ def apply(
     )
     seen = _seen(w, one, comparison, decision, unit, known)
     _draft_marks(w, one, comparison, unit, seen, draft)
-    result = PollResult(
-        calls=one.fetched.calls,
-        changed=decision.changed,
-        added=seen.added,
-        dropped=seen.dropped,
-        tail_moves=[(new, key) for new in seen.added],
-        swept=_sweep(w, one.waiting, seen, draft, unit),
-        baseline=w.in_baseline,
-        snapshots=decision.snapshots,
-        missing=bool(comparison.missing or seen.dropped),
-        created=decision.created,
-        returned=decision.returned > 0,
-        relisted=_relisted(decision) if decision.relisted else (),
-        notes=[*comparison.notes, *decision.notes[:1]],
-        noisy=w.noise.observe(key, len(comparison.members), decision.updates),
-    )
-    if not w.guards.exemptions.clashes.issuperset(decision.clashes):
+    is_complete = _sweep(w, one.waiting, seen, draft, unit)
+    result = _result(w, one, comparison, decision, seen, swept=is_complete)
+    if not w.guards.exemptions.clashes.issuperset(decision.undecided.clashes):
         exemptions = w.guards.exemptions
-        exempt(w, draft, replace(exemptions, clashes=exemptions.clashes.union(decision.clashes)))
+        exempt(w, draft, replace(exemptions, clashes=exemptions.clashes.union(decision.undecided.clashes)))
     _remember(w, unit, comparison, decision, asked.answered_order)
     return result
+
+
+def _result(
+    w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision, seen: Seen, *, swept: bool
+) -> PollResult:
+    """What became of the poll."""
+    return PollResult(
+        calls=one.fetched.calls,
+        changed=decision.changed,
+        units=UnitNews(added=seen.added, dropped=seen.dropped, tail_moves=[(new, one.key) for new in seen.added]),
+        swept=swept,
+        baseline=w.in_baseline,
+        snapshots=decision.snapshots,
+        created=decision.created,
+        suspects=SuspectNews(
+            missing=bool(comparison.missing or seen.dropped),
+            returned=decision.returned > 0,
+            relisted=_relisted(decision) if decision.relisted else (),
+        ),
+        notes=[*comparison.notes, *decision.notes[:1]],
+        noisy=w.oddities.noise.observe(one.key, len(comparison.members), decision.updates),
+    )
 
 
 def _relisted(decision: Decision) -> list[Snapshot]:
@@ -355,7 +363,9 @@ def _relisted(decision: Decision) -> list[Snapshot]:
 def _polled(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision) -> UnitState:
     """The unit as it is after the poll."""
     fetched = one.fetched
-    is_final = is_certain(comparison) and not decision.undecided and one.repeats is None  # whatever other pages show
+    is_final = (
+        is_certain(comparison) and not decision.undecided.digests and one.repeats is None
+    )  # whatever other pages show
     return polled_unit(
         one.unit,
         fetched.asked,
@@ -389,7 +399,7 @@ def _seen(
         confirms=not comparison.is_partial and (bool(comparison.members) or unit.next is not None),
         nonempty=unit.shown > 0,
         repeated=_repeated(w, decision),
-        clashes=decision.clashes,
+        clashes=decision.undecided.clashes,
         is_new=any(one.object_id not in known for one in decision.snapshots),
     )
 
@@ -415,23 +425,23 @@ def _repeated(w: WatchedEndpoint, decision: Decision) -> list[str]:
 
 def _is_polled(w: WatchedEndpoint, unit: int) -> bool:
     """Whether a unit was polled in the sweep under way."""
-    key = w.keys.get(unit)
-    return key is not None and is_swept(key) and w.units[key].asked_order >= w.sweep.order
+    known = w.units.by_id(unit)
+    return known is not None and is_swept(known.key) and known.asked_order >= w.sweep.order
 
 
 def _remember(
     w: WatchedEndpoint, unit: UnitState, comparison: PageComparison, decision: Decision, answered_order: int
 ) -> None:
     w.put(unit)
-    before = None if unit.shown or not is_paged(w, unit.key) else w.page_before(unit.key)
+    before = None if unit.shown or not is_paged(w, unit.key) else w.units.before(unit.key)
     if before is not None and claims_of(before).is_last:
-        w.invalidate([before.id])  # it is looked at again, and drops what shows nothing any more
+        w.units.invalidate([before.id])  # it is looked at again, and drops what shows nothing any more
     w.guards.quarantine.pop(unit.key, None)
-    w.invalidate(decision.moved_from)
+    w.units.invalidate(decision.moved_from)
     notes = [*comparison.notes, *dict.fromkeys(decision.notes)]
     if notes:
-        w.notes[unit.key] = "; ".join(notes)
+        w.oddities.notes[unit.key] = "; ".join(notes)
     else:
-        w.notes.pop(unit.key, None)
+        w.oddities.notes.pop(unit.key, None)
     w.unchanged.pop(unit.id, None)
     w.requests.remember((snapshot.object_id for snapshot in decision.snapshots), answered_order)

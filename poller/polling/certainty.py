@@ -16,7 +16,7 @@ from state.polls import Sweep, UnitState
 
 def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: UnitState) -> Sweep:
     """The sweep that ends with a poll of `unit`, and what contradicts itself in it. Said once an episode."""
-    units = {**w.swept_units(), unit.key: unit}
+    units = {**w.units.swept(), unit.key: unit}
     unknown = {*seen.dropped, *w.sweep.given_up} - {unit.key}
     swept = SweptList(
         units={key: one for key, one in units.items() if key not in unknown},

@@ -38,17 +38,17 @@ class FollowUp:
         """Do what follows from a poll that was recorded."""
         planner, now = active.poll_loop.planner, active.poll_loop.time()
         w.turnover.created(self._clock.steady(), result.created)
-        for key in result.dropped:
+        for key in result.units.dropped:
             planner.remove(active.unit(w, key))
-        for key in result.added:
+        for key in result.units.added:
             planner.add(active.unit(w, key), now=now)
         if not w.in_baseline:
-            for new, old in result.tail_moves:
+            for new, old in result.units.tail_moves:
                 if active.unit(w, new) in planner.units and active.unit(w, old) in planner.units:
                     planner.models.inherit(active.unit(w, new), active.unit(w, old))
         self._say(w, result)
         self.announce(result.events)
-        await self.forget(active, w, [key for key in result.dropped if key not in result.added])
+        await self.forget(active, w, [key for key in result.units.dropped if key not in result.units.added])
         if result.snapshots:
             await self._follow_parents(active, w, result)
         await self._look_at_suspects(active, w, result)

@@ -49,12 +49,12 @@ class Deletions:
     async def look(self, w: WatchedEndpoint, result: PollResult) -> bool:
         """Queue what went missing. False: nothing is left whose own URL would be asked."""
         now = self._clock.now()
-        if result.relisted:
-            self.queue.add_listed(w.name, result.relisted, now=now)
+        if result.suspects.relisted:
+            self.queue.add_listed(w.name, result.suspects.relisted, now=now)
         if not self.queue.is_to_be_read(w.name, result):
             return True
         found = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id)
-        wait = w.rules.missing_time(has_own_url=True)
+        wait = w.rules.deletion.missing_time(has_own_url=True)
         return self.queue.fill(w.name, await self._with_own_urls(w, found), now=now, wait=wait)
 
     async def _with_own_urls(self, w: WatchedEndpoint, suspects: list[Suspect]) -> list[Suspect]:
@@ -163,7 +163,7 @@ class Deletions:
         )
         if found is not None and found.is_deleted:
             return await self._deleted(w, suspect, asked, found.now, is_denied=True)
-        if found is not None and w.rules.unlisted == "deleted":
+        if found is not None and w.rules.deletion.unlisted == "deleted":
             self._unlisted[w.name, known.snapshot.object_id] = suspect.missing_at
             return result
         draft = self._draft_answering(w, known, asked, is_listed_nowhere=found is not None and known.checks > 0)
@@ -210,7 +210,7 @@ class Deletions:
         if suspect.missing_at > self._clock.now():
             return True  # a time of a clock that was wrong: the sweeps decide
         began = w.state.last_sweep_began or 0.0
-        return began >= suspect.missing_at + w.rules.missing_time(has_own_url=False)
+        return began >= suspect.missing_at + w.rules.deletion.missing_time(has_own_url=False)
 
     @staticmethod
     def _is_deletable(w: WatchedEndpoint, now: Snapshot, asked: RequestTimes) -> bool:
@@ -229,7 +229,7 @@ def _unlisted_notice(w: WatchedEndpoint, object_id: str, now: float) -> Notice:
         kind="endpoint.unlisted",
         subject=f"endpoints/{w.label}",
         summary=f"{object_id} is no longer in the list of {w.label} and answers under its own URL: it is "
-        f"{kept.get(w.rules.unlisted, 'deleted')}, and so is any other. `unlisted` says what such objects are",
-        detail={"object": object_id, "unlisted": w.rules.unlisted},
+        f"{kept.get(w.rules.deletion.unlisted, 'deleted')}, and so is any other. `unlisted` says what such objects are",
+        detail={"object": object_id, "unlisted": w.rules.deletion.unlisted},
         time=now,
     )

@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from msgspec import structs
-
 from poller.changes.endpoint_rules import EndpointRules
 from poller.changes.exemptions import Exemptions
 from poller.changes.guards import NoiseDetector, Quarantine, Turnover
@@ -18,7 +16,7 @@ from poller.changes.recount import Recount
 from poller.polling.draft import Draft
 from poller.polling.results import Fetched, PollResult
 from poller.polling.sweep import SweepProgress
-from poller.polling.unit_keys import is_swept, place_of
+from poller.polling.units import Units
 from state.leases import Lease
 from state.polls import EndpointState, Opened, UnitState, UnitTimes
 
@@ -134,15 +132,27 @@ class Turn:
                     self._taker.wake()
 
 
+class Oddities:
+    """What is odd in the answers of one endpoint, for an operator to see."""
+
+    def __init__(self) -> None:
+        self.noise = NoiseDetector()
+        self.notes: dict[str, str] = {}  # by unit: what its latest answer had that was set aside
+
+    def forget(self, unit: str) -> None:
+        """Know nothing of a unit that is gone."""
+        self.noise.forget(unit)
+        self.notes.pop(unit, None)
+
+
 class WatchedEndpoint:
     """One endpoint: what it means, what is known of it, and how its current sweep goes."""
 
     def __init__(self, rules: EndpointRules, opened: Opened, lease: Lease) -> None:
         self.rules = rules
         self.lease = lease  # of its budget: what is recorded under an older one is refused
-        self.noise = NoiseDetector()
         self.turnover = Turnover()
-        self.notes: dict[str, str] = {}  # by unit: what its latest answer had that was set aside
+        self.oddities = Oddities()
         self.unchanged: dict[int, UnitTimes] = {}  # polls that are still to be written, with whatever is written next
         self.unmodified: dict[str, int] = {}  # by unit: answers 304 in a row
         self.turn = Turn()
@@ -152,8 +162,7 @@ class WatchedEndpoint:
     def load(self, opened: Opened) -> None:
         """Know what is kept of the endpoint, and nothing else."""
         self.state = opened.state
-        self.units = {unit.key: unit for unit in opened.units}
-        self.keys = {unit.id: unit.key for unit in opened.units}
+        self.units = Units(opened.units)
         self.guards = Guards.load(opened.state)
         orders = [unit.asked_order for unit in opened.units]
         self.requests.latest = max(self.requests.latest, opened.state.sweep_order, *orders, 0)
@@ -190,57 +199,21 @@ class WatchedEndpoint:
         """Poll every unit once more."""
         self.sweep = SweepProgress(self.state, self.units)
 
-    def swept_units(self) -> dict[str, UnitState]:
-        """The units that are a part of sweeps, by key."""
-        return {key: unit for key, unit in self.units.items() if is_swept(key)}
-
-    @property
-    def only_unit(self) -> UnitState | None:
-        """The unit that is the whole list, where one is."""
-        if len(self.units) > 3:  # a list, and at most the two kinds of selections
-            return None
-        swept = [*self.swept_units().values()]
-        return swept[0] if len(swept) == 1 else None
-
     def put(self, unit: UnitState) -> None:
         """Know a unit, new or as it is after a poll."""
         if unit.key not in self.units:
             self.sweep.wait_for([unit.key])
-        self.units[unit.key] = unit
-        self.keys[unit.id] = unit.key
+        self.units.put(unit)
 
     def forget(self, key: str) -> None:
         """Drop a unit that is no more."""
-        unit = self.units.pop(key, None)
+        unit = self.units.drop(key)
         if unit is not None:
-            self.keys.pop(unit.id, None)
             self.unchanged.pop(unit.id, None)
         self.sweep.forget(key)
         self.guards.quarantine.pop(key, None)
-        self.notes.pop(key, None)
         self.unmodified.pop(key, None)
-        self.noise.forget(key)
-
-    def invalidate(self, unit_ids: Iterable[int]) -> None:
-        """Objects of these units were shown by another one: what they show next is compared whole."""
-        for unit_id in unit_ids:
-            if (key := self.keys.get(unit_id)) in self.units:
-                self.units[key] = structs.replace(self.units[key], digest=None, validators=None)
-
-    def units_after(self, key: str) -> list[str]:
-        """Keys of the pages after this one, which says that it is the last."""
-        place = place_of(self.units[key].position)
-        return [other for other, unit in self.swept_units().items() if place_of(unit.position) > place]
-
-    def page_before(self, key: str) -> UnitState | None:
-        """The page before one, or None for the first."""
-        place = place_of(self.units[key].position)
-        before = [unit for unit in self.swept_units().values() if place_of(unit.position) < place]
-        return max(before, key=lambda unit: place_of(unit.position), default=None)
-
-    def failing(self) -> list[UnitState]:
-        """Units whose latest poll failed."""
-        return [unit for unit in self.units.values() if unit.failures]
+        self.oddities.forget(key)
 
 
 def exempt(w: WatchedEndpoint, draft: Draft, exemptions: Exemptions) -> None:
@@ -251,7 +224,7 @@ def exempt(w: WatchedEndpoint, draft: Draft, exemptions: Exemptions) -> None:
 
 def may_delete(w: WatchedEndpoint) -> bool:
     """Whether deletions are reported at all now."""
-    return w.rules.deletes and w.guards.recount is None and not w.in_baseline
+    return w.rules.deletion.deletes and w.guards.recount is None and not w.in_baseline
 
 
 # What an operator must see, and what sweeps on command look at.
@@ -272,7 +245,7 @@ def awaited(w: WatchedEndpoint) -> list[str]:
 
 
 def _not_asked_since(w: WatchedEndpoint, order: int) -> list[str]:
-    swept, aside = w.swept_units(), w.guards.quarantine
+    swept, aside = w.units.swept(), w.guards.quarantine
     return [key for key, unit in swept.items() if key not in aside and unit.asked_order <= order]
 
 
@@ -283,8 +256,8 @@ def status_of(w: WatchedEndpoint) -> Mapping[str, Any]:
         shown["in_doubt_since"] = w.guards.recount.began
     if w.guards.quarantine:
         shown["aside"] = {key: dict(aside.shift.fields) for key, aside in w.guards.quarantine.items()}
-    if w.notes:
-        shown["notes"] = dict(list(w.notes.items())[:10])
-    if w.noise.candidates:
-        shown["ignore_candidates"] = sorted(w.noise.candidates)
+    if w.oddities.notes:
+        shown["notes"] = dict(list(w.oddities.notes.items())[:10])
+    if w.oddities.noise.candidates:
+        shown["ignore_candidates"] = sorted(w.oddities.noise.candidates)
     return shown

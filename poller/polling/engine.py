@@ -24,8 +24,7 @@ from poller.polling.deletions import Deletions
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.fetch import Fetcher, asked_again_if_refused
-from poller.polling.health import HealthUpdate, SourceHealth, StallWatch, due_since
-from poller.polling.health import Turns as PlannerTurns
+from poller.polling.health import HealthUpdate, SourceHealth
 from poller.polling.holds import say_rebaselined
 from poller.polling.interventions import Interventions
 from poller.polling.loop import PollLoop
@@ -42,6 +41,8 @@ from poller.polling.source import (
     rules_of,
     shape_of,
 )
+from poller.polling.stall import StallWatch, due_since
+from poller.polling.stall import Turns as PlannerTurns
 from poller.polling.threads import Apart, SourceThread
 from poller.polling.turn import Turns
 from poller.polling.unit_keys import first_units

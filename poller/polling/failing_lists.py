@@ -66,7 +66,7 @@ def failing_text(w: WatchedEndpoint) -> str | None:
 
 def _text(w: WatchedEndpoint, failing: Sequence[str]) -> str:
     named = "; ".join(f"{key}: {w.units[key].error}" for key in failing[:NAMED])
-    return f"{len(failing)} of {len(w.swept_units())} lists fail ({named})"
+    return f"{len(failing)} of {len(w.units.swept())} lists fail ({named})"
 
 
 def _notice(w: WatchedEndpoint, failing: Sequence[str], now: float) -> Notice:

@@ -218,7 +218,7 @@ class Fetcher:
 
 def _follows_the_end(w: WatchedEndpoint, key: str) -> bool:
     """Whether a page is asked for only because the list was longer once: the page before says that it is the last."""
-    before = None if w.is_child or not is_swept(key) else w.page_before(key)
+    before = None if w.is_child or not is_swept(key) else w.units.before(key)
     return before is not None and claims_of(before).is_last
 
 

@@ -37,10 +37,10 @@ def missing_objects(
 
     Of a list that turns over, those count in whose place no others have come.
     """
-    if w.in_baseline or not w.rules.deletes or w.guards.exemptions.allow_deletions(w.state.sweep):
+    if w.in_baseline or not w.rules.deletion.deletes or w.guards.exemptions.allow_deletions(w.state.sweep):
         return 0
     missing = len(comparison.missing) + sum(w.units[key].shown for key in dropped)
-    if missing and w.rules.turnover:
+    if missing and w.rules.deletion.turnover:
         missing -= sum(1 for shown in comparison.fresh if shown.object_id not in known)
     return max(0, missing)
 
@@ -55,7 +55,7 @@ def recount(w: WatchedEndpoint, draft: Draft, key: str, fetched: Fetched, shown:
     counted.count(key, shown.values(), place=place_of(unit.position), is_last=is_end and not w.is_child)
     waits = (
         not counted.is_counted(other, fails=bool(one.failures), place=place_of(one.position))
-        for other, one in w.swept_units().items()
+        for other, one in w.units.swept().items()
     )
     if not any(waits):
         _judge(w, draft, counted, fetched.asked)
@@ -83,7 +83,7 @@ def holds_deletion(
     """
     if w.guards.exemptions.allow_deletions(w.state.sweep):
         return False
-    is_net = is_denied or w.rules.turnover
+    is_net = is_denied or w.rules.deletion.turnover
     recent = w.turnover.net_deletions(steady) if is_net else w.turnover.deletions(steady)
     # What is about to be reported counts before the first of it is reported.
     about, objects = max(1, suspects), w.state.objects
@@ -147,7 +147,7 @@ def _end(w: WatchedEndpoint, draft: Draft, now: float, *, why: str) -> None:
 
 def rebaseline(w: WatchedEndpoint, draft: Draft) -> None:
     """Take whatever the next sweep shows, without events of its objects."""
-    first = min((unit.id for unit in w.swept_units().values()), default=None)
+    first = min((unit.id for unit in w.units.swept().values()), default=None)
     kept = [unit for key, unit in w.units.items() if w.is_child or not is_swept(key) or unit.id == first]
     draft.marks.rebaseline = draft.at, w.requests.next()
     draft.new_units = [(unit.key, unit.position) for unit in kept]
@@ -181,7 +181,7 @@ def accept_shift(
         shift = like_quarantined(w.rules, decision, comparison, known, guards.exemptions.nulled)
     if shift is None:
         return False
-    fields = agreed_shift(guards.quarantine, key, shift, alone=len(w.swept_units()) == 1)
+    fields = agreed_shift(guards.quarantine, key, shift, alone=len(w.units.swept()) == 1)
     if fields is None:
         return False
     exempt(w, draft, exempted(guards.exemptions, fields, shift.objects, sweep=w.state.sweep))

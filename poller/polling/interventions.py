@@ -9,7 +9,7 @@ from poller.polling.children import FollowUp
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.recorder import Recorder
-from poller.polling.results import PollResult
+from poller.polling.results import PollResult, UnitNews
 from poller.polling.source import ActiveSource
 from state.polls import Recorded
 
@@ -75,5 +75,5 @@ class Interventions:
         self, active: ActiveSource, w: WatchedEndpoint, recorded: Recorded, *, dropped: list[str] | None = None
     ) -> None:
         added = [unit.key for unit in recorded.units]
-        result = PollResult(events=recorded.notices, added=added, dropped=dropped or [])
+        result = PollResult(events=recorded.notices, units=UnitNews(added=added, dropped=dropped or []))
         await self._follow_up.follow(active, w, result)

@@ -84,7 +84,7 @@ class OnDemandSweep:
 
     def next_retry(self, now: float) -> float | None:
         """When a unit that failed may be tried again."""
-        waiting = (unit.retry_at or now for _, w in self for unit in w.failing())
+        waiting = (unit.retry_at or now for _, w in self for unit in w.units.failing())
         return min((at for at in waiting if at <= now + PATIENCE), default=None)
 
     def _is_due(self, active: ActiveSource, w: WatchedEndpoint, key: str, now: float) -> bool:
@@ -120,7 +120,9 @@ class OnDemandSweep:
         if not w.sweep.pending and parent is not None:
             return (active.name, parent.name) not in self._began or self._is_stuck(active, parent, now)
         left = (*w.sweep.pending, *awaited(w))
-        tried = {unit.key for unit in w.failing() if unit.failures >= TRIES or (unit.retry_at or now) > now + PATIENCE}
+        tried = {
+            unit.key for unit in w.units.failing() if unit.failures >= TRIES or (unit.retry_at or now) > now + PATIENCE
+        }
         return bool(left) and all(key in tried or waits_for_others(w, key) for key in left)
 
 
@@ -135,5 +137,5 @@ def _why(active: ActiveSource, w: WatchedEndpoint, now: float) -> str:
         return "held: see `poller status`"
     if (until := _throttled_until(active, now)) is not None:
         return f"the server wants no call of budget {active.poll_loop.name} before {iso(until)}"
-    errors = [unit.error for unit in w.failing() if unit.error]
+    errors = [unit.error for unit in w.units.failing() if unit.error]
     return (errors[0] if errors else None) or active.health.snapshot().reason or "not complete"

@@ -62,9 +62,9 @@ class OwnUrls:
             else:
                 found = own_object(w.rules, response.content, name)
         if found is not None:
-            w.notes.pop(OWN_URL, None)
+            w.oddities.notes.pop(OWN_URL, None)
         elif response.is_success:
-            w.notes[OWN_URL] = (
+            w.oddities.notes[OWN_URL] = (
                 f"{snapshot.object_id}: its own URL answers {status} without the object: "
                 "it counts neither as there nor as gone"
             )

@@ -102,7 +102,6 @@ def _follow(w: WatchedEndpoint, draft: Draft, recorded: Recorded) -> None:
         w.forget(key)
     if draft.marks.rebaseline is not None:
         w.units.clear()
-        w.keys.clear()
         w.unchanged.clear()
     if draft.marks.ended is not None or draft.marks.rebaseline is not None or draft.marks.begin_sweep is not None:
         w.begin_sweep()

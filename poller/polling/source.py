@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from poller.changes.endpoint_rules import EndpointRules
+from poller.changes.endpoint_rules import DeletionRules, EndpointRules
 from poller.config.models import EndpointConfig, SourceConfig
 from poller.documents.diff import compile_rules
 from poller.events.filters import ObjectRule
@@ -17,8 +17,9 @@ from poller.hooks.source_adapter import SourceAdapter
 from poller.planner.planner import Unit
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.fetch import Ask, Fetcher
-from poller.polling.health import SourceHealth, StallWatch
+from poller.polling.health import SourceHealth
 from poller.polling.loop import PollLoop
+from poller.polling.stall import StallWatch
 from poller.polling.threads import Apart
 from poller.sources.protocol import Endpoint, PageError, Source
 from state.records import NewEvent
@@ -112,12 +113,14 @@ def rules_of(config: SourceConfig, endpoint: Endpoint, plugins: Plugins) -> Endp
         namespace=config.namespace,
         endpoint=endpoint,
         fields=fields,
-        soft=ObjectRule(deleted_when) if deleted_when else None,
-        deletes=settings.deletes,
-        absent_for=settings.absent_for,
+        deletion=DeletionRules(
+            deletes=settings.deletes,
+            soft=ObjectRule(deleted_when) if deleted_when else None,
+            absent_for=settings.absent_for,
+            unlisted=settings.unlisted,
+            turnover=settings.turnover,
+        ),
         conditional=settings.conditional,
-        unlisted=settings.unlisted,
-        turnover=settings.turnover,
         baseline=settings.baseline,
         max_depth=config.max_depth,
         transform=transformer(plugins),

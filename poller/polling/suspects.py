@@ -62,8 +62,8 @@ class SuspectQueue:
     def is_to_be_read(self, endpoint: str, result: PollResult) -> bool:
         """Whether the suspects of an endpoint are to be read from the state after this poll."""
         if self.waiting.get(endpoint):
-            return result.returned  # those that are shown again need not be asked for
-        return result.missing or result.swept or endpoint in self._stale
+            return result.suspects.returned  # those that are shown again need not be asked for
+        return result.suspects.missing or result.swept or endpoint in self._stale
 
     def fill(self, endpoint: str, suspects: Iterable[Suspect], *, now: float, wait: float) -> bool:
         """Queue the suspects of an endpoint, each due when it has been missing for `wait`. False: there is none."""

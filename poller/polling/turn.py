@@ -211,7 +211,7 @@ class Turns:
             decision = await self._call(one, decide, w.rules, comparison, known, context)
         asked, guards = one.fetched.asked, w.guards
         shift = REPLACED if is_strange(w, one, comparison, known) else decision.shift
-        if shift is not None and keep_aside(guards.quarantine, one.key, shift, asked.order, w.swept_units()):
+        if shift is not None and keep_aside(guards.quarantine, one.key, shift, asked.order, w.units.swept()):
             return None
         if (decision.shift is not None or guards.quarantine) and accept_shift(
             w, draft, one.key, comparison, known, decision, now=asked.answered_at

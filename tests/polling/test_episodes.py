@@ -18,7 +18,7 @@ from poller.config.load import load
 from poller.events.cloudevents import iso
 from poller.hooks.loading import load_plugins
 from poller.planner.planner import Planner, Unit
-from poller.polling.health import Turns, due_since
+from poller.polling.stall import Turns, due_since
 from state.sqlite.store import open_reader
 from tests.polling.test_engine_planning import CHILDREN, CONFIG, Shop, World
 from tests.support.upstream import serving

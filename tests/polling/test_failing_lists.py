@@ -79,7 +79,7 @@ class World:
         """Every list answers again, and is asked at once."""
         self.shop.refused.clear()
         self.app.engine.probe_now()
-        while self.lines.failing():
+        while self.lines.units.failing():
             await self.time.run(1.0)
 
     def told(self, glob: str = "shop.*") -> list[tuple[str, str]]:

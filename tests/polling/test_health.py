@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller.events.cloudevents import iso
-from poller.polling.health import EndpointHealth, HealthReport, HealthUpdate, SourceHealth, StallWatch, backoff
+from poller.polling.episodes import backoff
+from poller.polling.health import EndpointHealth, HealthReport, HealthUpdate, SourceHealth
+from poller.polling.stall import StallWatch
 from state.notices import Notice, notice_event
 
 NOON = 1_795_000_000.0

@@ -11,7 +11,7 @@ import structlog
 from poller.app import App, open_app, sweep_once
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
-from poller.polling.health import FIRST_WAIT
+from poller.polling.episodes import FIRST_WAIT
 from poller.polling.poll import poll
 from tests.support.raw_server import Answers, answer, answering
 
@@ -186,10 +186,10 @@ async def test_one_object_that_cannot_be_used_is_named_once_and_the_others_are_r
                 assert await sweep_once(app) == []
         told = [(one.type, one.subject) for one in app.store.log.read(limit=100)]
         assert told == [("bad.things.updated", "things/3")] * 3
-        assert note in app.engine.sources["bad"].endpoints["things"].notes["list"]
+        assert note in app.engine.sources["bad"].endpoints["things"].oddities.notes["list"]
         assert len([one for one in said if one["event"] == "page.odd"]) == 1
 
         bodies.append(b'[{"id": 1}, {"id": 2}]')
         for _ in range(4):
             assert await sweep_once(app) == []
-        assert app.engine.sources["bad"].endpoints["things"].notes == {}
+        assert app.engine.sources["bad"].endpoints["things"].oddities.notes == {}

@@ -197,7 +197,7 @@ async def test_an_answer_without_the_object_neither_confirms_nor_denies_its_dele
 
         assert kinds(app) == []
         assert shown(app).unlisted == 0
-        (note,) = app.engine.sources["api"].endpoints["issues"].notes.values()
+        (note,) = app.engine.sources["api"].endpoints["issues"].oddities.notes.values()
         assert f"its own URL answers {answer.status_code} without the object" in note
 
         issues.own = None

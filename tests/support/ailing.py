@@ -158,7 +158,7 @@ class Ward:
         now = self.app.clock.now()
         if sweeping.is_held(run, w) or run.health.blocked_until(w.name, now) is not None:
             return True
-        asked = {unit.key for unit in w.failing()} | w.guards.quarantine.keys()
+        asked = {unit.key for unit in w.units.failing()} | w.guards.quarantine.keys()
         is_left = any(key not in asked and not waits_for_others(w, key) for key in w.sweep.pending)
         return (sweeping.is_swept(run, w) or not is_left) and not run.deletions.queue.waiting.get(w.name)
 

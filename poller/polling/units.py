@@ -1,0 +1,73 @@
+"""The units of one endpoint in memory, and their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import structs
+
+from poller.polling.unit_keys import is_swept, place_of
+from state.polls import UnitState
+
+
+class Units(dict[str, UnitState]):
+    """The units of one endpoint, by key."""
+
+    def __init__(self, units: Iterable[UnitState]) -> None:
+        super().__init__()
+        self._keys: dict[int, str] = {}  # by id
+        for unit in units:
+            self.put(unit)
+
+    def put(self, unit: UnitState) -> None:
+        """Know a unit, new or as it is after a poll."""
+        self[unit.key] = unit
+        self._keys[unit.id] = unit.key
+
+    def drop(self, key: str) -> UnitState | None:
+        """Know a unit no longer; the unit, if it was known."""
+        unit = self.pop(key, None)
+        if unit is not None:
+            self._keys.pop(unit.id, None)
+        return unit
+
+    def clear(self) -> None:
+        """Know none."""
+        super().clear()
+        self._keys.clear()
+
+    def by_id(self, unit_id: int) -> UnitState | None:
+        """The unit with this id, if it is known."""
+        return self.get(self._keys.get(unit_id, ""))
+
+    def swept(self) -> dict[str, UnitState]:
+        """The units that are a part of sweeps, by key."""
+        return {key: unit for key, unit in self.items() if is_swept(key)}
+
+    def only_one(self) -> UnitState | None:
+        """The unit that is the whole list, where one is."""
+        if len(self) > 3:  # a list, and at most the two kinds of selections
+            return None
+        swept = [*self.swept().values()]
+        return swept[0] if len(swept) == 1 else None
+
+    def after(self, key: str) -> list[str]:
+        """Keys of the pages after this one, which says that it is the last."""
+        place = place_of(self[key].position)
+        return [other for other, unit in self.swept().items() if place_of(unit.position) > place]
+
+    def before(self, key: str) -> UnitState | None:
+        """The page before one, or None for the first."""
+        place = place_of(self[key].position)
+        before = [unit for unit in self.swept().values() if place_of(unit.position) < place]
+        return max(before, key=lambda unit: place_of(unit.position), default=None)
+
+    def failing(self) -> list[UnitState]:
+        """Units whose latest poll failed."""
+        return [unit for unit in self.values() if unit.failures]
+
+    def invalidate(self, unit_ids: Iterable[int]) -> None:
+        """Objects of these units were shown by another one: what they show next is compared whole."""
+        for unit_id in unit_ids:
+            if (unit := self.by_id(unit_id)) is not None:
+                self[unit.key] = structs.replace(unit, digest=None, validators=None)
