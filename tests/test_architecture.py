@@ -314,8 +314,6 @@ EXCUSED = {
 }
 PENDING = {  # to be split
     "poller.budget.budget.Budget",
-    "poller.planner.explanation.Explanation",
-    "poller.planner.planner.Planner",
     "poller.polling.engine.Engine",
     "poller.polling.loop.PollLoop",
     "poller.simulation.simulator.Result",
