@@ -7,7 +7,7 @@ FOR ?=
 SOURCES := poller plugins state
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench bench-sweep bench-delivery bench-planner bench-start bench-peers prove prove-truth prove-budget prove-delivery prove-backlog prove-servers prove-receivers prove-hostile prove-api prove-fuzz audit lint types format check docs lock clean
+.PHONY: help install demo test bench bench-sweep bench-delivery bench-planner bench-start bench-peers prove prove-truth prove-budget prove-delivery prove-backlog prove-servers prove-receivers prove-hostile prove-api prove-crash prove-fuzz audit lint types format check docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -69,7 +69,7 @@ bench-peers: $(STAMP)  ## Poller beside urlwatch, webchanges, changedetection.io
 prove-budget: $(STAMP)  ## the budget against the sandbox's count, over 50 restarts by SIGKILL (5 minutes)
 	$(BIN)/python -m benchmarks.budget
 
-prove: prove-truth prove-delivery prove-backlog  ## long proofs, each bounded in time
+prove: prove-truth prove-crash prove-delivery prove-backlog  ## long proofs, each bounded in time
 
 prove-delivery: $(STAMP)  ## order and completeness of deliveries over 1,000 random histories (5 minutes)
 	POLLER_HISTORIES=1000 $(BIN)/python -m pytest tests/delivery/test_delivery_stateful.py
@@ -88,6 +88,9 @@ prove-receivers: $(STAMP)  ## hostile answers to every sink: nothing ends, littl
 
 prove-truth: $(STAMP)  ## no event lost or invented, in 20,000 random runs of an API that misbehaves (an hour at most)
 	$(BIN)/python -m benchmarks.truth
+
+prove-crash: $(STAMP)  ## 500 kills of a daemon, at random and at every named point, judged from outside (15 minutes)
+	$(BIN)/python -m benchmarks.crash
 
 prove-api: $(STAMP)  ## the API against its own description, by schemathesis from the PATH (5 minutes)
 	$(BIN)/python -m benchmarks.api

@@ -19,7 +19,7 @@ LIES = ("empty", "204")  # that there is nothing
 UNKNOWABLE = (
     {"ignores-page", "tied"},
     {"lines-ignore-page", "lines-tied"},
-)  # each page some objects at random: no list
+)  # pages at random: no list
 NEVER = 1e6  # seconds after which nobody waits for an answer any more
 
 

@@ -1,0 +1,230 @@
+"""A daemon that is killed again and again, at random moments and at every named point, and judged from outside.
+
+    python -m benchmarks.crash [--kills 500] [--each 10] [--seconds 900] [--seed 1]
+
+Exit status 1 where a promise was broken, a point was reached too rarely, or there was too little time for all kills.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Final
+
+from benchmarks.crash.judge import faults
+from benchmarks.crash.points import AT_THE_END, AT_THE_START, POINTS
+from benchmarks.crash.world import LIMITS, SIZE, Api, Busy, Receiver
+from state.errors import StateError
+from state.open import open_reader
+
+RANDOM: Final = "a random moment"
+LONGEST: Final = 8.0  # seconds that a daemon lives at most
+QUIET: Final = 120.0  # seconds in which all must be delivered in the end
+
+CONFIG: Final = """
+[poller]
+listen = ""
+log_level = "error"
+[budgets.shop]
+limits = [{limits}]
+share = 1
+[sources.shop]
+plugin = "rest"
+base_url = "{api}"
+[sources.shop.endpoints.things]
+path = "/things"
+pagination = {{ type = "page", size = {size} }}
+item_path = "/things/{{id}}"
+order = "id"
+baseline = "emit"
+absent_for = "200ms"
+[[subscriptions]]
+name = "hook"
+plugin = "http"
+url = "{receiver}/hook"
+allow_private = true
+start = "beginning"
+retry = [{retry}]
+"""
+
+
+class Daemons:
+    """Daemons, one after the other, from a process that has imported the program."""
+
+    def __init__(self, config: Path) -> None:
+        self._log = config.parent / "log"
+        command = [sys.executable, "-m", "benchmarks.crash.points", str(config), str(self._log)]
+        self._zygote = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def start(self, point: str = "", times: int = 0) -> int:
+        """Start one that dies at a point; its process's number."""
+        print(point, times, file=self._in, flush=True)
+        return int(self._out.readline())
+
+    def ended(self) -> int:
+        """Wait for its end, and return its exit status."""
+        return int(self._out.readline())
+
+    def log(self) -> str:
+        """The end of what they have written."""
+        return self._log.read_text(encoding="utf-8", errors="replace")[-2000:]
+
+    def close(self) -> None:
+        """Start no more."""
+        self._in.close()
+        self._zygote.wait(10)
+
+    @property
+    def _in(self) -> IO[str]:
+        assert self._zygote.stdin is not None
+        return self._zygote.stdin
+
+    @property
+    def _out(self) -> IO[str]:
+        assert self._zygote.stdout is not None
+        return self._zygote.stdout
+
+
+def main() -> int:
+    """Kill, let it end well, and judge."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--each", type=int, default=10, help="kills at each point")
+    parser.add_argument("--seconds", type=float, default=900.0)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, Api(given.seed) as api, Receiver(given.seed) as receiver:
+        path = Path(folder) / "poller.toml"
+        limits = ", ".join(f'"{calls}/{seconds:g}s"' for calls, seconds in LIMITS)
+        retry = ", ".join(['"100ms"'] * 200)
+        path.write_text(
+            CONFIG.format(limits=limits, api=api.url, receiver=receiver.url, size=SIZE, retry=retry), encoding="utf-8"
+        )
+        with _daemons(path) as daemons:
+            counts = _kill(daemons, api, given, random.Random(given.seed))
+            _end_well(daemons, path.parent / "poller.db", receiver)
+        found = faults(path.parent / "poller.db", api, receiver)
+        _print_result(counts, api, receiver)
+    for fault in found[:20]:
+        print(f"BROKEN: {fault}")
+    rare = [point for point in POINTS if counts[point] < given.each]
+    print(f"{counts.total()} kills of {given.kills}, {len(found)} promises broken")
+    if rare:
+        print(f"too rarely at: {', '.join(rare)}")
+    return 1 if found or rare or counts.total() < given.kills else 0
+
+
+@contextmanager
+def _daemons(config: Path) -> Iterator[Daemons]:
+    daemons = Daemons(config)
+    try:
+        yield daemons
+    finally:
+        daemons.close()
+
+
+def _kill(daemons: Daemons, api: Api, given: argparse.Namespace, chance: random.Random) -> Counter[str]:
+    """Kill as often as asked for; how often at each point."""
+    busy = Busy(api.change, 0.2)
+    busy.start()
+    plan = [point for point in POINTS for _ in range(given.each)]
+    plan += [RANDOM] * max(0, given.kills - len(plan))
+    chance.shuffle(plan)
+    counts: Counter[str] = Counter()
+    began = time.monotonic()
+    while plan and time.monotonic() - began < given.seconds:
+        died_at = _one_life(daemons, plan.pop(), chance)
+        if died_at is not None:
+            counts[died_at] += 1
+            if counts.total() % 25 == 0:
+                spent = time.monotonic() - began
+                print(f"{counts.total():5} kills, {len(api.arrivals):7} calls, {spent:5.0f} s", flush=True)
+        if not plan:  # some died too early, or not at all
+            plan = [point for point in POINTS if counts[point] < given.each]
+            plan += [RANDOM] * (given.kills - counts.total() - len(plan))
+    busy.end()
+    return counts
+
+
+def _one_life(daemons: Daemons, point: str, chance: random.Random) -> str | None:
+    """Start a daemon, reload or stop it now and then, and see it die; where it died. None: it ended well before."""
+    name = point.partition(" ")[2]
+    is_sought = point != RANDOM
+    times = 1 if name in AT_THE_END else chance.randint(1, 2 if name in AT_THE_START else 5)
+    pid = daemons.start(point if is_sought else "", times)
+    lasts = LONGEST if is_sought else chance.uniform(0.02, LONGEST / 2)
+    timers = [_signal_later(pid, signal.SIGKILL, lasts)]
+    if name in AT_THE_END:
+        timers.append(_signal_later(pid, signal.SIGTERM, chance.uniform(1.5, LONGEST / 2)))
+    elif times == 2 or chance.random() < 0.2:
+        timers.append(_signal_later(pid, signal.SIGHUP, chance.uniform(1.5, LONGEST / 2)))
+    status = daemons.ended()
+    is_late = not timers[0].is_alive()
+    for timer in timers:
+        timer.cancel()
+    if status == 0 and name in AT_THE_END:
+        return None
+    if status == -signal.SIGHUP:
+        return RANDOM  # it was not ready yet: the signal kills
+    if status != -signal.SIGKILL:
+        raise SystemExit(f"a daemon ended by itself with {status}, and was to die at {point}: {daemons.log()}")
+    return RANDOM if is_late else point
+
+
+def _signal_later(pid: int, number: int, seconds: float) -> threading.Timer:
+    def send() -> None:
+        with suppress(ProcessLookupError):  # it has died before
+            os.kill(pid, number)
+
+    timer = threading.Timer(seconds, send)
+    timer.start()
+    return timer
+
+
+def _end_well(daemons: Daemons, state: Path, receiver: Receiver) -> None:
+    """Let a last daemon see and deliver everything."""
+    receiver.is_kind = True
+    pid = daemons.start()
+    until, quiet_since, before = time.monotonic() + QUIET, time.monotonic(), (0, 0)
+    while time.monotonic() < until and time.monotonic() - quiet_since < 12.0:
+        time.sleep(0.5)
+        if (now := _progress(state)) != before or now[1]:
+            before, quiet_since = now, time.monotonic()
+    os.kill(pid, signal.SIGTERM)
+    if daemons.ended() != 0:
+        print("BROKEN: the last daemon did not end well")
+
+
+def _progress(state: Path) -> tuple[int, int]:
+    """(latest number in the log, deliveries that wait)."""
+    try:
+        with open_reader(state) as reader:
+            hook = reader.deliveries.subscriptions()[0]
+            return reader.log.last_seq(), hook.pending + hook.lag
+    except (StateError, IndexError):
+        return -1, 1
+
+
+def _print_result(counts: Counter[str], api: Api, receiver: Receiver) -> None:
+    for point in (*POINTS, RANDOM):
+        print(f"  {counts[point]:4}  {point}")
+    accepted, distinct = len(receiver.accepted), len({event["id"] for event in receiver.accepted})
+    print(f"{distinct} events accepted in {receiver.attempts} attempts, {accepted - distinct} of them again")
+    print(f"{len(api.arrivals)} calls, {api.refused} refused")
+    for most, calls, seconds in api.worst():
+        print(f"at most {most} of {calls} calls in any {seconds:g} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
