@@ -18,9 +18,14 @@ def faults(state: Path, api: Api, receiver: Receiver) -> list[str]:
         events = [event for event in reader.log.read(limit=10_000_000) if event.source != "/poller"]
         ledgers, dead = reader.deliveries.ledger(), reader.deliveries.subscriptions()[0].dead
         damage = reader.damage()
-    found = [*_untold(events, api), *_undelivered(events, receiver, dead), *_over(api)]
+    found = faults_in(events, api, receiver, dead=dead)
     found += [f"the ledger of {one.name} does not balance: {one}" for one in ledgers if not one.balanced]
     return found + ([f"the file is damaged: {damage}"] if damage else [])
+
+
+def faults_in(events: Sequence[Event], api: Api, receiver: Receiver, *, dead: int) -> list[str]:
+    """What the log, the API and the receiver say against each other."""
+    return [*_untold(events, api), *_undelivered(events, receiver, dead), *_over(api)]
 
 
 def _untold(events: Sequence[Event], api: Api) -> Iterator[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+from poller.budget.limits import Limit
 from poller.documents.diff import parse
 from poller.polling.engine import Engine
 from state.records import Event
@@ -14,6 +15,7 @@ from state.sqlite.store import Store
 from tests.truth.upstream import State, Upstream
 from tests.truth.world import LIARS
 
+EXACT = 1e-5  # seconds: what Unix seconds as floats cannot tell apart
 ALIVE: State = {}  # whatever it was, it was there
 
 
@@ -78,6 +80,14 @@ class Judge:
     def subject(self, endpoint: str, object_id: str, obj: State) -> str:
         """How the upstream calls an object."""
         return f"{endpoint}/{obj['name'] if self._upstream.world.content and endpoint == 'things' else object_id}"
+
+    def count(self, limits: Sequence[Limit]) -> None:
+        """Count the calls as a strict server does. Raises Untrue where a window has more than are allowed."""
+        arrivals = self._upstream.arrivals
+        for limit in limits:
+            for first, last in zip(arrivals, arrivals[limit.calls :], strict=False):
+                if last - first < limit.seconds - EXACT:
+                    raise Untrue(f"{limit.calls + 1} calls in {last - first:g} s: {limit} are allowed")
 
     def hear(self, store: Store) -> None:
         """Read the log whole. Raises Untrue for what cannot have been."""

@@ -17,7 +17,7 @@ from state.sqlite.store import Store
 from tests.truth.judge import Judge, Untrue
 from tests.truth.life import Crash, Life
 from tests.truth.loop import BEGIN, JumpingLoop
-from tests.truth.settings import config_of
+from tests.truth.settings import LIMITS, config_of
 from tests.truth.upstream import Upstream
 from tests.truth.world import TRAITS, Step, World
 
@@ -166,6 +166,7 @@ class Watched:
             raise Untrue("events although nothing happened")
         if wrong := await self._unwell():
             raise Untrue(wrong)
+        self.judge.count(LIMITS)
 
     async def _unwell(self) -> str | None:
         """Which endpoint is not shown as ok although all is well, in words."""

@@ -63,6 +63,7 @@ class Upstream(httpx.AsyncBaseTransport):
     hidden: dict[int, list[Hidden]] = field(default_factory=lambda: defaultdict(list))  # by number
     twin: int | None = None  # the object under whose id the list shows another one, too
     calls: int = 0
+    arrivals: list[float] = field(default_factory=list)  # when calls came
     answers: list[tuple[str, int]] = field(default_factory=list)  # (path, status) of each
 
     def __post_init__(self) -> None:
@@ -260,6 +261,7 @@ class Upstream(httpx.AsyncBaseTransport):
         """Answer as it is when the call arrives, a while after it left and a while before the answer is there."""
         await asyncio.sleep(self._random.choice((0.01, 0.1, 0.7)))
         self.calls += 1
+        self.arrivals.append(self.now())
         where, answer = self._answer(request)
         fault = self._fault(where)
         if fault is not None:
@@ -282,6 +284,8 @@ class Upstream(httpx.AsyncBaseTransport):
         return "lines", httpx.Response(404)
 
     def _is_away(self, row: Mapping[str, Any]) -> bool:
+        if self.met:  # what hides it from the list for long, and its own URL for a moment, makes it go
+            return False
         return any(one.everywhere and one.lasts(self.now()) for one in self.hidden[row["n"]])
 
     def _things(self, request: httpx.Request) -> httpx.Response:
