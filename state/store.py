@@ -407,7 +407,7 @@ class StatusReader(Protocol):
         ...
 
     def unit_activity(self, source: str, endpoint: str, *, since: float, width: float) -> list[Activity]:
-        """Events of each unit of an endpoint by spans of `width` seconds, within its latest 10,000 events."""
+        """Events of each unit of an endpoint by spans of `width` seconds, within the latest 10,000 of the log."""
         ...
 
     def oldest_waiting(self) -> dict[str, float]:

@@ -119,15 +119,16 @@ class StatusReader:
         return [Activity(source=source, endpoint=endpoint, span=span, events=n) for source, endpoint, span, n in rows]
 
     def unit_activity(self, source: str, endpoint: str, *, since: float, width: float) -> list[Activity]:
-        """Events of each unit of an endpoint by spans of `width` seconds, within its latest 10,000 events."""
+        """Events of each unit of an endpoint by spans of `width` seconds, within the latest 10,000 of the log."""
         rows = self._db.run(
             """
             SELECT u.key, floor((v.time - $4::float8) / $5::float8)::integer, count(*)
-            FROM (SELECT subject, time FROM events WHERE source = '/sources/' || $2::text AND time >= $4::float8
-                AND split_part(subject, '/', 1) = $3::text ORDER BY seq DESC LIMIT $1) v
+            FROM (SELECT source, subject, time FROM events ORDER BY seq DESC LIMIT $1) v
             LEFT JOIN endpoints e ON e.source = $2::text AND e.name = $3::text
             LEFT JOIN objects o ON o.endpoint = e.id AND o.object = substr(v.subject, length($3::text) + 2)
             LEFT JOIN units u ON u.id = o.unit
+            WHERE v.source = '/sources/' || $2::text AND v.time >= $4::float8
+                AND split_part(v.subject, '/', 1) = $3::text
             GROUP BY 1, 2
             """,
             [LATEST, source, endpoint, since, width],

@@ -118,15 +118,15 @@ class StatusReader:
         return [Activity(source=source, endpoint=endpoint, span=span, events=n) for source, endpoint, span, n in rows]
 
     def unit_activity(self, source: str, endpoint: str, *, since: float, width: float) -> list[Activity]:
-        """Events of each unit of an endpoint by spans of `width` seconds, within its latest 10,000 events."""
+        """Events of each unit of an endpoint by spans of `width` seconds, within the latest 10,000 of the log."""
         rows = self._db.execute(
             """
             SELECT u.key, CAST((v.time - ?4) / ?5 AS INTEGER), count(*)
-            FROM (SELECT subject, time FROM events WHERE source = '/sources/' || ?2 AND time >= ?4
-                AND substr(subject, 1, length(?3) + 1) = ?3 || '/' ORDER BY seq DESC LIMIT ?1) v
+            FROM (SELECT source, subject, time FROM events ORDER BY seq DESC LIMIT ?1) v
             LEFT JOIN endpoints e ON e.source = ?2 AND e.name = ?3
             LEFT JOIN objects o ON o.endpoint = e.id AND o.object = substr(v.subject, length(?3) + 2)
             LEFT JOIN units u ON u.id = o.unit
+            WHERE v.source = '/sources/' || ?2 AND v.time >= ?4 AND substr(v.subject, 1, length(?3) + 1) = ?3 || '/'
             GROUP BY 1, 2
             """,
             [LATEST, source, endpoint, since, width],

@@ -16,7 +16,7 @@ from poller.operations.preview import rendered
 from poller.options.problems import NotThere, nearest
 from poller.web.context import Context, Reader
 from poller.web.dashboard.html import Shown
-from state.deliveries import AttemptRow, Delivery, DeliveryQuery, SubscriptionLedger
+from state.deliveries import AttemptRow, Delivery, DeliveryQuery
 from state.errors import PollerError
 from state.records import Event
 
@@ -87,17 +87,15 @@ async def delivery(context: Context, page: Shown, number: int) -> Response:
 
 @router.get("/subscriptions/{name}")
 async def subscription(context: Context, page: Shown, name: str) -> Response:
-    """One subscription: how it fares, its books, its latest deliveries, and its commands."""
+    """One subscription: how it fares, its latest deliveries, and its commands."""
     status = await context.status()
     row = next((one for one in status.subscriptions if one.name == name), None)
     if row is None:
         known = [one.name for one in status.subscriptions]
         raise NotThere(f"no subscription is named {name!r}", hint=nearest(name, known))
-    recent, books = await context.look(_subscription, name)
+    recent = await context.look(_recent, name)
     settings = _settings(context.program.config, name)
-    return page.render(
-        "subscription.html.j2", row=row, settings=settings, recent=recent, books=books, last_seq=status.last_seq
-    )
+    return page.render("subscription.html.j2", row=row, settings=settings, recent=recent, last_seq=status.last_seq)
 
 
 def readable(request: str) -> str:
@@ -133,6 +131,5 @@ def _look(reader: Reader, number: int) -> DeliveryLook:
     return DeliveryLook(delivery=found, attempts=reader.deliveries.attempts(number), event=reader.log.event(found.seq))
 
 
-def _subscription(reader: Reader, name: str) -> tuple[list[Delivery], SubscriptionLedger | None]:
-    recent = reader.deliveries.find(DeliveryQuery(subscription=name), limit=RECENT)
-    return recent, next((one for one in reader.deliveries.ledger() if one.subscription == name), None)
+def _recent(reader: Reader, name: str) -> list[Delivery]:
+    return reader.deliveries.find(DeliveryQuery(subscription=name), limit=RECENT)

@@ -22,6 +22,7 @@ SPANS: Final = 48  # of the heat map
 WIDTH: Final = 1800.0  # seconds of one of them
 MOST_UNITS: Final = 30  # rows of the heat map and of the table
 NEWEST: Final = 10  # events
+RECENT: Final = 10_000  # events of the log among which they are looked for
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 router = APIRouter(include_in_schema=False)
@@ -85,7 +86,7 @@ def found_endpoint(status: Status, source: str, endpoint: str) -> EndpointStatus
 
 
 def _look(reader: Reader, source: str, endpoint: str, since: float) -> Look:
-    query = EventQuery(source=source, subject=f"{endpoint}/*")
+    query = EventQuery(after=max(0, reader.log.last_seq() - RECENT), source=source, subject=f"{endpoint}/*")
     return Look(
         units=reader.polls.units(source, endpoint),
         activity=reader.sums.unit_activity(source, endpoint, since=since, width=WIDTH),

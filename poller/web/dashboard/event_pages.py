@@ -8,10 +8,12 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Response
 
+from poller.config.models import Config
 from poller.documents.diff import Rules, diff
 from poller.events.cloudevents import structured
 from poller.operations.log import place, place_before
 from poller.options.problems import NotThere
+from poller.planner.report import Report
 from poller.rendering.event_view import EventView
 from poller.web.context import Context, Reader
 from poller.web.dashboard.html import Shown
@@ -62,14 +64,13 @@ async def events(
         subject=subject or None,
     )
     found = await context.look(lambda reader: reader.log.find(query, limit=PAGE + 1, newest=True))
-    types = await context.look(lambda reader: reader.log.types(limit=200))
     shown = found[-PAGE:][::-1]
     filters = {"type": type, "source": source, "subject": subject, "after": after, "before": before}
     return page.render(
         "events.html.j2",
         events=[EventView(event, page.zone) for event in shown],
         older=shown[-1].seq if len(found) > PAGE else None,
-        types=types,
+        types=_types(context.plan(), context.program.config),
         sources=list(context.program.config.sources),
         filters=filters,
     )
@@ -91,6 +92,12 @@ async def event(context: Context, page: Shown, seq: int, a: int | None = None, b
         deliveries=look.deliveries,
         raw=structured(look.event, limit=None).decode(),
     )
+
+
+def _types(plan: Report, config: Config) -> list[str]:
+    """Globs on the types of every endpoint that is polled, to choose from."""
+    known = [one for one in plan.endpoints if one.source in config.sources]
+    return sorted({f"{config.sources[one.source].namespace}.{one.endpoint}.*" for one in known})
 
 
 def changes_of(event: Event) -> list[FieldChange]:

@@ -73,7 +73,7 @@ async function show(address, isForm) {
     const answer = await fetch(address, { headers: { accept: "text/html" }, signal: asking.signal });
     if (!answer.ok && !isForm) throw new Error(answer.status);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    takeChildren(main, page.getElementById("main"));
+    take(main, page.getElementById("main"), true);
     document.title = page.title;
     live.textContent = page.getElementById("live").textContent;
     live.className = "live on";
@@ -86,7 +86,7 @@ async function show(address, isForm) {
 
 function look() {
   timer = null;
-  if (document.hidden) return;
+  if (document.hidden || "still" in main.dataset) return; // a search may read all of the log
   show(location.href.replace(/([?&])done=[^&#]*/, "$1").split("#")[0], false);
 }
 
