@@ -332,7 +332,7 @@ class _Stream(httpx.AsyncByteStream):
             self._limits.check(self._limits.most + 1)
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises FetchError or httpx.TransportError, whatever the network raises."""
+        """The body as it comes. Raises FetchError, whatever the network raises."""
         chunks = aiter(self._inner)
         while True:
             try:
@@ -342,8 +342,6 @@ class _Stream(httpx.AsyncByteStream):
                 return
             except TimeoutError as error:
                 raise TooSlow(self._limits.url, f"not complete within {self._limits.timeout:g} s") from error
-            except httpx.TransportError:
-                raise
             except Exception as error:
                 raise FetchError(self._limits.url, f"no whole answer ({_said(error)})") from error
             yield chunk
