@@ -13,7 +13,7 @@ import msgspec
 from poller.changes.comparison import PageComparison, RequestTimes, ShownObject
 from poller.changes.decision import Context, Decision
 from poller.changes.endpoint_rules import EndpointRules
-from poller.changes.guards import AT_LEAST_SHIFTED, shape_shift, unexplained
+from poller.changes.guards import AT_LEAST_SHIFTED, shape_shift, torn_shift, unexplained
 from poller.documents.diff import Difference, diff, dump, parse
 from poller.events.events import change_event
 from poller.events.filters import FilterError
@@ -38,6 +38,7 @@ def decide(
         ]
         return decision
     pairs: list[Pair] = []
+    ids: list[str] = []
     for shown in comparison.fresh:
         old = known.get(shown.object_id)
         if old is None:
@@ -46,6 +47,7 @@ def decide(
             pair = _seen_again(rules, shown, old, context, decision)
             if pair is not None:
                 pairs.append(pair)
+                ids.append(shown.object_id)
     shift = (
         shape_shift(pairs, len(comparison.members), rules.fields, nulled=context.nulled)
         if len(pairs) >= AT_LEAST_SHIFTED
@@ -53,6 +55,9 @@ def decide(
     )
     if shift is not None and not shift.fields.items() <= context.accepted.fields.items():
         decision.shift = shift
+    if shift is None and context.is_chain and len(pairs) >= AT_LEAST_SHIFTED:
+        places = {object_id: place for place, object_id in enumerate(comparison.members.values())}
+        decision.shift = torn_shift(pairs, [places[one] for one in ids], rules.fields, nulled=context.nulled)
     return decision
 
 

@@ -53,4 +53,5 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     accepted: ShapeShift = NO_SHIFT  # a schema change that is taken silently
     nulled: Set[str] = frozenset()  # fields that turned null silently
     recent: Mapping[str, int] = {}  # objects changed by other answers: the order of each answer's arrival
+    is_chain: bool = False  # the answers of several requests, one after the other
     clashing: Set[str] = frozenset()  # ids that belong to other units, whatever this one shows under them

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ class ShapeShift:
 
     fields: Mapping[str, Shape]
     objects: int  # on which the most common of them did
+    is_torn: bool = False  # it seems to have come while a chain was read: not the whole list has it
 
 
 NO_SHIFT = ShapeShift(fields={}, objects=0)
@@ -77,6 +78,30 @@ def shape_shift(
     )
     common = {shift: count for shift, count in seen.items() if count >= at_least and count * 2 > shown}
     return ShapeShift(fields=dict(sorted(common)), objects=max(common.values())) if common else None
+
+
+def torn_shift(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    places: Sequence[int],
+    rules: Rules,
+    *,
+    nulled: Set[str] = frozenset(),
+) -> ShapeShift | None:
+    """The fields added, removed or nulled on at least 10 objects that stand together in a list.
+
+    So it looks when the form changes while the pages of a chain are read. `places`: of each pair in the list.
+    """
+    found: dict[tuple[str, Shape], list[int]] = {}
+    for (before, after), place in zip(pairs, places, strict=True):
+        for shift in _shifts(compared(before, rules), compared(after, rules), ()):
+            if shift[1] is not Shape.RETURNED or shift[0] in nulled:
+                found.setdefault(shift, []).append(place)
+    torn = {
+        shift: len(at)
+        for shift, at in found.items()
+        if len(at) >= AT_LEAST_SHIFTED and len(at) * 2 > max(at) - min(at) + 1
+    }
+    return ShapeShift(fields=dict(sorted(torn)), objects=max(torn.values()), is_torn=True) if torn else None
 
 
 def agree(one: ShapeShift, other: ShapeShift) -> bool:

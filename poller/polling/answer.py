@@ -246,6 +246,7 @@ def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, know
         accepted=current_shift(w),
         nulled=w.guards.exemptions.nulled,
         recent=dict(w.requests.changed),
+        is_chain=one.fetched.calls > 1,
     )
 
 

@@ -14,6 +14,7 @@ from msgspec import structs
 from poller.changes.comparison import PageComparison
 from poller.changes.decide import decide, is_known
 from poller.changes.decision import Decision
+from poller.changes.guards import Quarantined
 from poller.changes.page import compare, digests_of, gathered
 from poller.changes.quarantine import REPLACED, keep_aside, others_agree
 from poller.changes.recount import is_most
@@ -210,6 +211,11 @@ class Turns:
             context = structs.replace(context, clashing=clashing)
             decision = await self._call(one, decide, w.rules, comparison, known, context)
         asked, guards = one.fetched.asked, w.guards
+        if decision.shift is not None and decision.shift.is_torn:
+            if one.key not in guards.quarantine:
+                guards.quarantine[one.key] = Quarantined(decision.shift, asked.order, asked.order)
+                return None  # the next reading shows whether the whole list has this form
+            decision.shift = None
         shift = REPLACED if is_strange(w, one, comparison, known) else decision.shift
         if shift is not None and keep_aside(guards.quarantine, one.key, shift, asked.order, w.units.swept()):
             return None
