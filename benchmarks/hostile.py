@@ -133,7 +133,7 @@ async def poll_once(url: str, source: str) -> None:
     """Poll the one list of a source."""
     async with opened(url) as app:
         run = app.engine.sources[source]
-        async with await run.poll_loop.gate.permit():
+        async with await run.poll_loop.limiter.permit():
             await poll(app.engine.polling, run, run.endpoints["things"], "list")
 
 

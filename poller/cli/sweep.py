@@ -97,7 +97,7 @@ async def _sweep_and_deliver(
             stuck = await sweep_once(app, endpoints, progress=progress)
         await app.deliverer.drain(until=app.clock.now() + wait)
         return Swept(
-            calls=sum(poll_loop.gate.calls for poll_loop in app.engine.loops.values()),
+            calls=sum(poll_loop.limiter.calls for poll_loop in app.engine.loops.values()),
             events=await app.write(app.store.log.last_seq) - before,
             pending=sum(state.pending for state in await app.write(app.store.delivery_reader.subscriptions)),
             baselines=sum(w.state.last_sweep is not None for w in new),

@@ -19,8 +19,8 @@ def live_of(app: App, plan: Report | None = None) -> Live:
             usage=poll_loop.budget.usage(steady),
             throttled_until=poll_loop.pauses.until(),
             polls=poll_loop.calls,
-            calls=poll_loop.gate.calls,
-            refused=poll_loop.gate.refused,
+            calls=poll_loop.limiter.calls,
+            refused=poll_loop.limiter.refused,
             infeasible=poll_loop.infeasible,
         )
     return Live(

@@ -12,6 +12,7 @@ import structlog
 from msgspec import structs
 
 from poller.budget.budget import Budget
+from poller.budget.limiter import CallRecords, RateLimiter
 from poller.changes.endpoint_rules import EndpointRules
 from poller.clock import Clock, SystemClock
 from poller.config.models import Config, SourceConfig
@@ -46,7 +47,7 @@ from poller.polling.stall import Turns as PlannerTurns
 from poller.polling.threads import Apart, SourceThread
 from poller.polling.turn import Turns
 from poller.polling.unit_keys import first_units
-from poller.sources.transport import Gate, Network, build_client, fetch
+from poller.sources.transport import Network, build_client, fetch
 from state.errors import PollerError
 from state.leases import FOREVER, LOCAL, Lease, Worker, budget_lease
 from state.polls import EndpointSpec, Marks, UnitTimes
@@ -172,7 +173,7 @@ class Engine:
         await poll_loop.finish(seconds)
         await self.save([name])
         await self.save_times([name])
-        await poll_loop.gate.flush()
+        await poll_loop.limiter.flush()
         await self.drop(name)
 
     async def drop(self, name: str) -> None:
@@ -206,7 +207,7 @@ class Engine:
             if not self._is_over:
                 await self.save()
                 await self.save_times()
-                await asyncio.gather(*(poll_loop.gate.flush() for poll_loop in self.loops.values()))
+                await asyncio.gather(*(poll_loop.limiter.flush() for poll_loop in self.loops.values()))
         finally:
             await self.abandon()
 
@@ -245,14 +246,14 @@ class Engine:
         async def throttle(until: float) -> None:
             await self._write(self._store.calls.throttle, name, until)
 
-        gate = Gate(budget, self._clock, spend=spend, flush=flush, throttle=throttle)
-        gate.valid_until = self._valid_until
+        limiter = RateLimiter(budget, self._clock, CallRecords(spend=spend, flush=flush, throttle=throttle))
+        limiter.valid_until = self._valid_until
         planner = Planner([], now=self._clock.now())
         work = self._works[name] = BudgetWork(
             name, planner, self.polling.in_flight, self._clock, do=partial(do, self.polling)
         )
         return PollLoop(
-            name=name, budget=budget, share=share, planner=planner, gate=gate, clock=self._clock, queue=work
+            name=name, budget=budget, share=share, planner=planner, limiter=limiter, clock=self._clock, queue=work
         )
 
     async def _restore(self, poll_loop: PollLoop, before: Engine | None) -> None:
@@ -264,12 +265,12 @@ class Engine:
         if before is not None and name in before.loops:
             until = max(until or 0.0, before.loops[name].budget.throttled_until(steady) or 0.0)
         budget.restore(calls, steady, throttled_until=until or None)
-        poll_loop.gate.noted = until or poll_loop.gate.noted
+        poll_loop.limiter.noted = until or poll_loop.limiter.noted
 
     def _build_source(self, config: SourceConfig) -> None:
         source = config.build()
         poll_loop = self.loops[config.budget]
-        client = build_client(_network_of(config), gate=poll_loop.gate, auth=source.auth, inner=self._transport)
+        client = build_client(_network_of(config), limiter=poll_loop.limiter, auth=source.auth, inner=self._transport)
         self._clients[config.name] = client
         ask = asked_again_if_refused(partial(fetch, client, most=config.max_answer))
         apart = self._apart(config.name)
@@ -397,7 +398,7 @@ class Engine:
         """
         poll_loop = self.loops[budget]
         until = poll_loop.pauses.until()
-        await poll_loop.gate.resume()
+        await poll_loop.limiter.resume()
         poll_loop.pauses.over()
         await self._write(self._store.learned.save, {kept_episode(poll_loop): poll_loop.pauses.dump()})
         for active in self._works[budget].sources.values():

@@ -10,11 +10,11 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from poller.budget.budget import Budget
+from poller.budget.limiter import Permit, RateLimiter
 from poller.clock import Clock
 from poller.planner.feasibility import Infeasible, infeasible
 from poller.planner.planner import Planner
 from poller.polling.pauses import Pauses
-from poller.sources.transport import Gate, Permit
 from state.errors import LeaseLost
 
 log = structlog.get_logger("poller")
@@ -56,7 +56,7 @@ class PollLoop:
         budget: Budget,
         share: float,
         planner: Planner,
-        gate: Gate,
+        limiter: RateLimiter,
         clock: Clock,
         queue: WorkQueue[Any],
     ) -> None:
@@ -64,9 +64,9 @@ class PollLoop:
         self.budget = budget
         self.share = share
         self.planner = planner
-        self.gate = gate
+        self.limiter = limiter
         self.pauses = Pauses(budget, clock)  # that the server asks for
-        gate.freed, gate.paid = self._freed, self._paid
+        limiter.freed, limiter.paid = self._freed, self._paid
         self.poke: Callable[[], None] = lambda: None
         self.hurry = False  # a sweep on command: paced by the short windows alone
         self.calls = 0  # pieces of work begun
@@ -121,7 +121,7 @@ class PollLoop:
                     self._idle_until = math.inf if due is None else due
                     break
                 try:
-                    permit = await self.gate.permit()
+                    permit = await self.limiter.permit()
                 except LeaseLost as lost:
                     self._drop(lost)
                     break

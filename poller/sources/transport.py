@@ -1,26 +1,21 @@
-"""Every call of a source passes here: paid from the budget, bounded in time and size, never led astray.
+"""The httpx transport of sources: each request needs a permit from the budget and is limited in time, size and origin.
 
-A call is written down before it leaves, whatever it is for: a page, a token, a redirect. What a poll sends first is
-paid by the permit that was waited for before the poll was chosen; every further call of it waits for its own.
+The first request of a poll uses the permit that was waited for before the poll was chosen; every further one (a token,
+a redirect) waits for a permit of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextvars import ContextVar, Token
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import httpx
 
-from poller.budget.budget import Budget
-from poller.budget.headers import read_headers
-from poller.clock import Clock
+from poller.budget.limiter import Paused, Permit, RateLimiter, current_permit
 from poller.events.cloudevents import iso
 from poller.redaction import SECRETS
 from poller.sources.charsets import WrongCharset, as_utf8, charset_of, opening
@@ -30,7 +25,6 @@ from poller.sources.urls import shown_url
 from state.errors import LeaseLost, PollerError
 
 REDIRECTS: Final = 5
-MOMENT: Final = 0.1  # seconds; no restart is quicker, so a shorter throttle needs not be kept
 MOST: Final = 32_000_000  # bytes of an answer, where nothing is configured
 LARGE: Final = 1_000_000  # bytes; a smaller answer holds no dangerous number of values
 MOST_VALUES: Final = 2_000_000  # JSON values in one answer: each costs up to 100 bytes once parsed
@@ -39,161 +33,7 @@ _OF_CODING: Final = (b"content-encoding", b"content-length", b"transfer-encoding
 _OF_BODY: Final = (b"content-type", b"content-length")
 USER_AGENT: Final = "Poller (+https://pypi.org/project/poller)"
 
-Spend = Callable[[list[tuple[int, float]]], Awaitable[int]]
-Flush = Callable[[list[tuple[int, float]]], Awaitable[None]]
-Throttle = Callable[[float], Awaitable[None]]
-
-
 PATIENCE: Final = 60.0  # seconds: nobody waits longer in the middle of something for a server that wants no call
-
-
-class Paused(PollerError):
-    """The server wants no call for longer than anybody waits for it."""
-
-
-class Gate:
-    """Permission to call: the windows of one budget, and its calls written down.
-
-    `spend` writes one call down, durably, with the answers known by then, and returns its id in the state; `throttle`
-    writes down until when the server wants no call (steady seconds), so that a restart obeys it, too.
-    """
-
-    def __init__(self, budget: Budget, clock: Clock, *, spend: Spend, flush: Flush, throttle: Throttle) -> None:
-        self.budget = budget
-        self.clock = clock
-        self.calls = 0
-        self.refused = 0  # answers 429
-        self.freed: Callable[[], None] = lambda: None  # called when one more call may be in flight
-        self.paid: Callable[[], None] = lambda: None  # called for every call that was written down
-        self.noted = -math.inf  # until when the server wants no call, as it is written down (steady)
-        self.valid_until: Callable[[], float] | None = None  # steady: no call leaves later; None: for ever
-        self._spend = spend
-        self._flush = flush
-        self._throttle = throttle
-        self._answers: list[tuple[int, float]] = []
-        self._turn = asyncio.Lock()
-        self._answered = asyncio.Event()
-
-    async def permit(self, *, patience: float = math.inf) -> Permit:
-        """Wait until one more call may leave, and write it down.
-
-        Raises Paused where the server wants no call for longer than `patience` seconds.
-        """
-        self._refuse_to_wait(patience)
-        async with self._turn:
-            while (wait := self.budget.wait(self.clock.steady())) > 0:
-                self._refuse_to_wait(patience)
-                self._answered.clear()
-                await self._pause(wait)
-            call = self.budget.spend(self.clock.steady())
-            answers, self._answers = self._answers, []
-            try:
-                written = await self._spend(answers)
-            except BaseException:
-                self._answers = answers + self._answers
-                self.budget.answered(call, self.clock.steady())
-                raise
-            self.calls += 1
-            self.paid()
-            return Permit(self, call, written)
-
-    def _refuse_to_wait(self, patience: float) -> None:
-        steady = self.clock.steady()
-        until = self.budget.throttled_until(steady)
-        if until is not None and until - steady > patience:
-            at = iso(self.clock.now() + until - steady)
-            raise Paused(f"the server wants no call of budget {self.budget.name} before {at}")
-
-    def refuse_if_late(self) -> None:
-        """Raise LeaseLost where a call would leave that another worker may not know of any more.
-
-        A process that was stopped after it had written a call down, and goes on, must not send it: another worker may
-        own the budget by now, and has counted that call as answered long ago.
-        """
-        if self.valid_until is not None and self.clock.steady() >= self.valid_until():
-            raise LeaseLost(f"budget/{self.budget.name}: the lease has run out before the call left: it is not sent")
-
-    def answered(self, call: int, written: int) -> None:
-        """The answer is complete, or the call failed."""
-        now = self.clock.steady()
-        self.budget.answered(call, now)
-        self._answers.append((written, now))
-        self._answered.set()
-        self.freed()
-
-    async def heed(self, response: httpx.Response) -> None:
-        """Take the server's word on the calls to come."""
-        self.refused += response.status_code == httpx.codes.TOO_MANY_REQUESTS
-        steady = self.clock.steady()
-        self.budget.obey(read_headers(response.status_code, response.headers, now=self.clock.now()), steady)
-        until = self.budget.throttled_until(steady)
-        if until is not None and until > max(self.noted, steady) + MOMENT:
-            self.noted = until
-            await self._throttle(until)
-
-    async def resume(self) -> None:
-        """Forget until when the server wants no call, here and where it is written down."""
-        steady = self.clock.steady()
-        self.budget.resume(steady)
-        self.noted = steady
-        self._answered.set()
-        await self._throttle(steady)
-
-    async def flush(self) -> None:
-        """Write down the answers that no later call took along."""
-        answers, self._answers = self._answers, []
-        if answers:
-            await self._flush(answers)
-
-    async def _pause(self, seconds: float) -> None:
-        """Until that time has passed or an answer has made room."""
-        waiting = asyncio.ensure_future(self._answered.wait())
-        if seconds == float("inf"):
-            await waiting
-            return
-        sleeping = asyncio.ensure_future(self.clock.sleep(seconds))
-        try:
-            await asyncio.wait({waiting, sleeping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-            sleeping.cancel()
-
-
-class Permit:
-    """One call that may leave. As a context manager it pays for the first call sent within; unused, it is over."""
-
-    def __init__(self, gate: Gate, call: int, written: int) -> None:
-        self._gate = gate
-        self._call = call
-        self._written = written
-        self._open = True
-        self._token: Token[Permit | None] | None = None
-        self.is_taken = False
-
-    def take(self) -> bool:
-        """Use it for a call, once."""
-        taken, self.is_taken = self.is_taken, True
-        return not taken
-
-    def done(self) -> None:
-        """The call is answered, or was never sent."""
-        if self._open:
-            self._open = False
-            self._gate.answered(self._call, self._written)
-
-    async def __aenter__(self) -> Self:
-        self._token = _current.set(self)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._token is not None:
-            _current.reset(self._token)
-        self.done()
-
-
-_current: ContextVar[Permit | None] = ContextVar("permit", default=None)
 
 
 class BudgetTransport(httpx.AsyncBaseTransport):
@@ -202,24 +42,26 @@ class BudgetTransport(httpx.AsyncBaseTransport):
     Content codings are undone here, so that a list, a login and whatever else a plugin asks have the same limits.
     """
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, gate: Gate, *, timeout: float, most: int = MOST) -> None:
+    def __init__(
+        self, inner: httpx.AsyncBaseTransport, limiter: RateLimiter, *, timeout: float, most: int = MOST
+    ) -> None:
         self._inner = inner
-        self._gate = gate
+        self._limiter = limiter
         self._timeout = timeout
         self._most = most  # bytes of an answer
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request; its call is answered when its body was read or it failed."""
-        permit = _current.get()
+        permit = current_permit()
         if permit is None or not permit.take():
             permit = await self._permit(request)
         until = asyncio.get_running_loop().time() + self._timeout
-        if self._gate.valid_until is not None:
+        if self._limiter.valid_until is not None:
             request.extensions = {**request.extensions, "trace": self._before_it_leaves}
         try:
-            self._gate.refuse_if_late()
+            self._limiter.refuse_if_late()
             response = await self._answer(request, until)
-            await self._gate.heed(response)
+            await self._limiter.heed(response.status_code, response.headers)
             codings = _codings(request, response)
         except BaseException:
             permit.done()
@@ -234,16 +76,17 @@ class BudgetTransport(httpx.AsyncBaseTransport):
         )
 
     async def _permit(self, request: httpx.Request) -> Permit:
-        """Permission for a call that its caller has none for: the rest of a chain, a login, a look on command."""
+        """A permit for a call whose caller has none: the rest of a chain, a login, an inspection on command."""
         try:
-            return await self._gate.permit(patience=PATIENCE)
+            return await self._limiter.permit(patience=PATIENCE)
         except Paused as paused:
-            raise FetchError(shown_url(request.url), str(paused), status=httpx.codes.TOO_MANY_REQUESTS) from paused
+            what = f"{paused} before {iso(paused.until)}"
+            raise FetchError(shown_url(request.url), what, status=httpx.codes.TOO_MANY_REQUESTS) from paused
 
     async def _before_it_leaves(self, event: str, _: object) -> None:
         """Look at the lease once more when the connection is open, which may have taken a while."""
         if event.endswith("send_request_headers.started"):
-            self._gate.refuse_if_late()
+            self._limiter.refuse_if_late()
 
     async def _answer(self, request: httpx.Request, until: float) -> httpx.Response:
         """The head of the answer. Raises FetchError or httpx.TransportError, whatever the network raises."""
@@ -364,11 +207,11 @@ class Network:
 
 
 def build_client(
-    network: Network, *, gate: Gate, auth: httpx.Auth | None, inner: httpx.AsyncBaseTransport | None = None
+    network: Network, *, limiter: RateLimiter, auth: httpx.Auth | None, inner: httpx.AsyncBaseTransport | None = None
 ) -> httpx.AsyncClient:
     """The client of one source, over `inner` or the network. Raises PollerError where its `ca_file` cannot be used."""
     return httpx.AsyncClient(
-        transport=BudgetTransport(inner or _transport(network), gate, timeout=network.timeout, most=network.most),
+        transport=BudgetTransport(inner or _transport(network), limiter, timeout=network.timeout, most=network.most),
         auth=auth,
         timeout=None,  # the transport keeps the time, from when the call leaves
         follow_redirects=False,

@@ -112,7 +112,7 @@ async def test_every_hour_is_summed_up_from_what_was_done_in_it(tmp_path: Path) 
             await journal.sum_up()
             await journal.sum_up()
 
-    calls = w.poll_loop.gate.calls
+    calls = w.poll_loop.limiter.calls
     assert [entry["summary"].partition(". ")[0] for entry in logs if entry["event"] == "poller.hour"] == [
         f"The latest hour: {calls} calls, 0 events",
         "The latest hour: 0 calls, 0 events",

@@ -144,7 +144,7 @@ async def test_a_throttled_budget_is_told_once_per_episode(tmp_path):
             w.shop.status = 200
             await w.run(600)
         assert "429" in told[0].data["summary"]
-        assert w.poll_loop.gate.refused > 2
+        assert w.poll_loop.limiter.refused > 2
 
 
 async def test_a_new_last_page_inherits_the_rate_of_the_one_before(tmp_path):

@@ -52,7 +52,7 @@ async def look(app: App, name: str = "bad") -> str | None:
     run = app.engine.sources[name]
     w = run.endpoints["things"]
     (key,) = w.units
-    async with await run.poll_loop.gate.permit():
+    async with await run.poll_loop.limiter.permit():
         await poll(app.engine.polling, run, w, key)
     return w.units[key].error if w.units[key].failures else None
 

@@ -8,11 +8,12 @@ import math
 import httpx
 
 from poller.budget.budget import Budget
+from poller.budget.limiter import CallRecords, RateLimiter
 from poller.budget.limits import Limit
 from poller.clock import VirtualClock
 from poller.planner.planner import Planner
 from poller.polling.loop import PER_CALL, PollLoop
-from poller.sources.transport import BudgetTransport, Gate
+from poller.sources.transport import BudgetTransport
 
 CONCURRENCY = 2
 
@@ -55,19 +56,19 @@ class World:
         clock = VirtualClock()
         self.queue = WorkQueue()
         self.budget = Budget("k", [Limit(1000, 1.0)], concurrency=CONCURRENCY)
-        gate = Gate(self.budget, clock, spend=spend, flush=nothing, throttle=nothing)
+        limiter = RateLimiter(self.budget, clock, CallRecords(spend=spend, flush=nothing, throttle=nothing))
         self.poll_loop = PollLoop(
             name="k",
             budget=self.budget,
             share=0.9,
             planner=Planner([], now=clock.now()),
-            gate=gate,
+            limiter=limiter,
             clock=clock,
             queue=self.queue,
         )
         self._changed = asyncio.Event()
         self.poll_loop.poke = self._changed.set
-        transport = BudgetTransport(httpx.MockTransport(self._answer), gate, timeout=5.0)
+        transport = BudgetTransport(httpx.MockTransport(self._answer), limiter, timeout=5.0)
         self.queue.client = httpx.AsyncClient(transport=transport)
 
     async def _answer(self, _request: httpx.Request) -> httpx.Response:

@@ -160,7 +160,7 @@ async def running(folder: Path) -> AsyncIterator[tuple[App, Network, dict[str, B
 async def look(app: App, name: str) -> str | None:
     run = app.engine.sources[name]
     w = run.endpoints["things"]
-    async with await run.poll_loop.gate.permit():
+    async with await run.poll_loop.limiter.permit():
         await poll(app.engine.polling, run, w, "list")
     return w.units["list"].error if w.units["list"].failures else None
 

@@ -14,11 +14,12 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from poller.budget.budget import Budget
+from poller.budget.limiter import CallRecords, RateLimiter
 from poller.budget.limits import Limit
 from poller.clock import VirtualClock
 from poller.sources.auth import TokenAuth
 from poller.sources.errors import FetchError, TooLarge, TooSlow
-from poller.sources.transport import Gate, Network, build_client, fetch
+from poller.sources.transport import Network, build_client, fetch
 from tests.support.upstream import serving
 
 DAY = 86_400.0
@@ -85,9 +86,10 @@ class Setup:
         self.url, self.api, self.written = url, api, written
         self.clock = VirtualClock()
         self.budget = Budget("k", limits, share=1.0)
-        self.gate = Gate(self.budget, self.clock, spend=written.spend, flush=written.flush, throttle=written.throttle)
+        records = CallRecords(spend=written.spend, flush=written.flush, throttle=written.throttle)
+        self.limiter = RateLimiter(self.budget, self.clock, records)
         network = Network(source="s", **{"timeout": 30.0, "most": 32_000_000, **options})
-        self.client = build_client(network, gate=self.gate, auth=auth and auth(httpx.URL(url)))
+        self.client = build_client(network, limiter=self.limiter, auth=auth and auth(httpx.URL(url)))
 
     async def get(self, path: str = "/list", *, most: int = 10_000) -> httpx.Response:
         return await self.moving(fetch(self.client, httpx.Request("GET", self.url + path), most=most))
@@ -216,7 +218,7 @@ async def test_an_answer_that_is_too_large_or_too_slow_is_cut_and_counts():
 
 
 async def test_a_permit_pays_for_the_first_call_alone():
-    async with setup() as s, await s.gate.permit():
+    async with setup() as s, await s.limiter.permit():
         assert len(s.written.calls) == 1
         await s.get()
         assert len(s.written.calls) == 1
@@ -226,7 +228,7 @@ async def test_a_permit_pays_for_the_first_call_alone():
 
 async def test_an_unused_permit_is_over_and_its_call_counts():
     async with setup(Limit(1, 10.0)) as s:
-        async with await s.gate.permit():
+        async with await s.limiter.permit():
             assert s.budget.in_flight == 1
         assert s.budget.wait(s.clock.steady()) == pytest.approx(10, abs=0.01)
 
@@ -235,7 +237,7 @@ async def test_answers_that_no_later_call_took_along_are_flushed():
     async with setup() as s:
         await s.get()
         assert s.written.calls == [None]
-        await s.gate.flush()
+        await s.limiter.flush()
 
     assert s.written.calls == [pytest.approx(s.clock.steady())]
 
@@ -274,7 +276,7 @@ async def test_a_429_without_a_word_backs_off_longer_each_time_and_not_in_step()
         for _ in range(6):
             await s.get()
             waits.append(s.budget.wait(s.clock.steady()))
-        assert s.gate.refused == 6
+        assert s.limiter.refused == 6
         s.api.status = 200
         await s.get()
 

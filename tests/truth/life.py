@@ -88,8 +88,8 @@ class Life:
         """Begin to watch. May crash."""
         await self.engine.open()
         for run in self.engine.sources.values():
-            gate = self.engine.loops[run.config.budget].gate
-            transport = BudgetTransport(self._upstream, gate, timeout=TIMEOUT)
+            limiter = self.engine.loops[run.config.budget].limiter
+            transport = BudgetTransport(self._upstream, limiter, timeout=TIMEOUT)
             client = httpx.AsyncClient(transport=transport, timeout=None, headers={"user-agent": USER_AGENT})
             run.fetcher.ask = partial(fetch, client, most=run.config.max_answer)
         return self
