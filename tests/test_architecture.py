@@ -317,7 +317,6 @@ PENDING = {  # to be split
     "poller.polling.engine.Engine",
     "poller.polling.loop.PollLoop",
     "poller.simulation.simulator.Result",
-    "poller.sources.transport.Gate",
     "state.sqlite.writer.Writer",
 }
 
