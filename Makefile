@@ -105,12 +105,12 @@ prove-alerts: $(STAMP)  ## the alert rules and the Grafana board, by promtool fr
 	$(BIN)/python -m benchmarks.alerts
 
 prove-hostile: $(STAMP)  ## hostile answers and clients, wherever others are read: memory, stillness, nothing ended (8 minutes)
-	PYTHONWARNINGS=ignore timeout 180 $(BIN)/python -m benchmarks.hostile
-	PYTHONWARNINGS=ignore timeout 220 $(BIN)/python -m benchmarks.hostile_clients
-	PYTHONWARNINGS=ignore timeout 200 $(BIN)/python -m benchmarks.hostile_receivers
+	PYTHONWARNINGS=ignore timeout 240 $(BIN)/python -m benchmarks.hostile
+	PYTHONWARNINGS=ignore timeout 200 $(BIN)/python -m benchmarks.hostile_clients
+	PYTHONWARNINGS=ignore timeout 155 $(BIN)/python -m benchmarks.hostile_receivers
 
 prove-fuzz: $(STAMP)  ## random input at every place that takes words of others, and every statement failing in every way (9 minutes)
-	POLLER_EXAMPLES=1500 timeout 400 $(BIN)/python -m pytest tests/fuzz
+	POLLER_EXAMPLES=300 timeout 400 $(BIN)/python -m pytest tests/fuzz
 	POLLER_FAULTS=1 timeout 150 $(BIN)/python -m pytest tests/daemon/test_every_statement.py
 
 audit: $(STAMP)  ## licences, bill of materials (CycloneDX), known vulnerabilities (the last needs the advisory service)
