@@ -92,6 +92,9 @@ prove-truth: $(STAMP)  ## no event lost or invented, in 20,000 random runs of an
 prove-crash: $(STAMP)  ## 500 kills of a daemon, at random and at every named point, judged from outside (15 minutes)
 	$(BIN)/python -m benchmarks.crash
 
+prove-cluster: $(STAMP)  ## three workers on PostgreSQL, killed and stopped 30 times: nothing lost, no limit exceeded (10 minutes)
+	$(BIN)/python -m benchmarks.cluster
+
 prove-api: $(STAMP)  ## the API against its own description, by schemathesis from the PATH (5 minutes)
 	$(BIN)/python -m benchmarks.api
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
+import secrets
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
@@ -24,10 +27,11 @@ from poller.hooks.observers import Observers
 from poller.hooks.payloads import AttemptFinished, Polled
 from poller.late import late
 from poller.polling.engine import Engine
+from poller.polling.loop import PollLoop
 from state.errors import PollerError, Unavailable
-from state.lock import StateLock
+from state.leases import LOCAL, Lease, Worker
 from state.notices import Notice
-from state.open import Runner, open_state
+from state.open import Runner, held, open_state
 from state.records import Event
 from state.steps import Session, Writer
 from state.store import Store
@@ -67,6 +71,17 @@ class News:
             hear(attempt)
 
 
+@dataclass(slots=True, kw_only=True)
+class Tenure:
+    """Until when this worker surely owns what it has leased. Others run on the same state."""
+
+    worker: Worker
+    until: float = -math.inf  # steady seconds
+
+    def __call__(self) -> float:
+        return self.until
+
+
 class _Opened(NamedTuple):
     """An engine, and the session of the state that ends with it."""
 
@@ -86,6 +101,7 @@ class App:
         write: Writer,
         clock: Clock,
         news: News,
+        tenure: Tenure | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.config = config
@@ -96,7 +112,15 @@ class App:
         self.news = news
         self.refused: str | None = None  # why the file on disk was refused at the latest reload
         self.is_polling = False  # False: the engine is over, and the state is to be read again
-        self._open_engine = partial(Engine, clock=clock, listener=news, transport=transport)
+        self.tenure = tenure  # None: nobody else runs on the state
+        self._open_engine = partial(
+            Engine,
+            clock=clock,
+            listener=news,
+            transport=transport,
+            worker=LOCAL if tenure is None else tenure.worker,
+            valid_until=tenure,
+        )
         self._changing = asyncio.Lock()  # one engine is replaced by another, or the state is waited for
         self._moved = 0.0  # seconds by which the clock was set since the engine was opened
         self._opened = self._engine_for(config)
@@ -138,6 +162,18 @@ class App:
             log.warning("planner.not_saved", error=str(error), hint="what it learned in the last minute is forgotten")
         finally:
             self._opened.session.close()
+
+    async def adopt(self, lease: Lease) -> PollLoop | None:
+        """Poll a budget that this worker has leased; None where the engine is just being replaced."""
+        if self._changing.locked() or not self.is_polling:
+            return None
+        engine = self.engine
+        poll_loop = await engine.adopt(lease)
+        return poll_loop if engine is self.engine else None
+
+    async def release(self, budget: str, *, seconds: float) -> None:
+        """Poll a budget no more, so that another worker can."""
+        await self.engine.release(budget, seconds=seconds)
 
     @property
     def is_stranded(self) -> bool:
@@ -239,7 +275,8 @@ async def open_app(
     Raises PollerError. The caller holds the state's lock.
     """
     async with open_state(config.poller.state, now=time.time(), runner=runner) as (store, write):
-        clock = clock or SystemClock.resume(await write(store.calls.anchor))
+        clock = clock or SystemClock.resume(await write(store.calls.anchor), wall=store.wall)
+        tenure = Tenure(worker=_new_worker()) if store.is_shared else None
         observers = Observers(plugins, partial(_event, write, store))
         deliverer = Deliverer(
             routes_of(config),
@@ -248,9 +285,10 @@ async def open_app(
             write=write,
             clock=clock,
             finished=lambda attempt: news.attempted(attempt),
+            valid_until=tenure,
         )
         news = News(deliverer=deliverer, observers=observers)
-        app = App(config, plugins, store=store, write=write, clock=clock, news=news, transport=transport)
+        app = App(config, plugins, store=store, write=write, clock=clock, news=news, tenure=tenure, transport=transport)
         async with observers:
             await app.open()
             try:
@@ -262,7 +300,7 @@ async def open_app(
 @contextlib.asynccontextmanager
 async def opened(config: Config, plugins: Plugins) -> AsyncIterator[App]:
     """An app that holds its state's lock. Raises Held where another process runs on it."""
-    with StateLock(config.poller.state).held():
+    with held(config.poller.state):
         async with open_app(config, plugins) as app:
             yield app
 
@@ -272,6 +310,11 @@ def _clock_set(moved: float, now: float) -> Notice:
     way = "ahead" if moved > 0 else "back"
     summary = f"The machine's clock was set {way} by {abs(moved):.0f} s."
     return Notice(kind="clock.set", subject="clock", summary=summary, detail={"seconds": round(moved, 1)}, time=now)
+
+
+def _new_worker() -> Worker:
+    """A name that no other process has, now or later."""
+    return Worker(f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}")
 
 
 async def _event(write: Writer, store: Store, number: int) -> Event | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NewType
 
@@ -24,6 +25,26 @@ class Lease:
     def subject(self) -> str:
         """The name of the budget or of the subscription."""
         return self.name.partition("/")[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerState:
+    """One worker as the others see it."""
+
+    name: Worker
+    version: str  # of the program
+    digest: str  # of its configuration
+    listen: str  # where its API answers; "": nowhere
+    lacks: tuple[str, ...] = ()  # leases that it cannot take: it has no secret for them
+    since: float = 0.0  # Unix seconds of the store's clock: when it was first seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """Who runs on a state, and who owns what, at one moment."""
+
+    workers: tuple[WorkerState, ...]  # those that are alive, the oldest first
+    owners: Mapping[str, Lease]  # by lease: those of workers that are alive
 
 
 def budget_lease(budget: str) -> str:

@@ -3,38 +3,110 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from state.errors import Unavailable
+from state.errors import StateError, Unavailable
+from state.lock import StateLock
+from state.place import DatabaseUrl, Place
 from state.sqlite import writer as sqlite_writer
 from state.sqlite.backup import copy_state
 from state.sqlite.store import Reader as SqliteReader
 from state.sqlite.store import Store as SqliteStore
-from state.sqlite.store import open_commands, open_reader
+from state.sqlite.store import open_commands as open_commands_of_file
+from state.sqlite.store import open_reader as open_reader_of_file
 from state.sqlite.writer import Inline, Runner
 from state.steps import Writer
-from state.store import Reader, Store
+from state.store import PostedCommands, Reader, Store
 
-__all__ = ["Inline", "Runner", "connect_reader", "copy_state", "is_there", "open_commands", "open_reader", "open_state"]
+__all__ = [
+    "Inline",
+    "Runner",
+    "connect_reader",
+    "copy_state",
+    "held",
+    "holder",
+    "is_there",
+    "open_commands",
+    "open_reader",
+    "open_state",
+]
 
 
-def is_there(place: Path) -> bool:
-    """Whether a state was ever begun there."""
-    return place.exists()
+def is_there(place: Place) -> bool:
+    """Whether a state was ever begun there. Raises StateError."""
+    if isinstance(place, Path):
+        return place.exists()
+    with _installed():
+        from state.postgres.store import is_there as is_there_in_database
+    return is_there_in_database(place.url)
 
 
-def connect_reader(place: Path) -> Reader:
+def holder(place: Place) -> str | None:
+    """Who runs on the state: a process, or workers; None where nobody does. Raises StateError."""
+    if isinstance(place, Path):
+        pid = StateLock(place).holder()
+        return None if pid is None else f"process {pid}"
+    if not is_there(place):
+        return None
+    with open_reader(place) as reader:
+        workers = reader.leases.shares().workers
+    return f"workers {', '.join(worker.name for worker in workers)}" if workers else None
+
+
+@contextlib.contextmanager
+def held(place: Place) -> Iterator[None]:
+    """Hold a file, alone. Raises Held where another process does. A database is held lease by lease."""
+    if isinstance(place, DatabaseUrl):
+        yield
+        return
+    with StateLock(place).held():
+        yield
+
+
+def connect_reader(place: Place) -> Reader:
     """The state to look at, until it is closed. Raises StateError."""
-    return SqliteReader.open(place)
+    if isinstance(place, Path):
+        return SqliteReader.open(place)
+    with _installed():
+        from state.postgres.store import Reader as PostgresReader
+    return PostgresReader.open(place.url)
+
+
+@contextlib.contextmanager
+def open_reader(place: Place) -> Iterator[Reader]:
+    """The state to look at. What goes wrong, at any look, is raised as StateError."""
+    if isinstance(place, Path):
+        with open_reader_of_file(place) as reader:
+            yield reader
+        return
+    with contextlib.closing(connect_reader(place)) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def open_commands(place: Place) -> Iterator[PostedCommands]:
+    """The commands posted to whoever runs on the state, to post one more. Raises StateError."""
+    if isinstance(place, Path):
+        with open_commands_of_file(place) as commands:
+            yield commands
+        return
+    with _installed():
+        from state.postgres.store import Store as PostgresStore
+    with contextlib.closing(PostgresStore.open(place.url)) as store:
+        yield store.commands
 
 
 @contextlib.asynccontextmanager
-async def open_state(place: Path, *, now: float, runner: Runner | None = None) -> AsyncIterator[tuple[Store, Writer]]:
+async def open_state(place: Place, *, now: float, runner: Runner | None = None) -> AsyncIterator[tuple[Store, Writer]]:
     """The state for writing, made and migrated where needed, and what runs its steps. Raises StateError.
 
-    The steps run on `runner`, where one is given.
+    The steps on a file run on `runner`, where one is given.
     """
+    if isinstance(place, DatabaseUrl):
+        async with _open_database(place.url) as opened:
+            yield opened
+        return
     with sqlite_writer.Writer(runner) as write:
         store = await write(SqliteStore.open, place, now=now)
         write.group = store.group
@@ -43,3 +115,32 @@ async def open_state(place: Path, *, now: float, runner: Runner | None = None) -
         finally:
             with contextlib.suppress(Unavailable):  # what could not be written is as after a crash: it is done again
                 await write.end(store.close)
+
+
+@contextlib.asynccontextmanager
+async def _open_database(url: str) -> AsyncIterator[tuple[Store, Writer]]:
+    with _installed():
+        from state.postgres.store import Store as PostgresStore
+        from state.postgres.writer import Writer as PostgresWriter
+    write = PostgresWriter(url)
+    try:
+        store = await write(PostgresStore.open, url)
+    except BaseException:
+        await write.end(lambda: None)
+        raise
+    try:
+        yield store, write
+    finally:
+        with contextlib.suppress(Unavailable):
+            await write.end(store.close)
+
+
+@contextlib.contextmanager
+def _installed() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise StateError(
+            f"the state is a PostgreSQL database, and {error.name} is not installed",
+            hint="pip install 'poller[postgres]'",
+        ) from error

@@ -75,10 +75,17 @@ class Writer(Steps, Protocol):
         """Run one step in spite of an outage, and end it where the step succeeds. Raises Unavailable where not."""
         ...
 
+    async def urgent(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a step that must not wait for others where that can be, as a renewal of leases."""
+        ...
+
     def session(self) -> Session:
         """This writer for one holder of memory."""
         ...
 
-    def on_news(self, hear: Callable[[], None]) -> None:
-        """Call `hear`, on the event loop, when another worker may have written something; it may be called in vain."""
+    def on_news(self, hear: Callable[[str], None]) -> None:
+        """Call `hear`, on the event loop, with what another worker may have written: "log", "deliveries", "commands".
+
+        It may be called in vain, and not be called where it should be.
+        """
         ...

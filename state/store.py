@@ -24,7 +24,7 @@ from state.deliveries import (
     SubscriptionLedger,
     SubscriptionState,
 )
-from state.leases import Lease, Worker
+from state.leases import Lease, Shares, Worker, WorkerState
 from state.notices import Notice
 from state.polls import (
     EndpointSpec,
@@ -54,6 +54,26 @@ class Leases(Protocol):
 
     def give_up(self, leases: Sequence[Lease]) -> None:
         """Let others take them at once. A lease that is already another's stays theirs."""
+        ...
+
+    def enrol(self, worker: WorkerState, *, ttl: float) -> None:
+        """Let the others see this worker for `ttl` seconds, and each `renew` that many more."""
+        ...
+
+    def leave(self, worker: Worker) -> None:
+        """Let the others see at once that this worker is gone; what it still owns is free."""
+        ...
+
+    def shares(self) -> Shares:
+        """Who runs on the state, and who owns what."""
+        ...
+
+
+class LeaseReader(Protocol):
+    """Who runs on a state, to be looked at."""
+
+    def shares(self) -> Shares:
+        """Who runs on the state, and who owns what."""
         ...
 
 
@@ -427,6 +447,8 @@ class Reader(Protocol):
     @property
     def polls(self) -> PollReader: ...
     @property
+    def leases(self) -> LeaseReader: ...
+    @property
     def deliveries(self) -> DeliveryReader: ...
     @property
     def sums(self) -> StatusReader: ...
@@ -489,6 +511,14 @@ class Store(PollingStore, Protocol):
     def delivery_reader(self) -> DeliveryReader: ...
     @property
     def commands(self) -> PostedCommands: ...
+    @property
+    def is_shared(self) -> bool:
+        """Whether other workers may run on it at the same time."""
+        ...
+
+    def wall(self) -> float:
+        """Unix seconds of the clock that all who run on the state go by."""
+        ...
 
     def probe(self) -> None:
         """Write something for a trial. Raises what keeps the state from being written."""

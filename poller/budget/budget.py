@@ -29,6 +29,9 @@ _SAMPLES: Final = 64  # horizons looked at by a forecast
 _PURGE: Final = 512  # answers forgotten at a time; deleting from a list's head one by one would be quadratic
 
 
+ON_ITS_WAY: Final = 1.0  # seconds that the answer of a call may lie ahead, where another worker has sent it
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """How one window stands: `remaining` is what this program may still spend of it now."""
@@ -145,10 +148,11 @@ class Budget:
     ) -> None:
         """Begin with the calls (sent at, answered at) of an earlier run in place of those known.
 
-        An unanswered call counts as answered now, and so does one from the future: it was certainly not later.
+        An unanswered call counts as answered now. One that another worker has left may still be on its way: it comes
+        with a time a little ahead. Nothing counts from later than that.
         """
         now = self._seen(now)
-        self._answered = sorted(now if answered is None else min(answered, now) for _, answered in calls)
+        self._answered = sorted(now if answered is None else min(answered, now + ON_ITS_WAY) for _, answered in calls)
         self._throttled = -inf if throttled_until is None else throttled_until
         self._purge(now)
 

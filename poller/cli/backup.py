@@ -12,7 +12,9 @@ from poller.cli.context import CliContext
 from poller.cli.output import print_json, say, size
 from poller.operations import restore as restoring
 from poller.options.problems import NotThere
+from state.errors import PollerError
 from state.open import copy_state, is_there
+from state.place import DatabaseUrl
 
 
 @click.command()
@@ -28,6 +30,10 @@ def backup(context: CliContext, dest: Path, as_json: bool) -> None:
     """
     config, _ = context.load(reveal=False)
     state, now = config.poller.state, time.time()
+    if isinstance(state, DatabaseUrl):
+        raise PollerError(
+            f"{state}: a database is not copied by Poller", hint="pg_dump --format=custom, or its backups"
+        )
     if not is_there(state):
         raise NotThere(f"{state}: there is no state to copy yet", hint="poller once")
     if dest.is_dir():
@@ -51,7 +57,10 @@ def restore(context: CliContext, copy: Path, as_json: bool) -> None:
     Example: poller restore /var/backups/poller/poller-20261123T220000Z.db
     """
     config, _ = context.load(reveal=False)
-    done = restoring.restore(copy, config.poller.state, now=time.time())
+    state = config.poller.state
+    if isinstance(state, DatabaseUrl):
+        raise PollerError(f"{state}: a database is not restored by Poller", hint="pg_restore, with no worker running")
+    done = restoring.restore(copy, state, now=time.time())
     if as_json:
         kept = None if done.kept is None else str(done.kept)
         print_json({"events": done.events, "objects": done.objects, "kept": kept})

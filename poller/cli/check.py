@@ -25,7 +25,6 @@ from poller.operations.commands import run_command
 from poller.operations.inspection import Inspection, inspect_all
 from poller.operations.planners import check_promises
 from poller.options.problems import ConfigError
-from state.lock import StateLock
 
 
 @click.command()
@@ -124,7 +123,7 @@ def _schema(context: CliContext) -> dict[str, Any]:
 
 async def _online(config: Config, plugins: Plugins) -> list[Inspection]:
     """A look at every endpoint, by whoever holds the state."""
-    if StateLock(config.poller.state).holder() is None:
+    if holder(config.poller.state) is None:
         async with opened(config, plugins) as app:
             return [found async for found in inspect_all(app.engine.sources.values())]
     labels = [

@@ -24,13 +24,15 @@ class CliContext:
 
     path: Path | None = None
 
-    def load(self, *, reveal: bool = True) -> tuple[Config, Plugins]:
+    def load(self, *, reveal: bool = True, listen: str | None = None) -> tuple[Config, Plugins]:
         """The configuration and the plugins that it was checked against. Raises ConfigError.
 
         Without `reveal`, for commands that only look, a secret that cannot be read is not an error, and only the
         plugins that the file names are loaded.
         """
-        found: tuple[Config, Plugins] = import_module("poller.cli.loading").loaded(self.path, reveal=reveal)
+        found: tuple[Config, Plugins] = import_module("poller.cli.loading").loaded(
+            self.path, reveal=reveal, listen=listen
+        )
         return found
 
     @contextlib.contextmanager

@@ -46,7 +46,8 @@ from poller.options.secrets import Secret
 from poller.rendering.terminal import printable
 from state.errors import PollerError, StateError
 from state.lock import StateLock
-from state.open import open_reader
+from state.open import is_there, open_reader
+from state.place import DatabaseUrl, Place
 from state.store import Reader
 
 ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -99,6 +100,9 @@ def examine(context: CliContext) -> Iterator[Finding]:
         return  # nothing says what there should be
     path = config.poller.state if config is not None else state
     assert path is not None
+    if isinstance(path, DatabaseUrl):
+        yield from _database(path, config)
+        return
     holder = StateLock(path).holder()
     yield _daemon(path, holder, running)
     if running.error is not None:
@@ -166,7 +170,8 @@ def _private(config: Config) -> Iterator[Finding]:
     files = {Path(secret.place) for secret in secrets if secret.kind == "file"}
     if any(secret.kind == "text" for secret in secrets):
         files.add(config.path)
-    files |= {config.poller.state} if config.poller.state.exists() else set()
+    state = config.poller.state
+    files |= {state} if isinstance(state, Path) and state.exists() else set()
     for file in sorted(file for file in files if file.exists()):
         if file.stat().st_mode & OTHERS and not _is_shared(file):
             what = "the state" if file == config.poller.state else "it holds a secret, and"
@@ -193,6 +198,35 @@ def _secrets(value: Any) -> Iterator[Secret]:
         case list() | tuple():
             for inner in value:
                 yield from _secrets(inner)
+
+
+# A database.
+
+
+def _database(place: DatabaseUrl, config: Config | None) -> Iterator[Finding]:
+    """Whether it can be reached, who runs on it, and whether what it keeps is right."""
+    try:
+        if not is_there(place):
+            yield warn("state", f"{place} holds no state yet", "poller run")
+            return
+        with open_reader(place) as reader:
+            yield from _workers(reader)
+            yield from _kept(reader, place, config, None)
+    except StateError as error:
+        yield bad("state", str(error), error.hint)
+
+
+def _workers(reader: Reader) -> Iterator[Finding]:
+    workers = reader.leases.shares().workers
+    if not workers:
+        yield warn("workers", "none is running", "poller run, on as many machines as you like")
+        return
+    yield ok("workers", f"running: {', '.join(worker.name for worker in workers)}")
+    if len({worker.digest for worker in workers}) > 1:
+        told = ", ".join(f"{worker.name} {worker.digest}" for worker in workers)
+        yield warn(
+            "workers", f"they have different configurations: {told}", "give all the same poller.toml, and reload"
+        )
 
 
 # The daemon.
@@ -288,7 +322,7 @@ def _owned(state: Path) -> Iterator[Finding]:
         yield bad("state", what, f"chown --reference={state.parent} {files}")
 
 
-def _kept(reader: Reader, path: Path, config: Config | None, live: Status | None) -> Iterator[Finding]:
+def _kept(reader: Reader, path: Place, config: Config | None, live: Status | None) -> Iterator[Finding]:
     """What the file itself tells; nothing else of it is asked where it is damaged."""
     now = time.time()
     if damage := reader.damage():

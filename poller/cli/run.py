@@ -12,13 +12,16 @@ from poller.daemon.logs import configure
 
 
 @click.command()
+@click.option("--listen", metavar="HOST:PORT", help='Instead of the file\'s `listen`; "" for none.')
 @click.pass_obj
-def run(context: CliContext) -> None:
+def run(context: CliContext, listen: str | None) -> None:
     """Poll and deliver in the foreground until stopped; SIGHUP reloads the configuration.
+
+    Several may run on one PostgreSQL database, each with an address of its own.
 
     Example: poller run --config /etc/poller/poller.toml
     """
-    config, plugins = context.load()
+    config, plugins = context.load(listen=listen)
     configure(config.poller.log_level, config.poller.log_format)
     plugins.log_failures()
-    asyncio.run(run_daemon(config, plugins))
+    asyncio.run(run_daemon(config, plugins, listen=listen))

@@ -24,6 +24,8 @@ from poller.operations.status import (
     parse,
 )
 from state.lock import StateLock
+from state.open import holder
+from state.place import DatabaseUrl
 
 if TYPE_CHECKING:
     import poller.operations.gathering as gathering
@@ -60,11 +62,14 @@ def found_status(context: CliContext) -> tuple[Status, int | None]:
     """The status, and the process of the daemon, if one runs: it knows more than the file."""
     with context.daemon() as daemon:
         if daemon is not None:
-            process: int = daemon.get("/api/v1/configuration")["process"]
-            return parse(daemon.get("/api/v1/status")), process
+            running: int = daemon.get("/api/v1/configuration")["process"]
+            return parse(daemon.get("/api/v1/status")), running
     config, _ = context.load(reveal=False)
-    holder = StateLock(config.poller.state).holder()  # it may be starting: it does not answer yet
-    return replace(gathering.read_status(config, now=time.time()), running=holder is not None), holder
+    place = config.poller.state
+    if isinstance(place, DatabaseUrl):
+        return replace(gathering.read_status(config, now=time.time()), running=holder(place) is not None), None
+    process = StateLock(place).holder()  # it may be starting: it does not answer yet
+    return replace(gathering.read_status(config, now=time.time()), running=process is not None), process
 
 
 def tables_of(found: Status) -> Iterator[tuple[list[str], list[list[str]], list[str]]]:

@@ -54,11 +54,14 @@ _LOADED: Final = {"cls", "options"}  # fields of the models that are not keys
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load(path: Path | None = None, plugins: Plugins | None = None, *, reveal: bool = True) -> Config:
+def load(
+    path: Path | None = None, plugins: Plugins | None = None, *, reveal: bool = True, listen: str | None = None
+) -> Config:
     """Load the complete configuration: budgets have limits, sources a namespace and a budget, plugins their options.
 
     Loads the one-file plugins of `plugins_dir` into `plugins` first. Without `reveal`, for commands that only look,
-    secrets that cannot be read are not an error. Raises ConfigError with all problems.
+    secrets that cannot be read are not an error. `listen` is taken instead of the file's. Raises ConfigError with all
+    problems.
     """
     file = find(path)
     digest = digest_of(file)  # computed before parsing, so that a later write counts as another file
@@ -66,7 +69,10 @@ def load(path: Path | None = None, plugins: Plugins | None = None, *, reveal: bo
     plugins = plugins or Plugins()
     context = {"root": file.parent, **({} if reveal else {"secrets": "later"})}
     reading = _Reading(plugins, context)
-    settings = reading.table(Settings, given.pop("poller", {}), "poller") or Settings()
+    given_settings = given.pop("poller", {})
+    if listen is not None and isinstance(given_settings, dict):
+        given_settings = {**given_settings, "listen": listen}
+    settings = reading.table(Settings, given_settings, "poller") or Settings()
     reading.zone(settings.zone)
     if settings.plugins_dir is not None:
         plugins.load_folder(settings.plugins_dir)

@@ -26,12 +26,13 @@ from pydantic import (
 from poller.documents.diff import compile_rules
 from poller.hooks.source_adapter import SourceAdapter
 from poller.late import late
-from poller.options.files import CaFile, RootedPath
+from poller.options.files import CaFile, RootedPath, StatePlace
 from poller.options.quantities import Duration, Rate, Size, parse_duration
 from poller.options.secrets import Secret, SecretError
 from poller.sinks.calls import parsed_proxy, parsed_url
 from poller.sinks.protocol import Sink
 from poller.sources.protocol import Endpoint
+from state.place import Place
 
 if TYPE_CHECKING:
     import apscheduler.triggers.cron as cron
@@ -88,7 +89,7 @@ class _Table(BaseModel):
 class Settings(_Table):
     """`[poller]`"""
 
-    state: RootedPath = Field(default=Path("poller.db"), validate_default=True)
+    state: StatePlace = Field(default=Path("poller.db"), validate_default=True)
     listen: str = "127.0.0.1:8765"
     token: Secret | None = None
     allowed_hosts: tuple[str, ...] = Field(default=(), validate_default=True)
@@ -99,17 +100,10 @@ class Settings(_Table):
     log_format: Literal["auto", "console", "json", "journal"] = "auto"
     heartbeat: Secret | None = None
 
-    @field_validator("state", mode="before")
-    @classmethod
-    def _one_file(cls, given: Any) -> Any:
-        if isinstance(given, str) and "://" in given:
-            raise ValueError('this version keeps its state in a SQLite file; write a path such as "poller.db"')
-        return given
-
     @field_validator("state")
     @classmethod
-    def _a_file(cls, state: Path) -> Path:
-        if state.is_dir():
+    def _a_file(cls, state: Place) -> Place:
+        if isinstance(state, Path) and state.is_dir():
             raise ValueError(f"{state} is a folder; name a file in it, for example {state / 'poller.db'}")
         return state
 

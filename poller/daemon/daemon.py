@@ -19,6 +19,7 @@ from poller.daemon.reloader import Reloader
 from poller.daemon.systemd import Notifier
 from poller.daemon.timers import Timers
 from poller.daemon.upkeep import Upkeep
+from poller.daemon.workers import Workers
 from poller.hooks.loading import Plugins
 from poller.operations.planners import check_promises
 from poller.operations.running import RunningProgram
@@ -45,6 +46,7 @@ class Daemon:
         self._outages = OutageKeeper(app, resumed=self._resumed)
         self._reloads: set[asyncio.Task[None]] = set()
         self._woken = app.engine  # the engine whose budgets are scheduled
+        self._workers = None if app.tenure is None else Workers(app, app.tenure, woken=self._timers.add)
 
     @property
     def url(self) -> str | None:
@@ -57,7 +59,8 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop.set)
-        async with serve(self._program, self.stop) as self._http, asyncio.TaskGroup() as group:
+        sharing = contextlib.nullcontext() if self._workers is None else self._workers.running()
+        async with sharing, serve(self._program, self.stop) as self._http, asyncio.TaskGroup() as group:
             group.create_task(self._deliver())
             keeping = group.create_task(self._outages.run())
             self._wake()
@@ -138,15 +141,19 @@ class Daemon:
 
 
 async def run_daemon(
-    config: Config, plugins: Plugins, *, until: Callable[[Daemon], Awaitable[Any]] | None = None
+    config: Config,
+    plugins: Plugins,
+    *,
+    until: Callable[[Daemon], Awaitable[Any]] | None = None,
+    listen: str | None = None,
 ) -> None:
     """Run in the foreground until SIGTERM or SIGINT, or until `until` returns. Raises PollerError: ConfigError for a
-    `max_staleness` that cannot be kept.
+    `max_staleness` that cannot be kept. `listen` is taken instead of the file's, also at a reload.
     """
     check_promises(config)
 
     def reloaded() -> Config:
-        fresh = load(config.path, plugins)
+        fresh = load(config.path, plugins, listen=listen)
         check_promises(fresh)
         return fresh
 

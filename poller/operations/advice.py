@@ -48,8 +48,8 @@ def advice(config: Config) -> Iterator[Finding]:
 
 
 def _folders(config: Config) -> Iterator[Finding]:
-    folder = config.poller.state.parent
-    if not folder.is_dir():
+    state = config.poller.state
+    if isinstance(state, Path) and not (folder := state.parent).is_dir():
         yield warn("poller.state", f"the folder {folder} is not there yet: it will be made", "is it the one you mean?")
     for subscription in config.subscriptions:
         for key, path in _paths(subscription.options):

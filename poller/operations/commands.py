@@ -25,8 +25,7 @@ from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.source import ActiveSource
 from state.commands import Result
 from state.errors import PollerError
-from state.lock import StateLock
-from state.open import open_commands
+from state.open import holder, open_commands
 
 log = structlog.get_logger("poller")
 
@@ -112,10 +111,29 @@ async def execute(app: App, name: str, args: Mapping[str, Any]) -> Answer:
     return answer
 
 
+def is_ours(app: App, args: Mapping[str, Any]) -> bool:
+    """Whether this worker can do a command: what concerns an endpoint or a budget is done by whoever polls it."""
+    if app.tenure is None:
+        return True
+    budget = args.get("budget")
+    endpoint = args.get("endpoint")
+    if isinstance(endpoint, str):
+        source = endpoint.partition("/")[0]
+        polled = {f"{name}/{one}" for name, active in app.engine.sources.items() for one in active.endpoints}
+        return (
+            endpoint in polled
+            or source in app.engine.sources
+            or any(label.partition("/")[2] == endpoint for label in polled)
+        )
+    return budget is None or budget in app.engine.loops or budget not in app.config.budgets
+
+
 async def run_posted(app: App) -> None:
     """Do every command that was posted, each once, and write what came of it beside it."""
     posted = app.store.commands
     for command in await app.write(posted.pending):
+        if not is_ours(app, command.args):
+            continue
         if not await app.write(posted.take, command.id, now=app.clock.now()):
             continue
         outcome = Result(error="it failed unexpectedly", hint="the daemon's log says why")
@@ -135,9 +153,9 @@ async def run_command(
 
     What it queued for delivery is delivered within `timeout` seconds where no daemon does it.
     """
-    holder = StateLock(config.poller.state).holder()
-    if holder is not None:
-        return await _post(config, holder, name, args, timeout)
+    who = holder(config.poller.state)
+    if who is not None:
+        return await _post(config, who, name, args, timeout)
     async with opened(config, plugins) as app:
         answer = await execute(app, name, args)
         if name in ("redeliver", "ping"):
@@ -145,7 +163,7 @@ async def run_command(
         return answer
 
 
-async def _post(config: Config, holder: int, name: str, args: Mapping[str, Any], timeout: float) -> Answer:
+async def _post(config: Config, who: str, name: str, args: Mapping[str, Any], timeout: float) -> Answer:
     """Leave the command for the daemon and wait for what comes of it."""
     with open_commands(config.poller.state) as posted:
         number = posted.post(name, args, now=time.time())
@@ -153,12 +171,12 @@ async def _post(config: Config, holder: int, name: str, args: Mapping[str, Any],
         while (outcome := posted.result(number)) is None:
             if time.monotonic() >= until and posted.withdraw(number):
                 raise PollerError(
-                    f"the daemon (process {holder}) did not take `{name}` within {timeout:g} s: nothing was done",
+                    f"the daemon ({who}) did not take `{name}` within {timeout:g} s: nothing was done",
                     hint="is it starting or stopping? its log says; then try again",
                 )
             if time.monotonic() >= until + timeout:
                 raise PollerError(
-                    f"the daemon (process {holder}) began `{name}` and has not ended it yet",
+                    f"the daemon ({who}) began `{name}` and has not ended it yet",
                     hint="its log says what came of it",
                 )
             await asyncio.sleep(LOOK_EVERY)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ValidationInfo
+from pydantic import AfterValidator, PlainValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
+
+from poller.redaction import SECRETS
+from state.place import DatabaseUrl, Place
 
 
 def _rooted(path: Path, info: ValidationInfo) -> Path:
@@ -25,5 +29,22 @@ def _certificates(path: Path) -> Path:
     return path
 
 
+def _place(given: object, info: ValidationInfo) -> Place:
+    if isinstance(given, Path | DatabaseUrl):
+        return given if isinstance(given, DatabaseUrl) else _rooted(given, info)
+    if not isinstance(given, str):
+        raise PydanticCustomError("state", "input is not a valid path")
+    if "://" not in given:
+        return _rooted(Path(given), info)
+    if given.partition("://")[0] not in ("postgresql", "postgres"):
+        raise PydanticCustomError(
+            "state", 'a state is a file such as "poller.db", or a database: "postgresql://user@host/name"'
+        )
+    if password := urlsplit(given).password:
+        SECRETS.add(password)
+    return DatabaseUrl(given)
+
+
 RootedPath = Annotated[Path, AfterValidator(_rooted)]
+StatePlace = Annotated[Place, PlainValidator(_place), WithJsonSchema({"type": "string"})]  # a file, or a database
 CaFile = Annotated[RootedPath, AfterValidator(_certificates)]

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -154,8 +155,10 @@ async def serve(program: Program, stop: asyncio.Event, *, heartbeat: float = HEA
     Raises PollerError when the address cannot be had.
     """
     raise_file_limit()
-    state = program.config.poller.state
-    with WebContext(program, stop, heartbeat=heartbeat).opened() as context, local_socket.listening(state) as local:
+    place = program.config.poller.state
+    # Commands reach workers that share a database through the database.
+    listening = local_socket.listening(place) if isinstance(place, Path) else contextlib.nullcontext()
+    with WebContext(program, stop, heartbeat=heartbeat).opened() as context, listening as local:
         server = HttpServer(context, build(context), program.config.poller)
         beside = [
             asyncio.create_task(_ring_at_stop(context), name="http stop"),

@@ -15,6 +15,8 @@ from state.postgres.connection import NOW, Connection, Database, read_meta, tran
 from state.postgres.leases import check
 from state.postgres.recording import write_times
 
+ON_ITS_WAY: Final = 1.0  # seconds for which a call of a worker that is gone may still be on its way
+
 # Answers by their ids: ($1, $2), at steady times of a worker whose own time is now $3.
 ANSWER: Final = (
     f"UPDATE calls SET answered_at = {NOW} - ($3::float8 - at) FROM unnest($1::bigint[], $2::float8[]) AS a (id, at) "
@@ -60,13 +62,16 @@ class Calls:
         """(sent, answered) of the calls answered after `since`; those that a crash left unanswered count from `now`."""
         with transaction(self._db) as conn:
             _forget(conn, budget, now - since)
-            conn.run(f"UPDATE calls SET answered_at = {NOW} WHERE budget = $1 AND answered_at IS NULL", [budget])
+            conn.run(
+                f"UPDATE calls SET answered_at = {NOW} + $2::float8 WHERE budget = $1 AND answered_at IS NULL",
+                [budget, ON_ITS_WAY],
+            )
             rows = conn.run(
                 f"SELECT $2::float8 - ({NOW} - sent_at), $2::float8 - ({NOW} - answered_at) FROM calls "
                 "WHERE budget = $1 ORDER BY answered_at",
                 [budget, now],
             )
-            return [(float(sent), min(float(answered), now)) for sent, answered in rows]
+            return [(float(sent), float(answered)) for sent, answered in rows]
 
     def throttle(self, budget: str, until: float) -> None:
         """Note until when the server wants no call."""

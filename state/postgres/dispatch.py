@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from state.deliveries import (
     PENDING_LIMIT,
@@ -27,6 +28,8 @@ from state.postgres.redelivery import queue_apart, redeliver
 from state.records import Event
 from state.rows import EVENT, event_of
 
+NEWS: Final = "NOTIFY poller_deliveries"  # the owner of a subscription looks at its lanes again
+
 
 class Deliveries:
     """The steps of the way from the log to the sinks, each in one transaction."""
@@ -49,11 +52,13 @@ class Deliveries:
         """Give a subscription nothing more until it is resumed. Raises StateError where there is none of that name."""
         with transaction(self._db) as conn:
             subscriptions.pause(conn, name)
+            conn.run(NEWS)
 
     def resume(self, name: str) -> None:
         """Go on with a paused or disabled subscription, at once. Raises StateError where there is none of that name."""
         with transaction(self._db) as conn:
             subscriptions.resume(conn, name)
+            conn.run(NEWS)
 
     def feeds(self, leases: Sequence[Lease]) -> list[Feed]:
         """Where the active ones of these subscriptions have room and something to read."""
@@ -83,6 +88,7 @@ class Deliveries:
         One that is pending becomes due at once. Ids that do not exist are passed over.
         """
         with transaction(self._db) as conn:
+            conn.run(NEWS)
             return redeliver(conn, list(ids), now)
 
     def replay(self, name: str, *, after: int) -> int:
@@ -96,6 +102,7 @@ class Deliveries:
             if until > after:
                 values = [id_, max(after, 0), until]
                 conn.run("INSERT INTO replays (subscription, cursor, until) VALUES ($1, $2, $3)", values)
+                conn.run(NEWS)
             return until
 
     def ping(self, name: str, notice: Notice, *, now: float) -> int:
@@ -107,6 +114,7 @@ class Deliveries:
             id_ = subscriptions.id_of(conn, name)
             subscriptions.probe_at_once(conn, id_, now)
             [seq] = tell(conn, [notice])
+            conn.run(NEWS)
             return queue_apart(conn, id_, seq, origin="ping", now=now)
 
     def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:

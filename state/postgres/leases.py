@@ -1,5 +1,8 @@
 """Leases of budgets and subscriptions, each under an epoch that rises with every owner. Times are the database's.
 
+A lease lasts as long as its worker is alive: one row is renewed, however many leases there are. A worker that was
+declared dead owns nothing any more, also where nobody has taken it yet: it begins anew.
+
 A step locks the row of its lease until it commits, so that nobody takes the lease meanwhile: with KEY SHARE, which
 does not hold up a renewal.
 """
@@ -7,10 +10,19 @@ does not hold up a renewal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from state.errors import LeaseLost
-from state.leases import Lease, Worker
+from state.leases import Lease, Shares, Worker, WorkerState
 from state.postgres.connection import NOW, Connection, Database, transaction
+
+REMEMBERED: Final = 3600.0  # seconds for which a worker that is gone is kept
+
+# A lease that nobody holds who is alive, or that this worker ($1) has itself.
+FREE: Final = (
+    "(leases.worker IN ('', $1) OR NOT EXISTS "
+    f"(SELECT 1 FROM workers w WHERE w.name = leases.worker AND w.until > {NOW}))"
+)
 
 
 def check(conn: Connection, lease: Lease) -> None:
@@ -32,38 +44,38 @@ class LeaseTable:
         if most < 1 or not wanted:
             return []
         with transaction(self._db) as conn:
+            until = _live(conn, worker, ttl)
             conn.run(
-                "INSERT INTO leases SELECT name, '', 0, 0 FROM unnest($1::text[]) AS name "
+                "INSERT INTO leases SELECT name, '', 0 FROM unnest($1::text[]) AS name "
                 "WHERE name NOT IN (SELECT l.name FROM leases l) ORDER BY name ON CONFLICT DO NOTHING",
                 [list(wanted)],
             )
             free = conn.run(
                 "SELECT name FROM leases JOIN unnest($2::text[]) WITH ORDINALITY AS wanted (name, place) USING (name) "
-                f"WHERE worker IN ('', $1) OR until <= {NOW} ORDER BY place LIMIT $3",
+                f"WHERE {FREE} ORDER BY place LIMIT $3",
                 [worker, list(wanted), most],
             ).fetchall()
             # Locked in the order of their names, and looked at again: another worker may have been quicker.
             names = [
                 name
                 for (name,) in conn.run(
-                    f"SELECT name FROM leases WHERE name = ANY($2::text[]) AND (worker IN ('', $1) OR until <= {NOW}) "
-                    "ORDER BY name FOR UPDATE",
+                    f"SELECT name FROM leases WHERE name = ANY($2::text[]) AND {FREE} ORDER BY name FOR UPDATE",
                     [worker, [name for (name,) in free]],
                 )
             ]
             rows = conn.run(
-                f"UPDATE leases SET worker = $1, epoch = epoch + 1, until = {NOW} + $2::float8 "
-                "WHERE name = ANY($3::text[]) RETURNING name, epoch, until",
-                [worker, ttl, names],
+                "UPDATE leases SET worker = $1, epoch = epoch + 1 WHERE name = ANY($2::text[]) RETURNING name, epoch",
+                [worker, names],
             ).fetchall()
-        found = {name: Lease(name=name, worker=worker, epoch=epoch, until=until) for name, epoch, until in rows}
+        found = {name: Lease(name=name, worker=worker, epoch=epoch, until=until) for name, epoch in rows}
         return [found[name] for name in wanted if name in found]
 
     def renew(self, worker: Worker, *, ttl: float) -> list[Lease]:
         """Every lease that this worker still holds, for `ttl` seconds more."""
         rows = self._db.run(
-            f"UPDATE leases SET until = {NOW} + $1::float8 WHERE worker = $2 AND until > {NOW} "
-            "RETURNING name, epoch, until",
+            f"WITH alive AS (UPDATE workers SET until = {NOW} + $1::float8 WHERE name = $2 AND until > {NOW} "
+            "RETURNING name, until) "
+            "SELECT l.name, l.epoch, alive.until FROM leases l JOIN alive ON l.worker = alive.name",
             [ttl, worker],
         )
         return [Lease(name=name, worker=worker, epoch=epoch, until=until) for name, epoch, until in rows]
@@ -72,7 +84,56 @@ class LeaseTable:
         """Let others take them at once. A lease that is already another's stays theirs."""
         if leases:
             self._db.run(
-                "UPDATE leases SET worker = '', until = 0 FROM unnest($1::text[], $2::bigint[]) AS given (name, epoch) "
+                "UPDATE leases SET worker = '' FROM unnest($1::text[], $2::bigint[]) AS given (name, epoch) "
                 "WHERE leases.name = given.name AND leases.epoch = given.epoch AND worker = $3",
                 [[one.name for one in leases], [one.epoch for one in leases], leases[0].worker],
             )
+
+    def enrol(self, worker: WorkerState, *, ttl: float) -> None:
+        """Let the others see this worker for `ttl` seconds, and each `renew` that many more."""
+        with transaction(self._db) as conn:
+            _live(conn, worker.name, ttl)
+            conn.run(
+                "UPDATE workers SET version = $2, digest = $3, listen = $4, lacks = $5::text[] WHERE name = $1",
+                [worker.name, worker.version, worker.digest, worker.listen, list(worker.lacks)],
+            )
+            conn.run(f"DELETE FROM workers WHERE until < {NOW} - $1::float8", [REMEMBERED])
+
+    def leave(self, worker: Worker) -> None:
+        """Let the others see at once that this worker is gone; what it still owns is free."""
+        self._db.run("DELETE FROM workers WHERE name = $1", [worker])
+
+    def shares(self) -> Shares:
+        """Who runs on the state, and who owns what."""
+        workers = self._db.run(
+            f"SELECT name, version, digest, listen, lacks, since FROM workers WHERE until > {NOW} ORDER BY since, name"
+        )
+        owned = self._db.run(
+            "SELECT l.name, l.worker, l.epoch, w.until FROM leases l JOIN workers w ON w.name = l.worker "
+            f"WHERE w.until > {NOW}"
+        )
+        return Shares(
+            workers=tuple(
+                WorkerState(name=name, version=version, digest=digest, listen=listen, lacks=tuple(lacks), since=since)
+                for name, version, digest, listen, lacks, since in workers
+            ),
+            owners={
+                name: Lease(name=name, worker=worker, epoch=epoch, until=until) for name, worker, epoch, until in owned
+            },
+        )
+
+
+def _live(conn: Connection, worker: Worker, ttl: float) -> float:
+    """Let a worker be alive for `ttl` seconds. Where it was not, what it owned before is nobody's."""
+    until = conn.value(
+        f"UPDATE workers SET until = {NOW} + $1::float8 WHERE name = $2 AND until > {NOW} RETURNING until",
+        [ttl, worker],
+    )
+    if until is None:
+        conn.run("UPDATE leases SET worker = '' WHERE worker = $1", [worker])
+        until = conn.value(
+            f"INSERT INTO workers (name, until, since) VALUES ($1, {NOW} + $2::float8, {NOW}) "
+            "ON CONFLICT (name) DO UPDATE SET until = excluded.until, since = excluded.since RETURNING until",
+            [worker, ttl],
+        )
+    return float(until)

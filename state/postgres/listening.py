@@ -12,7 +12,8 @@ import psycopg
 
 from state.postgres.connection import connect
 
-CHANNELS: Final = ("poller_log", "poller_commands", "poller_deliveries")
+PREFIX: Final = "poller_"
+CHANNELS: Final = (f"{PREFIX}log", f"{PREFIX}commands", f"{PREFIX}deliveries")
 LOOK_EVERY: Final = 0.5  # seconds after which the thread sees that it is to end
 AGAIN_AFTER: Final = 1.0  # seconds after a connection was lost
 
@@ -25,7 +26,7 @@ class Listening:
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def begin(self, loop: asyncio.AbstractEventLoop, hear: Callable[[], None]) -> None:
+    def begin(self, loop: asyncio.AbstractEventLoop, hear: Callable[[str], None]) -> None:
         """Listen from now on."""
         self._thread = threading.Thread(target=self._run, args=[loop, hear], name="listening", daemon=True)
         self._thread.start()
@@ -36,18 +37,18 @@ class Listening:
         if self._thread is not None:
             self._thread.join()
 
-    def _run(self, loop: asyncio.AbstractEventLoop, hear: Callable[[], None]) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop, hear: Callable[[str], None]) -> None:
         while not self._end.is_set():
             try:
                 self._listen(loop, hear)
             except psycopg.Error:  # whoever writes is told of it
                 self._end.wait(AGAIN_AFTER)
 
-    def _listen(self, loop: asyncio.AbstractEventLoop, hear: Callable[[], None]) -> None:
+    def _listen(self, loop: asyncio.AbstractEventLoop, hear: Callable[[str], None]) -> None:
         with contextlib.closing(connect(self._url)) as conn:
             for channel in CHANNELS:
                 conn.execute(f"LISTEN {channel}".encode())
             while not self._end.is_set():
-                for _ in conn.notifies(timeout=LOOK_EVERY, stop_after=1):
+                for news in conn.notifies(timeout=LOOK_EVERY, stop_after=1):
                     with contextlib.suppress(RuntimeError):  # the loop has ended
-                        loop.call_soon_threadsafe(hear)
+                        loop.call_soon_threadsafe(hear, news.channel.removeprefix(PREFIX))

@@ -20,11 +20,19 @@ _LOCK: Final = 0x506F6C6C6572  # of the advisory lock under which the schema is 
 FIRST: Final = """
 CREATE TABLE meta (key text COLLATE "C" PRIMARY KEY, value text NOT NULL);
 
+CREATE TABLE workers (
+    name text COLLATE "C" PRIMARY KEY,
+    until float8 NOT NULL,                      -- it is alive, and its leases are its own, until then
+    since float8 NOT NULL,
+    version text NOT NULL DEFAULT '',
+    digest text NOT NULL DEFAULT '',            -- of its configuration
+    listen text NOT NULL DEFAULT '',
+    lacks text[] NOT NULL DEFAULT '{}'          -- leases that it cannot take
+) WITH (fillfactor = 10);
 CREATE TABLE leases (
     name text COLLATE "C" PRIMARY KEY,
-    worker text NOT NULL,
-    epoch bigint NOT NULL,
-    until float8 NOT NULL
+    worker text NOT NULL,                       -- '': nobody's
+    epoch bigint NOT NULL
 ) WITH (fillfactor = 50);
 CREATE INDEX leases_worker ON leases (worker);
 

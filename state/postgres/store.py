@@ -18,6 +18,7 @@ from state.postgres.read_deliveries import DeliveryReader
 from state.postgres.read_polls import PollReader
 from state.postgres.read_status import StatusReader
 from state.postgres.schema import check, is_begun, migrate
+from state.postgres.time import DatabaseTime
 from state.status import Restored
 
 
@@ -36,6 +37,7 @@ class Store:
     leases: LeaseTable
     notices: Notices
     commands: Commands
+    time: DatabaseTime
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -55,7 +57,17 @@ class Store:
             leases=LeaseTable(db),
             notices=Notices(db),
             commands=Commands(db),
+            time=DatabaseTime(db),
         )
+
+    @property
+    def is_shared(self) -> bool:
+        """True: every worker on it owns what it has leased."""
+        return True
+
+    def wall(self) -> float:
+        """Unix seconds of the database's clock."""
+        return self.time()
 
     def rewind(self, *, now: float, by: float = 0.0) -> float:  # noqa: ARG002 - see `PollingStore`
         """Nothing: every worker goes by the database's clock, and none moves the times of the others."""
@@ -79,6 +91,7 @@ class Reader:
     polls: PollReader
     deliveries: DeliveryReader
     sums: StatusReader
+    leases: LeaseTable
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -86,7 +99,14 @@ class Reader:
         db = Looking(url, read_only=True)
         with translating():
             check(db)
-        return cls(db=db, log=Log(db), polls=PollReader(db), deliveries=DeliveryReader(db), sums=StatusReader(db))
+        return cls(
+            db=db,
+            log=Log(db),
+            polls=PollReader(db),
+            deliveries=DeliveryReader(db),
+            sums=StatusReader(db),
+            leases=LeaseTable(db),
+        )
 
     def damage(self) -> str | None:
         """None: PostgreSQL looks after its files itself (`pg_amcheck` reads all of them)."""

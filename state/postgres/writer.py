@@ -31,6 +31,7 @@ class Writer:
 
     def __init__(self, url: str, *, threads: int = THREADS) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store")
+        self._urgent = ThreadPoolExecutor(1, thread_name_prefix="leases")
         self._listening = Listening(url)
         self._turns: dict[str, asyncio.Lock] = {}  # by lease
         self._ending: set[asyncio.Task[Any]] = set()  # steps under way of sessions that are over
@@ -47,6 +48,12 @@ class Writer:
     async def unhurried(self, step: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> S:
         """See `Steps`: a silent recording says itself that nobody waits for the disk of the database."""
         return await self.run(partial(step, *args, **kwargs))
+
+    async def urgent(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """See `state.steps.Writer`: on a connection of its own."""
+        if self._outage is not None:
+            raise self._outage
+        return await self._on(self._urgent, partial(step, *args, **kwargs))
 
     @property
     def outage(self) -> Unavailable | None:
@@ -69,7 +76,7 @@ class Writer:
         """See `state.steps.Writer`."""
         return Session(self)
 
-    def on_news(self, hear: Callable[[], None]) -> None:
+    def on_news(self, hear: Callable[[str], None]) -> None:
         """See `state.steps.Writer`."""
         self._listening.begin(asyncio.get_running_loop(), hear)
 
@@ -77,6 +84,7 @@ class Writer:
         """Run a last step, which closes the connections, also during an outage."""
         await asyncio.to_thread(self._listening.end)
         await self._finished(asyncio.create_task(self._do(close, None, is_probe=True)))
+        self._urgent.shutdown(wait=True)
         self._threads.shutdown(wait=True)
 
     async def run(self, call: partial[R], session: Session | None = None) -> R:
@@ -116,8 +124,11 @@ class Writer:
             refused = refused or Unavailable("what this step rests on is not in the state: it is read again")
         if refused is not None:
             raise refused
+        return await self._on(self._threads, call)
+
+    async def _on(self, threads: ThreadPoolExecutor, call: Callable[[], R]) -> R:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, _tried, call)
+            return await asyncio.get_running_loop().run_in_executor(threads, _tried, call)
         except Unavailable as error:
             self._outage = self._outage or error
             self._failing.set()

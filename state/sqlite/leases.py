@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlite_utils import Database, Migrations
 
 from state.errors import LeaseLost
-from state.leases import Lease, Worker
+from state.leases import Lease, Shares, Worker, WorkerState
 from state.sqlite.connection import State, transaction
 
 lease_migrations = Migrations("leases")
@@ -71,3 +71,17 @@ class LeaseTable:
                 "UPDATE leases SET worker = '', until = 0 WHERE name = ? AND worker = ? AND epoch = ?",
                 [(lease.name, lease.worker, lease.epoch) for lease in leases],
             )
+
+    def enrol(self, worker: WorkerState, *, ttl: float) -> None:
+        """Nothing: a file has one worker, which holds its lock."""
+
+    def leave(self, worker: Worker) -> None:
+        """See `enrol`."""
+
+    def shares(self) -> Shares:
+        """Who owns what, by name; of workers nothing is known."""
+        rows = self._db.execute(f"SELECT name, worker, epoch, until FROM leases WHERE worker != '' AND until > {NOW}")
+        owners = {
+            name: Lease(name=name, worker=worker, epoch=epoch, until=until) for name, worker, epoch, until in rows
+        }
+        return Shares(workers=(), owners=owners)

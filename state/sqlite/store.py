@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,15 @@ class Store:
         with transaction(self.db) as conn:
             return rewind(conn, now, by)
 
+    @property
+    def is_shared(self) -> bool:
+        """False: whoever runs on a file holds its lock."""
+        return False
+
+    def wall(self) -> float:
+        """Unix seconds of the machine's clock."""
+        return time.time()
+
     def probe(self) -> None:
         """Write something for a trial. Raises what keeps the state from being written."""
         probe(self.db)
@@ -100,12 +110,20 @@ class Reader:
     polls: PollReader
     deliveries: DeliveryReader
     sums: StatusReader
+    leases: LeaseTable
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Look at the state beside whoever runs on it. Raises StateError."""
         db = open_database(path, sets=SCHEMA, read_only=True)
-        return cls(db=db, log=Log(db), polls=PollReader(db), deliveries=DeliveryReader(db), sums=StatusReader(db))
+        return cls(
+            db=db,
+            log=Log(db),
+            polls=PollReader(db),
+            deliveries=DeliveryReader(db),
+            sums=StatusReader(db),
+            leases=LeaseTable(db),
+        )
 
     def damage(self) -> str | None:
         """What SQLite finds wrong with the file, reading all of it; None where it is whole."""

@@ -95,6 +95,10 @@ class Writer:
         done: asyncio.Future[S] = self._asked(partial(step, *args, **kwargs), may_lag=self._may_lag)
         return await done
 
+    async def urgent(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """See `state.steps.Writer`: a file has one writer, so it waits for its turn."""
+        return await self(step, *args, **kwargs)
+
     @property
     def outage(self) -> Unavailable | None:
         """Why the state cannot be written at present; None while it can, as far as the latest step has shown."""
@@ -121,7 +125,7 @@ class Writer:
         """This writer for one holder of memory."""
         return Session(self)
 
-    def on_news(self, hear: Callable[[], None]) -> None:
+    def on_news(self, hear: Callable[[str], None]) -> None:
         """See `state.steps.Writer`: nobody else writes the file."""
 
     def _asked(

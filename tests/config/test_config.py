@@ -74,7 +74,7 @@ WRONG = [
     # [poller]
     ("[poller]\nstat = 'a'", "poller.stat", "unknown key", "did you mean 'state'?"),
     ("[poller]\nstate = 5", "poller.state", "path", ""),
-    ("[poller]\nstate = 'postgresql://h/d'", "poller.state", "SQLite file", "poller.db"),
+    ("[poller]\nstate = 'mysql://h/d'", "poller.state", "a database", "poller.db"),
     ("[poller]\nlisten = 'all'", "poller.listen", "HOST:PORT", "127.0.0.1:8765"),
     ("[poller]\nlisten = '0.0.0.0:80'", "poller", "lets other machines in", "set poller.token"),
     ("[poller]\ntoken = { env = 'NOT_SET' }", "poller.token", "NOT_SET is not set", "export NOT_SET="),

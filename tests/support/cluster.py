@@ -1,0 +1,228 @@
+"""Workers that share one PostgreSQL database, a strict API of many keys, and receivers that keep what they get."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import orjson
+
+LIMITS: Final = ((4, 1.0), (25, 10.0))  # (calls, seconds) that the API takes of each key
+
+
+@dataclass(slots=True)
+class Api:
+    """An API of `keys` keys, each with a list of its own. It counts every arrival, and says what exceeds a window."""
+
+    keys: int
+    objects: int = 3
+    url: str = ""
+    arrivals: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
+    exceeded: list[str] = field(default_factory=list)
+    states: dict[tuple[str, int], int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, key: str) -> bytes:
+        """The list of a key."""
+        now = time.monotonic()
+        with self.lock:
+            arrived = self.arrivals[key]
+            arrived.append(now)
+            for calls, seconds in LIMITS:
+                if (count := sum(at > now - seconds for at in arrived)) > calls:
+                    self.exceeded.append(f"{key}: {count} calls within {seconds:g} s")
+            listed = [{"id": one, "n": self.states.get((key, one), 0)} for one in range(self.objects)]
+        return orjson.dumps(listed)
+
+    def change(self, random: Random) -> None:
+        """Change an object of some key."""
+        place = f"key{random.randrange(self.keys)}", random.randrange(self.objects)
+        with self.lock:
+            self.states[place] = self.states.get(place, 0) + 1
+
+    def latest(self, key: str) -> float:
+        """When the latest call of a key arrived."""
+        with self.lock:
+            return self.arrivals[key][-1] if self.arrivals[key] else 0.0
+
+
+@dataclass(slots=True)
+class Receiver:
+    """What subscriptions were given, by name, in the order of first receipt. Every so many answers are failures."""
+
+    fails: float = 0.1
+    url: str = ""
+    events: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    latest: dict[str, float] = field(default_factory=dict)
+    seen: set[tuple[str, str]] = field(default_factory=set)
+    twice: int = 0
+    random: Random = field(default_factory=lambda: Random(7))
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, name: str, event: dict[str, Any]) -> int:
+        """The status of an answer."""
+        with self.lock:
+            if self.random.random() < self.fails:
+                return 503
+            self.latest[name] = time.monotonic()
+            if (name, event["id"]) in self.seen:
+                self.twice += 1
+                return 204
+            self.seen.add((name, event["id"]))
+            self.events[name].append(event)
+            return 204
+
+    def out_of_order(self) -> list[str]:
+        """Events that came before an earlier one of their object, or that left one out."""
+        found = []
+        for name, events in self.events.items():
+            versions: dict[str, int] = {}
+            for event in events:
+                place = f"{event['source']}/{event['subject']}"
+                if event["data"]["version"] != versions.get(place, 0) + 1:
+                    found.append(f"{name}: {place} version {event['data']['version']} after {versions.get(place, 0)}")
+                versions[place] = event["data"]["version"]
+        return found
+
+    def states(self, name: str) -> dict[tuple[str, int], int]:
+        """The latest state of every object that a subscription was told of."""
+        return {
+            (event["source"].removeprefix("/sources/"), event["data"]["object"]["id"]): event["data"]["object"]["n"]
+            for event in self.events[name]
+        }
+
+
+@contextlib.contextmanager
+def serving(api: Api, receiver: Receiver) -> Iterator[None]:
+    """Both answer on a port of loopback."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.reply(200, api.answer(self.path.split("/")[1]))
+
+        def do_POST(self) -> None:
+            event = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
+            self.reply(receiver.take(self.path.rpartition("/")[2], event), b"")
+
+        def reply(self, status: int, body: bytes) -> None:
+            with contextlib.suppress(OSError):
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+        def handle_error(self, *_: object) -> None:
+            pass  # a worker was killed while it was answered
+
+    server = Server(("127.0.0.1", 0), Handler)
+    api.url = receiver.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def configured(folder: Path, url: str, api: Api, receiver: Receiver, *, subscriptions: int) -> Path:
+    """A configuration of all keys and some subscriptions to everything."""
+    limits = ", ".join(f'"{calls}/{seconds:g}s"' for calls, seconds in LIMITS)
+    head = f'[poller]\nstate = "{url}"\nlisten = ""\nlog_format = "json"\n'
+    sources = [
+        f"[budgets.key{number}]\nlimits = [{limits}]\nshare = 1.0\n"
+        f'[sources.key{number}]\nplugin = "rest"\nbudget = "key{number}"\nbase_url = "{api.url}/key{number}"\n'
+        f'namespace = "shop"\n[sources.key{number}.endpoints.items]\npath = "/items"\nid = "id"\n'
+        'pagination = { type = "none" }\n'
+        for number in range(api.keys)
+    ]
+    sinks = [
+        f'[[subscriptions]]\nname = "sub{number}"\nplugin = "http"\nurl = "{receiver.url}/sub{number}"\n'
+        'allow_private = true\nretry = ["200ms", "200ms", "500ms", "1s", "1s", "1s", "1s", "1s", "1s", "1s"]\n'
+        'types = ["shop.*"]\n'
+        for number in range(subscriptions)
+    ]
+    path = folder / "poller.toml"
+    path.write_text("\n".join([head, *sources, *sinks]))
+    return path
+
+
+class WorkerProcess:
+    """`poller run` on a configuration, beside others on the same one."""
+
+    def __init__(self, config: Path, number: int, *, code: str = "") -> None:
+        self.log = config.parent / f"worker{number}.log"
+        self._config = config
+        self._code = code
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> WorkerProcess:
+        """Start it; it says by its leases when it runs."""
+        code = f"{self._code}\nimport sys\nfrom poller.cli import main\nsys.argv[0] = 'poller'\nmain()"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code, "--config", str(self._config), "run", "--listen", ""],
+                stdout=log,
+                stderr=log,
+                env=os.environ,
+            )
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.send(signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait(30)
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+        return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def workers(config: Path, number: int, *, code: str = "") -> Iterator[list[WorkerProcess]]:
+    """So many workers, stopped at the end."""
+    found = [WorkerProcess(config, one, code=code).start() for one in range(number)]
+    try:
+        yield found
+    finally:
+        for one in found:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                one.stop()
