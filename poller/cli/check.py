@@ -25,6 +25,7 @@ from poller.operations.commands import run_command
 from poller.operations.inspection import Inspection, inspect_all
 from poller.operations.planners import check_promises
 from poller.options.problems import ConfigError
+from state.open import holder
 
 
 @click.command()

@@ -11,9 +11,10 @@ from typing import Final
 
 from state.leases import Lease
 from state.polls import UnitTimes
-from state.postgres.connection import NOW, Connection, Database, read_meta, transaction, write_meta
+from state.postgres.connection import NOW, Connection, Database, transaction
 from state.postgres.leases import check
 from state.postgres.recording import write_times
+from state.postgres.throttles import throttle, throttled_until
 
 ON_ITS_WAY: Final = 1.0  # seconds for which a call of a worker that is gone may still be on its way
 
@@ -76,7 +77,7 @@ class Calls:
     def throttle(self, budget: str, until: float) -> None:
         """Note until when the server wants no call."""
         with transaction(self._db) as conn:
-            write_meta(conn, _throttled(budget), repr(until))
+            throttle(conn, budget, until)
 
     def throttled_until(self, budget: str) -> float | None:
         """Until when the server wanted no call, as noted last; it may be over."""
@@ -98,13 +99,3 @@ def _write_answers(conn: Connection, answers: Sequence[tuple[int, float]], now: 
 
 def _forget(conn: Connection, budget: str, seconds: float) -> None:
     conn.run(f"DELETE FROM calls WHERE budget = $1 AND answered_at < {NOW} - $2::float8", [budget, seconds])
-
-
-def throttled_until(db: Database, budget: str) -> float | None:
-    """What `Calls.throttle` noted."""
-    text = read_meta(db, _throttled(budget))
-    return None if text is None else float(text)
-
-
-def _throttled(budget: str) -> str:
-    return f"throttled {budget}"

@@ -18,7 +18,7 @@ NOW: Final = "extract(epoch FROM clock_timestamp())::float8"  # Unix seconds of 
 # What a server must give up by itself: a worker that was stopped, or cut off, within a transaction holds locks that
 # all others may wait for.
 SETTINGS: Final = {
-    "idle_in_transaction_session_timeout": "1000",
+    "idle_in_transaction_session_timeout": "2000",
     "statement_timeout": "30000",
     "lock_timeout": "10000",
     "client_connection_check_interval": "1000",
@@ -70,7 +70,8 @@ def connect(url: str, *, read_only: bool = False) -> Connection:
     """One new connection. Raises what psycopg raises."""
     settings = {**SETTINGS, "default_transaction_read_only": "on"} if read_only else SETTINGS
     given = psycopg.conninfo.conninfo_to_dict(url)
-    options = f"{given.pop('options', '')} {' '.join(f'-c {name}={value}' for name, value in settings.items())}"
+    ours = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    options = f"{ours} {given.pop('options', '')}"  # what the operator names counts
     conn = Connection.connect(**{**_CONNECT, **given}, options=options.strip(), autocommit=True)
     conn.adapters.register_dumper(str, _BinaryTextDumper)
     conn.adapters.register_dumper(str, _TextDumper)

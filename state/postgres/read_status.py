@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Final
 
-from state.postgres.calls import throttled_until
 from state.postgres.connection import Database
+from state.postgres.throttles import throttled_until
 from state.status import Activity, MeasuredDelay, SeenChange, SeenDelay, UnitRow
 
 LATEST: Final = 10_000  # events that a measured delay looks back on at most

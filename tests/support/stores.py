@@ -114,7 +114,9 @@ class PostgresBackend:
 
     def __init__(self, folder: Path) -> None:
         self.server = self.started()
-        self.url = self.server.database(self._template)
+        self._database = self.server.database(self._template)
+        # A machine with much to do may be slow within a transaction, and none is stopped there.
+        self.url = f"{self._database}?options=-c%20idle_in_transaction_session_timeout%3D60000"
         self._stores: list[PostgresStore] = []
         self._readers: list[PostgresReader] = []
 
@@ -172,7 +174,7 @@ class PostgresBackend:
             reader.close()
         for store in self._stores:
             store.close()
-        self.server.drop(self.url)
+        self.server.drop(self._database)
 
 
 def _started() -> Iterator[Server]:
