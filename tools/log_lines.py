@@ -6,10 +6,13 @@ from typing import Final
 
 LOG_LINES: Final = {
     "budget.goes_on": "A pause that a server had asked for is over, or was ended by `poller resume`.",
+    "budget.not_opened": "This worker cannot poll the budget it has leased, and leaves it to others for a while.",
     "budget.lease_lost": "Another worker owns the budget now; this one stops polling for it.",
     "clock.set": "The system's clock was set. Polling pauses for a moment; order and waits are not affected.",
     "command.done": "A command was executed by the daemon.",
     "command.failed": "A command could not be executed; the line says why.",
+    "config.agrees": "All workers have the same configuration again.",
+    "config.differs": "Workers on one database have different configurations: give all the same file, and reload.",
     "config.not_taken_over": "A key that is read at the start alone has changed. Restart to use it.",
     "config.refused": "A reload was refused; the old configuration stays in use. `poller check` says what to fix.",
     "config.reloaded": "The new configuration is in use, with what has changed.",
@@ -53,4 +56,7 @@ LOG_LINES: Final = {
     "subscription.lease_lost": "Another worker owns the subscription now; this one stops delivering for it.",
     "sweep.complete": "Every page of an endpoint has been read (at level `debug`).",
     "sweep.first": "The first sweep of an endpoint is complete: changes are reported from now on.",
+    "worker.failed": "A step of taking over or giving up leases failed; it is tried again twice a second.",
+    "worker.gave_up": "This worker has left a budget or subscription to another one.",
+    "worker.took_over": "This worker has taken leases that were free: it polls and delivers what they name.",
 }
