@@ -313,6 +313,9 @@ EXCUSED = {
     "poller.operations.status.EndpointStatus": "one line of `poller status --json`, whose keys are a promise",
 }
 PENDING = {  # to be split
+    "poller.app.App",
+    "poller.daemon.workers.Workers",
+    "state.postgres.writer.Writer",
     "poller.budget.budget.Budget",
     "poller.polling.engine.Engine",
     "poller.polling.loop.PollLoop",
