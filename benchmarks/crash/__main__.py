@@ -30,7 +30,7 @@ from state.open import open_reader
 
 RANDOM: Final = "a random moment"
 LONGEST: Final = 8.0  # seconds that a daemon lives at most
-QUIET: Final = 120.0  # seconds in which all must be delivered in the end
+QUIET: Final = 300.0  # seconds in which all must be delivered in the end
 
 CONFIG: Final = """
 [poller]

@@ -17,7 +17,7 @@ import orjson
 LIMITS: Final = ((30, 1.0), (1500, 60.0))  # calls, seconds: strict, by arrival
 SIZE: Final = 10  # objects on a page
 MOST_DELETED: Final = 45  # in all: from 50 an hour on the endpoint would be held
-POISON: Final = 7  # objects whose number ends so are refused by the receiver for good
+POISON: Final = 7  # every fiftieth object from here on is refused by the receiver for good
 
 
 class Served:
@@ -177,7 +177,7 @@ class Receiver(Served):
 
 def is_poisoned(subject: str) -> bool:
     """Whether the receiver refuses events of this object for good."""
-    return subject.startswith("things/") and int(subject.split("/")[1]) % 10 == POISON
+    return subject.startswith("things/") and int(subject.split("/")[1]) % 50 == POISON
 
 
 class Busy(threading.Thread):

@@ -242,7 +242,7 @@ def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, know
         asked=one.fetched.asked,
         absent_since=_absent_since(w, one.unit),
         appended=_appended(w, one, comparison, known),
-        tail_since=w.state.tail_asked_at,
+        tail_since=w.state.tail_asked_at if w.state.uncertain is None else None,
         accepted=current_shift(w),
         nulled=w.guards.exemptions.nulled,
         recent=dict(w.requests.changed),
@@ -263,6 +263,8 @@ def _absent_since(w: WatchedEndpoint, unit: UnitState) -> float | None:
     One answer is one moment: what a list in one answer did not show was not there. A list of several pages shifts while
     it is read.
     """
+    if w.state.uncertain is not None:
+        return None  # the list may have been longer than it was shown
     whole = unit if w.is_child else w.units.only_one()
     if whole is not None and whole.digest is not None and whole.calls == 1 and whole.next is None:
         return whole.asked_at

@@ -73,6 +73,10 @@ FOUND = {
         ),
         [Step(act="crash", pick=3, kind="inside", wait=4.0)],
     ),
+    "nothing was certainly absent from a list whose latest sweep was uncertain": (
+        World(style="keyset", order="id", seed=536),
+        [Step(act="begin", kind="ignores-page", wait=30.0), Step(act="fault", kind="no-id", wait=1.0)],
+    ),
     "an offset that lies amid a page that was shorter once is no page any more": (
         World(style="offset-total", seed=6, traits=("modified-stuck", "short-pages")),
         [Step(act="create")],
