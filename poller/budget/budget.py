@@ -11,7 +11,7 @@ question about a window is one look at an index or one bisection.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import floor, inf
@@ -139,7 +139,7 @@ class Budget:
         if call not in self._flying:
             return
         self._flying.discard(call)
-        self._answered.append(now)
+        insort(self._answered, now)  # an answer that another worker waited for may lie ahead
         for cap in self._caps.values():
             cap.unsure.discard(call)
 

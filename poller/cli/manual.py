@@ -49,7 +49,7 @@ def help_(context: click.Context, words: tuple[str, ...], man: bool) -> None:
     """
     top = context.find_root()
     if man:
-        click.echo(page(top), nl=False)
+        say_lines(page(top).rstrip("\n"))
         return
     found, within = top.command, top
     for word in words:
@@ -70,7 +70,7 @@ def completion(context: click.Context, shell: str) -> None:
     """
     cls = get_completion_class(shell)
     assert cls is not None
-    click.echo(cls(context.find_root().command, {}, "poller", VARIABLE).source())
+    say_lines(cls(context.find_root().command, {}, "poller", VARIABLE).source())
 
 
 def page(top: click.Context) -> str:

@@ -65,6 +65,7 @@ class Machine:
         self.make = lambda: Budget("k", limits, share=share)
         self.true = START  # what the server's clock says
         self.wall = 0.0  # how far the wall clock is off
+        self.wall_at_call, self.boot_at_call = 0.0, 0
         self.boot = 1
         self.since = START - 1000.0
         self.anchor: str | None = None
@@ -73,6 +74,12 @@ class Machine:
         self.start()
 
     def start(self) -> None:
+        """Begin. Without a call since the boot there is only the wall clock to go by, which is right then, or behind.
+
+        What no machine can know is a clock that is ahead, or that was set ahead since the latest call.
+        """
+        if self.boot_at_call != self.boot:
+            self.wall = min(self.wall, self.wall_at_call, 0.0)
         self.clock = SystemClock.resume(
             self.anchor,
             wall=lambda: self.true + self.wall,
@@ -90,6 +97,7 @@ class Machine:
         self.true += self.budget.wait(self.clock.steady())
         call = self.budget.spend(self.clock.steady())
         self.anchor = str(self.clock.anchor())
+        self.wall_at_call, self.boot_at_call = self.wall, self.boot
         self.rows.append([self.clock.steady(), None])
         self.arrivals.append(self.true)
         self.true += seconds
@@ -97,9 +105,8 @@ class Machine:
         self.rows[-1][1] = self.clock.steady()
 
     def reboot(self, seconds: float) -> None:
-        """Off for a while; the wall clock is right then, or behind: what no machine can know is a clock ahead."""
+        """Off for a while."""
         self.true += seconds
-        self.wall = min(self.wall, 0.0)
         self.boot, self.since = self.boot + 1, self.true
         self.start()
 

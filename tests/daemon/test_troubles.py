@@ -121,7 +121,7 @@ async def test_everything_is_told_once_and_in_order_whatever_the_machine_does(tm
                 await daemon.reload()
                 assert daemon.app.refused is None
                 failing = daemon.app.engine.sources["raising"].endpoints["things"]
-                await until("a failure of the other source", failing.failing)
+                await until("a failure of the other source", failing.units.failing)
                 for _ in range(3):
                     await troubles.change()
                 await until("every delivery", lambda: len(upstream.received) == len(log_of(state)))

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import types
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +29,23 @@ def signed(event: Event, secret: str = SECRET) -> tuple[bytes, dict[str, str]]:
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": signature,
     }
+
+
+def test_events_that_arrive_at_once_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CRM_SECRET", SECRET)
+    module = types.ModuleType("receiver")
+    exec(CODE["python"], module.__dict__)
+    events = [make_event({"id": number}, version=1, kind="created") for number in range(40)]
+
+    def send(event: Event) -> int:
+        body, headers = signed(event)
+        return int(module.app.test_client().post("/hooks/poller", data=body, headers=headers).status_code)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(send, events)) == {204}
+    assert module.database.execute("SELECT count(*) FROM copies").fetchone() == (40,)
+    module.database.close()
 
 
 def test_the_receiver_in_flask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ async def test_what_waits_for_another_try_does_not_wait_for_a_clock_that_was_set
         await until("refusals", lambda: upstream.refusals < 3)
         upstream.status = 500
         w = daemon.app.engine.sources["api"].endpoints["things"]
-        await until("a failure", w.failing)
+        await until("a failure", w.units.failing)
         engine = daemon.app.engine
         wall.ahead -= HOUR
         await until("the clock to be followed", lambda: daemon.app.engine is not engine and daemon.app.is_polling)

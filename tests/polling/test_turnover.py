@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.truth.life import config_of
 from tests.truth.run import Watched, in_jumping_time, watched
+from tests.truth.settings import config_of
 from tests.truth.world import Step, World
 
 JOBS = World(style="none", objects=60, has_items=True, absent_for=5.0)

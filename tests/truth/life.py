@@ -131,7 +131,14 @@ class Life:
             },
         )
         s = self.store
-        reader = Reader(db=s.db, log=s.log, polls=s.poll_reader, deliveries=s.delivery_reader, sums=StatusReader(s.db))
+        reader = Reader(
+            db=s.db,
+            log=s.log,
+            polls=s.poll_reader,
+            leases=s.leases,
+            deliveries=s.delivery_reader,
+            sums=StatusReader(s.db),
+        )
         shown = status(reader, self.engine.config, now=asyncio.get_running_loop().time(), live=live)
         return {one.endpoint: one for one in shown.endpoints}
 
