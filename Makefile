@@ -7,7 +7,7 @@ FOR ?=
 SOURCES := poller plugins state
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench bench-sweep bench-delivery bench-planner bench-start bench-peers prove prove-truth prove-budget prove-delivery prove-backlog prove-servers prove-receivers prove-hostile prove-api prove-crash prove-fuzz audit lint types format check docs lock clean
+.PHONY: prove-slow help install demo test bench bench-sweep bench-delivery bench-planner bench-start bench-peers prove prove-truth prove-budget prove-delivery prove-backlog prove-servers prove-receivers prove-hostile prove-api prove-crash prove-fuzz audit lint types format check docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -69,7 +69,7 @@ bench-peers: $(STAMP)  ## Poller beside urlwatch, webchanges, changedetection.io
 prove-budget: $(STAMP)  ## the budget against the sandbox's count, over 50 restarts by SIGKILL (5 minutes)
 	$(BIN)/python -m benchmarks.budget
 
-prove: prove-truth prove-crash prove-delivery prove-backlog  ## long proofs, each bounded in time
+prove: prove-slow prove-truth prove-crash prove-delivery prove-backlog  ## long proofs, each bounded in time
 
 prove-delivery: $(STAMP)  ## order and completeness of deliveries over 1,000 random histories (5 minutes)
 	POLLER_HISTORIES=1000 $(BIN)/python -m pytest tests/delivery/test_delivery_stateful.py
@@ -79,6 +79,9 @@ prove-backlog: $(STAMP)  ## a million events for a dead subscriber beside a heal
 
 bench-delivery: $(STAMP)  ## deliveries a second and their delay, beside a bare aiohttp loop (1 minute)
 	$(BIN)/python -m benchmarks.delivery
+
+prove-slow: $(STAMP)  ## the tests that take too long for every run (2 minutes)
+	$(BIN)/python -m pytest -m slow
 
 prove-servers: $(STAMP)  ## no event false or missing against four servers that others wrote (4 minutes; needs npm)
 	$(BIN)/python -m benchmarks.servers

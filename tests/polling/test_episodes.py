@@ -266,6 +266,7 @@ weight = 0.0001
 """
 
 
+@pytest.mark.slow
 async def test_a_quiet_source_behind_a_busy_neighbour_does_not_stand_still(tmp_path: Path) -> None:
     class Busy(Ailing):
         async def answer(self, request: Request) -> Response:

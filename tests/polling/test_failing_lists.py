@@ -150,6 +150,7 @@ async def test_a_list_that_fails_loses_no_object_and_what_it_missed_before_is_no
         assert [kind for kind, _ in w.told()] == ["shop.lines.deleted", "shop.lines.deleted"]
 
 
+@pytest.mark.slow
 async def test_lists_that_are_not_there_do_not_make_their_source_fail(tmp_path):
     shop = Shop()
     shop.refused |= dict.fromkeys(range(1, 9), 404)

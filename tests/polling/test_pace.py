@@ -69,6 +69,7 @@ async def world(folder: Path) -> AsyncIterator[tuple[World, Chain]]:
             yield World(app, Shop(), clock), chain
 
 
+@pytest.mark.slow
 async def test_a_chain_is_polled_evenly_over_the_hour_as_the_plan_and_the_simulation_say(tmp_path):
     async with world(tmp_path) as (w, chain):
         await w.run(HOUR)  # the first sweep, and what its quarter of the window leaves

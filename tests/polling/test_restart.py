@@ -107,6 +107,7 @@ def assert_delivered(config: Path, callback: Callback) -> None:
         assert sorted(ids, key=first.index) == ids
 
 
+@pytest.mark.slow
 def test_a_restart_between_two_changes_loses_nothing_and_repeats_nothing(
     config: Path, sandbox: Server, callback: Callback
 ) -> None:
