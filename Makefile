@@ -80,7 +80,7 @@ prove-backlog: $(STAMP)  ## a million events for a dead subscriber beside a heal
 bench-delivery: $(STAMP)  ## deliveries a second and their delay, beside a bare aiohttp loop (1 minute)
 	$(BIN)/python -m benchmarks.delivery
 
-prove-slow: $(STAMP)  ## the tests that take too long for every run (2 minutes)
+prove-slow: $(STAMP)  ## the tests that take too long for every run (5 minutes)
 	$(BIN)/python -m pytest -m slow
 
 prove-servers: $(STAMP)  ## no event false or missing against four servers that others wrote (4 minutes; needs npm)

@@ -23,6 +23,7 @@ def is_served(url: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_it_ends_by_itself_with_events_and_a_summary(tmp_path: Path) -> None:
     ran = subprocess.run(
         [*DEMO, "--for", "12s", "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE

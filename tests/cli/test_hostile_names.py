@@ -64,6 +64,7 @@ def is_harmless(text: str) -> bool:
     return not OBEYED.search(text) and not FORGED.search(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [200, 503])
 def test_no_command_prints_what_a_terminal_obeys_or_the_journal_takes_for_a_line(
     poller: Run, shop: Shop, tmp_path: Path, status: int

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.docs.fences import ROOT, Fence, fences
 from tests.support.daemon import PATIENCE, wait_for
 
@@ -133,6 +135,7 @@ def pattern(expected: str) -> str:
     return ".*".join(re.escape(part) for part in settled(expected).split("…")) if expected.strip() else ".*"
 
 
+@pytest.mark.slow
 def test_the_tutorial_works_as_printed(tmp_path: Path) -> None:
     reader = Reader(tmp_path)
     try:

@@ -127,6 +127,7 @@ def test_without_a_daemon_a_source_of_which_nothing_answers_is_failing(poller: R
     assert "source shop: failing" in poller("doctor").out
 
 
+@pytest.mark.slow
 def test_a_list_that_was_never_complete_is_not_ok(poller: Run, shop: Shop, tmp_path: Path) -> None:
     shop.configure(tmp_path, more=TWO)
     shop.answers["/orders"] = (200, b"no list", "text/plain")

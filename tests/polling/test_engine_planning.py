@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -147,6 +148,7 @@ async def test_a_throttled_budget_is_told_once_per_episode(tmp_path):
         assert w.poll_loop.limiter.refused > 2
 
 
+@pytest.mark.slow
 async def test_a_new_last_page_inherits_the_rate_of_the_one_before(tmp_path):
     async with world(tmp_path) as w:
         for number in range(30):

@@ -74,6 +74,7 @@ def told(w: World, glob: str = "poller.source.*") -> list[str]:
         return [event.type for event in reader.log.read(type_glob=glob)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crash", [False, True], ids=["stopped", "killed"])
 @pytest.mark.parametrize("failing", ["/items", "/items?2"], ids=["the whole source", "one page"])
 async def test_an_outage_with_restarts_in_it_is_told_once_and_taken_back_once(
@@ -116,6 +117,7 @@ async def test_a_reload_during_an_outage_begins_no_second_episode(tmp_path: Path
         assert told(w) == [FAILING, RECOVERED]
 
 
+@pytest.mark.slow
 async def test_a_page_that_failed_and_ceased_to_exist_ends_its_episode(tmp_path: Path) -> None:
     async with town(tmp_path) as t, t.watched() as w:
         await w.run(60)
@@ -133,6 +135,7 @@ async def test_a_page_that_failed_and_ceased_to_exist_ends_its_episode(tmp_path:
         assert w.app.engine.is_well()
 
 
+@pytest.mark.slow
 async def test_a_child_list_that_failed_and_lost_its_parent_ends_its_episode(tmp_path: Path) -> None:
     async with town(tmp_path, more=CHILDREN) as t, t.watched() as w:
         await w.run(60)

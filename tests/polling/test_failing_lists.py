@@ -131,6 +131,7 @@ async def test_what_such_a_list_shows_first_is_no_news_and_what_it_shows_then_is
         assert [kind for kind, _ in w.told()] == ["shop.lines.created"]
 
 
+@pytest.mark.slow
 async def test_a_list_that_fails_loses_no_object_and_what_it_missed_before_is_not_confirmed_by_others(tmp_path):
     shop = Shop()
     async with world(tmp_path, shop) as w:
@@ -174,6 +175,7 @@ async def test_that_lists_fail_is_said_on_the_bus_once(tmp_path):
         assert "1 of 12 lists fail" in notices[0].data["summary"]
 
 
+@pytest.mark.slow
 async def test_where_every_list_is_missing_the_endpoint_fails_and_its_baseline_stays_open(tmp_path):
     shop = Shop()
     shop.refused |= dict.fromkeys(shop.lines, 404)

@@ -67,6 +67,7 @@ async def town(folder: Path) -> AsyncIterator[Town]:
         yield Town(path, shop)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("headers", "why"),
     [
