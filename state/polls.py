@@ -122,6 +122,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
 
     state: EndpointState
     units: Sequence[UnitState]
+    has_suspects: bool = False  # objects wait for their deletion to be confirmed
     is_reshaped: bool = False  # its objects mean something else than before: a new baseline begins
     deletions: Sequence[float] = ()  # how many seconds ago each deletion of the last hour was recorded
     creations: Sequence[float] = ()  # and each creation

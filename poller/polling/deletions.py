@@ -23,6 +23,7 @@ from poller.polling.recorder import MOST_TRIES, Recorder
 from poller.polling.results import PollResult
 from poller.polling.suspects import SuspectQueue
 from poller.polling.threads import Apart
+from poller.polling.unit_keys import is_swept
 from state.errors import Conflict
 from state.notices import Notice
 from state.polls import Answering, PollRecord, Presence, Snapshot, Suspect
@@ -54,8 +55,10 @@ class Deletions:
         if not self.queue.is_to_be_read(w.name, result):
             return True
         found = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id)
+        have_own_urls = await self._with_own_urls(w, found)
+        w.sweeps_decide = len(have_own_urls) < len(found)
         wait = w.rules.deletion.missing_time(has_own_url=True)
-        return self.queue.fill(w.name, await self._with_own_urls(w, found), now=now, wait=wait)
+        return self.queue.fill(w.name, have_own_urls, now=now, wait=wait)
 
     async def _with_own_urls(self, w: WatchedEndpoint, suspects: list[Suspect]) -> list[Suspect]:
         """Those whose own URL has the last word."""
@@ -85,8 +88,11 @@ class Deletions:
             return await self._in_turn(w, lambda: self._answered(w, suspect, own, asked))
 
     async def swept(self, w: WatchedEndpoint) -> list[PollResult]:
-        """After a complete sweep: report the suspects that two more did not show, where sweeps decide."""
-        if not may_delete(w):
+        """After a complete sweep: report the suspects that two more did not show, where sweeps decide.
+
+        A sweep in which a unit was answered 304 has not seen all of the list: it confirms nothing.
+        """
+        if not may_delete(w) or any(in_a_row and is_swept(key) for key, in_a_row in w.requests.unmodified.items()):
             return []
         suspects = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id)
         due = [one for one in suspects if self._is_proved(w, one)]

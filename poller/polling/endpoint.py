@@ -32,6 +32,7 @@ class Requests:
     def __init__(self, latest: int) -> None:
         self.latest = latest
         self.changed: dict[str, int] = {}  # objects changed while another request was under way: order of the answer
+        self.unmodified: dict[str, int] = {}  # by unit: answers 304 in a row
         self._under_way: dict[str, int] = {}
 
     def next(self) -> int:
@@ -154,7 +155,6 @@ class WatchedEndpoint:
         self.turnover = Turnover()
         self.oddities = Oddities()
         self.unchanged: dict[int, UnitTimes] = {}  # polls that are still to be written, with whatever is written next
-        self.unmodified: dict[str, int] = {}  # by unit: answers 304 in a row
         self.turn = Turn()
         self.requests = Requests(0)
         self.load(opened)
@@ -162,6 +162,7 @@ class WatchedEndpoint:
     def load(self, opened: Opened) -> None:
         """Know what is kept of the endpoint, and nothing else."""
         self.state = opened.state
+        self.sweeps_decide = opened.has_suspects  # whether what is missing may be confirmed by complete sweeps
         self.units = Units(opened.units)
         self.guards = Guards.load(opened.state)
         orders = [unit.asked_order for unit in opened.units]
@@ -212,7 +213,7 @@ class WatchedEndpoint:
             self.unchanged.pop(unit.id, None)
         self.sweep.forget(key)
         self.guards.quarantine.pop(key, None)
-        self.unmodified.pop(key, None)
+        self.requests.unmodified.pop(key, None)
         self.oddities.forget(key)
 
 

@@ -85,7 +85,7 @@ class Fetcher:
         asked_at = self._clock.now()
         response = await self.ask(begun.request)
         unmodified = begun.is_conditional and response.status_code == httpx.codes.NOT_MODIFIED
-        w.unmodified[key] = w.unmodified.get(key, 0) + 1 if unmodified else 0
+        w.requests.unmodified[key] = w.requests.unmodified.get(key, 0) + 1 if unmodified else 0
         digest = _digest(w, response)
         is_readable = (
             is_list(status := response.status_code, w.rules.endpoint) or status in w.rules.endpoint.empty_status
@@ -133,7 +133,9 @@ class Fetcher:
         request = self.source.request(w.rules.endpoint, at)
         # A last page whose headers alone would say that another one begins must be seen: 304 might not say it.
         must_be_seen = bool(w.rules.endpoint.page_headers) and unit.next is None
-        is_believed = w.rules.conditional and w.unmodified.get(unit.key, 0) < MOST_UNMODIFIED
+        # A page that is "not modified" may show what is missing elsewhere: some servers mark a page by its newest row.
+        must_be_seen = must_be_seen or (w.sweeps_decide and is_swept(unit.key))
+        is_believed = w.rules.conditional and w.requests.unmodified.get(unit.key, 0) < MOST_UNMODIFIED
         is_conditional = unit.validators is not None and unit.digest is not None and is_believed and not must_be_seen
         if is_conditional and unit.validators is not None:
             _add_validators(request, unit.validators)

@@ -63,7 +63,8 @@ class Polls:
     def reopen(self, endpoint: int) -> Opened:
         """The endpoint and its units as they are kept now."""
         rows = self._db.run(f"SELECT {UNIT} FROM units WHERE endpoint = $1 ORDER BY id", [endpoint])
-        return Opened(state=read_endpoint(self._db, endpoint), units=[unit_of(row) for row in rows])
+        units, suspects = [unit_of(row) for row in rows], self.suspects(endpoint, limit=1)
+        return Opened(state=read_endpoint(self._db, endpoint), units=units, has_suspects=bool(suspects))
 
     def known(self, endpoint: int, wanted: Sequence[Wanted]) -> list[Known]:
         """What is known of the objects of each unit, and of those that are asked for."""

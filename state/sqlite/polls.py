@@ -168,7 +168,8 @@ class Polls:
         """The endpoint and its units as they are kept now."""
         rows = self._db.execute(f"SELECT {UNIT} FROM units WHERE endpoint = ? ORDER BY id", [endpoint])
         units = [unit_of(row) for row in rows]
-        return Opened(state=read_endpoint(self._db, endpoint), units=units)
+        suspects = self.suspects(endpoint, limit=1)
+        return Opened(state=read_endpoint(self._db, endpoint), units=units, has_suspects=bool(suspects))
 
     def known(self, endpoint: int, wanted: Sequence[Wanted]) -> list[Known]:
         """What is known of the objects of each unit, and of those that are asked for."""

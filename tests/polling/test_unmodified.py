@@ -92,3 +92,60 @@ async def test_nothing_is_sent_back_where_that_is_switched_off(tmp_path):
             await sweep_once(app)
 
         assert liar.asked == [{}, {}, {}]
+
+
+@dataclass
+class Shifting:
+    """Two pages of two; the first bears the mark of its newest row, which a row that goes does not change."""
+
+    rows: list[int] = field(default_factory=lambda: [1, 2, 3])
+    asked: list[bool] = field(default_factory=list)
+
+    async def things(self, request: Request) -> Response:
+        page = int(request.query_params.get("page", "1"))
+        shown = [{"id": number} for number in self.rows[2 * page - 2 : 2 * page]]
+        if page > 1:
+            return JSONResponse(shown)
+        self.asked.append("if-none-match" in request.headers)
+        headers = {"etag": '"newest"'}
+        return Response(status_code=304, headers=headers) if self.asked[-1] else JSONResponse(shown, headers=headers)
+
+
+async def test_an_object_that_moves_to_a_page_that_is_not_modified_is_not_deleted(tmp_path):
+    shop = Shifting()
+    table = 'pagination = { type = "page", size_param = "size", size = 2 }\nabsent_for = "0s"\n'
+    async with opened(tmp_path, shop, table) as app:
+        await sweep_once(app)
+        shop.rows.remove(1)
+        for _ in range(MOST_UNMODIFIED + 6):
+            await sweep_once(app)
+
+        assert [(event.type, event.subject) for event in app.store.log.read(limit=10)] == [
+            ("api.things.deleted", "things/1")
+        ]
+
+
+async def test_it_is_not_deleted_after_a_restart_either(tmp_path):
+    shop = Shifting()
+    table = 'pagination = { type = "page", size_param = "size", size = 2 }\nabsent_for = "0s"\n'
+    for runs in range(MOST_UNMODIFIED):
+        async with opened(tmp_path, shop, table) as app:
+            await sweep_once(app)
+            events = [(event.type, event.subject) for event in app.store.log.read(limit=10)]
+        if runs == 0:
+            shop.rows.remove(1)
+
+        assert ("api.things.deleted", "things/3") not in events
+
+
+async def test_a_deletion_is_confirmed_though_each_sweep_is_a_run_of_its_own(tmp_path):
+    shop = Shifting(rows=[1, 2, 3])
+    table = 'pagination = { type = "page", size_param = "size", size = 2 }\nabsent_for = "0s"\n'
+    for runs in range(5):
+        async with opened(tmp_path, shop, table) as app:
+            await sweep_once(app)
+            events = [(event.type, event.subject) for event in app.store.log.read(limit=10)]
+        if runs == 0:
+            shop.rows.remove(3)
+
+    assert events == [("api.things.deleted", "things/3")]
