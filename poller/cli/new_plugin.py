@@ -9,7 +9,6 @@ from typing import Final
 import click
 
 from poller.cli.output import say
-from poller.options.problems import NotThere
 from state.errors import PollerError
 
 SINK: Final = '''\
@@ -172,7 +171,9 @@ def new_plugin(name: str, kind: str, folder: Path) -> None:
     Example: poller new-plugin pager --kind sink
     """
     if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None:
-        raise NotThere(f"{name!r} is not a name for a plugin", hint="lower case letters, digits and _, a letter first")
+        raise PollerError(
+            f"{name!r} is not a valid name", hint="write lower case letters, digits and _, a letter first"
+        )
     (folder / "tests").mkdir(mode=0o755, parents=True, exist_ok=True)
     for file_name, template in zip((f"{name}.py", f"tests/test_{name}.py"), TEMPLATES[kind], strict=True):
         text = template.replace("WORD", name).replace("NAME", "".join(map(str.capitalize, name.split("_"))))

@@ -136,9 +136,9 @@ def _notes(one: EndpointStatus) -> Iterator[str]:
     elif one.state != "ok":
         yield f"{one.state}: {one.reason}"
     if one.suspects:
-        yield f"{one.suspects} objects may be gone; their deletion is being confirmed"
+        yield f"{counted(one.suspects, 'object')} may be gone: not confirmed yet"
     if one.unlisted:
-        yield f"{one.unlisted} objects are not listed any more, but answer under their own URL (`unlisted`)"
+        yield f"{counted(one.unlisted, 'object')} found under an own URL, but no longer listed (`unlisted`)"
 
 
 def _subscription(one: SubscriptionStatus) -> list[str]:
