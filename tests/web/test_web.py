@@ -92,8 +92,9 @@ def test_the_status_is_that_of_the_running_program(api: httpx.Client) -> None:
 )
 def test_events_are_given_from_a_number_on(api: httpx.Client, query: str, count: int) -> None:
     answer = api.get(f"/api/v1/events{query}").json()
+    of_the_shop = [event for event in answer["events"] if event["source"] == "/sources/shop"]
 
-    assert len(answer["events"]) == count
+    assert len(of_the_shop) == count  # commands that other tests give the same daemon are notices in the log, too
     assert answer["next"] >= count
 
 
