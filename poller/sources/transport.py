@@ -43,9 +43,16 @@ class BudgetTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(
-        self, inner: httpx.AsyncBaseTransport, limiter: RateLimiter, *, timeout: float, most: int = MOST
+        self,
+        inner: httpx.AsyncBaseTransport,
+        limiter: RateLimiter,
+        *,
+        timeout: float,
+        most: int = MOST,
+        proxy: str | None = None,
     ) -> None:
         self._inner = inner
+        self._proxy = proxy  # through which `inner` connects; named where it fails
         self._limiter = limiter
         self._timeout = timeout
         self._most = most  # bytes of an answer
@@ -95,7 +102,14 @@ class BudgetTransport(httpx.AsyncBaseTransport):
                 response = await self._inner.handle_async_request(request)
         except TimeoutError as error:
             raise TooSlow(shown_url(request.url), f"no answer within {self._timeout:g} s") from error
-        except (httpx.TransportError, LeaseLost):
+        except httpx.TransportError as error:
+            if self._proxy is None:
+                raise
+            what = f"no answer through the proxy {shown_url(self._proxy)} ({_said(error)})"
+            raise FetchError(
+                shown_url(request.url), what, hint="see that the proxy answers, and `proxy` of the source"
+            ) from error
+        except LeaseLost:
             raise
         except Exception as error:
             raise FetchError(shown_url(request.url), f"no answer ({_said(error)})") from error
@@ -210,8 +224,15 @@ def build_client(
     network: Network, *, limiter: RateLimiter, auth: httpx.Auth | None, inner: httpx.AsyncBaseTransport | None = None
 ) -> httpx.AsyncClient:
     """The client of one source, over `inner` or the network. Raises PollerError where its `ca_file` cannot be used."""
+    transport = BudgetTransport(
+        inner or _transport(network),
+        limiter,
+        timeout=network.timeout,
+        most=network.most,
+        proxy=None if inner else network.proxy,
+    )
     return httpx.AsyncClient(
-        transport=BudgetTransport(inner or _transport(network), limiter, timeout=network.timeout, most=network.most),
+        transport=transport,
         auth=auth,
         timeout=None,  # the transport keeps the time, from when the call leaves
         follow_redirects=False,

@@ -309,3 +309,10 @@ async def test_a_list_of_millions_of_values_is_refused_before_it_is_split():
         s.api.body = body
         with pytest.raises(TooLarge, match="more than 2,000,000 JSON values"):
             await s.get(most=10**9)
+
+
+async def test_a_proxy_that_does_not_answer_is_named_without_its_password():
+    async with setup(Limit(100, 60.0), proxy="http://someone:proxy-password-7@127.0.0.1:1") as it:
+        with pytest.raises(FetchError, match=r"no answer through the proxy http://127\.0\.0\.1:1") as raised:
+            await it.get()
+    assert "password" not in str(raised.value)
