@@ -314,7 +314,6 @@ EXCUSED = {
 }
 PENDING = {  # to be split
     "poller.app.App",
-    "poller.daemon.workers.Workers",
     "state.postgres.writer.Writer",
     "poller.budget.budget.Budget",
     "poller.polling.engine.Engine",

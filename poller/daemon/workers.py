@@ -11,21 +11,20 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
-from importlib.metadata import version
 from typing import Final
 
 import structlog
 
 from poller.app import App, Tenure
+from poller.daemon.enrolment import Enrolment
 from poller.daemon.sharing import shared_out
 from poller.delivery import handover
 from poller.polling.loop import PollLoop
 from state.errors import LeaseLost, PollerError, StateError, Unavailable
-from state.leases import Lease, WorkerState, budget_lease, subscription_lease
+from state.leases import Lease, budget_lease, subscription_lease
 
 TTL: Final = 2.0  # seconds that a lease lasts
 BEAT: Final = 0.5  # seconds between two renewals
-TELL_EVERY: Final = 10.0  # seconds between two words of this worker about itself, and looks at the database's clock
 ASIDE: Final = 30.0  # seconds for which a budget that could not be opened is left to others
 GRACE: Final = 5.0  # seconds for what is under way of a budget that is given up
 
@@ -39,12 +38,11 @@ class Workers:
         self._app = app
         self._tenure = tenure
         self._woken = woken
+        self._enrolment = Enrolment(app, tenure.worker)
         self._held: dict[str, Lease] = {}
         self._aside: dict[str, float] = {}  # by lease: steady time until when it is left to others
         self._taken_at: dict[str, float] = {}  # by lease, steady
         self._leaving: dict[str, asyncio.Task[None]] = {}  # by lease: it is being given up
-        self._told_at = -TELL_EVERY
-        self._digests: frozenset[str] = frozenset()
         self._anew = False  # what was written last may not be known here: everything is taken anew
 
     @contextlib.asynccontextmanager
@@ -62,7 +60,7 @@ class Workers:
                 task.cancel()
             await asyncio.gather(*tasks, *self._leaving.values(), return_exceptions=True)
             with contextlib.suppress(Unavailable):
-                await self._app.write(self._app.store.leases.leave, self._tenure.worker)
+                await self._enrolment.leave()
 
     async def renew(self) -> None:
         """Renew what is held, and drop what is lost."""
@@ -76,8 +74,9 @@ class Workers:
         renewed = await app.write.urgent(app.store.leases.renew, self._tenure.worker, ttl=TTL)
         await self._drop_lost(sent, {lease.name: lease for lease in renewed})
         self._tenure.until = sent + TTL
-        if sent - self._told_at >= TELL_EVERY or not renewed:
-            await self._tell_others(sent)
+        if self._enrolment.is_due(sent) or not renewed:
+            await self._enrolment.tell(sent, lacks=self._aside, ttl=TTL)
+            self._aside = {name: until for name, until in self._aside.items() if until > sent}
 
     async def share(self) -> None:
         """Give up what is too much, and take what is this worker's part."""
@@ -95,21 +94,8 @@ class Workers:
     async def _begin_anew(self) -> None:
         """After an outage: nobody knows which step was written last, so all is read again, under new epochs."""
         await self._drop_lost(self._app.clock.steady(), {})
-        await self._app.write(self._app.store.leases.leave, self._tenure.worker)
-        self._told_at, self._anew = -TELL_EVERY, False
-
-    async def _tell_others(self, sent: float) -> None:
-        app = self._app
-        state = WorkerState(
-            name=self._tenure.worker,
-            version=version("poller"),
-            digest=app.config.digest[:12],
-            listen=app.config.poller.listen,
-            lacks=tuple(self._aside),
-        )
-        await app.write.urgent(app.store.leases.enrol, state, ttl=TTL)
-        self._told_at = sent
-        self._aside = {name: until for name, until in self._aside.items() if until > sent}
+        await self._enrolment.leave()
+        self._anew = False
 
     async def _drop_lost(self, sent: float, renewed: dict[str, Lease]) -> None:
         """Drop what is not among the leases that a renewal begun at `sent` has found, unless it was taken since."""
@@ -129,7 +115,7 @@ class Workers:
         """Own the even part that is this worker's."""
         app, worker = self._app, self._tenure.worker
         shares = await app.write(app.store.leases.shares)
-        self._compare(shares.workers)
+        self._enrolment.compare(shares.workers)
         budgets = [budget_lease(name) for name in app.config.budgets]
         subscriptions = [subscription_lease(one.name) for one in app.config.subscriptions]
         owners = {name: lease.worker for name, lease in shares.owners.items()}
@@ -201,16 +187,6 @@ class Workers:
         self._leaving.pop(name, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("worker.failed", exc_info=error)
-
-    def _compare(self, workers: Iterable[WorkerState]) -> None:
-        """Say once when workers have different configurations, and once when it is over."""
-        digests = frozenset(worker.digest for worker in workers if worker.digest)
-        if len(digests) > 1 and digests != self._digests:
-            told = {worker.name: worker.digest for worker in workers}
-            log.warning("config.differs", workers=told, hint="give all workers the same poller.toml, and reload them")
-        elif len(digests) <= 1 < len(self._digests):
-            log.info("config.agrees")
-        self._digests = digests
 
 
 async def _again(work: Callable[[], Awaitable[None]]) -> None:
