@@ -113,6 +113,8 @@ class Daemon:
             if poll_loop.failure is not None and not isinstance(poll_loop.failure, Unavailable):
                 raise poll_loop.failure
         self._timers.raise_failures()
+        if self._workers is not None:
+            self._workers.raise_failures()
 
     async def _follow_clock(self) -> None:
         """Take over a time to which the machine's clock was set."""

@@ -20,9 +20,8 @@ async def adopt(deliverer: Deliverer, leases: Sequence[Lease]) -> None:
 
 
 async def release(deliverer: Deliverer, name: str) -> None:
-    """Deliver a subscription no more: let what runs end, and give its lanes back."""
-    async with deliverer.changing:
-        await deliverer.consumers.end(name)
+    """Deliver a subscription no more: let what runs end, and give its lanes back. Nobody else waits for that."""
+    await deliverer.consumers.end(name)
 
 
 def drop(deliverer: Deliverer, name: str, error: LeaseLost) -> None:

@@ -258,9 +258,12 @@ class Engine:
 
     async def _restore(self, poll_loop: PollLoop, before: Engine | None) -> None:
         """The calls that its windows still count, and until when the server wants none."""
-        name, budget, steady = poll_loop.name, poll_loop.budget, self._clock.steady()
+        name, budget, asked = poll_loop.name, poll_loop.budget, self._clock.steady()
         longest = max(limit.seconds for limit in budget.limits)
-        calls = await self._write(self._store.calls.restore, name, since=steady - longest - 1, now=steady)
+        calls = await self._write(self._store.calls.restore, name, since=asked - longest - 1, now=asked)
+        # A database says how long ago a call was answered when it looks, which is later than it was asked.
+        late = (steady := self._clock.steady()) - asked
+        calls = [(sent, answered + late) for sent, answered in calls]
         until = await self._write(self._store.calls.throttled_until, name)
         if before is not None and name in before.loops:
             until = max(until or 0.0, before.loops[name].budget.throttled_until(steady) or 0.0)
