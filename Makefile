@@ -7,7 +7,7 @@ FOR ?=
 SOURCES := poller plugins state
 
 .DEFAULT_GOAL := help
-.PHONY: prove-slow help install demo test bench bench-sweep bench-delivery bench-planner bench-start bench-peers prove prove-truth prove-budget prove-delivery prove-backlog prove-servers prove-receivers prove-hostile prove-api prove-crash prove-fuzz audit lint types format check docs lock clean
+.PHONY: prove-slow prove-power soak soak-year help install demo test bench bench-sweep bench-delivery bench-planner bench-start bench-peers prove prove-truth prove-budget prove-delivery prove-backlog prove-servers prove-receivers prove-hostile prove-api prove-crash prove-fuzz audit lint types format check docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -69,7 +69,7 @@ bench-peers: $(STAMP)  ## Poller beside urlwatch, webchanges, changedetection.io
 prove-budget: $(STAMP)  ## the budget against the sandbox's count, over 50 restarts by SIGKILL (5 minutes)
 	$(BIN)/python -m benchmarks.budget
 
-prove: prove-slow prove-truth prove-crash prove-delivery prove-backlog  ## long proofs, each bounded in time
+prove: prove-slow prove-truth prove-crash prove-power prove-delivery prove-backlog  ## long proofs, each bounded in time
 
 prove-delivery: $(STAMP)  ## order and completeness of deliveries over 1,000 random histories (5 minutes)
 	POLLER_HISTORIES=1000 $(BIN)/python -m pytest tests/delivery/test_delivery_stateful.py
@@ -94,6 +94,12 @@ prove-truth: $(STAMP)  ## no event lost or invented, in 20,000 random runs of an
 
 prove-crash: $(STAMP)  ## 500 kills of a daemon, at random and at every named point, judged from outside (15 minutes)
 	$(BIN)/python -m benchmarks.crash
+
+prove-power: $(STAMP)  ## the power goes at every sync of a recorded run and in between: what was told before is there (15 minutes)
+	$(BIN)/python -m benchmarks.power
+
+soak: $(STAMP)  ## a daemon at work for an hour: memory, files, descriptors and threads do not grow
+	$(BIN)/python -m benchmarks.soak
 
 prove-cluster: $(STAMP)  ## three workers on PostgreSQL, killed and stopped 30 times: nothing lost, no limit exceeded (10 minutes)
 	$(BIN)/python -m benchmarks.cluster

@@ -19,7 +19,7 @@ def faults(state: Path, api: Api, receiver: Receiver) -> list[str]:
         ledgers, dead = reader.deliveries.ledger(), reader.deliveries.subscriptions()[0].dead
         damage = reader.damage()
     found = faults_in(events, api, receiver, dead=dead)
-    found += [f"the ledger of {one.name} does not balance: {one}" for one in ledgers if not one.balanced]
+    found += [f"the ledger of {one.subscription} does not balance: {one}" for one in ledgers if not one.balanced]
     return found + ([f"the file is damaged: {damage}"] if damage else [])
 
 

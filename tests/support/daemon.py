@@ -32,8 +32,9 @@ def wait_for(what: str, is_so: Callable[[], Any]) -> Any:
 class Daemon:
     """`poller run` on one configuration; READY is heard over systemd's protocol."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, *, module: str = "poller.cli") -> None:
         self.config = config
+        self._module = module
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "Daemon":
@@ -46,7 +47,7 @@ class Daemon:
             log = (self.config.parent / "daemon.log").open("ab")
             with log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "poller.cli", "run", "--config", str(self.config)],
+                    [sys.executable, "-m", self._module, "run", "--config", str(self.config)],
                     stdout=log,
                     stderr=log,
                     env={**os.environ, "NOTIFY_SOCKET": str(path)},
