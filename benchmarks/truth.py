@@ -11,6 +11,7 @@ tries it again. Exit status 1 where something was untrue, or where there was too
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import multiprocessing
 import sys
@@ -23,10 +24,10 @@ from typing import Final
 
 import msgspec
 import structlog
-from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from tests.truth.draw import run_of
 from tests.truth.run import prove
-from tests.truth.world import TRAITS, Run, read, runs, smaller, written
+from tests.truth.world import TRAITS, Run, read, smaller, written
 
 AT_ONCE: Final = 50  # runs of one seed
 SHRINKING: Final = 60.0  # seconds
@@ -58,33 +59,20 @@ class Tried(msgspec.Struct, kw_only=True):
 def tried(number: int, examples: int = AT_ONCE) -> Tried:
     """Try the runs of one seed, and make the first one that is untrue as small as can be."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    found, latest = Tried(), [""]
-
-    @seed(number)
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        report_multiple_bugs=False,
-        print_blob=False,
-        phases=(Phase.generate,),
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(runs())
-    def attempt(run: Run) -> None:
-        latest[0] = written(run)
-        judge = prove(*run)
+    gc.freeze()  # what is imported stays
+    found = Tried()
+    for run in map(run_of, range(number * AT_ONCE, number * AT_ONCE + examples)):
+        try:
+            judge = prove(*run)
+        except Exception:  # noqa: BLE001 - whatever it is, this run is not true
+            smallest = _smallest(run)
+            found.failed, found.why = written(smallest), _untrue(smallest) or "only once: it depends on what ran before"
+            break
         found.runs += 1
         found.calls += judge.calls
         found.events += len(judge.told)
         found.traits.update(judge.met)
         found.acts.update({step.kind if step.act == "fault" else step.act for step in run[1]} - {"wait"})
-
-    try:
-        attempt()
-    except Exception:  # noqa: BLE001 - whatever it is, this run is not true
-        smallest = _smallest(read(latest[0]))
-        found.failed, found.why = written(smallest), _untrue(smallest) or "only once: it depends on what ran before"
     return found
 
 
@@ -152,6 +140,7 @@ def _try_many(wanted: int, seconds: float, processes: int, first: int) -> int:
 def _all(first: int, processes: int) -> Iterator[Tried]:
     if processes == 1:
         yield from map(tried, count(first))
+        return
     with multiprocessing.Pool(processes) as pool:
         waiting = [pool.apply_async(tried, (first + number,)) for number in range(processes)]
         for number in count(first + processes):

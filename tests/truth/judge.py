@@ -65,7 +65,11 @@ class Judge:
         number, hidden = subject.split("/")[1], self._upstream.hidden
         spans = hidden[int(number)] if number.isdigit() else [one for spans in hidden.values() for one in spans]
         lies = any(since <= at <= until for at in self._upstream.lies)
-        return lies or any(one.begin <= until and one.end >= since for one in spans)
+        return lies or self._was_unseen(since, until) or any(one.meets(since, until) for one in spans)
+
+    def _was_unseen(self, since: float, until: float) -> bool:
+        """Whether the list was meanwhile shorter than it is, in a way that nobody can see."""
+        return any(one.meets(since, until) for spans in self._upstream.unseen.values() for one in spans)
 
     def look(self, store: Store, engine: Engine) -> None:
         """Take the baselines that are complete. Called after every write, so that nothing lies in between."""
@@ -129,6 +133,8 @@ class Judge:
         if kind == "created" and self._was_hidden(subject, since or 0.0, event.time):
             was.append(-1)  # nobody could know better
         became = [i for i, (at, state) in enumerate(past) if _same(state, after) and at <= event.time]
+        if kind == "deleted" and self._was_unseen(since or 0.0, event.time):
+            became.append(len(past))
         if not any(i < j for i in was for j in became):
             raise Untrue(f"{_words(event)}: it never was like that between {since} and {event.time}, but: {past}")
 

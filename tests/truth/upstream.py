@@ -45,6 +45,10 @@ class Hidden:
         """Whether it is now."""
         return self.begin <= now < self.end
 
+    def meets(self, since: float, until: float) -> bool:
+        """Whether it is at any moment of that time."""
+        return self.begin <= until and self.end >= since
+
 
 @dataclass(slots=True)
 class Upstream(httpx.AsyncBaseTransport):
@@ -60,6 +64,9 @@ class Upstream(httpx.AsyncBaseTransport):
     lies: list[float] = field(default_factory=list)  # when it pretended that there was nothing
     traits: set[str] = field(default_factory=set)  # the ways in which it misbehaves now
     met: set[str] = field(default_factory=set)  # and ever did
+    unseen: dict[str, list[Hidden]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # by trait: when nobody could see it
     hidden: dict[int, list[Hidden]] = field(default_factory=lambda: defaultdict(list))  # by number
     twin: int | None = None  # the object under whose id the list shows another one, too
     calls: int = 0
@@ -85,6 +92,8 @@ class Upstream(httpx.AsyncBaseTransport):
             return
         if any({trait, other} in UNKNOWABLE for other in self.traits):
             return
+        if trait not in self.traits and not TRAITS[trait].is_visible(self.world):
+            self.unseen[trait].append(Hidden(self.now()))
         self.traits.add(trait)
         self.met.add(trait)
         if trait == "twin":
@@ -92,6 +101,8 @@ class Upstream(httpx.AsyncBaseTransport):
 
     def end(self, trait: str) -> None:
         """Behave again in this respect."""
+        if trait in self.traits and self.unseen[trait]:
+            self.unseen[trait][-1].end = self.now()
         self.traits.discard(trait)
         if trait == "twin":
             self.twin = None

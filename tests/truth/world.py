@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from hypothesis import strategies as st
-
 COUNTED = ("page", "page-total", "page-open", "page-more", "offset", "offset-total")
 PAGED = (*COUNTED, "link")
 CHAINED = ("keyset", "cursor")
@@ -113,84 +111,9 @@ class Step:
 Run = tuple[World, list[Step]]
 
 
-@st.composite
-def worlds(draw: st.DrawFn) -> World:
-    """Any API, well or not."""
-    style = draw(st.sampled_from(STYLES))
-    content = draw(st.integers(0, 5)) == 5
-    lines = not content and draw(st.integers(0, 3)) == 3
-    orders = ("id",) if style == "keyset" else ("any", "id", "newest")
-    world = World(
-        style=style,
-        size=draw(st.integers(1, 3)),
-        order="any" if content else draw(st.sampled_from(orders)),
-        has_items=not content and draw(st.booleans()),
-        since=not content and draw(st.booleans()),
-        content=content,
-        soft=not content and not lines and draw(st.booleans()),
-        noisy=draw(st.booleans()),
-        etags=draw(st.booleans()),
-        baseline=draw(st.sampled_from(("silent", "emit"))),
-        lines=lines,
-        line_size=draw(st.integers(0, 2)) if lines else 0,
-        own_numbers=lines and draw(st.booleans()),
-        past_end=draw(st.sampled_from((200, 400, 404, 416, 422))) if style in COUNTED else 200,
-        concurrency=draw(st.integers(1, 4)),
-        objects=draw(st.integers(0, 6)),
-        absent_for=draw(st.sampled_from((0.0, 0.0, 5.0, 30.0))),
-        seed=draw(st.integers(0, 1000)),
-    )
-    fitting = fitting_traits(world)
-    chosen = draw(st.lists(st.sampled_from(fitting), max_size=2, unique=True)) if fitting else []
-    return replace(world, traits=tuple(sorted(chosen)))
-
-
 def fitting_traits(world: World) -> list[str]:
     """The ways in which this API can misbehave."""
     return [name for name, trait in TRAITS.items() if trait.fits(world)]
-
-
-WAITS = st.sampled_from((0.0, 0.0, 0.3, 1.0, 2.0, 4.0, 10.0, 30.0))
-
-
-def steps(world: World) -> st.SearchStrategy[list[Step]]:
-    """What may happen in it."""
-    changes = [name for name in MUTATIONS if world.soft or name not in ("soften", "harden")]
-    changes += LINE_MUTATIONS if world.lines else ()
-    changes += ("unlist", "relist") if world.has_items else ()
-    picks = st.integers(0, 7)
-    mutation = st.builds(Step, act=st.sampled_from(changes), pick=picks, wait=WAITS)
-    fault = st.builds(
-        Step,
-        act=st.just("fault"),
-        pick=picks,
-        kind=st.sampled_from([kind for kind in FAULTS if not world.content or kind not in ("no-id", "twice")]),
-        where=st.sampled_from(["list", *(["item"] if world.has_items else []), *(["lines"] if world.lines else [])]),
-        times=st.integers(1, 3),
-        wait=WAITS,
-    ).filter(lambda step: _is_fault(world, step))
-    crash = st.builds(Step, act=st.just("crash"), pick=picks, kind=st.sampled_from(CRASHES), wait=WAITS)
-    conflict = st.builds(Step, act=st.just("conflict"), pick=picks, times=st.integers(1, 3), wait=WAITS)
-    flap = st.builds(Step, act=st.just("flap"), pick=picks, times=st.integers(1, len(AWAY)), wait=WAITS)
-    other = st.builds(Step, act=st.sampled_from(("wait", "restart")), wait=WAITS)
-    acts = [mutation, mutation, mutation, fault, crash, conflict, flap, other]
-    if fitting := fitting_traits(world):
-        acts.append(st.builds(Step, act=st.sampled_from(("begin", "end")), kind=st.sampled_from(fitting), wait=WAITS))
-    return st.lists(st.one_of(*acts), max_size=25)
-
-
-def _is_fault(world: World, step: Step) -> bool:
-    """Whether it goes wrong: some answers say in this world that an object or page is not there."""
-    if step.where == "item":
-        return step.kind not in ("404", "204", "202", "206")
-    return step.kind != str(world.past_end)
-
-
-@st.composite
-def runs(draw: st.DrawFn) -> Run:
-    """A world and what happens in it."""
-    world = draw(worlds())
-    return world, draw(steps(world))
 
 
 # A run as text, so that one command tries it again.
