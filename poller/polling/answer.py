@@ -28,7 +28,7 @@ from poller.polling.failing_lists import first_reading, without_failing
 from poller.polling.holds import current_shift, recount
 from poller.polling.results import Fetched, PollResult, SuspectNews, UnitNews
 from poller.polling.sweep import Seen
-from poller.polling.unit_keys import SINCE, dump_position, is_swept, key_of, load_position, place_of
+from poller.polling.unit_keys import SINCE, dump_position, is_swept, key_of, load_position
 from poller.sources.protocol import Position
 from state.polls import EndpointState, Known, Snapshot, UnitState, UnitTimes
 
@@ -73,9 +73,10 @@ def dropped_by(w: WatchedEndpoint, one: Answer) -> list[str]:
     if not is_paged(w, one.key):
         return []
     amid = _amid(w, one)
-    after = [key for key in w.units.after(one.key) if key not in amid]
-    is_end = one.following is None and not any(w.units[key].shown for key in after)
-    return [*amid, *after] if is_end else amid
+    if one.following is not None:
+        return amid
+    after = [unit for unit in w.units.after(one.key) if unit.key not in amid]
+    return amid if any(unit.shown for unit in after) else [*amid, *(unit.key for unit in after)]
 
 
 def _amid(w: WatchedEndpoint, one: Answer) -> list[str]:
@@ -83,8 +84,7 @@ def _amid(w: WatchedEndpoint, one: Answer) -> list[str]:
     at = load_position(one.unit.position).offset
     if at is None or one.repeats is not None:
         return []
-    end = at + sum(len(page.objects) for page in one.fetched.pages or ())
-    return [key for key in w.units.after(one.key) if place_of(w.units[key].position) < end]
+    return w.units.amid(one.key, at + sum(len(page.objects) for page in one.fetched.pages or ()))
 
 
 def onward(w: WatchedEndpoint, one: Answer) -> bytes | None:
@@ -96,8 +96,8 @@ def onward(w: WatchedEndpoint, one: Answer) -> bytes | None:
     if one.following is not None:
         return dump_position(one.following)
     amid = _amid(w, one)
-    after = [w.units[key] for key in w.units.after(one.key) if key not in amid]
-    return min(after, key=lambda unit: place_of(unit.position)).position if any(u.shown for u in after) else None
+    after = [unit for unit in w.units.after(one.key) if unit.key not in amid]
+    return after[0].position if any(unit.shown for unit in after) else None
 
 
 def repeated_page(

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
+from operator import itemgetter
+from typing import Final
 
 from msgspec import structs
 
 from poller.polling.unit_keys import is_swept, place_of
 from state.polls import UnitState
 
+PLACE: Final = itemgetter(0)
+
 
 class Units(dict[str, UnitState]):
-    """The units of one endpoint, by key."""
+    """The units of one endpoint, by key. The pages of a list are known in their order: a list may have thousands."""
 
     def __init__(self, units: Iterable[UnitState]) -> None:
         super().__init__()
         self._keys: dict[int, str] = {}  # by id
+        self._pages: list[tuple[int, str]] = []  # (place, key) of what sweeps ask for
         for unit in units:
             self.put(unit)
 
     def put(self, unit: UnitState) -> None:
         """Know a unit, new or as it is after a poll."""
+        if unit.key not in self and is_swept(unit.key):
+            insort(self._pages, (place_of(unit.position), unit.key))
         self[unit.key] = unit
         self._keys[unit.id] = unit.key
 
@@ -29,12 +37,16 @@ class Units(dict[str, UnitState]):
         unit = self.pop(key, None)
         if unit is not None:
             self._keys.pop(unit.id, None)
+            if is_swept(key):
+                page = place_of(unit.position), key
+                del self._pages[bisect_left(self._pages, page)]
         return unit
 
     def clear(self) -> None:
         """Know none."""
         super().clear()
         self._keys.clear()
+        self._pages.clear()
 
     def by_id(self, unit_id: int) -> UnitState | None:
         """The unit with this id, if it is known."""
@@ -51,16 +63,20 @@ class Units(dict[str, UnitState]):
         swept = [*self.swept().values()]
         return swept[0] if len(swept) == 1 else None
 
-    def after(self, key: str) -> list[str]:
-        """Keys of the pages after this one, which says that it is the last."""
-        place = place_of(self[key].position)
-        return [other for other, unit in self.swept().items() if place_of(unit.position) > place]
+    def after(self, key: str) -> list[UnitState]:
+        """The pages after this one, in their order."""
+        at = bisect_right(self._pages, place_of(self[key].position), key=PLACE)
+        return [self[other] for _, other in self._pages[at:]]
+
+    def amid(self, key: str, end: int) -> list[str]:
+        """Keys of the pages that begin after this one, and before the place `end`."""
+        at = bisect_right(self._pages, place_of(self[key].position), key=PLACE)
+        return [other for _, other in self._pages[at : bisect_left(self._pages, end, key=PLACE)]]
 
     def before(self, key: str) -> UnitState | None:
         """The page before one, or None for the first."""
-        place = place_of(self[key].position)
-        before = [unit for unit in self.swept().values() if place_of(unit.position) < place]
-        return max(before, key=lambda unit: place_of(unit.position), default=None)
+        at = bisect_left(self._pages, place_of(self[key].position), key=PLACE)
+        return self[self._pages[at - 1][1]] if at else None
 
     def failing(self) -> list[UnitState]:
         """Units whose latest poll failed."""
