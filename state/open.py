@@ -8,9 +8,12 @@ from pathlib import Path
 
 from state.errors import StateError, Unavailable
 from state.lock import StateLock
+from state.move import Side
 from state.place import DatabaseUrl, Place
 from state.sqlite import writer as sqlite_writer
 from state.sqlite.backup import copy_state
+from state.sqlite.move import opened as opened_file
+from state.sqlite.store import SCHEMA
 from state.sqlite.store import Reader as SqliteReader
 from state.sqlite.store import Store as SqliteStore
 from state.sqlite.store import open_commands as open_commands_of_file
@@ -29,6 +32,7 @@ __all__ = [
     "is_there",
     "open_commands",
     "open_reader",
+    "open_side",
     "open_state",
 ]
 
@@ -133,6 +137,19 @@ async def _open_database(url: str) -> AsyncIterator[tuple[Store, Writer]]:
     finally:
         with contextlib.suppress(Unavailable):
             await write.end(store.close)
+
+
+@contextlib.contextmanager
+def open_side(place: Place) -> Iterator[Side]:
+    """The state as one side of a move, made where it is not there, and held. Raises StateError, and Held."""
+    if isinstance(place, Path):
+        with StateLock(place).held(), opened_file(place, sets=SCHEMA) as file:
+            yield file
+        return
+    with _installed():
+        from state.postgres.move import opened as opened_database
+    with opened_database(place.url) as database:
+        yield database
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ NOUNS = {
     "state.records",
     "state.errors",
     "state.place",
+    "state.move",
     "state.polls",
     "state.deliveries",
     "state.leases",
@@ -431,6 +432,7 @@ def test_late_imports_are_for_what_is_optional_or_dear() -> None:
     dear = {"poller.cli -> poller.hooks.loading", "poller.events.filters -> cel"}
     optional = {"poller.cli.simulation -> matplotlib.figure"}
     optional |= {"state.open -> state.postgres.store", "state.open -> state.postgres.writer"}
+    optional |= {"state.open -> state.postgres.move"}
     assert late <= dear | optional
 
 

@@ -55,6 +55,7 @@ GROUPS: Final = {  # heading -> command: its module, and what the list of comman
     "Keep": {
         "backup": ("backup", "Copy the state while it is in use."),
         "restore": ("backup", "Put a backup in the place of the state."),
+        "migrate": ("migrate", "Move the state into PostgreSQL, or back."),
         "completion": ("manual", "Completion of commands and names for a shell."),
         "help": ("manual", "The help of a command, or the manual page."),
     },

@@ -12,10 +12,13 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
-from state.errors import Outdated, StateError
+from state.errors import Held, Outdated, StateError
+from state.move import refusal
+from state.place import DatabaseUrl
 from state.postgres.connection import Connection, Database, transaction
 
 _LOCK: Final = 0x506F6C6C6572  # of the advisory lock under which the schema is changed
+MOVE_LOCK: Final = _LOCK + 1  # of the one that a move holds as long as it lasts
 
 FIRST: Final = """
 CREATE TABLE meta (key text COLLATE "C" PRIMARY KEY, value text NOT NULL);
@@ -233,6 +236,16 @@ def migrate(db: Database) -> None:
             conn.execute(statements)  # several at once
             conn.run("INSERT INTO migrations (name) VALUES ($1)", [name])
         conn.run("INSERT INTO meta VALUES ('log_id', $1) ON CONFLICT DO NOTHING", [secrets.token_hex(8)])
+
+
+def refuse_moved(db: Database) -> None:
+    """Raise StateError where the state was moved elsewhere, or is being moved."""
+    shown = str(DatabaseUrl(db.url))
+    if error := refusal(dict(db.run("SELECT key, value FROM meta").fetchall()), shown):
+        raise error
+    with transaction(db) as conn:
+        if not conn.value("SELECT pg_try_advisory_xact_lock_shared($1)", [MOVE_LOCK]):
+            raise Held(f"{shown}: `poller migrate` uses this database", hint="wait for it")
 
 
 def is_begun(db: Database) -> bool:

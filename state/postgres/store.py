@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from state.errors import StateError
 from state.postgres.calls import Calls
 from state.postgres.commands import Commands
 from state.postgres.connection import Database, Looking, probe, translating
@@ -17,7 +18,7 @@ from state.postgres.polls import Polls
 from state.postgres.read_deliveries import DeliveryReader
 from state.postgres.read_polls import PollReader
 from state.postgres.read_status import StatusReader
-from state.postgres.schema import check, is_begun, migrate
+from state.postgres.schema import check, is_begun, migrate, refuse_moved
 from state.postgres.time import DatabaseTime
 from state.status import Restored
 
@@ -45,6 +46,7 @@ class Store:
         db = Database(url)
         with translating():
             migrate(db)
+            _refuse_moved(db)
         return cls(
             db=db,
             calls=Calls(db),
@@ -99,6 +101,7 @@ class Reader:
         db = Looking(url, read_only=True)
         with translating():
             check(db)
+            _refuse_moved(db)
         return cls(
             db=db,
             log=Log(db),
@@ -119,6 +122,15 @@ class Reader:
     def close(self) -> None:
         """Close every connection."""
         self.db.close()
+
+
+def _refuse_moved(db: Database) -> None:
+    """Raise StateError, and close the connections, where the state was moved elsewhere or is being moved."""
+    try:
+        refuse_moved(db)
+    except StateError:
+        db.close()
+        raise
 
 
 def is_there(url: str) -> bool:

@@ -19,11 +19,12 @@ import orjson
 from sqlite_utils import Database
 
 from state.errors import StateError
+from state.move import BACKUP, MOVED
 from state.private import create
 from state.sqlite.connection import State, read_meta, transaction, write_meta
 from state.status import Restored
 
-_MARK = "backup"  # in a copy that nobody has written to: of which log, when
+_MARK = BACKUP  # in a copy that nobody has written to: of which log, when
 _ORIGIN = "restored"  # in a state that began as a copy: the same, and since when it goes on by itself
 
 
@@ -97,7 +98,7 @@ def begin_anew(db: State, *, now: float) -> None:
     with transaction(db) as conn:
         write_meta(conn, "log_id", secrets.token_hex(8))
         write_meta(conn, _ORIGIN, orjson.dumps({**orjson.loads(mark), "since": now}).decode())
-        conn.execute("DELETE FROM meta WHERE key = ?", [_MARK])
+        conn.execute("DELETE FROM meta WHERE key IN (?, ?)", [_MARK, MOVED])
 
 
 def restored(db: Database) -> Restored | None:

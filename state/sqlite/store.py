@@ -13,6 +13,7 @@ from typing import Final, Self
 from sqlite_utils import Database
 
 from state.errors import StateError
+from state.move import refusal
 from state.sqlite.backup import begin_anew, restored
 from state.sqlite.calls import Calls, calls_migrations
 from state.sqlite.commands import Commands, command_migrations
@@ -63,6 +64,7 @@ class Store:
         """Open the state for writing, made and migrated where needed; a backup begins anew. Raises StateError."""
         db = open_database(path, sets=SCHEMA)
         begin_anew(db, now=now)
+        _refuse_moved(db, path)
         return cls(
             db=db,
             group=Group(db),
@@ -116,6 +118,7 @@ class Reader:
     def open(cls, path: Path) -> Self:
         """Look at the state beside whoever runs on it. Raises StateError."""
         db = open_database(path, sets=SCHEMA, read_only=True)
+        _refuse_moved(db, path)
         return cls(
             db=db,
             log=Log(db),
@@ -158,7 +161,15 @@ def open_reader(path: Path) -> Iterator[Reader]:
 def open_commands(path: Path) -> Iterator[Commands]:
     """The commands posted to whoever runs on the state, to post one more. Raises StateError."""
     db = open_database(path, sets=SCHEMA)
+    _refuse_moved(db, path)
     try:
         yield Commands(db)
     finally:
         db.close()
+
+
+def _refuse_moved(db: Database, path: Path) -> None:
+    """Raise StateError, and close the file, where the state was moved elsewhere or its move here is not complete."""
+    if error := refusal(dict(db.execute("SELECT key, value FROM meta").fetchall()), str(path)):
+        db.close()
+        raise error
