@@ -155,17 +155,17 @@ async def attacked(name: str, upstream: str) -> Result:
         plugins = load_plugins(lazily=True)
 
         async def until(daemon: Daemon) -> None:
-            while daemon.url is None or daemon.app.engine.loops["b"].calls < 2:
+            while daemon.url is None or daemon.app.engine.loops["b"].tasks.begun < 2:
                 await asyncio.sleep(0.05)
             over = asyncio.Event()
-            before, watching = daemon.app.engine.loops["b"].calls, asyncio.create_task(stillness(over))
+            before, watching = daemon.app.engine.loops["b"].tasks.begun, asyncio.create_task(stillness(over))
             attacker = multiprocessing.get_context("forkserver").Process(target=attack, args=(name, daemon.url))
             await asyncio.to_thread(attacker.start)
             await asyncio.to_thread(attacker.join)
             async with httpx.AsyncClient(trust_env=False, timeout=10.0) as client:
                 healthy = (await client.get(f"{daemon.url}/readyz")).is_success
             over.set()
-            polls, still = daemon.app.engine.loops["b"].calls - before, await watching
+            polls, still = daemon.app.engine.loops["b"].tasks.begun - before, await watching
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             found.append((memory, still, polls) if healthy and attacker.exitcode == 0 else "no answer afterwards")
 

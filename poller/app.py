@@ -368,22 +368,22 @@ async def sweep_once(
     engine, changed = app.engine, asyncio.Event()
     sweeping = await engine.begin_sweeps(endpoints)
     for poll_loop in engine.loops.values():
-        poll_loop.hurry, poll_loop.poke = True, changed.set
+        poll_loop.pace.hurry, poll_loop.poke = True, changed.set
     # What is in flight may yet find something to ask for: deletions to be confirmed.
-    while sweeping.goes_on(app.clock.now()) or any(poll_loop.in_flight for poll_loop in engine.loops.values()):
+    while sweeping.goes_on(app.clock.now()) or any(poll_loop.tasks for poll_loop in engine.loops.values()):
         changed.clear()
         for poll_loop in engine.loops.values():
             await poll_loop.wake()
-            if poll_loop.failure is not None:
-                raise poll_loop.failure
+            if poll_loop.tasks.failure is not None:
+                raise poll_loop.tasks.failure
         if progress is not None:
             progress(*sweeping.progress())
         due = min((poll_loop.next_at() for poll_loop in engine.loops.values()), default=math.inf) - app.clock.steady()
-        if due == math.inf and not any(poll_loop.in_flight for poll_loop in engine.loops.values()):
+        if due == math.inf and not any(poll_loop.tasks for poll_loop in engine.loops.values()):
             break
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(changed.wait(), max(0.001, min(due, 1.0)))
     engine.end_sweeps()
     for poll_loop in engine.loops.values():
-        poll_loop.hurry, poll_loop.poke = False, lambda: None
+        poll_loop.pace.hurry, poll_loop.poke = False, lambda: None
     return sweeping.stuck(app.clock.now())

@@ -318,7 +318,6 @@ PENDING = {  # to be split
     "state.postgres.writer.Writer",
     "poller.budget.budget.Budget",
     "poller.polling.engine.Engine",
-    "poller.polling.loop.PollLoop",
     "poller.simulation.simulator.Result",
     "state.sqlite.writer.Writer",
 }

@@ -90,6 +90,7 @@ class Budget:
     ) -> None:
         """`share` is taken of the windows of an hour or longer; at least one call is left of each."""
         self.name = name
+        self.share = share
         self.concurrency = concurrency
         self._windows = [_Window(limit, _allowed(limit, share)) for limit in sorted(limits, key=lambda x: x.seconds)]
         self.word = ""  # what the latest answer said that asked for a pause

@@ -202,7 +202,7 @@ async def _take_stock(daemon: Daemon, sandbox: Sandbox, swept_at: float, report:
     app = daemon.app
     events = await app.write(app.store.log.read, limit=1_000_000)
     poll_loop = app.engine.loops["demo"]
-    report["calls"] = poll_loop.calls
+    report["calls"] = poll_loop.tasks.begun
     report["usage"] = [
         (usage.rate, usage.used, usage.remaining) for usage in poll_loop.budget.usage(app.clock.steady())
     ]

@@ -110,8 +110,8 @@ class Daemon:
     def _raise_failures(self) -> None:
         """Raise what has ended the polling of a budget; an outage of the state is seen through, and does not."""
         for poll_loop in self.app.engine.loops.values():
-            if poll_loop.failure is not None and not isinstance(poll_loop.failure, Unavailable):
-                raise poll_loop.failure
+            if poll_loop.tasks.failure is not None and not isinstance(poll_loop.tasks.failure, Unavailable):
+                raise poll_loop.tasks.failure
         self._timers.raise_failures()
         if self._workers is not None:
             self._workers.raise_failures()

@@ -40,5 +40,5 @@ def status_line(app: App) -> str:
     if (outage := app.write.outage) is not None:
         return f"paused: {outage}"
     endpoints = sum(len(run.endpoints) for run in app.engine.sources.values())
-    calls = sum(poll_loop.calls for poll_loop in app.engine.loops.values())
+    calls = sum(poll_loop.tasks.begun for poll_loop in app.engine.loops.values())
     return f"watching {endpoints} endpoints, {calls} calls since the start"

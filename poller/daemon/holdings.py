@@ -91,7 +91,7 @@ class Holdings:
                     await self._drop(lease, LeaseLost(f"{name}: it is not delivered here any more"))
             elif (poll_loop := self._app.engine.loops.get(lease.subject)) is None:
                 self._begin(name, self._open(lease))
-            elif poll_loop.is_over:
+            elif poll_loop.tasks.is_over:
                 await self._drop(lease, LeaseLost(f"{name}: it is not polled here any more"))
 
     async def close(self) -> None:

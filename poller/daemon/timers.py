@@ -82,7 +82,7 @@ class Timers:
     async def _drain(self, poll_loop: PollLoop) -> None:
         due = asyncio.Event()
         poll_loop.poke = due.set
-        while not poll_loop.is_over:
+        while not poll_loop.tasks.is_over:
             seconds = min(poll_loop.next_at() - self._clock.steady(), LOOK_AGAIN)
             if seconds > 0 or not due.is_set():
                 await _wait(due, max(seconds, SHORTEST))

@@ -18,10 +18,10 @@ def live_of(app: App, plan: Report | None = None) -> Live:
         budgets[name] = BudgetView(
             usage=poll_loop.budget.usage(steady),
             throttled_until=poll_loop.pauses.until(),
-            polls=poll_loop.calls,
+            polls=poll_loop.tasks.begun,
             calls=poll_loop.limiter.calls,
             refused=poll_loop.limiter.refused,
-            infeasible=poll_loop.infeasible,
+            infeasible=poll_loop.promises.broken,
         )
     return Live(
         budgets=budgets,
@@ -45,7 +45,7 @@ def plan_of(app: App, what_if: WhatIf | None = None) -> Report:
         PlannerState(
             budget=name,
             limits=poll_loop.budget.limits,
-            share=poll_loop.share,
+            share=poll_loop.budget.share,
             planner=poll_loop.planner,
             now=poll_loop.time(),
         )

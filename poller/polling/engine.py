@@ -170,7 +170,7 @@ class Engine:
     async def release(self, name: str, *, seconds: float) -> None:
         """Poll a budget no more: let what is under way end within that time, and keep what was learned."""
         poll_loop = self.loops[name]
-        await poll_loop.finish(seconds)
+        await poll_loop.tasks.finish(seconds)
         await self.save([name])
         await self.save_times([name])
         await poll_loop.limiter.flush()
@@ -182,7 +182,7 @@ class Engine:
         self.loops = {other: one for other, one in self.loops.items() if other != name}
         self.sources = {other: one for other, one in self.sources.items() if one not in lost}
         if poll_loop is not None:
-            await poll_loop.finish(0.0)
+            await poll_loop.tasks.finish(0.0)
         for active in lost:
             self._rules.pop(active.name, None)
             active.apart.close()
@@ -203,7 +203,7 @@ class Engine:
     async def close(self, seconds: float = 5.0) -> None:
         """Let what is under way end, and keep what was learned."""
         try:
-            await asyncio.gather(*(poll_loop.finish(seconds) for poll_loop in self.loops.values()))
+            await asyncio.gather(*(poll_loop.tasks.finish(seconds) for poll_loop in self.loops.values()))
             if not self._is_over:
                 await self.save()
                 await self.save_times()
@@ -214,7 +214,7 @@ class Engine:
     async def abandon(self) -> None:
         """End without a word to the state: answers that are under way are not recorded."""
         self._is_over = True
-        await asyncio.gather(*(poll_loop.finish(0.0) for poll_loop in self.loops.values()))
+        await asyncio.gather(*(poll_loop.tasks.finish(0.0) for poll_loop in self.loops.values()))
         for active in self.sources.values():
             active.apart.close()
         for client in self._clients.values():
@@ -252,9 +252,7 @@ class Engine:
         work = self._works[name] = BudgetWork(
             name, planner, self.polling.in_flight, self._clock, do=partial(do, self.polling)
         )
-        return PollLoop(
-            name=name, budget=budget, share=share, planner=planner, limiter=limiter, clock=self._clock, queue=work
-        )
+        return PollLoop(name, planner=planner, limiter=limiter, clock=self._clock, queue=work)
 
     async def _restore(self, poll_loop: PollLoop, before: Engine | None) -> None:
         """The calls that its windows still count, and until when the server wants none."""
@@ -447,7 +445,7 @@ class Engine:
         """Raise the alarm for a source that should poll and does not, and for promises that grown lists have broken."""
         now = self._clock.now()
         for poll_loop in self.loops.values():
-            poll_loop.check_promises()
+            poll_loop.promises.check()
         for active in self.sources.values():
             due = due_since(self._turns(active, now), now)
             stalled = active.stall.check(now, due_since=due, last_poll=active.times.begun_at)

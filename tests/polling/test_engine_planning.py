@@ -85,13 +85,13 @@ class World:
         async with asyncio.timeout(60):  # real seconds: a hang is a failure
             while self.clock.steady() < end:
                 await self._settled()
-                assert self.poll_loop.failure is None
+                assert self.poll_loop.tasks.failure is None
                 self.clock.advance(max(0.001, min(self.poll_loop.next_at(), end) - self.clock.steady()))
 
     async def _settled(self) -> None:
         """Nothing is under way. A call that waits for a window would wait for ever if time stood still."""
         waking = asyncio.ensure_future(self.poll_loop.wake())
-        while not waking.done() or self.poll_loop.in_flight:
+        while not waking.done() or self.poll_loop.tasks:
             if waking.done():
                 waking.result()
                 waking = asyncio.ensure_future(self.poll_loop.wake())

@@ -58,9 +58,7 @@ class World:
         self.budget = Budget("k", [Limit(1000, 1.0)], concurrency=CONCURRENCY)
         limiter = RateLimiter(self.budget, clock, CallRecords(spend=spend, flush=nothing, throttle=nothing))
         self.poll_loop = PollLoop(
-            name="k",
-            budget=self.budget,
-            share=0.9,
+            "k",
             planner=Planner([], now=clock.now()),
             limiter=limiter,
             clock=clock,
@@ -105,5 +103,5 @@ async def test_while_answers_are_recorded_others_are_asked_for() -> None:
     await world.settle()
     assert world.queue.begun == CONCURRENCY * PER_CALL + CONCURRENCY
     assert world.queue.most_in_flight == CONCURRENCY
-    await world.poll_loop.finish(0.0)
+    await world.poll_loop.tasks.finish(0.0)
     await world.queue.client.aclose()

@@ -111,11 +111,11 @@ async def test_a_hook_that_blocks_delays_its_own_source_and_nobody_else(tmp_path
         quick.edit(2, 7)
         await until("an event of the other source", lambda: 7 in quick_sizes(quick))
         assert quick.asked > asked
-        calls = daemon.app.engine.loops["quick"].calls
+        calls = daemon.app.engine.loops["quick"].tasks.begun
         for _ in range(COMMANDS):
             await execute(daemon.app, "pause", {"subscription": "hook"})
             await execute(daemon.app, "resume", {"subscription": "hook"})
-        await until("more polls of it", lambda: daemon.app.engine.loops["quick"].calls > calls + COMMANDS)
+        await until("more polls of it", lambda: daemon.app.engine.loops["quick"].tasks.begun > calls + COMMANDS)
         assert not blocking.may_go.is_set()
         assert not [event for event in quick.received if event["source"] == "/sources/slow"]
 

@@ -140,7 +140,7 @@ class Ward:
         sweeping = await self.app.engine.begin_sweeps()
         began = time.monotonic()
         for poll_loop in self.app.engine.loops.values():
-            poll_loop.hurry = True
+            poll_loop.pace.hurry = True
         while not self._has_looked(sweeping):
             assert time.monotonic() - began < PATIENCE, sweeping.stuck(self.app.clock.now())
             for poll_loop in self.app.engine.loops.values():
@@ -150,7 +150,7 @@ class Ward:
 
     def _has_looked(self, sweeping: OnDemandSweep) -> bool:
         engine = self.app.engine
-        if any(poll_loop.in_flight for poll_loop in engine.loops.values()):
+        if any(poll_loop.tasks for poll_loop in engine.loops.values()):
             return False
         return all(self._is_seen(run, w, sweeping) for run, w in sweeping)
 

@@ -104,8 +104,8 @@ class Life:
             changed.clear()
             for poll_loop in loops:
                 await poll_loop.wake()
-                if poll_loop.failure is not None:
-                    raise poll_loop.failure
+                if poll_loop.tasks.failure is not None:
+                    raise poll_loop.tasks.failure
             due = min(poll_loop.next_at() for poll_loop in loops) - loop.time()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), max(0.001, min(due, until - loop.time())))
@@ -152,7 +152,7 @@ class Life:
         """End after a crash; what its tasks still do, nobody sees. The state is as it was at the crash."""
         assert self._wreck is not None
         for poll_loop in self.engine.loops.values():
-            await poll_loop.finish(0.0)
+            await poll_loop.tasks.finish(0.0)
         self.store.close()
         for suffix in ("", "-wal"):
             shutil.move(f"{self._wreck}{suffix}", f"{self.path}{suffix}")
