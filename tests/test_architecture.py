@@ -24,6 +24,7 @@ NOUNS = {
     "state.leases",
     "state.commands",
     "state.notices",
+    "state.operational",
     "state.status",
     "state.rows",
     "state.steps",
@@ -449,7 +450,7 @@ def longest_chain(inside: str) -> list[str]:
     return max((chain for name, chain in longest.items() if within(name, inside) and name != inside), key=len)
 
 
-MOST_LINKS = 17  # of the longest chain of imports, from a command down to a record
+MOST_LINKS = 15  # of the longest chain of imports, from a command down to a record
 MOST_LINKS_OF_POLLING = 10
 
 

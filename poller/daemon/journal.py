@@ -15,7 +15,7 @@ from poller.operations.gathering import open_reader
 from poller.operations.program import Live, Program
 from poller.operations.status import Status
 from state.errors import StateError
-from state.notices import SOURCE
+from state.operational import SOURCE
 from state.records import Event
 
 log = structlog.get_logger("poller")

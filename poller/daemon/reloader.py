@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -15,8 +16,10 @@ from poller.daemon.logs import configure
 from poller.daemon.reloads import Reload, reload_of
 from poller.daemon.systemd import Notifier
 from poller.hooks.loading import said
-from poller.web.server import HttpServer
 from state.errors import PollerError
+
+if TYPE_CHECKING:  # the daemon opens it
+    from poller.web.server import HttpServer
 
 log = structlog.get_logger("poller")
 

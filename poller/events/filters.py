@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from state.errors import PollerError
-from state.notices import is_operational
+from state.operational import is_operational
 from state.records import Event, source_uri
 
 if TYPE_CHECKING:

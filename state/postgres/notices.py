@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from state.notices import Notice, notice_event
+from state.notices import Notice
+from state.operational import notice_event
 from state.postgres.connection import Connection, Database, transaction
 from state.postgres.events import append, lock_log
 from state.postgres.learned import save

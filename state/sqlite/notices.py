@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sqlite_utils import Database, Migrations
 
-from state.notices import Notice, notice_event
+from state.notices import Notice
+from state.operational import notice_event
 from state.sqlite.connection import State, transaction
 from state.sqlite.events import append
 from state.sqlite.learned import save

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller.events.events import change_event
-from state.notices import Notice, is_operational, notice_event
+from state.notices import Notice
+from state.operational import is_operational, notice_event
 from state.records import Change, FieldChange, Kind, NewEvent
 
 NAME = FieldChange(path="/name", before="A", after="B")

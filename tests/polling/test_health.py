@@ -11,7 +11,8 @@ from poller.events.cloudevents import iso
 from poller.polling.episodes import backoff
 from poller.polling.health import EndpointHealth, HealthReport, HealthUpdate, SourceHealth
 from poller.polling.stall import StallWatch
-from state.notices import Notice, notice_event
+from state.notices import Notice
+from state.operational import notice_event
 
 NOON = 1_795_000_000.0
 MINUTE = 60.0

@@ -12,7 +12,8 @@ import pytest
 from state.deliveries import Registration
 from state.errors import StateError, Unavailable
 from state.lock import StateLock
-from state.notices import Notice, notice_event
+from state.notices import Notice
+from state.operational import notice_event
 from state.polls import Recorded
 from state.records import NewEvent
 from state.sqlite.connection import transaction
