@@ -37,7 +37,7 @@ async def test_what_seemed_to_have_run_out_here_alone_is_taken_again(tmp_path, b
         if name.startswith("budget"):
             poll_loop = w.app.engine.loops["key0"]
             await poll_loop.wake()
-            await w.until(lambda: poll_loop.is_over)
+            await w.until(lambda: poll_loop.tasks.is_over)
         else:
             w.sql(EVENT)
             w.app.deliverer.log_grew()

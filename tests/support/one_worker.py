@@ -43,7 +43,7 @@ class OneWorker:
     @property
     def polled(self) -> set[str]:
         """The budgets that it polls."""
-        return {name for name, one in self.app.engine.loops.items() if name in self.woken and not one.is_over}
+        return {name for name, one in self.app.engine.loops.items() if name in self.woken and not one.tasks.is_over}
 
     @property
     def delivered(self) -> set[str]:
