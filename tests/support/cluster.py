@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict, deque
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,19 +30,26 @@ class Api:
     keys: int
     objects: int = 3
     url: str = ""
-    arrivals: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
+    arrivals: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     exceeded: list[str] = field(default_factory=list)
+    fullest: dict[float, int] = field(default_factory=lambda: defaultdict(int))  # calls in a window, by its seconds
     states: dict[tuple[str, int], int] = field(default_factory=dict)
+    latest: dict[tuple[str, str], float] = field(default_factory=dict)  # by key and worker: the latest call
     lock: threading.Lock = field(default_factory=threading.Lock)
+    clock: Callable[[], float] = time.monotonic
+    held: dict[str, threading.Event] = field(default_factory=dict)  # by worker: its answers leave once this is set
 
-    def answer(self, key: str) -> bytes:
+    def answer(self, key: str, worker: str = "") -> bytes:
         """The list of a key."""
-        now = time.monotonic()
+        now = self.clock()
         with self.lock:
             arrived = self.arrivals[key]
             arrived.append(now)
+            self.latest[key, worker] = now
             for calls, seconds in LIMITS:
-                if (count := sum(at > now - seconds for at in arrived)) > calls:
+                count = len(arrived) - bisect_right(arrived, now - seconds)
+                self.fullest[seconds] = max(count, self.fullest[seconds])
+                if count > calls:
                     self.exceeded.append(f"{key}: {count} calls within {seconds:g} s")
             listed = [{"id": one, "n": self.states.get((key, one), 0)} for one in range(self.objects)]
         return orjson.dumps(listed)
@@ -52,11 +60,6 @@ class Api:
         with self.lock:
             self.states[place] = self.states.get(place, 0) + 1
 
-    def latest(self, key: str) -> float:
-        """When the latest call of a key arrived."""
-        with self.lock:
-            return self.arrivals[key][-1] if self.arrivals[key] else 0.0
-
 
 @dataclass(slots=True)
 class Receiver:
@@ -65,36 +68,24 @@ class Receiver:
     fails: float = 0.1
     url: str = ""
     events: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
-    latest: dict[str, float] = field(default_factory=dict)
+    latest: dict[tuple[str, str], float] = field(default_factory=dict)  # by subscription and worker
     seen: set[tuple[str, str]] = field(default_factory=set)
     twice: int = 0
     random: Random = field(default_factory=lambda: Random(7))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self, name: str, event: dict[str, Any]) -> int:
+    def take(self, name: str, event: dict[str, Any], worker: str = "") -> int:
         """The status of an answer."""
         with self.lock:
             if self.random.random() < self.fails:
                 return 503
-            self.latest[name] = time.monotonic()
+            self.latest[name, worker] = time.monotonic()
             if (name, event["id"]) in self.seen:
                 self.twice += 1
                 return 204
             self.seen.add((name, event["id"]))
             self.events[name].append(event)
             return 204
-
-    def out_of_order(self) -> list[str]:
-        """Events that came before an earlier one of their object, or that left one out."""
-        found = []
-        for name, events in self.events.items():
-            versions: dict[str, int] = {}
-            for event in events:
-                place = f"{event['source']}/{event['subject']}"
-                if event["data"]["version"] != versions.get(place, 0) + 1:
-                    found.append(f"{name}: {place} version {event['data']['version']} after {versions.get(place, 0)}")
-                versions[place] = event["data"]["version"]
-        return found
 
     def states(self, name: str) -> dict[tuple[str, int], int]:
         """The latest state of every object that a subscription was told of."""
@@ -112,11 +103,15 @@ def serving(api: Api, receiver: Receiver) -> Iterator[None]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self.reply(200, api.answer(self.path.split("/")[1]))
+            worker = self.headers["x-worker"]
+            body = api.answer(self.path.split("/")[1], worker)
+            if worker in api.held:
+                api.held[worker].wait(30)
+            self.reply(200, body)
 
         def do_POST(self) -> None:
             event = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
-            self.reply(receiver.take(self.path.rpartition("/")[2], event), b"")
+            self.reply(receiver.take(self.path.rpartition("/")[2], event, self.headers["x-worker"]), b"")
 
         def reply(self, status: int, body: bytes) -> None:
             with contextlib.suppress(OSError):
@@ -155,13 +150,15 @@ def configured(folder: Path, url: str, api: Api, receiver: Receiver, *, subscrip
     sources = [
         f"[budgets.key{number}]\nlimits = [{limits}]\nshare = 1.0\n"
         f'[sources.key{number}]\nplugin = "rest"\nbudget = "key{number}"\nbase_url = "{api.url}/key{number}"\n'
+        'headers = { X-Worker = { env = "WORKER" } }\n'
         f'namespace = "shop"\n[sources.key{number}.endpoints.items]\npath = "/items"\nid = "id"\n'
         'pagination = { type = "none" }\n'
         for number in range(api.keys)
     ]
     sinks = [
         f'[[subscriptions]]\nname = "sub{number}"\nplugin = "http"\nurl = "{receiver.url}/sub{number}"\n'
-        'allow_private = true\nretry = ["200ms", "200ms", "500ms", "1s", "1s", "1s", "1s", "1s", "1s", "1s"]\n'
+        'headers = { X-Worker = { env = "WORKER" } }\nallow_private = true\n'
+        'retry = ["200ms", "200ms", "500ms", "1s", "1s", "1s", "1s", "1s", "1s", "1s"]\n'
         'types = ["shop.*"]\n'
         for number in range(subscriptions)
     ]
@@ -174,7 +171,8 @@ class WorkerProcess:
     """`poller run` on a configuration, beside others on the same one."""
 
     def __init__(self, config: Path, number: int, *, code: str = "") -> None:
-        self.log = config.parent / f"worker{number}.log"
+        self.name = f"worker{number}"  # that it gives itself in its requests
+        self.log = config.parent / f"{self.name}.log"
         self._config = config
         self._code = code
         self.process: subprocess.Popen[bytes] | None = None
@@ -187,7 +185,7 @@ class WorkerProcess:
                 [sys.executable, "-c", code, "--config", str(self._config), "run", "--listen", ""],
                 stdout=log,
                 stderr=log,
-                env=os.environ,
+                env={**os.environ, "WORKER": self.name},
             )
         return self
 

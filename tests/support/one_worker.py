@@ -70,6 +70,15 @@ class OneWorker:
                 await self.beat()
                 await asyncio.sleep(0.001)
 
+    async def poll(self, key: str) -> None:
+        """One poll of a key, as soon as its budget allows one."""
+        poll_loop = self.app.engine.loops[key]
+        poll_loop.hurry, begun = True, poll_loop.calls
+        while poll_loop.calls == begun and not poll_loop.is_over:
+            await poll_loop.wake()
+            await asyncio.sleep(0.001)
+        await self.until(lambda: not poll_loop.in_flight)
+
     def sql(self, statement: str) -> None:
         """Run one statement, past the worker."""
         with psycopg.connect(self.url, autocommit=True) as conn:
@@ -83,15 +92,27 @@ async def one_worker(
     """A worker on an empty database whose sources and receivers answer."""
     api, receiver = Api(keys), Receiver(fails=0.0)
     with serving(api, receiver):
-        config = load(configured(folder, url, api, receiver, subscriptions=subscriptions), plugins := load_plugins())
-        async with open_app(config, plugins, clock=clock) as app:
-            worker = OneWorker(app, url)
-            stop = asyncio.Event()
-            delivering = asyncio.create_task(app.deliverer.run(stop))
-            try:
-                yield worker
-            finally:
-                worker.tenure.until = math.inf
-                await worker.workers.close()
-                stop.set()
-                await delivering
+        config = configured(folder, url, api, receiver, subscriptions=subscriptions)
+        async with joined(config, url, clock=clock) as worker:
+            yield worker
+
+
+@asynccontextmanager
+async def joined(
+    config: Path, url: str, *, name: str = "alone", clock: Clock | None = None
+) -> AsyncIterator[OneWorker]:
+    """One more worker on a configuration; it gives itself that name in its requests."""
+    own = config.with_name(f"{name}.toml")
+    own.write_text(config.read_text().replace('{ env = "WORKER" }', f'"{name}"'))
+    plugins = load_plugins()
+    async with open_app(load(own, plugins), plugins, clock=clock) as app:
+        worker = OneWorker(app, url)
+        stop = asyncio.Event()
+        delivering = asyncio.create_task(app.deliverer.run(stop))
+        try:
+            yield worker
+        finally:
+            worker.tenure.until = math.inf
+            await worker.workers.close()
+            stop.set()
+            await delivering
