@@ -159,7 +159,10 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """The console script."""
-    sys.exit(invoke())
+    status = invoke()
+    if "poller.hooks.faults" in sys.modules:  # plugins' code may have run
+        import_module("poller.cli.process").end_process(status)
+    sys.exit(status)
 
 
 def invoke(words: Sequence[str] | None = None) -> int:

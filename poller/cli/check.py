@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from poller.cli.context import CliContext
 from poller.cli.daemon_client import DaemonClient
 from poller.cli.findings import PATIENCE, inspected, report
 from poller.cli.output import print_json, say
+from poller.cli.process import run_coroutine
 from poller.config.load import load
 from poller.config.models import Config, SourceConfig
 from poller.config.schema import schema_of
@@ -88,7 +88,7 @@ def _lines(config: Config) -> Iterator[str]:
 def _looks(config: Config, plugins: Plugins, daemon: DaemonClient | None) -> Iterator[Inspection]:
     """A look at every endpoint; beside a daemon by it, which then asks at once what it had put off."""
     if daemon is None:
-        yield from asyncio.run(_online(config, plugins))
+        yield from run_coroutine(_online(config, plugins))
         return
     for row in daemon.get("/api/v1/status")["endpoints"]:
         yield inspected(daemon, row["source"], row["endpoint"])

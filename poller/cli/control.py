@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Collection
 from typing import Any, Final
@@ -13,6 +12,7 @@ from poller.cli.context import CliContext
 from poller.cli.daemon_client import DaemonClient, in_path
 from poller.cli.names import named
 from poller.cli.output import print_json, say
+from poller.cli.process import run_coroutine
 from poller.cli.view import endpoint_of
 from poller.operations.commands import run_command
 from poller.operations.places import HIGHEST, parse_place
@@ -27,7 +27,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="JSON for 
 def _here(context: CliContext, name: str, args: dict[str, Any]) -> dict[str, Any]:
     """Have a command done where no daemon listens."""
     config, plugins = context.load()
-    return asyncio.run(run_command(config, plugins, name, args))
+    return run_coroutine(run_command(config, plugins, name, args))
 
 
 def _tell(answer: dict[str, Any], as_json: bool) -> None:
@@ -135,7 +135,7 @@ def resume(context: CliContext, name: str, is_budget: bool, as_json: bool) -> No
             config, plugins = context.load()
             subscriptions = [one.name for one in config.subscriptions]
             kind = "budget" if is_budget else _resumed_kind(name, subscriptions, config.budgets)
-            done = asyncio.run(run_command(config, plugins, "resume", {kind: name}))
+            done = run_coroutine(run_command(config, plugins, "resume", {kind: name}))
     _tell(done, as_json)
 
 

@@ -19,6 +19,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from poller.cli.process import run_coroutine
 from poller.config.load import load
 from poller.daemon.daemon import Daemon, run_daemon
 from poller.daemon.logs import configure
@@ -93,7 +94,7 @@ def demo(seconds: str | None, listen: str | None, as_json: bool) -> None:
         async def until(daemon: Daemon) -> None:
             await _watch(daemon, sandbox, console, limit, report)
 
-        asyncio.run(run_daemon(config, plugins, until=until))
+        run_coroutine(run_daemon(config, plugins, until=until))
         _print(report, Console(stderr=as_json))
 
 

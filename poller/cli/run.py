@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
 from poller.cli.context import CliContext
+from poller.cli.process import run_coroutine
 from poller.daemon.daemon import run_daemon
 from poller.daemon.logs import configure
 
@@ -24,4 +23,4 @@ def run(context: CliContext, listen: str | None) -> None:
     config, plugins = context.load(listen=listen)
     configure(config.poller.log_level, config.poller.log_format)
     plugins.log_failures()
-    asyncio.run(run_daemon(config, plugins, listen=listen))
+    run_coroutine(run_daemon(config, plugins, listen=listen))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -16,6 +15,7 @@ from poller.app import opened, sweep_once
 from poller.cli.context import CliContext
 from poller.cli.names import named
 from poller.cli.output import counted, print_json, say
+from poller.cli.process import run_coroutine
 from poller.config.models import Config
 from poller.daemon.logs import configure
 from poller.hooks.loading import Plugins
@@ -79,7 +79,7 @@ def _sweep(
 ) -> int:
     configure("warning", config.poller.log_format)
     plugins.log_failures()
-    swept = asyncio.run(_sweep_and_deliver(config, plugins, endpoints, wait))
+    swept = run_coroutine(_sweep_and_deliver(config, plugins, endpoints, wait))
     if as_json:
         print_json(asdict(swept))
     else:

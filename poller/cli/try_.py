@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 import msgspec
 
@@ -11,6 +9,7 @@ from poller.cli.context import CliContext
 from poller.cli.findings import PATIENCE, inspected, report
 from poller.cli.names import named
 from poller.cli.output import print_json, say
+from poller.cli.process import run_coroutine
 from poller.cli.view import endpoint_of
 from poller.operations.commands import run_command
 from poller.operations.inspection import Inspection
@@ -30,7 +29,7 @@ def try_(context: CliContext, endpoint: str, as_json: bool) -> int:
             found = inspected(daemon, *endpoint_of(daemon, endpoint))
         else:
             config, plugins = context.load()
-            answer = asyncio.run(run_command(config, plugins, "inspect", {"endpoint": endpoint}, timeout=PATIENCE))
+            answer = run_coroutine(run_command(config, plugins, "inspect", {"endpoint": endpoint}, timeout=PATIENCE))
             found = msgspec.convert(answer, Inspection)
     if as_json:
         print_json(msgspec.to_builtins(found))

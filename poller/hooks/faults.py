@@ -24,6 +24,7 @@ else:
 T = TypeVar("T")
 
 LONGEST: Final = 500  # characters of a plugin's message
+ABANDONED: Final[set[asyncio.Task[Any]]] = set()  # kept, since a coroutine may ignore even being thrown away
 
 
 class PluginError(PollerError):
@@ -116,5 +117,7 @@ def abandon(task: asyncio.Task[Any], label: str, *, quietly: bool = False) -> No
     if not quietly:
         hint = "it ignores its cancellation: let CancelledError pass through its code"
         structlog.get_logger("poller").error("plugin.abandoned", call=label, hint=hint)
+    ABANDONED.add(task)
+    task.add_done_callback(ABANDONED.discard)
     asyncio._unregister_task(task)  # or `asyncio.run` would wait for it for ever
     task._log_destroy_pending = False  # type: ignore[attr-defined]

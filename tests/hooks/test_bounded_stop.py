@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -142,3 +144,34 @@ async def test_an_attempt_that_ignores_its_limit_is_given_up_and_tried_again(tmp
             "file": ("delivered", 1),
             "stubborn": ("delivered", 2),
         }
+
+
+STUBBORN_PROCESS = """
+import asyncio, time
+from poller.cli import process
+from poller.hooks.faults import awaited
+
+async def stubborn():
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except BaseException:  # GeneratorExit as well
+            pass
+
+async def main():
+    asyncio.create_task(asyncio.to_thread(time.sleep, 3600))
+    try:
+        await awaited(stubborn(), limit=0.01, grace=0.01, label="mine.deliver")
+    except TimeoutError:
+        return 3
+
+process.GRACE = 0.01
+process.end_process(process.run_coroutine(main()))
+"""
+
+
+def test_a_process_ends_beside_threads_and_coroutines_that_do_not() -> None:
+    ended = subprocess.run([sys.executable, "-c", STUBBORN_PROCESS], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (3, "")
+    assert "mine.deliver" in ended.stdout
+    assert "thread asyncio_0" in ended.stdout

@@ -1,0 +1,59 @@
+"""The event loop of a command and the end of its process: neither waits for a plugin's code that does not end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+from poller.hooks.faults import ABANDONED
+from poller.late import late
+
+if TYPE_CHECKING:
+    import structlog
+else:
+    structlog = late("structlog")  # not for commands that a daemon answers
+
+T = TypeVar("T")
+
+GRACE: Final = 5.0  # seconds that threads have to end once all work is done
+
+
+class _UnwaitedThreads(ThreadPoolExecutor):
+    """The threads of `asyncio.to_thread`. Closing the event loop does not wait for them: who needs one awaits it."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - as it is called
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+def run_coroutine(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, which waits for no thread that a plugin has left behind."""
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(_UnwaitedThreads(thread_name_prefix="asyncio"))
+        return runner.run(main)
+
+
+def end_process(status: int) -> NoReturn:
+    """End this process with `status`. Plugins' threads have `GRACE` seconds to end, abandoned tasks none.
+
+    A thread that is not a daemon would hold the process, and a coroutine that ignores even `GeneratorExit` would run
+    for ever while the interpreter throws it away.
+    """
+    until = time.monotonic() + GRACE
+    others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
+    for thread in others:
+        thread.join(max(0.0, until - time.monotonic()))
+    held = [one for one in others if one.is_alive()]
+    for thread in held:
+        hint = "it has not ended with the program: let the plugin end its threads where its sink closes"
+        structlog.get_logger("poller").error("plugin.abandoned", call=f"thread {thread.name}", hint=hint)
+    if not held and not ABANDONED:
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
