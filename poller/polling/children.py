@@ -51,6 +51,8 @@ class FollowUp:
         await self.forget(active, w, [key for key in result.units.dropped if key not in result.units.added])
         if result.snapshots:
             await self._follow_parents(active, w, result)
+        if result.baseline and not w.in_baseline:
+            await self._drop_orphans(active, w)
         await self._look_at_suspects(active, w, result)
         if result.swept:
             await self._end_empty_sweeps(active, w)
@@ -80,22 +82,37 @@ class FollowUp:
 
     async def _follow_parents(self, active: ActiveSource, w: WatchedEndpoint, result: PollResult) -> None:
         """Add lists of new parents, drop those of parents that are gone, and expect news in the others."""
-        planner, at = active.poll_loop.planner, self._clock.now()
+        planner = active.poll_loop.planner
         there = [child_key(s.object_id) for s in result.snapshots if s.presence is not Presence.DELETED]
         deleted = [child_key(s.object_id) for s in result.snapshots if s.presence is Presence.DELETED]
         for child in active.children(w.name):
-            added, dropped = await self._change_units(child, added=there, dropped=deleted, at=at)
-            for key in added:
-                planner.add(active.unit(child, key), now=active.poll_loop.time())
+            await self._follow_lists(active, child, added=there, dropped=deleted)
             if not result.baseline:
                 for key in there:
                     planner.excite(active.unit(child, key), 1)
-            for key in dropped:
-                planner.remove(active.unit(child, key))
-            await self.forget(active, child, dropped)
-            if dropped and child.units and child.sweep.is_done and not active.waits(child):
-                # The last lists that its sweep waited for are gone: no poll of theirs will end it.
-                await self._end_sweep(active, child, confirms=child.sweep.confirms and child.sweep.nonempty)
+
+    async def _drop_orphans(self, active: ActiveSource, w: WatchedEndpoint) -> None:
+        """Drop the lists of parents that a baseline has not shown: they were taken as deleted without a word."""
+        children = [*active.children(w.name)]
+        there = await self._recorder.steps.read(self._recorder.store.parents, w.state.id) if children else ()
+        keys = {child_key(parent) for parent in there}
+        for child in children:
+            await self._follow_lists(active, child, added=(), dropped=[*child.units.swept().keys() - keys])
+
+    async def _follow_lists(
+        self, active: ActiveSource, child: WatchedEndpoint, *, added: Sequence[str], dropped: Sequence[str]
+    ) -> None:
+        """Poll lists per parent from now on, or no longer."""
+        planner = active.poll_loop.planner
+        new, known = await self._change_units(child, added=added, dropped=dropped, at=self._clock.now())
+        for key in new:
+            planner.add(active.unit(child, key), now=active.poll_loop.time())
+        for key in known:
+            planner.remove(active.unit(child, key))
+        await self.forget(active, child, known)
+        if known and child.units and child.sweep.is_done and not active.waits(child):
+            # The last lists that its sweep waited for are gone: no poll of theirs will end it.
+            await self._end_sweep(active, child, confirms=child.sweep.confirms and child.sweep.nonempty)
 
     async def _change_units(
         self, w: WatchedEndpoint, *, added: Sequence[str], dropped: Sequence[str], at: float

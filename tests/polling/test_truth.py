@@ -28,6 +28,23 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "what a baseline takes as deleted without a word takes its lists with it": (
+        World(
+            style="offset-total",
+            noisy=True,
+            etags=True,
+            lines=True,
+            line_size=2,
+            own_numbers=True,
+            past_end=422,
+            concurrency=1,
+            objects=6,
+            absent_for=5.0,
+            seed=953,
+            traits=("more-at-end", "total-high"),
+        ),
+        [Step(act="create", pick=5, wait=4.0), Step(act="delete", pick=3, wait=4.0)],
+    ),
     "a cursor that the API does not know makes a list that may be short, and no list that is ok": (
         World(style="cursor", size=1, concurrency=1, objects=2, traits=("ignores-page",)),
         [],

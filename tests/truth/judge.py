@@ -71,6 +71,12 @@ class Judge:
         """Whether the list was meanwhile shorter than it is, in a way that nobody can see."""
         return any(one.meets(since, until) for spans in self._upstream.unseen.values() for one in spans)
 
+    def _is_of_unlisted(self, event: Event) -> bool:
+        """Whether it is in the list of a parent that no list shows: nobody vouches for it."""
+        endpoint, number, *_ = event.subject.split("/")
+        spans = self._upstream.hidden[int(number)] if endpoint == "lines" else ()
+        return any(one.is_unlisted and one.lasts(event.time) for one in spans)
+
     def look(self, store: Store, engine: Engine) -> None:
         """Take the baselines that are complete. Called after every write, so that nothing lies in between."""
         for run in engine.sources.values():
@@ -133,7 +139,7 @@ class Judge:
         if kind == "created" and self._was_hidden(subject, since or 0.0, event.time):
             was.append(-1)  # nobody could know better
         became = [i for i, (at, state) in enumerate(past) if _same(state, after) and at <= event.time]
-        if kind == "deleted" and self._was_unseen(since or 0.0, event.time):
+        if kind == "deleted" and (self._was_unseen(since or 0.0, event.time) or self._is_of_unlisted(event)):
             became.append(len(past))
         if not any(i < j for i in was for j in became):
             raise Untrue(f"{_words(event)}: it never was like that between {since} and {event.time}, but: {past}")

@@ -40,6 +40,7 @@ class Hidden:
     begin: float
     end: float = float("inf")
     everywhere: bool = False
+    is_unlisted: bool = False  # until somebody lists it again
 
     def lasts(self, now: float) -> bool:
         """Whether it is now."""
@@ -169,8 +170,10 @@ class Upstream(httpx.AsyncBaseTransport):
 
     def _unlist(self, pick: int) -> None:
         """It leaves the list, and answers under its own URL."""
+        if not self.world.has_items:
+            return
         if row := _picked([row for row in self._free() if row in self._listed()], pick):
-            self.hidden[row["n"]].append(Hidden(self.now()))
+            self.hidden[row["n"]].append(Hidden(self.now(), is_unlisted=True))
 
     def _relist(self, pick: int) -> None:
         if row := _picked([row for row in self.rows if self.is_unlisted(row["n"])], pick):
