@@ -178,7 +178,11 @@ class Sweeper:
 
     async def poll(self, number: int, answer: httpx.Response) -> None:
         """Poll one page, which answers so."""
-        key, w = f"page={number}", self._w
+        await self.poll_unit(f"page={number}", answer)
+
+    async def poll_unit(self, key: str, answer: httpx.Response) -> None:
+        """Poll the unit of this key, which answers so."""
+        w = self._w
         with w.requests.asking(key) as order:
             self._next = answer
             fetched = await self._fetcher.fetch(w, key, order)

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
+import httpx
 import orjson
 import pytest
 
@@ -40,6 +47,39 @@ class Statements:
 
     def __exit__(self, *_: object) -> None:
         self._conn.set_trace_callback(None)
+
+
+@dataclass
+class Work:
+    """What was done while it was counted. No machine's speed changes it."""
+
+    python: int = 0  # instructions of the interpreter, in this thread
+    sqlite: int = 0  # instructions of SQLite's machine
+
+
+@contextmanager
+def counted_work(app: App) -> Iterator[Work]:
+    """Count every instruction of the event loop's thread, and of the state."""
+    work, conn = Work(), app.store.db.conn
+    assert isinstance(conn, sqlite3.Connection)
+
+    def executed(frame: FrameType, event: str, _: Any) -> Any:
+        frame.f_trace_opcodes = True
+        work.python += event == "opcode"
+        return executed
+
+    def stepped() -> int:
+        work.sqlite += 1
+        return 0
+
+    conn.set_progress_handler(stepped, 1)
+    before = sys.gettrace()
+    sys.settrace(executed)
+    try:
+        yield work
+    finally:
+        sys.settrace(before)
+        conn.set_progress_handler(None, 0)
 
 
 @pytest.fixture
@@ -126,3 +166,40 @@ async def test_what_a_poll_reads_is_found_by_an_index(config: Path) -> None:
     assert plans
     scans = [(sql, plan) for sql, plan in plans if plan.startswith("SCAN")]
     assert {plan for _, plan in scans} == {"SCAN asked VIRTUAL TABLE INDEX 1:"}  # of the ids that are asked for
+
+
+PAGES = 'type = "page", param = "page", size_param = "per_page"'
+OFFSETS = 'type = "offset"'
+
+
+@pytest.mark.parametrize(("pagination", "step"), [(PAGES, 1), (OFFSETS, 100)], ids=["pages", "offsets"])
+async def test_recording_a_page_takes_the_same_work_however_many_pages_are_known(
+    config: Path, pagination: str, step: int
+) -> None:
+    async def works(known: int) -> list[Work]:
+        config.write_text(CONFIG.replace(PAGES, pagination))
+        config.with_name("poller.db").unlink(missing_ok=True)
+        plugins, pages = load_plugins(), pages_of(known)
+        middle, start = len(pages) // 2, int(step == 1)
+        keys = [f"{'page' if step == 1 else 'offset'}={start + number * step}" for number in range(len(pages))]
+        objects = orjson.loads(pages[middle])["items"]
+        edited = [{**objects[0], "name": "another"}, *objects[1:]]
+        found: list[Work] = []
+        async with open_app(load(config, plugins), plugins) as app:
+            sweeper = Sweeper(app)
+            for key, page in zip(keys, pages, strict=True):
+                await sweeper.poll_unit(key, answer(page))
+            for shown in (edited, edited[1:], objects):  # one is changed, one is missing, and it is back
+                with counted_work(app) as work:
+                    await sweeper.poll_unit(keys[middle], answer(orjson.dumps({"items": shown})))
+                found.append(work)
+            assert await app.write(app.store.log.last_seq) == 2
+        return found
+
+    for few, many in zip(await works(300), await works(10_000), strict=True):
+        assert many.python < 1.3 * few.python
+        assert many.sqlite < 1.3 * few.sqlite
+
+
+def answer(page: bytes) -> httpx.Response:
+    return httpx.Response(200, content=page, request=httpx.Request("GET", "http://127.0.0.1:1/items"))
