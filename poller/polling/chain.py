@@ -25,16 +25,18 @@ class Chain:
 
     def add(self, page: Unparsed) -> Unparsed:
         """Take the next page, and return it as it counts."""
-        if (page.objects and page.next is not None) or self.pages:
-            page = self._told_apart(page)
+        if len(self.pages) == 1:
+            self._told_apart(self.pages[0], 0)  # only now: most lists are one answer
+        if self.pages:
+            page = self._told_apart(page, len(self.pages))
         self.pages.append(page)
         return page
 
-    def _told_apart(self, page: Unparsed) -> Unparsed:
+    def _told_apart(self, page: Unparsed, number: int) -> Unparsed:
         if not page.objects:
             return page
         ids = self._ids(page.objects)
-        shown, number = frozenset(ids), len(self.pages)
+        shown = frozenset(ids)
         begun = self._shown.setdefault(ids[0], [])
         earlier = next((other for other, those in reversed(begun) if those == shown), None)
         begun.append((number, shown))

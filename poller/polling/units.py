@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import structs
 
-from poller.polling.unit_keys import is_swept, place_of
+from poller.polling.unit_keys import CHILD, is_swept, place_of
 from state.polls import UnitState
 
 PLACE: Final = itemgetter(0)
@@ -19,15 +19,13 @@ class Units(dict[str, UnitState]):
     """The units of one endpoint, by key. The pages of a list are known in their order: a list may have thousands."""
 
     def __init__(self, units: Iterable[UnitState]) -> None:
-        super().__init__()
-        self._keys: dict[int, str] = {}  # by id
-        self._pages: list[tuple[int, str]] = []  # (place, key) of what sweeps ask for
-        for unit in units:
-            self.put(unit)
+        super().__init__((unit.key, unit) for unit in units)
+        self._keys = {unit.id: unit.key for unit in self.values()}
+        self._pages = sorted((place_of(unit.position), key) for key, unit in self.items() if _is_page(key))
 
     def put(self, unit: UnitState) -> None:
         """Know a unit, new or as it is after a poll."""
-        if unit.key not in self and is_swept(unit.key):
+        if unit.key not in self and _is_page(unit.key):
             insort(self._pages, (place_of(unit.position), unit.key))
         self[unit.key] = unit
         self._keys[unit.id] = unit.key
@@ -37,7 +35,7 @@ class Units(dict[str, UnitState]):
         unit = self.pop(key, None)
         if unit is not None:
             self._keys.pop(unit.id, None)
-            if is_swept(key):
+            if _is_page(key):
                 page = place_of(unit.position), key
                 del self._pages[bisect_left(self._pages, page)]
         return unit
@@ -87,3 +85,8 @@ class Units(dict[str, UnitState]):
         for unit_id in unit_ids:
             if (unit := self.by_id(unit_id)) is not None:
                 self[unit.key] = structs.replace(unit, digest=None, validators=None)
+
+
+def _is_page(key: str) -> bool:
+    """Whether the unit is one page of a list. A list per parent has no place among the others."""
+    return is_swept(key) and not key.startswith(CHILD)
