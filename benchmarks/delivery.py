@@ -71,7 +71,7 @@ async def opened(path: Path, routes: Sequence[Route], observe: Callable[[Attempt
     """A state and a deliverer, on files and threads as the daemon has them."""
     with Writer() as write:
         store = await write(Store.open, path, now=time.time())
-        write.group = store.group
+        write.share_commits(store.group)
         yield (
             store,
             write,

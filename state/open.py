@@ -13,12 +13,12 @@ from state.place import DatabaseUrl, Place
 from state.sqlite import writer as sqlite_writer
 from state.sqlite.backup import copy_state
 from state.sqlite.move import opened as opened_file
+from state.sqlite.runner import Inline, Runner
 from state.sqlite.store import SCHEMA
 from state.sqlite.store import Reader as SqliteReader
 from state.sqlite.store import Store as SqliteStore
 from state.sqlite.store import open_commands as open_commands_of_file
 from state.sqlite.store import open_reader as open_reader_of_file
-from state.sqlite.writer import Inline, Runner
 from state.steps import Writer
 from state.store import PostedCommands, Reader, Store
 
@@ -113,7 +113,7 @@ async def open_state(place: Place, *, now: float, runner: Runner | None = None) 
         return
     with sqlite_writer.Writer(runner) as write:
         store = await write(SqliteStore.open, place, now=now)
-        write.group = store.group
+        write.share_commits(store.group)
         try:
             yield store, write
         finally:

@@ -320,7 +320,6 @@ PENDING = {  # to be split
     "poller.budget.budget.Budget",
     "poller.polling.engine.Engine",
     "poller.simulation.simulator.Result",
-    "state.sqlite.writer.Writer",
 }
 
 

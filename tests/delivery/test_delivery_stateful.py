@@ -28,7 +28,8 @@ from poller.delivery.service import Deliverer
 from poller.sinks.protocol import Attempt, Gone, Receipt, Refused, Rejected, RetryLater
 from state.records import Event
 from state.sqlite.leases import LeaseTable
-from state.sqlite.writer import Inline, Writer
+from state.sqlite.runner import Inline
+from state.sqlite.writer import Writer
 from tests.support.bench import Bench, make_event
 
 HISTORIES = int(os.environ.get("POLLER_HISTORIES", "25"))

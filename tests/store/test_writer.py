@@ -17,8 +17,9 @@ from state.operational import notice_event
 from state.polls import Recorded
 from state.records import NewEvent
 from state.sqlite.connection import transaction
+from state.sqlite.runner import Inline
 from state.sqlite.store import Store, open_reader
-from state.sqlite.writer import Inline, Writer
+from state.sqlite.writer import Writer
 from tests.support.disk import small_disk
 
 
@@ -31,7 +32,7 @@ async def write() -> AsyncIterator[Writer]:
 @pytest.fixture
 async def store(write: Writer, tmp_path: Path) -> AsyncIterator[Store]:
     store = await write(Store.open, tmp_path / "poller.db", now=0.0)
-    write.group = store.group
+    write.share_commits(store.group)
     yield store
     await write(store.close)
 
@@ -98,8 +99,8 @@ async def test_what_is_silent_is_committed_in_a_moment_by_itself(
 async def test_so_many_silent_steps_are_committed_at_the_latest(
     write: Writer, store: Store, told: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("state.sqlite.writer.MOMENT", 3600.0)
-    monkeypatch.setattr("state.sqlite.writer.TOGETHER", 3)
+    monkeypatch.setattr("state.sqlite.step_queue.MOMENT", 3600.0)
+    monkeypatch.setattr("state.sqlite.commits.TOGETHER", 3)
     for version in range(1, 6):
         await write.unhurried(silent, store, version)
     assert told() == 3
@@ -146,10 +147,10 @@ async def test_a_session_whose_answered_steps_were_lost_writes_nothing_more(
     """What its holder has in memory is not in the state: only reading the state again helps."""
     session = write.session()
     await session.unhurried(silent, store, 1)
-    write.group = Full(store)
+    write.share_commits(Full(store))
     with pytest.raises(Unavailable, match="full"):
         await write(logged, store, 2)
-    write.group = store.group  # there is room again
+    write.share_commits(store.group)  # there is room again
     await write.probe(store.probe)
     for step in (session(logged, store, 3), session.unhurried(silent, store, 4)):
         with pytest.raises(Unavailable, match="read again"):
@@ -186,7 +187,7 @@ def set_room(store: Store, pages: int) -> None:
 async def test_steps_that_shared_a_commit_which_the_disk_refused_are_all_told_so(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk, Writer() as write:
         store = await write(Store.open, disk.folder / "poller.db", now=0.0)
-        write.group = store.group
+        write.share_commits(store.group)
         await write(logged, store, 1)
         disk.fill()
         answers = await asyncio.gather(*(write(large, store, n) for n in range(2, 9)), return_exceptions=True)
@@ -256,7 +257,7 @@ async def test_a_step_that_fails_unheard_is_reported(write: Writer, store: Store
 async def test_no_commit_waits_on_a_runner_of_the_caller(tmp_path: Path) -> None:
     with Writer(Inline()) as write:
         store = await write(Store.open, tmp_path / "poller.db", now=0.0)
-        write.group = store.group
+        write.share_commits(store.group)
         await write.unhurried(silent, store, 1)
         with open_reader(tmp_path / "poller.db") as reader:
             assert reader.log.last_seq() == 1

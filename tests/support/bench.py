@@ -25,8 +25,9 @@ from state.sqlite.events import Log, log_migrations
 from state.sqlite.leases import LeaseTable, lease_migrations
 from state.sqlite.notices import notice_migrations
 from state.sqlite.read_deliveries import DeliveryReader
+from state.sqlite.runner import Inline
 from state.sqlite.schema import delivery_migrations
-from state.sqlite.writer import Inline, Writer
+from state.sqlite.writer import Writer
 
 OK = Receipt(status="200", text="thanks")
 

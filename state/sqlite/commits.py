@@ -1,0 +1,129 @@
+"""Commits of a state file: steps that wait at the same time share one, and each is undone alone where it fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from state.errors import Unavailable
+from state.sqlite.failures import translated
+
+TOGETHER: Final = 64  # steps that share one commit, at most
+
+
+class Group(Protocol):
+    """What lets steps share one commit."""
+
+    def begin(self) -> None:
+        """What steps write from now on is committed together."""
+        ...
+
+    def commit(self) -> None:
+        """Commit it."""
+        ...
+
+
+class Apart:
+    """Steps that each see to their own commit."""
+
+    def begin(self) -> None:
+        """See `Group`."""
+
+    def commit(self) -> None:
+        """See `Group`."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Step:
+    """One step that is asked for, and what it came to."""
+
+    call: Callable[[], Any]
+    done: asyncio.Future[Any]
+    may_lag: bool
+    reads: bool = False
+    is_probe: bool = False
+    refused: Callable[[int], Unavailable | None] = lambda _: None  # why it is not run, by how often steps were lost
+    result: Any = None
+    error: BaseException | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """It may be answered before its commit."""
+        return self.error is None and (self.reads or (self.may_lag and self.result.is_silent))
+
+    def run(self) -> None:
+        """Run it, on the thread of the store."""
+        try:
+            self.result = self.call()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever awaits the step
+            self.error = translated(error)
+
+    def answer(self) -> None:
+        """Tell whoever awaits it, on the loop's thread."""
+        if self.done.cancelled():
+            if self.error is not None:
+                told = {"message": "a step of the store failed that nobody waits for", "exception": self.error}
+                self.done.get_loop().call_exception_handler(told)
+        elif self.error is not None:
+            self.done.set_exception(self.error)
+        else:
+            self.done.set_result(self.result)
+
+
+class SharedCommits:
+    """The commit that is open, and what is known of those before. Everything here runs on the thread of the store.
+
+    None of the steps that reports anything is answered before its commit.
+    """
+
+    def __init__(self) -> None:
+        self.group: Group = Apart()
+        self.is_open = False  # there is a group that is still to be committed
+        self.lost = 0  # times that steps were answered and could not be committed
+        self.outage: Unavailable | None = None  # why the state cannot be written, as far as the latest step has shown
+        self._lagging = 0  # steps of the open group that were answered
+
+    def run(self, steps: list[Step]) -> None:
+        """Run steps, and commit what they wrote unless that may wait."""
+        writes = sum(not step.reads for step in steps)
+        if not writes or (not self.is_open and len(steps) == 1 and not steps[0].may_lag):
+            for step in steps:
+                self._do(step)
+            return
+        try:
+            self.group.begin()
+            for step in steps:
+                self._do(step)
+            self.is_open = self._lagging + writes < TOGETHER and all(step.is_silent for step in steps)
+            if self.is_open:
+                self._lagging += writes
+            else:
+                self.group.commit()
+                self._lagging = 0
+        except BaseException as error:  # noqa: BLE001 - the commit failed: handed to whoever awaits these steps
+            self._not_committed(steps, error)
+
+    def _do(self, step: Step) -> None:
+        """Run one step, unless the state cannot be written or what the step rests on was lost."""
+        refused = self.outage if not step.is_probe else None
+        refused = refused or step.refused(self.lost)
+        if refused is not None:
+            step.error = refused
+            return
+        step.run()
+        if isinstance(step.error, Unavailable):
+            self.outage = self.outage or step.error
+        elif step.is_probe and step.error is None:
+            self.outage = None
+
+    def _not_committed(self, steps: list[Step], error: BaseException) -> None:
+        """Nothing of these steps is in the state, nor of those that were answered before their commit."""
+        error = next((step.error for step in steps if isinstance(step.error, Unavailable)), translated(error))
+        if isinstance(error, Unavailable):
+            self.outage = error
+        self.lost += bool(self._lagging)
+        self._lagging, self.is_open = 0, False
+        for step in steps:
+            step.error = error
