@@ -316,7 +316,6 @@ EXCUSED = {
 }
 PENDING = {  # to be split
     "poller.app.App",
-    "state.postgres.writer.Writer",
     "poller.budget.budget.Budget",
     "poller.polling.engine.Engine",
     "poller.simulation.simulator.Result",
