@@ -135,7 +135,12 @@ def _notes(one: EndpointStatus) -> Iterator[str]:
         yield f"held since {_at(one.held.since)}: {one.held.why}"
     elif one.state != "ok":
         yield f"{one.state}: {one.reason}"
-    if one.suspects:
+    if one.suspects and one.suspects == one.objects:
+        yield (
+            "all of its objects may be gone: an empty list confirms no deletion, only an object's own URL "
+            f"(`item_path`) does; where the list is rightly empty: `poller rebaseline {one.label}`"
+        )
+    elif one.suspects:
         yield f"{counted(one.suspects, 'object')} may be gone: not confirmed yet"
     if one.unlisted:
         yield f"{counted(one.unlisted, 'object')} found under an own URL, but no longer listed (`unlisted`)"

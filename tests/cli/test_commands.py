@@ -136,6 +136,19 @@ def test_status_as_json_has_what_the_design_names(poller: Run, told: Shop) -> No
     assert (file["pending"], file["dead"]) == (0, 0)
 
 
+def test_status_says_what_confirms_that_a_list_is_rightly_empty(poller: Run, shop: Shop, tmp_path: Path) -> None:
+    shop.configure(tmp_path)
+    shop.items[:] = [{"id": 1}, {"id": 2}]
+    poller("once")
+    shop.items.clear()
+    poller("once")
+    assert "where the list is rightly empty: `poller rebaseline shop/items`" in poller("status").out
+
+    poller("rebaseline", "shop/items")
+    poller("once")
+    assert "may be gone" not in poller("status").out
+
+
 @pytest.mark.parametrize("word", ["1000/s", "shop/items", "file", "not running; 3 events"])
 def test_status_as_text_names_everything(poller: Run, told: Shop, word: str) -> None:
     assert word in poller("status").out
