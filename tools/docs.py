@@ -1,8 +1,8 @@
 """Pages of the documentation that are written from the code: `python -m tools.docs`.
 
 `docs/recipes.md` from `examples/`, `docs/hooks.md` from the hooks' own docstrings, `docs/poller.schema.json` from the
-models of the configuration, `docs/cli.md` from the commands' help, `docs/troubleshooting.md` from
-the messages in the source.
+models of the configuration, `docs/cli.md` from the commands' help, `docs/troubleshooting.md` from the messages in the
+source, `docs/notices.md` from the calls that make notices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from poller.cli import reference
 from poller.config.schema import schema_of
 from poller.hooks import hookspecs
 from poller.hooks.loading import load_plugins
-from tools import messages
+from tools import messages, notices
 
 ROOT: Final = Path(__file__).parents[1]
 DOCS: Final = ROOT / "docs"
@@ -65,6 +65,7 @@ def configuration_schema() -> str:
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "cli.md": reference.page,
     "hooks.md": hooks,
+    "notices.md": notices.page,
     "poller.schema.json": configuration_schema,
     "recipes.md": recipes,
     "troubleshooting.md": messages.page,

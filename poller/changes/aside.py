@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from poller.documents.diff import ParseError, parse
+from poller.options.quantities import counted
 
 NAMED: Final = 5  # objects that one note names
 
@@ -40,7 +41,7 @@ def id_of_unreadable(identify: Callable[[Mapping[str, Any]], str | None], raw: b
 def summary_of(aside: Iterable[SetAside]) -> str:
     """How many are set aside, and why."""
     grouped = groupby(sorted(aside, key=attrgetter("why")), key=attrgetter("why"))
-    return ", ".join(f"{len([*some])} objects {why}" for why, some in grouped)
+    return ", ".join(f"{counted(len([*some]), 'object')} {why}" for why, some in grouped)
 
 
 def note_of(aside: Sequence[SetAside], digests: Sequence[bytes]) -> str:

@@ -123,7 +123,7 @@ def _doubts(swept: SweptList) -> Iterator[str]:
         yield from claims_of(unit).doubts
     if swept.clashes:
         some = ", ".join(sorted(swept.clashes)[:3])
-        yield f"{len(swept.clashes)} ids name other objects on another page ({some}): set `id` to what tells them apart"
+        yield f"ids that name different objects on two pages: {len(swept.clashes)} ({some}): `id` must tell them apart"
     lists = [[unit] for unit in swept.units.values()] if swept.per_parent else [[*swept.units.values()]]
     for units in lists:
         totals = [total for unit in units if (total := claims_of(unit).total) is not None]
@@ -137,4 +137,4 @@ def _repeats(ids: Sequence[str]) -> list[str]:
     if not ids:
         return []
     some = ", ".join(sorted(ids)[:3])
-    return [f"{len(ids)} objects were on two pages of one sweep ({some}): the list moved, or its order is not stable"]
+    return [f"objects on two pages of one sweep: {len(ids)} ({some}): the list moved, or its order is not stable"]

@@ -212,7 +212,7 @@ def _why_too_much(rules: EndpointRules, raw: bytes) -> str | None:
 def _why_unusable(rules: EndpointRules, raw: bytes) -> tuple[str, str | None]:
     """Why an object cannot be used, and its id where it has one all the same."""
     if not _is_object(raw):
-        return f"that are no objects but {noun(raw.lstrip())}", None
+        return f"given as {noun(raw.lstrip())}", None
     if not _is_text(raw):
         return reason_of(raw), id_of_unreadable(rules.identify, raw)
     return f"without an id ({_id_text(rules)})", None

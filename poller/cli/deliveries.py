@@ -81,6 +81,8 @@ def deliveries(
 ) -> None:
     """Show deliveries, the latest first; `deliveries show ID` shows every attempt of one.
 
+    docs/columns.md explains every column.
+
     Example: poller deliveries --state pending,dead --subscription crm
     """
     if context.invoked_subcommand is not None:
@@ -163,9 +165,10 @@ def _attempt(one: Document, zone: tzinfo) -> list[str]:
 @click.option("--json", "as_json", is_flag=True, help="One subscription a line.")
 @click.pass_obj
 def ledger(context: CliContext, as_json: bool) -> int:
-    """Prove that the books balance: each event is delivered, pending, dead or not matching, per subscription.
+    """Prove that the books of each subscription balance: every event is delivered, pending, dead, dropped or not
+    matching.
 
-    Exit status 1 when something is missing, which is then named.
+    If an event is missing, the command names it and ends with exit status 1. docs/columns.md explains every column.
 
     Example: poller ledger
     """

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from poller.cli.daemon_client import DaemonClient, in_path
-from poller.cli.output import say
+from poller.cli.output import counted, say
 from poller.operations.inspection import Inspection
 from poller.rendering.terminal import printable
 
@@ -41,7 +41,7 @@ def report(found: Inspection) -> int:
 
 def _list_line(found: Inspection) -> str:
     first = found.pages[0]
-    words = [f"{first.objects} objects on its first page"]
+    words = [f"{counted(first.objects, 'object')} on its first page"]
     words.append("no next page" if first.next is None else f"next {first.next}")
     if first.total is not None:
         words.append(f"total {first.total}")

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poller.events.cloudevents import FIRST, LAST
+from poller.options.quantities import counted as counted
 from poller.rendering.event_view import EventView, one_line
 from poller.rendering.lines import coloured, plain_line
 from poller.rendering.terminal import printable, printable_json, printable_lines
@@ -139,8 +140,3 @@ def size(count: int) -> str:
         if count >= length:
             return f"{count / length:.1f} {unit}"
     return f"{count} bytes"
-
-
-def counted(count: int, noun: str) -> str:
-    """A number of things: 1 call, 2 calls."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

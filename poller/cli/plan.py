@@ -38,7 +38,9 @@ def plan(
     weights: tuple[str, ...],
     limits: tuple[str, ...],
 ) -> None:
-    """Show what is polled how often, why, when next, and what more calls would bring.
+    """Show how often each unit is polled, why, when next, and what more calls would bring.
+
+    docs/columns.md explains every column.
 
     Example: poller plan --weight projects=5 --share 1
     """

@@ -37,9 +37,10 @@ else:
 @click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 @click.pass_obj
 def status(context: CliContext, as_json: bool) -> None:
-    """Show how budgets, sources, endpoints and subscriptions stand.
+    """Show the state of budgets, sources, endpoints and subscriptions.
 
-    Beside a daemon as the daemon knows it, else as the state has it.
+    The figures come from the running daemon, or from the state file if none runs. docs/columns.md explains every
+    column.
 
     Example: poller status --json
     """
@@ -50,7 +51,7 @@ def status(context: CliContext, as_json: bool) -> None:
         say(NOTHING_YET)
     else:
         running = f"running (process {process})" if process is not None else "not running"
-        say(f"{running}; {found.last_seq} events in the log")
+        say(f"{running}; {counted(found.last_seq, 'event')} in the log")
         if found.state_error is not None:
             say(f"! paused: {found.state_error}")
         if found.config_error is not None:

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from poller.cli.context import CliContext
-from poller.cli.output import console, table
+from poller.cli.output import console, counted, table
 from poller.cli.status import found_status, tables_of
 from poller.options.quantities import parse_duration
 from poller.rendering.terminal import printable
@@ -22,6 +22,8 @@ from state.errors import PollerError
 @click.pass_obj
 def top(context: CliContext, every: str) -> None:
     """Show the status on the whole terminal and keep it up to date, until Ctrl-C.
+
+    docs/columns.md explains every column.
 
     Example: poller top --every 5s
     """
@@ -45,7 +47,10 @@ def _screen(context: CliContext, width: int) -> Group:
     except PollerError as error:
         return Group(Text(printable(str(error)), "red"), Text(printable(error.hint or ""), "dim"))
     head = f"running (process {process})" if process is not None else "not running"
-    rows = [Text(f"{head}; {found.last_seq} events in the log; {found.time:%Y-%m-%d %H:%M:%S %Z}", "bold"), Text("")]
+    rows = [
+        Text(f"{head}; {counted(found.last_seq, 'event')} in the log; {found.time:%Y-%m-%d %H:%M:%S %Z}", "bold"),
+        Text(""),
+    ]
     parts: list[object] = [*rows]
     for heads, cells, notes in tables_of(found):
         parts += [table("", heads, cells, width), *(Text(printable(f"! {note}"), "yellow") for note in notes), Text("")]

@@ -11,7 +11,7 @@ from typing import Final
 from poller.config.models import Config
 from poller.events.cloudevents import iso
 from poller.operations.status import BudgetStatus, EndpointStatus, SourceStatus, Status, SubscriptionStatus
-from poller.options.quantities import duration_text
+from poller.options.quantities import counted, duration_text
 
 ROOM_BAD: Final = 100_000_000  # bytes of free space: SQLite, its log and a log file fill them in a bad hour
 ROOM_WARN: Final = 1_000_000_000
@@ -176,18 +176,18 @@ def _subscription(one: SubscriptionStatus) -> Iterator[Finding]:
     elif one.state == "disabled" and one.reason != "enabled = false":
         yield bad(about, f"disabled: {one.reason}", f"poller resume {name} goes on with what is kept")
     elif one.state == "paused":
-        yield warn(about, f"paused with {one.lag} events waiting", f"poller resume {name}")
+        yield warn(about, f"paused with {counted(one.lag, 'event')} waiting", f"poller resume {name}")
     elif one.state == "active":
-        yield ok(about, f"{one.lag} events to go" if one.lag else "has everything")
+        yield ok(about, f"{counted(one.lag, 'event')} to go" if one.lag else "has everything")
     if one.state == "active" and (one.oldest_waiting_s or 0.0) > BEHIND:
         waits = duration_text(round((one.oldest_waiting_s or 0.0) / 60) * 60)
         yield warn(about, f"the oldest event waits for {waits}", waiting)
     if one.dead:
         look = f"poller deliveries --subscription {name} --state dead"
-        letters = "1 dead letter" if one.dead == 1 else f"{one.dead} dead letters"
+        letters = counted(one.dead, "dead letter")
         yield warn(about, letters, f"{look}; once fixed, poller redeliver --subscription {name}")
     if one.filter_errors:
-        yield warn(about, f"`where` failed on {one.filter_errors} events: {one.last_error}", "fix `where`")
+        yield warn(about, f"`where` failed on {counted(one.filter_errors, 'event')}: {one.last_error}", "fix `where`")
 
 
 def _at(time: datetime) -> str:

@@ -18,6 +18,7 @@ from poller.changes.comparison import PageComparison
 from poller.changes.own_url import own_object
 from poller.changes.page import compare
 from poller.documents.diff import ParseError, parse
+from poller.options.quantities import counted
 from poller.polling.boundary import failed_poll, reason_of
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.fetch import unwelcome
@@ -179,7 +180,7 @@ async def _second(
         found.doubts.append("the second page shows what the first one shows: does the API know this parameter?")
     elif again:
         found.doubts.append(
-            f"{len(again)} objects are on the first page and on the second: {', '.join(sorted(again)[:3])}"
+            f"{counted(len(again), 'object')} of the first page also on the second: {', '.join(sorted(again)[:3])}"
         )
 
 

@@ -26,7 +26,7 @@ _REASONS: Final = {
     _NO_NUMBER: "with NaN or Infinity",
     _CONTROL: "with a control character in a text",
 }
-NOT_UTF8: Final = "that are not UTF-8 text"
+NOT_UTF8: Final = "with text that is not UTF-8"
 
 
 def set_apart(content: bytes) -> bytes | None:

@@ -48,7 +48,7 @@ def test_what_was_shown_in_the_same_bytes_is_not_fresh_and_what_is_gone_is_missi
 
 @pytest.mark.parametrize("odd", [b"7", b'"text"', b"null", b"[1]", b"true"])
 def test_a_list_of_something_else_is_no_page(odd: bytes) -> None:
-    with pytest.raises(PageError, match="no object"):
+    with pytest.raises(PageError, match="none of its objects can be used"):
         compare(watch(), raw(odd), {})
 
 
@@ -59,7 +59,7 @@ def test_what_is_no_object_among_objects_is_set_aside_with_its_place(odd: bytes,
 
     assert list(shown(comparison)) == ["3"]
     assert (list(comparison.missing), list(comparison.unsure)) == ([], ["2"])  # it may be any object
-    assert comparison.notes == [f"1 objects that are no objects but {noun} set aside (index 1)"]
+    assert comparison.notes == [f"1 object given as {noun} set aside (index 1)"]
 
 
 def test_an_object_that_cannot_be_read_is_set_aside_by_its_id_and_the_others_are_concluded_on() -> None:
@@ -69,7 +69,7 @@ def test_an_object_that_cannot_be_read_is_set_aside_by_its_id_and_the_others_are
 
     assert not comparison.is_partial
     assert (list(comparison.missing), list(comparison.unsure)) == (["p/3"], ["p/1"])
-    assert comparison.notes == ["1 objects with NaN or Infinity set aside (index 0: p/1)"]
+    assert comparison.notes == ["1 object with NaN or Infinity set aside (index 0: p/1)"]
 
 
 @pytest.mark.parametrize("odd", [b'{"a":1}', b'{"id":null}', b'{"id":""}', b'{"id":true}', b'{"id":"a\\u0000b"}'])
@@ -79,7 +79,7 @@ def test_an_object_without_an_id_is_set_aside_and_nothing_is_concluded(odd: byte
 
     assert comparison.is_partial
     assert (list(comparison.missing), list(comparison.unsure)) == ([], ["2"])
-    assert comparison.notes == ["1 objects without an id (`id`) set aside (index 1)"]
+    assert comparison.notes == ["1 object without an id (`id`) set aside (index 1)"]
 
 
 def test_a_page_without_any_id_is_no_page() -> None:
@@ -92,7 +92,7 @@ def test_a_text_that_is_no_utf_8_is_set_aside() -> None:
 
     assert shown(comparison) == {"2": {"id": 2, "a": "é"}}
     assert list(comparison.unsure) == ["1"]
-    assert comparison.notes == ["1 objects that are not UTF-8 text set aside (index 0: 1)"]
+    assert comparison.notes == ["1 object with text that is not UTF-8 set aside (index 0: 1)"]
 
 
 @pytest.mark.parametrize("nested", [b'{"id":1,"a":[[[1]]]}', b'{"id":1,"a":{"b":{"c":{}}}}'])
@@ -101,7 +101,7 @@ def test_an_object_nested_too_deeply_is_set_aside(nested: bytes) -> None:
     comparison = compare(watch(max_depth=3), raw(nested, flat), {})
 
     assert list(shown(comparison)) == ["2"]
-    assert comparison.notes == ["1 objects nested deeper than max_depth = 3 set aside (index 0: 1)"]
+    assert comparison.notes == ["1 object nested deeper than max_depth = 3 set aside (index 0: 1)"]
 
 
 def test_an_object_of_too_many_values_is_set_aside() -> None:
@@ -110,7 +110,7 @@ def test_an_object_of_too_many_values_is_set_aside() -> None:
     comparison = compare(watch(), raw(large, long), {})
 
     assert [one.object_id for one in comparison.fresh] == ["2"]
-    assert comparison.notes == ["1 objects of more than 200,000 values set aside (index 0: 1)"]
+    assert comparison.notes == ["1 object of more than 200,000 values set aside (index 0: 1)"]
     assert own_object(watch(), large, "1") is None
 
 

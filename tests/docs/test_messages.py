@@ -2,6 +2,7 @@
 
 from tools.log_lines import LOG_LINES
 from tools.messages import AREAS, log_names, messages
+from tools.notices import MEANINGS, kinds
 
 
 def test_every_line_of_the_log_is_explained() -> None:
@@ -20,3 +21,11 @@ def test_every_area_finds_its_messages() -> None:
 
     assert all(len(texts) > 10 for texts in found.values())
     assert any("cannot be opened" in text or "cannot open" in text for text in found["The state"])
+
+
+def test_every_notice_is_explained_and_no_other() -> None:
+    made = list(kinds())
+
+    assert {one.kind for one in made} == MEANINGS.keys()
+    assert "Subscription {name} fails: {failures} attempts" in " ".join(one.summary for one in made)
+    assert any("next_try" in one.detail for one in made if one.kind == "source.failing")

@@ -133,7 +133,7 @@ ROWS: dict[str, Row] = {
         wrong=lambda api, body: json(first_of(body, id=None)),
         recorded="the others as ever; nothing is concluded about what the page does not show",
         shown="a note at the endpoint",
-        shows=("1 objects without an id (`id`) set aside",),
+        shows=("1 object without an id (`id`) set aside",),
     ),
     "no object has its id": Row(
         wrong=lambda api, body: json(without(body, "id")),
@@ -215,7 +215,7 @@ ROWS: dict[str, Row] = {
         wrong=lambda api, body: json(first_of(body, tree=deep(20))),
         recorded="the others as ever; how this one is now is not known",
         shown="a note at the endpoint",
-        shows=("1 objects nested deeper than max_depth = 8 set aside",),
+        shows=("1 object nested deeper than max_depth = 8 set aside",),
     ),
     "an answer nested without end": Row(
         wrong=lambda api, body: Response(b'{"items": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"),

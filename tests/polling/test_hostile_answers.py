@@ -159,7 +159,7 @@ async def test_what_is_not_utf_8_is_called_that(tmp_path):
     async with sources(tmp_path, bad=lambda request: given) as app:
         error = await look(app)
 
-    assert error == "none of its objects can be used: 1 objects that are not UTF-8 text"
+    assert error == "none of its objects can be used: 1 object with text that is not UTF-8"
 
 
 ODD_ONES = {
@@ -169,9 +169,9 @@ ODD_ONES = {
     ),
     "NaN": (b'{"id": 2, "price": NaN}', "with NaN or Infinity set aside (index 1: 2)"),
     "a line feed in a text": (b'{"id": 2, "name": "a\nb"}', "a control character in a text set aside (index 1: 2)"),
-    "null": (b"null", "that are no objects but null set aside (index 1)"),
-    "a text": (b'"two"', "that are no objects but text set aside (index 1)"),
-    "a number": (b"2", "that are no objects but a number set aside (index 1)"),
+    "null": (b"null", "given as null set aside (index 1)"),
+    "a text": (b'"two"', "given as text set aside (index 1)"),
+    "a number": (b"2", "given as a number set aside (index 1)"),
 }
 
 

@@ -110,8 +110,8 @@ async def test_an_id_that_names_other_objects_on_another_page_is_never_reported_
             stuck = await sweep_once(app)
 
         assert told(app) == []
-        assert "ids name other objects on another page" in stuck[0]
-        assert "set `id` to what tells them apart" in stuck[0]
+        assert "ids that name different objects on two pages" in stuck[0]
+        assert "`id` must tell them apart" in stuck[0]
 
 
 async def test_a_clash_that_begins_later_is_named_and_what_is_not_in_it_goes_on(tmp_path):
@@ -128,7 +128,7 @@ async def test_a_clash_that_begins_later_is_named_and_what_is_not_in_it_goes_on(
         assert [one for one in told(app) if one[1] != "things/3"] == [("updated", "things/12")]
         notes = app.engine.sources["dns"].endpoints["things"].state.uncertain
         assert notes is not None
-        assert b"1 ids name other objects" in notes
+        assert b"ids that name different objects" in notes
 
 
 async def test_an_object_that_moved_and_was_edited_between_two_polls_is_reported_once(tmp_path):
