@@ -1,4 +1,4 @@
-"""An answer that is decided on: what surrounds the decision, and what memory makes of it."""
+"""Applies the decision on an answer: its context, and what follows for the endpoint in memory."""
 
 from __future__ import annotations
 
@@ -34,41 +34,41 @@ from state.polls import EndpointState, Known, Snapshot, UnitState, UnitTimes
 
 
 class Answer(msgspec.Struct, kw_only=True):
-    """An answer with its objects, and what is known of them."""
+    """An answer with its objects, and what the state knows of them."""
 
     waiting: PendingAnswer
-    key: str  # the unit's
+    key: str  # key of the unit
     fetched: Fetched
     unit: UnitState
-    apart: bool = False  # it is large, or plugins take part: not on the event loop
+    apart: bool = False  # large, or handled by plugin code: not on the event loop
     objects: Sequence[msgspec.Raw] = ()
     digests: Sequence[bytes] = ()
-    comparison: PageComparison | None = None  # made at once of a unit that has not shown anything yet
+    comparison: PageComparison | None = None  # computed early for a unit without earlier answers
     known: Known = Known()
-    takes_new: bool = False  # nothing was read: its objects are taken for new ones, which their recording checks
-    repeats: str | None = None  # key of the page before, whose objects this one shows again
+    takes_new: bool = False  # objects are assumed to be new without reading the state; recording checks that
+    repeats: str | None = None  # key of the previous page, if this page repeats its objects
 
     @property
     def following(self) -> Position | None:
-        """Where the answer says that the list goes on."""
+        """The next position that the answer names."""
         if self.repeats is not None or not self.fetched.pages:
             return None
         return self.fetched.pages[-1].next
 
 
 def is_late(unit: UnitState, fetched: Fetched) -> bool:
-    """Whether the answer is of another unit under the same key, or older than what is known."""
+    """Whether the answer belongs to a unit that was replaced, or is older than what is known."""
     return unit.id != fetched.unit or fetched.asked.order < unit.asked_order
 
 
 def is_paged(w: WatchedEndpoint, key: str) -> bool:
-    """Whether the unit is one page of the list: others come before and after it."""
+    """Whether the unit is one page of a list of several pages."""
     return is_swept(key) and not w.is_child
 
 
 def dropped_by(w: WatchedEndpoint, one: Answer) -> list[str]:
-    """Units that are no part of the list any more: those that begin amid what this page shows, and those after a page
-    that says that it is the last, once none of them shows objects.
+    """Units that no longer belong to the list: units that begin in the middle of this page, and, after a page that says
+    it is the last, the later pages once none of them shows objects.
     """
     if not is_paged(w, one.key):
         return []
@@ -80,7 +80,7 @@ def dropped_by(w: WatchedEndpoint, one: Answer) -> list[str]:
 
 
 def _amid(w: WatchedEndpoint, one: Answer) -> list[str]:
-    """Units whose offset lies amid what this page shows: it was shorter once, and they began after its end."""
+    """Units whose offset lies in the middle of this page: the page was shorter when they were created."""
     at = load_position(one.unit.position).offset
     if at is None or one.repeats is not None:
         return []
@@ -88,8 +88,8 @@ def _amid(w: WatchedEndpoint, one: Answer) -> list[str]:
 
 
 def onward(w: WatchedEndpoint, one: Answer) -> bytes | None:
-    """The position after a page. A page that says that it is the last does not end a list whose later pages are known
-    to show objects: they are asked first.
+    """The position after a page. If later pages were known to show objects, they are polled even after a page that says
+    it is the last.
     """
     if not is_paged(w, one.key):
         return None
@@ -107,9 +107,9 @@ def repeated_page(
     known: Mapping[str, Snapshot],
     is_same: Callable[[ShownObject, Snapshot], bool],
 ) -> str | None:
-    """The key of the page before, where this one shows just its objects.
+    """The key of the previous page, if this page shows exactly its objects.
 
-    Servers repeat the last page after the end of the list, or ignore the parameter that asks for another one.
+    Some servers repeat the last page after the end of the list, or ignore the parameter that asks for another page.
     """
     if not comparison.fresh or len(known) != len(comparison.members) or not is_paged(w, one.key):
         return None
@@ -126,7 +126,7 @@ def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison) -> Cl
     doubts = [doubt for page in pages for doubt in page.doubts]
     if one.repeats is not None and w.units.before(one.repeats) is None:
         doubts.append(
-            f"{one.key} shows what {one.repeats} shows: the API does not know this parameter, or the list has one page"
+            f"{one.key} shows what {one.repeats} shows: the API ignores this parameter, or the list has only one page"
         )
     totals = [page.total for page in pages if page.total is not None]
     is_last = is_paged(w, one.key) and one.following is None
@@ -140,7 +140,7 @@ def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison) -> Cl
 
 
 def _shown_twice(one: Answer, comparison: PageComparison) -> tuple[str, ...]:
-    """Objects that two answers of one chain show: the list moved while it was read, and may have hidden others."""
+    """Objects that two answers of one chain show. The list moved while it was read, and may have hidden others."""
     pages = one.fetched.pages or ()
     if len(pages) < 2 or sum(len(page.objects) for page in pages) == len(comparison.members):
         return ()
@@ -150,17 +150,17 @@ def _shown_twice(one: Answer, comparison: PageComparison) -> tuple[str, ...]:
 
 
 def is_strange(w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]) -> bool:
-    """Whether the page looks as if it were of another list."""
+    """Whether the page looks like a page of another list."""
     if w.in_baseline or w.rules.deletion.turnover or w.guards.exemptions.allow_deletions(w.state.sweep):
         return False
     return is_replaced(w.rules, comparison, len(one.known.members), known)
 
 
-# Answers that show what was shown before.
+# Unchanged answers.
 
 
 def take_unchanged(w: WatchedEndpoint, waiting: PendingAnswer) -> PollResult | None:
-    """Take an unchanged answer where that is a matter of memory alone. None: more follows from it."""
+    """Handle an unchanged answer in memory alone; None if it has consequences that must be recorded."""
     fetched, key = waiting.fetched, waiting.key
     unit = w.units.get(key)
     if (
@@ -179,11 +179,11 @@ def take_unchanged(w: WatchedEndpoint, waiting: PendingAnswer) -> PollResult | N
 
 
 def unchanged(w: WatchedEndpoint, one: Answer, draft: Draft) -> PollResult:
-    """Take an unchanged answer, and record what follows from it."""
+    """Record an unchanged answer that has consequences."""
     fetched, unit = one.fetched, one.unit
     result = PollResult(calls=fetched.calls, baseline=w.in_baseline)
     if fetched.digest is None or fetched.digest != unit.digest:
-        result.aside = True  # what it was compared with is not what is known by now
+        result.aside = True  # it was compared with outdated knowledge
     elif w.guards.recount is not None:
         recount(w, draft, one.key, fetched, one.known.snapshots)
         result.aside = True
@@ -198,10 +198,10 @@ def unchanged(w: WatchedEndpoint, one: Answer, draft: Draft) -> PollResult:
 
 
 def _note_unchanged(w: WatchedEndpoint, unit: UnitState, fetched: Fetched) -> Seen:
-    """Know that a unit shows just what it showed before. That is written with whatever is written next.
+    """Remember that a unit is unchanged; this is written together with the next transaction.
 
-    Lost in a crash before that, the unit counts as asked for earlier than it was: what follows is reported later or
-    less exactly, never wrongly.
+    If a crash loses it, the unit counts as polled a little earlier than it was. Changes are then reported later or with
+    a wider time span, but never wrongly.
     """
     asked = fetched.asked
     w.put(unchanged_unit(unit, asked))
@@ -214,20 +214,21 @@ def _note_unchanged(w: WatchedEndpoint, unit: UnitState, fetched: Fetched) -> Se
 
 
 def _sweep(w: WatchedEndpoint, waiting: PendingAnswer, seen: Seen, draft: Draft, unit: UnitState) -> bool:
-    """Count a poll for the sweep under way. True: the sweep is complete."""
+    """Count a poll for the current sweep; True if that completes the sweep."""
     if not waiting.sweep_waits and (ended := w.sweep.ended_by(seen)) is not None:
         draft.marks.ended = without_failing(w, draft, judged(w, draft, ended, seen, unit), but=unit.key)
     w.sweep.take(seen)
     return draft.marks.ended is not None
 
 
-# Answers that show something else.
+# Changed answers.
 
 
 def takes_new(w: WatchedEndpoint, unit: UnitState) -> bool:
-    """Whether the objects of a page are taken for new ones without a look: it is new itself, in the very first sweep.
+    """Whether the objects of a page are assumed to be new without reading the state: in the very first sweep, for a
+    page that was not polled yet.
 
-    Where the state knows one of them after all, recording them is a Conflict, and the rest of the sweep is looked up.
+    If the state does know one of them, recording raises Conflict, and the rest of the sweep reads the state.
     """
     is_first = unit.asked_at is None and w.in_baseline and w.state.sweep == 1
     is_silent = w.rules.baseline == "silent" and w.rules.deletion.soft is None
@@ -235,7 +236,7 @@ def takes_new(w: WatchedEndpoint, unit: UnitState) -> bool:
 
 
 def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]) -> Context:
-    """What surrounds a decision."""
+    """The context of a decision."""
     return Context(
         state=_state_for(w, one),
         unit=one.unit.id if is_swept(one.key) else None,
@@ -251,20 +252,19 @@ def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, know
 
 
 def _state_for(w: WatchedEndpoint, one: Answer) -> EndpointState:
-    """The endpoint's state; in its baseline still for a list that could not be read when that ended."""
+    """The endpoint's state. It is still in its baseline for a list that could not be read when the baseline ended."""
     if one.key not in w.guards.exemptions.unread or w.in_baseline:
         return w.state
     return msgspec.structs.replace(w.state, baseline_before=one.fetched.asked.at)
 
 
 def _absent_since(w: WatchedEndpoint, unit: UnitState) -> float | None:
-    """When an object that is not known yet was certainly not there.
+    """Latest time at which an object that is not known yet was certainly absent.
 
-    One answer is one moment: what a list in one answer did not show was not there. A list of several pages shifts while
-    it is read.
+    A list in a single answer is complete at one moment. A list of several pages may shift while it is read.
     """
     if w.state.uncertain is not None:
-        return None  # the list may have been longer than it was shown
+        return None  # the earlier sweep may not have seen the whole list
     whole = unit if w.is_child else w.units.only_one()
     if whole is not None and whole.digest is not None and whole.calls == 1 and whole.next is None:
         return whole.asked_at
@@ -274,7 +274,7 @@ def _absent_since(w: WatchedEndpoint, unit: UnitState) -> float | None:
 def _appended(
     w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]
 ) -> frozenset[str]:
-    """New objects after which the list shows no known one, where new ones are appended."""
+    """New objects at the end of the list, if the list appends new objects and shows no known object after them."""
     if w.rules.endpoint.order != "id" or not is_paged(w, one.key):
         return frozenset()
     if one.following is not None:
@@ -285,9 +285,9 @@ def _appended(
 
 
 def clashes_in(w: WatchedEndpoint, one: Answer, decision: Decision) -> frozenset[str]:
-    """Ids under which this page shows other objects than the page they belong to: `id` does not tell objects apart.
+    """Ids that name other objects on this page than on the page that they belong to: `id` does not identify objects.
 
-    An object that moved between the two polls and was edited looks so, too, until the next sweep.
+    An object that moved between the two polls and was edited looks the same until the next sweep.
     """
     if not decision.moved_from or not is_paged(w, one.key):
         return frozenset()
@@ -309,7 +309,7 @@ def apply(
     decision: Decision,
     draft: Draft,
 ) -> PollResult:
-    """Know what was decided, and draft its recording. Where that fails, the endpoint is read again."""
+    """Update memory with a decision and draft its recording. If recording fails, the endpoint is read again."""
     w.turn.is_stale = True
     key, asked = one.key, one.fetched.asked
     unit = _polled(w, one, comparison, decision)
@@ -339,7 +339,7 @@ def apply(
 def _result(
     w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision, seen: Seen, *, swept: bool
 ) -> PollResult:
-    """What became of the poll."""
+    """The result of the poll."""
     return PollResult(
         calls=one.fetched.calls,
         changed=decision.changed,
@@ -364,7 +364,7 @@ def _relisted(decision: Decision) -> list[Snapshot]:
 
 
 def _polled(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision) -> UnitState:
-    """The unit as it is after the poll."""
+    """The unit's state after the poll."""
     fetched = one.fetched
     is_final = (
         is_certain(comparison) and not decision.undecided.digests and one.repeats is None
@@ -389,7 +389,7 @@ def _seen(
     unit: UnitState,
     known: Mapping[str, Snapshot],
 ) -> Seen:
-    """What the poll means to the sweep under way."""
+    """What the poll contributes to the current sweep."""
     following = one.following if is_paged(w, one.key) else None
     added = [] if following is None or key_of(following) in w.units else [key_of(following)]
     dropped = dropped_by(w, one)
@@ -410,7 +410,7 @@ def _seen(
 def _draft_marks(
     w: WatchedEndpoint, one: Answer, comparison: PageComparison, unit: UnitState, seen: Seen, draft: Draft
 ) -> None:
-    """Draft what the poll changes beside its own unit and objects."""
+    """Draft the changes of the endpoint itself."""
     asked = one.fetched.asked
     draft.at, draft.dropped = asked.at, seen.dropped
     first_reading(w, draft, one.key)
@@ -422,12 +422,12 @@ def _draft_marks(
 
 
 def _repeated(w: WatchedEndpoint, decision: Decision) -> list[str]:
-    """Objects that came from units which have shown them in this sweep already."""
+    """Objects that another unit has already shown in this sweep."""
     return [object_id for unit, ids in decision.moved_from.items() if _is_polled(w, unit) for object_id in ids]
 
 
 def _is_polled(w: WatchedEndpoint, unit: int) -> bool:
-    """Whether a unit was polled in the sweep under way."""
+    """Whether a unit was polled in the current sweep."""
     known = w.units.by_id(unit)
     return known is not None and is_swept(known.key) and known.asked_order >= w.sweep.order
 
@@ -438,7 +438,7 @@ def _remember(
     w.put(unit)
     before = None if unit.shown or not is_paged(w, unit.key) else w.units.before(unit.key)
     if before is not None and claims_of(before).is_last:
-        w.units.invalidate([before.id])  # it is looked at again, and drops what shows nothing any more
+        w.units.invalidate([before.id])  # it is polled again, and drops later pages that are empty
     w.guards.quarantine.pop(unit.key, None)
     w.units.invalidate(decision.moved_from)
     notes = [*comparison.notes, *dict.fromkeys(decision.notes)]

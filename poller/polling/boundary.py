@@ -1,4 +1,4 @@
-"""The boundary of one source: whatever is raised while it is asked is its own failed poll, and nobody else's end."""
+"""The error boundary of a source: an exception raised while a source is polled becomes a failed poll of that source."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ LONGEST_REASON: Final = 2000  # bytes of a failure's text that are kept
 
 
 class Unexpected(PageError):
-    """An exception that nobody foresaw, raised while a source was asked or its answer was read."""
+    """An unexpected exception, raised while a source was polled or its answer was read."""
 
 
 def failed_poll(error: BaseException, *, source: str) -> PollerError | None:
-    """The failure of a poll that an exception means. None: it is not the source's, and must be raised again.
+    """The failed poll that an exception amounts to; None if the exception does not concern the source and must be
+    raised again.
 
-    That is so for errors of the state, which concern every source, and for a cancelled task. What a source or its
-    plugin has raised by name passes as it is; anything else is logged with its traceback.
+    That applies to errors of the state, which concern every source, and to cancelled tasks. Errors that a source or its
+    plugin raises on purpose are returned as they are; any other exception is logged with its traceback.
     """
     is_of_state = isinstance(error, StateError) or type(error).__module__.partition(".")[0] in ("sqlite3", "psycopg")
     if is_of_state or not isinstance(error, Exception):
@@ -40,5 +41,5 @@ def failed_poll(error: BaseException, *, source: str) -> PollerError | None:
 
 
 def reason_of(error: PollerError) -> str:
-    """The text of a failure as it is kept and shown: without our secrets, of limited length, valid Unicode."""
+    """The text of a failure as it is stored and shown: without secrets, of limited length, in valid Unicode."""
     return storable(redacted(str(error)), LONGEST_REASON)

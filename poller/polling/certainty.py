@@ -1,4 +1,4 @@
-"""Whether the sweep that ends has seen the whole list, and what is said where it has not."""
+"""Judges whether a completed sweep has seen the whole list, and reports it if not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from state.polls import Sweep, UnitState
 
 
 def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: UnitState) -> Sweep:
-    """The sweep that ends with a poll of `unit`, and what contradicts itself in it. Said once an episode."""
+    """The sweep that a poll of `unit` completes, with its contradictions. They are reported once per episode."""
     units = {**w.units.swept(), unit.key: unit}
     unknown = {*seen.dropped, *w.sweep.given_up} - {unit.key}
     swept = SweptList(
@@ -44,14 +44,14 @@ def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: Uni
 
 
 def _is_news(before: Uncertainty | None, found: Uncertainty) -> bool:
-    """Whether an uncertainty is reported. A list that moves while it is read is none until it never stands still."""
+    """Whether an uncertainty is reported. A list that moves while it is read is reported only if it never settles."""
     if found.repeats_only:
         return found.sweeps == PATIENCE
     return before is None or before.repeats_only or found.why != before.why
 
 
 def accept_doubts(w: WatchedEndpoint, draft: Draft) -> bool:
-    """Take what contradicts itself now as the way of this list. False: nothing does."""
+    """Accept the current contradictions of this list; False if there are none."""
     found = Uncertainty.load(w.state.uncertain)
     if found is None:
         return False
@@ -70,8 +70,8 @@ def _notice(w: WatchedEndpoint, found: Uncertainty, now: float) -> Notice:
     return Notice(
         kind="endpoint.uncertain",
         subject=f"endpoints/{w.label}",
-        summary=f"the latest sweep of {w.label} may not have seen the whole list: {found.text}. "
-        f"Until that is mended or accepted (`poller release {w.label} --accept`), {effect}",
+        summary=f"The latest sweep of {w.label} may not have seen the whole list: {found.text}. "
+        f"Until that is fixed, or accepted with `poller release {w.label} --accept`, {effect}.",
         detail={"why": list(found.why)},
         time=now,
     )

@@ -1,4 +1,4 @@
-"""Pure: the answers of one chain, and where it starts over instead of going on."""
+"""The answers of one cursor chain, and detection of chains that start over. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Ids = Callable[[Sequence[msgspec.Raw]], Sequence[str | bytes]]
 
 
 class Chain:
-    """The pages of one chain, in order. It ends with a page that shows just the objects of an earlier one.
+    """The pages of one chain, in order. The chain ends at a page that shows exactly the objects of an earlier one.
 
     `ids` names objects.
     """
@@ -21,10 +21,10 @@ class Chain:
     def __init__(self, ids: Ids) -> None:
         self.pages: list[Unparsed] = []
         self._ids = ids
-        self._shown: dict[str | bytes, list[tuple[int, frozenset[str | bytes]]]] = {}  # by the first object of a page
+        self._shown: dict[str | bytes, list[tuple[int, frozenset[str | bytes]]]] = {}  # by first object
 
     def add(self, page: Unparsed) -> Unparsed:
-        """Take the next page, and return it as it counts."""
+        """Add the next page, and return it in the form in which it counts."""
         if len(self.pages) == 1:
             self._told_apart(self.pages[0], 0)  # only now: most lists are one answer
         if self.pages:
@@ -44,7 +44,7 @@ class Chain:
 
 
 def _end(page: Unparsed, earlier: int, number: int) -> Unparsed:
-    """The page that ends the chain. A server that repeats its last page after the end is common, and says nothing."""
+    """The page that ends the chain. Repeating the last page after the end is common, and is not reported."""
     doubts = page.doubts
     if earlier == 1 or earlier < number - 1:
         doubts = (

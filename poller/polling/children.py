@@ -1,4 +1,4 @@
-"""What follows from a poll: units come and go, lists per parent appear and disappear, suspects are looked at."""
+"""Follow-up of a poll: units and lists per parent are added and removed, and missing objects are checked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = structlog.get_logger("poller")
 
 
 class FollowUp:
-    """Does what follows. `recorded` is given the numbers of new events."""
+    """Does what follows from a poll. `recorded` is called with the numbers of new events."""
 
     def __init__(
         self, recorder: Recorder, notices: NoticeStore, *, clock: Clock, recorded: Callable[[list[int]], None]
@@ -32,10 +32,10 @@ class FollowUp:
         self._notices = notices
         self._clock = clock
         self._recorded = recorded
-        self._noted: dict[str, dict[str, int]] = {}  # by endpoint: in which sweep a note was met last
+        self._noted: dict[str, dict[str, int]] = {}  # by endpoint: the sweep in which each note last occurred
 
     async def follow(self, active: ActiveSource, w: WatchedEndpoint, result: PollResult) -> None:
-        """Do what follows from a poll that was recorded."""
+        """Do what follows from a recorded poll."""
         planner, now = active.poll_loop.planner, active.poll_loop.time()
         w.turnover.created(self._clock.steady(), result.created)
         for key in result.units.dropped:
@@ -58,30 +58,30 @@ class FollowUp:
             await self._end_empty_sweeps(active, w)
 
     def announce(self, numbers: Sequence[int]) -> None:
-        """Say that these events are in the log."""
+        """Report that these events are in the log."""
         if numbers:
             self._recorded([*numbers])
 
     async def forget(self, active: ActiveSource, w: WatchedEndpoint, keys: Iterable[str]) -> None:
-        """These units are gone: what was reported of their failures is over."""
+        """End the reported failures of units that no longer exist."""
         for key in keys:
             await self.say(active, active.health.forget(w.name, key, self._clock.now()))
 
     async def say(self, active: ActiveSource, update: HealthUpdate) -> None:
-        """Log what the health of a source has to say, and keep that it was said."""
+        """Log changes of a source's health, and record that they were reported."""
         if not update.notices:
             return
         self.announce(await self._recorder.steps(self._notices.tell, update.notices, kept=kept_health(active)))
 
     async def sync(self, w: WatchedEndpoint, parents: Iterable[str]) -> None:
-        """Give every parent that is there a unit, and take it from those that are gone."""
+        """Give a unit to every existing parent, and remove those of parents that are gone."""
         wanted = {child_key(object_id) for object_id in parents}
         added = sorted(wanted - w.units.keys())
         dropped = sorted(key for key in w.units.keys() - wanted if is_swept(key))
         await self._change_units(w, added=added, dropped=dropped, at=w.state.sweep_began)
 
     async def _follow_parents(self, active: ActiveSource, w: WatchedEndpoint, result: PollResult) -> None:
-        """Add lists of new parents, drop those of parents that are gone, and expect news in the others."""
+        """Add lists of new parents, drop lists of removed parents, and expect changes in the others."""
         planner = active.poll_loop.planner
         there = [child_key(s.object_id) for s in result.snapshots if s.presence is not Presence.DELETED]
         deleted = [child_key(s.object_id) for s in result.snapshots if s.presence is Presence.DELETED]
@@ -111,13 +111,13 @@ class FollowUp:
             planner.remove(active.unit(child, key))
         await self.forget(active, child, known)
         if known and child.units and child.sweep.is_done and not active.waits(child):
-            # The last lists that its sweep waited for are gone: no poll of theirs will end it.
+            # The sweep waited only for lists that are gone, so no poll will end it.
             await self._end_sweep(active, child, confirms=child.sweep.confirms and child.sweep.nonempty)
 
     async def _change_units(
         self, w: WatchedEndpoint, *, added: Sequence[str], dropped: Sequence[str], at: float
     ) -> tuple[list[str], list[str]]:
-        """Know lists per parent, or no longer. Returns the keys that were new, and those that were known."""
+        """Add and remove lists per parent. Returns the keys that were added and the keys that were removed."""
         position = dump_position(w.rules.endpoint.first)
 
         def decide() -> Draft:
@@ -132,7 +132,7 @@ class FollowUp:
         return [key for key, _ in draft.new_units], [*draft.dropped]
 
     async def _look_at_suspects(self, active: ActiveSource, w: WatchedEndpoint, result: PollResult) -> None:
-        """Queue what went missing to be asked for by its own URL, or confirm it by sweeps."""
+        """Queue missing objects to be asked for by their own URL, or confirm their deletion by sweeps."""
         if not may_delete(w):
             active.deletions.queue.forget(w.name)
             return
@@ -144,14 +144,14 @@ class FollowUp:
                 await self._follow_parents(active, w, deleted)
 
     async def _end_empty_sweeps(self, active: ActiveSource, w: WatchedEndpoint) -> None:
-        """End the sweeps of lists per parent where there are no parents: there is nothing to sweep."""
+        """End the sweeps of lists per parent that have no parents."""
         for child in active.children(w.name):
             is_new = not child.has_swept or not child.units
             if child.sweep.is_done and not active.waits(child) and is_new:
                 await self._end_sweep(active, child, confirms=False)
 
     async def _end_sweep(self, active: ActiveSource, w: WatchedEndpoint, *, confirms: bool) -> None:
-        """End a sweep that has nothing more to ask for."""
+        """End a sweep that has no unit left to poll."""
         now = self._clock.now()
 
         def decide() -> Draft:
@@ -164,10 +164,10 @@ class FollowUp:
         await self._end_empty_sweeps(active, w)
 
     def _say(self, w: WatchedEndpoint, result: PollResult) -> None:
-        """Log what was odd in a poll: a note again only where it was absent for a whole sweep."""
+        """Log oddities of a poll. A note is logged again only after it was absent for a whole sweep."""
         noted, sweep = self._noted.setdefault(w.label, {}), w.state.sweep
         for note in result.notes:
-            kind = pattern_of(note)  # the same with other numbers and examples is no news
+            kind = pattern_of(note)  # the same note with other numbers and examples is not logged again
             if noted.get(kind, -2) < sweep - 2:
                 log.warning("page.odd", endpoint=w.label, note=note)
             noted[kind] = sweep

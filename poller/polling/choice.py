@@ -14,15 +14,15 @@ from poller.polling.source import ITEM, ActiveSource
 from poller.polling.unit_keys import SINCE
 from poller.polling.work import ConfirmDeletion, Discover, PollUnit, Work
 
-MOST_BLOCKED: Final = 500  # units found blocked in one go before others get a turn
-OVERDUE: Final = 1.0  # seconds for which a suspect that could not be asked for in time keeps the budget awake
-DISCOVERY_TIME: Final = 60.0  # seconds in which an attempt should have ended
+MOST_BLOCKED: Final = 500  # blocked units that are skipped in one search
+OVERDUE: Final = 1.0  # seconds for which an overdue suspect keeps the budget awake
+DISCOVERY_TIME: Final = 60.0  # seconds until an attempt is considered lost
 
 
 class BudgetWork:
-    """The work of one budget. `sweeping`: a sweep on command, instead of what the planner would choose.
+    """The work of one budget. `sweeping` is an on-demand sweep, which replaces the planner's choice.
 
-    `do` does a piece of work.
+    `do` executes a piece of work.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class BudgetWork:
         )
 
     def due(self, now: float) -> float | None:
-        """When there may be work again."""
+        """The next time at which there may be work."""
         at = [active.discovery.at for active in self.sources.values() if not active.discovery.is_done]
         if self.sweeping is not None and (retry := self.sweeping.next_retry(now)) is not None:
             at.append(retry)
@@ -60,7 +60,7 @@ class BudgetWork:
         return max(min(at), now + 0.05) if at else None
 
     def next_work(self, now: float) -> Work | None:
-        """The most urgent work, taken: it is not chosen again until it ended. None when there is none."""
+        """Take the most urgent work; it is not chosen again until it has ended. None if there is none."""
         for active in self.sources.values():
             if not active.discovery.is_done and now >= active.discovery.at:
                 active.discovery.at = now + DISCOVERY_TIME
@@ -94,13 +94,13 @@ class BudgetWork:
         return PollUnit(active, w, key)
 
     def _not_before(self, active: ActiveSource, w: WatchedEndpoint, key: str, now: float) -> float | None:
-        """When a unit may be asked; None: now."""
+        """The earliest time at which a unit may be polled; None: now."""
         if not active.discovery.is_done:
             return max(active.discovery.at, now + 1.0)
         if not active.health.allows(w.name, key, now):
             return active.health.blocked_until(w.name, now) or now + 5.0
         if key == SINCE and w.state.last_sweep is None:
-            return now + 5.0  # first the baseline
+            return now + 5.0  # the baseline comes first
         return None
 
     def _confirmation(self, now: float) -> ConfirmDeletion | None:

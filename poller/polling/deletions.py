@@ -1,4 +1,4 @@
-"""Deletions: suspects are confirmed by their own URL, or by complete sweeps that do not show them."""
+"""Confirmation of deletions, by the objects' own URLs or by complete sweeps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Deletions:
 
     def __init__(self, fetcher: Fetcher, recorder: Recorder, apart: Apart, clock: Clock) -> None:
         self.queue = SuspectQueue()
-        # By endpoint and id: missing since then, answered by its own URL, and left for the list to decide.
+        # By endpoint and id: when an object went missing that its own URL shows, and whose deletion the list decides.
         self._unlisted: dict[tuple[str, str], float] = {}
         self._own_urls = OwnUrls(fetcher, recorder, apart)
         self._fetcher = fetcher
@@ -48,7 +48,7 @@ class Deletions:
         self._clock = clock
 
     async def look(self, w: WatchedEndpoint, result: PollResult) -> bool:
-        """Queue what went missing. False: nothing is left whose own URL would be asked."""
+        """Queue missing objects. False if none of them is to be asked for by its own URL."""
         now = self._clock.now()
         if result.suspects.relisted:
             self.queue.add_listed(w.name, result.suspects.relisted, now=now)
@@ -61,17 +61,17 @@ class Deletions:
         return self.queue.fill(w.name, have_own_urls, now=now, wait=wait)
 
     async def _with_own_urls(self, w: WatchedEndpoint, suspects: list[Suspect]) -> list[Suspect]:
-        """Those whose own URL has the last word."""
+        """The objects whose own URL decides about their deletion."""
         asked = [one for one in suspects if not self._is_unlisted(w, one)]
         requests = await self._own_urls.requests(w, [one.snapshot for one in asked])
         return [one for one, request in zip(asked, requests, strict=True) if request is not None]
 
     def _is_unlisted(self, w: WatchedEndpoint, suspect: Suspect) -> bool:
-        """Whether its own URL has answered since it went missing, and the list decides all the same."""
+        """Whether the object's own URL has answered since it went missing, while the list decides."""
         return self._unlisted.get((w.name, suspect.snapshot.object_id)) == suspect.missing_at
 
     async def confirm(self, w: WatchedEndpoint, suspect: Suspect) -> PollResult:
-        """Ask for an object's own URL: 404 and 410 confirm the deletion of a suspect. Raises FetchError."""
+        """Request an object's own URL: 404 and 410 confirm the deletion of a suspect. Raises FetchError."""
         snapshot = suspect.snapshot
         request = await self._own_urls.request(w, snapshot)
         if request is None:
@@ -88,9 +88,9 @@ class Deletions:
             return await self._in_turn(w, lambda: self._answered(w, suspect, own, asked))
 
     async def swept(self, w: WatchedEndpoint) -> list[PollResult]:
-        """After a complete sweep: report the suspects that two more did not show, where sweeps decide.
+        """After a complete sweep, report suspects that two further sweeps did not show, if sweeps decide.
 
-        A sweep in which a unit was answered 304 has not seen all of the list: it confirms nothing.
+        A sweep in which a unit was answered with 304 has not seen the whole list and confirms nothing.
         """
         if not may_delete(w) or any(in_a_row and is_swept(key) for key, in_a_row in w.requests.unmodified.items()):
             return []
@@ -106,14 +106,14 @@ class Deletions:
     async def delete(
         self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes, *, is_denied: bool = False
     ) -> PollResult:
-        """Record a confirmed deletion, unless the object was seen meanwhile or too many are gone at once.
+        """Record a confirmed deletion, unless the object was seen meanwhile or too many objects are gone at once.
 
-        `is_denied`: its own URL has confirmed it, and not its absence.
+        `is_denied`: its own URL has confirmed the deletion, rather than its absence from the list.
         """
         return await self._in_turn(w, lambda: self._deleted(w, suspect, asked, None, is_denied=is_denied))
 
     async def _in_turn(self, w: WatchedEndpoint, step: Callable[[], Awaitable[PollResult]]) -> PollResult:
-        """Take the step in a turn of its own; again where what it was decided on has changed."""
+        """Run the step within a turn of the endpoint; repeat it if its base has changed."""
         async with w.turn.lock:
             for _ in range(MOST_TRIES):
                 await self._recorder.refresh(w)
@@ -121,10 +121,10 @@ class Deletions:
                     return await step()
                 except Conflict:
                     continue
-        raise Conflict(f"{w.label}: has changed at each of {MOST_TRIES} attempts to record what an own URL says")
+        raise Conflict(f"{w.label}: changed during each of {MOST_TRIES} attempts to record the answer of an own URL")
 
     async def _known(self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes) -> Suspect | None:
-        """The suspect as it is known now; None where it was seen meanwhile."""
+        """The current suspect; None if the object was seen meanwhile."""
         object_id = suspect.snapshot.object_id
         now = (await self._recorder.snapshots(w, [object_id])).get(object_id)
         if now is None or not self._is_deletable(w, now, asked):
@@ -140,7 +140,7 @@ class Deletions:
         *,
         is_denied: bool,
     ) -> PollResult:
-        """Record a deletion; `shown`: the object as its own URL shows it, and `deleted_when` is true of it."""
+        """Record a deletion. `shown` is the object as its own URL shows it, if `deleted_when` is true of it."""
         result = PollResult(calls=1)
         gone = await self._known(w, suspect, asked)
         if gone is None:
@@ -159,7 +159,7 @@ class Deletions:
     async def _answered(
         self, w: WatchedEndpoint, suspect: Suspect, own: Mapping[str, Any] | None, asked: RequestTimes
     ) -> PollResult:
-        """Record what follows from an own URL that did not say that its object is gone."""
+        """Record what follows from an own URL that did not confirm the deletion."""
         result = PollResult(calls=1)
         known = await self._known(w, suspect, asked)
         if known is None:
@@ -180,7 +180,7 @@ class Deletions:
     def _draft_answering(
         self, w: WatchedEndpoint, known: Suspect, asked: RequestTimes, *, is_listed_nowhere: bool
     ) -> Draft:
-        """Draft that a suspect is none any more. After its first answer two complete sweeps have not shown it."""
+        """Draft that an object is no longer a suspect. After its first answer two complete sweeps have not shown it."""
         object_id, exemptions = known.snapshot.object_id, w.guards.exemptions
         answering = Answering(object_id=object_id, checks=known.checks + 1, is_unlisted=is_listed_nowhere)
         draft = Draft(at=asked.answered_at, answering=[answering])
@@ -198,7 +198,7 @@ class Deletions:
         asked: RequestTimes,
         result: PollResult,
     ) -> None:
-        """Record what was decided of one object, and put it into the result."""
+        """Record the decision on one object, and put it into the result."""
         object_id, snapshots = known.snapshot.object_id, decision.snapshots
         if snapshots:
             growth = growth_of(snapshots, {object_id: known.snapshot})
@@ -210,11 +210,11 @@ class Deletions:
         result.events, result.changed, result.snapshots = [*events, *recorded.notices], len(snapshots), snapshots
 
     def _is_proved(self, w: WatchedEndpoint, suspect: Suspect) -> bool:
-        """Whether complete sweeps, the latest of them begun late enough, did not show a suspect without an own URL."""
+        """Whether complete sweeps, the latest of which began late enough, did not show a suspect without an own URL."""
         if suspect.missing_sweep + SWEEPS_TO_CONFIRM > w.state.sweep:
             return False
         if suspect.missing_at > self._clock.now():
-            return True  # a time of a clock that was wrong: the sweeps decide
+            return True  # the clock was wrong when it went missing: sweeps decide
         began = w.state.last_sweep_began or 0.0
         return began >= suspect.missing_at + w.rules.deletion.missing_time(has_own_url=False)
 
@@ -225,7 +225,7 @@ class Deletions:
 
 
 async def _called(apart: Apart, w: WatchedEndpoint, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What the work gives; beside the event loop where code of plugins takes part."""
+    """Call the function; in the source's thread if plugin code takes part."""
     return await apart(work, *args, **kwargs) if w.rules.runs_plugins else work(*args, **kwargs)
 
 
@@ -234,8 +234,8 @@ def _unlisted_notice(w: WatchedEndpoint, object_id: str, now: float) -> Notice:
     return Notice(
         kind="endpoint.unlisted",
         subject=f"endpoints/{w.label}",
-        summary=f"{object_id} is no longer in the list of {w.label} and answers under its own URL: it is "
-        f"{kept.get(w.rules.deletion.unlisted, 'deleted')}, and so is any other. `unlisted` says what such objects are",
+        summary=f"{object_id} is no longer in the list of {w.label} and still answers under its own URL. It is "
+        f"{kept.get(w.rules.deletion.unlisted, 'deleted')}, and so is every further one. See `unlisted`.",
         detail={"object": object_id, "unlisted": w.rules.deletion.unlisted},
         time=now,
     )

@@ -1,4 +1,4 @@
-"""A recording of an endpoint while it is put together."""
+"""A draft of an endpoint's recording."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Draft(msgspec.Struct, kw_only=True):
 
     @property
     def changes_endpoint(self) -> bool:
-        """Whether more changes than units and their own objects."""
+        """Whether the draft changes more than units and their objects."""
         return bool(self.marks.is_set or self.dropped or self.new_units or self.notices)
 
     def recording(self, state: EndpointState, unchanged: Sequence[UnitTimes]) -> Recording:
-        """The recording, based on what is in memory of the endpoint."""
+        """The recording, based on the endpoint in memory."""
         return Recording(
             endpoint=state.id, base=state.revision, sweep=state.sweep, unchanged=unchanged, **structs.asdict(self)
         )

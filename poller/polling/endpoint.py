@@ -1,4 +1,4 @@
-"""One endpoint in memory: its units, its sweep, its guards. It belongs to the event loop alone."""
+"""One endpoint in memory: its units, its sweep and its guards. Used only on the event loop."""
 
 from __future__ import annotations
 
@@ -24,25 +24,27 @@ MOST_CHANGED: Final = 10_000
 
 
 class Requests:
-    """The requests of one endpoint that are under way, in the order in which they left.
+    """The requests of one endpoint that are under way, in the order in which they were sent.
 
-    Requests and answers are counted together. No clock takes part: a wall clock may be set back.
+    Requests and answers are counted together. The order never depends on a clock, because a wall clock may be set back.
     """
 
     def __init__(self, latest: int) -> None:
         self.latest = latest
-        self.changed: dict[str, int] = {}  # objects changed while another request was under way: order of the answer
-        self.unmodified: dict[str, int] = {}  # by unit: answers 304 in a row
+        self.changed: dict[
+            str, int
+        ] = {}  # objects that changed while another request was under way: order of the answer
+        self.unmodified: dict[str, int] = {}  # by unit: consecutive answers with 304
         self._under_way: dict[str, int] = {}
 
     def next(self) -> int:
-        """The order of what happens now."""
+        """The order number of the current moment."""
         self.latest += 1
         return self.latest
 
     @contextlib.contextmanager
     def asking(self, what: str) -> Iterator[int]:
-        """A request is under way, until its answer is recorded. Gives its order."""
+        """Register a request until its answer is recorded, and give its order."""
         self._under_way[what] = order = self.next()
         try:
             yield order
@@ -50,7 +52,7 @@ class Requests:
             self._under_way.pop(what, None)
 
     def remember(self, ids: Iterable[str], answered_order: int) -> None:
-        """Objects were changed by an answer: others that are under way may be older."""
+        """Remember objects that an answer changed, because answers to earlier requests may be older."""
         others = len(self._under_way) > 1
         if others:
             self.changed.update(dict.fromkeys(ids, answered_order))
@@ -61,7 +63,7 @@ class Requests:
 
 @dataclass(slots=True)
 class Guards:
-    """What keeps one odd answer from becoming a storm of events."""
+    """The guards that keep one odd answer from causing many events."""
 
     exemptions: Exemptions
     recount: Recount | None
@@ -69,7 +71,7 @@ class Guards:
 
     @classmethod
     def load(cls, state: EndpointState) -> Guards:
-        """The guards as they are kept."""
+        """The guards as stored."""
         return cls(Exemptions.load(state.accepted), Recount.load(state.held, state.sweep_began))
 
 
@@ -79,45 +81,45 @@ class PendingAnswer:
 
     key: str
     fetched: Fetched
-    sweep_waits: bool  # more units are to come: the parents are not all known yet
+    sweep_waits: bool  # more units will follow: not all parents are known yet
     result: PollResult | None = None
     error: Exception | None = None
-    is_left: bool = False  # nobody waits for it any more
-    woken: asyncio.Future[None] | None = None  # it is over, or it is its turn
+    is_left: bool = False  # its poll no longer waits for it
+    woken: asyncio.Future[None] | None = None  # set when it is over or has the turn
 
     @property
     def is_over(self) -> bool:
-        """Whether it was recorded, or cannot be."""
+        """Whether it was recorded or cannot be recorded."""
         return self.result is not None or self.error is not None or self.is_left
 
     def wake(self) -> None:
-        """Let whoever waits for it go on."""
+        """Wake the poll that waits for it."""
         if self.woken is not None and not self.woken.done():
             self.woken.set_result(None)
 
 
 class Turn:
-    """Answers of one endpoint take turns between reading and recording; those that wait go together.
+    """Serialises reading and recording of answers of one endpoint; waiting answers are recorded together.
 
-    One of them takes the turn for all, and wakes the others once they are over. Where more wait by then, the first of
-    those is next.
+    One of them takes the turn for all and wakes the others when they are over. If more are waiting by then, the first
+    of those is next.
     """
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()  # for a turn that is no answer's, too
+        self.lock = asyncio.Lock()  # also held by steps that do not record an answer
         self.waiting: deque[PendingAnswer] = deque()
-        self.is_stale = False  # what is in memory may not be what is kept
-        self.looks_up = False  # an object that was taken for a new one was known: no more are taken so
+        self.is_stale = False  # memory may differ from the state
+        self.looks_up = False  # an object assumed to be new was known: assume no more
         self._taker: PendingAnswer | None = None
 
     @contextlib.asynccontextmanager
     async def joined(self, answer: PendingAnswer) -> AsyncIterator[None]:
-        """Wait with the others until this answer is over, or is the one that takes the turn for all that wait."""
+        """Wait until this answer is over, or takes the turn for all that wait."""
         self.waiting.append(answer)
         try:
             if self._taker is None:
                 self._taker = answer
-                await asyncio.sleep(0)  # what else has been answered by now goes with it
+                await asyncio.sleep(0)  # other answers that have arrived join it
             else:
                 answer.woken = asyncio.get_running_loop().create_future()
                 await answer.woken
@@ -134,35 +136,35 @@ class Turn:
 
 
 class Oddities:
-    """What is odd in the answers of one endpoint, for an operator to see."""
+    """Oddities in the answers of one endpoint, shown to operators."""
 
     def __init__(self) -> None:
         self.noise = NoiseDetector()
-        self.notes: dict[str, str] = {}  # by unit: what its latest answer had that was set aside
+        self.notes: dict[str, str] = {}  # by unit: what was set aside in its latest answer
 
     def forget(self, unit: str) -> None:
-        """Know nothing of a unit that is gone."""
+        """Forget a unit that no longer exists."""
         self.noise.forget(unit)
         self.notes.pop(unit, None)
 
 
 class WatchedEndpoint:
-    """One endpoint: what it means, what is known of it, and how its current sweep goes."""
+    """One endpoint: its rules, its state, and the progress of its sweep."""
 
     def __init__(self, rules: EndpointRules, opened: Opened, lease: Lease) -> None:
         self.rules = rules
-        self.lease = lease  # of its budget: what is recorded under an older one is refused
+        self.lease = lease  # lease of its budget: recordings under an older one are refused
         self.turnover = Turnover()
         self.oddities = Oddities()
-        self.unchanged: dict[int, UnitTimes] = {}  # polls that are still to be written, with whatever is written next
+        self.unchanged: dict[int, UnitTimes] = {}  # unchanged polls that are written with the next transaction
         self.turn = Turn()
         self.requests = Requests(0)
         self.load(opened)
 
     def load(self, opened: Opened) -> None:
-        """Know what is kept of the endpoint, and nothing else."""
+        """Replace everything in memory by the stored endpoint."""
         self.state = opened.state
-        self.sweeps_decide = opened.has_suspects  # whether what is missing may be confirmed by complete sweeps
+        self.sweeps_decide = opened.has_suspects  # whether complete sweeps may confirm deletions
         self.units = Units(opened.units)
         self.guards = Guards.load(opened.state)
         orders = [unit.asked_order for unit in opened.units]
@@ -183,7 +185,7 @@ class WatchedEndpoint:
 
     @property
     def is_child(self) -> bool:
-        """Whether it is a list per parent object."""
+        """Whether the endpoint is a list per parent object."""
         return self.rules.endpoint.parent is not None
 
     @property
@@ -193,7 +195,7 @@ class WatchedEndpoint:
 
     @property
     def has_swept(self) -> bool:
-        """Whether a sweep has been complete, be it an uncertain one that ended no baseline."""
+        """Whether a sweep was ever complete, including an uncertain one that did not end the baseline."""
         return self.state.last_sweep is not None or self.state.uncertain is not None
 
     def begin_sweep(self) -> None:
@@ -201,13 +203,13 @@ class WatchedEndpoint:
         self.sweep = SweepProgress(self.state, self.units)
 
     def put(self, unit: UnitState) -> None:
-        """Know a unit, new or as it is after a poll."""
+        """Add a unit, or replace it after a poll."""
         if unit.key not in self.units:
             self.sweep.wait_for([unit.key])
         self.units.put(unit)
 
     def forget(self, key: str) -> None:
-        """Drop a unit that is no more."""
+        """Remove a unit that no longer exists."""
         unit = self.units.drop(key)
         if unit is not None:
             self.unchanged.pop(unit.id, None)
@@ -218,21 +220,21 @@ class WatchedEndpoint:
 
 
 def exempt(w: WatchedEndpoint, draft: Draft, exemptions: Exemptions) -> None:
-    """Know new exemptions, and record them."""
+    """Set new exemptions, and draft their recording."""
     w.guards.exemptions = exemptions
     draft.marks.accepted = exemptions.dump()
 
 
 def may_delete(w: WatchedEndpoint) -> bool:
-    """Whether deletions are reported at all now."""
+    """Whether deletions are reported at the moment."""
     return w.rules.deletion.deletes and w.guards.recount is None and not w.in_baseline
 
 
-# What an operator must see, and what sweeps on command look at.
+# What operators see, and what on-demand sweeps check.
 
 
 def waits_for_others(w: WatchedEndpoint, key: str) -> bool:
-    """Whether asking a unit again is of no use before others were asked: it is counted, or kept aside."""
+    """Whether polling a unit again is useless before others were polled: it was counted, or is set aside."""
     recount, aside = w.guards.recount, w.guards.quarantine.get(key)
     if recount is not None and key in recount.seen:
         return True
@@ -240,7 +242,7 @@ def waits_for_others(w: WatchedEndpoint, key: str) -> bool:
 
 
 def awaited(w: WatchedEndpoint) -> list[str]:
-    """Keys of the units that pages kept aside wait for."""
+    """Keys of the units that pages set aside wait for."""
     since = max((aside.seen_order for aside in w.guards.quarantine.values()), default=None)
     return [] if since is None else _not_asked_since(w, since)
 
@@ -251,7 +253,7 @@ def _not_asked_since(w: WatchedEndpoint, order: int) -> list[str]:
 
 
 def status_of(w: WatchedEndpoint) -> Mapping[str, Any]:
-    """What an operator must see of an endpoint."""
+    """The endpoint's details for the status."""
     shown: dict[str, Any] = {}
     if w.guards.recount is not None and w.state.held is None:
         shown["in_doubt_since"] = w.guards.recount.began

@@ -1,4 +1,4 @@
-"""Sources, budgets and planners put together: what is due is polled, and what follows from it is done."""
+"""The engine: builds sources, budgets and planners, polls what is due, and does what follows."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ log = structlog.get_logger("poller")
 
 
 class Listener(Protocol):
-    """Who hears what an engine does, after the fact."""
+    """Receives what an engine does, after the fact."""
 
     def recorded(self, numbers: list[int]) -> None:
         """Events with these numbers are in the log."""
         ...
 
     def polled(self, poll: Polled) -> None:
-        """A poll is over."""
+        """A poll has ended."""
         ...
 
 
@@ -102,21 +102,22 @@ class Engine:
         self._transport = transport  # None: the network
         self._clients: dict[str, httpx.AsyncClient] = {}  # by source
         self._worker = worker
-        # Steady seconds until when this worker surely owns what it polls: no call leaves after that. Where it is given,
-        # other workers poll, too: budgets come by `adopt`, and go by `release` and `drop`.
+        # Steady time until which this worker certainly owns what it polls; it sends no call after that. If given, there
+        # are other workers: budgets are added by `adopt`, and removed by `release` and `drop`.
         self._valid_until = valid_until
         self._rules: dict[
             str, list[tuple[EndpointRules, str]]
-        ] = {}  # by source: its endpoints, built and not opened yet
+        ] = {}  # by source: its endpoints, built but not opened yet
         self._is_over = False
-        self._apart = apart  # where plugins' code of a source runs, by its name
+        self._apart = apart  # the thread for plugin code, by source
         self._works: dict[str, BudgetWork] = {}
         self._leases: dict[str, Lease] = {}  # by budget
 
     def prepare(self) -> None:
-        """Build every budget, source, client and rule, without a look at the state.
+        """Build every budget, source, client and rule without reading the state.
 
-        Raises PollerError where a plugin or rule is unusable. Whatever a configuration alone can do wrong fails here.
+        Raises PollerError if a plugin or rule is unusable. Every error that the configuration alone can cause is raised
+        here.
         """
         for name in self.config.budgets:
             self._prepare_budget(name)
@@ -132,17 +133,17 @@ class Engine:
                 self._build_source(source)
             except PollerError:
                 raise
-            except Exception as error:  # a plugin, or what it was given, may raise anything: it is the source's fault
+            except Exception as error:  # plugin code may raise anything, and the source is to blame
                 raise PollerError(
                     f"sources.{source.name}: cannot be set up: {said(error)}", hint="poller check says the same"
                 ) from error
 
     async def open(self, before: Engine | None = None, *, moved: float = 0.0) -> None:
-        """Read from the state how everything stands, and be ready to poll. Raises PollerError.
+        """Read the state and be ready to poll. Raises PollerError.
 
-        `before` is the engine that is replaced: what only its memory knew (a server's word on its calls, what the
-        planners have learned since they were saved) is taken over. `moved` is by how many seconds the clock was set
-        since. A state that was written by a clock ahead of this one is moved back first.
+        `before` is the engine that is replaced; what only it has in memory is taken over (pauses that servers asked
+        for, and what the planners learned since they were saved). `moved` is by how many seconds the clock was set
+        since. A state written by a clock that was ahead is moved back first.
         """
         back = await self._write(self._store.rewind, now=self._clock.now(), by=min(moved, 0.0))
         if back < min(moved, 0.0):
@@ -158,7 +159,7 @@ class Engine:
             await self._open_budget(lease, before, moved=moved or back)
 
     async def adopt(self, lease: Lease) -> PollLoop:
-        """Poll a budget from now on, as after a restart. Raises PollerError, and does not poll it then."""
+        """Begin to poll a budget, as after a restart. If this raises PollerError, the budget is not polled."""
         try:
             self._prepare_budget(lease.subject)
             await self._open_budget(lease, None, moved=0.0)
@@ -168,7 +169,7 @@ class Engine:
         return self.loops[lease.subject]
 
     async def release(self, name: str, *, seconds: float) -> None:
-        """Poll a budget no more: let what is under way end within that time, and keep what was learned."""
+        """Stop polling a budget: give running polls that much time, and save what was learned."""
         poll_loop = self.loops[name]
         await poll_loop.tasks.finish(seconds)
         await self.save([name])
@@ -177,7 +178,7 @@ class Engine:
         await self.drop(name)
 
     async def drop(self, name: str) -> None:
-        """Poll a budget no more, without a word to the state: another worker owns it."""
+        """Stop polling a budget without writing to the state, because another worker owns it."""
         poll_loop, lost = self.loops.get(name), [one for one in self.sources.values() if one.config.budget == name]
         self.loops = {other: one for other, one in self.loops.items() if other != name}
         self.sources = {other: one for other, one in self.sources.items() if one not in lost}
@@ -191,7 +192,7 @@ class Engine:
         self._leases.pop(name, None)
 
     async def _open_budget(self, lease: Lease, before: Engine | None, *, moved: float) -> None:
-        """Read from the state how a budget that was prepared stands."""
+        """Read the state of a budget that was prepared."""
         self._leases[lease.subject] = lease
         poll_loop = self.loops[lease.subject]
         await self._restore(poll_loop, before)
@@ -201,7 +202,7 @@ class Engine:
         await self._recall(poll_loop, before, moved=moved)
 
     async def close(self, seconds: float = 5.0) -> None:
-        """Let what is under way end, and keep what was learned."""
+        """Let running polls end, and save what was learned."""
         try:
             await asyncio.gather(*(poll_loop.tasks.finish(seconds) for poll_loop in self.loops.values()))
             if not self._is_over:
@@ -212,7 +213,7 @@ class Engine:
             await self.abandon()
 
     async def abandon(self) -> None:
-        """End without a word to the state: answers that are under way are not recorded."""
+        """Stop without writing to the state: answers under way are not recorded."""
         self._is_over = True
         await asyncio.gather(*(poll_loop.tasks.finish(0.0) for poll_loop in self.loops.values()))
         for active in self.sources.values():
@@ -255,7 +256,7 @@ class Engine:
         return PollLoop(name, planner=planner, limiter=limiter, clock=self._clock, queue=work)
 
     async def _restore(self, poll_loop: PollLoop, before: Engine | None) -> None:
-        """The calls that its windows still count, and until when the server wants none."""
+        """Restore the calls that the windows still count, and the end of the server's pause."""
         name, budget, asked = poll_loop.name, poll_loop.budget, self._clock.steady()
         longest = max(limit.seconds for limit in budget.limits)
         calls = await self._write(self._store.calls.restore, name, since=asked - longest - 1, now=asked)
@@ -290,7 +291,7 @@ class Engine:
             apart=apart,
         )
         self._works[config.budget].sources[config.name] = active
-        built = {**self.sources, config.name: active}  # another one: nobody who goes through them is disturbed
+        built = {**self.sources, config.name: active}  # a new dictionary, so that current iterations are not disturbed
         self.sources = {name: built[name] for name in self.config.sources if name in built}
         self._rules[config.name] = [
             (rules_of(config, endpoint, self._plugins), shape_of(source, endpoint, config.endpoint(endpoint.name)))
@@ -329,7 +330,7 @@ class Engine:
         recall_health(active, {key: await self._write(self._store.learned.load, key) for key in kept_health(active)})
 
     def _sync_planner(self, w: WatchedEndpoint) -> None:
-        """An endpoint was read again: the planner knows just its units."""
+        """Give the planner exactly the units of an endpoint that was read again."""
         active = self.sources[w.state.source]
         wanted = {active.unit(w, key) for key in w.units}
         for unit in active.poll_loop.planner.units:
@@ -354,16 +355,16 @@ class Engine:
                     self._recall_times(active, w)
 
     def _recall_times(self, active: ActiveSource, w: WatchedEndpoint) -> None:
-        """What the state knows better than what was saved a minute before a crash."""
+        """Correct a planner that was saved up to a minute before a crash by what the state knows."""
         now = active.poll_loop.time()
         for key, unit in w.units.items():
             if unit.answered_at is not None:
                 active.poll_loop.planner.polled(active.unit(w, key), unit.answered_at)
-            # That the source held it back ended with the process: only its own failures count.
+            # Gates of the source ended with the process: only failures of the unit count.
             active.poll_loop.planner.defer(active.unit(w, key), max(unit.retry_at or 0.0, now))
 
     async def begin_sweeps(self, endpoints: Collection[tuple[str, str]] | None = None) -> OnDemandSweep:
-        """Begin a complete sweep of every endpoint (or those named: source, endpoint), and poll nothing else."""
+        """Begin a complete sweep of every endpoint, or of those named (source, endpoint), and poll nothing else."""
         began = {}
         for active in self.sources.values():
             for w in active.endpoints.values():
@@ -377,25 +378,25 @@ class Engine:
         return sweeping
 
     def _forgive(self, active: ActiveSource, w: WatchedEndpoint) -> None:
-        """What failed before is asked as if it never had: a command asks always, and what it says is of now."""
+        """Poll failed units as if they had never failed: a command always polls, and reports current errors."""
         for key, unit in list(w.units.items()):
             if unit.failures:
                 w.put(structs.replace(unit, failures=0, retry_at=None, error=None))
                 active.poll_loop.planner.defer(active.unit(w, key), active.poll_loop.time())
 
     def end_sweeps(self) -> None:
-        """Poll what the planners choose again."""
+        """Let the planners choose again."""
         for work in self._works.values():
             work.sweeping = None
 
     def probe_now(self) -> None:
-        """Ask at once whatever waits after a failure: somebody has seen to it."""
+        """Poll at once whatever waits after a failure, because an operator has fixed the cause."""
         for active in self.sources.values():
             _probe(active)
 
     async def resume(self, budget: str) -> float | None:
-        """End a pause that a server asked for, and ask the sources of its budget at once: until when it would have been
-        (Unix seconds), None where there was none. The budget's own limits hold on.
+        """End a pause that a server asked for, and poll the budget's sources at once. Returns when the pause would have
+        ended (Unix seconds), or None if there was none. The budget's own limits still apply.
         """
         poll_loop = self.loops[budget]
         until = poll_loop.pauses.until()
@@ -409,7 +410,7 @@ class Engine:
     # Housekeeping.
 
     async def save(self, budgets: Collection[str] | None = None) -> None:
-        """Keep what the planners learned, and what was told of failures: of all budgets, or of those named."""
+        """Save what the planners learned, and the reported failures, of all budgets or of those named."""
         chosen = self.loops if budgets is None else budgets
         learned = {f"planner:{name}": self.loops[name].planner.dump() for name in chosen}
         for active in self.sources.values():
@@ -418,7 +419,7 @@ class Engine:
         await self._write(self._store.learned.save, learned)
 
     async def save_times(self, budgets: Collection[str] | None = None) -> None:
-        """Keep when units were polled that showed nothing new: what others see of the state is not much older."""
+        """Save the times of polls that found nothing new, so that the state seen by others is nearly up to date."""
         chosen = self.loops if budgets is None else budgets
         times = _take_unchanged(active for active in self.sources.values() if active.config.budget in chosen)
         if times:
@@ -429,7 +430,7 @@ class Engine:
                 raise
 
     async def forget_calls(self) -> None:
-        """Drop calls that no window counts any more."""
+        """Delete calls that no window counts any more."""
         steady = self._clock.steady()
         for poll_loop in self.loops.values():
             longest = max(limit.seconds for limit in poll_loop.budget.limits)
@@ -442,7 +443,7 @@ class Engine:
         )
 
     async def watch(self) -> None:
-        """Raise the alarm for a source that should poll and does not, and for promises that grown lists have broken."""
+        """Report sources that are due but not polled, and promises that can no longer be kept because lists grew."""
         now = self._clock.now()
         for poll_loop in self.loops.values():
             poll_loop.promises.check()
@@ -463,7 +464,7 @@ class Engine:
 
 
 def _probe(active: ActiveSource) -> None:
-    """Let whatever waits after a failure be asked at once."""
+    """Let whatever waits after a failure be polled at once."""
     active.health.probe_now()
     for w in active.endpoints.values():
         for key, unit in list(w.units.items()):
@@ -471,7 +472,7 @@ def _probe(active: ActiveSource) -> None:
                 w.put(structs.replace(unit, retry_at=None))
             active.poll_loop.planner.defer(
                 active.unit(w, key), active.poll_loop.time()
-            )  # what the source held back as well
+            )  # including units that the source's gate held back
     active.poll_loop.refresh()
 
 
@@ -479,7 +480,7 @@ Times = list[tuple[WatchedEndpoint, dict[int, UnitTimes]]]
 
 
 def _take_unchanged(sources: Iterable[ActiveSource]) -> Times:
-    """The polls that are still to be written, taken from their endpoints."""
+    """Take the unwritten unchanged polls from their endpoints."""
     found = []
     for active in sources:
         for w in active.endpoints.values():
@@ -490,7 +491,7 @@ def _take_unchanged(sources: Iterable[ActiveSource]) -> Times:
 
 
 def _give_back(times: Times) -> None:
-    """They could not be written: they are still to be."""
+    """Return polls to their endpoints after writing them failed."""
     for w, found in times:
         w.unchanged = found | w.unchanged
 

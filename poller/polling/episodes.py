@@ -1,6 +1,6 @@
-"""Pure: what is known of a source that fails, and the episodes that an operator is told of.
+"""State of a failing source, and the episodes that are reported to operators. Pure.
 
-An episode is the time from when a failure is told to when it is over; each is told once and taken back once.
+An episode lasts from the notice of a failure until it is over. Its beginning and its end are each reported once.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from state.notices import Notice
 
 FIRST_WAIT: Final = 5.0  # seconds
 LONGEST_WAIT: Final = 1800.0
-REFUSED_WAIT: Final = 900.0  # between the probes after a 401 or 403
-PROBE_TIME: Final = 60.0  # for which a probe under way keeps others back, should it never end
+REFUSED_WAIT: Final = 900.0  # between probes after a 401 or 403
+PROBE_TIME: Final = 60.0  # for which a running probe blocks others, even if it never ends
 REFUSALS: Final = (401, 403)
-OF_ONE_PARENT: Final = (403, 404, 410)  # answers of a list per parent that are a matter of this parent
-SEVERAL: Final = 5  # units failing in a row, or failures of one unit
-GAP: Final = 300.0  # seconds that an endpoint may stay unseen without a word
+OF_ONE_PARENT: Final = (403, 404, 410)  # statuses of a list per parent that concern only that parent
+SEVERAL: Final = 5  # units that fail in a row, or failures of one unit, before a notice
+GAP: Final = 300.0  # seconds that an endpoint may stay unread without a notice
 CLOCK_SLACK: Final = 60.0
 
 
 def backoff(failures: int, retry_after: float | None = None) -> float:
-    """Seconds to wait after that many failures in a row: 5 s, doubling to 30 min, and never less than the server asks.
+    """Seconds to wait after that many consecutive failures: 5 s, doubling to 30 min, and at least what the server asked
+    for.
 
-    `retry_after` is cut at a day.
+    `retry_after` is limited to a day.
     """
     wait = min(FIRST_WAIT * 2.0 ** min(max(failures - 1, 0), 20), LONGEST_WAIT)
     return max(wait, min(retry_after or 0.0, LONGEST))
@@ -49,19 +50,19 @@ class Gate:
     since: float
     reason: str
     opens_at: float
-    refused: bool = False  # by 401 or 403: probes keep a steady distance
-    probes: int = 1  # that failed
+    refused: bool = False  # closed by 401 or 403: probes have a constant interval
+    probes: int = 1  # failed probes
     probe: tuple[str, str] | None = None  # the unit under way
 
     def is_shut(self, now: float) -> bool:
-        # No wait is longer than the longest: what seems to be is a clock that was set back.
+        # A wait longer than the longest possible one means that the clock was set back.
         return now < self.opens_at <= now + LONGEST_WAIT + CLOCK_SLACK
 
     def started(self, unit: tuple[str, str], now: float) -> None:
         self.probe, self.opens_at = unit, now + max(PROBE_TIME, self._wait())
 
     def failed(self, unit: tuple[str, str], now: float) -> None:
-        """Wait on, unless the answer is of a call that had left before the gate shut."""
+        """Lengthen the wait, unless the failed call was sent before the gate closed."""
         if self.probe == unit or (self.probe is None and not self.is_shut(now)):
             self.probes += 1
             self.probe, self.opens_at = None, now + self._wait()
@@ -83,12 +84,12 @@ class FailingUnit:
     since: float
     reason: str = ""
     retry_at: float = 0.0
-    count: int = 0  # of them, seen by this memory: what had been before it began may not have been an outage
-    failures: int = 0  # in a row, those before a restart included
-    of_parent: bool = False  # one list of many, for a cause of its own
+    count: int = 0  # failures counted in this process; earlier ones may not belong to an outage
+    failures: int = 0  # consecutive failures, including those before a restart
+    of_parent: bool = False  # a list per parent that fails for a reason of that parent
 
     def is_sick(self, seen: float | None) -> bool:
-        """Whether it concerns its endpoint: it has failed for long, and not alone among the lists of many parents.
+        """Whether the failure concerns the endpoint: it lasts long, and is not one list among those of many parents.
 
         `seen` is the latest success of its endpoint.
         """
@@ -97,28 +98,30 @@ class FailingUnit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatestFailure:
-    """The failure that has just come."""
+    """The failure that was just observed."""
 
     endpoint: str
     unit: str
     status: int | None
     now: float
-    not_before: float  # the budget allows no call until then
+    not_before: float  # the budget allows no call before then
 
 
 @dataclass(slots=True, kw_only=True)
 class EndpointView:
-    """What is known of an endpoint."""
+    """Health of one endpoint."""
 
     seen: float | None = None  # its latest success
-    unseen_since: float | None = None  # nothing of it could be seen from then on
+    unseen_since: float | None = None  # since when none of it could be read
     gate: Gate | None = None
     episode: Episode | None = None
     units: dict[str, FailingUnit] = field(default_factory=dict)
-    refused: set[str] = field(default_factory=set)  # lists of single parents that were 403 since the latest success
+    refused: set[str] = field(
+        default_factory=set
+    )  # lists per parent that were answered with 403 since the latest success
 
     def fail(self, unit: str, now: float, *, reason: str, failures: int, of_parent: bool) -> FailingUnit:
-        """Know one more failure of a unit."""
+        """Count one more failure of a unit."""
         self.unseen_since = now if self.unseen_since is None else self.unseen_since
         failing = self.units.setdefault(unit, FailingUnit(since=now))
         failing.count, failing.failures = failing.count + 1, max(failing.failures + 1, failures)
@@ -127,23 +130,23 @@ class EndpointView:
 
     @property
     def is_worth_keeping(self) -> bool:
-        """Whether something is wrong with it, or was told to be."""
+        """Whether the endpoint fails, or a failure of it was reported."""
         return bool(self.units) or self.episode is not None or self.unseen_since is not None
 
     def missing_since(self) -> float | None:
-        """From when on nothing is known of it: its latest success; None while it can be seen, or is refused alone."""
+        """The latest success before the endpoint could not be read; None if it can be read, or only it is forbidden."""
         if self.unseen_since is None or self.gate is not None:
             return None
         return self.unseen_since if self.seen is None else self.seen
 
     def is_sick(self, seen: float | None) -> bool:
-        """Whether it is refused, or a unit fails for long. `seen`: its latest success."""
+        """Whether the endpoint is forbidden, or a unit of it fails for long. `seen` is its latest success."""
         return self.gate is not None or any(unit.is_sick(seen) for unit in self.units.values())
 
 
 @dataclass(slots=True, kw_only=True)
 class KnownSource:
-    """What is known of a source: its endpoints, what holds it back, and the episode that was told."""
+    """Health of a source: its endpoints, its gate, and the episode that was reported."""
 
     source: str
     views: dict[str, EndpointView]
@@ -154,7 +157,7 @@ class KnownSource:
     failing_since: float | None = None
 
     def gates(self, endpoint: str) -> Iterator[Gate]:
-        """What lets one probe through at a time where an endpoint is asked."""
+        """The gates that a call of an endpoint must pass."""
         view = self.views.get(endpoint)
         if self.gate is not None:
             yield self.gate
@@ -163,7 +166,7 @@ class KnownSource:
 
 
 def shut(known: KnownSource, view: EndpointView, now: float, *, status: int | None, reason: str) -> None:
-    """Shut the gate that this failure asks for, where it is not shut already."""
+    """Close the gate that this failure requires, if it is not closed yet."""
     if status == 403:
         view.gate = view.gate or Gate(since=now, refused=True, reason=reason, opens_at=now + REFUSED_WAIT)
     elif status == 401 and (known.gate is None or not known.gate.refused):
@@ -175,12 +178,12 @@ def shut(known: KnownSource, view: EndpointView, now: float, *, status: int | No
 
 
 def begun(known: KnownSource, latest: LatestFailure) -> Iterator[Notice]:
-    """The notice of a failure that begins an episode. One of the source speaks for its endpoints."""
+    """The notice of a failure that begins an episode. An episode of the source includes its endpoints."""
     view = known.views[latest.endpoint]
     failing = view.units[latest.unit]
     if known.episode is not None:
         return
-    alone = known.seen is None or known.seen < failing.since  # nothing else went well meanwhile
+    alone = known.seen is None or known.seen < failing.since  # no other success meanwhile
     often = failing.is_sick(view.seen) and view.gate is None
     if known.gate is not None or (often and alone and failing.count >= SEVERAL):
         since = known.failing_since if known.failing_since is not None else failing.since
@@ -195,7 +198,7 @@ def begun(known: KnownSource, latest: LatestFailure) -> Iterator[Notice]:
 
 def _source_fails(known: KnownSource, failure: Failure) -> Notice:
     if known.gate is None:
-        how = f"nothing of it could be seen since {iso(failure.since)}"
+        how = f"nothing of it could be read since {iso(failure.since)}"
     elif known.gate.refused:
         how = "its credentials are refused"
     else:
@@ -219,7 +222,7 @@ def _failure(known: KnownSource, latest: LatestFailure, gate: Gate | None, since
 
 
 def source_over(known: KnownSource, now: float) -> Iterator[Notice]:
-    """The end of the source's episode. Endpoints that its gate kept waiting were unseen, asked or not."""
+    """The end of the source's episode. Endpoints that its gate kept waiting were unread, whether tried or not."""
     since = known.gate.since if known.gate is not None else None
     if since is not None and now - since > GAP:
         for view in known.views.values():
@@ -234,7 +237,7 @@ def source_over(known: KnownSource, now: float) -> Iterator[Notice]:
 def endpoint_over(
     known: KnownSource, endpoint: str, unit: str, now: float, healed: FailingUnit | None, *, seen: float | None
 ) -> Iterator[Notice]:
-    """The end of an endpoint's episode: it may be asked again, and no unit of it fails for long."""
+    """The end of an endpoint's episode: it may be polled again, and no unit of it fails for long."""
     view = known.views.get(endpoint)
     if view is None or view.episode is None or view.is_sick(seen):
         return
@@ -249,7 +252,7 @@ def endpoint_over(
 
 
 def gap_over(known: KnownSource, endpoint: str, now: float) -> Iterator[Notice]:
-    """What is said of an endpoint that is seen again after it could not be seen at all for a while."""
+    """The notice of an endpoint that can be read again after a gap."""
     view = known.views[endpoint]
     since = view.missing_since()
     if since is not None and view.unseen_since is not None and now - view.unseen_since > GAP:

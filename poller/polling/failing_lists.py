@@ -1,4 +1,4 @@
-"""Lists per parent that fail: a sweep ends without them, and concludes nothing about what they show."""
+"""Failing lists per parent: a sweep ends without them, and nothing is concluded about their objects."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from poller.polling.unit_keys import id_prefix
 from state.notices import Notice
 from state.polls import Sweep, UnitState
 
-NAMED = 3  # lists that one message names
+NAMED = 3  # lists named in one message
 
 
 def give_up(w: WatchedEndpoint, unit: UnitState, draft: Draft, *, sweep_waits: bool) -> None:
-    """Know that a unit has failed. Where its list was the last one that the sweep waited for, the sweep ends."""
+    """Note that a unit has failed. If it was the last list that the sweep waited for, the sweep ends."""
     w.sweep.give_up(unit)
     if not w.sweep.given_up or sweep_waits or not w.sweep.is_done or w.guards.recount is not None:
         return
@@ -31,7 +31,7 @@ def give_up(w: WatchedEndpoint, unit: UnitState, draft: Draft, *, sweep_waits: b
 
 
 def without_failing(w: WatchedEndpoint, draft: Draft, ended: Sweep, *, but: str = "") -> Sweep:
-    """The sweep that ends, without the lists that fail (`but` has just been seen). Said once an episode."""
+    """The sweep that ends without the failing lists (`but` was just read). Reported once per episode."""
     failing = sorted(w.sweep.given_up - {but})
     before = w.guards.exemptions
     unread = before.unread
@@ -46,20 +46,20 @@ def without_failing(w: WatchedEndpoint, draft: Draft, ended: Sweep, *, but: str 
 
 
 def first_reading(w: WatchedEndpoint, draft: Draft, key: str) -> None:
-    """Know that a list was read that had failed since the baseline."""
+    """Note the first successful read of a list that had failed since the baseline."""
     if key in w.guards.exemptions.unread:
         exempt(w, draft, replace(w.guards.exemptions, unread=w.guards.exemptions.unread - {key}))
 
 
 def forget_lists(w: WatchedEndpoint, draft: Draft, keys: Sequence[str]) -> None:
-    """Know nothing of lists whose parents are gone: when one comes back, what it shows is new."""
+    """Forget lists whose parents are gone. If a parent returns, the objects of its list are new."""
     before = w.guards.exemptions
     if not before.unread.isdisjoint(keys):
         exempt(w, draft, replace(before, unread=before.unread.difference(keys)))
 
 
 def failing_text(w: WatchedEndpoint) -> str | None:
-    """Which lists fail without which the latest sweep ended, in words. None: none does."""
+    """The failing lists without which the latest sweep ended, as text; None if there are none."""
     failing = sorted(w.guards.exemptions.failing & w.units.keys())
     return _text(w, failing) if failing else None
 
@@ -74,8 +74,8 @@ def _notice(w: WatchedEndpoint, failing: Sequence[str], now: float) -> Notice:
     return Notice(
         kind="endpoint.uncertain",
         subject=f"endpoints/{w.label}",
-        summary=f"the latest sweep of {w.label} is complete but for what cannot be read: {text}. "
-        "Nothing is concluded about the objects of such a list; the others go on",
+        summary=f"The latest sweep of {w.label} is complete except for lists that cannot be read: {text}. "
+        "Nothing is concluded about the objects of these lists. The others are polled as usual.",
         detail={"why": [text]},
         time=now,
     )

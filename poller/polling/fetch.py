@@ -1,4 +1,4 @@
-"""Asking for one unit: its request, the rest of its chain, and the pages that came."""
+"""Fetches one unit: its request, the rest of its chain, and the pages."""
 
 from __future__ import annotations
 
@@ -38,18 +38,20 @@ from state.store import PollStore
 
 Ask = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
-LARGE: Final = 256 * 1024  # bytes from which an answer is read in a thread
+LARGE: Final = 256 * 1024  # answers of at least so many bytes are parsed in a thread
 LONGEST_VALIDATOR: Final = 4096  # characters; a server refuses requests with longer headers
-AFTER_THE_END: Final = frozenset({404, 410, 416})  # how servers say that a page does not exist
-REFUSALS: Final = frozenset({400, 422})  # how some say it, and many say something else
+AFTER_THE_END: Final = frozenset({404, 410, 416})  # answered for a page that does not exist
+REFUSALS: Final = frozenset({400, 422})  # answered for that by some servers, and for other reasons by many
 EMPTY: Final = Unparsed(())
-MOST_UNMODIFIED: Final = 9  # answers 304 in a row that are believed; the next request is unconditional
+MOST_UNMODIFIED: Final = 9  # consecutive answers with 304; the next request is unconditional
 STRONG: Final = 60.0  # seconds
-MOST_PAGES: Final = 10_000  # of one chain: a list that never ends is an error, not a poll
+MOST_PAGES: Final = 10_000  # of one chain: a list without an end is an error
 
 
 def asked_again_if_refused(ask: Ask) -> Ask:
-    """Asks once more where the credentials are refused: a single 401 may be a stray one, of a server that is behind."""
+    """Repeats a request once if the credentials are refused. A single 401 may come from a server that does not know the
+    key yet.
+    """
 
     async def twice(request: httpx.Request) -> httpx.Response:
         response = await ask(request)
@@ -59,11 +61,11 @@ def asked_again_if_refused(ask: Ask) -> Ask:
 
 
 class Unwelcome(FetchError):
-    """The server answered, and not with the list."""
+    """The server answered, but not with the list."""
 
 
 class Fetcher:
-    """Asks for the units and items of one source. `ask` sends a request paid from the budget, or raises FetchError."""
+    """Fetches the units and items of one source. `ask` sends a request, paid from the budget, or raises FetchError."""
 
     def __init__(
         self, source: SourceAdapter, ask: Ask, *, store: PollStore, steps: Steps, clock: Clock, apart: Apart
@@ -76,7 +78,7 @@ class Fetcher:
         self._apart = apart
 
     async def fetch(self, w: WatchedEndpoint, key: str, order: int) -> Fetched | None:
-        """Ask for a unit. Raises FetchError or PageError; None: it, or its parent, has just gone."""
+        """Fetch a unit. Raises FetchError or PageError; returns None if the unit or its parent is gone."""
         unit = w.units.get(key)
         at = None if unit is None else await self._position(w, key)
         if unit is None or at is None:
@@ -101,7 +103,7 @@ class Fetcher:
         return await self._read_on(w, unit, _First(at, response, digest, asked_at, order))
 
     async def item_requests(self, w: WatchedEndpoint, snapshots: Sequence[Snapshot]) -> list[httpx.Request | None]:
-        """The request for each object's own URL. None: it has none."""
+        """The request for each object's own URL; None for objects without one."""
         parents: dict[str, dict[str, Any] | None] = {}
         found: list[httpx.Request | None] = []
         for snapshot in snapshots:
@@ -118,22 +120,22 @@ class Fetcher:
         try:
             item = Item(object=parse(snapshot.body), parent=parent) if self.source.takes_items else None
             return self.source.item_request(w.rules.endpoint, name, item)
-        except PageError:  # an id that no URL can hold
+        except PageError:  # an id that cannot be part of a URL
             return None
 
     async def fetch_item(
         self, w: WatchedEndpoint, request: httpx.Request, order: int
     ) -> tuple[httpx.Response, RequestTimes]:
-        """Ask for a suspect's own URL. Raises FetchError."""
+        """Request a suspect's own URL. Raises FetchError."""
         asked_at = self._clock.now()
         response = await self.ask(request)
         return response, self._answered(w, order, asked_at)
 
     def _begin(self, w: WatchedEndpoint, unit: UnitState, at: Position) -> _Begun:
         request = self.source.request(w.rules.endpoint, at)
-        # A last page whose headers alone would say that another one begins must be seen: 304 might not say it.
+        # If only headers name the next page, a 304 might leave them out: request the last page unconditionally.
         must_be_seen = bool(w.rules.endpoint.page_headers) and unit.next is None
-        # A page that is "not modified" may show what is missing elsewhere: some servers mark a page by its newest row.
+        # A page answered with 304 may show missing objects: some servers derive a page's ETag from its newest row.
         must_be_seen = must_be_seen or (w.sweeps_decide and is_swept(unit.key))
         is_believed = w.rules.conditional and w.requests.unmodified.get(unit.key, 0) < MOST_UNMODIFIED
         is_conditional = unit.validators is not None and unit.digest is not None and is_believed and not must_be_seen
@@ -153,7 +155,7 @@ class Fetcher:
         return load_position(w.units[key].position)
 
     def _since(self, w: WatchedEndpoint) -> float:
-        """When the latest query was asked. A time that is still to come is of a clock that was wrong."""
+        """When the latest query was made. A time in the future comes from a clock that was wrong."""
         now, state = self._clock.now(), w.state
         known = [at for at in (state.since_at, state.last_sweep_began) if at is not None and at <= now]
         return known[0] if known else 0.0
@@ -195,7 +197,7 @@ class Fetcher:
         )
 
     async def _shows_nothing_new(self, w: WatchedEndpoint, page: Unparsed) -> bool:
-        """Whether every object of the page is known just as it is: a newest-first list has no news after it."""
+        """Whether every object of the page is known unchanged: a newest-first list has no changes after it."""
         if w.rules.runs_plugins:
             comparison = await self._apart(compare, w.rules, page.objects, {})
         else:
@@ -219,7 +221,7 @@ class Fetcher:
 
 
 def _follows_the_end(w: WatchedEndpoint, key: str) -> bool:
-    """Whether a page is asked for only because the list was longer once: the page before says that it is the last."""
+    """Whether a page is polled only because the list was longer before: the previous page says that it is the last."""
     before = None if w.is_child or not is_swept(key) else w.units.before(key)
     return before is not None and claims_of(before).is_last
 
@@ -242,7 +244,7 @@ class _First(msgspec.Struct, frozen=True):
 
 
 def _digest(w: WatchedEndpoint, response: httpx.Response) -> bytes:
-    """Of the answer's bytes, and of the headers that say where its list goes on."""
+    """Digest of the answer's bytes, and of the headers that name the next page."""
     names = w.rules.endpoint.page_headers
     if not names:
         return digest_of(response.content)
@@ -251,7 +253,7 @@ def _digest(w: WatchedEndpoint, response: httpx.Response) -> bytes:
 
 
 def unwelcome(response: httpx.Response, advice: str = "") -> Unwelcome:
-    """The error for an answer that is not what was asked for: its status and the start of its text."""
+    """The error for an answer with an unexpected status: the status and the start of the answer's text."""
     headers = read_headers(response.status_code, response.headers, now=0.0)
     start = " ".join(opening(response).split())
     return Unwelcome(
@@ -264,7 +266,8 @@ def unwelcome(response: httpx.Response, advice: str = "") -> Unwelcome:
 def _validators(response: httpx.Response) -> bytes | None:
     """The headers of the next conditional request. Their bytes are kept as they came, as Latin-1.
 
-    A Last-Modified counts where there is no ETag and it is strong (RFC 9110, 8.8.2.2): much can change in a second.
+    Last-Modified is used only without an ETag and if it is strong (RFC 9110, 8.8.2.2), because much can change within a
+    second.
     """
     answered = {name.lower(): value.decode("latin-1") for name, value in response.headers.raw}
     found = {}
@@ -278,13 +281,13 @@ def _validators(response: httpx.Response) -> bytes | None:
 
 
 def _is_strong(modified: str, date: str | None) -> bool:
-    """Whether a Last-Modified is at least a minute older than the answer's own Date."""
+    """Whether Last-Modified is at least a minute older than the answer's own Date."""
     changed, answered = instant(modified), instant(date or "")
     return changed is not None and answered is not None and answered - changed >= STRONG
 
 
 def _add_validators(request: httpx.Request, validators: bytes) -> None:
-    """Send back what the last answer was marked with, byte for byte."""
+    """Add the validators of the last answer, byte for byte."""
     request.headers.encoding = "latin-1"
     for name, value in orjson.loads(validators).items():
         request.headers[name] = value

@@ -1,7 +1,8 @@
-"""Pure: the health of a source. What waits after a failure, and what is still asked.
+"""Health of a source: what waits after a failure, and what is still polled. Pure.
 
-A unit that fails backs off alone. What concerns more than a unit is a gate that lets one probe through at a time:
-on the source when different units fail in a row or the credentials are refused, on an endpoint that is forbidden.
+A unit that fails backs off alone. A failure that concerns more than a unit closes a gate, which lets one probe through
+at a time: the gate of the source if different units fail in a row or the credentials are refused, the gate of the
+endpoint if it is forbidden.
 """
 
 from __future__ import annotations
@@ -36,38 +37,38 @@ SourceState = Literal["ok", "failing", "probing", "blocked"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthUpdate:
-    """What follows from an answer, or from a unit that is gone."""
+    """What follows from an answer, or from the removal of a unit."""
 
-    retry_at: float | None = None  # the unit is not to be asked before then; None: whenever the planner likes
+    retry_at: float | None = None  # the unit is not polled before then; None: the planner decides
     notices: tuple[Notice, ...] = ()
-    reopened: bool = False  # what the source or the endpoint held back may go now
+    reopened: bool = False  # units that the source or the endpoint held back may be polled now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointHealth:
-    """What is wrong with one endpoint."""
+    """Problems of one endpoint."""
 
     endpoint: str
     reason: str
     since: float  # Unix seconds
-    blocked: bool  # nothing of it but probes is asked
-    units: int  # that fail now
-    next_try: float  # Unix seconds; in the past: at once
+    blocked: bool  # only probes of it are sent
+    units: int  # units that fail now
+    next_try: float  # Unix seconds; a past time means at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthReport:
-    """How a source is, for status. `ok` may have failing units that are too young to tell."""
+    """Health of a source for the status. `ok` may include failing units whose failure was not reported yet."""
 
     state: SourceState
     since: float | None = None  # Unix seconds
     reason: str | None = None
     next_probe: float | None = None  # Unix seconds, of the source as a whole; in the past: at once
     endpoints: tuple[EndpointHealth, ...] = ()
-    is_whole: bool = False  # nothing of the source goes well
+    is_whole: bool = False  # nothing of the source succeeds
 
     def not_before(self, at: float) -> HealthReport:
-        """The same where nothing can be asked before then."""
+        """The same report for a source that cannot be polled before then."""
         probe = None if self.next_probe is None else max(self.next_probe, at)
         endpoints = tuple(replace(one, next_try=max(one.next_try, at)) for one in self.endpoints)
         return replace(self, next_probe=probe, endpoints=endpoints)
@@ -75,7 +76,7 @@ class HealthReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _KeptView:
-    """What outlives a restart of an endpoint's health. Gates do not: a restart and a reload ask at once."""
+    """Health of an endpoint as stored. Gates are not stored, because a restart and a reload poll at once."""
 
     unseen_since: float | None
     episode: Episode | None
@@ -84,7 +85,7 @@ class _KeptView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kept:
-    """What outlives a restart of a source's health, as `dump` writes it."""
+    """Health of a source as `dump` writes it."""
 
     failing_since: float | None
     episode: Episode | None
@@ -92,10 +93,10 @@ class _Kept:
 
 
 class SourceHealth:
-    """The life of one source, told by the answers of its units. Times are Unix seconds.
+    """Health of one source, derived from the answers of its units. Times are Unix seconds.
 
-    The wait of a single unit is `HealthUpdate.retry_at` and the planner's matter; `allows` and `blocked_until` tell
-    what the source or the endpoint holds back. `seen` gives the latest success of each endpoint, from before a restart.
+    The wait of a single unit is `HealthUpdate.retry_at`, which the planner keeps; `allows` and `blocked_until` say what
+    the source or the endpoint holds back. `seen` gives the latest success of each endpoint from before a restart.
     """
 
     def __init__(self, source: str, *, seen: Mapping[str, float] | None = None) -> None:
@@ -103,7 +104,7 @@ class SourceHealth:
         self._known = KnownSource(source=source, views=views, seen=max((seen or {}).values(), default=None))
 
     def dump(self) -> bytes:
-        """The episodes and failures that `recall` takes up after a restart or reload."""
+        """The episodes and failures that `recall` restores after a restart or reload."""
         views = {
             name: _KeptView(unseen_since=view.unseen_since, episode=view.episode, units=view.units)
             for name, view in self._known.views.items()
@@ -114,8 +115,8 @@ class SourceHealth:
         )
 
     def recall(self, saved: bytes, units: Mapping[str, Collection[str]] | None = None) -> None:
-        """Take up what was dumped, of the units (by endpoint) that there still are (None: of all): an episode that was
-        told is not told again, and its end is. Raises ValueError, changing nothing, where it is no dump.
+        """Restore a dump, for those units (by endpoint) that still exist (None: for all). An episode that was reported
+        is not reported again, but its end is. Raises ValueError, changing nothing, if `raw` is not a dump.
         """
         kept = msgspec.json.decode(saved, type=_Kept)
         for name, was in kept.endpoints.items():
@@ -128,15 +129,15 @@ class SourceHealth:
         self._known.failing_since, self._known.episode = kept.failing_since, kept.episode
 
     def allows(self, endpoint: str, unit: str, now: float) -> bool:
-        """Whether a call of this unit may leave: nothing holds its source or endpoint back, or it is the probe."""
+        """Whether a call of this unit may be sent: its source and endpoint are open, or it is the probe."""
         return all(gate.probe == (endpoint, unit) or not gate.is_shut(now) for gate in self._known.gates(endpoint))
 
     def blocked_until(self, endpoint: str, now: float) -> float | None:
-        """When the next probe of this endpoint may leave; None: at once."""
+        """When the next probe of this endpoint may be sent; None: at once."""
         return max((gate.opens_at for gate in self._known.gates(endpoint) if gate.is_shut(now)), default=None)
 
     def started(self, endpoint: str, unit: str, now: float) -> None:
-        """A call of this unit leaves: where there is a gate, it is the one probe, until it is answered or 60 s over."""
+        """A call of this unit is sent. Behind a closed gate it is the only probe until it is answered, or for 60 s."""
         for gate in self._known.gates(endpoint):
             gate.started((endpoint, unit), now)
 
@@ -153,13 +154,12 @@ class SourceHealth:
         not_before: float | None = None,
         per_parent: bool = False,
     ) -> HealthUpdate:
-        """A poll of this unit failed; `reason` is shown, so without secrets.
+        """A poll of this unit failed; `reason` is shown, so it must not contain secrets.
 
-        `failures` in a row decide how long it waits; how many have been counted here decides what is told, and a
-        command that asks anew does not set that back. `not_before` (Unix seconds): the budget allows no call until
-        then, so no next try is told that would be sooner. A 401 is one that renewed credentials did not cure.
-        `per_parent`: the unit is the list of one parent of many; that this one is not there, or not to be seen, says
-        nothing about the others.
+        `failures` in a row decide how long the unit waits. The failures counted here decide what is reported, and a
+        command that polls anew does not reset them. `not_before` (Unix seconds): the budget allows no call before then,
+        so no earlier attempt is announced. A 401 is one that renewed credentials did not cure. `per_parent`: the unit
+        is the list of one parent among many; that it does not exist or is forbidden says nothing about the others.
         """
         known, is_of_parent = self._known, per_parent and status in OF_ONE_PARENT
         view = known.views.setdefault(endpoint, EndpointView())
@@ -181,7 +181,7 @@ class SourceHealth:
         return HealthUpdate(retry_at=failing.retry_at, notices=tuple(begun(known, latest)))
 
     def succeeded(self, endpoint: str, unit: str, now: float) -> HealthUpdate:
-        """A poll of this unit went well: what its source and endpoint held back may go, and what is over is told."""
+        """A poll of this unit succeeded: open the gates of its source and endpoint, and report what is over."""
         view = self._known.views.setdefault(endpoint, EndpointView())
         reopened = self._known.gate is not None or view.gate is not None
         healed = view.units.pop(unit, None)
@@ -199,21 +199,21 @@ class SourceHealth:
         return HealthUpdate(notices=tuple(notices), reopened=reopened)
 
     def forget(self, endpoint: str, unit: str, now: float) -> HealthUpdate:
-        """This unit is gone: nobody waits for it to be well again."""
+        """Remove a unit that no longer exists, with its failures."""
         view = self._known.views.get(endpoint, EndpointView())
         gone = view.units.pop(unit, None)
         self._known.row.discard((endpoint, unit))
         return HealthUpdate(notices=tuple(endpoint_over(self._known, endpoint, unit, now, gone, seen=view.seen)))
 
     def probe_now(self) -> tuple[tuple[str, str], ...]:
-        """Let a probe go at once, everywhere; return the units (endpoint, key) that back off, to be tried as well."""
+        """Let a probe go at once everywhere; return the units (endpoint, key) that back off, to be polled as well."""
         for gate in (self._known.gate, *(view.gate for view in self._known.views.values())):
             if gate is not None:
                 gate.opens_at, gate.probe = 0.0, None
         return tuple((endpoint, unit) for endpoint, view in self._known.views.items() for unit in view.units)
 
     def snapshot(self) -> HealthReport:
-        """How the source is."""
+        """The current health."""
         endpoints = tuple(
             _health(name, view) for name, view in sorted(self._known.views.items()) if view.units or view.gate
         )

@@ -1,6 +1,6 @@
-"""Holds: what looks too odd to be true waits until more is known, or somebody decides.
+"""Holds: suspicious changes are held back until more is known or an operator decides.
 
-Everything here works on one endpoint in memory, within its turn, and writes what follows into a draft.
+Every function works on one endpoint in memory, within its turn, and writes the consequences into a draft.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from poller.polling.unit_keys import is_swept, place_of
 from state.notices import Notice
 from state.polls import Snapshot
 
-TRUSTED_SWEEPS: Final = 4  # one in which objects go missing, two that confirm it, and what is left of the one under way
+TRUSTED_SWEEPS: Final = 4  # one in which objects go missing, two that confirm it, and the rest of the current one
 
 
-# Recounts: too much is missing at once.
+# Recounts: too many objects are missing at once.
 
 
 def missing_objects(
     w: WatchedEndpoint, comparison: PageComparison, known: Mapping[str, Snapshot], dropped: Iterable[str]
 ) -> int:
-    """How many objects an answer would make suspects; 0 where deletions are no concern, or are believed anyway.
+    """How many objects an answer would make suspects; 0 if deletions are not reported or are accepted anyway.
 
-    Of a list that turns over, those count in whose place no others have come.
+    In a list that turns over, missing objects count only if no others have taken their place.
     """
     if w.in_baseline or not w.rules.deletion.deletes or w.guards.exemptions.allow_deletions(w.state.sweep):
         return 0
@@ -46,7 +46,7 @@ def missing_objects(
 
 
 def recount(w: WatchedEndpoint, draft: Draft, key: str, fetched: Fetched, shown: Mapping[str, Snapshot]) -> None:
-    """Count what a unit shows of what is known, and judge once every unit was counted. No object is recorded."""
+    """Count which known objects a unit shows, and judge once every unit was counted. No object is recorded."""
     counted = w.guards.recount = w.guards.recount or Recount(fetched.asked.at)
     if not is_swept(key):
         return
@@ -69,7 +69,7 @@ def _judge(w: WatchedEndpoint, draft: Draft, counted: Recount, asked: RequestTim
         if w.state.held is None:
             _hold(w, draft, asked.answered_at, gone=gone, objects=objects)
         return
-    _end(w, draft, asked.answered_at, why="what was missing is shown again")
+    _end(w, draft, asked.answered_at, why="the missing objects are listed again")
     exempt(w, draft, replace(w.guards.exemptions, deletions_until=w.state.sweep + 1))
 
 
@@ -78,14 +78,14 @@ def holds_deletion(
 ) -> bool:
     """Whether one more deletion would be too many within an hour; then the endpoint is held.
 
-    Of a list that turns over, or whose objects are denied one by one by their own URLs (`is_denied`), those count in
-    whose place no others have come.
+    In a list that turns over, and for objects that their own URLs deny one by one (`is_denied`), deletions count only
+    if no others have taken their place.
     """
     if w.guards.exemptions.allow_deletions(w.state.sweep):
         return False
     is_net = is_denied or w.rules.deletion.turnover
     recent = w.turnover.net_deletions(steady) if is_net else w.turnover.deletions(steady)
-    # What is about to be reported counts before the first of it is reported.
+    # All deletions that are about to be reported count before the first is.
     about, objects = max(1, suspects), w.state.objects
     if not is_mass_deletion(objects - about, recent + about):
         return False
@@ -124,7 +124,7 @@ def _hold(
 def release(w: WatchedEndpoint, draft: Draft, *, why: str, accept: bool = False, emit: bool = False) -> None:
     """End a hold on command: `accept` takes the new state silently, `emit` reports it as events.
 
-    With neither, the endpoint is counted again, and held again if it still is as it was.
+    With neither, the endpoint is counted again, and held again if nothing has changed.
     """
     by_hand = w.guards.recount is not None and w.guards.recount.by_hand
     _end(w, draft, draft.at, why=why)
@@ -146,7 +146,7 @@ def _end(w: WatchedEndpoint, draft: Draft, now: float, *, why: str) -> None:
 
 
 def rebaseline(w: WatchedEndpoint, draft: Draft) -> None:
-    """Take whatever the next sweep shows, without events of its objects."""
+    """Take the next sweep as it is, without events for its objects."""
     first = min((unit.id for unit in w.units.swept().values()), default=None)
     kept = [unit for key, unit in w.units.items() if w.is_child or not is_swept(key) or unit.id == first]
     draft.marks.rebaseline = draft.at, w.requests.next()
@@ -161,7 +161,7 @@ def say_rebaselined(w: WatchedEndpoint, draft: Draft) -> None:
     _say(w, draft, "endpoint.rebaselined", summary, {}, draft.at)
 
 
-# Quarantine: one page looks like a change of schema.
+# Quarantine: a page looks like a change of schema.
 
 
 def accept_shift(
@@ -174,7 +174,9 @@ def accept_shift(
     *,
     now: float,
 ) -> bool:
-    """Accept a change of schema silently where pages agree on it, or there is no other page to ask. True: it is."""
+    """Accept a change of schema silently if several pages agree on it, or if there is only one page. Returns whether it
+    was.
+    """
     guards = w.guards
     shift = decision.shift
     if shift is None and any(other != key for other in guards.quarantine):
@@ -192,7 +194,7 @@ def accept_shift(
         w,
         draft,
         "endpoint.schema_changed",
-        f"the objects of {w.label} have another form ({words}): taken without an event for each",
+        f"The objects of {w.label} have a new form ({words}), which is recorded without an event for each object.",
         {"fields": shown},
         now,
     )

@@ -1,4 +1,4 @@
-"""What operators decide about an endpoint: hold it, release it, or begin a new baseline."""
+"""Operators' decisions about an endpoint: hold, release, rebaseline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from state.polls import Recorded
 
 
 class Interventions:
-    """Does what operators decide, each in a turn of the endpoint."""
+    """Executes operators' decisions, each in a turn of the endpoint."""
 
     def __init__(self, recorder: Recorder, follow_up: FollowUp, clock: Clock) -> None:
         self._recorder = recorder
@@ -23,7 +23,7 @@ class Interventions:
         self._clock = clock
 
     async def hold(self, active: ActiveSource, w: WatchedEndpoint) -> bool:
-        """Hold an endpoint. False: it was held."""
+        """Hold an endpoint. False if it was held already."""
         suspects = await self._recorder.suspect_count(w)
 
         def decide() -> Draft:
@@ -50,7 +50,7 @@ class Interventions:
         await self._follow(active, w, recorded, dropped=before if accept else [])
 
     async def accept_doubts(self, w: WatchedEndpoint) -> None:
-        """Take what contradicts itself in the latest sweep as the way of this list."""
+        """Accept the contradictions of the latest sweep as normal for this list."""
 
         def decide() -> Draft:
             draft = Draft(at=self._clock.now())
@@ -60,7 +60,7 @@ class Interventions:
         await self._recorder.change(w, decide)
 
     async def rebaseline(self, active: ActiveSource, w: WatchedEndpoint) -> None:
-        """Take whatever the next sweep shows, without events of its objects."""
+        """Take the next sweep as it is, without events for its objects."""
         before = list(w.units)
 
         def decide() -> Draft:

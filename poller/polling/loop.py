@@ -1,4 +1,4 @@
-"""One budget at work: wait for permission, then choose, spend and send; each answer asks again."""
+"""The poll loop of one budget: wait for permission, choose, spend, send. Each answer wakes it again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from poller.polling.promises import Promises
 from poller.polling.tasks import Tasks
 from state.errors import LeaseLost
 
-PER_CALL = 3  # polls under way for each call in flight: while one is asked for, others wait to be recorded together
+PER_CALL = 3  # polls under way for each call in flight; the others wait to be recorded together
 
 
 W = TypeVar("W")
@@ -26,19 +26,19 @@ class WorkQueue(Protocol[W]):
     """The work of a budget. Times are Unix seconds."""
 
     def next_work(self, now: float, /) -> W | None:
-        """The most urgent work, taken: it is not chosen again until it ended. None when there is none."""
+        """Take the most urgent work; it is not chosen again until it has ended. None if there is none."""
         ...
 
     def do(self, work: W, /) -> Awaitable[None]:
-        """Do what was chosen."""
+        """Execute a piece of work."""
         ...
 
     def due(self, now: float, /) -> float | None:
-        """When there may be work; None when only an answer can bring some."""
+        """When there may be work; None if only an answer can bring some."""
         ...
 
     def is_hurried(self) -> bool:
-        """A first sweep is under way: not paced, with at most a quarter of the longest window."""
+        """Whether a first sweep is under way: it is not paced, and uses at most a quarter of the longest window."""
         ...
 
 
@@ -51,7 +51,7 @@ class PollLoop:
         self.name = name
         self.planner = planner
         self.limiter = limiter
-        self.pauses = Pauses(limiter.budget, clock)  # that the server asks for
+        self.pauses = Pauses(limiter.budget, clock)  # pauses that the server asks for
         self.pace = Pace(limiter.budget, planner, clock, is_hurried=queue.is_hurried)
         self.promises = Promises(limiter.budget, planner)
         self.tasks = Tasks(name, ended=self.refresh)
@@ -60,7 +60,7 @@ class PollLoop:
         self._clock = clock
         self._queue = queue
         self._draining = False
-        self._idle_until: float | None = None  # Unix seconds: there is no work before
+        self._idle_until: float | None = None  # Unix seconds: no work before then
 
     @property
     def budget(self) -> Budget:
@@ -68,11 +68,11 @@ class PollLoop:
         return self.limiter.budget
 
     def time(self) -> float:
-        """The time that the planner goes by, Unix seconds."""
+        """The planner's time, in Unix seconds."""
         return self._clock.now()
 
     def next_at(self) -> float:
-        """Steady time at which the loop should be woken; infinite when only an answer can bring work."""
+        """Steady time of the next wake; infinite if only an answer can bring work."""
         steady = self._clock.steady()
         at = steady + self.budget.wait(steady)
         most = self.budget.concurrency
@@ -84,7 +84,7 @@ class PollLoop:
         return at
 
     async def wake(self) -> None:
-        """Send all that may be sent now."""
+        """Begin all work that may begin now."""
         if self._draining or self.tasks.is_over:
             return
         self._draining = True
@@ -109,7 +109,7 @@ class PollLoop:
             self._draining = False
 
     def refresh(self) -> None:
-        """There may be new work."""
+        """Look for new work."""
         self._idle_until = None
         self.poke()
 
@@ -118,6 +118,6 @@ class PollLoop:
             await self._queue.do(work)
 
     def _freed(self) -> None:
-        """A call was answered: its poll goes on, and where all calls were in flight another may leave."""
+        """A call was answered: its poll continues, and if all calls were in flight another may be sent."""
         if self.budget.in_flight == self.budget.concurrency - 1:
             self.poke()

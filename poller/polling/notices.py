@@ -1,4 +1,4 @@
-"""Pure: what an operator is told about the health of a source, in one sentence and in detail."""
+"""Notices about the health of a source, as one sentence and in detail. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from poller.events.cloudevents import iso
 from state.notices import Notice
 
-NAMED: Final = 10  # units or endpoints that one notice names
+NAMED: Final = 10  # units or endpoints named in one notice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missed:
-    """What could not be seen until now; a single unit where the others of its endpoint could."""
+    """A span in which an endpoint, or a single unit of it, could not be read."""
 
     endpoint: str
     since: float  # Unix seconds
@@ -36,7 +36,7 @@ class Missed:
 
 
 def source_fails(source: str, failure: Failure, *, how: str, failing: Sequence[tuple[str, str, str]]) -> Notice:
-    """The whole source fails; `failing` are endpoint, unit and reason of all that does."""
+    """The whole source fails; `failing` lists endpoint, unit and reason of each failing unit."""
     named = [{"endpoint": endpoint, "unit": unit, "reason": reason} for endpoint, unit, reason in failing[:NAMED]]
     return Notice(
         kind="source.failing",
@@ -48,22 +48,22 @@ def source_fails(source: str, failure: Failure, *, how: str, failing: Sequence[t
 
 
 def endpoint_fails(source: str, failure: Failure, *, how: str) -> Notice:
-    """One endpoint fails and the rest of its source goes on."""
+    """One endpoint fails while the rest of its source is polled."""
     return Notice(
         kind="source.failing",
         subject=f"sources/{source}",
         summary=f"Endpoint {source}/{failure.endpoint} {how}: {failure.reason}. "
-        f"It is tried again at {iso(failure.next_try)}; the other endpoints go on.",
+        f"It is tried again at {iso(failure.next_try)}; the other endpoints are polled as usual.",
         detail={"scope": "endpoint", **_told(failure)},
         time=failure.now,
     )
 
 
 def source_recovered(source: str, *, since: float, now: float, reason: str, missed: Sequence[Missed]) -> Notice:
-    """The whole source is back."""
+    """The whole source can be polled again."""
     names = [gone.endpoint for gone in missed]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    unseen = f"; not seen meanwhile: {', '.join(names[:NAMED])}{more}" if names else ""
+    unseen = f"; not read meanwhile: {', '.join(names[:NAMED])}{more}" if names else ""
     return Notice(
         kind="source.recovered",
         subject=f"sources/{source}",
@@ -76,7 +76,7 @@ def source_recovered(source: str, *, since: float, now: float, reason: str, miss
 def endpoint_recovered(
     source: str, endpoint: str, *, since: float, now: float, reason: str, missed: Sequence[Missed]
 ) -> Notice:
-    """One endpoint is back."""
+    """One endpoint can be polled again."""
     told = {"scope": "endpoint", "endpoint": endpoint, "reason": reason}
     return Notice(
         kind="source.recovered",
@@ -88,44 +88,44 @@ def endpoint_recovered(
 
 
 def gap(source: str, endpoint: str, *, since: float, now: float) -> Notice:
-    """An endpoint is seen again that could not be seen."""
+    """An endpoint can be read again after a gap."""
     return Notice(
         kind="gap",
         subject=f"endpoints/{source}/{endpoint}",
-        summary=f"Endpoint {source}/{endpoint} could not be seen for {_span(now - since)}, from {iso(since)} to "
-        f"{iso(now)}: what came and went in between is not known.",
+        summary=f"Endpoint {source}/{endpoint} could not be read for {_span(now - since)}, from {iso(since)} to "
+        f"{iso(now)}: objects that were created and deleted in that time are not known.",
         detail={"from": iso(since), "to": iso(now), "seconds": _whole(now - since)},
         time=now,
     )
 
 
 def stands_still(source: str, *, since: float, now: float, last_poll: float | None) -> Notice:
-    """Nothing is polled though something is due."""
+    """Nothing is polled although something is due."""
     polled = None if last_poll is None else iso(last_poll)
-    told = {"scope": "stall", "reason": "nothing is polled though something is due", "last_poll": polled}
+    told = {"scope": "stall", "reason": "nothing is polled although something is due", "last_poll": polled}
     return Notice(
         kind="source.failing",
         subject=f"sources/{source}",
-        summary=f"Source {source} stands still: something is due for {_span(now - since)}, the budget allows it, and "
-        "no call left.",
+        summary=f"Source {source} is not polled: something has been due for {_span(now - since)}, and the budget "
+        "allows it, but no call was sent.",
         detail={**told, "since": iso(since), "seconds": _whole(now - since)},
         time=now,
     )
 
 
 def goes_on(source: str, *, since: float, now: float) -> Notice:
-    """A source that stood still is polled again."""
+    """A source that was not polled is polled again."""
     return Notice(
         kind="source.recovered",
         subject=f"sources/{source}",
-        summary=f"Source {source} is polled again after it stood still for {_span(now - since)}.",
+        summary=f"Source {source} is polled again after {_span(now - since)} without a poll.",
         detail={"scope": "stall", **_lasted(since, now)},
         time=now,
     )
 
 
 def budget_throttled(budget: str, *, now: float, until: float, reason: str) -> Notice:
-    """The server wants no call for a time: it refused one because there were too many, or said so beforehand."""
+    """The server wants no calls for a time: it refused one because there were too many, or asked for a pause."""
     return Notice(
         kind="budget.throttled",
         subject=f"budgets/{budget}",
@@ -165,7 +165,7 @@ def _whole(seconds: float) -> int:
 
 
 def _span(seconds: float) -> str:
-    """7380.0 -> "2 h 3 min"."""
+    """A span for people: 7380.0 as "2 h 3 min"."""
     whole = _whole(seconds)
     for unit, size, part, small in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:

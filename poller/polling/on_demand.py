@@ -1,4 +1,4 @@
-"""Sweeps on command: one complete sweep of chosen endpoints, begun now, and what stands in its way."""
+"""On-demand sweeps: a complete sweep of chosen endpoints that begins now, and what keeps it from ending."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from poller.polling.failing_lists import failing_text
 from poller.polling.results import InFlight
 from poller.polling.source import ActiveSource
 
-TRIES = 3  # failures of a unit, since the sweep was asked for, after which it goes on without it
-PATIENCE = 60.0  # seconds: a sweep does not wait for a unit that its server wants left alone for longer
+TRIES = 3  # failures of a unit after which the sweep continues without it
+PATIENCE = 60.0  # seconds; the sweep does not wait longer for a pause that a server asks for
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The sweep that was under way when it was to begin anew, and from which request on."""
+    """The sweep that was under way when the new one was requested, and the request from which the new one counts."""
 
     sweep: int
     order: int
 
 
 class OnDemandSweep:
-    """The sweeps of some endpoints, each begun anew, until each is complete or stuck."""
+    """New sweeps of some endpoints, until each is complete or stuck."""
 
     def __init__(
         self, sources: Mapping[str, ActiveSource], in_flight: InFlight, began: Mapping[tuple[str, str], Begun]
@@ -38,7 +38,7 @@ class OnDemandSweep:
         return ((self._sources[source], self._sources[source].endpoints[name]) for source, name in self._began)
 
     def goes_on(self, now: float) -> bool:
-        """Whether there is still something to ask for, or to wait for."""
+        """Whether there is still something to poll or to wait for."""
         return any(
             (not self.is_swept(active, w) and not self._is_stuck(active, w, now))
             or active.deletions.queue.is_due(w.name, now)
@@ -47,7 +47,7 @@ class OnDemandSweep:
         )
 
     def stuck(self, now: float) -> list[str]:
-        """What could not be seen, in words."""
+        """What could not be read, as text."""
         missing = [f"{w.label}: {_why(active, w, now)}" for active, w in self if not self.is_swept(active, w)]
         doubtful = [
             f"{w.label}: uncertain, its baseline has not ended: {doubt.text}"
@@ -67,7 +67,7 @@ class OnDemandSweep:
         return units - sum(len(w.sweep.pending) for active, w in self if not self.is_swept(active, w)), units
 
     def is_swept(self, active: ActiveSource, w: WatchedEndpoint) -> bool:
-        """Whether its sweep is complete."""
+        """Whether the endpoint's sweep is complete."""
         return w.state.sweep > self._began[active.name, w.name].sweep and w.has_swept
 
     def next_unit(
@@ -83,7 +83,7 @@ class OnDemandSweep:
         return None
 
     def next_retry(self, now: float) -> float | None:
-        """When a unit that failed may be tried again."""
+        """When a unit that failed may be polled again."""
         waiting = (unit.retry_at or now for _, w in self for unit in w.units.failing())
         return min((at for at in waiting if at <= now + PATIENCE), default=None)
 
@@ -94,7 +94,7 @@ class OnDemandSweep:
         return not unit.failures or (unit.failures < TRIES and (unit.retry_at or now) <= now)
 
     def is_held(self, active: ActiveSource, w: WatchedEndpoint) -> bool:
-        """It is held, and what it shows now has been counted: it is not back to normal."""
+        """Whether the endpoint is held and every unit was counted without the hold ending."""
         counted = w.guards.recount
         if w.state.held is None or counted is None:
             return False
@@ -104,7 +104,9 @@ class OnDemandSweep:
         return any(in_flight[:2] == (active.name, w.name) for in_flight in self._in_flight)
 
     def _is_stuck(self, active: ActiveSource, w: WatchedEndpoint, now: float) -> bool:
-        """Nothing more can come of it now: it is held back, or what is left of it has failed several times."""
+        """Whether the sweep cannot continue: its endpoint is held back, or the remaining units have failed several
+        times.
+        """
         if self._is_under_way(active, w):
             return False
         if not active.discovery.is_done:
@@ -127,7 +129,7 @@ class OnDemandSweep:
 
 
 def _throttled_until(active: ActiveSource, now: float) -> float | None:
-    """Until when its server wants no call, where that is longer than a sweep on command waits."""
+    """The end of the server's pause, if that is longer than an on-demand sweep waits."""
     until = active.poll_loop.pauses.until()
     return until if until is not None and until > now + PATIENCE else None
 

@@ -1,4 +1,4 @@
-"""The own URLs of objects: whether they have one, what it answers, and whether it can be trusted."""
+"""Own URLs of objects: their requests, their answers, and whether they can be trusted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from poller.sources.urls import shown_url
 from state.notices import Notice
 from state.polls import Presence, Snapshot
 
-OWN_URL: Final = "own URL"  # where notes are kept by unit: of an object's own URL
+OWN_URL: Final = "own URL"  # takes the place of a unit in notes about own URLs
 GONE: Final = frozenset({404, 410})
 
 
@@ -34,10 +34,12 @@ class OwnUrls:
         self._fetcher = fetcher
         self._recorder = recorder
         self._apart = apart
-        self._checked: set[str] = set()  # endpoints whose misleading URL was compared with the configuration
+        self._checked: set[str] = set()  # endpoints whose misleading URL was checked against the configuration
 
     async def requests(self, w: WatchedEndpoint, snapshots: Sequence[Snapshot]) -> list[httpx.Request | None]:
-        """The request for each object's own URL. None: it has none that can be trusted, and complete sweeps decide."""
+        """The request for each object's own URL; None if it has none that can be trusted, so that complete sweeps
+        decide.
+        """
         if w.guards.exemptions.misleading is not None and not await self._is_another(w):
             return [None] * len(snapshots)
         return await self._fetcher.item_requests(w, snapshots)
@@ -47,7 +49,7 @@ class OwnUrls:
         return (await self.requests(w, [snapshot]))[0]
 
     async def shown(self, w: WatchedEndpoint, snapshot: Snapshot, response: httpx.Response) -> Mapping[str, Any] | None:
-        """The object that its own URL shows. None: the answer says neither that it is there nor that it is gone.
+        """The object that its own URL shows; None if the answer shows neither that it exists nor that it is gone.
 
         Raises FetchError for an answer that is a failure.
         """
@@ -65,15 +67,14 @@ class OwnUrls:
             w.oddities.notes.pop(OWN_URL, None)
         elif response.is_success:
             w.oddities.notes[OWN_URL] = (
-                f"{snapshot.object_id}: its own URL answers {status} without the object: "
-                "it counts neither as there nor as gone"
+                f"{snapshot.object_id}: its own URL answers {status} without the object, so nothing is concluded"
             )
         return found
 
     async def misled(
         self, w: WatchedEndpoint, snapshot: Snapshot, request: httpx.Request, asked: RequestTimes
     ) -> PollResult:
-        """An object that is listed again is not found by its own URL: no 404 confirms a deletion from now on."""
+        """An object is listed although its own URL says that it is gone: from now on 404 confirms no deletion."""
         object_id, url = snapshot.object_id, shown_url(request.url)
         now = (await self._recorder.snapshots(w, [object_id])).get(object_id)
 
@@ -90,7 +91,7 @@ class OwnUrls:
         return PollResult(calls=1, events=recorded.notices)
 
     async def _is_another(self, w: WatchedEndpoint) -> bool:
-        """Whether objects have another URL by now than the one that misled: then it is forgotten."""
+        """Whether the configuration now gives other URLs than the misleading one, which is then forgotten."""
         misleading = w.guards.exemptions.misleading
         if misleading is None:
             return True
@@ -115,7 +116,7 @@ def _notice(w: WatchedEndpoint, misleading: Misleading, now: float) -> Notice:
     return Notice(
         kind="endpoint.uncertain",
         subject=f"endpoints/{w.label}",
-        summary=f"{w.label}: {misleading.text}. Until the configuration changes, complete sweeps confirm deletions",
+        summary=f"{w.label}: {misleading.text} Until the configuration changes, complete sweeps confirm deletions.",
         detail={"why": [misleading.text]},
         time=now,
     )

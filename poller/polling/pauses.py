@@ -1,4 +1,4 @@
-"""Pauses that a server asks for: until when its budget waits, and what an operator is told of it."""
+"""Pauses that a server asks for: how long its budget waits, and what is reported."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from state.notices import Notice
 
 log = structlog.get_logger("poller")
 
-LONG: Final = 120.0  # seconds; a longer pause is told, whatever the answer was that it came with
+LONG: Final = 120.0  # seconds; longer pauses are reported, whatever the answer's status was
 
 
 class Episode(msgspec.Struct, frozen=True):
-    """A time in which the server wants no calls, as it was told. Times are Unix seconds."""
+    """A reported time in which the server wants no calls. Times are Unix seconds."""
 
     since: float
-    is_long: bool  # a long pause has been told
+    is_long: bool  # a long pause was reported
 
 
 class Pauses:
-    """The pauses of one budget. An episode lasts from the first that is told until a call goes well and none is left.
+    """The pauses of one budget. An episode lasts from the first report until a call succeeds and no pause is left.
 
-    Told is, once in an episode, what refused a call (429), and a pause that is longer than `LONG`, also where it came
-    with an answer that was none: the server's headers say that nothing remains, or when to come back.
+    Two things are reported, each once per episode: a refused call (429), and a pause longer than `LONG`, even if it
+    came with a successful answer whose headers say that nothing remains or when to come back.
     """
 
     def __init__(self, budget: Budget, clock: Clock) -> None:
@@ -37,15 +37,15 @@ class Pauses:
         self._episode: Episode | None = None
 
     def until(self) -> float | None:
-        """Wall time before which the server wants no call; None when it wants them."""
+        """Wall time before which the server wants no call; None if calls are welcome."""
         return self._wall(self._budget.throttled_until(self._clock.steady()))
 
     def refused(self, reason: str) -> Notice | None:
-        """A call was answered 429: what is told of it."""
+        """The notice of a call that was answered with 429, if it is to be reported."""
         return self._told(reason) if self._episode is None else self.long_one()
 
     def long_one(self) -> Notice | None:
-        """What is told of a long pause that nobody was told of yet."""
+        """The notice of a long pause that was not reported yet."""
         until = self._named()
         if until is None or until - self._clock.now() <= LONG:
             return None
@@ -56,22 +56,22 @@ class Pauses:
         )
 
     def went_well(self) -> None:
-        """A call was answered as it should: if none is held back any more, the episode is over."""
+        """A call succeeded: if no pause is left, the episode is over."""
         if self._episode is not None and self.until() is None:
             self.over()
 
     def over(self) -> None:
-        """The episode is over, or was ended on command."""
+        """End the episode: it is over, or was ended on command."""
         if self._episode is not None:
             log.info("budget.goes_on", budget=self._budget.name, throttled_since=self._episode.since)
         self._episode = None
 
     def dump(self) -> bytes:
-        """The episode that is not over, for `recall` after a restart or reload."""
+        """The current episode, for `recall` after a restart or reload."""
         return msgspec.json.encode(self._episode)
 
     def recall(self, saved: bytes) -> None:
-        """Take up an episode that was told. Raises ValueError where it is no dump."""
+        """Restore a reported episode. Raises ValueError if `raw` is not a dump."""
         try:
             self._episode = msgspec.json.decode(saved, type=Episode | None)
         except msgspec.DecodeError as error:

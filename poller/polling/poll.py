@@ -1,4 +1,4 @@
-"""One poll, from the request to what follows from its answer; and the calls that are no polls."""
+"""One poll from its request to its follow-up, and the calls that are not polls."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ log = structlog.get_logger("poller")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polling:
-    """What polls need beside their source: who records, what follows, who hears of it."""
+    """What polls need besides their source: the recorder, the follow-up and the listener."""
 
     recorder: Recorder
     follow_up: FollowUp
     in_flight: InFlight
     clock: Clock
     polled: Callable[[Polled], None]
-    said: dict[tuple[str, str, str], str] = field(default_factory=dict)  # by unit: the failure that was logged last
+    said: dict[tuple[str, str, str], str] = field(default_factory=dict)  # by unit: the failure that was last logged
 
 
 async def do(polling: Polling, work: Work) -> None:
-    """Do a piece of work."""
+    """Execute a piece of work."""
     match work:
         case PollUnit(active, w, key):
             await poll(polling, active, w, key)
@@ -52,7 +52,7 @@ async def do(polling: Polling, work: Work) -> None:
 
 
 async def poll(polling: Polling, active: ActiveSource, w: WatchedEndpoint, key: str) -> None:
-    """Poll a unit: ask, compare with what is known, record, and learn from it."""
+    """Poll a unit: fetch it, compare it with what is known, record, and learn from the result."""
     unit, planner = active.unit(w, key), active.poll_loop.planner
     active.times.begun_at = polling.clock.now()
     try:
@@ -91,10 +91,10 @@ async def poll(polling: Polling, active: ActiveSource, w: WatchedEndpoint, key: 
 
 
 async def _asked(active: ActiveSource, w: WatchedEndpoint, key: str, order: int) -> PollResult:
-    """Ask for a unit, and record what it shows: read what is known, decide, write (`Turns`)."""
+    """Fetch a unit and record its answer: read what is known, decide, write (`Turns`)."""
     fetched = await active.fetcher.fetch(w, key, order)
     if fetched is None:
-        return PollResult(aside=True)  # it, or its parent, has just gone
+        return PollResult(aside=True)  # it, or its parent, is gone
     return await active.turns.settle(w, PendingAnswer(key, fetched, sweep_waits=active.waits(w)))
 
 
@@ -107,7 +107,7 @@ async def _poll_failed(
     retry_at = update.retry_at or now + 5.0
 
     def decide() -> Draft:
-        known = w.units.get(key)  # as it is by now: another unit may have shown its objects meanwhile
+        known = w.units.get(key)  # the current unit: another unit may have shown its objects meanwhile
         if known is None:
             return Draft(at=now)
         unit = structs.replace(known, failures=failures, retry_at=retry_at, error=reason)
@@ -133,7 +133,7 @@ async def _failed(
     status, reason = getattr(error, "status", None), reason_of(error)
     is_known = polling.said.get((active.name, endpoint, unit)) == reason
     polling.said[active.name, endpoint, unit] = reason
-    say = log.debug if is_known else log.warning  # the same failure of the same unit is no news
+    say = log.debug if is_known else log.warning  # an unchanged failure is logged only at debug level
     say("poll.failed", source=active.name, endpoint=endpoint, unit=unit, failures=failures, error=reason)
     update = active.health.failed(
         endpoint,
@@ -153,7 +153,7 @@ async def _failed(
 
 
 async def confirm(polling: Polling, active: ActiveSource, w: WatchedEndpoint, suspect: Suspect) -> None:
-    """Ask for a suspect's own URL."""
+    """Request a suspect's own URL."""
     try:
         result = await active.deletions.confirm(w, suspect)
     except Exception as error:
@@ -168,7 +168,7 @@ async def confirm(polling: Polling, active: ActiveSource, w: WatchedEndpoint, su
 
 
 async def discover(polling: Polling, active: ActiveSource) -> None:
-    """Ask what the source must know before its first poll."""
+    """Make the calls that the source needs before its first poll."""
     discovery = active.discovery
     try:
         steps = active.source.discover()
@@ -192,7 +192,7 @@ async def discover(polling: Polling, active: ActiveSource) -> None:
 
 
 async def take(polling: Polling, active: ActiveSource, update: HealthUpdate) -> None:
-    """Report what the source's health and its server's pauses have to say, and let poll what is free again."""
+    """Report changes of the source's health and its server's pauses, and let units be polled that are free again."""
     if (paused := active.poll_loop.pauses.long_one()) is not None:
         update = replace(update, notices=(*update.notices, paused))
     await polling.follow_up.say(active, update)

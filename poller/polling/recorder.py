@@ -1,4 +1,4 @@
-"""Recordings of an endpoint: how they are written, and how memory follows them."""
+"""Recordings of an endpoint: written to the state, then followed by memory."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from state.polls import (
 from state.steps import Steps
 from state.store import PollStore
 
-MOST_TRIES = 100  # of a recording whose base has moved each time
+MOST_TRIES = 100  # of a recording whose base changed each time
 
 
 class Recorder:
-    """Records what was decided of endpoints. `reloaded` is called when one had to be read again."""
+    """Records decisions about endpoints. `reloaded` is called when an endpoint had to be read again."""
 
     def __init__(self, store: PollStore, steps: Steps, *, reloaded: Callable[[WatchedEndpoint], None]) -> None:
         self.store = store
@@ -30,10 +30,10 @@ class Recorder:
         self._reloaded = reloaded
 
     async def record(self, w: WatchedEndpoint, draft: Draft) -> Recorded:
-        """Record it, within a turn of the endpoint. Raises Conflict where memory is not what is kept (any more)."""
+        """Write a recording, within a turn of the endpoint. Raises Conflict if memory differs from the state."""
         if draft.is_empty:
             return Recorded(events=[()] * len(draft.polls))
-        w.turn.is_stale = True  # until it is known to be written
+        w.turn.is_stale = True  # until the write has succeeded
         times, w.unchanged = w.unchanged, {}
         try:
             recording = draft.recording(w.state, [*times.values()])
@@ -46,7 +46,7 @@ class Recorder:
         return recorded
 
     async def known(self, w: WatchedEndpoint, wanted: Sequence[Wanted]) -> list[Known]:
-        """What is kept of the units' objects; polls that are still to be written count."""
+        """What the state knows of the units' objects, including unchanged polls that are not written yet."""
         found = await self.steps.read(self.store.known, w.state.id, wanted)
         if not w.unchanged:
             return found
@@ -57,11 +57,11 @@ class Recorder:
         return _as_seen(w, await self.steps.read(self.store.snapshots, w.state.id, ids)) if ids else {}
 
     async def suspect_count(self, w: WatchedEndpoint) -> int:
-        """How many objects wait for their deletion to be confirmed."""
+        """How many objects wait for confirmation of their deletion."""
         return await self.steps.read(self.store.suspect_count, w.state.id)
 
     async def change(self, w: WatchedEndpoint, decide: Callable[[], Draft]) -> tuple[Draft, Recorded]:
-        """Decide on something in a turn of its own, and record it; again where what it was decided on has changed."""
+        """Decide and record in a turn of its own; repeat if the base has changed."""
         async with w.turn.lock:
             for _ in range(MOST_TRIES):
                 await self.refresh(w)
@@ -73,7 +73,7 @@ class Recorder:
             return draft, await self.record(w, draft)
 
     async def refresh(self, w: WatchedEndpoint) -> None:
-        """Read the endpoint again where memory may not be what is kept."""
+        """Read the endpoint again if memory may differ from the state."""
         if w.turn.is_stale:
             w.load(await self.steps.read(self.store.reopen, w.state.id))
             w.turn.is_stale = False
@@ -81,7 +81,7 @@ class Recorder:
 
 
 def _as_seen(w: WatchedEndpoint, snapshots: Mapping[str, Snapshot]) -> Mapping[str, Snapshot]:
-    """Snapshots as seen last: their unit vouches for them by each poll that showed nothing else."""
+    """Snapshots with the time of their unit's latest unchanged poll."""
     times = w.unchanged
     return {
         object_id: structs.replace(old, seen_at=times[old.unit].asked_at)
@@ -92,7 +92,7 @@ def _as_seen(w: WatchedEndpoint, snapshots: Mapping[str, Snapshot]) -> Mapping[s
 
 
 def _follow(w: WatchedEndpoint, draft: Draft, recorded: Recorded) -> None:
-    """Know what was written."""
+    """Update memory with what was written."""
     if recorded.state is not None:
         w.state = recorded.state
     else:

@@ -1,4 +1,4 @@
-"""Values: what asking for one unit brought, and what became of it."""
+"""Values: the result of fetching one unit, and the result of a poll."""
 
 from __future__ import annotations
 
@@ -10,50 +10,50 @@ from poller.changes.comparison import RequestTimes
 from poller.sources.protocol import Unparsed
 from state.polls import Snapshot
 
-InFlight = MutableSet[tuple[str, str, str]]  # units being asked for: source, endpoint, key
+InFlight = MutableSet[tuple[str, str, str]]  # units being fetched: source, endpoint, key
 
 
 class Fetched(msgspec.Struct, frozen=True, kw_only=True):
-    """What asking for one unit brought. No pages: it is just what the unit showed before."""
+    """The result of fetching one unit. No pages: the unit is unchanged."""
 
     asked: RequestTimes
     calls: int
-    unit: int  # as it was known when it was asked: it may be another one, or none, by now
-    digest: bytes | None  # of the answer's bytes
+    unit: int  # id of the unit when it was requested; it may have been replaced or removed since
+    digest: bytes | None  # digest of the answer's bytes
     size: int = 0  # bytes
     pages: Sequence[Unparsed] | None = None
     validators: bytes | None = None
-    complete: bool = True  # False: a newest-first list was read up to what is known
+    complete: bool = True  # False: a newest-first list was read only up to known objects
 
 
 class UnitNews(msgspec.Struct, frozen=True, kw_only=True):
-    """What a poll changes of the units of its endpoint."""
+    """How a poll changes the units of its endpoint."""
 
-    added: Sequence[str] = ()  # keys of units that appeared
+    added: Sequence[str] = ()  # keys of new units
     dropped: Sequence[str] = ()
     tail_moves: Sequence[tuple[str, str]] = ()  # (new last page, the one before)
 
 
 class SuspectNews(msgspec.Struct, frozen=True, kw_only=True):
-    """What a poll changes of the objects whose own URL is to be asked."""
+    """How a poll changes the objects whose own URL is to be requested."""
 
-    missing: bool = False  # objects went missing: suspects
-    returned: bool = False  # suspects are shown again
+    missing: bool = False  # objects went missing and are suspects
+    returned: bool = False  # suspects were shown again
     relisted: Sequence[Snapshot] = ()  # objects that are listed again after their deletion was reported
 
 
 class PollResult(msgspec.Struct, kw_only=True):
-    """What became of one poll, for planner, log and status."""
+    """The result of one poll, for planner, log and status."""
 
     changed: int = 0
     calls: int = 0
-    events: Sequence[int] = ()  # numbers in the log, of notices too
+    events: Sequence[int] = ()  # numbers in the log, including those of notices
     units: UnitNews = UnitNews()
     swept: bool = False
-    baseline: bool = False  # a first sweep was under way: nothing that it shows is news
-    aside: bool = False  # nothing was recorded: it waits for other pages, or the answer came too late
-    snapshots: Sequence[Snapshot] = ()  # of the objects created, updated or deleted, as they are now
+    baseline: bool = False  # a first sweep was under way, so its objects are not changes
+    aside: bool = False  # nothing was recorded: it waits for other pages, or the answer was late
+    snapshots: Sequence[Snapshot] = ()  # current snapshots of the objects created, updated or deleted
     created: int = 0  # objects reported as created
     suspects: SuspectNews = SuspectNews()
     notes: Sequence[str] = ()
-    noisy: tuple[str, ...] = ()  # fields that are candidates for `ignore` from now on
+    noisy: tuple[str, ...] = ()  # new candidates for `ignore`

@@ -1,4 +1,4 @@
-"""One source while it runs: its endpoints watched, its health, and what a poll of it leads to."""
+"""One source while it runs: its endpoints, its health, and the follow-up of its polls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from poller.polling.threads import Apart
 from poller.sources.protocol import Endpoint, PageError, Source
 from state.records import NewEvent
 
-if TYPE_CHECKING:  # what a source has, and does not call
+if TYPE_CHECKING:  # held by a source, never called
     from poller.polling.deletions import Deletions
     from poller.polling.turn import Turns
 
@@ -32,13 +32,13 @@ Transform = Callable[[NewEvent], NewEvent | None]
 
 log = structlog.get_logger("poller")
 
-ITEM = "item"  # stands for every object's own URL where health counts units
-DISCOVER = "discover"  # stands for what a source must ask first, as an endpoint and as its unit
+ITEM = "item"  # takes the place of a unit for all own URLs, where health counts units
+DISCOVER = "discover"  # takes the place of endpoint and unit for discovery
 
 
 @dataclass(slots=True)
 class Discovery:
-    """Whether a source knows what it must ask before its first poll."""
+    """Whether a source has completed its discovery."""
 
     is_done: bool
     at: float = 0.0  # when it is tried next
@@ -47,16 +47,16 @@ class Discovery:
 
 @dataclass(slots=True)
 class PollTimes:
-    """When a source was polled last, in Unix seconds."""
+    """When a source was last polled, in Unix seconds."""
 
     opened_at: float
-    latest: float | None = None  # of its polls that went well
-    begun_at: float | None = None  # when a poll last began, well or not
+    latest: float | None = None  # the latest successful poll
+    begun_at: float | None = None  # when a poll last began, successful or not
 
 
 @dataclass(slots=True, kw_only=True)
 class ActiveSource:
-    """One source and everything that lives with it."""
+    """One source with everything that belongs to it."""
 
     config: SourceConfig
     source: SourceAdapter
@@ -68,7 +68,7 @@ class ActiveSource:
     stall: StallWatch
     discovery: Discovery
     times: PollTimes
-    apart: Apart  # its thread
+    apart: Apart  # the source's thread
     endpoints: dict[str, WatchedEndpoint] = field(default_factory=dict)
 
     @property
@@ -86,12 +86,12 @@ class ActiveSource:
         return (w for w in self.endpoints.values() if w.rules.endpoint.parent == endpoint)
 
     def waits(self, w: WatchedEndpoint) -> bool:
-        """Whether more units of it are to come: its parents are not all known yet."""
+        """Whether more units of an endpoint will follow, because not all parents are known yet."""
         parents = self.endpoints.get(w.rules.endpoint.parent or "")
         return parents is not None and not parents.has_swept
 
     def unit(self, w: WatchedEndpoint, key: str) -> Unit:
-        """The unit as the planner knows it."""
+        """The planner's unit."""
         settings = self.config.endpoint(w.name)
         calls = w.units[key].calls if key in w.units else 1
         return Unit(
@@ -100,7 +100,7 @@ class ActiveSource:
 
 
 def rules_of(config: SourceConfig, endpoint: Endpoint, plugins: Plugins) -> EndpointRules:
-    """What the plugin says of an endpoint, and the configuration beside it. Raises PollerError for a bad rule."""
+    """The rules of an endpoint, from its plugin and the configuration. Raises PollerError for a bad rule."""
     settings = config.endpoint(endpoint.name)
     deleted_when = settings.deleted_when or endpoint.deleted_when
     fields = compile_rules(
@@ -128,22 +128,22 @@ def rules_of(config: SourceConfig, endpoint: Endpoint, plugins: Plugins) -> Endp
 
 
 def transformer(plugins: Plugins) -> Transform | None:
-    """The plugins' `transform_event` hooks as one function: the event, another one, or None where one drops it."""
+    """The plugins' `transform_event` hooks as one function. It returns an event, or None to drop it."""
     return plugins.transform if plugins.implements("transform_event") else None
 
 
 def shape_of(source: Source, endpoint: Endpoint, settings: EndpointConfig) -> str:
-    """What the endpoint's objects mean, as text: its path, id and excluded fields."""
+    """What identifies the meaning of an endpoint's objects, as text: its path, id and excluded fields."""
     try:
         path = f"in each of {endpoint.parent}" if endpoint.parent else source.request(endpoint, endpoint.first).url.path
-    except PageError:  # it must discover something first: what it asks for is the plugin's, not the user's
+    except PageError:  # its path needs discovery first, so it comes from the plugin and not from the configuration
         path = endpoint.name
     exclude = sorted({*endpoint.exclude, *settings.exclude})
     return f"{path} id={endpoint.id} exclude={exclude}"
 
 
 def kept_health(active: ActiveSource) -> dict[str, bytes]:
-    """What outlives a restart or reload of a source's health, by the key under which it is kept."""
+    """The stored form of a source's health, by the key under which it is stored."""
     return {
         f"health:{active.name}": active.health.dump(),
         f"stall:{active.name}": active.stall.dump(),
@@ -152,12 +152,12 @@ def kept_health(active: ActiveSource) -> dict[str, bytes]:
 
 
 def kept_episode(poll_loop: PollLoop) -> str:
-    """The key under which a budget's pause is kept as it was told."""
+    """The key under which a budget's reported pause is stored."""
     return f"throttle:{poll_loop.name}"
 
 
 def recall_health(active: ActiveSource, kept: Mapping[str, bytes | None]) -> None:
-    """Take up what was kept: episodes are reported once and ended once, however often the program began anew."""
+    """Restore a source's health: episodes are reported once and ended once, over any number of restarts."""
     units = {w.name: {*w.units, ITEM} for w in active.endpoints.values()}
     if active.source.asks_first():
         units[DISCOVER] = {DISCOVER}

@@ -1,4 +1,4 @@
-"""Pure: a source that should poll and does not, whatever the cause."""
+"""Detection of sources that are due but not polled, whatever the cause. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STALL: Final = 300.0  # seconds
 
 
 class StallWatch:
-    """Watches that a source which should poll does, whatever the cause if it does not."""
+    """Watches that a source which is due is polled."""
 
     def __init__(self, source: str, *, limit: float = STALL) -> None:
         self.source = source
@@ -24,18 +24,19 @@ class StallWatch:
         self._stalled_since: float | None = None
 
     def dump(self) -> bytes:
-        """The alarm that stands, for `recall` after a restart or reload."""
+        """The current alarm, for `recall` after a restart or reload."""
         return msgspec.json.encode(self._stalled_since)
 
     def recall(self, saved: bytes) -> None:
-        """Take up an alarm that was told: its end will be. Raises ValueError where it is no dump."""
+        """Restore an alarm that was reported; its end will be reported. Raises ValueError if `raw` is not a dump."""
         self._stalled_since = msgspec.json.decode(saved, type=float | None)
 
     def check(self, now: float, *, due_since: float | None, last_poll: float | None) -> Notice | None:
-        """Alarm once when nothing was polled for longer than the limit though something was due; tell once when it is.
+        """Report once that nothing was polled for longer than the limit although something was due, and once that it is
+        over.
 
-        `due_since`: since when a unit of this source is due (see `due_since`); None where nothing is.
-        `last_poll`: when a poll last began, well or not. Both are Unix seconds. Call it at least once a minute.
+        `due_since`: since when a unit of this source is due (see `due_since`), or None. `last_poll`: when a poll last
+        began, successful or not. Both are Unix seconds. Call this at least once a minute.
         """
         polled, self._last_poll = last_poll != self._last_poll, last_poll
         if due_since is not None and due_since > now:
@@ -48,7 +49,7 @@ class StallWatch:
         if due_since is None:
             return None
         began = due_since if last_poll is None else max(due_since, last_poll)
-        # The earliest beginning holds: a caller's idea of "due since" may start anew at each look.
+        # The earliest time counts, because a caller may compute "due since" anew at each check.
         self._waiting_since = min(now, began if self._waiting_since is None else min(began, self._waiting_since))
         if self._stalled_since is not None or now - self._waiting_since < self.limit:
             return None
@@ -58,19 +59,19 @@ class StallWatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turns:
-    """How the units of one source stand in the planner of their budget. Times are Unix seconds."""
+    """Position of one source's units in the planner of their budget. Times are Unix seconds."""
 
     is_free: bool  # the budget allows a call now
     is_first: bool  # the planner would poll a unit of this source next
-    due: float | None  # the earliest time of a unit of this source; None: all are in flight, or there is none
-    latest: float  # when the budget, for whatever source, last began a poll, or was opened
+    due: float | None  # when the first unit of this source is due; None: all are in flight, or there is none
+    latest: float  # when the budget last began a poll of any source, or was opened
 
 
 def due_since(turns: Turns, now: float, *, limit: float = STALL) -> float | None:
     """Since when a unit of a source should have been polled.
 
-    While others of the same budget are polled, only what the planner would poll next counts: the rest was rightly put
-    off. Where nothing of the budget was polled for that long, everything that is due counts.
+    While others of the same budget are polled, only the unit that the planner would poll next counts, because the rest
+    is rightly deferred. If nothing of the budget was polled for that long, everything that is due counts.
     """
     if not turns.is_free or turns.due is None or turns.due > now:
         return None

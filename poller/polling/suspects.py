@@ -1,4 +1,4 @@
-"""The objects of one source whose own URL is to be asked, in the order in which that is due."""
+"""The objects of one source whose own URL is to be requested, in order of time."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from state.polls import Presence, Snapshot, Suspect
 
 
 class Queued(msgspec.Struct, frozen=True):
-    """An object whose own URL is to be asked: a suspect, or one that is listed again after its deletion."""
+    """An object whose own URL is to be requested: a suspect, or one that is listed again after its deletion."""
 
-    due: float  # not before: it has not been missing for long enough
+    due: float  # earliest time, at which it has been missing for long enough
     suspect: Suspect
 
 
 class SuspectQueue:
-    """The objects whose own URL is to be asked: suspects, and what is listed again after its deletion."""
+    """The objects whose own URL is to be requested: suspects, and objects listed again after their deletion."""
 
     def __init__(self) -> None:
-        self.waiting: dict[str, deque[Queued]] = {}  # by endpoint, the first one due first
-        self.confirming: set[tuple[str, str]] = set()  # endpoint and id of those that are being asked for
-        self._stale: set[str] = set()  # endpoints whose suspects are to be read again
+        self.waiting: dict[str, deque[Queued]] = {}  # by endpoint, in order of time
+        self.confirming: set[tuple[str, str]] = set()  # endpoint and id of running requests
+        self._stale: set[str] = set()  # endpoints whose suspects must be read again
 
     def is_due(self, endpoint: str, now: float) -> bool:
-        """Whether a suspect of the endpoint is to be asked for now."""
+        """Whether a suspect of the endpoint is due now."""
         waiting = self.waiting.get(endpoint)
         return waiting is not None and len(waiting) > 0 and waiting[0].due <= now
 
     def due_after(self, at: float) -> float | None:
-        """When a suspect is to be asked for next, after that time; None: there is none."""
+        """When a suspect is next due after that time; None if there is none."""
         return min((queue[0].due for queue in self.waiting.values() if queue and queue[0].due > at), default=None)
 
     def next(self, endpoint: str, now: float) -> Suspect | None:
-        """A suspect to be asked for now, taken: `finished` gives it back."""
+        """Take a suspect that is due; `finished` gives it back."""
         waiting = self.waiting.get(endpoint)
         while waiting and waiting[0].due <= now:
             suspect = waiting.popleft().suspect
@@ -49,28 +49,28 @@ class SuspectQueue:
         return None
 
     def finished(self, endpoint: str, suspect: Suspect) -> None:
-        """A suspect was asked for, or could not be."""
+        """The request for a suspect has ended, or could not be made."""
         self.confirming.discard((endpoint, suspect.snapshot.object_id))
         if not self.waiting.get(endpoint):
             self._stale.add(endpoint)
 
     def forget(self, endpoint: str) -> None:
-        """Read the suspects of an endpoint again, later."""
+        """Read the suspects of an endpoint again later."""
         self.waiting.pop(endpoint, None)
         self._stale.add(endpoint)
 
     def is_to_be_read(self, endpoint: str, result: PollResult) -> bool:
         """Whether the suspects of an endpoint are to be read from the state after this poll."""
         if self.waiting.get(endpoint):
-            return result.suspects.returned  # those that are shown again need not be asked for
+            return result.suspects.returned  # suspects that were shown again need no request
         return result.suspects.missing or result.swept or endpoint in self._stale
 
     def fill(self, endpoint: str, suspects: Iterable[Suspect], *, now: float, wait: float) -> bool:
-        """Queue the suspects of an endpoint, each due when it has been missing for `wait`. False: there is none."""
+        """Queue the suspects of an endpoint, each due when it has been missing for `wait`. False if there are none."""
         self._stale.discard(endpoint)
         queue = [one for one in self.waiting.get(endpoint, ()) if one.suspect.snapshot.presence is Presence.PRESENT]
         queue += [
-            Queued(min(suspect.missing_at, now) + wait, suspect)  # a later time is of a clock that was wrong
+            Queued(min(suspect.missing_at, now) + wait, suspect)  # a later time comes from a clock that was wrong
             for suspect in suspects
             if (endpoint, suspect.snapshot.object_id) not in self.confirming
         ]
@@ -78,7 +78,7 @@ class SuspectQueue:
         return bool(queue) or any(name == endpoint for name, _ in self.confirming)
 
     def add_listed(self, endpoint: str, snapshots: Sequence[Snapshot], *, now: float) -> None:
-        """Ask for what is listed again: an own URL that says 404 even then proves nothing."""
+        """Queue an object that is listed again: if its own URL still says 404, that URL proves nothing."""
         waiting = self.waiting.setdefault(endpoint, deque())
         for snapshot in snapshots:
             listed = structs.replace(snapshot, presence=Presence.PRESENT)

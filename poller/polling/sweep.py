@@ -1,4 +1,4 @@
-"""Pure: how the sweep under way of one endpoint goes."""
+"""Progress of the current sweep of one endpoint. Pure."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from poller.changes.comparison import RequestTimes
 from poller.polling.unit_keys import CHILD, is_swept
 from state.polls import EndpointState, Sweep, UnitState
 
-GIVEN_UP: Final = 3  # failures in a row after which a sweep no longer waits for a list per parent
+GIVEN_UP: Final = 3  # consecutive failures after which a sweep stops waiting for a list per parent
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What one poll means to the sweep under way."""
+    """What one poll contributes to the current sweep."""
 
     key: str
     asked: RequestTimes
-    added: Sequence[str] = ()  # keys of units that appear after it
-    dropped: Sequence[str] = ()  # keys of units that are no more
-    steady: bool = True  # nothing moved to or from other units
-    confirms: bool = True  # not too odd to prove that anything is gone
+    added: Sequence[str] = ()  # keys of units that it added
+    dropped: Sequence[str] = ()  # keys of units that it removed
+    steady: bool = True  # no object moved between units
+    confirms: bool = True  # normal enough to prove that objects are gone
     nonempty: bool = True  # it showed objects
-    repeated: Sequence[str] = ()  # ids that another unit has shown in this sweep, too
-    clashes: Sequence[str] = ()  # ids that belong to other objects of another unit
-    is_new: bool = False  # it showed objects that were not known
+    repeated: Sequence[str] = ()  # ids that another unit has also shown in this sweep
+    clashes: Sequence[str] = ()  # ids that name other objects in another unit
+    is_new: bool = False  # it showed unknown objects
 
 
 class SweepProgress:
@@ -37,32 +37,32 @@ class SweepProgress:
         unseen = {key: unit for key, unit in units.items() if is_swept(key) and unit.asked_order < self.order}
         self.given_up = {key for key, unit in unseen.items() if is_given_up(unit)}  # lists that it does not wait for
         self.pending = unseen.keys() - self.given_up
-        self.has_seen = any(is_swept(key) and key not in unseen for key in units)  # a unit went well in it
-        self.steady = True  # nothing moved between units
-        self.confirms = True  # nothing was too odd to prove that anything is gone
+        self.has_seen = any(is_swept(key) and key not in unseen for key in units)  # whether a unit succeeded in it
+        self.steady = True  # no object moved between units
+        self.confirms = True  # every poll was normal enough to prove that objects are gone
         self.nonempty = False
         self.repeated: dict[str, None] = {}  # ids that two units have shown
         self.clashes: dict[str, None] = {}  # ids under which two units have shown different objects
-        self.is_new = False  # it has shown objects that were not known
+        self.is_new = False  # it has shown unknown objects
 
     def interrupt(self) -> None:
-        """What moved, or was empty, in this sweep before a restart is not known any more."""
+        """Note a restart: whether objects moved or pages were empty before it is not known."""
         self.steady = self.confirms = False
         self.is_new = True
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to wait for. Where lists are given up, at least one other was seen."""
+        """Whether no unit is left to wait for. If lists were given up, at least one other was read."""
         return not self.pending and (self.has_seen or not self.given_up)
 
     def give_up(self, unit: UnitState) -> None:
-        """Wait no longer for a list per parent that has failed several times."""
+        """Stop waiting for a list per parent that has failed several times."""
         if unit.key in self.pending and is_given_up(unit):
             self.pending.discard(unit.key)
             self.given_up.add(unit.key)
 
     def ended_by(self, seen: Seen) -> Sweep | None:
-        """The sweep that this poll completes, if it does."""
+        """The sweep that this poll completes, or None."""
         if not is_swept(seen.key) or seen.added or len(self.pending) > len(self._done(seen)):
             return None
         return Sweep(
@@ -87,11 +87,11 @@ class SweepProgress:
             self.is_new |= seen.is_new
 
     def wait_for(self, keys: Iterable[str]) -> None:
-        """Wait for units that have appeared."""
+        """Wait for new units."""
         self.pending.update(key for key in keys if is_swept(key))
 
     def forget(self, key: str) -> None:
-        """Wait no longer for a unit that is no more."""
+        """Stop waiting for a unit that no longer exists."""
         self.pending.discard(key)
         self.given_up.discard(key)
 
@@ -101,5 +101,5 @@ class SweepProgress:
 
 
 def is_given_up(unit: UnitState) -> bool:
-    """Whether sweeps do without the unit: one list of many, which fails again and again."""
+    """Whether sweeps do without the unit: a list per parent that fails again and again."""
     return unit.key.startswith(CHILD) and unit.failures >= GIVEN_UP

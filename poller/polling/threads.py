@@ -1,4 +1,4 @@
-"""A thread for each source: plugins' code and large pages delay their own source, and nobody else."""
+"""A thread for each source, so that plugin code and large pages delay only their own source."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ T = TypeVar("T")
 
 
 class Apart(Protocol):
-    """Runs a function beside the event loop and gives its answer."""
+    """Runs a function off the event loop and returns its result."""
 
     async def __call__(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
 
     def close(self) -> None:
-        """Begin nothing more. What is under way is not waited for."""
+        """Begin no more functions, without waiting for a running one."""
         ...
 
 
 class SourceThread:
-    """One function after the other, on a thread that begins with the first. Nobody waits for it at the end."""
+    """Runs one function after the other on a thread, which starts with the first. Closing does not wait for it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -56,12 +56,12 @@ def _do(loop: asyncio.AbstractEventLoop, done: asyncio.Future[Any], work: Callab
         result = work()
     except BaseException as raised:  # noqa: BLE001 - handed to whoever awaits it
         error = raised
-    with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits for it any more
+    with contextlib.suppress(RuntimeError):  # the loop has ended and the result is not needed
         loop.call_soon_threadsafe(_answer, done, result, error)
 
 
 def _answer(done: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
-    if done.done():  # nobody waits for it any more
+    if done.done():  # the result is not needed any more
         return
     if error is None:
         done.set_result(result)
@@ -70,7 +70,7 @@ def _answer(done: asyncio.Future[Any], result: object, error: BaseException | No
 
 
 class AtOnce:
-    """Runs each function at once: for a virtual clock, where nothing may happen by the way."""
+    """Runs each function at once, for a virtual clock."""
 
     async def __call__(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return work(*args, **kwargs)

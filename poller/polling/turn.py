@@ -1,4 +1,4 @@
-"""A turn of one endpoint: what is known is read, answers are decided on, and all of it is recorded at once.
+"""A turn of one endpoint: what is known is read, answers are decided on, and everything is recorded at once.
 
 Answers that wait at the same time share a turn, and so a commit, as long as none depends on what another one changes.
 """
@@ -45,7 +45,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MOST_AT_ONCE: Final = 16  # answers in one turn
-LARGE: Final = 256 * 1024  # bytes of objects from which they are compared beside the event loop
+LARGE: Final = 256 * 1024  # objects of at least so many bytes are compared off the event loop
 
 
 class Turns:
@@ -56,7 +56,7 @@ class Turns:
         self._apart = apart
 
     async def settle(self, w: WatchedEndpoint, waiting: PendingAnswer) -> PollResult:
-        """Record what a poll showed. Raises PageError where it cannot be used, or StateError: nothing is recorded."""
+        """Record what a poll showed. Raises PageError if it cannot be used, or StateError; then nothing is recorded."""
         result = take_unchanged(w, waiting)
         if result is not None:
             return result
@@ -70,16 +70,16 @@ class Turns:
             raise waiting.error
         if waiting.result is not None:
             return waiting.result
-        raise Conflict(f"{w.label}: has changed at each of {MOST_TRIES} attempts to record a poll")
+        raise Conflict(f"{w.label}: changed during each of {MOST_TRIES} attempts to record a poll")
 
     async def _take(self, w: WatchedEndpoint) -> None:
-        """Read, decide and record for the answers that wait. Some may be left for the next turn."""
+        """Read, decide and record for the waiting answers. Some may be left for the next turn."""
         await self._recorder.refresh(w)
         queue, draft = w.turn.waiting, Draft(at=0.0)
         batch = [queue.popleft() for _ in range(min(len(queue), MOST_AT_ONCE))]
         results: list[tuple[PendingAnswer, PollResult, int | None]] = []
         try:
-            written: set[str] = set()  # ids of objects
+            written: set[str] = set()  # ids of changed objects
             for one in await self._compared(w, batch):
                 before = len(draft.polls)
                 try:
@@ -88,11 +88,11 @@ class Turns:
                     one.waiting.error, w.turn.is_stale = error, True
                     return
                 if result is None:
-                    break  # it depends on what was decided before: once that is recorded
+                    break  # it depends on an earlier decision, which must be recorded first
                 is_recorded = len(draft.polls) > before
                 results.append((one.waiting, result, before if is_recorded else None))
                 if draft.changes_endpoint or (is_recorded and not draft.polls[-1].stays_within_unit):
-                    break  # what comes next depends on it
+                    break  # the following answers depend on it
             recorded = await self._recorder.record(w, draft)
             for waiting, result, at in results:
                 result.events = () if at is None else recorded.events[at]
@@ -100,7 +100,7 @@ class Turns:
             if results and recorded.notices:
                 last = results[-1][1]
                 last.events = [*last.events, *recorded.notices]
-        except Conflict:  # read and decided again in the next turn
+        except Conflict:  # read and decide again in the next turn
             w.turn.looks_up = True
         finally:
             queue.extendleft(waiting for waiting in reversed(batch) if not waiting.is_over)
@@ -154,7 +154,7 @@ class Turns:
         return work(*args, **kwargs)
 
     async def _decided(self, w: WatchedEndpoint, one: Answer, draft: Draft, written: set[str]) -> PollResult | None:
-        """Decide on one answer; memory is as if that were recorded. None: it depends on objects that are `written`."""
+        """Decide on one answer, and update memory as if that were recorded; None if it depends on `written` objects."""
         if one.fetched.pages is None:
             return unchanged(w, one, draft)
         comparison = one.comparison
@@ -191,7 +191,7 @@ class Turns:
     async def _is_counted(
         self, w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]
     ) -> bool:
-        """Whether what the answer shows is counted before any of it is believed."""
+        """Whether the answer is only counted, because too many objects are missing."""
         guards = w.guards
         if guards.recount is not None:
             return True
@@ -204,7 +204,7 @@ class Turns:
     async def _decision(
         self, w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot], draft: Draft
     ) -> Decision | None:
-        """What the answer changes. None: the page is kept aside."""
+        """What the answer changes; None if the page is set aside."""
         context = context_of(w, one, comparison, known)
         decision = await self._call(one, decide, w.rules, comparison, known, context)
         if clashing := clashes_in(w, one, decision):
@@ -214,7 +214,7 @@ class Turns:
         if decision.shift is not None and decision.shift.is_torn:
             if one.key not in guards.quarantine:
                 guards.quarantine[one.key] = Quarantined(decision.shift, asked.order, asked.order)
-                return None  # the next reading shows whether the whole list has this form
+                return None  # the next poll shows whether the whole list has this form
             decision.shift = None
         shift = REPLACED if is_strange(w, one, comparison, known) else decision.shift
         if shift is not None and keep_aside(guards.quarantine, one.key, shift, asked.order, w.units.swept()):

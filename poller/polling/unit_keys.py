@@ -1,4 +1,4 @@
-"""Pure: the keys of units, and the positions at which they begin."""
+"""Keys of units, and the positions at which units begin. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def child_key(parent_id: str) -> str:
 
 
 def id_prefix(key: str) -> str:
-    """The text before every id of a unit: in a list per parent the parent's id, so that it can be read back."""
+    """The text before every id of a unit: for a list per parent the parent's id, from which it can be read back."""
     if not key.startswith(CHILD):
         return ""
     return key.removeprefix(CHILD).replace("%", "%25").replace("/", "%2F") + "/"
@@ -43,22 +43,22 @@ def own_id(object_id: str, *, is_child: bool) -> str:
 
 
 def parent_of(object_id: str) -> str:
-    """The id of the parent in whose list an object is."""
+    """The id of the parent whose list an object is in."""
     return object_id.partition("/")[0].replace("%2F", "/").replace("%25", "%")
 
 
 def is_swept(key: str) -> bool:
-    """Whether the unit is a part of sweeps; the others show a selection."""
+    """Whether the unit is part of sweeps; other units show a selection."""
     return key not in (SINCE, NEWEST)
 
 
 def dump_position(at: Position) -> bytes:
-    """A position as it is kept (a parent is known by the unit's key)."""
+    """A position in its stored form (the parent is known from the unit's key)."""
     return msgspec.json.encode({k: v for k in ("page", "offset", "cursor") if (v := getattr(at, k)) is not None})
 
 
 def load_position(raw: bytes) -> Position:
-    """A position that was kept."""
+    """A stored position."""
     return Position(**orjson.loads(raw))
 
 
@@ -69,7 +69,7 @@ def place_of(position: bytes) -> int:
 
 
 def first_units(endpoint: Endpoint) -> list[tuple[str, bytes]]:
-    """(key, position) of the units that an endpoint has from the beginning."""
+    """(key, position) of the units that an endpoint begins with."""
     at = dump_position(endpoint.first)
     units = [] if endpoint.parent is not None else [(key_of(endpoint.first), at)]
     if endpoint.since:

@@ -1,4 +1,4 @@
-"""The units of one endpoint in memory, and their order."""
+"""The units of one endpoint in memory, in their order."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Units(dict[str, UnitState]):
         self._pages = sorted((place_of(unit.position), key) for key, unit in self.items() if _is_page(key))
 
     def put(self, unit: UnitState) -> None:
-        """Know a unit, new or as it is after a poll."""
+        """Add a unit, or replace it after a poll."""
         if unit.key not in self and _is_page(unit.key):
             insort(self._pages, (place_of(unit.position), unit.key))
         self[unit.key] = unit
         self._keys[unit.id] = unit.key
 
     def drop(self, key: str) -> UnitState | None:
-        """Know a unit no longer; the unit, if it was known."""
+        """Remove a unit, and return it if it was known."""
         unit = self.pop(key, None)
         if unit is not None:
             self._keys.pop(unit.id, None)
@@ -41,28 +41,28 @@ class Units(dict[str, UnitState]):
         return unit
 
     def clear(self) -> None:
-        """Know none."""
+        """Remove all units."""
         super().clear()
         self._keys.clear()
         self._pages.clear()
 
     def by_id(self, unit_id: int) -> UnitState | None:
-        """The unit with this id, if it is known."""
+        """The unit with this id, or None."""
         return self.get(self._keys.get(unit_id, ""))
 
     def swept(self) -> dict[str, UnitState]:
-        """The units that are a part of sweeps, by key."""
+        """The units that are part of sweeps, by key."""
         return {key: unit for key, unit in self.items() if is_swept(key)}
 
     def only_one(self) -> UnitState | None:
-        """The unit that is the whole list, where one is."""
-        if len(self) > 3:  # a list, and at most the two kinds of selections
+        """The unit that is the whole list, if there is one."""
+        if len(self) > 3:  # at most a list and the two kinds of selections
             return None
         swept = [*self.swept().values()]
         return swept[0] if len(swept) == 1 else None
 
     def after(self, key: str) -> list[UnitState]:
-        """The pages after this one, in their order."""
+        """Keys of the pages after this one, which says that it is the last."""
         at = bisect_right(self._pages, place_of(self[key].position), key=PLACE)
         return [self[other] for _, other in self._pages[at:]]
 
@@ -72,7 +72,7 @@ class Units(dict[str, UnitState]):
         return [other for _, other in self._pages[at : bisect_left(self._pages, end, key=PLACE)]]
 
     def before(self, key: str) -> UnitState | None:
-        """The page before one, or None for the first."""
+        """The previous page; None for the first."""
         at = bisect_left(self._pages, place_of(self[key].position), key=PLACE)
         return self[self._pages[at - 1][1]] if at else None
 
@@ -81,7 +81,7 @@ class Units(dict[str, UnitState]):
         return [unit for unit in self.values() if unit.failures]
 
     def invalidate(self, unit_ids: Iterable[int]) -> None:
-        """Objects of these units were shown by another one: what they show next is compared whole."""
+        """Compare these units completely at their next poll, because another unit has shown some of their objects."""
         for unit_id in unit_ids:
             if (unit := self.by_id(unit_id)) is not None:
                 self[unit.key] = structs.replace(unit, digest=None, validators=None)

@@ -20,7 +20,7 @@ class PollUnit:
 
 @dataclass(frozen=True, slots=True)
 class ConfirmDeletion:
-    """Ask for a suspect's own URL."""
+    """Request a suspect's own URL."""
 
     active: ActiveSource
     w: WatchedEndpoint
@@ -29,7 +29,7 @@ class ConfirmDeletion:
 
 @dataclass(frozen=True, slots=True)
 class Discover:
-    """Ask what a source must know before its first poll."""
+    """Make the calls that a source needs before its first poll."""
 
     active: ActiveSource
 

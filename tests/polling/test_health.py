@@ -156,7 +156,7 @@ def test_the_source_is_said_to_fail_once_and_to_be_back_once(life: Life):
     assert failing.detail["next_try"] == iso(NOON + 5)
     assert len(failing.detail["failing"]) == 5
     assert (recovered.kind, recovered.subject) == ("source.recovered", "sources/acme")
-    assert recovered.summary == "Source acme is back after 1 min 15 s; not seen meanwhile: projects."
+    assert recovered.summary == "Source acme is back after 1 min 15 s; not read meanwhile: projects."
     assert recovered.detail["seconds"] == 75
 
 
@@ -322,7 +322,7 @@ def test_an_endpoint_kept_waiting_by_its_source_has_a_gap_though_it_was_never_as
 
     recovered, first, second = life.notices[1:]
     assert [gone["endpoint"] for gone in recovered.detail["missed"]] == ["customers", "projects"]
-    assert recovered.summary == "Source acme is back after 1 h 59 min; not seen meanwhile: customers, projects."
+    assert recovered.summary == "Source acme is back after 1 h 59 min; not read meanwhile: customers, projects."
     assert [first.subject, second.subject] == ["endpoints/acme/projects", "endpoints/acme/customers"]
     assert second.detail["seconds"] == 7201
 
@@ -448,7 +448,7 @@ def test_a_source_that_should_poll_and_does_not_is_told_within_five_minutes():
 
     assert alarm is not None
     assert (alarm.kind, alarm.subject) == ("source.failing", "sources/acme")
-    assert alarm.summary.startswith("Source acme stands still: something is due for 5 min")
+    assert alarm.summary.startswith("Source acme is not polled: something has been due for 5 min")
     assert alarm.detail["last_poll"] is None
 
 
