@@ -82,7 +82,7 @@ class Holdings:
 
         What has ended although the lease is still held (it seemed to have run out) is dropped, to be taken anew.
         """
-        consumed = self._app.deliverer.consumers.leases
+        consumed = frozenset(self._app.deliverer.consumers.leases)
         for name, lease in list(self._held.items()):
             if name in self._tasks:
                 continue

@@ -10,7 +10,7 @@ import structlog
 
 from poller.delivery.consumer import Consumer, Shared
 from poller.delivery.subscription import Route
-from state.errors import LeaseLost
+from state.errors import LeaseLost, Unavailable
 from state.leases import Lease
 
 log = structlog.get_logger("poller.delivery")
@@ -86,11 +86,16 @@ class Consumers:
         return all(one.consumer.is_idle for one in self._running.values())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """A consumer ends by itself only where its lease is another's; anything else that it raised is a failure."""
+        """A consumer ends by itself only where its lease is another's; anything else that it raised is a failure.
+
+        One that was told to end, or dropped, may not be able to write what it has in hand: that is no failure.
+        """
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if not isinstance(error, LeaseLost):
+        names = [name for name, one in self._running.items() if one.task is task]
+        if not isinstance(error, LeaseLost) and (names or not isinstance(error, Unavailable)):
             self._failed()
             return
-        for name in [name for name, one in self._running.items() if one.task is task]:
-            self.drop(name, error)
+        self._leaving = [one for one in self._leaving if one.task is not task]
+        for name in names:
+            self.drop(name, LeaseLost(str(error)))

@@ -47,7 +47,7 @@ from poller.polling.stall import Turns as PlannerTurns
 from poller.polling.threads import Apart, SourceThread
 from poller.polling.turn import Turns
 from poller.polling.unit_keys import first_units
-from poller.sources.transport import Network, build_client, fetch
+from poller.sources.transport import Network, build_client, fetch, system_trust
 from state.errors import PollerError
 from state.leases import FOREVER, LOCAL, Lease, Worker, budget_lease
 from state.polls import EndpointSpec, Marks, UnitTimes
@@ -119,6 +119,7 @@ class Engine:
         Raises PollerError if a plugin or rule is unusable. Every error that the configuration alone can cause is raised
         here.
         """
+        system_trust.cache_clear()  # a reload reads the certificates again
         for name in self.config.budgets:
             self._prepare_budget(name)
 
@@ -187,7 +188,8 @@ class Engine:
         for active in lost:
             self._rules.pop(active.name, None)
             active.apart.close()
-            await self._clients.pop(active.name).aclose()
+            if (client := self._clients.pop(active.name, None)) is not None:  # the engine may be over meanwhile
+                await client.aclose()
         self._works.pop(name, None)
         self._leases.pop(name, None)
 
@@ -218,9 +220,9 @@ class Engine:
         await asyncio.gather(*(poll_loop.tasks.finish(0.0) for poll_loop in self.loops.values()))
         for active in self.sources.values():
             active.apart.close()
-        for client in self._clients.values():
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
             await client.aclose()
-        self._clients.clear()
 
     def _poll_loop(self, name: str, limits: Any, share: float, concurrency: int) -> PollLoop:
         budget = Budget(name, limits, share=share, concurrency=concurrency)
