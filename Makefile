@@ -101,6 +101,9 @@ prove-power: $(STAMP)  ## the power goes at every sync of a recorded run and in 
 soak: $(STAMP)  ## a daemon at work for an hour: memory, files, descriptors and threads do not grow
 	$(BIN)/python -m benchmarks.soak
 
+soak-year: $(STAMP)  ## a simulated year: memory, file and how long changes take to be seen do not grow (10 minutes)
+	$(BIN)/python -m benchmarks.soak.year
+
 prove-cluster: $(STAMP)  ## three workers on PostgreSQL, killed and stopped 30 times: nothing lost, no limit exceeded (10 minutes)
 	$(BIN)/python -m benchmarks.cluster
 

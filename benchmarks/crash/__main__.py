@@ -2,6 +2,8 @@
 
     python -m benchmarks.crash [--kills 500] [--each 10] [--seconds 900] [--seed 1]
 
+    On a machine that others use as well: --seconds 3600 --longest 20 --quiet 900
+
 Exit status 1 where a promise was broken, a point was reached too rarely, or there was too little time for all kills.
 """
 
@@ -29,8 +31,7 @@ from state.errors import StateError
 from state.open import open_reader
 
 RANDOM: Final = "a random moment"
-LONGEST: Final = 8.0  # seconds that a daemon lives at most
-QUIET: Final = 300.0  # seconds in which all must be delivered in the end
+SIGNALS: Final = (-signal.SIGHUP, -signal.SIGTERM)  # of what these kill: it was not ready to hear them
 
 CONFIG: Final = """
 [poller]
@@ -102,6 +103,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--each", type=int, default=10, help="kills at each point")
     parser.add_argument("--seconds", type=float, default=900.0)
+    parser.add_argument("--longest", type=float, default=8.0, help="seconds that a daemon lives at most")
+    parser.add_argument("--quiet", type=float, default=300.0, help="seconds in which all must be delivered in the end")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Api(given.seed) as api, Receiver(given.seed) as receiver:
@@ -113,7 +116,7 @@ def main() -> int:
         )
         with _daemons(path) as daemons:
             counts = _kill(daemons, api, given, random.Random(given.seed))
-            _end_well(daemons, path.parent / "poller.db", receiver)
+            _end_well(daemons, path.parent / "poller.db", receiver, given.quiet)
         found = faults(path.parent / "poller.db", api, receiver)
         _print_result(counts, api, receiver)
     for fault in found[:20]:
@@ -138,45 +141,48 @@ def _kill(daemons: Daemons, api: Api, given: argparse.Namespace, chance: random.
     """Kill as often as asked for; how often at each point."""
     busy = Busy(api.change, 0.2)
     busy.start()
-    plan = [point for point in POINTS for _ in range(given.each)]
-    plan += [RANDOM] * max(0, given.kills - len(plan))
-    chance.shuffle(plan)
     counts: Counter[str] = Counter()
     began = time.monotonic()
-    while plan and time.monotonic() - began < given.seconds:
-        died_at = _one_life(daemons, plan.pop(), chance)
+    while (point := _next_point(counts, given, chance)) and time.monotonic() - began < given.seconds:
+        died_at = _one_life(daemons, point, given.longest, chance)
         if died_at is not None:
             counts[died_at] += 1
             if counts.total() % 25 == 0:
                 spent = time.monotonic() - began
                 print(f"{counts.total():5} kills, {len(api.arrivals):7} calls, {spent:5.0f} s", flush=True)
-        if not plan:  # some died too early, or not at all
-            plan = [point for point in POINTS if counts[point] < given.each]
-            plan += [RANDOM] * (given.kills - counts.total() - len(plan))
     busy.end()
     return counts
 
 
-def _one_life(daemons: Daemons, point: str, chance: random.Random) -> str | None:
+def _next_point(counts: Counter[str], given: argparse.Namespace, chance: random.Random) -> str | None:
+    """A point that was reached too rarely so far, the likelier the more it is in need, or a random moment."""
+    needs = {point: max(0, given.each - counts[point]) for point in POINTS}
+    spare = max(0, given.kills - counts.total() - sum(needs.values()))
+    if not (spare or any(needs.values())):
+        return None
+    return chance.choices([*needs, RANDOM], [*needs.values(), spare])[0]
+
+
+def _one_life(daemons: Daemons, point: str, longest: float, chance: random.Random) -> str | None:
     """Start a daemon, reload or stop it now and then, and see it die; where it died. None: it ended well before."""
     name = point.partition(" ")[2]
     is_sought = point != RANDOM
     times = 1 if name in AT_THE_END else chance.randint(1, 2 if name in AT_THE_START else 5)
     pid = daemons.start(point if is_sought else "", times)
-    lasts = LONGEST if is_sought else chance.uniform(0.02, LONGEST / 2)
+    lasts = longest if is_sought else chance.uniform(0.02, longest / 2)
     timers = [_signal_later(pid, signal.SIGKILL, lasts)]
     if name in AT_THE_END:
-        timers.append(_signal_later(pid, signal.SIGTERM, chance.uniform(1.5, LONGEST / 2)))
+        timers.append(_signal_later(pid, signal.SIGTERM, chance.uniform(1.5, longest / 2)))
     elif times == 2 or chance.random() < 0.2:
-        timers.append(_signal_later(pid, signal.SIGHUP, chance.uniform(1.5, LONGEST / 2)))
+        timers.append(_signal_later(pid, signal.SIGHUP, chance.uniform(1.5, longest / 2)))
     status = daemons.ended()
     is_late = not timers[0].is_alive()
     for timer in timers:
         timer.cancel()
     if status == 0 and name in AT_THE_END:
         return None
-    if status == -signal.SIGHUP:
-        return RANDOM  # it was not ready yet: the signal kills
+    if status in SIGNALS:
+        return RANDOM
     if status != -signal.SIGKILL:
         raise SystemExit(f"a daemon ended by itself with {status}, and was to die at {point}: {daemons.log()}")
     return RANDOM if is_late else point
@@ -192,11 +198,11 @@ def _signal_later(pid: int, number: int, seconds: float) -> threading.Timer:
     return timer
 
 
-def _end_well(daemons: Daemons, state: Path, receiver: Receiver) -> None:
+def _end_well(daemons: Daemons, state: Path, receiver: Receiver, seconds: float) -> None:
     """Let a last daemon see and deliver everything."""
     receiver.is_kind = True
     pid = daemons.start()
-    until, quiet_since, before = time.monotonic() + QUIET, time.monotonic(), (0, 0)
+    until, quiet_since, before = time.monotonic() + seconds, time.monotonic(), (0, 0)
     while time.monotonic() < until and time.monotonic() - quiet_since < 12.0:
         time.sleep(0.5)
         if (now := _progress(state)) != before or now[1]:

@@ -75,8 +75,8 @@ def _undelivered(events: Sequence[Event], receiver: Receiver, dead: int) -> Iter
             if latest.get(event.subject, 0) > event.seq:
                 yield f"#{event.seq} of {event.subject} was delivered after #{latest[event.subject]}"
             latest[event.subject] = event.seq
-    for event in receiver.accepted:
-        if (known := wanted.get(event["id"])) is not None and event["data"]["object"] != known.data["object"]:
+    for given in receiver.accepted:
+        if (known := wanted.get(given["id"])) is not None and given["data"]["object"] != known.data["object"]:
             yield f"#{known.seq} was delivered with other content than the log has"
 
 

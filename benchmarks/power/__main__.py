@@ -1,6 +1,6 @@
 """A recorded run whose power goes at every sync, and at moments in between: what was told before is never lost.
 
-    python -m benchmarks.power [--lives 3] [--life 4] [--samples 2] [--seconds 900] [--seed 1]
+    python -m benchmarks.power [--lives 3] [--changes 200] [--samples 2] [--seconds 900] [--seed 1]
 
 Exit status 1 where a promise was broken, or there was too little time for every sync.
 """
@@ -24,7 +24,7 @@ import structlog
 
 from benchmarks.power.disk import Disk, Image, Sync, Write
 from benchmarks.power.judge import Bench, Promises
-from benchmarks.power.run import Called, Entry, Mark, Recording, record
+from benchmarks.power.run import STATE, Called, Entry, Mark, Recording, record
 
 EVERY: Final = 10  # syncs, after each of which the program also goes on until it knows everything
 
@@ -85,11 +85,16 @@ async def _prove(given: argparse.Namespace) -> Tried:
     with tempfile.TemporaryDirectory(dir=memory_folder()) as name:
         run, bench = Path(name) / "run", Path(name) / "bench"
         run.mkdir()
-        recording = await record(run, lives=given.lives, seconds=given.life, seed=given.seed)
+        recording = await record(run, lives=given.lives, changes=given.changes, seed=given.seed)
         syncs = sum(isinstance(entry, Sync) for entry in recording.entries)
         writes = sum(isinstance(entry, Write) for entry in recording.entries)
         calls = sum(isinstance(entry, Called) for entry in recording.entries)
-        print(f"recorded: {writes} writes, {syncs} syncs, {calls} calls, {recording.api.changes} changes", flush=True)
+        checkpoints = sum(isinstance(entry, Sync) and entry.name == STATE for entry in recording.entries)
+        print(
+            f"recorded: {writes} writes, {syncs} syncs ({checkpoints} of the database itself), {calls} calls, "
+            f"{recording.api.changes} changes",
+            flush=True,
+        )
         until = time.monotonic() + given.seconds
         return await try_losses(recording, bench, samples=given.samples, seed=given.seed, until=until)
 
@@ -104,7 +109,7 @@ def main() -> int:
     """Record, let the power go, and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lives", type=int, default=3)
-    parser.add_argument("--life", type=float, default=4.0, help="seconds that each of them lasts")
+    parser.add_argument("--changes", type=int, default=200, help="of the API, in each of them")
     parser.add_argument("--samples", type=int, default=2, help="losses between two syncs")
     parser.add_argument("--seconds", type=float, default=900.0, help="in which all must be tried")
     parser.add_argument("--seed", type=int, default=1)
@@ -112,7 +117,7 @@ def main() -> int:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     tried = asyncio.run(_prove(given))
     for fault in tried.faults[:20]:
-        print(f"BROKEN: {fault}")
+        print(f"BROKEN: {fault[:300]}")
     print(
         f"{tried.losses} power losses, after {tried.syncs} syncs and in between; {tried.gone_on} went on to the end; "
         f"{len(tried.faults)} promises broken"

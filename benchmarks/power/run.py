@@ -32,6 +32,8 @@ from state.errors import PollerError
 from state.open import Inline, Runner, open_reader
 
 SIZE: Final = 10  # objects on a page
+MOST: Final = 45  # objects
+MOST_DELETED: Final = 10  # in all: a page of which most is replaced would be kept aside, as somebody else's
 STATE: Final = "poller.db"
 
 CONFIG: Final = f"""
@@ -111,6 +113,7 @@ class Api(httpx.AsyncBaseTransport):
         self.called = called
         self._random = random.Random(seed)
         self._edits = itertools.count(1)
+        self._deleted = 0
         for number in range(1, 26):
             self._put(number)
 
@@ -118,10 +121,11 @@ class Api(httpx.AsyncBaseTransport):
         """Let one thing happen."""
         self.changes += 1
         act = self._random.choice(("create", "edit", "edit", "edit", "delete"))
-        if act == "create":
+        if act == "create" and len(self.things) < MOST:
             self._put(len(self.history) + 1)
-        elif act == "delete" and len(self.things) > 20:
+        elif act == "delete" and self._deleted < MOST_DELETED:
             number = self._random.choice(sorted(self.things))
+            self._deleted += 1
             del self.things[number]
             self.history[f"things/{number}"].append(None)
         else:
@@ -236,7 +240,7 @@ async def opened(
         yield app
 
 
-async def record(folder: Path, *, lives: int, seconds: float, seed: int) -> Recording:
+async def record(folder: Path, *, lives: int, changes: int, seed: int) -> Recording:
     """Record some lives of a daemon, one after the other."""
     tape = Tape()
     api = Api(seed, lambda: tape.entries.append(Called()))
@@ -244,7 +248,7 @@ async def record(folder: Path, *, lives: int, seconds: float, seed: int) -> Reco
     with recorded(folder, tape.entries.append, sync_seconds=0.001):
         for _ in range(lives):
             async with opened(folder, plugins, api) as app:
-                await _live(app, api, tape, seconds)
+                await _live(app, api, tape, changes)
     api.called = lambda: None
     return Recording(entries=tape.entries, api=api, ended=time.time())
 
@@ -268,19 +272,18 @@ async def record_sweeps(folder: Path, *, lives: int, sweeps: int, seed: int) -> 
     return Recording(entries=tape.entries, api=api, ended=clock.now())
 
 
-async def _live(app: App, api: Api, tape: Tape, seconds: float) -> None:
+async def _live(app: App, api: Api, tape: Tape, changes: int) -> None:
     """One life: the API changes, clients look, an operator gives commands."""
     daemon = Daemon(app, reload=lambda: app.config, notifier=Notifier({}))
     running = asyncio.create_task(daemon.run())
-    until = asyncio.get_running_loop().time() + seconds
-    for number in itertools.count():
+    for number in range(changes):
         await asyncio.sleep(0.02)
         api.change()
         if number % 3 == 0:
             tape.entries.append(shown(app.config.path.parent / STATE))
         if number % 10 == 0:
             await _command(app, tape, number // 10)
-        if asyncio.get_running_loop().time() > until or running.done():
+        if running.done():
             break
     daemon.stop.set()
     await running

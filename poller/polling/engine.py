@@ -70,7 +70,7 @@ class Listener(Protocol):
 
 
 class Engine:
-    """Polls every source of a configuration, each within its budget. Use as `async with Engine(...) as engine`."""
+    """Polls every source of a configuration, each within its budget, from `open` to `close`."""
 
     def __init__(
         self,

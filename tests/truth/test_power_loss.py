@@ -4,19 +4,14 @@
 """
 
 import logging
-import math
 import random
-import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import structlog
 
-from benchmarks.power.__main__ import Tried, try_losses
 from benchmarks.power.disk import Create, Delete, Disk, Sync, Truncate, Write
-from benchmarks.power.run import record_sweeps
+from tests.truth.power_loss import losses, recording
 
 
 @pytest.fixture(autouse=True)
@@ -26,32 +21,12 @@ def quiet() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-async def tried(folder: Path, *, lives: int = 2) -> Tried:
-    run = folder / "run"
-    run.mkdir()
-    recording = await record_sweeps(run, lives=lives, sweeps=1, seed=1)
-    return await try_losses(recording, folder / "bench", samples=1, seed=1, until=math.inf, every=25)
-
-
 async def test_nothing_that_was_told_is_lost_when_the_power_goes(tmp_path):
-    found = await tried(tmp_path)
+    found = await losses(await recording(tmp_path), tmp_path)
     assert found.faults == []
     assert found.is_complete
     assert found.syncs > 50
     assert found.gone_on >= 2
-
-
-@pytest.mark.parametrize("mode", ["OFF", "NORMAL"])
-async def test_a_commit_without_a_sync_is_found(tmp_path, monkeypatch, mode):
-    class Careless(sqlite3.Connection):
-        def execute(self, sql: str, *given: Any) -> sqlite3.Cursor:
-            return super().execute(sql.replace("synchronous = FULL", f"synchronous = {mode}"), *given)
-
-    connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, **{"factory": Careless, **kwargs}))
-    found = await tried(tmp_path, lives=1)
-    assert any("calls have left" in fault for fault in found.faults)
-    assert any("was told and is forgotten" in fault for fault in found.faults)
 
 
 def test_a_disk_keeps_what_was_synced_and_any_part_of_the_rest():

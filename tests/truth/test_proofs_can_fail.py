@@ -1,6 +1,8 @@
 """Each proof can fail: a bug that is put into the program on purpose turns it red."""
 
 import logging
+import math
+import sqlite3
 from collections.abc import Iterator
 from itertools import count
 from types import SimpleNamespace
@@ -14,14 +16,17 @@ from hypothesis.stateful import run_state_machine_as_test
 import poller.events.events
 import poller.polling.deletions
 import state.sqlite.claims
+import state.sqlite.connection
 import state.sqlite.polls
 from benchmarks.crash.judge import faults_in
+from benchmarks.soak.growth import grown
 from state.records import Event
 from state.sqlite.calls import Calls
 from tests.delivery.test_delivery_stateful import Deliveries
 from tests.store import test_polls as contract
 from tests.support.stores import SqliteBackend
 from tests.truth.judge import Untrue
+from tests.truth.power_loss import losses, recording
 from tests.truth.run import prove
 from tests.truth.world import Step, World
 
@@ -92,6 +97,42 @@ def test_an_epoch_that_is_not_compared_is_found(monkeypatch, tmp_path):
             contract.test_an_older_epoch_can_neither_record_nor_spend(contract.Items(backend))
     finally:
         backend.close()
+
+
+@pytest.mark.parametrize("mode", ["OFF", "NORMAL"])
+async def test_a_commit_without_a_sync_is_found(monkeypatch, tmp_path, mode):
+    class Careless(sqlite3.Connection):
+        def execute(self, sql: str, *given: Any) -> sqlite3.Cursor:
+            return super().execute(sql.replace("synchronous = FULL", f"synchronous = {mode}"), *given)
+
+    connect = sqlite3.connect
+    with monkeypatch.context() as bug:
+        bug.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, **{"factory": Careless, **kwargs}))
+        run = await recording(tmp_path, lives=1)
+    faults = (await losses(run, tmp_path)).faults
+    assert any("calls have left" in fault for fault in faults)
+    assert any("was told and is forgotten" in fault for fault in faults)
+
+
+async def test_what_is_recorded_after_it_was_delivered_is_found(monkeypatch, tmp_path):
+    numbers, commit = count(), state.sqlite.connection._commit
+
+    def commit_late(conn: sqlite3.Connection) -> None:
+        if next(numbers) % 16 == 15:  # with what comes later
+            commit(conn)
+
+    with monkeypatch.context() as bug:
+        bug.setattr(state.sqlite.connection, "_commit", commit_late)
+        run = await recording(tmp_path, lives=1)
+    faults = (await losses(run, tmp_path)).faults
+    assert any("was told and is forgotten" in fault for fault in faults)
+
+
+@pytest.mark.parametrize(("leak", "is_found"), [(0.0, False), (0.01, True)])
+def test_a_leak_is_found_by_the_soak(leak, is_found):
+    seconds = [10.0 * number for number in range(361)]
+    memory = [100.0 + 5.0 * math.sin(at) + (20.0 if at > 60.0 else 0.0) + leak * at for at in seconds]
+    assert grown("memory", seconds, memory, most=8.0).is_too_much == is_found
 
 
 # What the crash proof holds against each other.
