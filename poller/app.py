@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import httpx
 import structlog
@@ -80,6 +80,18 @@ class Tenure:
 
     def __call__(self) -> float:
         return self.until
+
+
+class Renaming(Protocol):
+    """A change of names in the state that goes with another configuration."""
+
+    async def do(self) -> None:
+        """Change them. Raises PollerError, with nothing changed."""
+        ...
+
+    async def undo(self) -> None:
+        """Change them back, where they were changed."""
+        ...
 
 
 class _Opened(NamedTuple):
@@ -185,8 +197,8 @@ class App:
         """Whether everything that is to be polled is polled, and can be recorded."""
         return self.is_polling and self.write.outage is None and self.engine.is_well()
 
-    async def reconfigure(self, config: Config) -> None:
-        """Go on with another configuration, already validated.
+    async def reconfigure(self, config: Config, *, renaming: Renaming | None = None) -> None:
+        """Go on with another configuration, already validated; `renaming` is done while nothing is polled or delivered.
 
         What its plugins and rules can do wrong fails beside the engine that runs. Raises PollerError, with
         everything as it was: where the old engine was closed by then, it is opened again.
@@ -199,21 +211,26 @@ class App:
                 opened.engine.prepare()
                 self.deliverer.check(routes_of(config))
                 await self.close()
-                await opened.engine.open(self.engine)
-                await self.deliverer.reconfigure(routes_of(config))
+                if renaming is None:
+                    await opened.engine.open(self.engine)
+                    await self.deliverer.reconfigure(routes_of(config))
+                else:
+                    await self.deliverer.reconfigure(routes_of(config), meanwhile=renaming.do)
+                    await opened.engine.open()  # by the state alone: in memory the names are the old ones
             except BaseException as error:
                 await self._abandon(opened)
                 if isinstance(error, Exception) and not self.is_polling:
-                    await self._go_back()
+                    await self._go_back(renaming)
                 raise
             opened.engine.probe_now()
             self.config, self._opened = config, opened
             self.is_polling = True
 
-    async def _go_back(self) -> None:
+    async def _go_back(self, renaming: Renaming | None) -> None:
         """Open the engine of the configuration in use again, after it was closed for one that cannot be opened."""
         try:
-            await self.deliverer.reconfigure(routes_of(self.config))
+            undo = None if renaming is None else renaming.undo
+            await self.deliverer.reconfigure(routes_of(self.config), meanwhile=undo)
             await self._reopen()
         except PollerError as error:  # whoever keeps this app open tries again
             log.warning("engine.not_opened", error=str(error))

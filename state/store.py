@@ -225,6 +225,44 @@ class NoticeStore(Protocol):
         ...
 
 
+class NameStore(Protocol):
+    """Other names for what is kept, and forgetting it: while nothing is polled or delivered of it."""
+
+    def rename_subscription(self, old: str, new: str) -> None:
+        """Let what is kept of one subscription be that of another name, under which nothing was queued yet.
+
+        Raises StateError where `old` is not known, or `new` has deliveries of its own.
+        """
+        ...
+
+    def rename_source(self, old: str, new: str, *, with_budget: bool) -> None:
+        """Let what is kept of one source be that of another name, under which nothing was recorded yet.
+
+        With it goes its budget of the same name, where it has one: calls are counted on.
+        Raises StateError where `old` is not known, or `new` has events of its own.
+        """
+        ...
+
+    def forget_subscription(self, name: str, *, limit: int) -> bool:
+        """Forget at most `limit` deliveries of a removed subscription, and with the last ones the subscription.
+
+        Returns whether it is forgotten. Raises StateError where it is not known, or not removed.
+        """
+        ...
+
+    def forget_source(self, name: str, *, limit: int, now: float) -> bool:
+        """Forget the content of at most `limit` objects of a source, and with the last ones its endpoints.
+
+        Of objects that events are about, the id and the version are kept: no event id is ever given twice.
+        Returns whether it is forgotten. Raises StateError where it is not known.
+        """
+        ...
+
+    def sources(self) -> list[str]:
+        """Every source of which something is kept."""
+        ...
+
+
 class LearnedStore(Protocol):
     """What planners, health and others learned, by key."""
 
@@ -511,6 +549,8 @@ class Store(PollingStore, Protocol):
     def delivery_reader(self) -> DeliveryReader: ...
     @property
     def commands(self) -> PostedCommands: ...
+    @property
+    def names(self) -> NameStore: ...
     @property
     def is_shared(self) -> bool:
         """Whether other workers may run on it at the same time."""

@@ -53,6 +53,8 @@ GROUPS: Final = {  # heading -> command: its module, and what the list of comman
         "rebaseline": ("control", "Take an endpoint silently as it is."),
     },
     "Keep": {
+        "rename": ("renaming", "Give what is kept of a subscription or source another name."),
+        "forget": ("renaming", "Forget a subscription or source that is configured no more."),
         "backup": ("backup", "Copy the state while it is in use."),
         "restore": ("backup", "Put a backup in the place of the state."),
         "migrate": ("migrate", "Move the state into PostgreSQL, or back."),

@@ -24,13 +24,13 @@ LOOK_EVERY: Final = 0.05
 as_json_option = click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 
 
-def _here(context: CliContext, name: str, args: dict[str, Any]) -> dict[str, Any]:
+def do_here(context: CliContext, name: str, args: dict[str, Any]) -> dict[str, Any]:
     """Have a command done where no daemon listens."""
     config, plugins = context.load()
     return run_coroutine(run_command(config, plugins, name, args))
 
 
-def _tell(answer: dict[str, Any], as_json: bool) -> None:
+def tell(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
@@ -67,8 +67,8 @@ def redeliver(
     which: dict[str, Any] = {"ids": ids} if ids else {"state": state}
     which |= {"subscription": subscription} if subscription else {"all": True} if everything else {}
     with context.daemon() as daemon:
-        done = daemon.post("/api/v1/redeliver", which) if daemon else _here(context, "redeliver", which)
-    _tell(done, as_json)
+        done = daemon.post("/api/v1/redeliver", which) if daemon else do_here(context, "redeliver", which)
+    tell(done, as_json)
 
 
 @click.command()
@@ -87,8 +87,8 @@ def replay(context: CliContext, subscription: str, after: str, as_json: bool) ->
         if daemon is not None:
             done = daemon.post(f"/api/v1/subscriptions/{in_path(subscription)}/replay", {"after": place})
         else:
-            done = _here(context, "replay", {"subscription": subscription, "after": place})
-    _tell(done, as_json)
+            done = do_here(context, "replay", {"subscription": subscription, "after": place})
+    tell(done, as_json)
 
 
 # poller pause, resume, ping
@@ -104,8 +104,8 @@ def _of_subscription(name: str, text: str) -> click.Command:
             if daemon is not None:
                 done = daemon.post(f"/api/v1/subscriptions/{in_path(subscription)}/{name}")
             else:
-                done = _here(context, name, {"subscription": subscription})
-        _tell(done, as_json)
+                done = do_here(context, name, {"subscription": subscription})
+        tell(done, as_json)
 
     return command
 
@@ -136,7 +136,7 @@ def resume(context: CliContext, name: str, is_budget: bool, as_json: bool) -> No
             subscriptions = [one.name for one in config.subscriptions]
             kind = "budget" if is_budget else _resumed_kind(name, subscriptions, config.budgets)
             done = run_coroutine(run_command(config, plugins, "resume", {kind: name}))
-    _tell(done, as_json)
+    tell(done, as_json)
 
 
 def _resumed_kind(name: str, subscriptions: Collection[str], budgets: Collection[str]) -> str:
@@ -165,7 +165,7 @@ def ping(context: CliContext, subscription: str, as_json: bool) -> int:
             number = daemon.post(f"/api/v1/subscriptions/{in_path(subscription)}/ping")["delivery"]
             state, attempt = _outcome(daemon, number)
         else:
-            number = _here(context, "ping", {"subscription": subscription})["delivery"]
+            number = do_here(context, "ping", {"subscription": subscription})["delivery"]
             state, attempt = _outcome_here(context, number)
     answered = {"subscription": subscription, "delivery": number, "delivered": state == "delivered", "attempt": attempt}
     if as_json:
@@ -207,7 +207,7 @@ def _answered(subscription: str, number: int, state: str, attempt: dict[str, Any
 def _at_endpoint(context: CliContext, name: str, endpoint: str, **how: bool) -> dict[str, Any]:
     with context.daemon() as daemon:
         if daemon is None:
-            return _here(context, name, {"endpoint": endpoint, **how})
+            return do_here(context, name, {"endpoint": endpoint, **how})
         return daemon.post(
             f"/api/v1/endpoints/{in_path(*endpoint_of(daemon, endpoint))}/{name}",
             {word: True for word, wanted in how.items() if wanted},
@@ -220,7 +220,7 @@ def _of_endpoint(name: str, text: str) -> click.Command:
     @as_json_option
     @click.pass_obj
     def command(context: CliContext, endpoint: str, as_json: bool) -> None:
-        _tell(_at_endpoint(context, name, endpoint), as_json)
+        tell(_at_endpoint(context, name, endpoint), as_json)
 
     return command
 
@@ -242,4 +242,4 @@ def release(context: CliContext, endpoint: str, accept: bool, emit: bool, as_jso
     """
     if accept and emit:
         raise click.UsageError("--accept and --emit exclude each other")
-    _tell(_at_endpoint(context, "release", endpoint, accept=accept, emit=emit), as_json)
+    tell(_at_endpoint(context, "release", endpoint, accept=accept, emit=emit), as_json)

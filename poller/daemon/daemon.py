@@ -105,6 +105,8 @@ class Daemon:
                 await asyncio.wait_for(self.stop.wait(), min(interval or LOOK_EVERY, LOOK_EVERY))
             self._raise_failures()
             await self._follow_clock()
+            if self._may_run():
+                self._resumed()  # a command may have replaced the engine
             self._notifier.alive(status=status_line(self.app))
 
     def _raise_failures(self) -> None:

@@ -123,11 +123,18 @@ class Deliverer:
         """Raise ExpressionError for a `where` without sense."""
         _compile(routes)
 
-    async def reconfigure(self, routes: Sequence[Route]) -> None:
-        """Go on with these subscriptions. Raises ExpressionError, and changes nothing, for a `where` without sense."""
+    async def reconfigure(
+        self, routes: Sequence[Route], *, meanwhile: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Go on with these subscriptions. Raises ExpressionError, and changes nothing, for a `where` without sense.
+
+        `meanwhile` is done while nothing is delivered.
+        """
         wanted = _compile(routes)
         async with self.changing:
             await self.consumers.end()
+            if meanwhile is not None:
+                await meanwhile()
             self.wanted = wanted
         if self._state == "off":
             await self._register()

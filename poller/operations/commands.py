@@ -17,6 +17,7 @@ from poller.config.models import Config
 from poller.delivery.notices import ping
 from poller.events.cloudevents import iso
 from poller.hooks.loading import Plugins
+from poller.operations import names
 from poller.operations.inspection import inspect
 from poller.operations.places import HIGHEST, parse_place
 from poller.operations.program import Answer
@@ -78,6 +79,21 @@ class OfEndpoint(_Args):
     """One endpoint: SOURCE/ENDPOINT, or the endpoint alone where no other source has one of that name."""
 
     endpoint: str
+
+
+class Rename(_Args):
+    """A subscription or source that has another name in the configuration by now."""
+
+    kind: Literal["subscription", "source"] = "subscription"
+    old: str
+    new: str
+
+
+class Forget(_Args):
+    """A subscription or source that the configuration no longer names."""
+
+    kind: Literal["subscription", "source"] = "subscription"
+    name: str
 
 
 class Release(OfEndpoint):
@@ -299,6 +315,14 @@ def _known(app: App, name: str) -> str:
     return name
 
 
+async def _rename(app: App, args: Rename) -> Answer:
+    return await names.rename(app, args.kind, args.old, args.new)
+
+
+async def _forget(app: App, args: Forget) -> Answer:
+    return await names.forget(app, args.kind, args.name)
+
+
 # Sources and endpoints.
 
 
@@ -364,6 +388,8 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "ping": Command(args=OfSubscription, do=_ping),
     "pause": Command(args=OfSubscription, do=_pause),
     "resume": Command(args=Resume, do=_resume),
+    "rename": Command(args=Rename, do=_rename),
+    "forget": Command(args=Forget, do=_forget),
     "hold": Command(args=OfEndpoint, do=_hold),
     "release": Command(args=Release, do=_release),
     "rebaseline": Command(args=OfEndpoint, do=_rebaseline),

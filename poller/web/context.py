@@ -117,7 +117,7 @@ class WebContext:
         """The whole status."""
         return await self.look(self.program.status, self.live())
 
-    async def execute(self, name: str, **args: Any) -> Answer:
+    async def execute(self, name: str, /, **args: Any) -> Answer:
         """Do a command. Raises PollerError."""
         return await self.program.execute(name, args)
 

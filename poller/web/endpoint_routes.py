@@ -1,4 +1,4 @@
-"""Routes of endpoints: their objects, and the commands that hold, release, rebaseline and inspect them."""
+"""Routes of sources and their endpoints: names, objects, and the commands that hold, release and rebaseline."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ async def one_object(context: Context, source: p.Source, endpoint: p.Endpoint, o
 async def probe(context: Context) -> Response:
     """Ask every source at once, also where a failure makes it wait."""
     return as_json(await context.execute("probe"))
+
+
+@router.post("/api/v1/sources/{source}/rename", responses=DONE)
+async def rename(context: Context, source: p.Source, given: p.NewName) -> Response:
+    """Rename what is kept of a source to the name that `poller.toml` has by now, and take that file over."""
+    return as_json(await context.execute("rename", kind="source", old=source, new=given.new))
+
+
+@router.post("/api/v1/sources/{source}/forget", responses=DONE)
+async def forget(context: Context, source: p.Source) -> Response:
+    """Forget a source that the configuration no longer names, with its objects; its events stay in the log."""
+    return as_json(await context.execute("forget", kind="source", name=source))
 
 
 @router.post(f"{ENDPOINT}/hold", responses=DONE)

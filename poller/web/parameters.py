@@ -109,6 +109,12 @@ class RedeliverAll(_Body):
 RedeliverWhich = RedeliverNumbers | RedeliverOf | RedeliverAll
 
 
+class NewName(_Body):
+    """The name that the configuration has in place of the old one."""
+
+    new: Annotated[str, Field(min_length=1, max_length=TEXT)]
+
+
 class Accept(_Body):
     """Record what is there now silently."""
 

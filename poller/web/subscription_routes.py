@@ -39,6 +39,18 @@ async def resume(context: Context, name: p.Subscription) -> Response:
     return as_json(await context.execute("resume", subscription=name))
 
 
+@router.post("/api/v1/subscriptions/{name}/rename", responses=DONE)
+async def rename(context: Context, name: p.Subscription, given: p.NewName) -> Response:
+    """Rename what is kept of a subscription to the name that `poller.toml` has by now, and take that file over."""
+    return as_json(await context.execute("rename", kind="subscription", old=name, new=given.new))
+
+
+@router.post("/api/v1/subscriptions/{name}/forget", responses=DONE)
+async def forget(context: Context, name: p.Subscription) -> Response:
+    """Forget a subscription that the configuration no longer names, with its deliveries."""
+    return as_json(await context.execute("forget", kind="subscription", name=name))
+
+
 @router.post("/api/v1/budgets/{name}/resume", responses=DONE)
 async def resume_budget(context: Context, name: p.Budget) -> Response:
     """End the pause that a server asked for, and call at once; the budget's own limits still apply."""

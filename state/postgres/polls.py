@@ -40,8 +40,8 @@ class Polls:
             )
             assert row is not None
             state = endpoint_of(row)
-            is_reshaped = state.shape != spec.shape
-            if is_reshaped:
+            is_reshaped = state.shape not in (spec.shape, "")  # without one: it was forgotten
+            if state.shape != spec.shape:
                 conn.run(
                     "UPDATE endpoints SET shape = $1, revision = revision + 1 WHERE id = $2", [spec.shape, state.id]
                 )

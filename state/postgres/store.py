@@ -13,6 +13,7 @@ from state.postgres.dispatch import Deliveries
 from state.postgres.events import Log
 from state.postgres.learned import Learned
 from state.postgres.leases import LeaseTable
+from state.postgres.names import Names
 from state.postgres.notices import Notices
 from state.postgres.polls import Polls
 from state.postgres.read_deliveries import DeliveryReader
@@ -37,6 +38,7 @@ class Store:
     delivery_reader: DeliveryReader
     leases: LeaseTable
     notices: Notices
+    names: Names
     commands: Commands
     time: DatabaseTime
 
@@ -58,6 +60,7 @@ class Store:
             delivery_reader=DeliveryReader(db),
             leases=LeaseTable(db),
             notices=Notices(db),
+            names=Names(db),
             commands=Commands(db),
             time=DatabaseTime(db),
         )

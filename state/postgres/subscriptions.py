@@ -18,6 +18,7 @@ FREE: Final = (
     "lanes.epoch < coalesce((SELECT l.epoch FROM leases l JOIN subscriptions s ON l.name = 'subscription/' || s.name "
     "WHERE s.id = lanes.subscription), 1)"
 )
+PAUSED: Final = "on command"  # the reason of one that is paused, and of a removed one that was
 CONFIGURATION: Final = "enabled = false"  # the reason of one that the configuration switches off
 LANE: Final = "e.source || ' ' || e.subject"  # as the dispatcher writes it, and "replay " before it
 
@@ -27,8 +28,9 @@ def register(conn: Connection, registrations: Sequence[Registration]) -> None:
     conn.run("SELECT id FROM subscriptions ORDER BY id FOR NO KEY UPDATE")
     names = [registration.name for registration in registrations]
     conn.run(
-        "UPDATE subscriptions SET state = 'removed', reason = '' WHERE state != 'removed' AND name != ALL($1::text[])",
-        [names],
+        "UPDATE subscriptions SET state = 'removed', reason = CASE state WHEN 'paused' THEN $2 ELSE '' END "
+        "WHERE state != 'removed' AND name != ALL($1::text[])",
+        [names, PAUSED],
     )
     for registration in registrations:
         row = conn.row(
@@ -54,6 +56,8 @@ def _change(conn: Connection, registration: Registration, id_: int, state: str, 
     """Take over new settings; the cursor, a pause and a receiver's own "no more" stay."""
     if not registration.enabled:
         state, reason = "disabled", CONFIGURATION
+    elif state == "removed" and reason == PAUSED:
+        state = "paused"
     elif state == "removed" or reason == CONFIGURATION:
         state, reason = "active", ""
     conn.run("UPDATE subscriptions SET state = $1, reason = $2 WHERE id = $3", [state, reason, id_])
@@ -98,7 +102,7 @@ def _relane(conn: Connection, id_: int, *, digest: bool) -> None:
 
 def pause(conn: Connection, name: str) -> None:
     """Give it nothing more until it is resumed."""
-    conn.run("UPDATE subscriptions SET state = 'paused', reason = 'on command' WHERE id = $1", [id_of(conn, name)])
+    conn.run("UPDATE subscriptions SET state = 'paused', reason = $1 WHERE id = $2", [PAUSED, id_of(conn, name)])
 
 
 def resume(conn: Connection, name: str) -> None:

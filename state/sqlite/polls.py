@@ -144,8 +144,8 @@ class Polls:
             where = "WHERE source = ? AND name = ?"
             row = conn.execute(f"SELECT {ENDPOINT} FROM endpoints {where}", [spec.source, spec.name]).fetchone()
             state = endpoint_of(row)
-            is_reshaped = state.shape != spec.shape
-            if is_reshaped:
+            is_reshaped = state.shape not in (spec.shape, "")  # without one: it was forgotten
+            if state.shape != spec.shape:
                 conn.execute(
                     "UPDATE endpoints SET shape = ?, revision = revision + 1 WHERE id = ?", [spec.shape, state.id]
                 )

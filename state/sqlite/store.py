@@ -22,6 +22,7 @@ from state.sqlite.dispatch import Deliveries
 from state.sqlite.events import Log, log_migrations
 from state.sqlite.learned import Learned
 from state.sqlite.leases import LeaseTable, lease_migrations
+from state.sqlite.names import Names
 from state.sqlite.notices import Notices, notice_migrations
 from state.sqlite.polls import Polls, polls_migrations
 from state.sqlite.read_deliveries import DeliveryReader
@@ -57,6 +58,7 @@ class Store:
     delivery_reader: DeliveryReader
     leases: LeaseTable
     notices: Notices
+    names: Names
     commands: Commands
 
     @classmethod
@@ -77,6 +79,7 @@ class Store:
             delivery_reader=DeliveryReader(db),
             leases=LeaseTable(db),
             notices=Notices(db),
+            names=Names(db),
             commands=Commands(db),
         )
 

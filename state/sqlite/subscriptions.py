@@ -16,6 +16,7 @@ FREE = (
     "lanes.epoch < coalesce((SELECT l.epoch FROM leases l JOIN subscriptions s ON l.name = 'subscription/' || s.name "
     "WHERE s.id = lanes.subscription), 1)"
 )
+PAUSED = "on command"  # the reason of one that is paused, and of a removed one that was
 CONFIGURATION = "enabled = false"  # the reason of one that the configuration switches off
 
 
@@ -24,7 +25,11 @@ def register(conn: sqlite3.Connection, registrations: Sequence[Registration]) ->
     names = {registration.name for registration in registrations}
     for (name,) in conn.execute("SELECT name FROM subscriptions WHERE state != 'removed'").fetchall():
         if name not in names:
-            conn.execute("UPDATE subscriptions SET state = 'removed', reason = '' WHERE name = ?", [name])
+            conn.execute(
+                "UPDATE subscriptions SET state = 'removed', reason = CASE state WHEN 'paused' THEN ? ELSE '' END "
+                "WHERE name = ?",
+                [PAUSED, name],
+            )
     for registration in registrations:
         row = conn.execute(
             "SELECT id, state, reason, digest FROM subscriptions WHERE name = ?", [registration.name]
@@ -50,6 +55,8 @@ def _change(
     """Take over new settings; the cursor, a pause and a receiver's own "no more" stay."""
     if not registration.enabled:
         state, reason = "disabled", CONFIGURATION
+    elif state == "removed" and reason == PAUSED:
+        state = "paused"
     elif state == "removed" or reason == CONFIGURATION:
         state, reason = "active", ""
     conn.execute("UPDATE subscriptions SET state = ?, reason = ? WHERE id = ?", [state, reason, id_])
@@ -98,7 +105,7 @@ LANE = "e.source || ' ' || e.subject"  # as `lane_of` of the dispatcher writes i
 
 def pause(conn: sqlite3.Connection, name: str) -> None:
     """Give it nothing more until it is resumed."""
-    conn.execute("UPDATE subscriptions SET state = 'paused', reason = 'on command' WHERE id = ?", [id_of(conn, name)])
+    conn.execute("UPDATE subscriptions SET state = 'paused', reason = ? WHERE id = ?", [PAUSED, id_of(conn, name)])
 
 
 def resume(conn: sqlite3.Connection, name: str) -> None:

@@ -25,6 +25,9 @@ ROUTES = {
 ROUTES |= {"/api/v1/deliveries", "/api/v1/deliveries/{number}", "/api/v1/deliveries/{number}/redeliver"}
 ROUTES |= {f"/api/v1/subscriptions/{{name}}/{command}" for command in ("replay", "ping", "pause", "resume")}
 ROUTES |= {
+    f"/api/v1/{of}/{command}" for of in ("subscriptions/{name}", "sources/{source}") for command in ("rename", "forget")
+}
+ROUTES |= {
     f"/api/v1/endpoints/{{source}}/{{endpoint}}/{what}"
     for what in ("hold", "release", "rebaseline", "inspect", "object")
 }
