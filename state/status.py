@@ -29,6 +29,16 @@ class UnitRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retrying:
+    """Deliveries of one subscription that have failed and wait for another attempt."""
+
+    subscription: str
+    deliveries: int
+    next: float  # when the first of them leaves, Unix seconds
+    status: str  # of its latest attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SeenChange:
     """A recorded change: it happened after one look and before another, Unix seconds."""
 

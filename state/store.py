@@ -38,7 +38,7 @@ from state.polls import (
     Wanted,
 )
 from state.records import Event, EventQuery, NewEvent
-from state.status import Activity, MeasuredDelay, Restored, SeenChange, SeenDelay, UnitProgress, UnitRow
+from state.status import Activity, MeasuredDelay, Restored, Retrying, SeenChange, SeenDelay, UnitProgress, UnitRow
 
 
 class Leases(Protocol):
@@ -470,6 +470,10 @@ class StatusReader(Protocol):
 
     def oldest_waiting(self) -> dict[str, float]:
         """By subscription, since when the oldest event that it was not given waits: queued, or not read yet."""
+        ...
+
+    def retrying(self) -> list[Retrying]:
+        """Of each subscription, the deliveries that have failed and wait for another attempt."""
         ...
 
     def delivery_counts(self) -> list[tuple[str, str, int]]:

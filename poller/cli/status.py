@@ -156,6 +156,8 @@ def _subscription_notes(one: SubscriptionStatus) -> Iterator[str]:
         yield f"{one.name} is {one.state}: {one.reason}"
     if one.last_error:
         yield f"{one.name}: latest failure: {one.last_error}"
+    if one.retrying:
+        yield f"{one.name}: {one.retry_text}"
     if one.dead:
         look = f"poller deliveries --subscription {one.name} --state dead"
         yield f"{one.name}: {counted(one.dead, 'dead letter')}: `{look}`"

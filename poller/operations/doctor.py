@@ -177,6 +177,9 @@ def _subscription(one: SubscriptionStatus) -> Iterator[Finding]:
         yield bad(about, f"disabled: {one.reason}", f"poller resume {name} goes on with what is kept")
     elif one.state == "paused":
         yield warn(about, f"paused with {counted(one.lag, 'event')} waiting", f"poller resume {name}")
+    elif one.state == "active" and one.retrying:
+        now = f"poller redeliver --subscription {name} --state pending tries them at once"
+        yield warn(about, one.retry_text, f"{waiting}; {now}")
     elif one.state == "active":
         yield ok(about, f"{counted(one.lag, 'event')} to go" if one.lag else "has everything")
     if one.state == "active" and (one.oldest_waiting_s or 0.0) > BEHIND:

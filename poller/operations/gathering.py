@@ -37,7 +37,7 @@ from state.deliveries import SubscriptionState
 from state.open import is_there
 from state.open import open_reader as open_reader
 from state.records import source_uri
-from state.status import MeasuredDelay
+from state.status import MeasuredDelay, Retrying
 from state.store import Reader
 
 DAY = 86400.0
@@ -313,14 +313,17 @@ def _held(raw: bytes) -> Held:
 
 def _subscriptions(reader: Reader, now: float) -> tuple[SubscriptionStatus, ...]:
     waiting = reader.sums.oldest_waiting()
+    retrying = {one.subscription: one for one in reader.sums.retrying()}
     return tuple(
-        _subscription(one, waiting.get(one.name), now)
+        _subscription(one, waiting.get(one.name), retrying.get(one.name), now)
         for one in reader.deliveries.subscriptions()
         if one.state != "removed"
     )
 
 
-def _subscription(one: SubscriptionState, oldest: float | None, now: float) -> SubscriptionStatus:
+def _subscription(
+    one: SubscriptionState, oldest: float | None, retrying: Retrying | None, now: float
+) -> SubscriptionStatus:
     return SubscriptionStatus(
         name=one.name,
         state=one.state,
@@ -330,6 +333,9 @@ def _subscription(one: SubscriptionState, oldest: float | None, now: float) -> S
         pending=one.pending,
         dead=one.dead,
         oldest_waiting_s=None if oldest is None else _seconds(max(0.0, now - oldest)),
+        retrying=0 if retrying is None else retrying.deliveries,
+        next_attempt=None if retrying is None else _at(retrying.next),
+        retry_status=None if retrying is None else retrying.status,
         failures=one.health.failures,
         next_probe=_at(one.next_probe),
         filter_errors=one.filter_errors,

@@ -111,10 +111,23 @@ class SubscriptionStatus:
     pending: int = 0
     dead: int = 0
     oldest_waiting_s: float | None = None
+    retrying: int = 0  # deliveries that have failed and wait for another attempt
+    next_attempt: datetime | None = None  # when the first of them leaves
+    retry_status: str | None = None  # what its latest attempt came to
     failures: int = 0  # failed attempts in a row
     next_probe: datetime | None = None
     filter_errors: int = 0
     last_error: str | None = None
+
+    @property
+    def retry_text(self) -> str:
+        """What has failed and waits for another attempt, and until when; empty where nothing does."""
+        if not self.retrying:
+            return ""
+        what = "1 delivery has" if self.retrying == 1 else f"{self.retrying} deliveries have"
+        latest = f" ({self.retry_status})" if self.retry_status else ""
+        until = "" if self.next_attempt is None else f", the next one at {iso(self.next_attempt.timestamp())}"
+        return f"{what} failed{latest} and will be tried again{until}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

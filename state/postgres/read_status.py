@@ -7,7 +7,7 @@ from typing import Final
 
 from state.postgres.connection import Database
 from state.postgres.throttles import throttled_until
-from state.status import Activity, MeasuredDelay, SeenChange, SeenDelay, UnitRow
+from state.status import Activity, MeasuredDelay, Retrying, SeenChange, SeenDelay, UnitRow
 
 LATEST: Final = 10_000  # events that a measured delay looks back on at most
 
@@ -147,6 +147,23 @@ class StatusReader:
         )
         waiting = {name: [since for since in times if since is not None] for name, *times in rows}
         return {name: min(times) for name, times in waiting.items() if times}
+
+    def retrying(self) -> list[Retrying]:
+        """Of each subscription, the deliveries that have failed and wait for another attempt."""
+        rows = self._db.run(
+            """
+            SELECT name, count(*), min(due), (array_agg(status ORDER BY due))[1] FROM (
+                SELECT s.name, d.status, greatest(l.due, coalesce(s.open_until, 0)) AS due
+                FROM deliveries d JOIN subscriptions s ON s.id = d.subscription
+                JOIN lanes l ON l.subscription = d.subscription AND l.lane = d.lane
+                WHERE d.state = 'pending' AND d.attempts > 0 AND s.state != 'removed'
+            ) waiting GROUP BY name ORDER BY name
+            """
+        )
+        return [
+            Retrying(subscription=name, deliveries=deliveries, next=due, status=status or "")
+            for name, deliveries, due, status in rows
+        ]
 
     def delivery_counts(self) -> list[tuple[str, str, int]]:
         """(subscription, state, deliveries) of those that are kept."""

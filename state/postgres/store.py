@@ -38,7 +38,6 @@ class Store:
     delivery_reader: DeliveryReader
     leases: LeaseTable
     notices: Notices
-    names: Names
     commands: Commands
     time: DatabaseTime
 
@@ -60,10 +59,14 @@ class Store:
             delivery_reader=DeliveryReader(db),
             leases=LeaseTable(db),
             notices=Notices(db),
-            names=Names(db),
             commands=Commands(db),
             time=DatabaseTime(db),
         )
+
+    @property
+    def names(self) -> Names:
+        """Renaming and forgetting."""
+        return Names(self.db)
 
     @property
     def is_shared(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from state.sqlite.calls import throttled_until
 from state.sqlite.connection import State, read_meta
-from state.status import Activity, MeasuredDelay, SeenChange, SeenDelay, UnitRow
+from state.status import Activity, MeasuredDelay, Retrying, SeenChange, SeenDelay, UnitRow
 
 LATEST = 10_000  # events that a measured delay looks back on at most
 
@@ -146,10 +146,31 @@ class StatusReader:
         waiting = {name: [since for since in times if since is not None] for name, *times in rows}
         return {name: min(times) for name, times in waiting.items() if times}
 
+    def retrying(self) -> list[Retrying]:
+        """Of each subscription, the deliveries that have failed and wait for another attempt."""
+        rows = self._db.execute(
+            """
+            SELECT s.name, count(*), min(max(l.due, coalesce(s.open_until, 0))), d.status
+            FROM deliveries d JOIN subscriptions s ON s.id = d.subscription
+            JOIN lanes l ON l.subscription = d.subscription AND l.lane = d.lane
+            WHERE d.state = 'pending' AND d.attempts > 0 AND s.state != 'removed' GROUP BY s.name ORDER BY s.name
+            """  # a bare column is of the row with the minimum
+        )
+        return [
+            Retrying(subscription=name, deliveries=deliveries, next=due, status=status or "")
+            for name, deliveries, due, status in rows
+        ]
+
     def delivery_counts(self) -> list[tuple[str, str, int]]:
         """(subscription, state, deliveries) of those that are kept."""
+        # Counted in indexes alone: rows of deliveries are long, and there are as many as events were delivered.
+        own = "(SELECT count(*) FROM deliveries d WHERE d.subscription = s.id AND"
         rows = self._db.execute(
-            "SELECT s.name, d.state, count(*) FROM deliveries d JOIN subscriptions s ON s.id = d.subscription "
-            "GROUP BY s.name, d.state ORDER BY s.name, d.state"
+            f"SELECT name, {own} origin = 'log') + {own} origin != 'log'), {own} state = 'pending'), "
+            f"{own} state = 'dead') FROM subscriptions s ORDER BY name"
         )
-        return [(name, state, count) for name, state, count in rows]
+        counts = [
+            (name, {"dead": dead, "delivered": total - pending - dead, "pending": pending})
+            for name, total, pending, dead in rows
+        ]
+        return [(name, state, count) for name, states in counts for state, count in states.items() if count]

@@ -161,3 +161,9 @@ def claim_lanes_by_epoch(db: Database) -> None:
 def drop_what_nothing_reads(db: Database) -> None:
     for column in ("seen", "started"):
         db.executescript(f"ALTER TABLE subscriptions DROP COLUMN {column};")
+
+
+@delivery_migrations()
+def index_what_is_outside_the_order(db: Database) -> None:
+    """Deliveries are counted by indexes: that of the log has all others."""
+    db.executescript("CREATE INDEX deliveries_apart ON deliveries (subscription) WHERE origin != 'log';")

@@ -58,7 +58,6 @@ class Store:
     delivery_reader: DeliveryReader
     leases: LeaseTable
     notices: Notices
-    names: Names
     commands: Commands
 
     @classmethod
@@ -79,7 +78,6 @@ class Store:
             delivery_reader=DeliveryReader(db),
             leases=LeaseTable(db),
             notices=Notices(db),
-            names=Names(db),
             commands=Commands(db),
         )
 
@@ -87,6 +85,11 @@ class Store:
         """Move what was written by a clock ahead of `now` back, at least by `by`. Returns the seconds, 0.0 or less."""
         with transaction(self.db) as conn:
             return rewind(conn, now, by)
+
+    @property
+    def names(self) -> Names:
+        """Renaming and forgetting."""
+        return Names(self.db)
 
     @property
     def is_shared(self) -> bool:

@@ -62,6 +62,12 @@ def test_where_all_is_well_nothing_is_to_do():
         (replace(SUBSCRIPTION, state="disabled", reason="410"), "bad", "disabled: 410", "poller resume crm"),
         (replace(SUBSCRIPTION, state="paused", lag=7), "warn", "7 events waiting", "poller resume crm"),
         (replace(SUBSCRIPTION, oldest_waiting_s=7200.0), "warn", "waits for 2h", "--state pending"),
+        (
+            replace(SUBSCRIPTION, retrying=2, next_attempt=NOON, retry_status="503"),
+            "warn",
+            "2 deliveries have failed (503) and will be tried again, the next one at 2027-01-15T12:00:00.000Z",
+            "poller redeliver --subscription crm --state pending",
+        ),
         (replace(SUBSCRIPTION, dead=4), "warn", "4 dead letters", "poller redeliver --subscription crm"),
         (replace(SUBSCRIPTION, filter_errors=2, last_error="no key"), "warn", "no key", "fix `where`"),
         (PluginFailure(name="x", origin="x.py", error="boom"), "bad", "boom (x.py)", "poller plugins"),

@@ -8,7 +8,9 @@ import pytest
 
 from state.deliveries import DeliveryQuery, Registration
 from state.records import NewEvent
-from tests.support.stores import Backend
+from state.sqlite.read_status import StatusReader
+from tests.store.test_delivery_contract import claim, opened, own, read_on, record, settle
+from tests.support.stores import Backend, SqliteBackend
 
 NOW = 10_000.0
 
@@ -113,3 +115,43 @@ def test_what_lies_across_a_clock_that_was_set_is_no_delay(backend: Backend) -> 
     (found,) = backend.look().sums.measured_delays(since=0.0)
 
     assert (found.events, found.mean, found.p95) == (2, 10.0, 10.0)
+
+
+def test_deliveries_are_counted_by_state_of_every_origin(backend: Backend) -> None:
+    store = opened(backend, "crm", "idle")
+    lease = own(store, "crm")
+    record(store, "abcd")
+    read_on(store, lease)
+    claims = claim(store, lease)
+    for one, state in zip(claims, ("delivered", "delivered", "dead"), strict=False):
+        settle(store, lease, one, state)  # type: ignore[arg-type]
+    store.deliveries.redeliver([claims[0].jobs[0].id], now=NOW)
+
+    assert backend.look().sums.delivery_counts() == [("crm", "dead", 1), ("crm", "delivered", 2), ("crm", "pending", 2)]
+
+
+def test_counting_deliveries_reads_no_row_of_them(backend: Backend) -> None:
+    if not isinstance(backend, SqliteBackend):
+        pytest.skip("PostgreSQL plans by itself")
+    store = backend.open()
+    plans: list[str] = []
+    store.db.conn.set_trace_callback(plans.append)  # type: ignore[union-attr]
+    StatusReader(store.db).delivery_counts()
+    store.db.conn.set_trace_callback(None)  # type: ignore[union-attr]
+    rows = [row[3] for row in store.db.execute(f"EXPLAIN QUERY PLAN {plans[0]}")]
+
+    assert all("INDEX" in row for row in rows if "SEARCH d" in row or "SCAN d" in row), rows
+
+
+def test_what_waits_for_another_attempt_is_told_with_when_and_why(backend: Backend) -> None:
+    store = opened(backend)
+    lease = own(store, "crm")
+    record(store, "ab")
+    read_on(store, lease)
+    first, second = claim(store, lease)
+    settle(store, lease, first, "pending", due=NOW + 1680.0)
+    settle(store, lease, second, "pending", due=NOW + 90.0)
+
+    [one] = backend.look().sums.retrying()
+
+    assert (one.subscription, one.deliveries, one.next, one.status) == ("crm", 2, NOW + 90.0, "200")
