@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from poller.app import App
 from poller.config.load import load
 from poller.config.models import Config
 from poller.operations.planners import check_promises
 from poller.operations.program import Answer
 from poller.options.problems import NotNow, NotThere, nearest
 from poller.planner.memory import renamed
+
+if TYPE_CHECKING:
+    from poller.app import App
 
 Kind = Literal["subscription", "source"]
 
