@@ -19,9 +19,8 @@ from random import Random
 from typing import Final
 
 from poller.budget.headers import Quota, RateLimitHeaders, is_throttled, word_of
-from poller.budget.limits import Limit
+from poller.budget.limits import HOUR, Limit, calls_allowed
 
-HOUR: Final = 3600.0
 _GUARD: Final = 0.001  # seconds a call counts beyond its window: rounding, and clocks that tick apart
 _BACKOFF: Final = (1.0, 300.0)  # seconds, first and longest, after a 429 that does not say how long
 _UNTOLD_RESET: Final = 60.0  # seconds that "nothing remains" holds where the server names neither reset nor window
@@ -92,7 +91,8 @@ class Budget:
         self.name = name
         self.share = share
         self.concurrency = concurrency
-        self._windows = [_Window(limit, _allowed(limit, share)) for limit in sorted(limits, key=lambda x: x.seconds)]
+        by_length = sorted(limits, key=lambda limit: limit.seconds)
+        self._windows = [_Window(limit, calls_allowed(limit, share)) for limit in by_length]
         self.word = ""  # what the latest answer said that asked for a pause
         self._now = -inf
         self._ids = 0
@@ -328,17 +328,3 @@ class Budget:
         first, longest = _BACKOFF
         backoff = min(longest, first * 2.0 ** (steps - 1)) * self._random.uniform(0.8, 1.2) if steps > 0 else 0.0
         self._throttled = max(self._throttled, now + max(backoff, min(headers.retry_after or 0.0, self._longest())))
-
-
-def share_of(limit: Limit, share: float) -> float:
-    """The part of a window that is ours: `share` of one of an hour or longer; short ones are used whole."""
-    return share if limit.seconds >= HOUR else 1.0
-
-
-def allowed(limits: Iterable[Limit], share: float) -> float:
-    """Calls per second that all windows together allow for good."""
-    return min(_allowed(limit, share) / limit.seconds for limit in limits)
-
-
-def _allowed(limit: Limit, share: float) -> int:
-    return max(1, floor(limit.calls * share_of(limit, share) + 1e-9))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import floor
 from typing import Final
 
+HOUR: Final = 3600.0
 _UNITS: Final = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "day"}
 
 
@@ -17,3 +20,18 @@ class Limit:
 
     def __str__(self) -> str:
         return f"{self.calls}/{_UNITS.get(self.seconds) or f'{self.seconds:g}s'}"
+
+
+def share_of(limit: Limit, share: float) -> float:
+    """The part of a window that is ours: `share` of one of an hour or longer; short ones are used whole."""
+    return share if limit.seconds >= HOUR else 1.0
+
+
+def allowed(limits: Iterable[Limit], share: float) -> float:
+    """Calls per second that all windows together allow for good."""
+    return min(calls_allowed(limit, share) / limit.seconds for limit in limits)
+
+
+def calls_allowed(limit: Limit, share: float) -> int:
+    """Calls of one window that are ours; at least one."""
+    return max(1, floor(limit.calls * share_of(limit, share) + 1e-9))

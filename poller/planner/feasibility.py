@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from poller.budget.budget import allowed, share_of
-from poller.budget.limits import Limit
+from poller.budget.limits import Limit, allowed, share_of
 from poller.options.problems import Problem, dotted
 from poller.options.quantities import duration_text, rate_text
 from poller.planner.units import Unit

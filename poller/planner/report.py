@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from poller.budget.budget import allowed
-from poller.budget.limits import Limit
+from poller.budget.limits import Limit, allowed
 from poller.events.cloudevents import iso
 from poller.options.problems import NotThere, nearest
 from poller.planner.feasibility import infeasible

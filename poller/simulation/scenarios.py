@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from poller.budget.budget import allowed
+from poller.budget.limits import allowed
 from poller.planner.learning import HOURS
 from poller.planner.planner import Planner, Unit, explanations
 from poller.planner.report import PlannerState, WhatIf

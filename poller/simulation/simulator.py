@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from poller.budget.budget import Budget, allowed
-from poller.budget.limits import Limit
+from poller.budget.budget import Budget
+from poller.budget.limits import Limit, allowed
 from poller.planner.planner import Planner, explanations
 from poller.planner.units import Unit
 from poller.simulation import bounds

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.budget.budget import allowed
-from poller.budget.limits import Limit
+from poller.budget.limits import Limit, allowed
 from poller.planner.feasibility import infeasible
 from poller.planner.units import Unit
 

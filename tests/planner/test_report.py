@@ -7,8 +7,7 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
-from poller.budget.budget import allowed
-from poller.budget.limits import Limit
+from poller.budget.limits import Limit, allowed
 from poller.cli.context import CliContext
 from poller.cli.plan import plan
 from poller.planner.planner import Planner, Unit
