@@ -73,11 +73,11 @@ class OneWorker:
     async def poll(self, key: str) -> None:
         """One poll of a key, as soon as its budget allows one."""
         poll_loop = self.app.engine.loops[key]
-        poll_loop.hurry, begun = True, poll_loop.limiter.calls
-        while poll_loop.limiter.calls == begun and not poll_loop.is_over:
+        poll_loop.pace.hurry, begun = True, poll_loop.limiter.calls
+        while poll_loop.limiter.calls == begun and not poll_loop.tasks.is_over:
             await poll_loop.wake()
             await asyncio.sleep(0.001)
-        await self.until(lambda: not poll_loop.in_flight)
+        await self.until(lambda: not poll_loop.tasks)
 
     def sql(self, statement: str) -> None:
         """Run one statement, past the worker."""
