@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from poller.budget.budget import Usage
+from poller.budget.windows import Usage
 from poller.hooks.payloads import Polled
 
 POLLS: Final = 30  # of each endpoint

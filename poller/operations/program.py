@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from poller.budget.budget import Usage
+from poller.budget.windows import Usage
 from poller.config.models import Config
 from poller.hooks.loading import Failed
 from poller.operations.delays import Delays

@@ -1,0 +1,81 @@
+"""Pure: what a server says remains of its windows. It can only lower what is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:  # what a budget asks about
+    from poller.budget.counted_calls import CountedCalls
+    from poller.budget.headers import Quota
+    from poller.budget.windows import Window
+
+_UNTOLD_RESET: Final = 60.0  # seconds that "nothing remains" holds where the server names neither reset nor window
+
+
+@dataclass(slots=True)
+class _Cap:
+    """The server's word that only `left` more calls may come before `until`."""
+
+    left: int
+    until: float
+    unsure: set[int] = field(default_factory=set)  # calls in flight at its word: perhaps counted in it, perhaps not
+
+
+class Remaining:
+    """What the server leaves of each window that it names, until that window is over."""
+
+    def __init__(self) -> None:
+        self._caps: dict[str, _Cap] = {}
+
+    def spent(self) -> None:
+        """One more call is spent of every window."""
+        for cap in self._caps.values():
+            cap.left -= 1
+
+    def answered(self, call: int) -> None:
+        """The call is answered: what the server says from now on has counted it."""
+        for cap in self._caps.values():
+            cap.unsure.discard(call)
+
+    def note(self, quota: Quota, window: Window | None, calls: CountedCalls, now: float, *, longest: float) -> None:
+        """Take the server's word on one of its windows, for `longest` seconds at most.
+
+        `window` is the same window of ours, where there is one: it learns what others have used of it.
+        """
+        untold = window.limit.seconds if window is not None else quota.window or _UNTOLD_RESET
+        until = now + (untold if quota.reset_in is None else min(quota.reset_in, longest))
+        if window is not None:
+            limit = quota.limit if quota.limit is not None else window.limit.calls
+            window.foreign = max(0, limit - quota.remaining - calls.used(window.limit.seconds, now))
+            window.foreign_until = until
+        known = self._caps.get(quota.name)
+        # Answers overtake each other: while a window lasts, what remains of it cannot have become more.
+        same = known is not None and known.until > now and until <= known.until + 1.0
+        left = min(known.left, quota.remaining) if known is not None and same else quota.remaining
+        self._caps[quota.name] = _Cap(left, until, set(calls.in_flight))
+
+    def due(self, now: float) -> float:
+        """When one more call may leave; `inf` where only an answer can tell."""
+        due = -inf
+        for name, cap in list(self._caps.items()):
+            if cap.until <= now:
+                del self._caps[name]
+            elif cap.left <= 0:
+                due = max(due, cap.until)
+            elif cap.left <= len(cap.unsure):
+                due = inf  # those in flight may take what remains: their answers will tell
+        return due
+
+    def used_up_until(self) -> float:
+        """Until when nothing remains of some window."""
+        return max((cap.until for cap in self._caps.values() if cap.left <= 0), default=-inf)
+
+    def horizons(self, now: float) -> list[tuple[int, float]]:
+        """(calls, seconds): what may be spent within so many seconds, of each window that is not over."""
+        return [(max(0, cap.left), cap.until - now) for cap in self._caps.values() if cap.until > now]
+
+    def forget(self) -> None:
+        """Forget all that the server has said."""
+        self._caps.clear()
