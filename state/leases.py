@@ -37,6 +37,7 @@ class WorkerState:
     listen: str  # where its API answers; "": nowhere
     lacks: tuple[str, ...] = ()  # leases that it cannot take: it has no secret for them
     since: float = 0.0  # Unix seconds of the store's clock: when it was first seen
+    left: float = 0.0  # seconds until its leases run out, unless it renews them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

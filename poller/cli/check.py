@@ -10,7 +10,6 @@ from typing import Any
 import click
 import msgspec
 
-from poller.app import opened
 from poller.cli.context import CliContext
 from poller.cli.daemon_client import DaemonClient
 from poller.cli.findings import PATIENCE, inspected, report
@@ -21,6 +20,7 @@ from poller.config.models import Config, SourceConfig
 from poller.config.schema import schema_of
 from poller.hooks.loading import Plugins, attempted, load_plugins
 from poller.operations.advice import advice
+from poller.operations.alone import opened_alone
 from poller.operations.commands import run_command
 from poller.operations.inspection import Inspection, inspect_all
 from poller.operations.planners import check_promises
@@ -125,8 +125,8 @@ def _schema(context: CliContext) -> dict[str, Any]:
 async def _online(config: Config, plugins: Plugins) -> list[Inspection]:
     """A look at every endpoint, by whoever holds the state."""
     if holder(config.poller.state) is None:
-        async with opened(config, plugins) as app:
-            return [found async for found in inspect_all(app.engine.sources.values())]
+        async with opened_alone(config, plugins) as alone:
+            return [found async for found in inspect_all(alone.app.engine.sources.values())]
     labels = [
         f"{source.name}/{endpoint.name}"
         for source in config.sources.values()

@@ -222,11 +222,6 @@ def _workers(reader: Reader) -> Iterator[Finding]:
         yield warn("workers", "none is running", "poller run, on as many machines as you like")
         return
     yield ok("workers", f"running: {', '.join(worker.name for worker in workers)}")
-    if len({worker.digest for worker in workers}) > 1:
-        told = ", ".join(f"{worker.name} {worker.digest}" for worker in workers)
-        yield warn(
-            "workers", f"they have different configurations: {told}", "give all the same poller.toml, and reload"
-        )
 
 
 # The daemon.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -17,9 +17,11 @@ from poller.late import late
 from poller.operations.status import (
     BudgetStatus,
     EndpointStatus,
+    Owned,
     SourceStatus,
     Status,
     SubscriptionStatus,
+    WorkerStatus,
     document,
     parse,
 )
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     import poller.operations.gathering as gathering
 else:
     gathering = late("poller.operations.gathering")  # beside a daemon it is not needed
+
+
+NAMED: Final = 4  # budgets, or subscriptions, of a worker that are named; of more, how many
 
 
 @click.command()
@@ -51,6 +56,8 @@ def status(context: CliContext, as_json: bool) -> None:
         say(NOTHING_YET)
     else:
         running = f"running (process {process})" if process is not None else "not running"
+        if found.workers:
+            running = f"running ({counted(len(found.workers), 'worker')})"
         say(f"{running}; {counted(found.last_seq, 'event')} in the log")
         if found.state_error is not None:
             say(f"! paused: {found.state_error}")
@@ -88,6 +95,9 @@ def tables_of(found: Status) -> Iterator[tuple[list[str], list[list[str]], list[
     heads = ["subscription", "state", "lag", "pending", "dead", "oldest waits"]
     notes = [line for one in found.subscriptions for line in _subscription_notes(one)]
     yield heads, [_subscription(one) for one in found.subscriptions], notes
+    if found.workers:
+        heads = ["worker", "listens on", "since", "lease left", "budgets", "subscriptions", "lag", "configuration"]
+        yield heads, [_worker(one, found.time) for one in found.workers], list(_worker_notes(found))
 
 
 def _print_status(found: Status) -> None:
@@ -161,6 +171,34 @@ def _subscription_notes(one: SubscriptionStatus) -> Iterator[str]:
     if one.dead:
         look = f"poller deliveries --subscription {one.name} --state dead"
         yield f"{one.name}: {counted(one.dead, 'dead letter')}: `{look}`"
+
+
+def _worker(one: WorkerStatus, now: datetime) -> list[str]:
+    return [
+        one.name,
+        one.listen or "nothing",
+        f"{span(max(0.0, (now - one.since).total_seconds()))} ago",
+        span(one.lease_left_s),
+        _owned(one.budgets),
+        _owned(one.subscriptions),
+        f"{one.lag}",
+        one.digest,
+    ]
+
+
+def _owned(owned: Sequence[Owned]) -> str:
+    """What is owned, with its epoch; of many, how many."""
+    if len(owned) > NAMED:
+        return f"{len(owned)}"
+    return ", ".join(f"{one.name}@{one.epoch}" for one in owned) or "none"
+
+
+def _worker_notes(found: Status) -> Iterator[str]:
+    if found.config_differs:
+        yield "workers have different configurations: give all the same poller.toml, and reload them"
+    for one in found.workers:
+        if one.lacks:
+            yield f"{one.name} leaves to others what it cannot open: {', '.join(one.lacks)} (its log says why)"
 
 
 def _at(time: datetime) -> str:

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from poller.app import opened, sweep_once
+from poller.app import sweep_once
 from poller.cli.context import CliContext
 from poller.cli.names import named
 from poller.cli.output import counted, print_json, say
@@ -19,6 +19,7 @@ from poller.cli.process import run_coroutine
 from poller.config.models import Config
 from poller.daemon.logs import configure
 from poller.hooks.loading import Plugins
+from poller.operations.alone import opened_alone
 from poller.options.problems import find_endpoint
 from poller.options.quantities import parse_duration
 
@@ -90,12 +91,13 @@ def _sweep(
 async def _sweep_and_deliver(
     config: Config, plugins: Plugins, endpoints: Collection[tuple[str, str]] | None, wait: float
 ) -> Swept:
-    async with opened(config, plugins) as app:
+    async with opened_alone(config, plugins) as alone:
+        app = alone.app
         before = await app.write(app.store.log.last_seq)
         new = [w for run in app.engine.sources.values() for w in run.endpoints.values() if w.state.last_sweep is None]
         with _progress() as progress:
             stuck = await sweep_once(app, endpoints, progress=progress)
-        await app.deliverer.drain(until=app.clock.now() + wait)
+        await alone.drain(app.clock.now() + wait)
         return Swept(
             calls=sum(poll_loop.limiter.calls for poll_loop in app.engine.loops.values()),
             events=await app.write(app.store.log.last_seq) - before,

@@ -12,12 +12,13 @@ import msgspec
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
-from poller.app import App, opened
+from poller.app import App
 from poller.config.models import Config
 from poller.delivery.notices import ping
 from poller.events.cloudevents import iso
 from poller.hooks.loading import Plugins
 from poller.operations import names
+from poller.operations.alone import opened_alone
 from poller.operations.inspection import inspect
 from poller.operations.places import HIGHEST, parse_place
 from poller.operations.program import Answer
@@ -134,7 +135,9 @@ def is_ours(app: App, args: Mapping[str, Any]) -> bool:
     budget = args.get("budget")
     endpoint = args.get("endpoint")
     if isinstance(endpoint, str):
-        source = endpoint.partition("/")[0]
+        source, slash, _ = endpoint.partition("/")
+        if slash and source not in app.config.sources:
+            return True  # nobody's: whoever is asked says so
         polled = {f"{name}/{one}" for name, active in app.engine.sources.items() for one in active.endpoints}
         return (
             endpoint in polled
@@ -162,6 +165,27 @@ async def run_posted(app: App) -> None:
             await app.write(posted.finish, command.id, outcome, now=app.clock.now())
 
 
+async def execute_or_post(app: App, name: str, args: Mapping[str, Any], *, timeout: float = 10.0) -> Answer:
+    """Do one command now, or have it done by the worker that owns what it concerns. Raises PollerError."""
+    if is_ours(app, args):
+        return await execute(app, name, args)
+    posted = app.store.commands
+    number = await app.write(posted.post, name, args, now=app.clock.now())
+    until = time.monotonic() + timeout
+    while (outcome := await app.write(posted.result, number)) is None:
+        if time.monotonic() >= until and await app.write(posted.withdraw, number):
+            raise PollerError(
+                f"no worker took `{name}` within {timeout:g} s: nothing was done",
+                hint="poller status says who owns what; then try again",
+            )
+        if time.monotonic() >= until + timeout:
+            raise PollerError(f"a worker began `{name}` and has not ended it yet", hint="its log says what came of it")
+        await asyncio.sleep(LOOK_EVERY)
+    if outcome.error is not None:
+        raise PollerError(outcome.error, hint=outcome.hint)
+    return outcome.result or {}
+
+
 async def run_command(
     config: Config, plugins: Plugins, name: str, args: Mapping[str, Any], *, timeout: float = 10.0
 ) -> Answer:
@@ -172,10 +196,10 @@ async def run_command(
     who = holder(config.poller.state)
     if who is not None:
         return await _post(config, who, name, args, timeout)
-    async with opened(config, plugins) as app:
-        answer = await execute(app, name, args)
+    async with opened_alone(config, plugins) as alone:
+        answer = await execute(alone.app, name, args)
         if name in ("redeliver", "ping"):
-            await app.deliverer.drain(until=app.clock.now() + timeout)
+            await alone.drain(alone.app.clock.now() + timeout)
         return answer
 
 

@@ -100,6 +100,7 @@ def of_status(status: Status, config: Config | None) -> Iterator[Finding]:
         yield from _promise(endpoint, config)
     for subscription in status.subscriptions:
         yield from _subscription(subscription)
+    yield from _workers(status)
     for plugin in status.plugins_failed:
         yield of_plugin(plugin.name, plugin.origin, plugin.error)
 
@@ -115,6 +116,25 @@ def summed(findings: Sequence[Finding]) -> str:
     if not counts[Level.BAD] and not counts[Level.WARN]:
         return "all is well"
     return f"{counts[Level.BAD]} bad, {counts[Level.WARN]} to look at, {counts[Level.OK]} ok"
+
+
+def _workers(status: Status) -> Iterator[Finding]:
+    """What workers that share a database say of themselves."""
+    if status.config_differs:
+        told = ", ".join(f"{one.name} {one.digest}" for one in status.workers)
+        yield warn(
+            "workers", f"they have different configurations: {told}", "give all the same poller.toml, and reload"
+        )
+    owned = {f"budget/{one.name}" for worker in status.workers for one in worker.budgets}
+    owned |= {f"subscription/{one.name}" for worker in status.workers for one in worker.subscriptions}
+    for worker in status.workers:
+        for lease in worker.lacks:
+            kind, _, name = lease.partition("/")
+            hint = "its log says why: a secret that is not there, for example"
+            if lease in owned:
+                yield warn(f"worker {worker.name}", f"it cannot open {kind} {name}; another worker has it", hint)
+            else:
+                yield bad(f"worker {worker.name}", f"it cannot open {kind} {name}, and nobody else has it", hint)
 
 
 def _budget(one: BudgetStatus) -> Iterator[Finding]:

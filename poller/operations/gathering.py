@@ -25,15 +25,18 @@ from poller.operations.status import (
     EndpointStatus,
     Held,
     LimitStatus,
+    Owned,
     PluginFailure,
     SourceStatus,
     Status,
     SubscriptionStatus,
+    WorkerStatus,
 )
 from poller.planner.feasibility import Infeasible
 from poller.planner.report import Report, report
 from poller.polling.health import EndpointHealth, HealthReport, SourceHealth
 from state.deliveries import SubscriptionState
+from state.leases import Lease, WorkerState, budget_lease
 from state.open import is_there
 from state.open import open_reader as open_reader
 from state.records import source_uri
@@ -50,10 +53,11 @@ def status(reader: Reader, config: Config, *, now: float, live: Live | None = No
 
     Without `live` it tells what the file knows: nothing of pages aside, and what was learned a minute ago.
     """
-    health = live.sources if live is not None else {name: _kept_health(reader, name) for name in config.sources}
+    health = _health(reader, config, live)
     budgets = _budgets(reader, config, live, now)
     health = _held_back(health, config, budgets)
     endpoints = _endpoints(reader, config, live, health, now)
+    subscriptions = _subscriptions(reader, now)
     return Status(
         time=_time(now),
         running=live is not None,
@@ -62,7 +66,8 @@ def status(reader: Reader, config: Config, *, now: float, live: Live | None = No
         budgets=budgets,
         sources=_sources(endpoints, health, live),
         endpoints=endpoints,
-        subscriptions=_subscriptions(reader, now),
+        subscriptions=subscriptions,
+        workers=_workers(reader, subscriptions),
         plugins_failed=tuple(_failed(plugin) for plugin in (live.failed_plugins if live else ())),
         state_error=live.state_error if live else None,
         config_error=live.config_error if live else None,
@@ -91,11 +96,13 @@ def _unspent(name: str, budget: BudgetConfig, now: float) -> BudgetView:
 
 
 def _budgets(reader: Reader, config: Config, live: Live | None, now: float) -> tuple[BudgetStatus, ...]:
-    if live is not None:
+    if live is not None and not live.is_shared:
         return tuple(_budget(name, view) for name, view in live.budgets.items())
+    known = {} if live is None else live.budgets
     broken = {one.budget: one for one in infeasible_budgets(config, reader.sums.units())}
     return tuple(
-        _budget(name, _spent(reader, name, budget, now, broken.get(name))) for name, budget in config.budgets.items()
+        _budget(name, known.get(name) or _spent(reader, name, budget, now, broken.get(name)))
+        for name, budget in config.budgets.items()
     )
 
 
@@ -123,6 +130,14 @@ def _budget(name: str, view: BudgetView) -> BudgetStatus:
 
 
 # Sources.
+
+
+def _health(reader: Reader, config: Config, live: Live | None) -> Mapping[str, HealthReport]:
+    """How every source is: as the running program knows it, else as whoever polls it has kept it."""
+    if live is not None and not live.is_shared:
+        return live.sources
+    known = {} if live is None else live.sources
+    return {name: known.get(name) or _kept_health(reader, name) for name in config.sources}
 
 
 def _kept_health(reader: Reader, source: str) -> HealthReport:
@@ -186,12 +201,13 @@ def _endpoints(
     reader: Reader, config: Config, live: Live | None, health: Mapping[str, HealthReport], now: float
 ) -> tuple[EndpointStatus, ...]:
     measured = {(one.source, one.endpoint): one for one in reader.sums.measured_delays(since=now - DAY)}
-    expected = live.expected_delays if live is not None else _expected(reader, config, now)
+    expected = _expected(reader, config, now) if live is None or live.is_shared else {}
+    expected |= {} if live is None else live.expected_delays
     found = []
     for row in reader.polls.endpoints():
         name = row["source"], row["endpoint"]
         if _is_watched(config, live, *name):
-            watched = live.endpoints[name] if live is not None else Watched()
+            watched = Watched() if live is None else live.endpoints.get(name, Watched())
             delay = measured.get((source_uri(name[0]), name[1]))
             found.append(_endpoint(row, watched, health.get(name[0], WELL), expected.get(name), delay, now))
     outage = live.state_error if live is not None else None
@@ -204,7 +220,7 @@ def _unrecorded(one: EndpointStatus, outage: str) -> EndpointStatus:
 
 
 def _is_watched(config: Config, live: Live | None, source: str, endpoint: str) -> bool:
-    if live is not None:
+    if live is not None and not live.is_shared:
         return (source, endpoint) in live.endpoints
     settings = config.sources.get(source)
     return settings is not None and (not settings.endpoints or endpoint in settings.endpoints)
@@ -340,6 +356,36 @@ def _subscription(
         next_probe=_at(one.next_probe),
         filter_errors=one.filter_errors,
         last_error=one.last_error,
+    )
+
+
+# Workers.
+
+
+def _workers(reader: Reader, subscriptions: Sequence[SubscriptionStatus]) -> tuple[WorkerStatus, ...]:
+    shares = reader.leases.shares()
+    lags = {one.name: one.lag for one in subscriptions}
+    owned = {
+        one.name: [lease for lease in shares.owners.values() if lease.worker == one.name] for one in shares.workers
+    }
+    return tuple(_worker(one, owned[one.name], lags) for one in shares.workers)
+
+
+def _worker(one: WorkerState, leases: Sequence[Lease], lags: Mapping[str, int]) -> WorkerStatus:
+    owned: dict[bool, list[Owned]] = {True: [], False: []}  # by whether it is a budget
+    for lease in sorted(leases, key=lambda lease: lease.name):
+        owned[lease.name == budget_lease(lease.subject)].append(Owned(name=lease.subject, epoch=lease.epoch))
+    return WorkerStatus(
+        name=one.name,
+        version=one.version,
+        digest=one.digest,
+        listen=one.listen,
+        since=_time(one.since),
+        lease_left_s=round(one.left, 3),
+        budgets=tuple(owned[True]),
+        subscriptions=tuple(owned[False]),
+        lag=sum(lags.get(lease.name, 0) for lease in owned[False]),
+        lacks=one.lacks,
     )
 
 

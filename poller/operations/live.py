@@ -36,6 +36,7 @@ def live_of(app: App, plan: Report | None = None) -> Live:
         failed_plugins=tuple(app.plugins.failed),
         state_error=None if app.write.outage is None else str(app.write.outage),
         config_error=app.refused,
+        is_shared=app.tenure is not None,
     )
 
 

@@ -55,6 +55,7 @@ class Live:
     failed_plugins: Sequence[Failed] = ()
     state_error: str | None = None
     config_error: str | None = None
+    is_shared: bool = False  # other workers run on the same state: what they own is in the state alone
 
 
 class Program(Protocol):

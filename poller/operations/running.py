@@ -7,7 +7,7 @@ from typing import Any
 
 from poller.app import App
 from poller.config.models import Config
-from poller.operations.commands import execute
+from poller.operations.commands import execute_or_post
 from poller.operations.delays import Delays
 from poller.operations.gathering import status
 from poller.operations.history import History
@@ -62,8 +62,8 @@ class RunningProgram:
         return status(reader, self._app.config, now=self._app.clock.now(), live=live)
 
     async def execute(self, name: str, args: Mapping[str, Any]) -> Answer:
-        """Do a command now."""
-        return await execute(self._app, name, args)
+        """Do a command now, or have it done by the worker that owns what it concerns."""
+        return await execute_or_post(self._app, name, args)
 
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever something was recorded or delivered."""

@@ -131,6 +131,30 @@ class SubscriptionStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Owned:
+    """A budget or a subscription that a worker owns, and under which epoch: each owner has a higher one."""
+
+    name: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """One of the workers that share a database."""
+
+    name: str
+    version: str  # of Poller
+    digest: str  # of its configuration
+    listen: str
+    since: datetime
+    lease_left_s: float  # until what it owns is free, unless it renews its leases
+    budgets: tuple[Owned, ...] = ()
+    subscriptions: tuple[Owned, ...] = ()
+    lag: int = 0  # events that its subscriptions were not given yet
+    lacks: tuple[str, ...] = ()  # what it leaves to others, since it cannot open it: "budget/office"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PluginFailure:
     """A plugin that could not be loaded, or that raised."""
 
@@ -151,9 +175,15 @@ class Status:
     sources: tuple[SourceStatus, ...] = ()
     endpoints: tuple[EndpointStatus, ...] = ()
     subscriptions: tuple[SubscriptionStatus, ...] = ()
+    workers: tuple[WorkerStatus, ...] = ()  # on a database; the oldest first
     plugins_failed: tuple[PluginFailure, ...] = ()
     state_error: str | None = None  # why the state cannot be written: nothing is polled or delivered meanwhile
     config_error: str | None = None  # why the file was refused at the latest reload: the one before it is in use
+
+    @property
+    def config_differs(self) -> bool:
+        """Whether workers run different configurations."""
+        return len({one.digest for one in self.workers if one.digest}) > 1
 
 
 def document(status: Status) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from poller.operations.delays import Delays, Histogram
 from poller.operations.program import Live
-from poller.operations.status import Status
+from poller.operations.status import Owned, Status, WorkerStatus
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -19,6 +19,7 @@ BUDGET = ["budget"]
 WINDOW = ["budget", "limit"]
 ENDPOINT = ["source", "endpoint"]
 SUBSCRIPTION = ["subscription"]
+WORKER = ["worker"]
 STATES = ("active", "failing", "paused", "disabled")
 
 Values = Iterable[tuple[Sequence[str], float | None]]
@@ -27,7 +28,8 @@ Histograms = Iterable[tuple[Sequence[str], Histogram]]
 
 def exposition(status: Status, live: Live, deliveries: Sequence[tuple[str, str, int]], delays: Delays) -> bytes:
     """Everything as text."""
-    families = [*_program(status), *_budgets(status, live), *_endpoints(status), *_delivery(status, deliveries)]
+    families = [*_program(status), *_workers(status, live), *_budgets(status, live), *_endpoints(status, live)]
+    families += _delivery(status, deliveries)
     registry = CollectorRegistry()
     registry.register(_Now([*families, *_delays(delays)]))
     ProcessCollector(registry=registry)
@@ -79,6 +81,31 @@ def _program(status: Status) -> Iterator[Metric]:
     yield _gauge("plugins_failed", "Plugins that failed.", [], [((), float(len(status.plugins_failed)))])
 
 
+def _workers(status: Status, live: Live) -> Iterator[Metric]:
+    """Who shares the database. On a file there is nothing to tell."""
+    if not live.is_shared:
+        return
+    yield _gauge("workers", "Workers on this database.", [], [((), len(status.workers))])
+    differs = [((), float(status.config_differs))]
+    yield _gauge("configuration_differs", "1 while workers run different configurations.", [], differs)
+    rows = [((one.name,), one) for one in status.workers]
+    yield _gauge("worker_budgets", "Budgets that a worker owns.", WORKER, [(at, len(w.budgets)) for at, w in rows])
+    owned = [(at, len(w.subscriptions)) for at, w in rows]
+    yield _gauge("worker_subscriptions", "Subscriptions that a worker owns.", WORKER, owned)
+    yield _gauge("worker_lag", "Events that its subscriptions were not given.", WORKER, [(at, w.lag) for at, w in rows])
+    left = [(at, w.lease_left_s) for at, w in rows]
+    yield _gauge("worker_lease_left_seconds", "Until its leases run out, unless it renews them.", WORKER, left)
+    lacks = [(at, len(w.lacks)) for at, w in rows]
+    yield _gauge("worker_lacks", "Budgets and subscriptions that a worker cannot open.", WORKER, lacks)
+    leases = [((f"{kind}/{o.name}",), o.epoch) for w in status.workers for kind, o in _owned(w)]
+    yield _gauge("lease_epoch", "The epoch of a lease: it rises with every owner.", ["lease"], leases)
+
+
+def _owned(one: WorkerStatus) -> Iterator[tuple[str, Owned]]:
+    yield from (("budget", budget) for budget in one.budgets)
+    yield from (("subscription", subscription) for subscription in one.subscriptions)
+
+
 def _delays(delays: Delays) -> Iterator[Metric]:
     seen = "Seconds from when a change had not happened yet until it was seen, of events since the start."
     yield _histogram("detection_delay_seconds", seen, ENDPOINT, [*delays.seen.items()])
@@ -100,12 +127,16 @@ def _budgets(status: Status, live: Live) -> Iterator[Metric]:
     yield _gauge("budget_limit", "Calls that a window allows.", WINDOW, [(at, u.limit.calls) for at, u in windows])
     throttled = [((n,), float(v.throttled_until is not None)) for n, v in views]
     yield _gauge("budget_throttled", "1 while the server wants no call.", BUDGET, throttled)
-    sources = [((row.name,), float(row.state == "ok")) for row in status.sources]
+    mine = [row for row in status.sources if not live.is_shared or row.name in live.sources]
+    sources = [((row.name,), float(row.state == "ok")) for row in mine]
     yield _gauge("source_ok", "1 while nothing is wrong with a source.", ["source"], sources)
 
 
-def _endpoints(status: Status) -> Iterator[Metric]:
+def _endpoints(status: Status, live: Live) -> Iterator[Metric]:
+    """Every endpoint; of workers that share a database, each reports those that it polls itself."""
     rows = [((row.source, row.endpoint), row) for row in status.endpoints]
+    if live.is_shared:
+        rows = [(at, row) for at, row in rows if at in live.endpoints]
 
     def of(key: str) -> Values:
         return [(at, getattr(row, key)) for at, row in rows]

@@ -106,7 +106,8 @@ class LeaseTable:
     def shares(self) -> Shares:
         """Who runs on the state, and who owns what."""
         workers = self._db.run(
-            f"SELECT name, version, digest, listen, lacks, since FROM workers WHERE until > {NOW} ORDER BY since, name"
+            f"SELECT name, version, digest, listen, lacks, since, until - {NOW} FROM workers WHERE until > {NOW} "
+            "ORDER BY since, name"
         )
         owned = self._db.run(
             "SELECT l.name, l.worker, l.epoch, w.until FROM leases l JOIN workers w ON w.name = l.worker "
@@ -114,8 +115,16 @@ class LeaseTable:
         )
         return Shares(
             workers=tuple(
-                WorkerState(name=name, version=version, digest=digest, listen=listen, lacks=tuple(lacks), since=since)
-                for name, version, digest, listen, lacks, since in workers
+                WorkerState(
+                    name=name,
+                    version=version,
+                    digest=digest,
+                    listen=listen,
+                    lacks=tuple(lacks),
+                    since=since,
+                    left=left,
+                )
+                for name, version, digest, listen, lacks, since, left in workers
             ),
             owners={
                 name: Lease(name=name, worker=worker, epoch=epoch, until=until) for name, worker, epoch, until in owned

@@ -11,8 +11,17 @@ from poller.budget.budget import Budget
 from poller.budget.limits import Limit
 from poller.hooks.payloads import AttemptFinished
 from poller.operations.delays import BOUNDS, Delays, Histogram
-from poller.operations.program import BudgetView, Live
-from poller.operations.status import BudgetStatus, EndpointStatus, SourceStatus, Status, SubscriptionStatus
+from poller.operations.program import BudgetView, Live, Watched
+from poller.operations.status import (
+    BudgetStatus,
+    EndpointStatus,
+    Owned,
+    SourceStatus,
+    Status,
+    SubscriptionStatus,
+    WorkerStatus,
+)
+from poller.polling.health import HealthReport
 from poller.web.metrics import exposition
 from state.deliveries import AttemptRow, Job
 from state.records import Event
@@ -49,6 +58,16 @@ def whole() -> str:
         measured_delay_s=3.0,
         measured_delay_p95_s=4.0,
     )
+    worker = WorkerStatus(
+        name="one",
+        version="1",
+        digest="abc",
+        listen="",
+        since=at,
+        lease_left_s=1.5,
+        budgets=(Owned(name="shop", epoch=3),),
+        subscriptions=(Owned(name="crm", epoch=4),),
+    )
     status = Status(
         time=at,
         running=True,
@@ -58,9 +77,15 @@ def whole() -> str:
         sources=(SourceStatus(name="shop", state="ok"),),
         endpoints=(endpoint,),
         subscriptions=(SubscriptionStatus(name="crm", state="active"),),
+        workers=(worker,),
     )
     usage = Budget("shop", [Limit(5, 1.0)], share=1.0).usage(0.0)
-    live = Live(budgets={"shop": BudgetView(usage=usage, throttled_until=None)}, sources={}, endpoints={})
+    live = Live(
+        budgets={"shop": BudgetView(usage=usage, throttled_until=None)},
+        sources={"shop": HealthReport(state="ok")},
+        endpoints={("shop", "items"): Watched()},
+        is_shared=True,
+    )
     delays = Delays()
     delays.begin(0)
     delays.count([seen(1, 0.2)])

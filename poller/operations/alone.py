@@ -1,0 +1,122 @@
+"""An app for one command where no worker runs: it owns every budget and subscription while the command lasts.
+
+On a file, whoever runs holds its lock. On a database the command is a worker that takes all leases, renews them, and
+leaves; where other workers run already it says who, for they own what it would spend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Final
+
+from poller.app import App, Tenure, opened
+from poller.config.models import Config
+from poller.delivery import handover
+from poller.hooks.loading import Plugins
+from state.errors import Held, LeaseLost, StateError
+from state.leases import Lease, WorkerState, budget_lease, subscription_lease
+
+TTL: Final = 5.0  # seconds that a lease lasts
+BEAT: Final = 1.0  # seconds between two renewals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alone:
+    """An app that owns everything."""
+
+    app: App
+    subscriptions: list[Lease] = field(default_factory=list)  # on a database
+
+    async def drain(self, until: float) -> None:
+        """Deliver all that is due, then return; at `until` at the latest."""
+        await handover.adopt(self.app.deliverer, self.subscriptions)
+        await self.app.deliverer.drain(until=until)
+
+
+@contextlib.asynccontextmanager
+async def opened_alone(config: Config, plugins: Plugins) -> AsyncIterator[Alone]:
+    """Everything, owned. Raises PollerError; Held, which says by whom, where somebody runs on the state already."""
+    async with opened(config, plugins) as app:
+        if app.tenure is None:
+            yield Alone(app=app)
+            return
+        async with _owning(app, app.tenure) as leases, _renewing(app, app.tenure):
+            yield Alone(app=app, subscriptions=leases)
+
+
+@contextlib.asynccontextmanager
+async def _owning(app: App, tenure: Tenure) -> AsyncIterator[list[Lease]]:
+    """Own everything, with every budget open; what is owned of subscriptions."""
+    leases = app.store.leases
+    await _refuse_others(app)
+    sent = app.clock.steady()
+    await app.write(leases.enrol, _described(app, tenure), ttl=TTL)
+    try:
+        names = [budget_lease(name) for name in app.config.budgets]
+        names += [subscription_lease(one.name) for one in app.config.subscriptions]
+        taken = await app.write(leases.take, tenure.worker, names, most=len(names), ttl=TTL)
+        if len(taken) < len(names):
+            await _refuse_others(app, besides=1)
+        tenure.until = sent + TTL
+        for lease in taken:
+            if lease.name == budget_lease(lease.subject):
+                await app.adopt(lease)
+        yield [lease for lease in taken if lease.name == subscription_lease(lease.subject)]
+    finally:
+        for name in list(app.engine.loops):
+            with contextlib.suppress(StateError):
+                await app.release(name, seconds=TTL)
+        with contextlib.suppress(StateError):
+            await app.write(leases.leave, tenure.worker)
+
+
+async def _refuse_others(app: App, *, besides: int = 0) -> None:
+    workers = (await app.write(app.store.leases.shares)).workers
+    if len(workers) > besides:
+        others = ", ".join(one.name for one in workers if app.tenure is None or one.name != app.tenure.worker)
+        raise Held(
+            f"{app.config.poller.state}: workers run on it ({others}), and own what this command would spend",
+            hint="stop them first, or use the commands that work beside them",
+        )
+
+
+def _described(app: App, tenure: Tenure) -> WorkerState:
+    return WorkerState(name=tenure.worker, version=version("poller"), digest=app.config.digest[:12], listen="")
+
+
+@contextlib.asynccontextmanager
+async def _renewing(app: App, tenure: Tenure) -> AsyncIterator[None]:
+    """Renew every lease while the block runs. Raises LeaseLost, and ends the block, where they cannot be kept."""
+    block = asyncio.current_task()
+    assert block is not None
+    lost: list[Exception] = []
+
+    async def renew() -> None:
+        try:
+            while True:
+                await asyncio.sleep(BEAT)
+                sent = app.clock.steady()
+                if not await app.write.urgent(app.store.leases.renew, tenure.worker, ttl=TTL):
+                    raise LeaseLost("the leases of this command have run out: the machine, or the database, was slow")
+                tenure.until = sent + TTL
+        except StateError as error:
+            tenure.until = -math.inf
+            lost.append(error)
+            block.cancel()
+
+    renewing = asyncio.create_task(renew(), name="renew leases")
+    try:
+        yield
+    except asyncio.CancelledError:
+        if lost:
+            block.uncancel()
+            raise lost[0] from None
+        raise
+    finally:
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
