@@ -21,9 +21,9 @@ from poller.config.schema import schema_of
 from poller.hooks.loading import Plugins, attempted, load_plugins
 from poller.operations.advice import advice
 from poller.operations.alone import opened_alone
-from poller.operations.commands import run_command
 from poller.operations.inspection import Inspection, inspect_all
 from poller.operations.planners import check_promises
+from poller.operations.run_command import run_command
 from poller.options.problems import ConfigError
 from state.open import holder
 

@@ -14,8 +14,8 @@ from poller.cli.names import named
 from poller.cli.output import print_json, say
 from poller.cli.process import run_coroutine
 from poller.cli.view import endpoint_of
-from poller.operations.commands import run_command
 from poller.operations.places import HIGHEST, parse_place
+from poller.operations.run_command import run_command
 from poller.options.problems import NotThere, nearest
 from state.open import open_reader
 
