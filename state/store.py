@@ -39,6 +39,7 @@ from state.polls import (
 )
 from state.records import Event, EventQuery, NewEvent
 from state.status import Activity, MeasuredDelay, Restored, Retrying, SeenChange, SeenDelay, UnitProgress, UnitRow
+from state.tables import TablePage
 
 
 class Leases(Protocol):
@@ -481,6 +482,14 @@ class StatusReader(Protocol):
         ...
 
 
+class TableReader(Protocol):
+    """The open tables: events, changes, objects, deliveries and polls."""
+
+    def page(self, name: str, *, after: str | None, limit: int) -> TablePage:
+        """At most `limit` rows of a table after a place. Raises PollerError for what is not a place."""
+        ...
+
+
 class Reader(Protocol):
     """Everything that only looks at a state, beside whoever runs on it. Every method raises StateError alone."""
 
@@ -494,6 +503,8 @@ class Reader(Protocol):
     def deliveries(self) -> DeliveryReader: ...
     @property
     def sums(self) -> StatusReader: ...
+    @property
+    def tables(self) -> TableReader: ...
 
     def damage(self) -> str | None:
         """What is wrong with what is kept, reading all of it; None where it is whole, or cannot be told."""

@@ -26,6 +26,7 @@ NOUNS = {
     "state.notices",
     "state.operational",
     "state.status",
+    "state.tables",
     "state.rows",
     "state.steps",
     "state.store",

@@ -39,6 +39,7 @@ GROUPS: Final = {  # heading -> command: its module, and what the list of comman
         "show": ("events", "One object: its state and its history."),
         "ledger": ("deliveries", "Prove that the books balance."),
         "preview": ("deliveries", "What a subscription would be sent."),
+        "export": ("export", "Events, changes, objects, deliveries or polls as CSV or JSON Lines."),
         "plugins": ("events", "Which plugins are loaded, and what failed."),
         "doctor": ("doctor", "What is wrong, and how to fix it."),
     },

@@ -29,6 +29,7 @@ from poller.planner.report import WhatIf
 from state.deliveries import DeliveryQuery
 from state.records import Event, EventQuery
 from state.store import Reader
+from state.tables import TablePage
 
 PAGE: Final = 1000  # rows asked for at once
 
@@ -92,6 +93,10 @@ class View(Protocol):
         """One object with its history (Events). Raises NotThere."""
         ...
 
+    def table(self, name: str, *, after: str | None, limit: int) -> TablePage:
+        """A page of an open table."""
+        ...
+
 
 @contextlib.contextmanager
 def viewed(context: CliContext) -> Iterator[View | None]:
@@ -126,6 +131,10 @@ class FileView:
         )
         batch = (read_newest if newest else read_batch)(self._reader, query, limit)
         return Page(events=list(batch.events), next=batch.next)
+
+    def table(self, name: str, *, after: str | None, limit: int) -> TablePage:
+        """A page of an open table."""
+        return self._reader.tables.page(name, after=after, limit=limit)
 
     def event_types(self) -> list[str]:
         """Some of the types in the log."""
@@ -188,6 +197,11 @@ class DaemonView:
         )
         found = msgspec.json.decode(raw, type=_Events)
         return Page(events=[_event(one) for one in found.events], next=found.next)
+
+    def table(self, name: str, *, after: str | None, limit: int) -> TablePage:
+        """A page of an open table."""
+        found = self._daemon.get(f"/api/v1/tables/{name}", after=after, limit=min(limit, PAGE))
+        return TablePage(columns=tuple(found["columns"]), rows=found["rows"], next=found["next"])
 
     def event_types(self) -> list[str]:
         """Some of the types in the log."""

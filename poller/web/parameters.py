@@ -54,6 +54,10 @@ DeliveryStatus = Annotated[
 EventNumber = Annotated[int | None, Query(ge=1, le=HIGHEST, description="The sequence number of an event.")]
 SubscriptionName = Annotated[str | None, Query(max_length=TEXT, description="The name of a subscription.")]
 
+TableName = Annotated[
+    Literal["events", "changes", "objects", "deliveries", "polls"], Path(description="One of the open tables.")
+]
+RowPlace = Annotated[str | None, Query(max_length=4096, description="The `next` of the page before.")]
 Subscription = Annotated[str, Path(max_length=TEXT, description="The name of a subscription.")]
 Budget = Annotated[str, Path(max_length=TEXT, description="The name of a budget.")]
 Source = Annotated[str, Path(max_length=TEXT, description="The name of a source.")]

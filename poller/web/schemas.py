@@ -95,6 +95,14 @@ class Done(_Open):
     summary: str
 
 
+class TableDocument(BaseModel):
+    """Rows of an open table, each with a value for every column. `next` is null at the end."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    next: str | None
+
+
 class Plan(BaseModel):
     """What is polled how often, and why."""
 

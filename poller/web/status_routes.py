@@ -18,7 +18,7 @@ from poller.planner.report import Report, WhatIf, parse_weight, rows
 from poller.web.answers import as_json, problem_answer, problems
 from poller.web.context import Context, Reader
 from poller.web.metrics import CONTENT_TYPE, exposition
-from poller.web.schemas import ConfigurationDocument, Plan
+from poller.web.schemas import ConfigurationDocument, Plan, TableDocument
 from state.errors import PollerError
 from state.status import SeenDelay
 
@@ -27,6 +27,16 @@ Weights = list[Annotated[str, StringConstraints(pattern=p.WEIGHT)]]
 Rates = list[Annotated[str, StringConstraints(pattern=p.RATE)]]
 
 router = APIRouter()
+
+
+@router.get("/api/v1/tables/{table}", responses={200: {"model": TableDocument}, **problems(400)})
+async def table(context: Context, table: p.TableName, after: p.RowPlace = None, limit: p.Limit = 100) -> Response:
+    """Rows of one of the open tables, as `poller export` has them; columns of JSON are text. Read on with `next`.
+
+    An answer ends after `limit` rows or about 500 kB.
+    """
+    found = await context.look(lambda reader: reader.tables.page(table, after=after, limit=limit))
+    return as_json({"columns": found.columns, "rows": found.rows, "next": found.next})
 
 
 @router.get("/healthz")

@@ -20,6 +20,7 @@ from state.postgres.read_deliveries import DeliveryReader
 from state.postgres.read_polls import PollReader
 from state.postgres.read_status import StatusReader
 from state.postgres.schema import check, is_begun, migrate, refuse_moved
+from state.postgres.tables import Tables
 from state.postgres.time import DatabaseTime
 from state.status import Restored
 
@@ -116,6 +117,11 @@ class Reader:
             sums=StatusReader(db),
             leases=LeaseTable(db),
         )
+
+    @property
+    def tables(self) -> Tables:
+        """The open tables."""
+        return Tables(self.db)
 
     def damage(self) -> str | None:
         """None: PostgreSQL looks after its files itself (`pg_amcheck` reads all of them)."""

@@ -60,6 +60,8 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
             conn.execute("PRAGMA journal_mode = WAL")
             conn.execute("PRAGMA synchronous = FULL")
             conn.execute("PRAGMA wal_autocheckpoint = 1000")
+            if any(migrations.pending(db) for migrations in sets):
+                _drop_views(db)
             for migrations in sets:
                 migrations.apply(db)
     except (sqlite3.Error, OSError) as error:
@@ -71,6 +73,12 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
             else "check the path, its permissions and free space",
         ) from error
     return db
+
+
+def _drop_views(db: Database) -> None:
+    """Take the views away: a table that one of them reads cannot be changed. They are made again by whoever opens."""
+    for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'view'").fetchall():
+        db.execute(f'DROP VIEW "{name}"')
 
 
 def _refuse_newer(db: Database, sets: Sequence[Migrations], path: Path) -> None:

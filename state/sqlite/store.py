@@ -30,6 +30,7 @@ from state.sqlite.read_polls import PollReader
 from state.sqlite.read_status import StatusReader
 from state.sqlite.rewind import rewind
 from state.sqlite.schema import delivery_migrations
+from state.sqlite.views import Tables, create_views
 from state.status import Restored
 
 SCHEMA: Final = (
@@ -65,6 +66,7 @@ class Store:
         """Open the state for writing, made and migrated where needed; a backup begins anew. Raises StateError."""
         db = open_database(path, sets=SCHEMA)
         begin_anew(db, now=now)
+        create_views(db)
         _refuse_moved(db, path)
         return cls(
             db=db,
@@ -133,6 +135,11 @@ class Reader:
             sums=StatusReader(db),
             leases=LeaseTable(db),
         )
+
+    @property
+    def tables(self) -> Tables:
+        """The open tables."""
+        return Tables(self.db)
 
     def damage(self) -> str | None:
         """What SQLite finds wrong with the file, reading all of it; None where it is whole."""

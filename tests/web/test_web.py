@@ -33,7 +33,7 @@ ROUTES |= {
 }
 ROUTES |= {"/api/v1/redeliver", "/api/v1/events/types", "/api/v1/ledger", "/api/v1/configuration"}
 ROUTES |= {"/api/v1/budgets/{name}/resume"}
-ROUTES |= {"/api/v1/probe"}
+ROUTES |= {"/api/v1/probe", "/api/v1/tables/{table}"}
 
 
 @pytest.fixture(scope="module")
