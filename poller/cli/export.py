@@ -29,7 +29,7 @@ def export(context: CliContext, table: str, as_csv: bool, as_json: bool, after: 
 
     A file's state has them as views as well, for Datasette and other tools.
 
-    Example: poller export changes --csv > changes.csv
+    Example: poller export changes --csv
     """
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other")
