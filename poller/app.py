@@ -195,7 +195,7 @@ class App:
     @property
     def is_well(self) -> bool:
         """Whether everything that is to be polled is polled, and can be recorded."""
-        return self.is_polling and self.write.outage is None and self.engine.is_well()
+        return self.is_polling and self.write.outage is None and self.engine.watch.is_well()
 
     async def reconfigure(self, config: Config, *, renaming: Renaming | None = None) -> None:
         """Go on with another configuration, already validated; `renaming` is done while nothing is polled or delivered.
@@ -222,7 +222,7 @@ class App:
                 if isinstance(error, Exception) and not self.is_polling:
                     await self._go_back(renaming)
                 raise
-            opened.engine.probe_now()
+            opened.engine.interventions.probe_now()
             self.config, self._opened = config, opened
             self.is_polling = True
 
@@ -383,7 +383,7 @@ async def sweep_once(
     be seen, in words.
     """
     engine, changed = app.engine, asyncio.Event()
-    sweeping = await engine.begin_sweeps(endpoints)
+    sweeping = await engine.interventions.begin_sweeps(endpoints)
     for poll_loop in engine.loops.values():
         poll_loop.pace.hurry, poll_loop.poke = True, changed.set
     # What is in flight may yet find something to ask for: deletions to be confirmed.
@@ -400,7 +400,7 @@ async def sweep_once(
             break
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(changed.wait(), max(0.001, min(due, 1.0)))
-    engine.end_sweeps()
+    engine.interventions.end_sweeps()
     for poll_loop in engine.loops.values():
         poll_loop.pace.hurry, poll_loop.poke = False, lambda: None
     return sweeping.stuck(app.clock.now())

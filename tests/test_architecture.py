@@ -322,7 +322,6 @@ EXCUSED = {
 }
 PENDING = {  # to be split
     "poller.app.App",
-    "poller.polling.engine.Engine",
     "poller.simulation.simulator.Result",
 }
 

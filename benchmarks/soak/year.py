@@ -242,10 +242,10 @@ class Year:
 
     async def _purge(self, deliverer: Deliverer, engine: Engine) -> None:
         await deliverer.purge(self._clock.now() - self._config.poller.retention)
-        await engine.forget_calls()
+        await engine.keeper.forget_calls()
 
     def _jobs(self, engine: Engine, store: Store) -> list[Coroutine[Any, Any, None]]:
-        return [self.api.live(), _every(HOUR, engine.save), _every(DAY, lambda: self._sample(store))]
+        return [self.api.live(), _every(HOUR, engine.keeper.save), _every(DAY, lambda: self._sample(store))]
 
     async def _poll(self, engine: Engine, until: float) -> None:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()

@@ -17,7 +17,7 @@ PATIENCE = 10  # seconds for the whole call
 async def beat(app: App) -> None:
     """Call the heartbeat URL while all is well; whoever waits for it hears of trouble by hearing nothing."""
     url = app.config.poller.heartbeat
-    if url is not None and app.engine.is_well():
+    if url is not None and app.engine.watch.is_well():
         await call(url.reveal())
 
 

@@ -44,7 +44,7 @@ class Upkeep:
     async def do_commands(self) -> None:
         """Do what was posted, and save the times of polls: what others read of the state is half a second old."""
         await run_posted(self._app)
-        await self._app.engine.save_times()
+        await self._app.engine.keeper.save_times()
 
     async def purge(self) -> None:
         """Forget events that are older than the retention, and calls that no window counts any more.
@@ -56,13 +56,13 @@ class Upkeep:
         gone = await self._app.deliverer.purge(now - self._app.config.poller.retention)
         if gone:
             log.info("events.purged", events=gone)
-        await self._app.engine.forget_calls()
+        await self._app.engine.keeper.forget_calls()
 
     async def _save(self) -> None:
-        await self._app.engine.save()
+        await self._app.engine.keeper.save()
 
     async def _watch(self) -> None:
-        await self._app.engine.watch()
+        await self._app.engine.watch.check()
 
     async def _beat(self) -> None:
         if self._app.is_well and self._app.refused is None:

@@ -282,7 +282,7 @@ async def _resume(app: App, args: Resume) -> Answer:
 async def _resume_budget(app: App, name: str) -> Answer:
     if name not in app.engine.loops:
         raise NotThere(f"no budget is named {name!r}", hint=nearest(name, app.engine.loops))
-    until = await app.engine.resume(name)
+    until = await app.engine.interventions.resume(name)
     what = f"The server of budget {name} had not asked for a pause: only its limits hold calls back."
     if until is not None:
         what = f"Budget {name} calls again at once: its server had asked for no call before {iso(until)}."
@@ -309,7 +309,7 @@ async def _forget(app: App, args: Forget) -> Answer:
 
 async def _probe(app: App, _: Nothing) -> Answer:
     """Ask at once what a failure keeps waiting."""
-    app.engine.probe_now()
+    app.engine.interventions.probe_now()
     count = len(app.engine.sources)
     return {"summary": f"{count} {'source is' if count == 1 else 'sources are'} asked at once.", "sources": count}
 

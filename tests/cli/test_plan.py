@@ -120,10 +120,10 @@ def test_known_units_count_when_a_promise_is_checked(tmp_path, sandbox):
 async def test_lists_that_grew_beyond_a_promise_are_told_and_polled_on(tmp_path, sandbox):
     config = load(configured(tmp_path, sandbox, more='max_staleness = "10ms"'), plugins := load_plugins())
     async with open_app(config, plugins) as app:
-        await app.engine.watch()
+        await app.engine.watch.check()
         assert live_of(app).budgets["acme"].infeasible is None
         assert await sweep_once(app) == []
-        await app.engine.watch()
+        await app.engine.watch.check()
         assert "acme/time_entries" in str(live_of(app).budgets["acme"].infeasible)
     assert "! acme: max_staleness requires" in command(config.path, "status").stdout
 

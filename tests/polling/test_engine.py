@@ -164,10 +164,10 @@ def test_a_source_that_should_poll_and_does_not_raises_one_alarm_and_says_when_i
         engine = (await watching.living()).engine
         for _ in range(12):
             await asyncio.sleep(60)  # nobody wakes the budget
-            await engine.watch()
+            await engine.watch.check()
         alarms = await types(watching)
         await watching.sweep()
-        await engine.watch()
+        await engine.watch.check()
 
         assert alarms == ["poller.source.failing"]
         assert await types(watching) == ["poller.source.failing", "poller.source.recovered"]
@@ -191,7 +191,7 @@ def test_a_sweep_on_command_ends_though_the_last_list_that_it_waits_for_is_gone_
         life = await watching.living()
         watching.upstream.change("delete", 0)  # its lines are 404 by now
         watching.upstream.fail(Step(act="fault", kind="500"))  # and that it is gone is only seen later
-        sweeping = await life.engine.begin_sweeps()
+        sweeping = await life.engine.interventions.begin_sweeps()
         now = asyncio.get_running_loop().time
         await life.work(now() + 60, done=lambda: not sweeping.goes_on(now()))
 

@@ -195,7 +195,7 @@ async def test_after_a_crash_it_is_known_when_each_unit_was_polled(tmp_path):
     clock = VirtualClock()
     async with world(tmp_path, clock=clock, crash=True) as w:
         await w.run(60)
-        await w.app.engine.save_times()  # as the daemon does twice a second
+        await w.app.engine.keeper.save_times()  # as the daemon does twice a second
         before = {key: unit.answered_at for key, unit in w.app.engine.sources["shop"].endpoints["items"].units.items()}
     async with world(tmp_path, clock=clock) as w:
         planner = w.poll_loop.planner

@@ -95,7 +95,7 @@ async def test_an_outage_with_restarts_in_it_is_told_once_and_taken_back_once(
         async with t.watched() as w:
             await w.run(1900)
             assert told(w) == [FAILING, RECOVERED]
-            assert w.app.engine.is_well()
+            assert w.app.engine.watch.is_well()
             assert w.events(RECOVERED)[0].data["detail"]["seconds"] > 2400
 
 
@@ -124,7 +124,7 @@ async def test_a_page_that_failed_and_ceased_to_exist_ends_its_episode(tmp_path:
         t.shop.failing = {"/items?3": 500}
         await w.run(600)
         assert told(w) == [FAILING]
-        assert not w.app.engine.is_well()
+        assert not w.app.engine.watch.is_well()
         for number in (5, 6, 7, 8, 9, 10):
             del t.shop.items[number]
         t.shop.failing = {"/items?3": 404}
@@ -132,7 +132,7 @@ async def test_a_page_that_failed_and_ceased_to_exist_ends_its_episode(tmp_path:
 
         assert "page=3" not in w.app.engine.sources["shop"].endpoints["items"].units
         assert told(w) == [FAILING, RECOVERED]
-        assert w.app.engine.is_well()
+        assert w.app.engine.watch.is_well()
 
 
 @pytest.mark.slow
@@ -286,7 +286,7 @@ async def test_a_quiet_source_behind_a_busy_neighbour_does_not_stand_still(tmp_p
         async with Town(path, shop).watched() as w:
             for _ in range(120):
                 await w.run(30)
-                await w.app.engine.watch()
+                await w.app.engine.watch.check()
             quiet = w.app.engine.sources["quiet"]
 
             assert quiet.times.begun_at is not None
@@ -300,12 +300,12 @@ async def test_a_budget_whose_work_is_never_begun_is_an_alarm_that_outlasts_a_re
             await w.run(60)
             for _ in range(12):  # nobody wakes the budget
                 t.clock.advance(30)
-                await w.app.engine.watch()
+                await w.app.engine.watch.check()
             assert [event.data["detail"]["scope"] for event in w.events(FAILING)] == ["stall"]
         async with t.watched() as w:
-            await w.app.engine.watch()
+            await w.app.engine.watch.check()
             await w.run(30)
-            await w.app.engine.watch()
+            await w.app.engine.watch.check()
 
         assert told(w) == [FAILING, RECOVERED]
 

@@ -78,7 +78,7 @@ class World:
     async def mended(self) -> None:
         """Every list answers again, and is asked at once."""
         self.shop.refused.clear()
-        self.app.engine.probe_now()
+        self.app.engine.interventions.probe_now()
         while self.lines.units.failing():
             await self.time.run(1.0)
 
@@ -159,7 +159,7 @@ async def test_lists_that_are_not_there_do_not_make_their_source_fail(tmp_path):
         await w.sweeps(2)
         await w.time.run(120.0)
 
-        assert w.app.engine.is_well()
+        assert w.app.engine.watch.is_well()
         assert w.app.engine.sources["shop"].health.snapshot().state == "ok"
         assert w.told("poller.source.*") == []
 

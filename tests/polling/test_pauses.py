@@ -166,7 +166,7 @@ async def test_a_call_that_waits_for_the_end_of_a_pause_leaves_when_a_command_en
         t.shop.words = [(200, {"retry-after": "1800"})]
         await w.run(60)
         began, asked = t.clock.steady(), len(t.shop.asked)
-        await w.app.engine.resume("shop")
+        await w.app.engine.interventions.resume("shop")
         await w.run(15)
 
         assert len(t.shop.asked) > asked

@@ -137,7 +137,7 @@ class Ward:
 
     async def look(self) -> None:
         """Ask for every page once, and for the own URLs of what is missing; what fails is not tried again."""
-        sweeping = await self.app.engine.begin_sweeps()
+        sweeping = await self.app.engine.interventions.begin_sweeps()
         began = time.monotonic()
         for poll_loop in self.app.engine.loops.values():
             poll_loop.pace.hurry = True
@@ -146,7 +146,7 @@ class Ward:
             for poll_loop in self.app.engine.loops.values():
                 await poll_loop.wake()
             await asyncio.sleep(0.005)
-        self.app.engine.end_sweeps()
+        self.app.engine.interventions.end_sweeps()
 
     def _has_looked(self, sweeping: OnDemandSweep) -> bool:
         engine = self.app.engine
@@ -165,7 +165,7 @@ class Ward:
     async def heal(self) -> None:
         """The API is well again, somebody reloads, and everything is swept three times."""
         self.api.wrong = None
-        self.app.engine.probe_now()
+        self.app.engine.interventions.probe_now()
         for _ in range(3):
             assert await sweep_once(self.app) == []
 

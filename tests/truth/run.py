@@ -114,7 +114,7 @@ class Watched:
         self.upstream.faults.clear()
         self.upstream.keep_one()
         await self._restart()
-        (await self.living()).engine.probe_now()
+        (await self.living()).engine.interventions.probe_now()
         for sweep in range(SWEEPS_TO_SETTLE):
             try:
                 await self.sweep()
@@ -150,7 +150,7 @@ class Watched:
             self.upstream.end(trait)
         self.upstream.keep_one()
         await self._restart()
-        (await self.living()).engine.probe_now()  # as a reload does
+        (await self.living()).engine.interventions.probe_now()  # as a reload does
         for sweep in range(SWEEPS_TO_SETTLE):
             await self.sweep()
             known = self._known()
