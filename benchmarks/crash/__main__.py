@@ -25,13 +25,15 @@ from pathlib import Path
 from typing import IO, Final
 
 from benchmarks.crash.judge import faults
-from benchmarks.crash.points import AT_THE_END, AT_THE_START, POINTS
+from benchmarks.crash.points import AT_A_DELETION, AT_THE_END, AT_THE_START, POINTS
 from benchmarks.crash.world import LIMITS, SIZE, Api, Busy, Receiver
 from state.errors import StateError
-from state.open import open_reader
+from state.open import open_commands, open_reader
 
 RANDOM: Final = "a random moment"
 SIGNALS: Final = (-signal.SIGHUP, -signal.SIGTERM)  # of what these kill: it was not ready to hear them
+
+RESUME_EVERY: Final = 5.0
 
 CONFIG: Final = """
 [poller]
@@ -144,6 +146,8 @@ def _kill(daemons: Daemons, api: Api, given: argparse.Namespace, chance: random.
     counts: Counter[str] = Counter()
     began = time.monotonic()
     while (point := _next_point(counts, given, chance)) and time.monotonic() - began < given.seconds:
+        if point.endswith(AT_A_DELETION):
+            api.delete()
         died_at = _one_life(daemons, point, given.longest, chance)
         if died_at is not None:
             counts[died_at] += 1
@@ -167,7 +171,7 @@ def _one_life(daemons: Daemons, point: str, longest: float, chance: random.Rando
     """Start a daemon, reload or stop it now and then, and see it die; where it died. None: it ended well before."""
     name = point.partition(" ")[2]
     is_sought = point != RANDOM
-    times = 1 if name in AT_THE_END else chance.randint(1, 2 if name in AT_THE_START else 5)
+    times = 1 if name in (*AT_THE_END, AT_A_DELETION) else chance.randint(1, 2 if name in AT_THE_START else 5)
     pid = daemons.start(point if is_sought else "", times)
     lasts = longest if is_sought else chance.uniform(0.02, longest / 2)
     timers = [_signal_later(pid, signal.SIGKILL, lasts)]
@@ -203,13 +207,23 @@ def _end_well(daemons: Daemons, state: Path, receiver: Receiver, seconds: float)
     receiver.is_kind = True
     pid = daemons.start()
     until, quiet_since, before = time.monotonic() + seconds, time.monotonic(), (0, 0)
+    resumed = quiet_since
     while time.monotonic() < until and time.monotonic() - quiet_since < 12.0:
         time.sleep(0.5)
+        if time.monotonic() - resumed > RESUME_EVERY:
+            resumed = time.monotonic()
+            _resume(state)
         if (now := _progress(state)) != before or now[1]:
             before, quiet_since = now, time.monotonic()
     os.kill(pid, signal.SIGTERM)
     if daemons.ended() != 0:
         print("BROKEN: the last daemon did not end well")
+
+
+def _resume(state: Path) -> None:
+    """Resume the subscription, as an operator does: where only events are left that are refused, its breaker waits."""
+    with suppress(StateError), open_commands(state) as commands:
+        commands.post("resume", {"subscription": "hook"}, now=time.time())
 
 
 def _progress(state: Path) -> tuple[int, int]:

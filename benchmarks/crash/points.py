@@ -45,6 +45,7 @@ _STEPS: Final[dict[str, tuple[Any, str]]] = {
     "subscriptions registered": (Deliveries, "register"),
     "state rewound": (Store, "rewind"),
 }
+AT_A_DELETION: Final = "deletion decided"
 AT_THE_START: Final = ("leases taken", "endpoint opened", "subscriptions registered", "state rewound")
 AT_THE_END: Final = ("times of quiet polls written", "learned saved")
 POINTS: Final = tuple(f"{when} {name}" for name in _STEPS for when in ("before", "after"))

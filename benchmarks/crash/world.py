@@ -16,7 +16,8 @@ import orjson
 
 LIMITS: Final = ((30, 1.0), (1500, 60.0))  # calls, seconds: strict, by arrival
 SIZE: Final = 10  # objects on a page
-MOST_DELETED: Final = 45  # in all: from 50 an hour on the endpoint would be held
+MOST_DELETED: Final = 45  # an hour: from 50 on the endpoint would be held
+BY_CHANCE: Final = 15  # of these; the others are for lives that are to end at a deletion
 POISON: Final = 7  # every fiftieth object from here on is refused by the receiver for good
 
 
@@ -87,7 +88,7 @@ class Api(Served):
         self.refused = 0
         self._random = random.Random(seed)
         self._edits = 0
-        self._deleted = 0
+        self._deleted: list[float] = []  # when
         for _ in range(25):
             self._create()
 
@@ -97,10 +98,20 @@ class Api(Served):
             act = self._random.choice(("create", "edit", "edit", "edit", "edit", "delete"))
             if act == "create" and len(self.things) < 60:
                 self._create()
-            elif act == "delete" and self._deleted < MOST_DELETED and self._random.random() < 0.3:
+            elif act == "delete" and self._deletes() < BY_CHANCE and self._random.random() < 0.3:
                 self._delete()
             else:
                 self._put(self._random.choice(sorted(self.things)))
+
+    def delete(self) -> None:
+        """Delete something, unless much was deleted lately."""
+        with self.lock:
+            if self._deletes() < MOST_DELETED:
+                self._delete()
+
+    def _deletes(self) -> int:
+        """How many things were deleted in the last hour."""
+        return sum(at > time.monotonic() - 3600.0 for at in self._deleted)
 
     def _create(self) -> None:
         self._put(max(self.history, default=0) + 1)
@@ -112,7 +123,7 @@ class Api(Served):
 
     def _delete(self) -> None:
         number = self._random.choice(sorted(self.things))
-        self._deleted += 1
+        self._deleted.append(time.monotonic())
         del self.things[number]
         self.history[number].append(None)
 

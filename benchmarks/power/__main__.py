@@ -64,6 +64,8 @@ async def try_losses(
         # What was told until here must be in what is on the disk since the latest sync.
         await lose(disk.least(), "after sync", goes_on=tried.syncs % every == 0)
         tried.syncs += 1
+        if tried.syncs % 100 == 0:
+            print(f"{tried.syncs:6} syncs, {tried.losses:6} losses", flush=True)
         if time.monotonic() > until or len(tried.faults) > 20:
             return tried
     tried.is_complete = True

@@ -5,20 +5,34 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from benchmarks.power.disk import Image
-from benchmarks.power.run import STATE, Called, Commanded, Mark, Recording, Shown, Told, opened, plugins_with, shown
+from benchmarks.power.run import (
+    STATE,
+    Called,
+    Commanded,
+    Forgetting,
+    Mark,
+    Recording,
+    Shown,
+    Told,
+    opened,
+    plugins_with,
+    shown,
+)
 from poller.app import App
 from poller.clock import VirtualClock
 from poller.operations.commands import execute
 from poller.testing import Poller
 from state.errors import PollerError
 from state.open import Inline, open_reader
+from state.polls import Presence
 from state.records import Event
 
 SWEEPS: Final = 3  # after which everything must be known again
@@ -32,6 +46,7 @@ class Promises:
 
     calls: int = 0
     events: dict[int, Told] = field(default_factory=dict)  # by number
+    forgotten_before: float = 0.0  # events from before that time may be gone
     shown: Shown | None = None
     commanded: dict[str, str | None] = field(default_factory=dict)  # by subject; None: either way
 
@@ -40,12 +55,22 @@ class Promises:
         match mark:
             case Called():
                 self.calls += 1
-            case Told():
+            case Told() if mark.time >= self.forgotten_before:
                 self.events[mark.seq] = mark
+            case Forgetting():
+                self._forget(mark.before)
             case Shown():
                 self.shown = mark
             case Commanded():
                 self.commanded[mark.subject] = mark.outcome
+
+    def _forget(self, before: float) -> None:
+        """Expect nothing of old events, nor that a subscription that was not given some of them is as it was."""
+        self.forgotten_before = before
+        self.events = {seq: told for seq, told in self.events.items() if told.time >= before}
+        self.commanded["paused"] = None
+        if self.shown is not None:
+            self.shown = replace(self.shown, ended=frozenset())
 
 
 class Bench:
@@ -120,23 +145,26 @@ class Bench:
                 await execute(app, name, args)
         for _ in range(SWEEPS):
             await poller.sweep()
-        for fault in [*_gaps({one.seq: one for one in poller.events}), *self._unknown(poller.events)]:
+        for fault in [*_gaps({one.seq: one for one in poller.events}), *self._unknown(app, poller.events)]:
             yield fault
         waiting = [one.id for one in poller.deliveries if one.state == "pending"]
         if waiting:
             yield f"{len(waiting)} deliveries still wait"
 
-    def _unknown(self, events: list[Event]) -> Iterator[str]:
-        """What the log tells of the API, and what the API is."""
-        known = {}
+    def _unknown(self, app: App, events: list[Event]) -> Iterator[str]:
+        """What the log tells of the API and what is known of it, where it is otherwise."""
+        told: dict[str, Any] = {}
         for event in events:
             if event.subject.startswith("things/"):
-                known[event.subject] = None if event.type.endswith(".deleted") else event.data["object"]
+                told[event.subject] = None if event.type.endswith(".deleted") else event.data["object"]
                 if event.data["object"] not in self._api.history[event.subject]:
                     yield f"#{event.seq} of {event.subject} never was"
         for subject, states in list(self._api.history.items()):
-            if known.get(subject) != states[-1]:
-                yield f"{subject} is {states[-1]} and known as {known.get(subject)}"
+            snapshot = app.store.poll_reader.object("shop", "things", subject.partition("/")[2])
+            is_there = snapshot is not None and snapshot.presence is not Presence.DELETED
+            known = msgspec.json.decode(snapshot.body) if snapshot is not None and is_there else None
+            if known != states[-1] or told.get(subject, known) != known:
+                yield f"{subject} is {states[-1]}, known as {known} and told as {told.get(subject)}"
 
 
 def _forgotten(events: dict[int, Event], promises: Promises) -> Iterator[str]:
@@ -149,9 +177,10 @@ def _forgotten(events: dict[int, Event], promises: Promises) -> Iterator[str]:
 
 
 def _gaps(events: dict[int, Event]) -> Iterator[str]:
-    versions: defaultdict[tuple[str, str], int] = defaultdict(int)
+    """Where versions do not follow one after the other; the first ones may be forgotten."""
+    versions: dict[tuple[str, str], int] = {}
     for _, event in sorted(events.items()):
-        key = event.source, event.subject
-        versions[key] += 1
-        if event.source != "/poller" and event.data["version"] != versions[key]:
-            yield f"#{event.seq} of {event.subject} has version {event.data['version']}, not {versions[key]}"
+        key, version = (event.source, event.subject), event.data["version"]
+        if key in versions and version != versions[key] + 1:
+            yield f"#{event.seq} of {event.subject} has version {version}, after {versions[key]}"
+        versions[key] = version

@@ -80,6 +80,14 @@ class Told:
     seq: int
     id: str
     raw: bytes
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forgetting:
+    """Events from before that time may be forgotten from now on, and what was not given of them by now is dropped."""
+
+    before: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +107,7 @@ class Commanded:
     outcome: str | None
 
 
-Mark = Called | Told | Shown | Commanded
+Mark = Called | Told | Forgetting | Shown | Commanded
 Entry = Operation | Mark
 
 
@@ -158,7 +166,7 @@ class Tape:
 
     def told(self, event: Event) -> None:
         """Note that somebody outside is given an event."""
-        self.entries.append(Told(event.seq, event.id, event.raw))
+        self.entries.append(Told(event.seq, event.id, event.raw, event.time))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +270,7 @@ async def record_sweeps(folder: Path, *, lives: int, sweeps: int, seed: int) -> 
         for _ in range(lives):
             async with opened(folder, plugins, api, clock=clock, runner=Inline()) as app:
                 poller = Poller(app, clock)
+                await _forget(app, tape, before=clock.now())
                 for number in range(sweeps):
                     await poller.sweep()
                     api.change()
@@ -283,10 +292,18 @@ async def _live(app: App, api: Api, tape: Tape, changes: int) -> None:
             tape.entries.append(shown(app.config.path.parent / STATE))
         if number % 10 == 0:
             await _command(app, tape, number // 10)
+        if number % 50 == 49:
+            await _forget(app, tape, before=app.clock.now() - 2.0)
         if running.done():
             break
     daemon.stop.set()
     await running
+
+
+async def _forget(app: App, tape: Tape, *, before: float) -> None:
+    """Forget old events, as the daemon does every half an hour."""
+    tape.entries.append(Forgetting(before))
+    await app.deliverer.purge(before)
 
 
 async def _command(app: App, tape: Tape, number: int) -> None:

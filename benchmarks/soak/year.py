@@ -2,7 +2,7 @@
 
     python -m benchmarks.soak.year [--months 12] [--seed 1] [--draw FILE.svg] [--samples FILE.json]
 
-A list of 240 objects in 24 pages, 40 changes a day, 12 calls an hour: what the process and its file take, and how long
+A list of 120 objects in 12 pages, 20 changes a day, 144 calls a day: what the process and its file take, and how long
 changes take to be seen, as a ratio to the least that is possible for who knows every rate. Exit status 1 where one of
 them grew, or where something was not told or not delivered.
 """
@@ -47,9 +47,9 @@ from tests.truth.run import in_jumping_time
 HOUR: Final = 3600.0
 DAY: Final = 24 * HOUR
 MONTH: Final = 365 * DAY / 12
-PAGES, SIZE = 24, 10
-CALLS: Final = 12  # an hour
-CHANGES: Final = 40 / DAY
+PAGES, SIZE = 12, 10
+CALLS: Final = 144  # a day
+CHANGES: Final = 20 / DAY
 GROWTH: Final = {
     "memory": 8.0,
     "file": 0.5,
@@ -62,7 +62,7 @@ state = "poller.db"
 listen = ""
 retention = "30d"
 [budgets.shop]
-limits = ["10/min", "{CALLS}/h"]
+limits = ["10/min", "{CALLS}/day"]
 share = 1
 [sources.shop]
 plugin = "rest"
@@ -309,7 +309,7 @@ async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
 async def _run(given: argparse.Namespace) -> Year:
     with tempfile.TemporaryDirectory(dir=memory_folder()) as name:
         year, began = Year(Path(name), given.seed), time.monotonic()
-        least = optimum(year.api.rates, CALLS / HOUR)
+        least = optimum(year.api.rates, CALLS / DAY)
         for number in range(1, given.months + 1):
             await year.month()
             day, delays = year.days[-1], year.seen.delays[-1]
@@ -360,7 +360,7 @@ class Delays:
     @classmethod
     def of(cls, year: Year) -> Self:
         """Those of a year."""
-        calls = CALLS / HOUR
+        calls = CALLS / DAY
         return cls(
             months=[math.fsum(month) / len(month) for month in year.seen.delays],
             least=optimum(year.api.rates, calls),
