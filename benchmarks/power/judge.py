@@ -27,7 +27,7 @@ from benchmarks.power.run import (
     shown,
 )
 from poller.app import App
-from poller.clock import VirtualClock
+from poller.clock import SystemClock, VirtualClock
 from poller.operations.commands import execute
 from poller.testing import Poller
 from state.errors import PollerError
@@ -37,6 +37,7 @@ from state.records import Event
 
 SWEEPS: Final = 3  # after which everything must be known again
 LATER: Final = 3600.0  # seconds that the power was away
+CLOSE: Final = 0.1  # seconds between a call's time and the clock's anchor that is saved with it
 BUDGET: Final = "shop"
 
 
@@ -104,7 +105,8 @@ class Bench:
         with open_reader(self._folder / STATE) as reader:
             events = {event.seq: event for event in reader.log.read(limit=1_000_000)}
             ledgers = reader.deliveries.ledger()
-            spent = len(reader.sums.calls(BUDGET, since=0.0))
+            spent = reader.sums.calls(BUDGET, since=0.0)
+            anchor = reader.sums.anchor()
             states = {one.name: one.state for one in reader.deliveries.subscriptions()}
             rows = reader.polls.endpoints()
             held = {row["endpoint"]: "held" if row["held"] else "released" for row in rows}
@@ -112,8 +114,10 @@ class Bench:
         yield from _forgotten(events, promises)
         yield from _gaps(events)
         yield from (f"the ledger of {one.subscription} does not balance" for one in ledgers if not one.balanced)
-        if spent < promises.calls:
-            yield f"{promises.calls} calls have left, and {spent} of them are known"
+        if len(spent) < promises.calls:
+            yield f"{promises.calls} calls have left, and {len(spent)} of them are known"
+        if anchor is not None and _restarted(anchor) < max(sent for sent, _ in spent) - CLOSE:
+            yield "after a boot with a wrong wall clock, time goes on before the latest call"
         for subject, outcome in promises.commanded.items():
             if outcome is not None and {**states, **held}.get(subject) != outcome:
                 yield f"{subject} was {outcome}, and is {({**states, **held}).get(subject)}"
@@ -165,6 +169,11 @@ class Bench:
             known = msgspec.json.decode(snapshot.body) if snapshot is not None and is_there else None
             if known != states[-1] or told.get(subject, known) != known:
                 yield f"{subject} is {states[-1]}, known as {known} and told as {told.get(subject)}"
+
+
+def _restarted(anchor: str) -> float:
+    """Steady time after a boot at which the machine believes that it is 1970."""
+    return SystemClock.resume(anchor, wall=lambda: 0.0, boot="another boot").steady()
 
 
 def _forgotten(events: dict[int, Event], promises: Promises) -> Iterator[str]:
