@@ -156,14 +156,22 @@ class App:
         """Register the subscriptions and open the engine. Raises PollerError."""
         try:
             self.engine.prepare()
-            now = self.clock.now()
-            registrations = [route.registration(now) for route in routes_of(self.config)]
-            await self.write(self.store.deliveries.register, registrations, now=now)
+            if self.tenure is None:
+                await self.register()
             await self.engine.open()
         except BaseException:
             await self._abandon(self._opened)
             raise
         self.is_polling = True
+
+    async def register(self) -> None:
+        """Make the subscriptions known to the state; those that the configuration does not name are removed there.
+
+        Of workers that share a state, only those with the newest configuration do so.
+        """
+        now = self.clock.now()
+        registrations = [route.registration(now) for route in routes_of(self.config)]
+        await self.write(self.store.deliveries.register, registrations, now=now)
 
     async def close(self) -> None:
         """End the engine; where the state can be written, with what it has learned."""

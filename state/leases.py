@@ -9,6 +9,7 @@ from typing import Final, NewType
 Worker = NewType("Worker", str)  # the name of one process among those that share a state
 
 LOCAL: Final = Worker("local")  # the one worker of a state that a single process holds
+CONFIGURATION: Final = "configuration "  # before a digest, a key in `meta`: since when it is the newest
 FOREVER: Final = float("inf")  # how long a lease lasts that nobody else can want
 
 
@@ -37,6 +38,7 @@ class WorkerState:
     listen: str  # where its API answers; "": nowhere
     lacks: tuple[str, ...] = ()  # leases that it cannot take: it has no secret for them
     since: float = 0.0  # Unix seconds of the store's clock: when it was first seen
+    is_reloaded: bool = False  # it has just read its configuration again, which makes that the newest
     left: float = 0.0  # seconds until its leases run out, unless it renews them
 
 
@@ -46,6 +48,7 @@ class Shares:
 
     workers: tuple[WorkerState, ...]  # those that are alive, the oldest first
     owners: Mapping[str, Lease]  # by lease: those of workers that are alive
+    newest: str = ""  # of the digests of these workers, the one that was taken over last
 
 
 def budget_lease(budget: str) -> str:

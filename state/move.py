@@ -16,6 +16,7 @@ import msgspec
 
 from state.deliveries import SubscriptionLedger
 from state.errors import StateError
+from state.leases import CONFIGURATION
 
 Row = tuple[Any, ...]
 Key = tuple[Any, ...]
@@ -340,7 +341,7 @@ def _meta(source: Side, shift: float) -> dict[str, str]:
     return {
         key: repr(float(value) + shift) if key.startswith(THROTTLED) else value
         for key, value in source.meta().items()
-        if key not in OWN_META
+        if key not in OWN_META and not key.startswith(CONFIGURATION)
     }
 
 

@@ -24,14 +24,15 @@ class CliContext:
 
     path: Path | None = None
 
-    def load(self, *, reveal: bool = True, listen: str | None = None) -> tuple[Config, Plugins]:
+    def load(self, *, reveal: bool = True, listen: str | None = None, worker: bool = False) -> tuple[Config, Plugins]:
         """The configuration and the plugins that it was checked against. Raises ConfigError.
 
         Without `reveal`, for commands that only look, a secret that cannot be read is not an error, and only the
-        plugins that the file names are loaded.
+        plugins that the file names are loaded. For a `worker` on a database, it is not an error either: other workers
+        may have it.
         """
         found: tuple[Config, Plugins] = import_module("poller.cli.loading").loaded(
-            self.path, reveal=reveal, listen=listen
+            self.path, reveal=reveal, listen=listen, worker=worker
         )
         return found
 

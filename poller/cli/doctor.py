@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import click
 import httpx
-from pydantic import BaseModel
 from rich.text import Text
 
 from poller.cli.context import CliContext
@@ -42,7 +41,7 @@ from poller.operations.doctor import (
 from poller.operations.gathering import read_status
 from poller.operations.status import Status, parse
 from poller.options.problems import ConfigError
-from poller.options.secrets import Secret
+from poller.options.secrets import secrets_in
 from poller.rendering.terminal import printable
 from state.errors import PollerError, StateError
 from state.lock import StateLock
@@ -166,7 +165,7 @@ def _goes_on(read_at: datetime, zone: tzinfo) -> Finding:
 
 def _private(config: Config) -> Iterator[Finding]:
     """Files that only this user should read."""
-    secrets = list(_secrets(config))
+    secrets = list(secrets_in(config))
     files = {Path(secret.place) for secret in secrets if secret.kind == "file"}
     if any(secret.kind == "text" for secret in secrets):
         files.add(config.path)
@@ -182,22 +181,6 @@ def _is_shared(file: Path) -> bool:
     """Whether a group alone may read it, that of a folder which is closed to others: a service's."""
     own, folder = file.stat(), file.parent.stat()
     return own.st_mode & OTHERS == stat.S_IRGRP and own.st_gid == folder.st_gid and not folder.st_mode & stat.S_IRWXO
-
-
-def _secrets(value: Any) -> Iterator[Secret]:
-    """Every secret in a model, whatever it is called."""
-    match value:
-        case Secret():
-            yield value
-        case BaseModel():
-            for name in type(value).model_fields:
-                yield from _secrets(getattr(value, name))
-        case dict():
-            for inner in value.values():
-                yield from _secrets(inner)
-        case list() | tuple():
-            for inner in value:
-                yield from _secrets(inner)
 
 
 # A database.

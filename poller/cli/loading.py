@@ -12,9 +12,11 @@ from poller.config.models import Config
 from poller.hooks.loading import Plugins, load_plugins
 
 
-def loaded(path: Path | None, *, reveal: bool, listen: str | None = None) -> tuple[Config, Plugins]:
+def loaded(
+    path: Path | None, *, reveal: bool, listen: str | None = None, worker: bool = False
+) -> tuple[Config, Plugins]:
     """The configuration, and the plugins that it was checked against. Raises ConfigError."""
     if not structlog.is_configured():  # only the daemon and `once` log; other commands print what there is to say
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     plugins = load_plugins(lazily=not reveal, ours_lazily=True)
-    return load(path, plugins, reveal=reveal, listen=listen), plugins
+    return load(path, plugins, reveal=reveal, listen=listen, worker=worker), plugins

@@ -20,7 +20,7 @@ def run(context: CliContext, listen: str | None) -> None:
 
     Example: poller run --config /etc/poller/poller.toml
     """
-    config, plugins = context.load(listen=listen)
+    config, plugins = context.load(listen=listen, worker=True)
     configure(config.poller.log_level, config.poller.log_format)
     plugins.log_failures()
     run_coroutine(run_daemon(config, plugins, listen=listen))

@@ -11,6 +11,7 @@ from poller.events.filters import Expression, ExpressionError, event_rule, objec
 from poller.hooks.loading import attempted
 from poller.options.problems import Problem, dotted, nearest
 from poller.sources.protocol import PageError
+from state.leases import budget_lease, subscription_lease
 
 UNDOCUMENTED: Final = (Limit(1, 1.0),)  # the limit of an API that documents none
 
@@ -27,7 +28,8 @@ class Checks:
         self.check_names(names)
         if reveal:
             for source in self.config.sources.values():
-                self.check_endpoints(source)
+                if budget_lease(source.budget) not in self.config.lacks:
+                    self.check_endpoints(source)
             self.check_sinks()
             self.check_expressions()
         budgets = dict(self.config.budgets)
@@ -84,7 +86,7 @@ class Checks:
         delivered.
         """
         for subscription in self.config.subscriptions:
-            if subscription.options is not None:
+            if subscription.options is not None and subscription_lease(subscription.name) not in self.config.lacks:
                 _, error = attempted(subscription.build)
                 if error is not None:
                     what = f"the plugin {subscription.plugin!r} cannot be set up: {error}"

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from poller.config.checks import Checks
 from poller.config.files import digest_of, find
+from poller.config.lacking import lacking
 from poller.config.models import (
     BudgetConfig,
     Config,
@@ -31,6 +32,7 @@ from poller.hooks.loading import Plugins, attempted
 from poller.late import late
 from poller.options.problems import ConfigError, Problem, dotted, nearest
 from poller.options.validation import Also, keys_of, nothing, problems_of
+from state.place import DatabaseUrl
 
 if TYPE_CHECKING:
     import poller.rendering.templates as templates
@@ -55,13 +57,19 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def load(
-    path: Path | None = None, plugins: Plugins | None = None, *, reveal: bool = True, listen: str | None = None
+    path: Path | None = None,
+    plugins: Plugins | None = None,
+    *,
+    reveal: bool = True,
+    listen: str | None = None,
+    worker: bool = False,
 ) -> Config:
     """Load the complete configuration: budgets have limits, sources a namespace and a budget, plugins their options.
 
     Loads the one-file plugins of `plugins_dir` into `plugins` first. Without `reveal`, for commands that only look,
-    secrets that cannot be read are not an error. `listen` is taken instead of the file's. Raises ConfigError with all
-    problems.
+    secrets that cannot be read are not an error. `listen` is taken instead of the file's. For a `worker` on a
+    database, what lacks a secret is no error either: `Config.lacks` names it, and it is left to other workers. Raises
+    ConfigError with all problems.
     """
     file = find(path)
     digest = digest_of(file)  # computed before parsing, so that a later write counts as another file
@@ -74,6 +82,9 @@ def load(
         given_settings = {**given_settings, "listen": listen}
     settings = reading.table(Settings, given_settings, "poller") or Settings()
     reading.zone(settings.zone)
+    worker = worker and isinstance(settings.state, DatabaseUrl)
+    if worker:
+        reading.spare_secrets()
     if settings.plugins_dir is not None:
         plugins.load_folder(settings.plugins_dir)
     if plugins.implements("template_environment"):
@@ -91,6 +102,8 @@ def load(
     )
     for key in given:
         reading.wrong(key, what="unknown table", hint=nearest(key, ("poller", "budgets", "sources", "subscriptions")))
+    if worker:
+        config = config.model_copy(update={"lacks": lacking(config)})
     checks = Checks(config, reading.problems)
     config = checks.connected(named if isinstance(named, dict) else (), reveal=reveal)
     if reading.problems:
@@ -143,6 +156,10 @@ class _Reading:
     def zone(self, zone: ZoneInfo) -> None:
         """Use this time zone for times in everything read from now on."""
         self._context["zone"] = zone
+
+    def spare_secrets(self) -> None:
+        """Take no secret for missing in everything read from now on."""
+        self._context["secrets"] = "later"
 
     def wrong(self, *path: str, what: str, hint: str | None = None) -> None:
         self.problems.append(Problem(key=dotted(path), what=what, hint=hint))

@@ -299,6 +299,8 @@ class Config(_Table):
     budgets: Mapping[str, BudgetConfig] = Field(default_factory=dict)
     sources: Mapping[str, SourceConfig] = Field(default_factory=dict)
     subscriptions: tuple[SubscriptionConfig, ...] = ()
+    # By "budget/NAME" or "subscription/NAME": the secret that is not here, so that it is left to other workers.
+    lacks: Mapping[str, str] = Field(default_factory=dict)
 
     @property
     def root(self) -> Path:

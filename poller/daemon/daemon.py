@@ -157,7 +157,7 @@ async def run_daemon(
     check_promises(config)
 
     def reloaded() -> Config:
-        fresh = load(config.path, plugins, listen=listen)
+        fresh = load(config.path, plugins, listen=listen, worker=True)
         check_promises(fresh)
         return fresh
 

@@ -37,6 +37,7 @@ class Workers:
         self._enrolment = Enrolment(app, tenure.worker)
         self._holdings = Holdings(app, woken=woken)
         self._tasks: list[asyncio.Task[None]] = []
+        self._registered = ""  # the digest of the configuration whose subscriptions the state knows
         self._anew = False  # what was written last may not be known here: everything is taken anew
 
     @contextlib.asynccontextmanager
@@ -106,13 +107,20 @@ class Workers:
         """Own the even part that is this worker's."""
         app, worker, holdings = self._app, self._tenure.worker, self._holdings
         shares = await app.write(app.store.leases.shares)
-        self._enrolment.compare(shares.workers)
+        self._enrolment.compare(shares.workers, shares.newest)
+        # Those with an older configuration do nothing: what they do not know they would take for removed.
+        able = [one for one in shares.workers if one.digest == shares.newest]
+        if worker in {one.name for one in able} and self._registered != app.config.digest:
+            self._registered = app.config.digest
+            await app.register()
+        elif worker not in {one.name for one in able}:
+            self._registered = ""
         budgets = [budget_lease(name) for name in app.config.budgets]
         subscriptions = [subscription_lease(one.name) for one in app.config.subscriptions]
         owners = {name: lease.worker for name, lease in shares.owners.items()}
         parts = {
-            **shared_out(budgets, owners, shares.workers),
-            **shared_out(subscriptions, owners, shares.workers),
+            **shared_out(budgets, owners, able),
+            **shared_out(subscriptions, owners, able),
         }
         part = [name for name, owner in parts.items() if owner == worker]
         holdings.keep_only(part)

@@ -136,7 +136,7 @@ class Deliverer:
             if meanwhile is not None:
                 await meanwhile()
             self.wanted = wanted
-        if self._state == "off":
+        if self._state == "off" and not self._is_shared:
             await self._register()
         else:
             await self._start()
@@ -170,10 +170,10 @@ class Deliverer:
 
     async def _start(self) -> None:
         """Make the subscriptions known, take their leases, and give each its consumer."""
+        if self._is_shared:  # whoever shares leases out registers, and takes them
+            return
         async with self.changing:
             await self._register()
-            if self._is_shared:
-                return
             by_lease = {subscription_lease(one.route.subscription.name): one.route for one in self.wanted}
             leases = await self.shared.steps(
                 self._leases.take, self._worker, list(by_lease), most=len(by_lease), ttl=FOREVER

@@ -63,6 +63,7 @@ async def _owning(app: App, tenure: Tenure) -> AsyncIterator[list[Lease]]:
         if len(taken) < len(names):
             await _refuse_others(app, besides=1)
         tenure.until = sent + TTL
+        await app.register()
         for lease in taken:
             if lease.name == budget_lease(lease.subject):
                 await app.adopt(lease)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import PydanticCustomError, core_schema
 
 from poller.redaction import SECRETS
@@ -78,6 +78,22 @@ class Secret:
             for kind in ("env", "file", "credential")
         ]
         return {"anyOf": [{"type": "string"}, *places]}
+
+
+def secrets_in(value: Any) -> Iterator[Secret]:
+    """Every secret in a model, a table or a list, whatever it is called."""
+    match value:
+        case Secret():
+            yield value
+        case BaseModel():
+            for name in type(value).model_fields:
+                yield from secrets_in(getattr(value, name))
+        case Mapping():
+            for inner in value.values():
+                yield from secrets_in(inner)
+        case list() | tuple():
+            for inner in value:
+                yield from secrets_in(inner)
 
 
 def _shown(secret: Secret) -> str | dict[str, str]:

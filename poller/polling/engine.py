@@ -25,7 +25,7 @@ from poller.polling.source import ActiveSource
 from poller.polling.threads import Apart, SourceThread
 from poller.polling.watch import Watch
 from poller.sources.transport import system_trust
-from state.leases import LOCAL, Lease, Worker
+from state.leases import LOCAL, Lease, Worker, budget_lease
 from state.steps import Steps
 from state.store import PollingStore
 
@@ -98,7 +98,8 @@ class Engine:
         """
         system_trust.cache_clear()  # a reload reads the certificates again
         for name in self.config.budgets:
-            self._prepare_budget(name)
+            if budget_lease(name) not in self.config.lacks:
+                self._prepare_budget(name)
 
     def _prepare_budget(self, name: str) -> None:
         """Build a budget with its sources. Raises PollerError."""

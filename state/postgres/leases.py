@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from state.errors import LeaseLost
-from state.leases import Lease, Shares, Worker, WorkerState
+from state.leases import CONFIGURATION, Lease, Shares, Worker, WorkerState
 from state.postgres.connection import NOW, Connection, Database, transaction
 
 REMEMBERED: Final = 3600.0  # seconds for which a worker that is gone is kept
@@ -98,6 +98,12 @@ class LeaseTable:
                 [worker.name, worker.version, worker.digest, worker.listen, list(worker.lacks)],
             )
             conn.run(f"DELETE FROM workers WHERE until < {NOW} - $1::float8", [REMEMBERED])
+            if worker.digest:
+                again = "UPDATE SET value = excluded.value" if worker.is_reloaded else "NOTHING"
+                conn.run(
+                    f"INSERT INTO meta VALUES ($1, {NOW}::text) ON CONFLICT (key) DO {again}",
+                    [f"{CONFIGURATION}{worker.digest}"],
+                )
 
     def leave(self, worker: Worker) -> None:
         """Let the others see at once that this worker is gone; what it still owns is free."""
@@ -113,7 +119,14 @@ class LeaseTable:
             "SELECT l.name, l.worker, l.epoch, w.until FROM leases l JOIN workers w ON w.name = l.worker "
             f"WHERE w.until > {NOW}"
         )
+        newest = self._db.value(
+            "SELECT w.digest FROM workers w LEFT JOIN meta m ON m.key = $1 || w.digest "
+            f"WHERE w.until > {NOW} AND w.digest != '' "
+            "ORDER BY coalesce(m.value::float8, 0) DESC, w.digest LIMIT 1",
+            [CONFIGURATION],
+        )
         return Shares(
+            newest=newest or "",
             workers=tuple(
                 WorkerState(
                     name=name,

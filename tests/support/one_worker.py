@@ -99,13 +99,14 @@ async def one_worker(
 
 @asynccontextmanager
 async def joined(
-    config: Path, url: str, *, name: str = "alone", clock: Clock | None = None
+    config: Path, url: str, *, name: str = "alone", digest: str = "the same", clock: Clock | None = None
 ) -> AsyncIterator[OneWorker]:
     """One more worker on a configuration; it gives itself that name in its requests."""
     own = config.with_name(f"{name}.toml")
     own.write_text(config.read_text().replace('{ env = "WORKER" }', f'"{name}"'))
     plugins = load_plugins()
-    async with open_app(load(own, plugins), plugins, clock=clock) as app:
+    loaded = load(own, plugins, worker=True).model_copy(update={"digest": digest})
+    async with open_app(loaded, plugins, clock=clock) as app:
         worker = OneWorker(app, url)
         stop = asyncio.Event()
         delivering = asyncio.create_task(app.deliverer.run(stop))
