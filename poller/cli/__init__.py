@@ -59,6 +59,7 @@ GROUPS: Final = {  # heading -> command: its module, and what the list of comman
         "backup": ("backup", "Copy the state while it is in use."),
         "restore": ("backup", "Put a backup in the place of the state."),
         "migrate": ("migrate", "Move the state into PostgreSQL, or back."),
+        "unit": ("unit", "The systemd unit of this installation; --install writes it."),
         "completion": ("manual", "Completion of commands and names for a shell."),
         "help": ("manual", "The help of a command, or the manual page."),
     },
