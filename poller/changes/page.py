@@ -233,10 +233,20 @@ def _ids(rules: EndpointRules, together: bytes, number: int) -> Sequence[str | N
 
 
 def quick_ids(rules: EndpointRules, objects: Sequence[msgspec.Raw]) -> list[str | bytes]:
-    """The id of each object as far as it is told without parsing, else the object's bytes."""
+    """The id of each object, told without parsing where that is possible; the bytes of an object without one."""
     raws = list(map(bytes, objects))
     ids = _ids(rules, b"[%b]" % b",".join(raws), len(raws))
-    return [raw if object_id is None else object_id for raw, object_id in zip(raws, ids, strict=True)]
+    return [_name(rules, raw) if object_id is None else object_id for raw, object_id in zip(raws, ids, strict=True)]
+
+
+def _name(rules: EndpointRules, raw: bytes) -> str | bytes:
+    """The id of an object that must be parsed for it, without what plugins make of it; else its bytes."""
+    if not _is_object(raw) or _why_too_much(rules, raw) is not None:
+        return raw
+    try:
+        return rules.identify(parse(raw)) or raw
+    except ParseError:
+        return raw
 
 
 def _parsed(rules: EndpointRules, raw: bytes) -> tuple[str | None, bytes]:

@@ -20,9 +20,9 @@ def page(*ids: int, noise: int = 0, last: bool = False) -> Unparsed:
     return Unparsed(objects, None if last else Position(cursor=str(ids)))
 
 
-def taken(*pages: Unparsed) -> list[tuple[int, bool, int]]:
+def taken(*pages: Unparsed, rules: EndpointRules = RULES) -> list[tuple[int, bool, int]]:
     """(objects, whether it goes on, doubts) of each page as it counts."""
-    chain = Chain(partial(quick_ids, RULES))
+    chain = Chain(partial(quick_ids, rules))
     return [(len(one.objects), one.next is not None, len(one.doubts)) for one in map(chain.add, pages)]
 
 
@@ -47,3 +47,16 @@ def taken(*pages: Unparsed) -> list[tuple[int, bool, int]]:
 )
 def test_a_chain_ends_where_it_shows_an_earlier_page_again(pages, latest):
     assert taken(*pages)[-1] == latest
+
+
+@pytest.mark.parametrize(
+    ("name", "ignore", "exclude"), [("content", ["/seen"], []), ("id", [], ["/seen"])], ids=["content", "excluded"]
+)
+def test_a_field_that_does_not_count_hides_no_page_that_is_shown_again(name, ignore, exclude):
+    rules = EndpointRules(
+        source="s",
+        namespace="s",
+        endpoint=Endpoint(name="items", id=name),
+        fields=compile_rules(ignore, exclude, ()),
+    )
+    assert taken(page(1, 2), page(1, 2, noise=7), rules=rules)[-1] == (0, False, 1)
