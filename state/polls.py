@@ -220,7 +220,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: int
     base: int  # the endpoint's revision that this was decided on
     sweep: int  # the sweep under way
-    at: float  # when it was seen
+    at: float  # since when what is dropped has been missing
     unchanged: Sequence[UnitTimes] = ()  # written first: what follows is counted from them
     polls: Sequence[PollRecord] = ()
     failures: Sequence[FailedPoll] = ()

@@ -412,7 +412,7 @@ def _draft_marks(
 ) -> None:
     """Draft the changes of the endpoint itself."""
     asked = one.fetched.asked
-    draft.at, draft.dropped = asked.at, seen.dropped
+    draft.at, draft.dropped = asked.answered_at, seen.dropped
     first_reading(w, draft, one.key)
     draft.new_units = [(new, unit.next) for new in seen.added if unit.next is not None]
     if unit.next is None and is_paged(w, one.key) and is_certain(comparison) and unit.shown:

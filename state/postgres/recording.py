@@ -29,7 +29,8 @@ UPDATE objects SET unit = coalesce($1, unit), seen_at = $2, seen_sweep = $3, mis
     checks = 0, unlisted = false, presence = CASE presence WHEN 1 THEN 0 ELSE presence END
 WHERE endpoint = $4 AND object = ANY($5::text[])
 """
-# ... those that the unit (1) no longer shows when it was asked (2): suspects, last seen when it was asked before ...
+# ... those that the unit (1) does not show in an answer that had come whole by then (2): suspects, last seen when it was
+# asked before ...
 MISS = """
 UPDATE objects SET unit = NULL, seen_at = greatest(seen_at, (SELECT asked_at FROM units WHERE id = $1)),
     presence = CASE presence WHEN 0 THEN 1 ELSE presence END, missing_at = $2, checks = 0,
@@ -132,7 +133,7 @@ def _write_moves(conn: Connection, recording: Recording, poll: PollRecord, unit:
     for loser, ids in poll.moved_from.items():
         _take_members(conn, loser, frozenset(ids))
     if poll.missing:
-        conn.run(MISS, [unit.id, unit.asked_at, endpoint, list(poll.missing)])
+        conn.run(MISS, [unit.id, unit.answered_at, endpoint, list(poll.missing)])
     if poll.unsure:
         conn.run(DOUBT, [unit.id, endpoint, list(poll.unsure)])
 

@@ -68,7 +68,7 @@ def _write_moves(conn: sqlite3.Connection, recording: Recording, poll: PollRecor
     for loser, ids in poll.moved_from.items():
         take_members(conn, loser, frozenset(ids))
     if poll.missing:
-        conn.executemany(MISS, [(unit.id, unit.asked_at, endpoint, object_id) for object_id in poll.missing])
+        conn.executemany(MISS, [(unit.id, unit.answered_at, endpoint, object_id) for object_id in poll.missing])
     if poll.unsure:
         conn.executemany(DOUBT, [(unit.id, endpoint, object_id) for object_id in poll.unsure])
 

@@ -75,7 +75,7 @@ def test_a_list_whose_order_changes_at_every_call_loses_and_gains_nothing(has_it
 def test_what_an_unstable_order_hides_from_its_baseline_is_not_reported_as_created(seed):
     async def begun() -> None:
         async with watched(World(size=10, objects=60, seed=seed)) as watching:
-            watching.upstream.is_tied = True
+            watching.upstream.begin("tied")
             await watching.do(Step(wait=600.0))
 
             assert not (await watching.living()).engine.sources["api"].endpoints["things"].in_baseline
@@ -142,3 +142,19 @@ def test_a_time_of_a_clock_that_was_ahead_is_not_waited_for(world):
         assert await kinds(watching) == ["deleted"]
 
     within(world, story)
+
+
+def test_the_time_of_an_absence_begins_when_a_long_chain_has_been_read_whole():
+    async def story(watching):
+        await watching.do(Step(wait=60.0))
+        watching.upstream.change("delete", 0)
+        gone = now(watching)
+        while not (await watching.living()).store.polls.suspects(1):
+            await watching.do(Step(wait=0.1))
+        (suspect,) = (await watching.living()).store.polls.suspects(1)
+        unit = (await watching.living()).engine.sources["api"].endpoints["things"].units["list"]
+
+        assert unit.answered_at - unit.asked_at > 1.0
+        assert suspect.missing_at == unit.answered_at > gone
+
+    within(World(style="cursor", size=1, objects=6), story)
