@@ -78,7 +78,7 @@ TABLES: Final = (
         "objects",
         "endpoint object",
         "endpoint object:text version body:blob unit seen_at:float seen_sweep presence missing_at:float missing_sweep "
-        "checks unlisted:bool",
+        "checks unlisted:bool denied_at:float",
     ),
     _table(
         "events",

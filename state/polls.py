@@ -103,6 +103,7 @@ class Suspect(msgspec.Struct, frozen=True, kw_only=True):
     missing_at: float
     missing_sweep: int  # the sweep under way when it went missing
     checks: int  # times its own URL said that it is still there
+    denied_at: float | None = None  # when its own URL said first that it is gone, since it went missing
 
 
 # What is read before a decision.
@@ -178,11 +179,14 @@ class PollRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answering(msgspec.Struct, frozen=True, kw_only=True):
-    """A suspect whose own URL did not say that it is gone: none any more, and asked again some sweeps later."""
+    """What the own URL of a suspect says. Unless that is that it is gone, it is no suspect any more, and is asked again
+    some sweeps later.
+    """
 
     object_id: str
-    checks: int  # how often its own URL has answered so
+    checks: int  # how often its own URL has said that it is there
     is_unlisted: bool = False  # it answers, and no complete sweep since its first answer has shown it
+    is_denied: bool = False  # it says for the first time that the object is gone: a suspect all the same
 
 
 class FailedPoll(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,7 +224,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: int
     base: int  # the endpoint's revision that this was decided on
     sweep: int  # the sweep under way
-    at: float  # since when what is dropped has been missing
+    at: float  # since when what is dropped has been missing, and what is denied was denied
     unchanged: Sequence[UnitTimes] = ()  # written first: what follows is counted from them
     polls: Sequence[PollRecord] = ()
     failures: Sequence[FailedPoll] = ()

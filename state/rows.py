@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET
 
 from state.deliveries import Delivery, Job, SinkHealth, SubscriptionState
-from state.polls import EndpointState, Marks, Presence, Snapshot, UnitState
+from state.polls import EndpointState, Marks, Presence, Snapshot, Suspect, UnitState
 from state.records import Event
 
 EVENT: Final = "seq, id, source, type, subject, time, observed_after, data"  # the columns of `event_of`
@@ -61,6 +61,24 @@ def marked(marks: Marks) -> dict[str, Any]:
 def unit_of(row: Sequence[Any]) -> UnitState:
     """The record of a row of UNIT."""
     return UnitState(**dict(zip(_UNIT_FIELDS, row, strict=True)))
+
+
+SUSPECT: Final = (  # the columns of `suspect_of`
+    "object, version, body, unit, seen_at, presence, seen_sweep, missing_at, missing_sweep, checks, "
+    "CASE WHEN denied_at >= missing_at THEN denied_at END"
+)
+
+
+def suspect_of(row: Sequence[Any]) -> Suspect:
+    """The record of a suspect. What was denied before it went missing again does not count."""
+    missing_at, missing_sweep, checks, denied_at = row[7:]
+    return Suspect(
+        snapshot=snapshot_of(row[:7]),
+        missing_at=missing_at or 0.0,
+        missing_sweep=missing_sweep or 0,
+        checks=checks,
+        denied_at=denied_at,
+    )
 
 
 def snapshot_of(row: Sequence[Any]) -> Snapshot:

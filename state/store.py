@@ -155,6 +155,10 @@ class PollStore(Protocol):
         """How many objects wait for their deletion to be confirmed."""
         ...
 
+    def listed(self, endpoint: int) -> Snapshot | None:
+        """An object that its list shows; None: there is none."""
+        ...
+
     def parents(self, endpoint: int) -> list[str]:
         """Ids of the objects that are there, in order."""
         ...

@@ -34,6 +34,11 @@ class DeletionRules:
             return self.absent_for
         return ABSENT_FOR_WITH_URL if has_own_url else ABSENT_FOR
 
+    @property
+    def asks_twice(self) -> bool:
+        """Whether an own URL must say twice that its object is gone: too dear where objects come and go."""
+        return not self.turnover and self.missing_time(has_own_url=True) > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointRules:

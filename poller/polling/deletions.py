@@ -21,7 +21,7 @@ from poller.polling.holds import holds_deletion
 from poller.polling.own_urls import GONE, OwnUrls
 from poller.polling.recorder import MOST_TRIES, Recorder
 from poller.polling.results import PollResult
-from poller.polling.suspects import SuspectQueue
+from poller.polling.suspects import SuspectQueue, asked_at, is_proved
 from poller.polling.threads import Apart
 from poller.polling.unit_keys import is_swept
 from state.errors import Conflict
@@ -29,6 +29,7 @@ from state.notices import Notice
 from state.polls import Answering, PollRecord, Presence, Snapshot, Suspect
 
 SWEEPS_TO_CONFIRM: Final = 3  # the one in which it went missing, then two complete ones without it
+AGAIN: Final = 5.0  # seconds after which an own URL is asked again while it is in doubt
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,8 +58,7 @@ class Deletions:
         found = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id)
         have_own_urls = await self._with_own_urls(w, found)
         w.sweeps_decide = len(have_own_urls) < len(found)
-        wait = w.rules.deletion.missing_time(has_own_url=True)
-        return self.queue.fill(w.name, have_own_urls, now=now, wait=wait)
+        return self.queue.fill(w.name, have_own_urls, w.rules.deletion, now=now)
 
     async def _with_own_urls(self, w: WatchedEndpoint, suspects: list[Suspect]) -> list[Suspect]:
         """The objects whose own URL decides about their deletion."""
@@ -73,19 +73,35 @@ class Deletions:
     async def confirm(self, w: WatchedEndpoint, suspect: Suspect) -> PollResult:
         """Request an object's own URL: 404 and 410 confirm the deletion of a suspect. Raises FetchError."""
         snapshot = suspect.snapshot
+        if snapshot.presence is Presence.PRESENT:
+            result = await self._own_urls.check(w, snapshot)
+            if self._own_urls.is_in_doubt(w):
+                self.queue.again(w.name, suspect, self._clock.now() + AGAIN)
+            return result
         request = await self._own_urls.request(w, snapshot)
         if request is None:
             return PollResult()
         with w.requests.asking(f"item {snapshot.object_id}") as order:
             response, asked = await self._fetcher.fetch_item(w, request, order)
             if response.status_code in GONE:
-                if snapshot.presence is Presence.PRESENT:
-                    return await self._own_urls.misled(w, snapshot, request, asked)
-                return await self.delete(w, suspect, asked, is_denied=True)
+                return await self._denied(w, suspect, asked)
             own = await self._own_urls.shown(w, snapshot, response)
-            if snapshot.presence is Presence.PRESENT:
-                return PollResult(calls=1)
             return await self._in_turn(w, lambda: self._answered(w, suspect, own, asked))
+
+    async def _denied(self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes) -> PollResult:
+        """A suspect's own URL says that it is gone: report the deletion, or ask again where that is no proof yet."""
+        rules = w.rules.deletion
+        if not is_proved(suspect, rules, asked=asked.at):
+            at, object_id = asked.answered_at, suspect.snapshot.object_id
+            denied = Answering(object_id=object_id, checks=suspect.checks, is_denied=True)
+            await self._recorder.change(w, lambda: Draft(at=at, answering=[denied]))
+            first = structs.replace(suspect, denied_at=at)
+            self.queue.again(w.name, first, asked_at(first, rules, now=at))
+        elif await self._own_urls.are_right(w):
+            return await self.delete(w, suspect, asked, is_denied=True)
+        elif self._own_urls.is_in_doubt(w):
+            self.queue.again(w.name, suspect, self._clock.now() + AGAIN)
+        return PollResult(calls=1)
 
     async def swept(self, w: WatchedEndpoint) -> list[PollResult]:
         """After a complete sweep, report suspects that two further sweeps did not show, if sweeps decide.
@@ -94,8 +110,10 @@ class Deletions:
         """
         if not may_delete(w) or any(in_a_row and is_swept(key) for key, in_a_row in w.requests.unmodified.items()):
             return []
+        if (listed := await self._own_urls.to_try_again(w, self._clock.steady())) is not None:
+            self.queue.add_listed(w.name, [listed], now=self._clock.now())
         suspects = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id)
-        due = [one for one in suspects if self._is_proved(w, one)]
+        due = [one for one in suspects if _is_swept_away(w, one, now=self._clock.now())]
         have_own_urls = {one.snapshot.object_id for one in await self._with_own_urls(w, due)}
         now, order = self._clock.now(), w.requests.next()
         asked = RequestTimes(
@@ -127,7 +145,7 @@ class Deletions:
         """The current suspect; None if the object was seen meanwhile."""
         object_id = suspect.snapshot.object_id
         now = (await self._recorder.snapshots(w, [object_id])).get(object_id)
-        if now is None or not self._is_deletable(w, now, asked):
+        if now is None or not _is_deletable(w, now, asked):
             return None
         return structs.replace(suspect, snapshot=now)
 
@@ -209,19 +227,20 @@ class Deletions:
         events = recorded.events[0] if snapshots else ()
         result.events, result.changed, result.snapshots = [*events, *recorded.notices], len(snapshots), snapshots
 
-    def _is_proved(self, w: WatchedEndpoint, suspect: Suspect) -> bool:
-        """Whether complete sweeps, the latest of which began late enough, did not show a suspect without an own URL."""
-        if suspect.missing_sweep + SWEEPS_TO_CONFIRM > w.state.sweep:
-            return False
-        if suspect.missing_at > self._clock.now():
-            return True  # the clock was wrong when it went missing: sweeps decide
-        began = w.state.last_sweep_began or 0.0
-        return began >= suspect.missing_at + w.rules.deletion.missing_time(has_own_url=False)
 
-    @staticmethod
-    def _is_deletable(w: WatchedEndpoint, now: Snapshot, asked: RequestTimes) -> bool:
-        is_suspect = now.presence is Presence.SUSPECT
-        return may_delete(w) and is_suspect and w.requests.changed.get(now.object_id, 0) <= asked.order
+def _is_swept_away(w: WatchedEndpoint, suspect: Suspect, *, now: float) -> bool:
+    """Whether complete sweeps, the latest of which began late enough, did not show a suspect without an own URL."""
+    if suspect.missing_sweep + SWEEPS_TO_CONFIRM > w.state.sweep:
+        return False
+    if suspect.missing_at > now:
+        return True  # the clock was wrong when it went missing: sweeps decide
+    began = w.state.last_sweep_began or 0.0
+    return began >= suspect.missing_at + w.rules.deletion.missing_time(has_own_url=False)
+
+
+def _is_deletable(w: WatchedEndpoint, now: Snapshot, asked: RequestTimes) -> bool:
+    is_suspect = now.presence is Presence.SUSPECT
+    return may_delete(w) and is_suspect and w.requests.changed.get(now.object_id, 0) <= asked.order
 
 
 async def _called(apart: Apart, w: WatchedEndpoint, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import httpx
+import msgspec
 
 from poller.changes.comparison import RequestTimes
 from poller.changes.exemptions import Misleading
@@ -25,6 +26,14 @@ from state.polls import Presence, Snapshot
 
 OWN_URL: Final = "own URL"  # takes the place of a unit in notes about own URLs
 GONE: Final = frozenset({404, 410})
+HOUR: Final = 3600.0  # seconds
+
+
+class Denial(msgspec.Struct, frozen=True):
+    """An own URL has said once that an object is gone that its list showed."""
+
+    object_id: str
+    order: int  # of the answer
 
 
 class OwnUrls:
@@ -35,6 +44,10 @@ class OwnUrls:
         self._recorder = recorder
         self._apart = apart
         self._checked: set[str] = set()  # endpoints whose misleading URL was checked against the configuration
+        self._right: set[str] = set()  # endpoints in which the own URL of an object that is listed did not deny it
+        self._denials: dict[str, Denial] = {}  # by endpoint: of an object that is listed
+        self._try_at: dict[str, float] = {}  # by endpoint: steady time at which own URLs are tried again
+        self._looking: set[str] = set()  # endpoints of which an object that is listed is being asked for
 
     async def requests(self, w: WatchedEndpoint, snapshots: Sequence[Snapshot]) -> list[httpx.Request | None]:
         """The request for each object's own URL; None if it has none that can be trusted, so that complete sweeps
@@ -47,6 +60,72 @@ class OwnUrls:
     async def request(self, w: WatchedEndpoint, snapshot: Snapshot) -> httpx.Request | None:
         """The request for one object's own URL."""
         return (await self.requests(w, [snapshot]))[0]
+
+    async def are_right(self, w: WatchedEndpoint) -> bool:
+        """Whether own URLs know what its list shows. One of them is asked, once in the life of the source.
+
+        Else a wrong `item_path` would confirm whatever is missing. Where the list shows nothing, none is asked.
+        """
+        if w.label not in self._right:
+            listed = await self._to_be_asked(w)
+            if listed is None:
+                return not self.is_in_doubt(w)
+            await self._look(w, listed)
+        return w.label in self._right
+
+    async def check(self, w: WatchedEndpoint, listed: Snapshot) -> PollResult:
+        """Ask the own URL of an object that is listed again after its deletion: it may be wrong after all."""
+        asked = await self._to_be_asked(w) if self.is_in_doubt(w) else listed
+        return PollResult() if asked is None else await self._look(w, asked)
+
+    async def to_try_again(self, w: WatchedEndpoint, steady: float) -> Snapshot | None:
+        """An object that its list shows, where no own URL is believed: each hour one is asked whether that is over."""
+        if w.guards.exemptions.misleading is None or steady < self._try_at.get(w.label, steady):
+            return None
+        self._try_at[w.label] = steady + HOUR
+        return await self._recorder.steps.read(self._recorder.store.listed, w.state.id)
+
+    def is_in_doubt(self, w: WatchedEndpoint) -> bool:
+        """Whether an own URL has denied an object that its list showed, or is being asked."""
+        return w.label in self._denials or w.label in self._looking
+
+    async def _to_be_asked(self, w: WatchedEndpoint) -> Snapshot | None:
+        """An object that its list shows, and has shown since it was denied. None: there is none, or not yet."""
+        if w.label in self._looking:
+            return None
+        denial = self._denials.get(w.label)
+        if denial is not None:
+            known = (await self._recorder.snapshots(w, [denial.object_id])).get(denial.object_id)
+            if known is not None and _is_listed(known):
+                unit = None if known.unit is None else w.units.by_id(known.unit)
+                return known if unit is not None and unit.asked_order > denial.order else None
+            del self._denials[w.label]  # it had just gone
+        return await self._recorder.steps.read(self._recorder.store.listed, w.state.id)
+
+    async def _look(self, w: WatchedEndpoint, listed: Snapshot) -> PollResult:
+        """Ask the own URL of an object that its list shows. Raises FetchError."""
+        (request,) = await self._fetcher.item_requests(w, [listed])
+        if request is None:
+            return PollResult()
+        self._looking.add(w.label)
+        try:
+            with w.requests.asking(f"item {listed.object_id}") as order:
+                response, asked = await self._fetcher.fetch_item(w, request, order)
+        finally:
+            self._looking.discard(w.label)
+        denial = self._denials.pop(w.label, None)
+        if response.status_code not in GONE:
+            if await self.shown(w, listed, response) is not None and w.guards.exemptions.misleading is not None:
+                await self._forget_misleading(w)
+            self._right.add(w.label)
+            return PollResult(calls=1)
+        self._right.discard(w.label)
+        if w.guards.exemptions.misleading is not None:
+            return PollResult(calls=1)
+        if denial is not None and denial.object_id == listed.object_id:
+            return await self._misled(w, listed, request, asked)
+        self._denials[w.label] = Denial(listed.object_id, asked.answered_order)
+        return PollResult(calls=1)
 
     async def shown(self, w: WatchedEndpoint, snapshot: Snapshot, response: httpx.Response) -> Mapping[str, Any] | None:
         """The object that its own URL shows; None if the answer shows neither that it exists nor that it is gone.
@@ -71,7 +150,7 @@ class OwnUrls:
             )
         return found
 
-    async def misled(
+    async def _misled(
         self, w: WatchedEndpoint, snapshot: Snapshot, request: httpx.Request, asked: RequestTimes
     ) -> PollResult:
         """An object is listed although its own URL says that it is gone: from now on 404 confirms no deletion."""
@@ -80,8 +159,7 @@ class OwnUrls:
 
         def decide() -> Draft:
             draft = Draft(at=asked.answered_at)
-            is_listed = now is not None and now.presence is Presence.PRESENT and now.unit is not None
-            if is_listed and w.requests.changed.get(object_id, 0) <= asked.order:
+            if now is not None and _is_listed(now) and w.requests.changed.get(object_id, 0) <= asked.order:
                 misleading = Misleading(object_id=object_id, url=url)
                 exempt(w, draft, replace(w.guards.exemptions, misleading=misleading))
                 draft.notices.append(_notice(w, misleading, asked.answered_at))
@@ -102,6 +180,11 @@ class OwnUrls:
         requests = await self._fetcher.item_requests(w, [*known.values()])
         if any(request is None or shown_url(request.url) == misleading.url for request in requests):
             return False
+        await self._forget_misleading(w)
+        return True
+
+    async def _forget_misleading(self, w: WatchedEndpoint) -> None:
+        """Believe own URLs again."""
 
         def decide() -> Draft:
             draft = Draft(at=w.state.sweep_began)
@@ -109,14 +192,17 @@ class OwnUrls:
             return draft
 
         await self._recorder.change(w, decide)
-        return True
+
+
+def _is_listed(snapshot: Snapshot) -> bool:
+    return snapshot.presence is Presence.PRESENT and snapshot.unit is not None
 
 
 def _notice(w: WatchedEndpoint, misleading: Misleading, now: float) -> Notice:
     return Notice(
         kind="endpoint.uncertain",
         subject=f"endpoints/{w.label}",
-        summary=f"{w.label}: {misleading.text} Until the configuration changes, complete sweeps confirm deletions.",
+        summary=f"{w.label}: {misleading.text} Until one of them shows its object, complete sweeps confirm deletions.",
         detail={"why": [misleading.text]},
         time=now,
     )

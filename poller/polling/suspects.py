@@ -9,6 +9,7 @@ from operator import attrgetter
 import msgspec
 from msgspec import structs
 
+from poller.changes.endpoint_rules import DeletionRules
 from poller.polling.results import PollResult
 from state.polls import Presence, Snapshot, Suspect
 
@@ -18,6 +19,32 @@ class Queued(msgspec.Struct, frozen=True):
 
     due: float  # earliest time, at which it has been missing for long enough
     suspect: Suspect
+
+
+def asked_at(suspect: Suspect, rules: DeletionRules, *, now: float) -> float:
+    """When a suspect's own URL is to be asked: after half of the time for which it must be missing, and again all of it
+    later.
+
+    One answer is no proof: a server that is behind, or is just being restarted, says 404 of what is there.
+    """
+    wait = rules.missing_time(has_own_url=True)
+    if not rules.asks_twice:
+        return _past(suspect.missing_at, now) + wait
+    if suspect.denied_at is None:
+        return _past(suspect.missing_at, now) + wait / 2
+    return _past(suspect.denied_at, now) + wait
+
+
+def is_proved(suspect: Suspect, rules: DeletionRules, *, asked: float) -> bool:
+    """Whether a suspect is gone whose own URL, asked then, says so."""
+    if not rules.asks_twice:
+        return True
+    return suspect.denied_at is not None and suspect.denied_at + rules.missing_time(has_own_url=True) <= asked
+
+
+def _past(at: float, now: float) -> float:
+    """A time, or now where it is still to come: it is of a clock that was wrong."""
+    return min(at, now)
 
 
 class SuspectQueue:
@@ -65,21 +92,25 @@ class SuspectQueue:
             return result.suspects.returned  # suspects that were shown again need no request
         return result.suspects.missing or result.swept or endpoint in self._stale
 
-    def fill(self, endpoint: str, suspects: Iterable[Suspect], *, now: float, wait: float) -> bool:
-        """Queue the suspects of an endpoint, each due when it has been missing for `wait`. False if there are none."""
+    def fill(self, endpoint: str, suspects: Iterable[Suspect], rules: DeletionRules, *, now: float) -> bool:
+        """Queue the suspects of an endpoint, each due when its own URL is to be asked. False if there are none."""
         self._stale.discard(endpoint)
         queue = [one for one in self.waiting.get(endpoint, ()) if one.suspect.snapshot.presence is Presence.PRESENT]
         queue += [
-            Queued(min(suspect.missing_at, now) + wait, suspect)  # a later time comes from a clock that was wrong
+            Queued(asked_at(suspect, rules, now=now), suspect)
             for suspect in suspects
             if (endpoint, suspect.snapshot.object_id) not in self.confirming
         ]
         self.waiting[endpoint] = deque(sorted(queue, key=attrgetter("due")))
         return bool(queue) or any(name == endpoint for name, _ in self.confirming)
 
+    def again(self, endpoint: str, suspect: Suspect, due: float) -> None:
+        """Ask for an object once more, then."""
+        queue = [*self.waiting.get(endpoint, ()), Queued(due, suspect)]
+        self.waiting[endpoint] = deque(sorted(queue, key=attrgetter("due")))
+
     def add_listed(self, endpoint: str, snapshots: Sequence[Snapshot], *, now: float) -> None:
         """Queue an object that is listed again: if its own URL still says 404, that URL proves nothing."""
-        waiting = self.waiting.setdefault(endpoint, deque())
         for snapshot in snapshots:
             listed = structs.replace(snapshot, presence=Presence.PRESENT)
-            waiting.appendleft(Queued(now, Suspect(snapshot=listed, missing_at=now, missing_sweep=0, checks=0)))
+            self.again(endpoint, Suspect(snapshot=listed, missing_at=now, missing_sweep=0, checks=0), now)

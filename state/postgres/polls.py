@@ -12,7 +12,7 @@ from state.polls import EndpointSpec, Known, Opened, Recorded, Recording, Snapsh
 from state.postgres.connection import Database, transaction
 from state.postgres.leases import check
 from state.postgres.recording import KNOWN, make_unit, read_endpoint, read_members, rebaseline, write, write_times
-from state.rows import ENDPOINT, UNIT, endpoint_of, snapshot_of, unit_of
+from state.rows import ENDPOINT, SUSPECT, UNIT, endpoint_of, snapshot_of, suspect_of, unit_of
 
 HOUR: Final = 3600.0
 
@@ -111,15 +111,20 @@ class Polls:
     def suspects(self, endpoint: int, *, limit: int = 1000) -> list[Suspect]:
         """Objects that wait for their deletion to be confirmed, longest missing first."""
         rows = self._db.run(
-            "SELECT object, version, body, unit, seen_at, presence, seen_sweep, missing_at, missing_sweep, checks "
-            "FROM objects WHERE endpoint = $1 AND presence = 1 AND unit IS NULL ORDER BY missing_at NULLS FIRST "
-            "LIMIT $2",
+            f"SELECT {SUSPECT} FROM objects WHERE endpoint = $1 AND presence = 1 AND unit IS NULL "
+            "ORDER BY missing_at NULLS FIRST LIMIT $2",
             [endpoint, limit],
         )
-        return [
-            Suspect(snapshot=snapshot_of(row[:7]), missing_at=row[7] or 0.0, missing_sweep=row[8] or 0, checks=row[9])
-            for row in rows
-        ]
+        return [suspect_of(row) for row in rows]
+
+    def listed(self, endpoint: int) -> Snapshot | None:
+        """An object that its list shows; None: there is none."""
+        rows = self._db.run(
+            f"SELECT {KNOWN} FROM objects o JOIN units u ON u.id = o.unit WHERE o.endpoint = $1 AND o.presence = 0 "
+            "LIMIT 1",
+            [endpoint],
+        )
+        return next((snapshot_of(row) for row in rows), None)
 
     def parents(self, endpoint: int) -> list[str]:
         """Ids of the objects that are there, in order."""

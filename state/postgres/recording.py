@@ -29,8 +29,8 @@ UPDATE objects SET unit = coalesce($1, unit), seen_at = $2, seen_sweep = $3, mis
     checks = 0, unlisted = false, presence = CASE presence WHEN 1 THEN 0 ELSE presence END
 WHERE endpoint = $4 AND object = ANY($5::text[])
 """
-# ... those that the unit (1) does not show in an answer that had come whole by then (2): suspects, last seen when it was
-# asked before ...
+# ... those that the unit (1) does not show in an answer that was whole by then (2): suspects, seen when it was asked
+# before ...
 MISS = """
 UPDATE objects SET unit = NULL, seen_at = greatest(seen_at, (SELECT asked_at FROM units WHERE id = $1)),
     presence = CASE presence WHEN 0 THEN 1 ELSE presence END, missing_at = $2, checks = 0,
@@ -51,6 +51,11 @@ UPDATE objects SET presence = 0, checks = p.checks, unlisted = p.unlisted,
     missing_sweep = (SELECT sweep FROM endpoints WHERE id = $1)
 FROM unnest($2::text[], $3::bigint[], $4::boolean[]) AS p (object, checks, unlisted)
 WHERE objects.endpoint = $1 AND objects.object = p.object AND unit IS NULL AND presence = 1
+"""
+
+# A suspect whose own URL says for the first time that it is gone.
+DENIED = """
+UPDATE objects SET denied_at = $1 WHERE endpoint = $2 AND object = ANY($3::text[]) AND unit IS NULL AND presence = 1
 """
 
 # Units are locked in the order of their ids. A poll that was overtaken by a later one of its unit changes nothing.
@@ -84,9 +89,11 @@ def write(conn: Connection, recording: Recording) -> Recorded:
     _write_failures(conn, recording)
     drop_units(conn, endpoint, recording.dropped, recording.at)
     units = [make_unit(conn, endpoint, key, position) for key, position in recording.new_units]
-    if answering := recording.answering:
+    if answering := [one for one in recording.answering if not one.is_denied]:
         columns = [[one.object_id for one in answering], [one.checks for one in answering]]
         conn.run(ANSWERING, [endpoint, *columns, [one.is_unlisted for one in answering]])
+    if denied := [one.object_id for one in recording.answering if one.is_denied]:
+        conn.run(DENIED, [recording.at, endpoint, denied])
     if recording.marks.is_set:
         _write_marks(conn, recording)
     is_silent = recording.is_silent

@@ -220,7 +220,7 @@ CREATE INDEX commands_pending ON commands (id) WHERE taken_at IS NULL;
 
 # Each is named, applied once, and stays as it is: what changes later is one more. While workers of two versions run
 # side by side the older one must find everything that it uses: a column is dropped a version after its last use.
-MIGRATIONS: Final = (("first", FIRST),)
+MIGRATIONS: Final = (("first", FIRST), ("denied", "ALTER TABLE objects ADD COLUMN denied_at float8"))
 
 
 def migrate(db: Database) -> None:

@@ -22,8 +22,8 @@ UPDATE objects SET unit = coalesce(?, unit), seen_at = ?, seen_sweep = ?, missin
     checks = 0, unlisted = 0, presence = CASE presence WHEN 1 THEN 0 ELSE presence END
 WHERE endpoint = ? AND object = ?
 """
-# ... those that the unit (1) does not show in an answer that had come whole by then (2): suspects, last seen when it was
-# asked before ...
+# ... those that the unit (1) does not show in an answer that was whole by then (2): suspects, seen when it was asked
+# before ...
 MISS = """
 UPDATE objects SET unit = NULL, seen_at = max(seen_at, (SELECT coalesce(asked_at, 0) FROM units WHERE id = ?1)),
     presence = CASE presence WHEN 0 THEN 1 ELSE presence END, missing_at = ?2, checks = 0,
@@ -44,6 +44,9 @@ UPDATE objects SET presence = 0, checks = ?1, unlisted = ?4,
     missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2)
 WHERE endpoint = ?2 AND object = ?3 AND unit IS NULL AND presence = 1
 """
+
+# A suspect whose own URL says for the first time that it is gone.
+DENIED = "UPDATE objects SET denied_at = ?1 WHERE endpoint = ?2 AND object = ?3 AND unit IS NULL AND presence = 1"
 
 # Objects that were never known: what they have in common is bound once.
 NEW = """

@@ -20,7 +20,7 @@ from state.polls import (
     UnitTimes,
     Wanted,
 )
-from state.rows import ENDPOINT, UNIT, endpoint_of, snapshot_of, unit_of
+from state.rows import ENDPOINT, SUSPECT, UNIT, endpoint_of, snapshot_of, suspect_of, unit_of
 from state.sqlite.connection import State, transaction
 from state.sqlite.leases import check
 from state.sqlite.objects import KNOWN
@@ -117,6 +117,12 @@ def add_claims(db: Database) -> None:
 def add_unlisted(db: Database) -> None:
     """Objects that no list shows any more and that answer under their own URL."""
     db.executescript("ALTER TABLE objects ADD COLUMN unlisted INTEGER NOT NULL DEFAULT 0;")
+
+
+@polls_migrations()
+def add_denied(db: Database) -> None:
+    """When the own URL of a suspect said first that it is gone: it is asked a second time."""
+    db.executescript("ALTER TABLE objects ADD COLUMN denied_at REAL;")
 
 
 def _literal(text: str) -> str:
@@ -216,14 +222,20 @@ class Polls:
     def suspects(self, endpoint: int, *, limit: int = 1000) -> list[Suspect]:
         """Objects that wait for their deletion to be confirmed, longest missing first."""
         rows = self._db.execute(
-            "SELECT object, version, body, unit, seen_at, presence, seen_sweep, missing_at, missing_sweep, checks "
-            "FROM objects WHERE endpoint = ? AND presence = 1 AND unit IS NULL ORDER BY missing_at LIMIT ?",
+            f"SELECT {SUSPECT} FROM objects WHERE endpoint = ? AND presence = 1 AND unit IS NULL "
+            "ORDER BY missing_at LIMIT ?",
             [endpoint, limit],
         )
-        return [
-            Suspect(snapshot=snapshot_of(row[:7]), missing_at=row[7] or 0.0, missing_sweep=row[8] or 0, checks=row[9])
-            for row in rows
-        ]
+        return [suspect_of(row) for row in rows]
+
+    def listed(self, endpoint: int) -> Snapshot | None:
+        """An object that its list shows; None: there is none."""
+        row = self._db.execute(
+            f"SELECT {KNOWN} FROM objects o JOIN units u ON u.id = o.unit WHERE o.endpoint = ? AND o.presence = 0 "
+            "LIMIT 1",
+            [endpoint],
+        ).fetchone()
+        return None if row is None else snapshot_of(row)
 
     def parents(self, endpoint: int) -> list[str]:
         """Ids of the objects that are there, in order."""

@@ -9,7 +9,7 @@ from state.errors import Conflict
 from state.polls import PollRecord, Recorded, Recording, UnitState
 from state.sqlite.events import append
 from state.sqlite.notices import tell
-from state.sqlite.objects import ANSWERING, DOUBT, MISS, MOVE, write_new, write_snapshots
+from state.sqlite.objects import ANSWERING, DENIED, DOUBT, MISS, MOVE, write_new, write_snapshots
 from state.sqlite.sweeps import read_endpoint, rebaseline, write_marks
 from state.sqlite.units import make_unit, read_members, take_members, write_times, write_unit
 
@@ -30,10 +30,11 @@ def write(conn: sqlite3.Connection, recording: Recording) -> Recorded:
     _write_failures(conn, recording)
     drop_units(conn, endpoint, recording.dropped, recording.at)
     units = [make_unit(conn, endpoint, key, position) for key, position in recording.new_units]
-    if recording.answering:
-        conn.executemany(
-            ANSWERING, [(one.checks, endpoint, one.object_id, one.is_unlisted) for one in recording.answering]
-        )
+    for one in recording.answering:
+        if one.is_denied:
+            conn.execute(DENIED, (recording.at, endpoint, one.object_id))
+        else:
+            conn.execute(ANSWERING, (one.checks, endpoint, one.object_id, one.is_unlisted))
     if recording.marks.is_set:
         write_marks(conn, recording)
     notices = tell(conn, recording.notices)

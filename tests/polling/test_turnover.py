@@ -35,7 +35,7 @@ async def turn_over(watching: Watched, *, coming: bool = True, restarts: bool = 
             watching.upstream.change("delete", 0)
             if coming:
                 watching.upstream.change("create", 1_000_003)
-        await watching.do(Step(wait=15.0))
+        await watching.do(Step(wait=25.0))
         if restarts and number == ROUNDS // 2:
             await watching.do(Step(act="restart"))
 
@@ -53,7 +53,7 @@ async def seen(watching: Watched) -> tuple[bool, int]:
 def test_objects_that_go_while_as_many_come_are_no_mass_deletion(world, turnover, restarts):
     async def story(watching):
         await turn_over(watching, restarts=restarts)
-        await watching.do(Step(wait=60.0))
+        await watching.do(Step(wait=180.0))
 
         assert await seen(watching) == (False, ROUNDS * MOVING)
 
@@ -66,7 +66,7 @@ def test_objects_that_go_while_as_many_come_are_no_mass_deletion(world, turnover
 def test_a_list_that_runs_empty_is_held_also_after_a_restart(world, turnover, restarts):
     async def story(watching):
         await turn_over(watching, coming=False, restarts=restarts)
-        await watching.do(Step(wait=60.0))
+        await watching.do(Step(wait=180.0))
         is_held, deletions = await seen(watching)
 
         assert is_held

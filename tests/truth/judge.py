@@ -71,6 +71,12 @@ class Judge:
         """Whether the list was meanwhile shorter than it is, in a way that nobody can see."""
         return any(one.meets(since, until) for spans in self._upstream.unseen.values() for one in spans)
 
+    def _looked_gone(self, event: Event, subject: str) -> bool:
+        """Whether nobody could know that what was reported as deleted is there."""
+        since = event.observed_after or 0.0
+        is_denied = "own-404" in self._upstream.met and self._was_hidden(subject, since, event.time)
+        return is_denied or self._was_unseen(since, event.time) or self._is_of_unlisted(event)
+
     def _is_of_unlisted(self, event: Event) -> bool:
         """Whether it is in the list of a parent that no list shows: nobody vouches for it."""
         endpoint, number, *_ = event.subject.split("/")
@@ -139,7 +145,7 @@ class Judge:
         if kind == "created" and self._was_hidden(subject, since or 0.0, event.time):
             was.append(-1)  # nobody could know better
         became = [i for i, (at, state) in enumerate(past) if _same(state, after) and at <= event.time]
-        if kind == "deleted" and (self._was_unseen(since or 0.0, event.time) or self._is_of_unlisted(event)):
+        if kind == "deleted" and self._looked_gone(event, subject):
             became.append(len(past))
         if not any(i < j for i in was for j in became):
             raise Untrue(f"{_words(event)}: it never was like that between {since} and {event.time}, but: {past}")

@@ -184,7 +184,7 @@ class Upstream(httpx.AsyncBaseTransport):
         if self.twin is not None:
             return
         seconds, row = AWAY[times - 1], _picked([row for row in self._free() if not self.hidden[row["n"]]], pick)
-        is_short = seconds < 0.8 * self.world.absent_for
+        is_short = seconds <= self.world.absent_for
         if row is not None and (is_short or self.world.has_items):
             self.hidden[row["n"]].append(Hidden(self.now(), self.now() + seconds, is_short))
 
@@ -290,6 +290,8 @@ class Upstream(httpx.AsyncBaseTransport):
         match request.url.path.strip("/").split("/"):
             case ["things"]:
                 return "list", self._things(request)
+            case ["things", _] if "own-404" in self.traits:
+                return "item", httpx.Response(404)
             case ["things", n]:
                 row = next((row for row in self.rows if str(row["n"]) == n and not self._is_away(row)), None)
                 return "item", as_json(self._shown(row)) if row else httpx.Response(404)
@@ -315,7 +317,8 @@ class Upstream(httpx.AsyncBaseTransport):
             past_end=world.past_end,
             traits=self.traits,
         )
-        return self._marked(request, answer)
+        newest = max((row["edit"] for row in rows if f'"id":{row["n"]},' in answer.text), default=0)
+        return self._marked(request, answer, f'"{newest}"' if "etag-newest" in self.traits else None)
 
     def _lines(self, request: httpx.Request, n: str) -> httpx.Response:
         rows = [(line["id"], line) for line in self._in_order(self.lines[n], "lines-tied")]
@@ -329,8 +332,8 @@ class Upstream(httpx.AsyncBaseTransport):
             self._random.shuffle(found)
         return found
 
-    def _marked(self, request: httpx.Request, answer: httpx.Response) -> httpx.Response:
-        """The answer with its validators, or 304."""
+    def _marked(self, request: httpx.Request, answer: httpx.Response, newest: str | None = None) -> httpx.Response:
+        """The answer with its validators, or 304. `newest`: what marks its newest row alone."""
         if not answer.is_success:
             return answer
         if "modified-stuck" in self.traits:
@@ -339,8 +342,8 @@ class Upstream(httpx.AsyncBaseTransport):
         elif "etag-stuck" in self.traits:
             answer.headers["etag"] = '"always"'
             is_same = request.headers.get("if-none-match") == '"always"'
-        elif self.world.etags:
-            answer.headers["etag"] = etag_of(answer)
+        elif self.world.etags or newest is not None:
+            answer.headers["etag"] = newest or etag_of(answer)
             is_same = request.headers.get("if-none-match") == answer.headers["etag"]
         else:
             return answer

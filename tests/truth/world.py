@@ -13,7 +13,7 @@ CHAINED = ("keyset", "cursor")
 STYLES = (*PAGED, *CHAINED, "none")
 MUTATIONS = ("create", "edit", "delete", "restore", "reorder", "swap", "soften", "harden")
 LINE_MUTATIONS = ("create-line", "edit-line", "delete-line")
-AWAY = (0.5, 3.5, 8.0)  # seconds for which a flapping backend hides an object
+AWAY = (0.5, 3.5, 8.0, 5.0)  # seconds for which a flapping backend hides an object
 ERRORS = ("500", "502", "503", "408", "429", "429-date", "403-wait", "401", "403", "404", "400", "timeout", "reset")
 HALVES = ("errors", "202", "206", "renamed")  # answers that hold a part of the list, or another form, and say so
 FAULTS = (*ERRORS, *HALVES, "html", "truncated", "empty", "204", "null", "no-id", "twice")
@@ -85,6 +85,10 @@ TRAITS: dict[str, Trait] = {
         fits=lambda w: w.order == "any" and w.style != "keyset" and not w.content,
         is_contradiction=lambda w: w.objects > 0,
     ),
+    # The own URL of every object says 404.
+    "own-404": Trait(fits=lambda w: w.has_items),
+    # It answers 304 where the newest row of a page is still the same.
+    "etag-newest": Trait(fits=lambda w: not w.content),
     # It answers 304 whatever has changed.
     "etag-stuck": Trait(fits=lambda _: True),
     "modified-stuck": Trait(fits=lambda w: not w.etags),
@@ -93,7 +97,9 @@ TRAITS: dict[str, Trait] = {
     "lines-tied": Trait(fits=lambda w: w.line_size > 0),
     "lines-more-at-end": Trait(fits=lambda w: w.lines and w.objects > 0),
 }
-LIARS = frozenset({"etag-stuck", "modified-stuck"})  # of these nobody can know when what they hide was last as it was
+LIARS = frozenset(
+    {"etag-stuck", "modified-stuck", "etag-newest"}
+)  # of these nobody can know when what they hide was last as it was
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
