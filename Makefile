@@ -92,7 +92,7 @@ prove-receivers: $(STAMP)  ## hostile answers to every sink: nothing ends, littl
 prove-truth: $(STAMP)  ## no event lost or invented, in 20,000 random runs of an API that misbehaves (an hour at most)
 	$(BIN)/python -m benchmarks.truth
 
-prove-crash: $(STAMP)  ## 500 kills of a daemon, at random and at every named point, judged from outside (15 minutes)
+prove-crash: $(STAMP)  ## 500 kills of a daemon, at random and at every named point, judged from outside (20 minutes)
 	$(BIN)/python -m benchmarks.crash
 
 prove-power: $(STAMP)  ## the power goes at every sync of a recorded run and in between: what was told before is there (15 minutes)
