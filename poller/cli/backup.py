@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,9 +32,7 @@ def backup(context: CliContext, dest: Path, as_json: bool) -> None:
     config, _ = context.load(reveal=False)
     state, now = config.poller.state, time.time()
     if isinstance(state, DatabaseUrl):
-        raise PollerError(
-            f"{state}: a database is not copied by Poller", hint="pg_dump --format=custom, or its backups"
-        )
+        raise PollerError(f"{state}: a database is not copied by Poller", hint=_dump(state, dest, now))
     if not is_there(state):
         raise NotThere(f"{state}: there is no state to copy yet", hint="poller once")
     if dest.is_dir():
@@ -43,6 +42,13 @@ def backup(context: CliContext, dest: Path, as_json: bool) -> None:
         print_json({"path": str(dest), "bytes": copied.bytes, "events": copied.events, "objects": copied.objects})
         return
     say(f"{dest}: {size(copied.bytes)}, {copied.events} events, {copied.objects} objects; checked")
+
+
+def _dump(state: DatabaseUrl, dest: Path, now: float) -> str:
+    """The command that copies a database beside its workers. A password in the URL is left out of it."""
+    if dest.is_dir():
+        dest /= f"poller-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}.dump"
+    return f"pg_dump --format=custom --file={shlex.quote(str(dest))} '{state}'"
 
 
 @click.command()
@@ -59,7 +65,9 @@ def restore(context: CliContext, copy: Path, as_json: bool) -> None:
     config, _ = context.load(reveal=False)
     state = config.poller.state
     if isinstance(state, DatabaseUrl):
-        raise PollerError(f"{state}: a database is not restored by Poller", hint="pg_restore, with no worker running")
+        put_back = f"pg_restore --clean --if-exists --no-owner --dbname='{state}' {shlex.quote(str(copy))}"
+        hint = f"with no worker running: {put_back}"
+        raise PollerError(f"{state}: a database is not restored by Poller", hint=hint)
     done = restoring.restore(copy, state, now=time.time())
     if as_json:
         kept = None if done.kept is None else str(done.kept)
