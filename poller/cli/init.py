@@ -71,10 +71,22 @@ pagination = { type = "page", param = "page", start = 1, size_param = "per_page"
 #            { type = "offset", param = "offset", size_param = "limit", size = 100 }
 #            { type = "cursor", param = "cursor", next = "$.next" }
 #            { type = "link" }   { type = "none" }
+# item_path = "/items/{id}"        # an object's own URL: only its 404 or 410 proves a deletion
+# max_staleness = "10m"            # a promise: refused if the limits cannot keep it
+
+[budgets.shop]                     # the calls of one API key: what the API's documentation allows
+limits = ["1/s"]                   # several windows at once: ["5/s", "200/min", "20000/day"]
 
 [[subscriptions]]
 name = "console"
 plugin = "console"
+
+# [[subscriptions]]
+# name = "crm"
+# plugin = "http"
+# url = "https://crm.example/hooks/poller"
+# secret = { env = "CRM_SECRET" }  # whsec_ and 32 random bytes: echo "whsec_$(head -c 32 /dev/urandom | base64)"
+# types = ["shop.items.*"]
 """
 
 

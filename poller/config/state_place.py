@@ -23,7 +23,7 @@ def state_place(path: Path | None = None) -> Path | None:
         return Path(named).absolute()
     try:
         file = find(path)
-        text = file.read_text(encoding="utf-8", errors="replace")
+        text = file.read_text(encoding="utf-8-sig", errors="replace")
     except (ConfigError, OSError):
         return None
     said = _said(text)

@@ -55,7 +55,8 @@ class Expression:
         try:
             self._program = _compile(text)
         except ValueError as exc:
-            raise self._refused(_syntax(exc)) from exc
+            hint = "CEL has && and || for and and or, == for equal, and texts in quotes"
+            raise self._refused(_syntax(exc), hint=hint) from exc
         self._variables = frozenset(variables)
         self._refuse_unknown(set(self._variables))
 
@@ -271,9 +272,19 @@ def _longest(value: Any) -> int:
 
 
 def _syntax(exc: ValueError) -> str:
-    """The first line of the parser's message without the expression, which the message already quotes."""
+    """What the parser stumbles over, without the expression, which the message already quotes."""
     found = re.search(r"<input>:(\d+):(\d+): (?:Syntax error: )?([^\n]*)", str(exc))
-    return f"column {found[2]}: {found[3]}" if found else str(exc).splitlines()[0]
+    if found is None:
+        return str(exc).splitlines()[0]
+    missing = re.match(r"missing '(.+?)' at", found[3])
+    read = re.search(r"(?:input|at:|at) '(.*?)'(?: expecting|$)", found[3])
+    if missing is not None:
+        return f"column {found[2]}: {missing[1]!r} is missing"
+    if read is None:
+        return f"column {found[2]}: {found[3].partition(' expecting')[0]}"
+    return (
+        "it ends too early" if read[1] == "<EOF>" else f"column {found[2]}: {read[1].strip()!r} is not understood here"
+    )
 
 
 def _reason(exc: Exception) -> str:

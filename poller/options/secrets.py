@@ -160,7 +160,7 @@ def _read(secret: Secret, path: Path, *, hint: str) -> str:
         stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         if stamp == last.stamp:
             return last.value
-        value = path.read_text(encoding="utf-8").rstrip("\r\n")
+        value = path.read_text(encoding="utf-8-sig").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as exc:
         if last.stamp:
             return last.value

@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from poller.options.problems import Problem, dotted, nearest
 
-_HINTS: Final = {
-    "missing": "add it",
-    "bool_type": "write true or false, without quotes",
-    "int_type": "write a whole number, without quotes",
-    "float_type": "write a number, without quotes",
-    "string_type": "write a string in quotes",
-    "tuple_type": 'write a list: ["...", "..."]',
-    "list_type": 'write a list: ["...", "..."]',
-    "dict_type": "write a table: { key = value }",
-    "model_type": "write a table: { key = value }",
+# What pydantic calls it: in words of the file, with what pydantic knows of it in braces, and how to fix it.
+_BOOL: Final = ("this is neither true nor false", "write true or false, without quotes")
+_WHOLE: Final = ("this is not a whole number", "write a whole number, without quotes")
+_NUMBER: Final = ("this is not a number", "write a number, without quotes")
+_LIST: Final = ("this is not a list", 'write a list: ["...", "..."]')
+_TABLE: Final = ("this is not a table", "write a table: { key = value }")
+_WORDS: Final[Mapping[str, tuple[str, str | None]]] = {
+    "missing": ("required, but missing", "add it"),
+    "bool_type": _BOOL,
+    "bool_parsing": _BOOL,
+    "int_type": _WHOLE,
+    "int_parsing": _WHOLE,
+    "int_from_float": _WHOLE,
+    "float_type": _NUMBER,
+    "float_parsing": _NUMBER,
+    "finite_number": ("this is not a number that can be counted with", None),
+    "string_type": ("this is not a text", "write a string in quotes"),
+    "tuple_type": _LIST,
+    "list_type": _LIST,
+    "dict_type": _TABLE,
+    "model_type": _TABLE,
+    "model_attributes_type": _TABLE,
+    "literal_error": ("this must be {expected}", None),
+    "greater_than": ("this must be more than {gt}", None),
+    "greater_than_equal": ("this must be at least {ge}", None),
+    "less_than": ("this must be less than {lt}", None),
+    "less_than_equal": ("this must be at most {le}", None),
+    "too_short": ("this needs at least {min_length} of them", None),
+    "too_long": ("these are more than {max_length}", None),
+    "string_too_short": ("this must have at least {min_length} characters", None),
+    "string_too_long": ("this must have at most {max_length} characters", None),
+    "union_tag_invalid": ("{discriminator} must be one of {expected_tags}, not '{tag}'", None),
+    "union_tag_not_found": ("the key {discriminator} is missing", "add it"),
 }
 
 
@@ -54,8 +77,21 @@ def _problem(detail: Any, at: Sequence[str], model: type[BaseModel], also: Also)
         key = dotted((*at, *_written(model, loc[:-1]), loc[-1]))
         known = known_keys(model, loc[:-1]) | set(also(loc))
         return Problem(key=key, what="unknown key", hint=nearest(str(loc[-1]), known))
-    what = "required, but missing" if detail["type"] == "missing" else detail["msg"].removeprefix("Value error, ")
-    return Problem(key=key, what=f"{what[:1].lower()}{what[1:]}", hint=_HINTS.get(detail["type"]))
+    what, hint = _words(detail)
+    return Problem(key=key, what=f"{what[:1].lower()}{what[1:]}", hint=hint)
+
+
+def _words(detail: Any) -> tuple[str, str | None]:
+    """What is wrong and what to do; in pydantic's own words where ours do not have it."""
+    words, hint = _WORDS.get(detail["type"], (None, None))
+    if words is None:
+        return detail["msg"].removeprefix("Value error, "), None
+    known = {name: _shown(value) for name, value in detail.get("ctx", {}).items()}
+    return words.format_map(known), hint
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).replace("'type'", "`type`")
 
 
 def _written(model: Any, loc: tuple[str | int, ...]) -> tuple[str | int, ...]:

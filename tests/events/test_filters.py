@@ -172,8 +172,13 @@ def test_where_is_asked_only_about_events_of_its_types():
 @pytest.mark.parametrize(
     ("where", "says"),
     [
-        ("data.object.amount >", "column 21: mismatched input"),
-        ("", "column 1"),
+        ("data.object.amount >", "it ends too early"),
+        ("", "it ends too early"),
+        ("(data.version", "column 14: '\\)' is missing"),
+        ("data.version = 1", "column 14: '=' is not understood here"),
+        ("data.version == 1 and true", "column 19: 'and' is not understood here"),
+        ("subject == “a”", "column 12: '“' is not understood here"),
+        ("[1,2", "it ends too early"),
         ("object.amount > 3", "'object' is unknown"),
         ("data.version == 1 && nope", "'nope' is unknown"),
         ("lower(subject) == 'a'", "no function 'lower'"),
