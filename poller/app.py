@@ -394,6 +394,7 @@ async def sweep_once(
     sweeping = await engine.interventions.begin_sweeps(endpoints)
     for poll_loop in engine.loops.values():
         poll_loop.pace.hurry, poll_loop.poke = True, changed.set
+        poll_loop.limiter.say_pause()
     # What is in flight may yet find something to ask for: deletions to be confirmed.
     while sweeping.goes_on(app.clock.now()) or any(poll_loop.tasks for poll_loop in engine.loops.values()):
         changed.clear()

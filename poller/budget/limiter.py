@@ -11,11 +11,16 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self
 
+import structlog
+
 from poller.budget.budget import Budget
 from poller.budget.headers import read_headers
 from poller.clock import Clock
 from state.errors import LeaseLost, PollerError
 
+log = structlog.get_logger("poller")
+
+LONG: Final = 10.0  # seconds from which on a pause that the server asks for is said
 MOMENT: Final = 0.1  # seconds; no restart is quicker, so a shorter throttle needs not be kept
 Answers = list[tuple[int, float]]  # a call's id in the state, and when it was answered (steady)
 
@@ -103,6 +108,19 @@ class RateLimiter:
         if until is not None and until > max(self.noted, steady) + MOMENT:
             self.noted = until
             await self._records.throttle(until)
+            self.say_pause()
+
+    def say_pause(self) -> None:
+        """Log how long the server wants no call, where that is of some length."""
+        steady = self.clock.steady()
+        until = self.budget.throttled_until(steady) or steady
+        if until - steady >= LONG:
+            log.warning(
+                "budget.waits",
+                budget=self.budget.name,
+                seconds=round(until - steady),
+                why=self.budget.word or "the server asked for it before",
+            )
 
     async def resume(self) -> None:
         """Forget the pause that the server asked for, here and where it is written down."""

@@ -71,6 +71,18 @@ class BudgetWork:
             return confirmation
         return self._next_poll(now) or self._confirmation(now)
 
+    def put_back(self, work: Work) -> None:
+        """Make work that was taken available again: it was not begun."""
+        match work:
+            case PollUnit(active, w, key):
+                self._planner.released(active.unit(w, key))
+                self._in_flight.discard((active.name, w.name, key))
+            case ConfirmDeletion(active, w, suspect):
+                active.deletions.queue.finished(w.name, suspect)
+                active.deletions.queue.again(w.name, suspect, self._clock.now())
+            case Discover(active):
+                active.discovery.at = self._clock.now()
+
     def _next_poll(self, now: float) -> PollUnit | None:
         if self.sweeping is not None:
             found = self.sweeping.next_unit(self._name, now, self._not_before)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from poller.budget.budget import Budget
-from poller.budget.limiter import Permit, RateLimiter
+from poller.budget.limiter import Paused, Permit, RateLimiter
 from poller.clock import Clock
 from poller.planner.planner import Planner
 from poller.polling.pace import Pace
@@ -16,6 +16,7 @@ from poller.polling.promises import Promises
 from poller.polling.tasks import Tasks
 from state.errors import LeaseLost
 
+PATIENCE = 60.0  # seconds for which chosen work waits for a server that wants no call
 PER_CALL = 3  # polls under way for each call in flight; the others wait to be recorded together
 
 
@@ -27,6 +28,10 @@ class WorkQueue(Protocol[W]):
 
     def next_work(self, now: float, /) -> W | None:
         """Take the most urgent work; it is not chosen again until it has ended. None if there is none."""
+        ...
+
+    def put_back(self, work: W, /) -> None:
+        """Make work that was taken available again: it was not begun."""
         ...
 
     def do(self, work: W, /) -> Awaitable[None]:
@@ -97,7 +102,10 @@ class PollLoop:
                     self._idle_until = math.inf if due is None else due
                     break
                 try:
-                    permit = await self.limiter.permit()
+                    permit = await self.limiter.permit(patience=PATIENCE)
+                except Paused:  # that began since the work was chosen: what is best then is chosen when it is over
+                    self._queue.put_back(work)
+                    break
                 except LeaseLost as lost:
                     self.tasks.lose(lost)
                     break

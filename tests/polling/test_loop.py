@@ -31,6 +31,9 @@ class WorkQueue:
     def next_work(self, _now: float) -> str:
         return "work"
 
+    def put_back(self, _work: str) -> None:
+        pass
+
     def due(self, _now: float) -> float | None:
         return None
 

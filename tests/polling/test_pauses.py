@@ -1,16 +1,19 @@
 """A pause that a server asks for is kept, shown, told where it is long, and ended by a command."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from poller.app import open_app
+from poller.app import open_app, sweep_once
+from poller.budget.headers import RateLimitHeaders
 from poller.clock import VirtualClock
 from poller.config.load import load
 from poller.events.cloudevents import iso
@@ -180,3 +183,33 @@ async def test_resume_names_a_budget_or_a_subscription_that_there_is(tmp_path):
         for args in ({}, {"budget": "shop", "subscription": "shop"}):
             with pytest.raises(PollerError, match="name a subscription or a budget"):
                 await execute(w.app, "resume", args)
+
+
+async def test_a_long_pause_that_begins_while_a_poll_waits_for_its_turn_is_no_silence(tmp_path):
+    async with town(tmp_path) as t, t.watched() as w:
+        limiter = w.poll_loop.limiter
+        async with limiter._turn:  # another call is about to leave
+            sweeping = asyncio.create_task(sweep_once(w.app))
+            while not limiter._turn._waiters:
+                await asyncio.sleep(0.001)
+            limiter.budget.obey(RateLimitHeaders(retry_after=1800.0), t.clock.steady())
+
+        stuck = await sweeping
+        assert [line.partition(" before ")[0] for line in stuck] == [
+            "shop/items: the server wants no call of budget shop"
+        ]
+        assert t.shop.asked == []
+        t.clock.advance(1800.0)
+        await w.run(60)
+        assert t.shop.asked
+
+
+async def test_a_pause_of_some_length_is_said_once_with_its_reason(tmp_path):
+    async with town(tmp_path) as t, t.watched() as w:
+        await w.run(60)
+        with structlog.testing.capture_logs() as said:
+            t.shop.words = [(200, {"retry-after": "5"}), (200, {"retry-after": "40"}), (200, {"retry-after": "3"})]
+            await w.run(300)
+
+        waits = [(line["seconds"], line["why"]) for line in said if line["event"] == "budget.waits"]
+        assert waits == [(40, "an answer 200 says to come back in 40 s (Retry-After)")]
