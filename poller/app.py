@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import httpx
 import structlog
@@ -27,13 +27,13 @@ from poller.hooks.observers import Observers
 from poller.hooks.payloads import AttemptFinished, Polled
 from poller.late import late
 from poller.polling.engine import Engine
-from poller.polling.loop import PollLoop
+from poller.polling.engines import Engines
 from state.errors import PollerError, Unavailable
-from state.leases import LOCAL, Lease, Worker
+from state.leases import LOCAL, Worker
 from state.notices import Notice
 from state.open import Runner, held, open_state
 from state.records import Event
-from state.steps import Session, Writer
+from state.steps import Steps, Writer
 from state.store import Store
 
 if TYPE_CHECKING:
@@ -94,13 +94,6 @@ class Renaming(Protocol):
         ...
 
 
-class _Opened(NamedTuple):
-    """An engine, and the session of the state that ends with it."""
-
-    engine: Engine
-    session: Session
-
-
 class App:
     """What runs on one state: one engine at a time, and the deliveries."""
 
@@ -123,19 +116,22 @@ class App:
         self.clock = clock
         self.news = news
         self.refused: str | None = None  # why the file on disk was refused at the latest reload
-        self.is_polling = False  # False: the engine is over, and the state is to be read again
         self.tenure = tenure  # None: nobody else runs on the state
-        self._open_engine = partial(
-            Engine,
-            clock=clock,
-            listener=news,
-            transport=transport,
-            worker=LOCAL if tenure is None else tenure.worker,
-            valid_until=tenure,
-        )
-        self._changing = asyncio.Lock()  # one engine is replaced by another, or the state is waited for
-        self._moved = 0.0  # seconds by which the clock was set since the engine was opened
-        self._opened = self._engine_for(config)
+
+        def build(config: Config, steps: Steps) -> Engine:
+            return Engine(
+                config,
+                plugins,
+                store=store,
+                write=steps,
+                clock=clock,
+                listener=news,
+                transport=transport,
+                worker=LOCAL if tenure is None else tenure.worker,
+                valid_until=tenure,
+            )
+
+        self.engines = Engines(config, write, build=build)
 
     @property
     def deliverer(self) -> Deliverer:
@@ -145,12 +141,12 @@ class App:
     @property
     def engine(self) -> Engine:
         """What polls; another one after a reload or an outage."""
-        return self._opened.engine
+        return self.engines.engine
 
-    def _engine_for(self, config: Config) -> _Opened:
-        """An engine for a configuration, on this app's state and clock, in a session of its own."""
-        session = self.write.session()
-        return _Opened(self._open_engine(config, self.plugins, store=self.store, write=session), session)
+    @property
+    def is_polling(self) -> bool:
+        """Whether an engine is open."""
+        return self.engines.is_polling
 
     async def open(self) -> None:
         """Register the subscriptions and open the engine. Raises PollerError."""
@@ -158,11 +154,10 @@ class App:
             self.engine.prepare()
             if self.tenure is None:
                 await self.register()
-            await self.engine.open()
+            await self.engines.open()
         except BaseException:
-            await self._abandon(self._opened)
+            await self.engines.abandon()
             raise
-        self.is_polling = True
 
     async def register(self) -> None:
         """Make the subscriptions known to the state; those that the configuration does not name are removed there.
@@ -172,33 +167,6 @@ class App:
         now = self.clock.now()
         registrations = [route.registration(now) for route in routes_of(self.config)]
         await self.write(self.store.deliveries.register, registrations, now=now)
-
-    async def close(self) -> None:
-        """End the engine; where the state can be written, with what it has learned."""
-        self.is_polling = False
-        try:
-            await self.engine.close()
-        except Unavailable as error:
-            log.warning("planner.not_saved", error=str(error), hint="what it learned in the last minute is forgotten")
-        finally:
-            self._opened.session.close()
-
-    async def adopt(self, lease: Lease) -> PollLoop | None:
-        """Poll a budget that this worker has leased; None where the engine is just being replaced."""
-        if self._changing.locked() or not self.is_polling:
-            return None
-        engine = self.engine
-        poll_loop = await engine.adopt(lease)
-        return poll_loop if engine is self.engine else None
-
-    async def release(self, budget: str, *, seconds: float) -> None:
-        """Poll a budget no more, so that another worker can."""
-        await self.engine.release(budget, seconds=seconds)
-
-    @property
-    def is_stranded(self) -> bool:
-        """Whether nothing is polled, and nobody is about to change that."""
-        return not (self.is_polling or self._changing.locked())
 
     @property
     def is_well(self) -> bool:
@@ -211,14 +179,14 @@ class App:
         What its plugins and rules can do wrong fails beside the engine that runs. Raises PollerError, with
         everything as it was: where the old engine was closed by then, it is opened again.
         """
-        async with self._changing:
+        async with self.engines.changing:
             if self.write.outage is not None:
                 raise self.write.outage
-            opened = self._engine_for(config)
+            opened = self.engines.beside(config)
             try:
                 opened.engine.prepare()
                 self.deliverer.check(routes_of(config))
-                await self.close()
+                await self.engines.close()
                 if renaming is None:
                     await opened.engine.open(self.engine)
                     await self.deliverer.reconfigure(routes_of(config))
@@ -226,62 +194,33 @@ class App:
                     await self.deliverer.reconfigure(routes_of(config), meanwhile=renaming.do)
                     await opened.engine.open()  # by the state alone: in memory the names are the old ones
             except BaseException as error:
-                await self._abandon(opened)
+                await opened.abandon()
                 if isinstance(error, Exception) and not self.is_polling:
                     await self._go_back(renaming)
                 raise
             opened.engine.interventions.probe_now()
-            self.config, self._opened = config, opened
-            self.is_polling = True
+            self.config = config
+            self.engines.use(opened)
 
     async def _go_back(self, renaming: Renaming | None) -> None:
         """Open the engine of the configuration in use again, after it was closed for one that cannot be opened."""
         try:
             undo = None if renaming is None else renaming.undo
             await self.deliverer.reconfigure(routes_of(self.config), meanwhile=undo)
-            await self._reopen()
+            await self.engines.reopen()
         except PollerError as error:  # whoever keeps this app open tries again
             log.warning("engine.not_opened", error=str(error))
 
-    async def pause(self) -> None:
-        """End the engine without a word to the state."""
-        async with self._changing:
-            self.is_polling = False
-            await self._abandon(self._opened)
-
     async def follow_clock(self, moved: float) -> None:
         """Take over a wall clock that was set by so many seconds, between two engines. Raises PollerError."""
-        async with self._changing:
+        async with self.engines.changing:
             if not self.is_polling:
                 return
-            await self.close()
+            await self.engines.close()
             self.clock.follow_wall()
-            self._moved += moved
-            await self._reopen()
+            await self.engines.reopen(moved=moved)
             await self.write(self.store.notices.tell, [_clock_set(moved, self.clock.now())])
             self.deliverer.log_grew()
-
-    async def reopen(self) -> None:
-        """Go on from what the state says, after a pause. Raises PollerError."""
-        async with self._changing:
-            if not self.is_polling:
-                await self._reopen()
-
-    async def _reopen(self) -> None:
-        opened = self._engine_for(self.config)
-        try:
-            await opened.engine.open(self.engine, moved=self._moved)
-        except BaseException:
-            await self._abandon(opened)
-            raise
-        self._moved = 0.0
-        self._opened = opened
-        self.is_polling = True
-
-    @staticmethod
-    async def _abandon(opened: _Opened) -> None:
-        opened.session.close()
-        await opened.engine.abandon()
 
 
 @contextlib.asynccontextmanager
@@ -319,7 +258,7 @@ async def open_app(
             try:
                 yield app
             finally:
-                await app.close()
+                await app.engines.close()
 
 
 @contextlib.asynccontextmanager

@@ -78,7 +78,7 @@ class Daemon:
                 keeping.cancel()
                 self.stop.set()
                 await self._timers.close()
-                await self.app.close()
+                await self.app.engines.close()
         log.info("poller.stopped")
 
     async def _deliver(self) -> None:

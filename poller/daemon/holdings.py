@@ -125,7 +125,7 @@ class Holdings:
 
     async def _open(self, lease: Lease) -> None:
         try:
-            poll_loop = await self._app.adopt(lease)
+            poll_loop = await self._app.engines.adopt(lease)
         except (LeaseLost, Unavailable):
             return
         except PollerError as error:
@@ -142,7 +142,7 @@ class Holdings:
             if not _is_budget(lease):
                 await handover.release(self._app.deliverer, lease.subject)
             elif lease.subject in self._app.engine.loops:
-                await self._app.release(lease.subject, seconds=GRACE)
+                await self._app.engine.release(lease.subject, seconds=GRACE)
             await self._app.write(self._app.store.leases.give_up, [lease])
             log.info("worker.gave_up", lease=lease.name)
         if self._held.get(lease.name) == lease:

@@ -42,7 +42,7 @@ class OutageKeeper:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._app.write.until_outage(), LOOK_EVERY)
             outage = self._app.write.outage
-            if outage is not None or self._app.is_stranded:
+            if outage is not None or self._app.engines.is_stranded:
                 await self._see_through(outage)
 
     async def _see_through(self, outage: Unavailable | None) -> None:
@@ -52,7 +52,7 @@ class OutageKeeper:
             log.error("state.failing", error=str(outage), hint=outage.hint, policy="polling pauses until it is written")
         is_relapse = app.clock.steady() - self._ended_at < RELAPSE
         self._rest = min(RELAPSE, 2 * self._rest) if is_relapse else FIRST_WAIT
-        await app.pause()
+        await app.engines.pause()
         wait = self._rest
         await app.clock.sleep(wait)
         while not await self._is_over():
@@ -67,7 +67,7 @@ class OutageKeeper:
         """Whether something can be written, and the engine is open again."""
         try:
             await self._app.write.probe(self._app.store.probe)
-            await self._app.reopen()
+            await self._app.engines.resume()
             await self._app.deliverer.resume()
         except Unavailable:
             return False

@@ -66,12 +66,12 @@ async def _owning(app: App, tenure: Tenure) -> AsyncIterator[list[Lease]]:
         await app.register()
         for lease in taken:
             if lease.name == budget_lease(lease.subject):
-                await app.adopt(lease)
+                await app.engines.adopt(lease)
         yield [lease for lease in taken if lease.name == subscription_lease(lease.subject)]
     finally:
         for name in list(app.engine.loops):
             with contextlib.suppress(StateError):
-                await app.release(name, seconds=TTL)
+                await app.engine.release(name, seconds=TTL)
         with contextlib.suppress(StateError):
             await app.write(leases.leave, tenure.worker)
 
