@@ -64,13 +64,13 @@ def beside_in_turn(world: str) -> Callable[[int], float]:
 def beside_optimum(world: str, **kind: float) -> Callable[[int], float]:
     def figure(seed: int) -> float:
         result = run(world, seed, **kind)
-        return result.mean_between(LEARNED, np.inf) / result.optimum
+        return result.delays.mean_between(LEARNED, np.inf) / result.optimum
 
     return figure
 
 
 def beside_optimum_at_first(world: str) -> Callable[[int], float]:
-    return lambda seed: run(world, seed).mean_between(0, LEARNED) / run(world, seed).optimum
+    return lambda seed: run(world, seed).delays.mean_between(0, LEARNED) / run(world, seed).optimum
 
 
 def beside_hourly(world: str) -> Callable[[int], float]:
@@ -87,8 +87,8 @@ def stalest(seed: int) -> float:
 
 
 def cost_of_promise(seed: int) -> float:
-    promised = run("lognormal", seed, promise=PROMISE).mean_between(LEARNED, np.inf)
-    return promised / run("lognormal", seed).mean_between(LEARNED, np.inf)
+    promised = run("lognormal", seed, promise=PROMISE).delays.mean_between(LEARNED, np.inf)
+    return promised / run("lognormal", seed).delays.mean_between(LEARNED, np.inf)
 
 
 @cache
@@ -201,8 +201,8 @@ def draw(path: Path) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.05))
     result = run("realistic", SEEDS[0], days=9)
     for delays, label, colour in (
-        (result.delays, "planner", "#1f6feb"),
-        (result.delays_in_turn, "in turn", "#d95f02"),
+        (result.delays.found, "planner", "#1f6feb"),
+        (result.delays.in_turn, "in turn", "#d95f02"),
     ):
         mean = f"{label}, mean {delays.mean():.0f} s"
         left.plot(np.sort(delays), np.linspace(0, 100, delays.size), color=colour, linewidth=2, label=mean)

@@ -18,14 +18,20 @@ from poller.simulation.simulator import Result
 
 _BARS: Final = 16  # characters of the longest bar: two of them fit a terminal
 _STEPS: Final = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 86400)  # seconds, of the chart
-_FIGURES: Final = ("units", "days", "calls", "used", "mean", "in_turn", "optimum", "hourly_bound", "stalest", "unseen")
+_FIGURES: Final = ("units", "days", "calls", "used", "mean", "in_turn", "optimum", "hourly_bound", "stalest")
 
 
 def result_row(result: Result) -> dict[str, Any]:
     """The result as JSON; delays in seconds."""
-    percentiles = {f"p{percent}": result.percentile(percent) for percent in (50, 90, 99)}
+    percentiles = {f"p{percent}": result.delays.percentile(percent) for percent in (50, 90, 99)}
     figures = {name: getattr(result, name) for name in _FIGURES}
-    return {"world": result.world, **figures, **percentiles, "changes": int(result.delays.size)}
+    return {
+        "world": result.world,
+        **figures,
+        "unseen": result.delays.unseen,
+        **percentiles,
+        "changes": int(result.delays.found.size),
+    }
 
 
 def scenario_row(found: Scenario) -> dict[str, Any]:
@@ -64,7 +70,7 @@ def print_result(result: Result, out: Console) -> None:
     title = f"{result.world}: {counted(result.units, 'unit')}, {result.days:.3g} days"
     rows = [[name, _seconds(delay), f"{delay / result.in_turn:.2f}"] for name, delay in means]
     print_table(out, title, ["", "mean delay", "of in turn"], rows)
-    if result.delays.size:
+    if result.delays.found.size:
         print_table(out, "changes found within", ["", "planner", "", "in turn", ""], _chart(result))
     say(_told(result))
 
@@ -82,7 +88,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
 
 
 def _panel(axes: Any, result: Result) -> None:
-    shown = ((result.delays, "planner", "#1f77b4"), (result.delays_in_turn, "in turn", "#d95f02"))
+    shown = ((result.delays.found, "planner", "#1f77b4"), (result.delays.in_turn, "in turn", "#d95f02"))
     for delays, label, colour in shown:
         if delays.size:
             places = np.linspace(0, 1, delays.size)
@@ -98,7 +104,7 @@ def _panel(axes: Any, result: Result) -> None:
 def _chart(result: Result) -> list[list[str]]:
     rows = []
     for step in _STEPS:
-        here, there = (float((delays <= step).mean()) for delays in (result.delays, result.delays_in_turn))
+        here, there = (float((delays <= step).mean()) for delays in (result.delays.found, result.delays.in_turn))
         bars = [("█" * round(part * _BARS)).ljust(_BARS, "·") for part in (here, there)]
         rows.append([duration_text(float(step)), f"{here:.0%}", bars[0], f"{there:.0%}", bars[1]])
     return rows
@@ -106,11 +112,11 @@ def _chart(result: Result) -> list[list[str]]:
 
 def _told(result: Result) -> str:
     calls = f"{result.calls:,} calls ({result.used:.1%} of those allowed)"
-    if not result.delays.size:
+    if not result.delays.found.size:
         return f"{calls}; no change was found"
     return (
-        f"{calls}; {result.delays.size:,} changes found\n"
-        f"half of them within {result.percentile(50):.0f} s, 99 % within {result.percentile(99):.0f} s;"
+        f"{calls}; {result.delays.found.size:,} changes found\n"
+        f"half of them within {result.delays.percentile(50):.0f} s, 99 % within {result.delays.percentile(99):.0f} s;"
         f" no unit unpolled for more than {result.stalest:,.0f} s\n"
     )
 

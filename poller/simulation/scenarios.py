@@ -123,7 +123,7 @@ def _simulated(state: PlannerState, world: World, units: Sequence[Unit], planner
 
 
 def _endpoint(result: Result, name: tuple[str, str], numbers: Sequence[int], units: Sequence[Unit]) -> EndpointDelay:
-    mine = np.isin(result.owners, numbers)
+    mine = np.isin(result.delays.owners, numbers)
     calls = sum(int(result.polls[number]) * unit.cost for number, unit in zip(numbers, units, strict=True))
     return EndpointDelay(
         source=name[0],
@@ -132,8 +132,8 @@ def _endpoint(result: Result, name: tuple[str, str], numbers: Sequence[int], uni
         weight=units[0].weight,
         changes=int(mine.sum()),
         calls_per_day=calls / result.days,
-        mean=_mean(result.delays[mine]),
-        in_turn=_mean(result.delays_in_turn[mine]),
+        mean=_mean(result.delays.found[mine]),
+        in_turn=_mean(result.delays.in_turn[mine]),
     )
 
 

@@ -23,38 +23,45 @@ _THINK_AGAIN = 60.0  # seconds for which a pace is kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Delays:
+    """Detection delays of the period's ordinary changes, one element for each change that was found. In seconds."""
+
+    found: Floats = field(repr=False)
+    in_turn: Floats = field(repr=False)  # when polling in turn
+    happened: Floats = field(repr=False)  # since the world's start
+    owners: NDArray[np.intp] = field(repr=False)  # unit number
+    unseen: int  # changes that no poll found before the end
+
+    def mean_between(self, since: float, until: float) -> float:
+        """The mean delay of changes between two moments, in seconds from the world's start."""
+        return float(self.found[(self.happened >= since) & (self.happened < until)].mean())
+
+    def percentile(self, percent: float) -> float:
+        """The delay that `percent` of the changes did not exceed."""
+        return float(np.percentile(self.found, percent)) if self.found.size else math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Detection delays, compared with polling in turn and the lower bounds; seconds, calls per second."""
+    """What a simulated period came to, compared with polling in turn and the lower bounds. Mean delays in seconds."""
 
     world: str
     units: int
     days: float
     calls: int
     most: float  # calls that the windows allow in that time
-    delays: Floats = field(repr=False)  # of ordinary changes between `since` and `until`
-    happened: Floats = field(repr=False)  # time of each of these changes, seconds from the world's start
-    delays_in_turn: Floats = field(repr=False)  # of the same changes when polling in turn
-    owners: NDArray[np.intp] = field(repr=False)  # unit number of each change
+    delays: Delays
     polls: NDArray[np.intp] = field(repr=False)  # number of polls of each unit
     mean: float
     in_turn: float
     optimum: float
     hourly_bound: float
     stalest: float  # the longest time between two polls of a unit
-    unseen: int  # changes that no poll found before the end
 
     @property
     def used(self) -> float:
         """The share of the available calls that was used."""
         return self.calls / self.most
-
-    def mean_between(self, since: float, until: float) -> float:
-        """The mean delay of changes between two moments, in seconds from the world's start."""
-        return float(self.delays[(self.happened >= since) & (self.happened < until)].mean())
-
-    def percentile(self, percent: float) -> float:
-        """The delay that `percent` of the changes did not exceed."""
-        return float(np.percentile(self.delays, percent)) if self.delays.size else math.nan
 
 
 def units_of(world: World, *, source: str = "world", max_staleness: float | None = None) -> list[Unit]:
@@ -194,15 +201,17 @@ def _result(run: _Run, since: float, until: float, available: float, most: float
         days=world.seconds / DAY,
         calls=run.calls,
         most=most,
-        delays=delays,
-        happened=world.times[found] - world.start,
-        delays_in_turn=_in_turn(owners[found], world.times[found] - world.start, costs, available),
-        owners=owners[found],
+        delays=Delays(
+            found=delays,
+            in_turn=_in_turn(owners[found], world.times[found] - world.start, costs, available),
+            happened=world.times[found] - world.start,
+            owners=owners[found],
+            unseen=int(counted.sum() - found.sum()),
+        ),
         polls=run.polls,
         mean=float(np.average(delays, weights=weights[owners[found]])) if delays.size else math.nan,
         in_turn=bounds.in_turn(available, units=world.units, costs=costs),
         optimum=bounds.optimum(rates, available, weights=weights, costs=costs),
         hourly_bound=bounds.hourly(hourly, available, weights=weights, costs=costs),
         stalest=max((gap for when, gap in run.gaps if when >= since), default=math.nan),
-        unseen=int(counted.sum() - found.sum()),
     )

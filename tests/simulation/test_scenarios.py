@@ -65,7 +65,7 @@ def test_more_calls_find_changes_sooner():
 def test_changes_a_day_can_be_supposed():
     found = run_scenario(state(), days=3, changes_per_day=1000)
 
-    assert found.result.delays.size + found.result.unseen == pytest.approx(3000, rel=0.1)
+    assert found.result.delays.found.size + found.result.delays.unseen == pytest.approx(3000, rel=0.1)
 
 
 def test_a_generous_budget_is_not_simulated_for_days():
@@ -80,7 +80,7 @@ def test_what_was_recorded_is_polled_again():
     found = replay(state(), [seen(10.0 * step) for step in range(200)])
 
     assert found is not None
-    assert found.result.delays.size + found.result.unseen == 200
+    assert found.result.delays.found.size + found.result.delays.unseen == 200
     assert found.result.mean < found.result.in_turn
 
 
@@ -88,7 +88,7 @@ def test_objects_that_are_on_no_page_any_more_were_on_some_page_of_theirs():
     found = replay(state(), [seen(5, key=None), seen(90, key="gone"), seen(95, endpoint="unknown"), seen(900)])
 
     assert found is not None
-    assert found.result.delays.size + found.result.unseen == 3
+    assert found.result.delays.found.size + found.result.delays.unseen == 3
 
 
 def test_only_the_latest_days_are_replayed():
@@ -105,7 +105,7 @@ def test_without_a_record_there_is_nothing_to_replay():
 def test_a_quiet_world_has_no_delays():
     found = run_scenario(state(), days=0.1, changes_per_day=0.001)
 
-    assert found.result.delays.size == 0
+    assert found.result.delays.found.size == 0
     assert math.isnan(found.endpoints[0].mean)
 
 

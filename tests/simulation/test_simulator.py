@@ -20,7 +20,7 @@ def run(kind="lognormal", *, days=1.0, units=40, seed=1, **options):
 
 
 def test_the_same_seed_gives_the_same_delays():
-    assert np.array_equal(run().delays, run().delays)
+    assert np.array_equal(run().delays.found, run().delays.found)
 
 
 def test_learned_rates_beat_polling_in_turn_and_near_the_optimum():
@@ -42,14 +42,14 @@ def test_every_change_is_found_or_counted_as_unseen():
     world = make("bursts", units=30, days=1, changes_per_day=1000, seed=2)
     result = simulate_world(world, limits=LIMITS)
 
-    assert result.delays.size + result.unseen == world.times.size
-    assert (result.delays >= 0).all()
+    assert result.delays.found.size + result.delays.unseen == world.times.size
+    assert (result.delays.found >= 0).all()
 
 
 def test_polling_in_turn_is_half_a_round_late():
     result = run("equal", days=3)
 
-    assert result.delays_in_turn.mean() == pytest.approx(result.in_turn, rel=0.03)
+    assert result.delays.in_turn.mean() == pytest.approx(result.in_turn, rel=0.03)
     assert result.mean == pytest.approx(result.in_turn, rel=0.06)
 
 
@@ -79,7 +79,7 @@ def test_a_recorded_history_can_be_polled():
     history = [[100.0 * step for step in range(1, 200)], [5000.0], []]
     result = simulate_world(recorded(history, start=0.0, end=20_000.0), limits=[Limit(2, 60.0)])
 
-    assert result.delays.size + result.unseen == 200
+    assert result.delays.found.size + result.delays.unseen == 200
     assert result.mean < 100
 
 
