@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import stat
@@ -94,7 +95,7 @@ class LineFile:
     def __init__(self, path: Path, rotate: int | None) -> None:
         self._path, self._rotate = path, rotate
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         self._fd = _opened(path)
 
     def append(self, lines: bytes) -> None:
@@ -193,6 +194,15 @@ def _next_free(path: Path) -> Path:
     taken = (other.name.removeprefix(f"{path.name}.") for other in path.parent.glob(f"{path.name}.*"))
     number = max((int(suffix) for suffix in taken if suffix.isdecimal()), default=0) + 1
     return path.with_name(f"{path.name}.{number}")
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and those that it lies in, each on the disk."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        with contextlib.suppress(PermissionError):  # one may make a folder where one may not look
+            _sync_folder(path.parent)
 
 
 def _sync_folder(path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from state.errors import Held, StateError, Unavailable
-from state.private import opened
+from state.private import make_folder, opened
 
 
 class StateLock:
@@ -42,7 +42,7 @@ class StateLock:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock. Raises Held when another process does, and StateError where it cannot be had."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         with os.fdopen(opened(self._path), "r+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

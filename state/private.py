@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -11,6 +12,25 @@ from typing import Final
 from state.errors import StateError
 
 MODE: Final = 0o600
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those that it lies in, each on the disk: else a power cut could take what is written in it."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    with contextlib.suppress(PermissionError):  # one may make a folder where one may not look
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Put a file, or a folder's list of its files, on the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def create(path: Path) -> None:

@@ -20,7 +20,7 @@ from sqlite_utils import Database
 
 from state.errors import StateError
 from state.move import BACKUP, MOVED
-from state.private import create
+from state.private import create, sync
 from state.sqlite.connection import State, read_meta, transaction, write_meta
 from state.status import Restored
 
@@ -58,9 +58,9 @@ def copy_state(state: Path, to: Path, *, now: float) -> Copy:
             conn.execute("PRAGMA busy_timeout = 10000")
             conn.execute("VACUUM INTO ?", [str(part)])
         copied = _sealed(part, now)
-        _sync(part)
+        sync(part)  # SQLite does not sync what VACUUM INTO writes
         part.replace(to)
-        _sync(to.parent)
+        sync(to.parent)
     except (sqlite3.Error, OSError, StateError) as error:
         for made in (part, to):
             if made is not None:
@@ -105,12 +105,3 @@ def restored(db: Database) -> Restored | None:
     """From what copy this state began; None where it did not, or is a copy that nobody has used yet."""
     origin = read_meta(db, _ORIGIN)
     return None if origin is None else Restored(**orjson.loads(origin))
-
-
-def _sync(path: Path) -> None:
-    """SQLite does not sync what VACUUM INTO writes."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from plugins.jsonl import LineFile
 from state.errors import Held, StateError
 from state.lock import StateLock
 from tests.support.command_line import Run, Shop
@@ -107,3 +108,32 @@ def test_a_backup_creates_nothing_behind_a_link_that_leads_nowhere(poller: Run, 
 
     assert poller("backup", "copy.db").status == 1
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What was synced, in order."""
+    found: list[Path] = []
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        found.append(Path(os.readlink(f"/proc/self/fd/{fd}")))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return found
+
+
+def test_a_folder_that_is_made_for_the_state_stays_where_the_power_goes(tmp_path: Path, synced: list[Path]) -> None:
+    with StateLock(tmp_path / "var" / "poller" / "poller.db").held():
+        assert synced == [tmp_path, tmp_path / "var"]
+    synced.clear()
+    with StateLock(tmp_path / "var" / "poller" / "poller.db").held():
+        assert synced == []
+
+
+def test_a_folder_that_is_made_for_a_file_of_events_stays_where_the_power_goes(
+    tmp_path: Path, synced: list[Path]
+) -> None:
+    LineFile(tmp_path / "var" / "events" / "events.jsonl", None).close()
+    assert synced == [tmp_path, tmp_path / "var", tmp_path / "var" / "events"]
