@@ -26,7 +26,7 @@ class Presence(enum.IntEnum):
     DELETED = 2
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The last known state of one object. It belongs to the one unit that showed it last."""
 
     object_id: str
@@ -148,7 +148,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 # What is written after it.
 
 
-class UnitTimes(msgspec.Struct, frozen=True, kw_only=True):
+class UnitTimes(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A poll of a unit that showed just what it showed before."""
 
     unit: int

@@ -26,7 +26,7 @@ class RequestTimes(msgspec.Struct, frozen=True, kw_only=True):
     answered_order: int = 0
 
 
-class ShownObject(msgspec.Struct, frozen=True):
+class ShownObject(msgspec.Struct, frozen=True, gc=False):
     """An object that this unit has not shown in just these bytes before."""
 
     object_id: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -57,6 +58,7 @@ def dump_position(at: Position) -> bytes:
     return msgspec.json.encode({k: v for k in ("page", "offset", "cursor") if (v := getattr(at, k)) is not None})
 
 
+@lru_cache(maxsize=4096)
 def load_position(raw: bytes) -> Position:
     """A stored position."""
     return Position(**orjson.loads(raw))

@@ -196,7 +196,7 @@ def following(style: Pagination, at: Position, *, answer: Answer, count: int, re
         configured = _configured(style)
         doubts += tuple(contradictions(answer, response, count, configured))
         guessed = tuple(guesses(answer, response, count, configured))
-    return replace(found, total=total, doubts=found.doubts + doubts, guesses=guessed)
+    return FollowUp(next=found.next, total=total, doubts=found.doubts + doubts, guesses=guessed)
 
 
 def _configured(style: Pagination) -> Configured:

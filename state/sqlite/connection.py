@@ -60,6 +60,7 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
             conn.execute("PRAGMA journal_mode = WAL")
             conn.execute("PRAGMA synchronous = FULL")
             conn.execute("PRAGMA wal_autocheckpoint = 1000")
+            conn.execute("PRAGMA temp_store = MEMORY")  # what undoes one step of a group needs no file
             if any(migrations.pending(db) for migrations in sets):
                 _drop_views(db)
             for migrations in sets:

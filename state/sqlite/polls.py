@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import orjson
 from msgspec import structs
@@ -179,13 +180,16 @@ class Polls:
 
     def known(self, endpoint: int, wanted: Sequence[Wanted]) -> list[Known]:
         """What is known of the objects of each unit, and of those that are asked for."""
-        return [self._known(endpoint, one) for one in wanted]
-
-    def _known(self, endpoint: int, wanted: Wanted) -> Known:
-        members = read_members(self._db, wanted.unit) if wanted.with_members else {}
-        digests = wanted.digests
-        ids = [object_id for digest, object_id in members.items() if digest not in digests]
-        return Known(members=members, snapshots=self.snapshots(endpoint, [*ids, *wanted.ids]))
+        members = [read_members(self._db, one.unit) if one.with_members else {} for one in wanted]
+        asked = [
+            [*map(before.__getitem__, set(before).difference(one.digests)), *one.ids]
+            for one, before in zip(wanted, members, strict=True)
+        ]
+        found = self.snapshots(endpoint, list(chain.from_iterable(asked)))  # of all units at once
+        return [
+            Known(members=before, snapshots={object_id: found[object_id] for object_id in ids if object_id in found})
+            for before, ids in zip(members, asked, strict=True)
+        ]
 
     def snapshots(self, endpoint: int, ids: Sequence[str]) -> dict[str, Snapshot]:
         """The snapshots of those objects that are known. No id has a NUL, where SQLite ends a text of JSON."""
