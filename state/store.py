@@ -374,6 +374,10 @@ class EventLog(LogReader, Protocol):
         """Append in a transaction of its own, and return the numbers given. An id already there is not repeated."""
         ...
 
+    def begin_anew_if_cut(self, known: int) -> int | None:
+        """Where the log ends before number `known`, which was in it: give it a new id, and return its last number."""
+        ...
+
 
 class PollReader(Protocol):
     """Endpoints and objects, to be looked at."""

@@ -27,6 +27,7 @@ LOG_LINES: Final = {
     "http.listening": "API and dashboard listen at this URL.",
     "http.not_accepting": "No file descriptor was free for a new connection. Accepting continues a second later.",
     "job.failed": "A regular task (purge, planner, heartbeat) failed; it runs again at its next time.",
+    "log.cut": "The database has lost the end of the log, by a failover or a restored backup: the log begins anew.",
     "notify.failed": "systemd's socket did not take a notification.",
     "observers.late": "A plugin's observer hook is slow; events wait for it.",
     "observers.missed": "A plugin's observer hook was too slow and missed events.",

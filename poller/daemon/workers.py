@@ -17,6 +17,7 @@ import structlog
 from poller.app import App, Tenure
 from poller.daemon.enrolment import Enrolment
 from poller.daemon.holdings import Holdings
+from poller.daemon.log_end import LogEnd
 from poller.daemon.sharing import shared_out
 from poller.polling.loop import PollLoop
 from state.errors import LeaseLost, StateError, Unavailable
@@ -36,6 +37,7 @@ class Workers:
         self._tenure = tenure
         self._enrolment = Enrolment(app, tenure.worker)
         self._holdings = Holdings(app, woken=woken)
+        self._log_end = LogEnd(app)
         self._tasks: list[asyncio.Task[None]] = []
         self._registered = ""  # the digest of the configuration whose subscriptions the state knows
         self._anew = False  # what was written last may not be known here: everything is taken anew
@@ -100,12 +102,14 @@ class Workers:
     async def _begin_anew(self) -> None:
         """After an outage: nobody knows which step was written last, so all is read again, under new epochs."""
         await self._holdings.drop_lost(self._app.clock.steady(), {})
+        await self._log_end.compare()
         await self._enrolment.leave()
         self._anew = False
 
     async def _share(self) -> None:
         """Own the even part that is this worker's."""
         app, worker, holdings = self._app, self._tenure.worker, self._holdings
+        await self._log_end.look()
         shares = await app.write(app.store.leases.shares)
         self._enrolment.compare(shares.workers, shares.newest)
         # Those with an older configuration do nothing: what they do not know they would take for removed.

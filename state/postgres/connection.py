@@ -88,14 +88,18 @@ class Database:
         self._opened: list[Connection] = []
         self._lock = threading.Lock()
         self._closed = False
+        self._age = 0  # connections that are older are opened again
 
     @property
     def conn(self) -> Connection:
         """The connection of this thread. Raises what psycopg raises."""
         conn: Connection | None = getattr(self._local, "conn", None)
+        if conn is not None and self._local.age != self._age:
+            conn.close()
         if conn is None or conn.closed:
             if self._closed:
                 raise StateError("the state is closed")
+            self._local.age = self._age
             conn = self._local.conn = connect(self.url, read_only=self._read_only)
             with self._lock:
                 self._opened = [*(one for one in self._opened if not one.closed), conn]
@@ -113,6 +117,10 @@ class Database:
         """The first column of the first row; None where there is none."""
         return self.conn.value(statement, values)
 
+    def renew(self) -> None:
+        """Open each connection again at its next use: where one was lost, the others probably were, too."""
+        self._age += 1
+
     def close(self) -> None:
         """Close every connection."""
         self._closed = True
@@ -123,22 +131,31 @@ class Database:
 
 
 class Looking(Database):
-    """A database that is only looked at: what goes wrong is raised as StateError."""
+    """A database that is only looked at: what goes wrong is raised as StateError.
+
+    Where a connection was lost since it was used last, the look is taken on a new one.
+    """
 
     def run(self, statement: str, values: Sequence[object] = ()) -> psycopg.RawCursor[tuple[Any, ...]]:
         """Run one statement. Raises StateError."""
         with translating():
-            return super().run(statement, values)
+            conn = self.conn
+            is_alone = conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+            try:
+                return conn.run(statement, values)
+            except psycopg.OperationalError:
+                if not (is_alone and conn.closed):
+                    raise
+                return self.conn.run(statement, values)
 
     def row(self, statement: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
         """The first row of its answer. Raises StateError."""
-        with translating():
-            return super().row(statement, values)
+        return self.run(statement, values).fetchone()
 
     def value(self, statement: str, values: Sequence[object] = ()) -> Any:
         """The first column of the first row; None where there is none. Raises StateError."""
-        with translating():
-            return super().value(statement, values)
+        row = self.row(statement, values)
+        return None if row is None else row[0]
 
 
 @contextlib.contextmanager

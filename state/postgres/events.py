@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from state.postgres.connection import Connection, Database, read_meta, transaction
+from state.postgres.connection import Connection, Database, read_meta, transaction, write_meta
 from state.records import Event, EventQuery, NewEvent
 from state.rows import EVENT, event_of
 
@@ -99,6 +100,19 @@ class Log:
     def id(self) -> str:
         """Which log this is: a number of another log means nothing here."""
         return read_meta(self._db, "log_id") or ""
+
+    def begin_anew_if_cut(self, known: int) -> int | None:
+        """Where the log ends before number `known`, which was in it: give it a new id, and return its last number.
+
+        The database is then a replica that had not received all, or a restored backup: numbers will be given again, to
+        other events, and a cursor of the log as it was means nothing any more.
+        """
+        with transaction(self._db) as conn:
+            last = int(conn.value("SELECT last FROM log FOR UPDATE"))
+            if last >= known:
+                return None
+            write_meta(conn, "log_id", secrets.token_hex(8))
+            return last
 
     def append(self, events: Iterable[NewEvent]) -> list[int]:
         """Append in a transaction of its own (operational events)."""

@@ -9,12 +9,14 @@ does not hold up a renewal.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Final
 
 from state.errors import LeaseLost
 from state.leases import CONFIGURATION, Lease, Shares, Worker, WorkerState
 from state.postgres.connection import NOW, Connection, Database, transaction
+from state.postgres.time import DatabaseTime
 
 REMEMBERED: Final = 3600.0  # seconds for which a worker that is gone is kept
 
@@ -36,8 +38,9 @@ def check(conn: Connection, lease: Lease) -> None:
 class LeaseTable:
     """The leases of one database. A lease belongs to one worker at a time; `check` refuses what others write."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, clock: DatabaseTime | None = None) -> None:
         self._db = db
+        self._clock = clock  # follows the database's with every renewal
 
     def take(self, worker: Worker, wanted: Sequence[str], *, most: int, ttl: float) -> list[Lease]:
         """At most `most` of the wanted leases that are free, expired, or this worker's own from before a restart."""
@@ -72,12 +75,15 @@ class LeaseTable:
 
     def renew(self, worker: Worker, *, ttl: float) -> list[Lease]:
         """Every lease that this worker still holds, for `ttl` seconds more."""
+        before = time.time()
         rows = self._db.run(
             f"WITH alive AS (UPDATE workers SET until = {NOW} + $1::float8 WHERE name = $2 AND until > {NOW} "
             "RETURNING name, until) "
             "SELECT l.name, l.epoch, alive.until FROM leases l JOIN alive ON l.worker = alive.name",
             [ttl, worker],
-        )
+        ).fetchall()
+        if rows and self._clock is not None:
+            self._clock.heard(rows[0][2] - ttl, before)
         return [Lease(name=name, worker=worker, epoch=epoch, until=until) for name, epoch, until in rows]
 
     def give_up(self, leases: Sequence[Lease]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 
-from state.errors import StateError, Unavailable
+from state.errors import LeaseLost, StateError, Unavailable
 from state.leases import Lease
 from state.postgres.failures import AGAIN, translated
 
@@ -73,7 +73,8 @@ class StepRunner:
 
     async def _do(self, call: partial[R], session: UnderWay | None) -> R:
         lease = next((one for one in call.args if isinstance(one, Lease)), None)
-        if session is not None and self._ending:
+        # A step of a session that is over may be among those that are waited for: it waits for none, and is refused.
+        if session is not None and self._ending and not session.is_over:
             await asyncio.wait([*self._ending])
         if lease is None:
             return await self._attempt(call, session)
@@ -122,7 +123,7 @@ def _tried(call: Callable[[], R]) -> R:
 
 
 def _report(task: asyncio.Task[Any]) -> None:
-    """Report what a step has raised for which nobody waits any more."""
-    if not task.cancelled() and (error := task.exception()) is not None:
+    """Report what a step has raised for which nobody waits any more: but not that its lease was another's by then."""
+    if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, LeaseLost):
         told = {"message": "a step of the store failed that nobody waits for", "exception": error}
         task.get_loop().call_exception_handler(told)

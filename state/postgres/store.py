@@ -49,6 +49,7 @@ class Store:
         with translating():
             migrate(db)
             _refuse_moved(db)
+        clock = DatabaseTime(db)
         return cls(
             db=db,
             calls=Calls(db),
@@ -58,10 +59,10 @@ class Store:
             log=Log(db),
             deliveries=Deliveries(db),
             delivery_reader=DeliveryReader(db),
-            leases=LeaseTable(db),
+            leases=LeaseTable(db, clock),
             notices=Notices(db),
             commands=Commands(db),
-            time=DatabaseTime(db),
+            time=clock,
         )
 
     @property
@@ -83,7 +84,8 @@ class Store:
         return 0.0
 
     def probe(self) -> None:
-        """Write something for a trial. Raises what keeps the state from being written."""
+        """Write something for a trial, on new connections. Raises what keeps the state from being written."""
+        self.db.renew()
         probe(self.db)
 
     def close(self) -> None:

@@ -19,9 +19,15 @@ class DatabaseTime:
         return time.time() + self._ahead
 
     def ask(self) -> None:
-        """Ask the database. An answer that took long says little: half of the way there and back is its error."""
+        """Ask the database."""
         before = time.time()
-        now = float(self._db.value(f"SELECT {NOW}"))
+        self.heard(float(self._db.value(f"SELECT {NOW}")), before)
+
+    def heard(self, now: float, before: float) -> None:
+        """Take over what the database has just said that its time is; it was asked at `before`, by this machine.
+
+        An answer that took long says little: half of the way there and back is its error.
+        """
         after = time.time()
         if after - before < 1.0:
             self._ahead = now - (before + after) / 2
