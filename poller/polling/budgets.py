@@ -16,7 +16,7 @@ from poller.polling.source import ActiveSource
 from state.leases import Lease
 
 if TYPE_CHECKING:  # what chooses the work of a budget
-    from poller.polling.choice import BudgetWork
+    from poller.polling.budget_work import BudgetWork
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from poller.clock import Clock
 from poller.config.models import BudgetConfig, SourceConfig
 from poller.hooks.loading import Plugins, said
 from poller.planner.planner import Planner
+from poller.polling.budget_work import BudgetWork
 from poller.polling.budgets import BuiltEndpoint, PolledBudget
 from poller.polling.call_steps import CallSteps
-from poller.polling.choice import BudgetWork
 from poller.polling.deletions import Deletions
 from poller.polling.fetch import Fetcher, asked_again_if_refused
 from poller.polling.health import SourceHealth
