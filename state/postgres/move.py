@@ -11,8 +11,8 @@ from state.errors import Held
 from state.move import MOVING, TABLES, Key, Mark, Row, Table, encoded_mark
 from state.place import DatabaseUrl
 from state.postgres.connection import NOW, Connection, Database, translating, write_meta
-from state.postgres.ledger import ledger
 from state.postgres.schema import MOVE_LOCK, migrate
+from state.postgres.subscription_ledger import ledger
 
 BYTES: Final = 4_000_000  # of rows that are read at once
 TYPES: Final = {"int": "int8", "float": "float8", "steady": "float8", "text": "text", "blob": "bytea", "bool": "bool"}

@@ -8,7 +8,7 @@ from typing import Final
 from state.deliveries import AttemptRow, Delivery, DeliveryQuery, SubscriptionLedger, SubscriptionState
 from state.postgres.connection import Database
 from state.postgres.events import is_glob, regex_of
-from state.postgres.ledger import ledger
+from state.postgres.subscription_ledger import ledger
 from state.rows import delivery_of, subscription_of
 
 DELIVERY: Final = (

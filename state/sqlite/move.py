@@ -16,7 +16,7 @@ from state.errors import StateError
 from state.move import MOVING, TABLES, Key, Mark, Row, Table, encoded_mark
 from state.sqlite.backup import begin_anew
 from state.sqlite.connection import State, open_database, transaction, write_meta
-from state.sqlite.ledger import ledger
+from state.sqlite.subscription_ledger import ledger
 
 BYTES: Final = 4_000_000  # of rows that are read at once
 

@@ -8,7 +8,7 @@ from state.deliveries import AttemptRow, Delivery, DeliveryQuery, SubscriptionLe
 from state.rows import delivery_of, subscription_of
 from state.sqlite.connection import State
 from state.sqlite.events import is_glob
-from state.sqlite.ledger import ledger
+from state.sqlite.subscription_ledger import ledger
 
 DELIVERY = (
     "SELECT d.id, s.name, d.seq, d.origin, d.state, e.id, e.type, e.source, e.subject, d.attempts, d.queued_at, "
