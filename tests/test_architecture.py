@@ -55,7 +55,7 @@ PURE = [
     "changes.page",
     "changes.quarantine",
     "changes.recording",
-    "changes.recount",
+    "changes.many_missing",
     "polling.sweep",
     "polling.unit_keys",
     "documents.diff",

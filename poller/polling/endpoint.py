@@ -12,7 +12,7 @@ from typing import Any, Final
 from poller.changes.endpoint_rules import EndpointRules
 from poller.changes.exemptions import Exemptions
 from poller.changes.guards import NoiseDetector, Quarantine, Turnover
-from poller.changes.recount import Recount
+from poller.changes.many_missing import Recount
 from poller.polling.draft import Draft
 from poller.polling.results import Fetched, PollResult
 from poller.polling.sweep import SweepProgress

@@ -15,8 +15,8 @@ from poller.changes.comparison import PageComparison, RequestTimes
 from poller.changes.decision import Decision
 from poller.changes.exemptions import Exemptions
 from poller.changes.guards import ShapeShift, is_mass_deletion
+from poller.changes.many_missing import Recount, is_most
 from poller.changes.quarantine import agreed_shift, exempted, like_quarantined
-from poller.changes.recount import Recount, is_most
 from poller.polling.draft import Draft
 from poller.polling.endpoint import Guards, WatchedEndpoint, exempt
 from poller.polling.results import Fetched

@@ -15,9 +15,9 @@ from poller.changes.comparison import PageComparison
 from poller.changes.decide import decide, is_known
 from poller.changes.decision import Decision
 from poller.changes.guards import Quarantined
+from poller.changes.many_missing import is_most
 from poller.changes.page import compare, digests_of, gathered
 from poller.changes.quarantine import REPLACED, keep_aside, others_agree
-from poller.changes.recount import is_most
 from poller.polling.answer import (
     Answer,
     apply,
