@@ -19,6 +19,8 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from poller.cli.demo_postgres import postgres
+from poller.cli.demo_workers import RECEIVED, run_workers, show
 from poller.cli.process import run_coroutine
 from poller.config.load import load
 from poller.daemon.daemon import Daemon, run_daemon
@@ -32,6 +34,18 @@ LIMITS = "10/s,450/min"
 PACE = 1.0  # changes per second
 SIZES = ("customers=30", "projects=12", "time_entries=400", "invoices=24", "expenses=60")
 ENDPOINTS = ("customers", "projects", "project_members", "time_entries", "invoices", "invoice_details", "expenses")
+
+SHARED_FOR = 30.0  # seconds after the first sweep
+SHARED_SINKS = f"""\
+name = "file"
+plugin = "jsonl"
+path = "{RECEIVED}"
+
+[[subscriptions]]
+name = "audit"
+plugin = "jsonl"
+path = "audit.jsonl"
+"""
 
 CONFIG = """\
 [poller]
@@ -72,12 +86,21 @@ class Sandbox:
     help='Of API and dashboard; "" for none. Default: 127.0.0.1:8765, or a free port.',
 )
 @click.option("--json", "as_json", is_flag=True, help="Events as CloudEvents, one a line.")
-def demo(seconds: str | None, listen: str | None, as_json: bool) -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(2, 9),
+    help="So many workers on one PostgreSQL, which it starts; one is killed in the middle.",
+)
+def demo(seconds: str | None, listen: str | None, as_json: bool, workers: int | None) -> int:
     """Watch a living sandbox office: events as they are found, a dashboard, and how quickly changes were seen.
+
+    With --workers it ends by itself and says what was lost, after 30 s unless --for says otherwise.
 
     Example: poller demo --for 20s
     """
     limit = None if seconds is None else _seconds(seconds)
+    if workers is not None:
+        return _demo_workers(workers, SHARED_FOR if limit is None else limit)
     configure("warning", "console" if sys.stderr.isatty() else "auto")
     with tempfile.TemporaryDirectory(prefix="poller-demo-") as folder, _sandbox() as sandbox:
         path = Path(folder) / "poller.toml"
@@ -96,6 +119,22 @@ def demo(seconds: str | None, listen: str | None, as_json: bool) -> None:
 
         run_coroutine(run_daemon(config, plugins, until=until))
         _print(report, Console(stderr=as_json))
+    return 0
+
+
+def _demo_workers(number: int, seconds: float) -> int:
+    """The office, watched by several workers on one database."""
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="poller-demo-") as folder, postgres() as state, _sandbox() as sandbox:
+        path = Path(folder) / "poller.toml"
+        config = _config(sandbox, "127.0.0.1:0", "text").replace('"poller.db"', f'"{state.url}"')
+        config = config.replace('name = "console"\nplugin = "console"\nformat = "text"\n', SHARED_SINKS)
+        path.write_text(config, encoding="utf-8")
+        console.print(f"Sandbox:   {sandbox.server}, at most {LIMITS.replace(',', ' and ')}", highlight=False)
+        outcome = run_workers(path, state, number, seconds=seconds, console=console)
+        refused = httpx.get(f"{sandbox.origin}/_sandbox/calls", trust_env=False).json()["refused"]
+        show(outcome, refused, Console())
+    return 0 if outcome.is_well else 1
 
 
 def _free_address() -> str:

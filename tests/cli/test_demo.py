@@ -84,3 +84,19 @@ def test_a_wrong_duration_is_told(tmp_path: Path) -> None:
 
     assert ran.returncode == 2
     assert "a duration is a number and its unit" in ran.stderr
+
+
+@pytest.mark.slow
+def test_workers_lose_nothing_when_one_of_them_is_killed(tmp_path: Path) -> None:
+    """It starts PostgreSQL from its wheel, kills whoever polls, and counts."""
+    command = [*DEMO[:4], "--workers", "3", "--for", "10s"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    assert ran.returncode == 0, ran.stderr + ran.stdout
+    assert len(re.findall(r"^Worker \d: +http", ran.stderr, re.MULTILINE)) == 3
+    assert re.search(r"Killed \S+ \(http://\S+\), which polled\.", ran.stderr)
+    assert re.search(r"took over after \d+\.\d s", ran.stderr)
+    rows = dict(re.findall(r"│ ([a-z() 0-9]+?) +│ (.+?) +│", ran.stdout))
+    assert (rows["lost"], rows["out of order"], rows["books"]) == ("0", "0", "balance")
+    assert int(rows["events"]) > 0
+    assert list(tmp_path.iterdir()) == []
