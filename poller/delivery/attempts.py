@@ -15,6 +15,7 @@ from poller.delivery.retry import RetryDecision, Unfinished
 from poller.delivery.subscription import Route
 from poller.hooks.faults import abandon, running_task
 from poller.sinks.protocol import Attempt, Receipt, TooLarge
+from poller.tracing import span
 from state.deliveries import Claim
 
 T = TypeVar("T")
@@ -28,6 +29,7 @@ class AttemptRunner:
         self, route: Route, hand: ClaimsInHand, *, clock: Clock, limit: float, changed: Callable[[], None]
     ) -> None:
         self._plugin = route.subscription.plugin
+        self._name = route.subscription.name
         self.sink = OpenedSink(route, clock=clock, limit=limit)
         self._hand = hand
         self._clock = clock
@@ -113,7 +115,19 @@ class AttemptRunner:
         """One call of the sink."""
         first = running.jobs[0]
         attempt = Attempt(number=first.attempts + 1, delivery_id=str(first.id), last_reference=reference)
-        return await self._timed(running, self.sink.deliver([job.event for job in running.jobs], attempt))
+        with span(
+            "deliver",
+            subscription=self._name,
+            sequence=first.event.seq,
+            events=len(running.jobs),
+            attempt=attempt.number,
+        ) as note:
+            answer = await self._timed(running, self.sink.deliver([job.event for job in running.jobs], attempt))
+            if isinstance(answer, Receipt):
+                note(status=answer.status)
+            else:
+                note(failure=type(answer).__name__)
+        return answer
 
     async def _timed(self, running: RunningAttempt, call: Awaitable[T]) -> T | Exception:
         """What the call returns, unless it is given up."""

@@ -22,6 +22,7 @@ from poller.polling.results import InFlight, PollResult
 from poller.polling.source import DISCOVER, ITEM, ActiveSource
 from poller.polling.unit_keys import CHILD
 from poller.polling.work import ConfirmDeletion, Discover, PollUnit, Work
+from poller.tracing import span
 from state.errors import PollerError
 from state.polls import FailedPoll, Suspect
 
@@ -56,7 +57,7 @@ async def poll(polling: Polling, active: ActiveSource, w: WatchedEndpoint, key: 
     unit, planner = active.unit(w, key), active.poll_loop.planner
     active.times.begun_at = polling.clock.now()
     try:
-        with w.requests.asking(key) as order:
+        with w.requests.asking(key) as order, span("poll", source=active.name, endpoint=w.name, unit=key):
             result = await _asked(active, w, key, order)
     except BaseException as error:
         if (failure := failed_poll(error, source=active.name)) is None:

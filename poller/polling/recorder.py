@@ -8,6 +8,7 @@ from msgspec import structs
 
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint
+from poller.tracing import span
 from state.errors import Conflict
 from state.polls import (
     Known,
@@ -37,7 +38,8 @@ class Recorder:
         times, w.unchanged = w.unchanged, {}
         try:
             recording = draft.recording(w.state, [*times.values()])
-            recorded = await self.steps.unhurried(self.store.record, w.lease, recording)
+            with span("record", source=w.state.source, endpoint=w.name, polls=len(draft.polls)):
+                recorded = await self.steps.unhurried(self.store.record, w.lease, recording)
         except BaseException:
             w.unchanged = times | w.unchanged
             raise
