@@ -2,7 +2,7 @@
 
 Keys in the table's spelling, enums as their codes, decimals by value, days as dates, instants as UTC to the second,
 GUIDs in lower case without braces; a known field that is absent is null. A field that
-the table does not know stays as it is, and is left out while it is null.
+the table does not know stays as it is, and is left out while it is null; so is whatever is null within a field.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ def normaliser(resource: Resource) -> Callable[[dict[str, Any]], dict[str, Any]]
             found = known.get(key) or known.get(key.lower())
             if value is None:
                 continue  # blank fields are null or left out
+            if isinstance(value, dict | list):
+                value = _without_blanks(value)
             if found is None:
                 result[key.lower()] = value
             else:
@@ -40,6 +42,13 @@ def normaliser(resource: Resource) -> Callable[[dict[str, Any]], dict[str, Any]]
         return result
 
     return normalise
+
+
+def _without_blanks(value: Any) -> Any:
+    """A value without the fields within it that are null: they may as well be left out."""
+    if isinstance(value, dict):
+        return {key: _without_blanks(inner) for key, inner in value.items() if inner is not None}
+    return [_without_blanks(inner) for inner in value] if isinstance(value, list) else value
 
 
 def guid(value: Any) -> Any:

@@ -354,6 +354,12 @@ def test_an_unknown_field_that_is_null_is_as_good_as_absent():
     assert normal("projects", id=1, mood=None) == normal("projects", id=1)
 
 
+def test_what_is_null_within_a_field_is_as_good_as_absent():
+    shown = normal("projects", id=1, owner={"id": 7, "phone": None}, rates=[{"value": 1, "note": None}])
+
+    assert shown == normal("projects", id=1, owner={"id": 7}, rates=[{"value": 1}])
+
+
 def test_an_absent_field_is_null_and_an_unknown_one_stays():
     record = normal("customers", id=1, Sprint_Duration=3)
 
