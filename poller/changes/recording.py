@@ -74,7 +74,7 @@ def poll_record(
         moved_here=decision.moved_here,
         moved_from=decision.moved_from,
         missing=comparison.missing,
-        unsure=comparison.unsure if owns else (),
+        unsure=[*comparison.unsure, *undecided_members(decision, comparison.members)] if owns else (),
         events=decision.events,
     )
 
@@ -85,18 +85,16 @@ def is_certain(comparison: PageComparison) -> bool:
 
 
 def decided_members(decision: Decision, members: dict[bytes, str]) -> dict[bytes, str]:
-    """The members, without the digests of objects to be looked at again.
-
-    Of its own ones the unit keeps the ids, or it would not be missed if they were gone by then.
-    """
+    """The members, without objects that must be looked at again: the unit does not vouch for them."""
     undecided = decision.undecided.digests
     if not undecided:
         return members
-    return {
-        digest_of(digest) if digest in undecided else digest: object_id
-        for digest, object_id in members.items()
-        if undecided.get(digest, True)
-    }
+    return {digest: object_id for digest, object_id in members.items() if digest not in undecided}
+
+
+def undecided_members(decision: Decision, members: Mapping[bytes, str]) -> list[str]:
+    """Members of the unit that it shows in another form than is known, and which of the two is older is not known."""
+    return [members[digest] for digest, is_own in decision.undecided.digests.items() if is_own]
 
 
 def growth_of(snapshots: Sequence[Snapshot], known: Mapping[str, Snapshot]) -> int:

@@ -20,6 +20,7 @@ from poller.changes.recording import (
     poll_record,
     polled_unit,
     unchanged_unit,
+    undecided_members,
 )
 from poller.polling.certainty import judged
 from poller.polling.draft import Draft
@@ -374,7 +375,7 @@ def _polled(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decisio
         fetched.asked,
         digest=fetched.digest if is_final else None,
         validators=fetched.validators,
-        shown=len(decided_members(decision, comparison.members)),
+        shown=len(decided_members(decision, comparison.members)) + len(undecided_members(decision, comparison.members)),
         next=onward(w, one),
         calls=fetched.calls,
         claims=claims_in(w, one, comparison).dump(),

@@ -28,6 +28,26 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "what was decided and not recorded has changed nothing: decided once more, it is news": (
+        World(
+            style="page-more",
+            size=1,
+            has_items=True,
+            since=True,
+            noisy=True,
+            baseline="emit",
+            concurrency=4,
+            absent_for=30.0,
+            seed=399,
+            traits=("own-404", "repeats-last"),
+        ),
+        [
+            Step(act="create", pick=7, wait=0.3),
+            Step(act="crash", pick=6, kind="inside", wait=2.0),
+            Step(act="edit", pick=4),
+            Step(act="conflict", pick=3, wait=10.0),
+        ],
+    ),
     "answers of a chain that show the same content again end it, whatever ignored field differs": (
         World(
             style="keyset", content=True, noisy=True, concurrency=3, absent_for=30.0, seed=840, traits=("ignores-page",)
