@@ -65,6 +65,15 @@ class _Library:
         self.register.argtypes, self.unregister.argtypes = [POINTER(_Vfs), c_int], [POINTER(_Vfs)]
 
 
+def is_possible() -> bool:
+    """Whether the SQLite that Python uses can be given another file system: in some builds its functions are hidden."""
+    try:
+        _Library()
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
 class _Recorder:
     """The file system: each file's own methods, and those that note what is asked of it before they are called."""
 

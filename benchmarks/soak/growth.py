@@ -16,7 +16,7 @@ class Grown:
     """How a figure went."""
 
     name: str
-    first: float  # the median of the first tenth that is judged
+    first: float  # the median of the first quarter that is judged
     last: float  # and of the last one
     highest: float
     most: float
@@ -34,20 +34,20 @@ class Grown:
     def __str__(self) -> str:
         verdict = "GREW" if self.is_too_much else "flat"
         return (
-            f"{self.name}: {verdict}, {self.first:.1f} to {self.last:.1f}, "
-            f"at most {self.highest:.1f} (may grow by {self.most:g})"
+            f"{self.name}: {verdict}, {self.first:.2f} to {self.last:.2f}, "
+            f"at most {self.highest:.2f} (may grow by {self.most:g})"
         )
 
 
 def grown(name: str, times: Sequence[float], values: Sequence[float], *, most: float) -> Grown:
-    """Compare the median of the first tenth after the warm-up with that of the last one."""
+    """Compare the median of the first quarter after the warm-up with that of the last one."""
     at, found = np.asarray(times), np.asarray(values)
     warm = found[at >= at[0] + WARM * (at[-1] - at[0])]
-    tenth = max(1, warm.size // 10)
+    quarter = max(1, warm.size // 4)
     return Grown(
         name=name,
-        first=float(np.median(warm[:tenth])),
-        last=float(np.median(warm[-tenth:])),
+        first=float(np.median(warm[:quarter])),
+        last=float(np.median(warm[-quarter:])),
         highest=float(warm.max()),
         most=most,
     )
