@@ -186,8 +186,10 @@ def _compared(rules: EndpointRules, shown: ShownObject, old: Snapshot) -> tuple[
 
 
 def is_known(rules: EndpointRules, shown: ShownObject, old: Snapshot | None) -> bool:
-    """Whether the object is known just as it is shown."""
-    return old is not None and old.presence is not Presence.DELETED and not _compared(rules, shown, old)[1]
+    """Whether an object is known exactly as it is shown: also a deleted one of which `deleted_when` is true."""
+    if old is None or _compared(rules, shown, old)[1]:
+        return False
+    return old.presence is not Presence.DELETED or _is_soft(rules, shown, Decision())
 
 
 def _updated(

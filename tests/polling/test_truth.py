@@ -28,6 +28,25 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "pages that repeat an object of which `deleted_when` is true end the list": (
+        World(
+            style="page-more",
+            size=1,
+            order="newest",
+            has_items=True,
+            since=True,
+            soft=True,
+            concurrency=4,
+            seed=841,
+            traits=("repeats-last",),
+        ),
+        [
+            Step(act="soften", pick=4, wait=30.0),
+            Step(act="begin", kind="repeats-last"),
+            Step(act="begin", kind="ignores-page"),
+            Step(act="relist", pick=4, wait=30.0),
+        ],
+    ),
     "what was decided and not recorded has changed nothing: decided once more, it is news": (
         World(
             style="page-more",
