@@ -89,7 +89,7 @@ def vulnerabilities() -> tuple[list[str], str]:
         except subprocess.TimeoutExpired:
             return [], f"NOT LOOKED FOR: the advisory service did not answer within {PATIENCE} s"
         except (ValueError, KeyError):
-            last = (run.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            last = (run.stderr.strip().splitlines() or ["no output"])[-1]
             return [], f"NOT LOOKED FOR: the advisory service cannot be used: {last[:200]}"
     unknown = [one["name"] for one in packages if "skip_reason" in one]
     known = [f"{one['name']} {one['version']}: {bug['id']}" for one in packages for bug in one.get("vulns", ())]

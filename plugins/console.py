@@ -1,4 +1,4 @@
-"""Sink `console`: events as people read them on standard output, coloured on a terminal, plain lines elsewhere.
+"""Sink `console`: events as text on standard output, coloured on a terminal, plain lines elsewhere.
 
 Standard output is often a terminal or the journal, so data is escaped in every form (`poller.rendering.terminal`).
 """
@@ -29,7 +29,7 @@ class ConsoleOptions(Templated):
 
 
 class ConsoleSink:
-    """Standard output. Whole events only: each is written with one call."""
+    """Standard output. Each batch of events is written with one call."""
 
     Options = ConsoleOptions
 
@@ -58,7 +58,7 @@ class ConsoleSink:
         return Receipt(status="written")
 
     def render(self, events: Sequence[Event]) -> str:
-        """The lines as they are written where there is no terminal."""
+        """The lines as written when standard output is not a terminal."""
         if self._options.format == "json":
             return "\n".join(printable_json(structured(event).decode()) for event in events)
         if self._options.template is not None:

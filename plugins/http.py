@@ -1,6 +1,6 @@
-"""Sink `http`: POSTs events as CloudEvents, signed as Standard Webhooks 1.0.0 say.
+"""Sink `http`: POSTs events as CloudEvents, signed by Standard Webhooks 1.0.0.
 
-The calls are those of `poller.sinks.calls` (aiohttp: eight times what httpx's own transport does at 32 in flight).
+Calls are made by `poller.sinks.calls` (aiohttp, eight times faster than httpx's own transport with 32 in flight).
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from poller.rendering.templates import RenderError, Templated, render
 from poller.sinks.calls import Answer, Calls, parsed_proxy, parsed_url, shown
 from poller.sinks.unrendered import unrendered
 
-BATCH_BYTES: Final = 512 * 1024  # of events' data in one body: with their attributes below 1 MiB, which servers take
-_KEY_BYTES: Final = 24  # of a secret, at least (Standard Webhooks)
+BATCH_BYTES: Final = (
+    512 * 1024
+)  # bytes of events' data in one body; with attributes it stays below 1 MiB, which servers accept
+_KEY_BYTES: Final = 24  # least bytes of a secret (Standard Webhooks)
 _LATER: Final = frozenset({407, 408, 425, 429})
 _OURS: Final = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature", "content-length", "host"})
 
@@ -39,7 +41,7 @@ _OURS: Final = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"
 def _checked(secret: Secret, parse: Callable[[str], object]) -> Secret:
     try:
         parse(secret.reveal())
-    except SecretError:  # let pass by the secret's own check: this command only looks
+    except SecretError:  # the secret could not be read, which its own check has accepted for this command
         return secret
     except ValueError as exc:
         raise PydanticCustomError("secret", "{why}", {"why": str(exc)}) from None
@@ -60,7 +62,7 @@ def _checked_key(secret: Secret) -> Secret:
 
 @lru_cache(maxsize=64)
 def _key(secret: str) -> bytes:
-    """The bytes of a Standard Webhooks secret. Raises ValueError that does not repeat it."""
+    """The bytes of a Standard Webhooks secret. Raises ValueError that does not repeat the secret."""
     text = secret.removeprefix("whsec_").rstrip("=")
     try:
         key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
@@ -83,7 +85,7 @@ class HttpOptions(Templated):
     secret: SigningSecret | tuple[SigningSecret, ...] | None = None
     method: Literal["POST", "PUT", "PATCH"] = "POST"
     headers: Mapping[str, Secret] = Field(default_factory=dict)
-    timeout: Duration = Field(default=15.0, gt=0, le=60)  # the engine gives an attempt no more
+    timeout: Duration = Field(default=15.0, gt=0, le=60)  # the engine's limit for an attempt
     mode: Literal["structured", "batched"] = "structured"
     allow_private: bool = False
     ca_file: CaFile | None = None
@@ -101,7 +103,7 @@ class HttpOptions(Templated):
 
 
 class HttpSink:
-    """One callback URL, with its connections kept open between events."""
+    """One callback URL, with connections that are kept open between events."""
 
     Options = HttpOptions
 
@@ -115,7 +117,7 @@ class HttpSink:
 
     @property
     def max_bytes(self) -> int | None:
-        """Of the events in one body; in structured mode each event is a body by itself."""
+        """The limit for events in one body; in structured mode each event has a body of its own."""
         return BATCH_BYTES if self._options.mode == "batched" or self._options.template is not None else None
 
     async def __aenter__(self) -> Self:
@@ -136,7 +138,7 @@ class HttpSink:
             self._calls = None
 
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:  # noqa: ARG002 - the contract's
-        """POST the events; several ones in structured mode go out one by one, in order."""
+        """POST the events; in structured mode several events are sent one by one, in order."""
         if self._options.mode == "batched" or self._options.template is not None or len(events) == 1:
             return await self._post(events)
         for event in events[:-1]:
@@ -144,7 +146,7 @@ class HttpSink:
         return await self._post(events[-1:])
 
     def render(self, events: Sequence[Event]) -> str:
-        """The request as it would leave, without signature and values of headers of your own."""
+        """The request as it would be sent, without signature and without the values of configured headers."""
         content_type, body = self._body(events)
         lines = [
             f"{self._options.method} {shown(self._url)}",
@@ -159,7 +161,7 @@ class HttpSink:
             raise RuntimeError("deliver was called outside of `async with`")
         try:
             content_type, body = await rendered(lambda: self._body(events), events, self._options.template)
-        except RenderError as exc:  # nothing that waiting puts right
+        except RenderError as exc:  # waiting would not help
             raise unrendered(events, exc) from exc
         headers = self._headers(message_id(events), body, content_type)
         answer = await self._calls.send(self._options.method, self._url, body=body, headers=headers)
@@ -190,10 +192,10 @@ class HttpSink:
 
 
 def judged(answer: Answer, *, now: float) -> Receipt:
-    """The receipt for a 2xx; any other status raises what the engine has to do about it.
+    """The receipt for a 2xx; any other status raises the error for the engine.
 
-    3xx is a failure on the schedule: a redirect is never followed (Standard Webhooks), but may be a maintenance page.
-    407 is the proxy's, and about its password.
+    A 3xx is a failure that follows the schedule: a redirect is never followed (Standard Webhooks), but it may be a
+    maintenance page. A 407 comes from the proxy and concerns its password.
     """
     status = answer.status
     if 200 <= status < 300 and not answer.body:
@@ -216,7 +218,7 @@ def _accepted(status: int) -> Receipt:
 
 
 def message_id(events: Sequence[Event]) -> str:
-    """The `webhook-id`: the event's id, or one made of all ids, the same at each attempt."""
+    """The `webhook-id`: the event's id, or one made from all ids, the same for each attempt."""
     if len(events) == 1:
         return events[0].id
     digest = hashlib.sha256("\n".join(event.id for event in events).encode()).hexdigest()
@@ -224,13 +226,13 @@ def message_id(events: Sequence[Event]) -> str:
 
 
 def signature(id: str, timestamp: int, body: bytes, secrets: Sequence[str]) -> str:
-    """`webhook-signature`: one `v1,` signature per secret, so that each can be the one a receiver knows."""
+    """`webhook-signature`: one `v1,` signature per secret, so that the receiver may know any one of them."""
     signed = f"{id}.{timestamp}.".encode() + body
     return " ".join(_signed(secret, signed) for secret in secrets)
 
 
 def _signed(secret: str, text: bytes) -> str:
-    mac = _mac(secret).copy()  # a third of the time of one made anew
+    mac = _mac(secret).copy()  # a copy takes a third of the time of a new one
     mac.update(text)
     return f"v1,{base64.b64encode(mac.digest()).decode()}"
 

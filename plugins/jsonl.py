@@ -1,4 +1,6 @@
-"""Sink `jsonl`: appends events to a file, one CloudEvent a line, and tells of none before it is on the disk."""
+"""Sink `jsonl`: appends events to a file, one CloudEvent a line, and reports each as delivered only when it is on the
+disk.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from poller.events.cloudevents import structured
 from poller.options.quantities import Size
 
 _STEP: Final = 64 * 1024
-_BEGIN: Final = b'{"specversion":'  # of each line
+_BEGIN: Final = b'{"specversion":'  # start of each line
 
 
 class JsonlOptions(BaseModel):
@@ -40,14 +42,14 @@ class JsonlOptions(BaseModel):
 
 @dataclass(slots=True)
 class _Batch:
-    """Lines that go to the disk together: one sync for all that wait meanwhile."""
+    """Lines that are written to the disk together, with one sync."""
 
     lines: list[bytes] = field(default_factory=list)
     written: bool = False
 
 
 class JsonlSink:
-    """One file, appended to by this process alone."""
+    """One file, to which only this process appends."""
 
     Options = JsonlOptions
 
@@ -76,7 +78,7 @@ class JsonlSink:
         batch = self._batch
         batch.lines += (line(event) for event in events)
         async with self._turn:
-            if batch is self._batch:  # the first whose turn it is writes for all who came meanwhile
+            if batch is self._batch:  # the first caller with the turn writes for all that came meanwhile
                 self._batch = _Batch()
                 await asyncio.to_thread(self._file.append, b"".join(batch.lines))
                 batch.written = True
@@ -90,7 +92,7 @@ class JsonlSink:
 
 
 class LineFile:
-    """A file of whole lines. A last line torn by a crash is taken off when it is opened."""
+    """A file of whole lines. A last line that a crash left incomplete is removed when the file is opened."""
 
     def __init__(self, path: Path, rotate: int | None) -> None:
         self._path, self._rotate = path, rotate
@@ -115,7 +117,7 @@ class LineFile:
             os.close(self._fd)
 
     def _follow(self, coming: int) -> None:
-        """Begin a new file where this one is full, or was moved away by somebody else."""
+        """Begin a new file if this one is full, or another program moved it away."""
         size = os.fstat(self._fd).st_size
         if not self._is_in_place():
             self._reopen()
@@ -132,18 +134,20 @@ class LineFile:
     def _reopen(self) -> None:
         fresh = _opened(self._path)
         if os.fstat(fresh).st_size == 0:
-            os.fchmod(fresh, stat.S_IMODE(os.fstat(self._fd).st_mode))  # who may read it stays as it was
+            os.fchmod(fresh, stat.S_IMODE(os.fstat(self._fd).st_mode))  # keep the file's permissions
         os.close(self._fd)
         self._fd = fresh
 
 
 def line(event: Event) -> bytes:
-    """The event on one line; a line end in JSON is white space, as those in texts are escaped."""
+    """The event on one line. Line ends in JSON are white space, because those in texts are escaped."""
     return structured(event).replace(b"\n", b" ") + b"\n"
 
 
 def _opened(path: Path) -> int:
-    """A descriptor of the file, created for this user alone. Raises OSError for a link, or another's or odd file."""
+    """A descriptor of the file, created for this user only. Raises OSError for a link, a foreign or an
+    irregular file.
+    """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -153,7 +157,7 @@ def _opened(path: Path) -> int:
     try:
         _refuse_foreign(fd, path)
         os.ftruncate(fd, _end_of_whole_lines(fd))
-        _sync_folder(path.parent)  # or the file itself may be gone after a power cut
+        _sync_folder(path.parent)  # else the file itself may be missing after a power cut
     except BaseException:
         os.close(fd)
         raise
@@ -161,13 +165,13 @@ def _opened(path: Path) -> int:
 
 
 def _refuse_foreign(fd: int, path: Path) -> None:
-    """Raise OSError for what is not a file of this user or of root, or holds something else than events."""
+    """Raise OSError for a file that belongs to another user than this one or root, or holds anything but events."""
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         raise OSError(f"{path} is not a regular file")
     if found.st_uid not in (os.geteuid(), 0):
         raise OSError(f"{path} belongs to another user: chown it, or name another file")
-    begin = os.pread(fd, len(_BEGIN), 0).strip(b"\0")  # empty blocks may be left by a power cut
+    begin = os.pread(fd, len(_BEGIN), 0).strip(b"\0")  # a power cut may leave empty blocks
     if not _BEGIN.startswith(begin):
         raise OSError(f"{path} is not a file of events: name another file, or move this one away")
 
@@ -190,7 +194,7 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _next_free(path: Path) -> Path:
-    """events.jsonl.1 is the oldest: rotated files keep their names."""
+    """The next free name for a rotated file; events.jsonl.1 is the oldest."""
     taken = (other.name.removeprefix(f"{path.name}.") for other in path.parent.glob(f"{path.name}.*"))
     number = max((int(suffix) for suffix in taken if suffix.isdecimal()), default=0) + 1
     return path.with_name(f"{path.name}.{number}")

@@ -69,7 +69,7 @@ class _Table(BaseModel):
 
 
 class UpdatedSince(_Table):
-    """A parameter that asks for what changed since a time, and the objects' field that tells it."""
+    """A parameter that asks for changes since a time, and the objects' field with their modification time."""
 
     param: str
     field: JsonPath
@@ -91,14 +91,14 @@ class EndpointTable(_Table):
     item_path: Annotated[str, AfterValidator(_valid_path)] | None = None
     updated_since: UpdatedSince | None = None
     parent: str | None = None
-    error: JsonPath | None = None  # an answer in which something is found there fails
+    error: JsonPath | None = None  # an answer fails if something is found there
     empty_status: tuple[Status, ...] = ()
     accept: tuple[Status, ...] = ()
 
     @model_validator(mode="after")
     def _fits(self) -> EndpointTable:
         if self.body is not None and self.method == "GET":
-            raise ValueError('body: a GET carries none; set method = "POST"')
+            raise ValueError('body: a GET has none; set method = "POST"')
         if self.pagination.place == "body" and self.method == "GET":
             raise ValueError('pagination: in = "body" needs method = "POST"')
         if self.item_path is not None:
@@ -140,7 +140,7 @@ def _check_templates(table: EndpointTable) -> None:
     if table.parent is not None and not wanted:
         raise ValueError("path: a list per parent needs the parent in its path, as in /items/{parent.id}/lines")
     if unknown := [braces for braces in _ANY_BRACES.findall(table.path) if not _PARENT.fullmatch(braces)]:
-        raise ValueError(f"path: {unknown[0]} means nothing here; write {{parent.FIELD}}")
+        raise ValueError(f"path: {unknown[0]} is not known; write {{parent.FIELD}}")
 
 
 def _check_lineage(name: str, endpoints: Mapping[str, EndpointTable]) -> None:
@@ -158,7 +158,7 @@ def _check_lineage(name: str, endpoints: Mapping[str, EndpointTable]) -> None:
 
 
 class RestSource:
-    """Lists of a JSON API as its options describe them."""
+    """The lists of a JSON API that its options describe."""
 
     Options: ClassVar[type[BaseModel]] = RestOptions
     limits: Sequence[Limit] = (Limit(1, 1.0),)
@@ -175,7 +175,7 @@ class RestSource:
         return [_endpoint(name, table) for name, table in self._tables.items()]
 
     def request(self, endpoint: Endpoint, at: Position) -> httpx.Request:
-        """The request for the list from `at` on. Raises PageError for a parent without what the path names."""
+        """The request for the list from position `at` on. Raises PageError if the parent lacks a field of the path."""
         table = self._tables[endpoint.name]
         carried: dict[str, Any] = dict(parameters(table.pagination, at))
         if table.updated_since and at.since is not None:
@@ -193,7 +193,7 @@ class RestSource:
         return self._built(table.method, self._url(_filled(table.path, at.parent, quoted=True), query), body)
 
     def page(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> Page:
-        """What an answer shows. Raises PageError."""
+        """The page of an answer. Raises PageError."""
         table = self._tables[endpoint.name]
         answer = Answer(response.content)
         if table.error is not None:
@@ -203,7 +203,7 @@ class RestSource:
         return Page(objects=objects, next=rest.next, total=rest.total, doubts=rest.doubts, guesses=rest.guesses)
 
     def item_request(self, endpoint: Endpoint, object_id: str, item: Item | None = None) -> httpx.Request | None:
-        """The object's own URL, if `item_path` says where. None where it names a field that is not known."""
+        """The object's own URL by `item_path`; None without it, or if it names a field that is not known."""
         path = self._tables[endpoint.name].item_path
         if path is None:
             return None
@@ -211,7 +211,7 @@ class RestSource:
         return None if filled is None else self._built("GET", self._url(filled, {}), None)
 
     def discover(self) -> Generator[httpx.Request, httpx.Response, None]:
-        """Nothing need be asked first."""
+        """No request is needed first."""
         yield from ()
 
     def _built(self, method: str, url: httpx.URL, body: Mapping[str, Any] | None) -> httpx.Request:
@@ -259,14 +259,14 @@ def _objects(answer: Answer, table: EndpointTable) -> Sequence[Mapping[str, Any]
 
 
 def _refuse_errors(answer: Answer, path: str) -> None:
-    """Refuse an answer that reports errors beside, or instead of, its objects. Raises PageError."""
+    """Refuse an answer that reports errors next to, or instead of, its objects. Raises PageError."""
     found = answer.value(compile_path(path))
     if found is not MISSING and found not in (None, False, "", 0) and found != [] and found != {}:
         raise PageError(f"the answer reports an error at {path}: {str(found)[:200]}")
 
 
 def _item_path(path: str, object_id: str, item: Item) -> str | None:
-    """The path of an object's own URL. None where a field that it names is not known."""
+    """The path of an object's own URL; None if a field that it names is not known."""
 
     def fill(found: re.Match[str]) -> str:
         name = found[0][1:-1]
@@ -308,7 +308,7 @@ def _has(body: Any, key: str) -> bool:
 
 
 def _set(body: Any, key: str, value: Any) -> None:
-    """Set a value at a dotted path of keys and places in lists, making the objects on the way."""
+    """Set a value at a dotted path of keys and indexes, creating the objects on the way."""
     *steps, last = key.split(".")
     for step in steps:
         body = body[int(step)] if isinstance(body, list) else body.setdefault(step, {})
@@ -333,7 +333,7 @@ def _filled(value: Any, parent: Mapping[str, Any] | None, *, quoted: bool = Fals
 
 
 def _quoted(part: str) -> str:
-    """One step of a URL's path. Raises PageError for a step that would lead out of the path."""
+    """One segment of a URL's path. Raises PageError for a segment that would lead out of the path."""
     if part in (".", ".."):
         raise PageError(f"{part!r} cannot stand in a URL's path")
     return quote(part, safe="")
@@ -341,5 +341,5 @@ def _quoted(part: str) -> str:
 
 @hookimpl
 def register_sources(register: Callable[[str, type[Source]], None]) -> None:
-    """Bring the source `rest`."""
+    """Register the source `rest`."""
     register("rest", RestSource)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 hookimpl = pluggy.HookimplMarker("poller")
 
 _SINKS, _SOURCES, _RECORDS = "poller.sinks.protocol", "poller.sources.protocol", "state.records"
-_MODULES = {  # each is imported when one of its names is asked for, so that `poller --help` pays for none
+_MODULES = {  # each module is imported when one of its names is used, so that `poller --help` stays quick
     "Attempt": _SINKS,
     "Change": _RECORDS,
     "Endpoint": _SOURCES,

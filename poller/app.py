@@ -1,4 +1,4 @@
-"""One running poller: state, engine and deliveries together, for the daemon, for one sweep, and for tests."""
+"""A running poller: state, engine and deliveries together, for the daemon, for one sweep, and for tests."""
 
 from __future__ import annotations
 
@@ -46,12 +46,14 @@ log = structlog.get_logger("poller")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """Who hears what the engine does: what it records may be delivered, and plugins are told of it."""
+    """Receives what the engine does, wakes delivery for new events, and informs plugins."""
 
     deliverer: Deliverer
     observers: Observers
-    poll_ears: list[Callable[[Polled], None]] = field(default_factory=list)  # called with every poll that is over
-    attempt_ears: list[Callable[[AttemptFinished], None]] = field(default_factory=list)  # and with every attempt
+    poll_ears: list[Callable[[Polled], None]] = field(default_factory=list)  # called with every finished poll
+    attempt_ears: list[Callable[[AttemptFinished], None]] = field(
+        default_factory=list
+    )  # called with every finished attempt
 
     def recorded(self, numbers: list[int]) -> None:
         """Events with these numbers are in the log."""
@@ -59,13 +61,13 @@ class News:
         self.observers.tell_recorded(numbers)
 
     def polled(self, poll: Polled) -> None:
-        """A poll is over."""
+        """A poll has ended."""
         self.observers.tell("poll_finished", poll=poll)
         for hear in self.poll_ears:
             hear(poll)
 
     def attempted(self, attempt: AttemptFinished) -> None:
-        """An attempt of a delivery is over."""
+        """An attempt of a delivery has ended."""
         self.observers.tell("delivery_finished", delivery=attempt)
         for hear in self.attempt_ears:
             hear(attempt)
@@ -73,7 +75,7 @@ class News:
 
 @dataclass(slots=True, kw_only=True)
 class Tenure:
-    """Until when this worker surely owns what it has leased. Others run on the same state."""
+    """Until when this worker certainly owns what it has leased. Other workers run on the same state."""
 
     worker: Worker
     until: float = -math.inf  # steady seconds
@@ -95,7 +97,7 @@ class Renaming(Protocol):
 
 
 class App:
-    """What runs on one state: one engine at a time, and the deliveries."""
+    """Everything that runs on one state: the deliveries, and one engine at a time."""
 
     def __init__(
         self,
@@ -115,8 +117,8 @@ class App:
         self.write = write
         self.clock = clock
         self.news = news
-        self.refused: str | None = None  # why the file on disk was refused at the latest reload
-        self.tenure = tenure  # None: nobody else runs on the state
+        self.refused: str | None = None  # why the file was refused at the latest reload
+        self.tenure = tenure  # None: no other worker runs on the state
 
         def build(config: Config, steps: Steps) -> Engine:
             return Engine(
@@ -135,12 +137,12 @@ class App:
 
     @property
     def deliverer(self) -> Deliverer:
-        """The deliveries; they outlive every engine."""
+        """The deliveries, which outlive every engine."""
         return self.news.deliverer
 
     @property
     def engine(self) -> Engine:
-        """What polls; another one after a reload or an outage."""
+        """The current engine; a reload or an outage replaces it."""
         return self.engines.engine
 
     @property
@@ -170,14 +172,14 @@ class App:
 
     @property
     def is_well(self) -> bool:
-        """Whether everything that is to be polled is polled, and can be recorded."""
+        """Whether everything that should be polled is polled and can be recorded."""
         return self.is_polling and self.write.outage is None and self.engine.watch.is_well()
 
     async def reconfigure(self, config: Config, *, renaming: Renaming | None = None) -> None:
-        """Go on with another configuration, already validated; `renaming` is done while nothing is polled or delivered.
+        """Continue with another configuration, already validated.
 
-        What its plugins and rules can do wrong fails beside the engine that runs. Raises PollerError, with
-        everything as it was: where the old engine was closed by then, it is opened again.
+        Errors of its plugins and rules are raised while the old engine still runs. Raises PollerError with everything
+        unchanged: if the old engine was closed by then, it is opened again.
         """
         async with self.engines.changing:
             if self.write.outage is not None:
@@ -203,16 +205,16 @@ class App:
             self.engines.use(opened)
 
     async def _go_back(self, renaming: Renaming | None) -> None:
-        """Open the engine of the configuration in use again, after it was closed for one that cannot be opened."""
+        """Open an engine for the configuration in use again, after it was closed for one that cannot be opened."""
         try:
             undo = None if renaming is None else renaming.undo
             await self.deliverer.reconfigure(routes_of(self.config), meanwhile=undo)
             await self.engines.reopen()
-        except PollerError as error:  # whoever keeps this app open tries again
+        except PollerError as error:  # the caller that keeps this app open tries again
             log.warning("engine.not_opened", error=str(error))
 
     async def follow_clock(self, moved: float) -> None:
-        """Take over a wall clock that was set by so many seconds, between two engines. Raises PollerError."""
+        """Apply a wall clock that was set by so many seconds, between two engines. Raises PollerError."""
         async with self.engines.changing:
             if not self.is_polling:
                 return
@@ -232,9 +234,9 @@ async def open_app(
     runner: Runner | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[App]:
-    """Open the state and everything on it. Nothing is polled or delivered before it is asked for.
+    """Open the state and everything on it. Nothing is polled or delivered until it is requested.
 
-    Sources ask over `transport` if it is given, which stays the caller's.
+    If `transport` is given, sources use it; the caller keeps ownership.
 
     Raises PollerError. The caller holds the state's lock.
     """
@@ -263,7 +265,7 @@ async def open_app(
 
 @contextlib.asynccontextmanager
 async def opened(config: Config, plugins: Plugins) -> AsyncIterator[App]:
-    """An app that holds its state's lock. Raises Held where another process runs on it."""
+    """An app that holds its state's lock. Raises Held if another process runs on it."""
     with held(config.poller.state):
         async with open_app(config, plugins) as app:
             yield app
@@ -282,7 +284,7 @@ def _new_worker() -> Worker:
 
 
 async def _event(write: Writer, store: Store, number: int) -> Event | None:
-    """One event of the log, for observers: they are told later where the state is out of reach."""
+    """One event of the log for observers; None if the state is unavailable, so that they are called later."""
     while True:
         try:
             return await write(store.log.event, number)
@@ -291,7 +293,7 @@ async def _event(write: Writer, store: Store, number: int) -> Event | None:
 
 
 def routes_of(config: Config) -> list[Route]:
-    """The subscriptions as delivery takes them."""
+    """The subscriptions in the form that delivery uses."""
     return [_route(subscription, config) for subscription in config.subscriptions]
 
 
@@ -324,17 +326,17 @@ async def sweep_once(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
-    """One complete sweep of every endpoint (or those named: source, endpoint), begun now.
+    """Run one complete sweep of every endpoint, or of those named (source, endpoint), beginning now.
 
-    Not paced: as fast as the short windows allow. `progress` is told (units polled, units). Returns what could not
-    be seen, in words.
+    The sweep is limited only by the short windows. `progress` is called with (units polled, units). Returns what could
+    not be read, as texts.
     """
     engine, changed = app.engine, asyncio.Event()
     sweeping = await engine.interventions.begin_sweeps(endpoints)
     for poll_loop in engine.loops.values():
         poll_loop.pace.hurry, poll_loop.poke = True, changed.set
         poll_loop.limiter.say_pause()
-    # What is in flight may yet find something to ask for: deletions to be confirmed.
+    # Running polls may still find deletions to be confirmed.
     while sweeping.goes_on(app.clock.now()) or any(poll_loop.tasks for poll_loop in engine.loops.values()):
         changed.clear()
         for poll_loop in engine.loops.values():

@@ -1,4 +1,6 @@
-"""Modules of libraries that are dear to import and rarely needed: imported when one of their names is first used."""
+"""Late imports of libraries that are slow to import and rarely needed: imported when one of their names is
+first used.
+"""
 
 from __future__ import annotations
 
@@ -13,5 +15,5 @@ class _Late(ModuleType):
 
 
 def late(name: str) -> Any:
-    """Stands for the module `name`. Beside it, under `TYPE_CHECKING`, the module is imported by its own name."""
+    """A stand-in for the module `name`. Under `TYPE_CHECKING`, import the module by its own name as well."""
     return _Late(name)

@@ -1,8 +1,9 @@
-"""The process in which apprise runs: `python -m plugins.apprise.child`, a notification a line on its standard input.
+"""The process in which apprise runs: `python -m plugins.apprise.child` reads one notification a line from standard
+input.
 
-apprise's services make their own connections, with `requests`, `smtplib`, sockets and others: they follow redirects,
-heed proxies and `.netrc` of the environment, read answers without a limit, and cannot be stopped. None of that can be
-switched off for one service of a program, but all of it for a process: here.
+apprise's services make their own connections, with `requests`, `smtplib`, sockets and others. They follow redirects,
+use proxies and `.netrc` of the environment, read answers without a limit, and cannot be stopped. A program cannot
+switch that off for single services, but it can for a process of its own.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ import urllib3
 
 from poller.sinks.ssrf import AddressRefused, literal_address, why_refused
 
-SERVICE: Final = 30  # seconds of one notification; what takes longer ends the process
+SERVICE: Final = 30  # seconds for one notification; a longer one ends the process
 ANSWER: Final = 64 * 1024  # bytes of an HTTP answer that are read
-MEMORY: Final = 512 * 1024 * 1024  # bytes of this process
+MEMORY: Final = 512 * 1024 * 1024  # memory of this process in bytes
 _DIALS: Final = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})  # audit events, raised by every socket
 
 
@@ -48,7 +49,7 @@ def _addresses(host: str) -> list[str]:
 
 
 def tame_requests() -> None:
-    """Let `requests` do what the configuration says and nothing more, and read a bounded answer."""
+    """Make `requests` ignore the environment and redirects, and limit the size of answers."""
     sessions: Any = requests.Session
     original = sessions.request
 
@@ -69,7 +70,7 @@ def tame_requests() -> None:
 
 
 def notified(job: dict[str, str]) -> bool:
-    """Whether the service has taken the notification. What it raises is a no."""
+    """Whether the service accepted the notification. An exception counts as no."""
     service = apprise.Apprise.instantiate(job["url"])
     if service is None:
         return False
@@ -87,10 +88,10 @@ def notified(job: dict[str, str]) -> bool:
 
 
 def serve(jobs: IO[str], replies: IO[str], guard: Guard) -> None:
-    """Answer each job with whether it was done, and which address was refused."""
+    """Answer each notification with whether it was accepted, and which address was refused."""
     for line in jobs:
         guard.refused = None
-        signal.alarm(SERVICE)  # its default is to end the process
+        signal.alarm(SERVICE)  # by default the signal ends the process
         reply = {"ok": notified(json.loads(line)), "refused": guard.refused}
         signal.alarm(0)
         replies.write(json.dumps(reply) + "\n")
@@ -99,8 +100,8 @@ def serve(jobs: IO[str], replies: IO[str], guard: Guard) -> None:
 
 def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a service prints is no reply
-    with suppress(OSError):  # where a sandbox forbids it, or less is allowed already
+    os.dup2(2, 1)  # what a service prints must not look like a reply
+    with suppress(OSError):  # a sandbox may forbid it, or the limit is lower already
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     guard = Guard()
     if "--allow-private" not in sys.argv:

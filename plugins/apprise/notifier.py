@@ -1,4 +1,4 @@
-"""The other end of `plugins.apprise.child`: a process that is started when it is needed, and ended when it hangs."""
+"""The client of `plugins.apprise.child`: a process that is started when needed, and ended when it hangs."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
-PATIENCE: Final = 40.0  # seconds for one notification, and the start of the process
+PATIENCE: Final = 40.0  # seconds for one notification, including the start of the process
 _KEPT: Final = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "SYSTEMROOT")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a notification."""
+    """The result of a notification."""
 
     ok: bool
-    refused: str | None = None  # the address that must not be connected to
+    refused: str | None = None  # the private address that was refused
     error: str = ""
 
 
 class Notifier:
-    """One process for one sink; notifications leave it one after the other."""
+    """One process for one sink; it sends notifications one after the other."""
 
     def __init__(self, *, allow_private: bool, patience: float = PATIENCE) -> None:
         self._arguments = ["--allow-private"] if allow_private else []
@@ -32,7 +32,7 @@ class Notifier:
         self._process: asyncio.subprocess.Process | None = None
 
     async def notify(self, *, url: str, title: str, body: str, kind: str) -> Outcome:
-        """Give one notification to one service."""
+        """Send one notification to one service."""
         job = json.dumps({"url": url, "title": title, "body": body, "kind": kind}).encode() + b"\n"
         async with self._turn:
             try:
@@ -70,7 +70,7 @@ class Notifier:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
                 env=_environment(),
-                start_new_session=True,  # Ctrl-C is for the program, which ends this process itself
+                start_new_session=True,  # Ctrl-C must reach only the program, which ends this process itself
             )
         return self._process
 
@@ -86,6 +86,6 @@ class Notifier:
 
 
 def _environment() -> dict[str, str]:
-    """Where Python finds its modules, and nothing of ours that is a setting or a secret."""
+    """The environment of the process: where Python finds its modules, and no setting or secret of Poller."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {**kept, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "HOME": os.devnull}

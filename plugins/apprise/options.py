@@ -15,10 +15,10 @@ from poller.rendering.templates import Templated
 def _known(secret: Secret) -> Secret:
     try:
         url = secret.reveal()
-    except SecretError:  # let pass by the secret's own check: this command only looks
+    except SecretError:  # the secret could not be read, which its own check has accepted for this command
         return secret
     if apprise.Apprise.instantiate(url, suppress_exceptions=True) is None:
-        # The URL is left out: it holds the service's token.
+        # The URL is left out, because it holds the service's token.
         raise PydanticCustomError("apprise", "not a URL of a service that apprise knows, or a part of it is missing")
     return secret
 

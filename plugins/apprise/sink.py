@@ -1,4 +1,4 @@
-"""A list of services that are all notified, from a process of their own (`plugins.apprise.child`)."""
+"""A sink that notifies a list of services, through a process of its own (`plugins.apprise.child`)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from poller.rendering.rendered import rendered
 from poller.rendering.templates import RenderError, render, render_default
 from poller.sinks.unrendered import unrendered
 
-DIGEST_BYTES: Final = 256 * 1024  # of events' data in one notification
-_REMEMBERED: Final = 1000  # deliveries of which some services are still to be notified
+DIGEST_BYTES: Final = 256 * 1024  # bytes of events' data in one notification
+_REMEMBERED: Final = 1000  # deliveries for which some services are still to be notified
 _TYPES: Final = {
     "deleted": "warning",
     "failing": "failure",
@@ -26,17 +26,17 @@ _TYPES: Final = {
 
 
 class AppriseSink:
-    """A list of services that are all notified. One that failed is tried again without repeating it to the others."""
+    """Notifies a list of services. A service that failed is notified again without repeating it to the others."""
 
     Options = AppriseOptions
-    attempt_limit = 600.0  # seconds: notifications leave one after the other
+    attempt_limit = 600.0  # seconds: notifications are sent one after the other
     max_bytes = DIGEST_BYTES
 
     def __init__(self, name: str, options: AppriseOptions, *, patience: float = PATIENCE) -> None:
         self.name = name
         self._notifier = Notifier(allow_private=options.allow_private, patience=patience)
         self._options = options
-        self._done: dict[str, set[int]] = {}  # delivery id -> places in `urls`
+        self._done: dict[str, set[int]] = {}  # delivery id -> indexes in `urls`
 
     async def __aenter__(self) -> Self:
         return self
@@ -47,7 +47,7 @@ class AppriseSink:
         await self._notifier.close()
 
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
-        """Notify every service that has not taken this delivery yet."""
+        """Notify every service that has not accepted this delivery yet."""
         try:
             body = await rendered(lambda: self.render(events), events, self._options.template)
         except RenderError as exc:
@@ -81,7 +81,7 @@ class AppriseSink:
 
 
 def _named(place: int, outcome: Outcome) -> str:
-    """The service by its place in `urls`, as its URL holds its token; and why, where that is known."""
+    """The service by its index in `urls`, because its URL holds its token, and the reason if it is known."""
     if outcome.refused is not None:
         return f"number {place + 1} ({outcome.refused}; allow it with `allow_private = true`)"
     return f"number {place + 1}" + (f" ({outcome.error})" if outcome.error else "")

@@ -1,4 +1,4 @@
-"""Sink `email`: one mail per event or digest, as text and HTML, over one SMTP connection that is kept."""
+"""Sink `email`: one mail per event or digest, as text and HTML, over one SMTP connection that is kept open."""
 
 from __future__ import annotations
 

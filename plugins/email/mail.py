@@ -1,7 +1,7 @@
-"""The mail that is made of events: headers, text and HTML.
+"""Mails made from events: headers, text and HTML.
 
-A mail keeps its Message-ID over all attempts, so a repeated one is recognised; mails of one object refer to the same
-first id (RFC 5322 3.6.4), so mail programs show them as one thread.
+A mail keeps its Message-ID over all attempts, so a repeated mail can be recognised. Mails about one object refer to the
+same first id (RFC 5322 3.6.4), so mail programs show them as one thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from poller import Event
 from poller.rendering.event_view import one_line
 from poller.rendering.templates import Escape, render, render_default
 
-_POLICY: Final = SMTP.clone(cte_type="7bit")  # any relay takes it, with or without 8BITMIME
+_POLICY: Final = SMTP.clone(cte_type="7bit")  # accepted by any relay, with or without 8BITMIME
 
 
 def mail_of(name: str, given: EmailOptions, events: Sequence[Event], last: str | None, *, now: float) -> EmailMessage:
@@ -33,7 +33,7 @@ def mail_of(name: str, given: EmailOptions, events: Sequence[Event], last: str |
     mail["Date"] = formatdate(now)
     for header, value in _identity(name, given, events, last).items():
         mail[header] = value
-    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation notices in answer
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: prevents vacation notices
     if given.list_unsubscribe is not None:
         mail["List-Unsubscribe"] = f"<{given.list_unsubscribe}>"
         if given.list_unsubscribe.startswith("https:"):
@@ -46,7 +46,7 @@ def mail_of(name: str, given: EmailOptions, events: Sequence[Event], last: str |
 
 
 def _identity(name: str, given: EmailOptions, events: Sequence[Event], last: str | None) -> Mapping[str, str]:
-    """The Message-ID, made of what is sent; for a single event also the thread of its object."""
+    """The Message-ID, made from what is sent; for a single event also the thread of its object."""
     domain = parsed_address(given.sender).domain
     own = f"<{_digest(name, *(event.id for event in events))}@{domain}>"
     if len(events) > 1:
@@ -57,7 +57,7 @@ def _identity(name: str, given: EmailOptions, events: Sequence[Event], last: str
 
 
 def _bodies(given: EmailOptions, events: Sequence[Event]) -> tuple[str, str | None]:
-    """Text and HTML. A template that begins with `<` is HTML; another one is the whole mail, as text."""
+    """Text and HTML. A template that begins with `<` is HTML; any other template is the whole mail, as text."""
     template, zone = given.template, given.zone
     if template is not None and not template.lstrip().startswith("<"):
         return render(template, events, zone=zone), None

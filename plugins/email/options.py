@@ -16,7 +16,7 @@ from poller.options.files import CaFile
 from poller.options.secrets import Secret
 from poller.rendering.templates import Templated, TemplateText
 
-LITERAL: Final = "[127.0.0.1]"  # what a host without a full name calls itself (RFC 5321 4.1.3)
+LITERAL: Final = "[127.0.0.1]"  # the EHLO name of a host without a full name (RFC 5321 4.1.3)
 _SUBJECT: Final = "[{{ event.account }}] {{ event.title if total == 1 else total ~ ' events' }}"
 _FULL_NAME: Final = re.compile(
     r"(?=.{4,253}\Z)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9-]+"
@@ -26,7 +26,7 @@ _PORTS: Final = {"tls": 465, "starttls": 587}
 
 
 def parsed_address(text: str) -> Address:
-    """An address with or without a name, as one writes it: `Ana Roy <ana@maple.example>`."""
+    """An address with or without a name: `Ana Roy <ana@maple.example>`."""
     [(name, spec), *more] = getaddresses([text]) or [("", "")]
     try:
         parsed = Address(display_name=name, addr_spec=spec)
@@ -61,7 +61,7 @@ class EmailOptions(Templated):
 
     host: str = "localhost"
     port: int = Field(default=25, ge=1, le=65535)
-    tls: Literal["starttls", "tls", "none"] | None = None  # None: STARTTLS where the server offers it
+    tls: Literal["starttls", "tls", "none"] | None = None  # None: STARTTLS if the server offers it
     helo: Annotated[str, AfterValidator(_checked_helo)] | None = None  # None: own_name()
     username: str | None = None
     password: Secret | None = None
@@ -75,19 +75,19 @@ class EmailOptions(Templated):
     @model_validator(mode="after")
     def _login(self) -> Self:
         if (self.username is None) != (self.password is None):
-            raise PydanticCustomError("email", "username and password belong together")
+            raise PydanticCustomError("email", "give both username and password, or neither")
         return self
 
     @property
     def is_opportunistic(self) -> bool:
-        """Whether any encryption is better than none: nothing was asked for, and no password is sent."""
+        """Whether any encryption is better than none: `tls` is not set, and no password is sent."""
         return self.tls is None and self.username is None
 
 
 def own_name(found: str | None = None) -> str:
-    """How this host calls itself in EHLO: its fully qualified name, else an address literal.
+    """The name of this host in EHLO: its fully qualified name, else an address literal.
 
-    Servers refuse short names with "504 need fully-qualified hostname". Blocks: it may ask the DNS.
+    Servers refuse short names with "504 need fully-qualified hostname". Blocks, because it may query the DNS.
     """
     name = socket.getfqdn() if found is None else found
     is_name = _FULL_NAME.fullmatch(name) and not name.endswith(".arpa") and not name.startswith("localhost.")
@@ -95,7 +95,7 @@ def own_name(found: str | None = None) -> str:
 
 
 def tls_hint(options: EmailOptions) -> str:
-    """What to try where the connection or the TLS handshake fails: each way of TLS has its port (RFC 8314)."""
+    """What to try if the connection or the TLS handshake fails: each kind of TLS has its port (RFC 8314)."""
     usual = _PORTS.get(options.tls or "")
     if options.port == 465 and options.tls != "tls":
         return 'port 465 is for tls = "tls"'

@@ -1,8 +1,8 @@
-"""What an SMTP reply means for a mail: not now, never, or that the server does not want this sender at all. Pure.
+"""The meaning of an SMTP reply for a mail: temporary, permanent, or a refusal of this sender as a whole. Pure.
 
-RFC 5321 4.2.1: 4yz is temporary, 5yz permanent. But many a 5yz is about how we come and not about the mail: 504 for the
-EHLO name, 530 without a login, 550 "not allowed to send as", 554 "relay access denied". Waiting for an operator puts
-those right, so they are failures of the sink and not of each mail. Enhanced codes: RFC 3463, 4954 and 7372.
+RFC 5321 4.2.1: 4yz is temporary, 5yz permanent. But many 5yz replies concern the sender's set-up and not the mail: 504
+for the EHLO name, 530 without a login, 550 "not allowed to send as", 554 "relay access denied". An operator can fix
+those, so they count as failures of the sink and not of each mail. Enhanced codes: RFC 3463, 4954 and 7372.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _SETUP_WORDS: Final = re.compile(
 
 
 def is_later(code: int) -> bool:
-    """Whether the reply says "not now": 4yz, and whatever is no reply of SMTP at all."""
+    """Whether the reply is temporary: 4yz, and anything that is not an SMTP reply."""
     return not 500 <= code < 600
 
 
 def is_about_setup(code: int, message: str) -> bool:
-    """Whether a 5yz to a recipient or to the mail's text is about who sends and how, and not about that one mail."""
+    """Whether a 5yz to a recipient or to the mail's text concerns the sender's set-up rather than this mail."""
     if code in _SETUP_CODES:
         return True
     detail = enhanced(message)
@@ -47,12 +47,12 @@ def is_about_setup(code: int, message: str) -> bool:
 
 
 def is_too_large(code: int, message: str) -> bool:
-    """Whether the mail is larger than the server takes (RFC 1870; 5.3.4 by RFC 3463), and not a mailbox full."""
+    """Whether the mail is larger than the server accepts (RFC 1870; 5.3.4 by RFC 3463), rather than a mailbox full."""
     detail = enhanced(message)
     return detail in ("3.4", "2.3") or (code == 552 and not detail.startswith("2."))
 
 
 def enhanced(message: str) -> str:
-    """Subject and detail of the enhanced status code that the reply's text begins with: "7.1"; empty without one."""
+    """Subject and detail of the enhanced status code at the start of the reply's text: "7.1"; empty without one."""
     found = _ENHANCED.match(message)
     return f"{found[2]}.{found[3]}" if found else ""

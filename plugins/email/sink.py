@@ -1,4 +1,6 @@
-"""The SMTP transactions of an `email` subscription: one connection that is kept, each recipient's reply on its own."""
+"""The SMTP transactions of an `email` subscription: one connection that is kept open, and each recipient's reply
+counted separately.
+"""
 
 from __future__ import annotations
 
@@ -22,26 +24,26 @@ from poller.rendering.templates import RenderError
 from poller.sinks.unrendered import unrendered
 
 COMMAND: Final = 60.0  # seconds for one SMTP command
-ACCEPTANCE: Final = 600.0  # seconds after the final dot: giving up earlier makes duplicates (RFC 5321 4.5.3.2.6)
-PATIENCE: Final = 900.0  # seconds of one attempt: the commands, the acceptance, and mails before it
+ACCEPTANCE: Final = 600.0  # seconds after the final dot: giving up earlier causes duplicates (RFC 5321 4.5.3.2.6)
+PATIENCE: Final = 900.0  # seconds of one attempt: its commands, the acceptance, and earlier mails
 DIGEST_BYTES: Final = (
-    1_000_000  # of events' data in one mail, which is a few times as large; servers take 10 MB and more
+    1_000_000  # bytes of events' data in one mail, which is a few times as large; servers accept 10 MB and more
 )
-_IDLE: Final = 30.0  # seconds after which a kept connection is tried before it is used
-_REMEMBERED: Final = 1000  # deliveries of which some recipients are still to be served
+_IDLE: Final = 30.0  # seconds after which an idle connection is tested before it is used
+_REMEMBERED: Final = 1000  # deliveries for which some recipients are still to be served
 
 
 @dataclass(slots=True)
 class _Progress:
-    """What became of a mail's recipients so far."""
+    """The results for a mail's recipients so far."""
 
-    accepted: dict[str, str] = field(default_factory=dict)  # recipient -> the server's word
-    refused: dict[str, str] = field(default_factory=dict)  # for good
-    waiting: dict[str, str] = field(default_factory=dict)  # refused for now
-    denied: dict[str, str] = field(default_factory=dict)  # refused because of who sends and how
+    accepted: dict[str, str] = field(default_factory=dict)  # recipient -> the server's reply
+    refused: dict[str, str] = field(default_factory=dict)  # permanently refused
+    waiting: dict[str, str] = field(default_factory=dict)  # temporarily refused
+    denied: dict[str, str] = field(default_factory=dict)  # refused because of the sender's set-up
 
     def note(self, who: str, exc: aiosmtplib.SMTPResponseException) -> None:
-        """A recipient that was not served, in the group that the reply puts it in."""
+        """Record a recipient that was not accepted, in the group that the reply means."""
         if is_later(exc.code) or (exc.code == 552 and isinstance(exc, aiosmtplib.SMTPRecipientRefused)):
             group = self.waiting  # 552 at RCPT is "too many recipients" or "mailbox full": RFC 5321 4.5.3.1.10
         else:
@@ -49,7 +51,9 @@ class _Progress:
         group[who] = f"{exc.code} {exc.message}"
 
     def conclude(self) -> None:
-        """Decide on who was denied: where the server serves others, it is theirs alone; else it is the set-up's."""
+        """Decide on denied recipients: if the server accepts others, the refusal concerns them only; else it concerns
+        the set-up.
+        """
         (self.refused if self.accepted else self.waiting).update(self.denied)
         self.denied = {}
 
@@ -92,10 +96,10 @@ class EmailSink:
             try:
                 await smtp.quit(timeout=2.0)
             except (aiosmtplib.SMTPException, OSError):
-                smtp.close()  # the mails are accepted; how the goodbye went does not matter
+                smtp.close()  # the mails are accepted, so the reply to QUIT does not matter
 
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
-        """Send one mail to those recipients of this delivery who do not have it yet."""
+        """Send one mail to the recipients of this delivery who do not have it yet."""
         try:
             last, template = attempt.last_reference, self._options.template
             mail, raw = await rendered(lambda: self._encoded(events, last), events, template)
@@ -131,7 +135,7 @@ class EmailSink:
         return receipt
 
     async def _transact(self, mail: bytes, progress: _Progress) -> None:
-        """One SMTP transaction; each recipient's reply goes into `progress`. Raises RetryLater, TooLarge."""
+        """One SMTP transaction; each recipient's reply is recorded in `progress`. Raises RetryLater, TooLarge."""
         try:
             smtp = await self._connected()
             await self._begin(smtp, len(mail))
@@ -142,13 +146,13 @@ class EmailSink:
                 await self._reset(smtp)
             self._used_at = self._clock()
         except aiosmtplib.SMTPResponseException as exc:
-            # Also 5yz: what the server says to EHLO, to the login or to the sender concerns every mail.
+            # Also for 5yz: replies to EHLO, the login or the sender concern every mail.
             raise RetryLater(None, _said(exc)) from exc
         except (aiosmtplib.SMTPException, OSError, ValueError) as exc:
             raise RetryLater(None, self._unreached(exc)) from exc
 
     async def _begin(self, smtp: aiosmtplib.SMTP, size: int) -> None:
-        """Name the sender, and the mail's size where the server wants to know it (RFC 1870)."""
+        """Send the sender, and the mail's size if the server supports that (RFC 1870)."""
         limit = smtp.esmtp_extensions.get("size", "").strip()
         if limit.isdecimal() and 0 < int(limit[:20]) < size:
             raise TooLarge(Receipt(status="size", text=f"the mail has {size} bytes, {self._place} takes {limit}"))
@@ -162,7 +166,7 @@ class EmailSink:
             raise
 
     async def _offer(self, smtp: aiosmtplib.SMTP, progress: _Progress) -> Sequence[str]:
-        """Name the recipients who are still to be served; those the server takes."""
+        """Send the recipients who are still to be served; returns those that the server accepts."""
         open_ones = [who for who in self._recipients if who not in progress.accepted and who not in progress.refused]
         progress.waiting.clear()
         progress.denied.clear()
@@ -190,14 +194,14 @@ class EmailSink:
         progress.accepted.update(dict.fromkeys(taken, f"{reply.code} {reply.message}"))
 
     async def _reset(self, smtp: aiosmtplib.SMTP) -> None:
-        """Make the connection ready for the next mail; what the server said to this one counts, however that ends."""
+        """Prepare the connection for the next mail. The server's replies to this mail count, however the reset ends."""
         try:
             await smtp.rset()
         except (aiosmtplib.SMTPException, OSError):
             self._forget_connection()
 
     async def _connected(self) -> aiosmtplib.SMTP:
-        """The kept connection, tried after a rest (servers hang up on idle ones), or a new one."""
+        """The open connection, tested after an idle time (servers close idle ones), or a new one."""
         smtp = self._smtp
         if smtp is not None and smtp.is_connected:
             try:
@@ -209,7 +213,7 @@ class EmailSink:
         smtp = self._client()
         await smtp.connect()
         self._smtp = smtp
-        if smtp.is_ehlo_or_helo_needed:  # before the first mail: it says which sizes are taken
+        if smtp.is_ehlo_or_helo_needed:  # before the first mail, because EHLO tells the largest size
             await _greet(smtp)
         return smtp
 
@@ -244,7 +248,7 @@ class EmailSink:
         return f"{self._options.host}:{self._options.port}"
 
     def _unreached(self, exc: Exception) -> Receipt:
-        """What is kept of a connection that was not made or broke, with what may be wrong with ports and TLS."""
+        """The receipt for a connection that could not be made or broke, with a hint about ports and TLS."""
         handshake = isinstance(exc, ssl.SSLError) or isinstance(exc.__cause__, ssl.SSLError)
         silent = isinstance(exc, aiosmtplib.SMTPTimeoutError) and not self._options.is_opportunistic
         hint = f" ({tls_hint(self._options)})" if handshake or silent or self._options.port == 465 else ""
@@ -261,7 +265,9 @@ async def _greet(smtp: aiosmtplib.SMTP) -> None:
 
 
 def _trust(given: EmailOptions) -> ssl.SSLContext:
-    """The certificates to trust. Without a word on TLS, any is better than plain text, unless there is a password."""
+    """The certificates to trust. Without `tls`, any certificate is better than plain text, unless there is a
+    password.
+    """
     tls = ssl.create_default_context(cafile=given.ca_file)
     if given.is_opportunistic:
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE

@@ -1,6 +1,6 @@
 """Nutcache: a source for its web API, and a strict local server of the same API (`poller sandbox`).
 
-What each hook brings is imported when it is asked for: `poller --help` names the sandbox without loading the server.
+Modules are imported when a hook needs them: `poller --help` names the sandbox without loading the server.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_sources(register: Callable[[str, type[Source]], None]) -> None:
-    """Bring the source `nutcache`."""
+    """Register the source `nutcache`."""
     register("nutcache", import_module("plugins.nutcache.source").NutcacheSource)
 
 
@@ -30,7 +30,7 @@ def register_commands(cli: click.Group) -> None:
 
 
 class _Sandbox(click.Command):
-    """The name of the command, and the command once it is called."""
+    """The name of the command; the command itself is loaded when it is called."""
 
     def load(self) -> click.Command:
         """The command itself."""

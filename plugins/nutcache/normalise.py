@@ -1,8 +1,9 @@
-"""Nutcache records in one form, so that another serializer or release does not look like an edit of every record.
+"""Brings Nutcache records into one form, so that another serializer or release does not look like an edit of every
+record.
 
-Keys in the table's spelling, enums as their codes, decimals by value, days as dates, instants as UTC to the second,
-GUIDs in lower case without braces; a known field that is absent is null. A field that
-the table does not know stays as it is, and is left out while it is null; so is whatever is null within a field.
+Keys have the table's spelling, enums are codes, decimals compare by value, days are dates, instants are UTC to the
+second, and GUIDs are in lower case without braces. A known field that is absent is null. A field that the table does
+not know stays unchanged, and is left out while it is null.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def normaliser(resource: Resource) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """The function that puts a record of this resource into its one form."""
+    """The function that brings a record of this resource into the one form."""
     known = {name.lower(): (field.name, _reader(field)) for name, field in resource.fields.items()}
-    known |= {field.wire: known[name.lower()] for name, field in resource.fields.items()}  # spares most a lower()
+    known |= {field.wire: known[name.lower()] for name, field in resource.fields.items()}  # saves most calls of lower()
     blank = dict.fromkeys(field.name for field in resource.fields.values())
 
     def normalise(record: dict[str, Any]) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def normaliser(resource: Resource) -> Callable[[dict[str, Any]], dict[str, Any]]
         for key, value in record.items():
             found = known.get(key) or known.get(key.lower())
             if value is None:
-                continue  # blank fields are null or left out
+                continue  # empty fields are null or left out
             if isinstance(value, dict | list):
                 value = _without_blanks(value)
             if found is None:
@@ -52,12 +53,12 @@ def _without_blanks(value: Any) -> Any:
 
 
 def guid(value: Any) -> Any:
-    """A GUID as it is compared: lower case, without braces."""
+    """A GUID in the form in which it is compared: lower case, without braces."""
     return value.strip().strip("{}").lower() if isinstance(value, str) else value
 
 
 def _reader(field: Field) -> Callable[[Any], Any] | None:
-    """What puts a value of this field into its one form; what cannot be read as the field's kind stays as it is."""
+    """The function that brings a value of this field into the one form; values of another kind stay unchanged."""
     return _enum_reader(field) if field.kind == "enum" else _READERS.get(field.kind)
 
 
@@ -72,7 +73,7 @@ def _enum_reader(field: Field) -> Callable[[Any], Any]:
 
 
 def _bare(name: str) -> str:
-    """An enum's name without case and punctuation; date formats differ in these only, and keep them."""
+    """An enum's name without case and punctuation, except date formats, which differ only in those."""
     bare = _NOT_ALNUM.sub("", name.lower())
     return name if bare in ("mmddyyyy", "ddmmyyyy") else bare
 
@@ -94,7 +95,7 @@ def _number(value: Any) -> Any:
 
 
 def _day(value: Any) -> Any:
-    """The calendar day, never shifted by a zone: midnight is how the API writes a day."""
+    """The calendar day, never shifted by a zone, because the API writes a day as midnight."""
     if not isinstance(value, str) or not _DAY.match(value):
         return value
     try:
@@ -104,7 +105,7 @@ def _day(value: Any) -> Any:
 
 
 def _instant(value: Any) -> Any:
-    """UTC to the second (v4 tells no fraction, v3 does): a text without a zone means UTC."""
+    """UTC to the second (v3 has fractions, v4 has none); a text without a zone means UTC."""
     if isinstance(value, str) and _ONE_FORM.fullmatch(value):
         return value
     moment = _moment(value)
@@ -112,13 +113,13 @@ def _instant(value: Any) -> Any:
         return value
     try:
         moment = moment.astimezone(UTC) if moment.tzinfo else moment
-    except OverflowError:  # the first or last day of all
+    except OverflowError:  # the first or last day of the calendar
         return value
     return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def _wall_time(value: Any) -> Any:
-    """A wall clock's time without a zone: nobody says where the clock hangs."""
+    """A wall clock's time without a zone, because the API does not say which zone it is in."""
     moment = _moment(value)
     return value if moment is None else moment.replace(tzinfo=None).isoformat(timespec="seconds")
 

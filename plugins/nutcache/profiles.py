@@ -1,7 +1,7 @@
-"""What the Nutcache API calls things: a table for each version, read by the source and by the sandbox.
+"""Names of the Nutcache API: a table for each version, used by the source and by the sandbox.
 
-Profile v3 is documented. Profile v4 is documented in its conventions only (versions, limits, errors, time text); its
-paths and names are the v3 ones with `organization` renamed to `company`. A wrong guess is corrected here, not in code.
+Profile v3 is documented. Of profile v4 only the conventions are documented (versions, limits, errors, time text); its
+paths and names are those of v3 with `organization` renamed to `company`. A wrong guess is corrected here, not in code.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ MAX_PAGE_SIZE = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """One attribute of a resource: its documented name, how it is written, and what its values mean."""
+    """One attribute of a resource: its documented name, how it is written, and the meaning of its values."""
 
     name: str
     kind: Kind
-    wire: str  # the key as answers spell it; readers look keys up case-insensitively
-    members: Mapping[str, int] = field(default_factory=dict)  # of an enum: names to codes, the usual name first
+    wire: str  # the key as answers spell it; readers ignore its case
+    members: Mapping[str, int] = field(default_factory=dict)  # for an enum: names to codes, the usual name first
     form: EnumForm = "int"  # how answers write an enum; readers accept all three
-    refers: str | None = None  # of a reference: the type it points at, which need not have a list of its own
+    refers: str | None = None  # for a reference: the type it points to, which may have no list of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,19 +40,19 @@ class Resource:
     fields: Mapping[str, Field]
     parent: str | None = None  # name of the resource that each such list belongs to
     parent_field: str | None = None  # the field that names the parent
-    tenant: bool = True  # wants the company header
+    tenant: bool = True  # needs the company header
     has_items: bool = True  # GET of one record by its id
     id: tuple[str, ...] = ("id",)  # what identifies a record within its list
     includes: tuple[str, ...] = ()  # what `?includes=` accepts
     links: tuple[str, ...] = ()  # reference fields that a record links to
     self_link: bool = True
-    volatile: tuple[str, ...] = ()  # moves without an edit: no reason for an event
+    volatile: tuple[str, ...] = ()  # changes without an edit, which cause no event
     deleted_status: int | None = None  # a `status` that says "deleted" while the record stays listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """How one version of the API is spoken to."""
+    """The conventions of one version of the API."""
 
     name: str
     api_version: str  # value of the request header `api-version`
@@ -70,9 +70,9 @@ _NAMES = "name_dede name_enus name_eses name_esus name_frca name_frfr name_itit 
 _DATE_FORMAT = {f: i for i, f in enumerate(("yyyy-MM-dd", "MM-dd-yyyy", "MM/dd/yyyy", "dd-MM-yyyy", "dd/MM/yyyy"))}
 _DATE_FORMAT["dd.MM.yyyy"] = 5
 _ACTIVE = {"Active": 0, "Inactive": 1}
-_MEMBERSHIP = {"Inactive": 0, "Active": 1}  # the opposite of every other status: so the documentation says
+_MEMBERSHIP = {"Inactive": 0, "Active": 1}  # the opposite of every other status, according to the documentation
 
-# Enums: names to codes. Names that no sample shows are the documented words in the manner of those that do.
+# Enums: names to codes. Names that no sample shows are the documented words, spelled like those in samples.
 _ENUMS: Mapping[str, Mapping[str, int]] = {
     "organizations.status": {**_ACTIVE, "Expired": 2},
     "organizations.date_format": _DATE_FORMAT,
@@ -112,7 +112,7 @@ _ENUMS: Mapping[str, Mapping[str, int]] = {
     "countries.time_format": {"HH:mm": 0, "hh:mm tt": 1},
 }
 
-# Keys and values that samples spell otherwise than the tables.
+# Keys and values that samples spell differently from the tables.
 _WIRE = {
     "projects.organization": "Organization",
     "projects.vision": "Vision",
@@ -393,7 +393,7 @@ _COMPANY = {"organizations": "companies", "organization": "company", "Organizati
 
 
 def _in_company_words(resource: Resource) -> Resource:
-    """The same resource as v4 most likely names it."""
+    """The same resource with the names that v4 most likely uses."""
 
     def say(word: str) -> str:
         return _COMPANY.get(word, word)

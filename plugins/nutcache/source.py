@@ -1,7 +1,7 @@
 """Source `nutcache`: every documented list of a Nutcache company.
 
-Only the list form is read: list and detail differ. What the API leaves open (names, paths, links) is a table in
-`profiles`; what a poller must cope with, and what is done about it, is told in `docs/sources.md`.
+Only the list form is read, because list and detail differ. Names, paths and links that the API leaves open are a table
+in `profiles`; docs/nutcache.md says what the API asks of a poller and what is done about it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from poller.sources.paths import Answer, Path, identity
 
 _GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NEXT: Final = "navigation-next"
-_MOST_COMPANIES: Final = 20  # pages of them
+_MOST_COMPANIES: Final = 20  # pages of companies
 
 
 class EndpointTable(BaseModel):
-    """What may be said of a list beyond what every endpoint understands: nothing."""
+    """The keys of a list besides those that every endpoint has: none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -136,10 +136,10 @@ class NutcacheSource:
         return self._get(resource, self._page_url(path, at.page or 1))
 
     def page(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> Page:
-        """What an answer shows. Raises PageError."""
+        """The page of an answer. Raises PageError."""
         answer = Answer(response.content)
         objects = answer.objects(_member(answer, endpoint.name))
-        if not objects:  # a next link may be sent even behind the last page
+        if not objects:  # a next link may even follow the last page
             return Page(objects=objects)
         href = _next_href(answer)
         return Page(objects=objects, next=None if href is None else self._next(at, href, response.request.url))
@@ -152,7 +152,7 @@ class NutcacheSource:
         return self._get(resource, self._base.join(f"{resource.path}/{quote(object_id, safe='')}"))
 
     def discover(self) -> Generator[httpx.Request, httpx.Response, None]:
-        """Ask for the companies that the key sees, unless the configuration gives the GUID."""
+        """Ask for the companies that the key may see, unless the configuration has the GUID."""
         if self._company is not None:
             return
         resource = self._profile.resources[self._profile.companies]
@@ -193,13 +193,13 @@ class NutcacheSource:
         try:
             url = self._base.join(href)
         except httpx.InvalidURL as exc:
-            raise PageError(f"{self._name}: the next link is no URL: {exc}") from exc
+            raise PageError(f"{self._name}: the next link is not a URL: {exc}") from exc
         if not same_origin(url, self._base):
             raise PageError(f"{self._name}: the next link leads to another origin than `server`")
         return url
 
     def _next(self, at: Position, href: str, asked: httpx.URL) -> Position | None:
-        """The page that a next link counts to; a link by keys is followed as it is."""
+        """The page that a next link counts to; a link by keys is followed unchanged."""
         url = self._own(href)
         number = url.params.get("page", "")
         if number.isascii() and number.isdigit() and len(number) < 10 and at.cursor is None:
@@ -235,7 +235,7 @@ def _endpoint(resource: Resource) -> Endpoint:
 
 
 def _member(answer: Answer, name: str) -> Path:
-    """The path of an envelope's member, whatever the case of its key."""
+    """The path of an envelope's member, regardless of the case of its key."""
     key = next((key for key in answer.members() or () if key.lower() == name), name)
     return Path(text=f"$.{key}", names=(key,))
 
@@ -258,7 +258,7 @@ def _companies(resource: Resource, page: Page) -> Iterator[tuple[str, str]]:
 
 
 def _choose(source: str, wanted: str | None, seen: Mapping[str, str]) -> str:
-    """The GUID of the company meant: by its name, or the only one."""
+    """The GUID of the right company: by its name, or the only one."""
     found = [key for key, name in seen.items() if wanted is None or name.casefold() == wanted.casefold()]
     if len(found) == 1:
         return found[0]
@@ -267,4 +267,4 @@ def _choose(source: str, wanted: str | None, seen: Mapping[str, str]) -> str:
         problem = "the key sees no company" if not seen else "the key sees several companies"
     else:
         problem = f'{len(found) or "no"} companies are named "{wanted}"'
-    raise PageError(f"{source}: {problem}: {told}", hint="Set `company` to the GUID of the one that is meant.")
+    raise PageError(f"{source}: {problem}: {told}", hint="Set `company` to the GUID of the right one.")

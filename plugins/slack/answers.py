@@ -1,4 +1,4 @@
-"""What Slack's and Mattermost's answers mean for a delivery. Pure.
+"""The meaning of Slack's and Mattermost's answers for a delivery. Pure.
 
 Incoming webhooks answer in plain text with a status; the Web API answers 200 with `"ok": false`.
 """
@@ -22,7 +22,7 @@ _MALFORMED: Final = frozenset({"no_text", "too_many_attachments"})
 
 
 class _ApiAnswer(msgspec.Struct):
-    """The part of a Web API answer that matters; the message that it repeats is not decoded."""
+    """The used part of a Web API answer; the message that it repeats is not decoded."""
 
     ok: bool = False
     error: str = ""
@@ -30,7 +30,7 @@ class _ApiAnswer(msgspec.Struct):
 
 
 def webhook_receipt(answer: Answer, *, now: float) -> Receipt:
-    """The receipt of a message that a webhook took. Raises DeliveryError for another answer."""
+    """The receipt of a message that a webhook accepted. Raises DeliveryError for another answer."""
     receipt = Receipt(status=str(answer.status), text=answer.text)
     if answer.status == 200:
         return receipt
@@ -38,9 +38,9 @@ def webhook_receipt(answer: Answer, *, now: float) -> Receipt:
 
 
 def api_receipt(answer: Answer, *, root: str | None, now: float) -> Receipt:
-    """The receipt of a message that a bot posted, with what later ones reply to. Raises DeliveryError.
+    """The receipt of a message that a bot posted, with the reference for later replies. Raises DeliveryError.
 
-    A reply names the thread by its first message (`root`), so that one is what later events of the object need.
+    A reply names the thread by its first message (`root`), which is the reference that later events of the object need.
     """
     try:
         said = msgspec.json.decode(answer.body, type=_ApiAnswer)
@@ -55,7 +55,9 @@ def api_receipt(answer: Answer, *, root: str | None, now: float) -> Receipt:
 
 
 def failure(status: int, error: str, wait: float | None, receipt: Receipt) -> DeliveryError:
-    """What an answer that is no acceptance means. Errors of the Web API are retried unless they are known to stay."""
+    """The error for an answer that does not accept the message. Errors of the Web API are retried unless known to be
+    permanent.
+    """
     if status == 429 or error in _THROTTLED:
         return RetryLater(INTERVAL if wait is None else wait, receipt)
     if status == 410 or error in _ARCHIVED:

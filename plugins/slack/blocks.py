@@ -1,8 +1,8 @@
-"""The messages that are made of events: Block Kit for Slack, and all of it as text for who reads no blocks.
+"""Messages made from events: Block Kit for Slack, and the same as text for clients without blocks.
 
-Limits by Slack's documentation (docs.slack.dev: Block Kit reference): 50 blocks, 3,000 characters a section; near
-13,200 characters over all blocks it answers `msg_blocks_too_long` (slackapi/bolt-js#2509). What does not fit is left
-out and counted. Mattermost, which takes Slack's webhooks, shows `text` alone, up to 16,383 characters.
+Limits by Slack's documentation (docs.slack.dev: Block Kit reference): 50 blocks, 3,000 characters a section. Near
+13,200 characters over all blocks Slack answers `msg_blocks_too_long` (slackapi/bolt-js#2509). Whatever does not fit is
+left out and counted. Mattermost, which accepts Slack's webhooks, shows only `text`, up to 16,383 characters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _IN_DIGEST: Final = 700  # characters of one event
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is posted: Slack shows the blocks, and the text in its notifications."""
+    """What is posted: Slack shows the blocks, and the text in notifications."""
 
     text: str
     blocks: Sequence[Block]
@@ -48,7 +48,7 @@ def message_of(events: Sequence[Event], template: str | None, zone: tzinfo) -> M
 
 
 def message(view: EventView) -> list[Block]:
-    """What happened, who it concerns, each field before and after, and where it came from."""
+    """What happened, whom it concerns, each field before and after, and its origin."""
     head = [f"*{escaped(view.headline)}*", *([escaped(view.who)] if view.who else [])]
     blocks: list[Block] = [_section("\n".join(head))]
     if lines := _lines(view):
@@ -57,7 +57,7 @@ def message(view: EventView) -> list[Block]:
 
 
 def digest(views: Sequence[EventView]) -> list[Block]:
-    """Several events in one message: as many as fit, then how many were left out."""
+    """Several events in one message: as many as fit, then the number of those left out."""
     blocks: list[Block] = [HeaderBlock(text=f"{len(views)} events")]
     left = TOTAL - 200
     for number, event in enumerate(views):
@@ -86,7 +86,7 @@ def templated(text: str) -> list[Block]:
 
 
 def fitted(lines: Sequence[str], limit: int) -> str:
-    """As many whole lines as fit into that many characters, and how many were left out."""
+    """As many whole lines as fit into that many characters, and the number of those left out."""
     if sum(len(line) + 1 for line in lines) - 1 <= limit:
         return "\n".join(lines)
     room = limit - len(f"… and {len(lines)} more")
@@ -96,7 +96,7 @@ def fitted(lines: Sequence[str], limit: int) -> str:
 
 
 def digest_text(views: Sequence[EventView]) -> str:
-    """Every event of a digest in the text: with its details while there is room for all headlines, then without."""
+    """Every event of a digest as text, with details as long as there is room for all headlines."""
     heads = [escaped(event.headline) for event in views]
     spare = TEXT - 40 - sum(len(head) + 1 for head in heads)
     lines = [f"{len(views)} events"]
@@ -128,12 +128,12 @@ def _section(text: str) -> SectionBlock:
 
 
 def _mrkdwn(text: str) -> MarkdownTextObject:
-    # verbatim: or Slack itself makes links of names of channels and addresses, and mentions of names.
+    # verbatim: else Slack makes links of channel names and addresses, and mentions of names.
     return MarkdownTextObject(text=text, verbatim=True)
 
 
 def _whole_entities(text: str) -> str:
-    """Without an entity that was cut through at the end."""
+    """The text without an entity that was cut at the end."""
     return re.sub(r"&[a-z]{0,3}$", "", text)
 
 

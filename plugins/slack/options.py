@@ -23,7 +23,7 @@ def _checked_url(text: str) -> str:
 def _checked_secret(secret: Secret) -> Secret:
     try:
         _checked_url(secret.reveal())
-    except SecretError:  # let pass by the secret's own check: this command only looks
+    except SecretError:  # the secret could not be read, which its own check has accepted for this command
         return secret
     return secret
 

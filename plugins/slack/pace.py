@@ -1,4 +1,4 @@
-"""The pace of messages to one channel: a second apart, and none while Slack says to wait."""
+"""The pace of messages to one channel: one a second, and none while Slack asks to wait."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ INTERVAL: Final = 1.0  # seconds between two messages to one channel (docs.slack
 
 
 class Pace:
-    """The turns of one channel, whichever subscription the messages come from."""
+    """The turns of one channel, for all subscriptions that post to it."""
 
     def __init__(self) -> None:
-        self._free_at = float("-inf")  # when the next turn is
+        self._free_at = float("-inf")  # time of the next turn
         self._held_until = float("-inf")
 
     def reserve(self, now: float) -> float:
-        """Take the next free moment; the seconds until then."""
+        """Reserve the next free turn; returns the seconds until then."""
         at = max(now, self._free_at)
         self._free_at = at + INTERVAL
         return at - now
 
     def hold(self, now: float, seconds: float) -> None:
-        """No message for so long, not even from those who have reserved a turn."""
+        """Allow no message for so long, including reserved turns."""
         self._held_until = max(self._held_until, now + seconds)
         self._free_at = max(self._free_at, self._held_until)
 
@@ -32,7 +32,7 @@ class Pace:
     ) -> float | None:
         """Wait for a turn, and for another one if the channel is held meanwhile.
 
-        None once it is there; where it would come after `until`, the seconds that are left, at once.
+        Returns None at the turn. If it would come after `until`, returns at once the seconds until then.
         """
         while True:
             now = clock()
@@ -49,5 +49,5 @@ _paces: WeakValueDictionary[tuple[str, str], Pace] = WeakValueDictionary()
 
 
 def pace_of(place: tuple[str, str]) -> Pace:
-    """The one pace of a channel: of a webhook's URL, or of a token and a channel's name."""
+    """The pace of a channel, identified by a webhook's URL, or by a token and a channel's name."""
     return _paces.setdefault(place, Pace())

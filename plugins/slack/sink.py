@@ -1,4 +1,4 @@
-"""One channel: its turn is waited for, the message posted, the answer judged."""
+"""The `slack` sink: waits for the channel's turn, posts the message, and judges the answer."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from poller.sinks.calls import Answer, Calls, parsed_url
 from poller.sinks.unrendered import unrendered
 
 TIMEOUT: Final = 15.0  # seconds for the whole call
-PATIENCE: Final = 600.0  # seconds of one attempt: the call, and before it the wait for the channel's turn
-_MARGIN: Final = 5.0  # seconds of PATIENCE that are left for everything else
-_ANSWER: Final = 1024 * 1024  # bytes of an answer that are read: the Web API's repeats the message
+PATIENCE: Final = 600.0  # seconds of one attempt: the wait for the channel's turn, and the call
+_MARGIN: Final = 5.0  # seconds of PATIENCE reserved for everything else
+_ANSWER: Final = 1024 * 1024  # bytes of an answer that are read: the Web API repeats the message
 
 
 class SlackSink:
@@ -59,14 +59,14 @@ class SlackSink:
         await self._calls.__aexit__(kind, error, trace)
 
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
-        """Post one message. Slack has no idempotency key: an answer that is lost may post it twice."""
+        """Post one message. Slack has no idempotency key, so a lost answer may post it twice."""
         try:
             message = await rendered(lambda: self._message(events), events, self._options.template)
         except RenderError as exc:
             raise unrendered(events, exc) from exc
         left = await self._pace.turn(self._clock, self._pause, until=self._clock() + PATIENCE - TIMEOUT - _MARGIN)
         if left is not None:
-            text = f"the channel takes no message for another {left:.0f} s, as it said"
+            text = f"the channel accepts no message for another {left:.0f} s, as it asked"
             raise RetryLater(left, Receipt(status="held", text=text))
         try:
             if self._options.token is None:
@@ -99,7 +99,7 @@ class SlackSink:
 
     async def _post(self, url: URL, body: dict[str, object], headers: dict[str, str]) -> Answer:
         headers = {"Content-Type": "application/json; charset=utf-8", **headers}
-        # Not the whole URL: the path of a webhook is its secret.
+        # Not the whole URL, because the path of a webhook is its secret.
         name = url.host or ""
         return await self._calls.send("POST", url, body=orjson.dumps(body), headers=headers, name=name, most=_ANSWER)
 

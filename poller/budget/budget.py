@@ -1,11 +1,12 @@
-"""Pure: windows and calls spent -> when may the next call leave.
+"""Rate windows and spent calls: when the next call may be sent. Pure.
 
-A server counts a call when it arrives, at some moment between our writing it down and its answer. So a call
-counts from when it is spent until `seconds` after its answer: whatever the moment was, no window of the
-server, sliding or fixed, holds more calls than ours. Of a window W, W/(W + latency) can be used.
+A server counts a call when it arrives, at some moment between writing it down here and its answer. A call therefore
+counts from when it is spent until `seconds` after its answer: whatever that moment was, no window of the server,
+sliding or fixed, holds more calls than this count. Of a window W, W/(W + latency) can be used.
 
-Times are seconds of a steady clock (`poller.clock`) that never goes back; of an earlier `now` the latest
-seen is taken instead.
+Times are seconds of a steady clock (`poller.clock`) that never goes back; an earlier `now` is replaced by the latest
+seen. Times of answers never go back either, so the answers are a sorted list, and each question about a window needs
+one index or one bisection.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from poller.budget.remaining import Remaining
 from poller.budget.throttle import Throttle
 from poller.budget.windows import Usage, longest_pause, window_of, windows_of
 
-ON_ITS_WAY: Final = 1.0  # seconds that the answer of a call may lie ahead, where another worker has sent it
+ON_ITS_WAY: Final = 1.0  # seconds that the answer of a call sent by another worker may lie ahead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """`left` calls for the next `seconds` seconds: the tightest horizon there is, so their ratio can be kept up."""
+    """`left` calls for the next `seconds` seconds: the tightest horizon, whose rate can be sustained."""
 
     left: int
     seconds: float
@@ -36,18 +37,18 @@ class Forecast:
 class Budget:
     """The limits of one API key and the calls already spent.
 
-    Ask `wait`, then `spend` (and write the call down) before it leaves, and tell `answered` when its answer is
-    complete or it failed, then `obey` what the answer said. Not for several threads.
+    Call `wait`, then `spend` (and write the call down) before it is sent, `answered` when its answer is complete or it
+    failed, then `obey` with the answer's headers. Not thread-safe.
     """
 
     def __init__(
         self, name: str, limits: Sequence[Limit], *, share: float = 0.9, concurrency: int = 4, seed: int = 0
     ) -> None:
-        """`share` is taken of the windows of an hour or longer; at least one call is left of each."""
+        """`share` applies to windows of an hour or longer; at least one call of each is available."""
         self.name = name
         self.share = share
         self.concurrency = concurrency
-        self.word = ""  # what the latest answer said that asked for a pause
+        self.word = ""  # text of the latest answer that asked for a pause
         self._windows = windows_of(limits, share)
         self._calls = CountedCalls(max((limit.seconds for limit in limits), default=0.0))
         self._remaining = Remaining()
@@ -65,7 +66,7 @@ class Budget:
         return len(self._calls.in_flight)
 
     def wait(self, now: float) -> float:
-        """Seconds until the next call may leave: 0.0 is now, `inf` not before one in flight is answered."""
+        """Seconds until the next call may be sent: 0.0 means now, `inf` not before a call in flight is answered."""
         now = self._seen(now)
         if len(self._calls.in_flight) >= self.concurrency:
             return inf
@@ -82,7 +83,7 @@ class Budget:
         return self._calls.spend()
 
     def answered(self, call: int, now: float) -> None:
-        """The call's answer is complete, or it failed. A number that is not in flight is ignored."""
+        """Note that the call's answer is complete, or that it failed. A number that is not in flight is ignored."""
         now = self._seen(now)
         if self._calls.answered(call, now):
             self._remaining.answered(call)
@@ -90,10 +91,10 @@ class Budget:
     def restore(
         self, calls: Iterable[tuple[float, float | None]], now: float, *, throttled_until: float | None = None
     ) -> None:
-        """Begin with the calls (sent at, answered at) of an earlier run in place of those known.
+        """Replace the known calls by those (sent at, answered at) of an earlier run.
 
-        An unanswered call counts as answered now. One that another worker has left may still be on its way: it comes
-        with a time a little ahead. Nothing counts from later than that.
+        An unanswered call counts as answered now. A call that another worker has sent may still be under way, and has a
+        time slightly ahead. No later time is accepted.
         """
         now = self._seen(now)
         self._calls.restore(now if answered is None else min(answered, now + ON_ITS_WAY) for _, answered in calls)
@@ -101,7 +102,7 @@ class Budget:
         self._calls.forget(now)
 
     def obey(self, headers: RateLimitHeaders, now: float) -> None:
-        """Take the server's word, given with the answer last told; it can only lower what is left."""
+        """Apply the rate limit headers of the latest answer; they can only lower what is left."""
         now = self._seen(now)
         self.word = word_of(headers) or self.word
         pause = None if headers.retry_after is None else min(headers.retry_after, longest_pause(self._windows))
@@ -111,7 +112,9 @@ class Budget:
             self._remaining.note(quota, window_of(self._windows, quota), self._calls, now, longest=longest)
 
     def resume(self, now: float) -> None:
-        """Forget every pause that the server asked for; its next answer may ask for another. Our own limits hold on."""
+        """Forget every pause that the server asked for; its next answer may ask for another. Configured limits still
+        apply.
+        """
         self._seen(now)
         self._throttle.forget()
         self._remaining.forget()
@@ -119,27 +122,27 @@ class Budget:
             window.forget_foreign()
 
     def throttled_until(self, now: float) -> float | None:
-        """Until when the server wants no call (steady time); None when it wants them."""
+        """Until when the server wants no call (steady time); None if calls are welcome."""
         now = self._seen(now)
         until = max(self._throttle.until, self._remaining.used_up_until())
         return until if until > now else None
 
     def named_until(self, now: float) -> float | None:
-        """The same without our own wait after a 429: until when the server has said that it wants no call."""
+        """The same without the wait that Poller chooses after a 429: the end of the pause that the server named."""
         now = self._seen(now)
         until = max(self._throttle.named, self._remaining.used_up_until())
         return until if until > now else None
 
     def usage(self, now: float) -> tuple[Usage, ...]:
-        """How each window stands, the shortest first."""
+        """Use of each window, the shortest first."""
         now = self._seen(now)
         left = [calls for calls, _ in self._remaining.horizons(now)]
         return tuple(window.usage(self._calls, left, now) for window in self._windows)
 
     def burst_left(self, now: float, fraction: float = 0.25) -> int:
-        """Calls a first sweep may still take at once: what keeps the longest window's use below `fraction` of it.
+        """Calls that a first sweep may still make at once, which keeps the use of the longest window below `fraction`.
 
-        Windows shorter than an hour refill soon enough: of these everything may be taken.
+        Windows shorter than an hour refill soon, so they may be used completely.
         """
         if not self._windows:
             return self.concurrency - len(self._calls.in_flight)
@@ -149,10 +152,10 @@ class Budget:
         return max(0, min(longest.remaining, max(1, floor(fraction * self._windows[-1].allowed)) - longest.used))
 
     def forecast(self, now: float) -> Forecast:
-        """The steadiest rate that can be kept up: min over h of (left now + calls expiring within h) / h.
+        """The highest rate that can be sustained: min over h of (left now + calls expiring within h) / h.
 
-        Over the windows of an hour or longer (or the longest there is) and what the server said remains;
-        `wait` sees to the short ones. Calls in flight count as expiring with the window.
+        It considers windows of an hour or longer (or else the longest) and what the server said remains; `wait` covers
+        the short ones. Calls in flight count as expiring with the window.
         """
         now = self._seen(now)
         if not self._windows:

@@ -1,9 +1,9 @@
-"""Pure: what a server says about its limits, read from the status and headers of an answer.
+"""Rate limit headers of an answer. Pure.
 
-Understood are `Retry-After` (RFC 9110, 10.2.3: seconds or a date), `RateLimit` with `RateLimit-Policy`
+Supported are `Retry-After` (RFC 9110, 10.2.3: seconds or a date), `RateLimit` with `RateLimit-Policy`
 (draft-ietf-httpapi-ratelimit-headers: structured fields since -08, `limit=, remaining=, reset=` in -07),
-`RateLimit-Limit`, `-Remaining` and `-Reset` (-06 and before) and the same with `X-`. Nothing here raises:
-what cannot be read is left out and told in `notes`.
+`RateLimit-Limit`, `-Remaining` and `-Reset` (-06 and before) and the same with `X-`. Nothing here raises: headers that
+cannot be read are left out and listed in `notes`.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ class Quota:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimitHeaders:
-    """What an answer says about the calls to come."""
+    """What an answer says about further calls."""
 
     status: int = 200
     retry_after: float | None = None  # seconds from now, at most LONGEST
     quotas: tuple[Quota, ...] = ()
-    notes: tuple[str, ...] = ()  # what could not be read, for the operator
+    notes: tuple[str, ...] = ()  # headers that could not be read, for the operator
 
 
 def read_headers(status: int, headers: Mapping[str, str], now: float) -> RateLimitHeaders:
-    """What the answer says. `headers` finds lower-case names; `now` is Unix seconds of the wall clock.
+    """The rate limit headers of an answer. `headers` finds lower-case names; `now` is Unix seconds of the wall clock.
 
-    Instants are compared with the answer's own `Date` where it has one: the two clocks need not agree.
+    Instants are compared with the answer's own `Date` if it has one, because the two clocks may differ.
     """
     if not any("ratelimit" in name.lower() or name.lower() == "retry-after" for name in headers):
         return RateLimitHeaders(status=status)
@@ -66,7 +66,7 @@ def is_throttled(headers: RateLimitHeaders) -> bool:
 
 
 def word_of(headers: RateLimitHeaders) -> str:
-    """What an answer says that asks for a pause, in words; empty where it asks for none."""
+    """The part of an answer that asks for a pause, as text; empty if it asks for none."""
     if headers.retry_after is not None:
         return f"an answer {headers.status} says to come back in {headers.retry_after:.0f} s (Retry-After)"
     if any(quota.remaining == 0 for quota in headers.quotas):
@@ -75,7 +75,7 @@ def word_of(headers: RateLimitHeaders) -> str:
 
 
 class _Reader:
-    """One answer's headers, and what of them could not be read."""
+    """One answer's headers, and those that could not be read."""
 
     def __init__(self, headers: Mapping[str, str], now: float) -> None:
         self._headers = headers
@@ -107,7 +107,7 @@ class _Reader:
         return [quota for quota in quotas if quota is not None]
 
     def plain(self, prefix: str) -> Iterable[Quota]:
-        """The quota told in separate headers."""
+        """The quota given in separate headers."""
         remaining = self._header(f"{prefix}-remaining")
         if remaining is None:
             return ()
@@ -155,7 +155,7 @@ class _Reader:
         return dict(_members(self._header("ratelimit-policy") or ""))
 
     def _window(self) -> float | None:
-        """The only window of a policy that names none (`100;w=60`, to -07); several cannot be told apart."""
+        """The only window of a policy that names none (`100;w=60`, to -07); None if there are several."""
         policies = list(self._policies().values())
         return _seconds(policies[0].get("w")) if len(policies) == 1 else None
 

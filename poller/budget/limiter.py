@@ -1,4 +1,4 @@
-"""The rate limiter of a budget: every call is written down here before it leaves."""
+"""The rate limiter of a budget: every call is written down here before it is sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from state.errors import LeaseLost, PollerError
 log = structlog.get_logger("poller")
 
 LONG: Final = 10.0  # seconds from which on a pause that the server asks for is said
-MOMENT: Final = 0.1  # seconds; no restart is quicker, so a shorter throttle needs not be kept
+MOMENT: Final = 0.1  # seconds; no restart is quicker, so shorter pauses need not be stored
 Answers = list[tuple[int, float]]  # a call's id in the state, and when it was answered (steady)
 
 
@@ -29,9 +29,11 @@ Answers = list[tuple[int, float]]  # a call's id in the state, and when it was a
 class CallRecords:
     """The steps that write down the calls of a budget."""
 
-    spend: Callable[[Answers], Awaitable[int]]  # one call, durably, with the answers known by then; gives its id
-    flush: Callable[[Answers], Awaitable[None]]  # answers that no later call took along
-    throttle: Callable[[float], Awaitable[None]]  # until when the server wants no call (steady), for after a restart
+    spend: Callable[
+        [Answers], Awaitable[int]
+    ]  # writes one call durably, with the answers known so far, and returns its id
+    flush: Callable[[Answers], Awaitable[None]]  # writes answers that no later call has written
+    throttle: Callable[[float], Awaitable[None]]  # stores until when the server wants no call (steady), for a restart
 
 
 class Paused(PollerError):
@@ -43,26 +45,26 @@ class Paused(PollerError):
 
 
 class RateLimiter:
-    """Permits to call: one for each call that the windows of a budget allow, once the call is written down."""
+    """Issues permits: one for each call that the windows of a budget allow, once the call is written down."""
 
     def __init__(self, budget: Budget, clock: Clock, records: CallRecords) -> None:
         self.budget = budget
         self.clock = clock
         self.calls = 0
-        self.refused = 0  # answers 429
+        self.refused = 0  # answers with 429
         self.freed: Callable[[], None] = lambda: None  # called when one more call may be in flight
         self.paid: Callable[[], None] = lambda: None  # called for every call that was written down
-        self.noted = -math.inf  # until when the server wants no call, as it is written down (steady)
-        self.valid_until: Callable[[], float] | None = None  # steady: no call leaves later; None: for ever
+        self.noted = -math.inf  # the stored end of the server's pause (steady)
+        self.valid_until: Callable[[], float] | None = None  # steady time after which no call is sent; None: no limit
         self._records = records
         self._answers: Answers = []
         self._turn = asyncio.Lock()
         self._answered = asyncio.Event()
 
     async def permit(self, *, patience: float = math.inf) -> Permit:
-        """Wait until one more call may leave, and write it down.
+        """Wait until one more call may be sent, and write it down.
 
-        Raises Paused where the server wants no call for longer than `patience` seconds.
+        Raises Paused if the server wants no call for longer than `patience` seconds.
         """
         self._refuse_to_wait(patience)
         async with self._turn:
@@ -83,10 +85,10 @@ class RateLimiter:
             return Permit(self, call, written)
 
     def refuse_if_late(self) -> None:
-        """Raise LeaseLost where a call would leave that another worker may not know of any more.
+        """Raise LeaseLost for a call that another worker may no longer know of.
 
-        A process that was stopped after it had written a call down, and goes on, must not send it: another worker may
-        own the budget by now, and has counted that call as answered long ago.
+        A process that was stopped after writing a call down must not send it when it continues: another worker may own
+        the budget by then, and has counted that call as answered long ago.
         """
         if self.valid_until is not None and self.clock.steady() >= self.valid_until():
             raise LeaseLost(f"budget/{self.budget.name}: the lease has run out before the call left: it is not sent")
@@ -100,7 +102,7 @@ class RateLimiter:
         self.freed()
 
     async def heed(self, status: int, headers: Mapping[str, str]) -> None:
-        """Obey what the headers of an answer say about further calls."""
+        """Obey the headers of an answer about further calls."""
         self.refused += status == HTTPStatus.TOO_MANY_REQUESTS
         steady = self.clock.steady()
         self.budget.obey(read_headers(status, headers, now=self.clock.now()), steady)
@@ -123,7 +125,7 @@ class RateLimiter:
             )
 
     async def resume(self) -> None:
-        """Forget the pause that the server asked for, here and where it is written down."""
+        """Forget the pause that the server asked for, here and in the state."""
         steady = self.clock.steady()
         self.budget.resume(steady)
         self.noted = steady
@@ -131,7 +133,7 @@ class RateLimiter:
         await self._records.throttle(steady)
 
     async def flush(self) -> None:
-        """Write down the answers that no later call has taken along."""
+        """Write down the answers that no later call has written."""
         answers, self._answers = self._answers, []
         if answers:
             await self._records.flush(answers)
@@ -157,7 +159,7 @@ class RateLimiter:
 
 
 class Permit:
-    """Permission for one call. As a context manager it covers the first call sent within; unused, it expires."""
+    """Permission for one call. As a context manager it covers the first call made within it; unused, it expires."""
 
     def __init__(self, limiter: RateLimiter, call: int, written: int) -> None:
         self._limiter = limiter

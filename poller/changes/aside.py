@@ -1,4 +1,4 @@
-"""Pure: objects of an answer that cannot be used are set aside, each with its place and, where it has one, its id."""
+"""Objects of an answer that cannot be used are set aside, each with its index and, if known, its id. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from poller.documents.diff import ParseError, parse
 from poller.options.quantities import counted
 
-NAMED: Final = 5  # objects that one note names
+NAMED: Final = 5  # objects named in one note
 
 
 class SetAside(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,10 +20,10 @@ class SetAside(msgspec.Struct, frozen=True, kw_only=True):
 
     why: str  # "without an id", "with NaN or Infinity"
     digest: bytes
-    object_id: str | None  # None: it may be any object
+    object_id: str | None  # None: not known, so it may be any object
 
     def noted(self, digests: Sequence[bytes]) -> str:
-        """Its place among the objects of the answer, counted from 0, and its id."""
+        """Its index among the objects of the answer, counted from 0, and its id."""
         place = f"index {digests.index(self.digest)}"
         return place if self.object_id is None else f"{place}: {self.object_id}"
 
@@ -39,13 +39,13 @@ def id_of_unreadable(identify: Callable[[Mapping[str, Any]], str | None], raw: b
 
 
 def summary_of(aside: Iterable[SetAside]) -> str:
-    """How many are set aside, and why."""
+    """How many objects are set aside, and why."""
     grouped = groupby(sorted(aside, key=attrgetter("why")), key=attrgetter("why"))
     return ", ".join(f"{counted(len([*some]), 'object')} {why}" for why, some in grouped)
 
 
 def note_of(aside: Sequence[SetAside], digests: Sequence[bytes]) -> str:
-    """The same for an operator, with the places of the first few."""
+    """The summary for an operator, with the indexes of the first few."""
     places = ", ".join(one.noted(digests) for one in aside[:NAMED])
     more = ", ..." if len(aside) > NAMED else ""
     return f"{summary_of(aside)} set aside ({places}{more})"

@@ -1,7 +1,7 @@
-"""Pure: whether a complete sweep has seen the whole list, by what its own answers say.
+"""Judges whether a complete sweep has seen the whole list, from its own answers. Pure.
 
-A sweep is uncertain where an answer contradicts the configuration, counts more objects than were seen, or where objects
-were on two pages. It confirms no deletion and ends no baseline.
+A sweep is uncertain if an answer contradicts the configuration or counts more objects than were seen, or if objects
+were on two pages. An uncertain sweep confirms no deletion and ends no baseline.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import msgspec
 
 from state.polls import UnitState
 
-MOST: Final = 5  # doubts that are kept of one sweep
-PATIENCE: Final = 3  # sweeps in a row that showed nothing new, after which a baseline ends all the same ...
+MOST: Final = 5  # doubts stored for one sweep
+PATIENCE: Final = 3  # consecutive sweeps without new objects after which a baseline ends all the same ...
 LONGEST: Final = 10  # ... or so many in a row, whatever they showed
-MOST_REPEATED: Final = 100  # objects that two answers of a chain show, of which the ids are kept
+MOST_REPEATED: Final = 100  # stored ids of objects that two answers of a chain show
 
 
 class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -26,12 +26,12 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
 
     total: int | None = None  # objects in the whole list
     doubts: tuple[str, ...] = ()  # what contradicts the configuration, as sentences
-    guesses: tuple[str, ...] = ()  # what may contradict it: members of the answer that nobody configured
-    is_last: bool = False  # the answer itself says that nothing follows
+    guesses: tuple[str, ...] = ()  # what may contradict it: members of the answer that are not configured
+    is_last: bool = False  # the answer itself says that it is the last
     repeated: tuple[str, ...] = ()  # ids of objects that two answers of its chain show
 
     def dump(self) -> bytes | None:
-        """The claims as they are kept; None where there are none."""
+        """The claims in their stored form; None if there are none."""
         return None if self == NO_CLAIMS else msgspec.json.encode(self)
 
 
@@ -40,7 +40,7 @@ _decode = msgspec.json.Decoder(Claims).decode
 
 
 def claims_of(unit: UnitState) -> Claims:
-    """The claims that were kept of a unit."""
+    """The stored claims of a unit."""
     return NO_CLAIMS if unit.claims is None else _decode(unit.claims)
 
 
@@ -49,26 +49,26 @@ class Uncertainty(msgspec.Struct, frozen=True, kw_only=True):
 
     why: tuple[str, ...]
     since: float  # Unix seconds: the end of the first uncertain sweep in a row
-    sweeps: int = 1  # in a row
-    repeats_only: bool = False  # nothing but objects that were on two pages
-    is_lasting: bool = True  # a baseline does not end while it lasts
-    settled: int = 0  # sweeps in a row that showed no object that was not known
+    sweeps: int = 1  # consecutive uncertain sweeps
+    repeats_only: bool = False  # the only reason is objects that were on two pages
+    is_lasting: bool = True  # it keeps a baseline open
+    settled: int = 0  # consecutive sweeps that showed no unknown object
 
     def dump(self) -> bytes:
-        """The uncertainty as it is kept."""
+        """The uncertainty in its stored form."""
         return msgspec.json.encode(self)
 
     @classmethod
     def load(cls, raw: bytes | None) -> Uncertainty | None:
-        """The uncertainty that was kept."""
+        """The stored uncertainty."""
         return None if raw is None else msgspec.json.decode(raw, type=cls)
 
     @property
     def ends_baseline(self) -> bool:
-        """Whether a baseline ends with this sweep all the same.
+        """Whether a baseline ends with this sweep although it is uncertain.
 
-        A list that always moves never stands still for one, and a guess may be wrong for ever. What such a list hides
-        would be reported as created once it shows, so it must have shown nothing new for a while.
+        A list that always moves never has a certain sweep, and a guess may be wrong for ever. Objects that such a list
+        hides would be reported as created when they show up, so the list must have shown nothing new for a while.
         """
         return not self.is_lasting and (self.settled >= PATIENCE or self.sweeps >= LONGEST)
 
@@ -82,15 +82,15 @@ class Uncertainty(msgspec.Struct, frozen=True, kw_only=True):
 class SweptList:
     """What a complete sweep has seen of an endpoint."""
 
-    units: Mapping[str, UnitState]  # that sweeps ask for, as they are at its end
-    per_parent: bool  # each unit is a list of its own
+    units: Mapping[str, UnitState]  # units that sweeps poll, at the end of the sweep
+    per_parent: bool  # each unit is the list of one parent
     repeated: Sequence[str] = ()  # ids that were on two pages
     clashes: Sequence[str] = ()  # ids under which two pages show different objects
     is_new: bool = False  # it showed objects that were not known before
 
 
 def judge(swept: SweptList, before: Uncertainty | None, accepted: Iterable[str], *, now: float) -> Uncertainty | None:
-    """What contradicts itself in a complete sweep, without the doubts that an operator has accepted. None: nothing."""
+    """The contradictions of a complete sweep, without those that an operator has accepted; None if there are none."""
     known = frozenset(accepted)
     doubts = _unaccepted(_doubts(swept), known)
     guesses = _unaccepted((text for unit in swept.units.values() for text in claims_of(unit).guesses), known)
@@ -114,7 +114,7 @@ def _unaccepted(doubts: Iterable[str], accepted: Set[str]) -> list[str]:
 
 
 def pattern_of(doubt: str) -> str:
-    """A doubt without its numbers and examples: what an operator accepts."""
+    """A doubt without its numbers and examples, which is the form that an operator accepts."""
     return re.sub(r"\([^)]*\)|\d+", "#", doubt)
 
 

@@ -1,4 +1,4 @@
-"""Pure: what an answer shows, held against what its unit showed before, and when it was asked."""
+"""Values: what an answer shows, compared with what its unit showed before, and the times of its requests. Pure."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from xxhash import xxh3_128_digest
 
 from poller.documents.diff import parse
 
-CONTENT = "content"  # the id of objects that are told apart by what they hold
+CONTENT = "content"  # the id of objects that are identified by their content
 
-# 16 bytes of an answer or an object as it came (XXH3). Nobody gains by two that collide: whoever could make them may
-# as well leave a change out. A cryptographic digest takes nine times as long, more than all the rest of a quiet poll.
+# 16 bytes of an answer or an object as it came (XXH3). Collisions are no risk: a server that could make them could
+# as well hide a change. A cryptographic digest takes nine times as long, more than the rest of an unchanged poll.
 digest_of = xxh3_128_digest
 
 
 class RequestTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """When a poll's first request left, and when its last answer had arrived: by the wall clock, and in order."""
+    """When a poll's first request was sent and its last answer arrived, by the wall clock and in order."""
 
     at: float
     answered_at: float
-    order: int = 0  # of the request among all requests and answers of the endpoint
+    order: int = 0  # order of the request among all requests and answers of the endpoint
     answered_order: int = 0
 
 
 class ShownObject(msgspec.Struct, frozen=True, gc=False):
-    """An object that this unit has not shown in just these bytes before."""
+    """An object that this unit has not shown in exactly these bytes before."""
 
     object_id: str
     digest: bytes
     body: bytes  # the object as JSON
 
     def parsed(self) -> dict[str, Any]:
-        """The object. Most are never looked at: they are only kept."""
+        """The object, parsed. Most objects are only stored and never parsed."""
         value: dict[str, Any] = parse(self.body)
         return value
 
 
 class PageComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What an answer shows, held against what its unit showed before."""
+    """What an answer shows, compared with what its unit showed before."""
 
     members: dict[bytes, str]  # digest of bytes -> id, of all objects shown, in order
     fresh: Sequence[ShownObject]
-    missing: Sequence[str] = ()  # shown before, not now
-    unsure: Sequence[str] = ()  # how these are cannot be told from this answer
-    is_partial: bool = False  # it shows objects that cannot be told apart: nothing is missing for sure
+    missing: Sequence[str] = ()  # shown before, but not now
+    unsure: Sequence[str] = ()  # ids whose state cannot be told from this answer
+    is_partial: bool = False  # it shows objects without a known id, so nothing is certainly missing
     notes: Sequence[str] = ()  # what was set aside, and why

@@ -1,6 +1,6 @@
-"""Pure: what a poll showed and what is known -> what is to be recorded.
+"""Decides what to record from a poll and what is known. Pure.
 
-The last two steps of the comparison: an object's canonical value, then its fields.
+These are the last two steps of the comparison: an object's canonical value, then its fields.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Pair = tuple[Mapping[str, Any], Mapping[str, Any]]  # an object before and after
 def decide(
     rules: EndpointRules, comparison: PageComparison, known: Mapping[str, Snapshot], context: Context
 ) -> Decision:
-    """Judge every object that the unit has not shown like this before."""
+    """Judge every object that the unit has not shown in this form before."""
     decision = Decision()
     if not known and rules.deletion.soft is None and _is_silent(rules, context):  # a first sweep, page by page
         unit, at = context.unit, context.asked.at
@@ -85,7 +85,7 @@ def _is_silent(rules: EndpointRules, context: Context) -> bool:
 
 
 def _is_before_baseline(rules: EndpointRules, old: Snapshot, context: Context) -> bool:
-    """Whether an object is taken as it is shown. What a baseline has reported once is followed while it lasts."""
+    """Whether an object is recorded without an event. What a baseline has reported once is reported further."""
     began = context.state.baseline_before
     if began is None or old.seen_sweep >= context.state.sweep:
         return False
@@ -98,14 +98,14 @@ def _absent_since(object_id: str, context: Context) -> float | None:
 
 
 def _certain(at: float | None, asked: RequestTimes) -> float | None:
-    """A time before the answer; None where the clock was set back since, and says that it is not."""
+    """A time before the answer; None if the clock was set back since, so that the time is not certain."""
     return at if at is None or at <= asked.answered_at else None
 
 
 def _seen_again(
     rules: EndpointRules, shown: ShownObject, old: Snapshot, context: Context, decision: Decision
 ) -> Pair | None:
-    """Judge an object that is known. Returns it before and after where it was updated."""
+    """Judge a known object. Returns it before and after if it was updated."""
     before_baseline = _is_before_baseline(rules, old, context)
     soft = _is_soft(rules, shown, decision)
     moved = old.unit is not None and old.unit != context.unit
@@ -141,21 +141,21 @@ def _seen_again(
 def _is_undecided(
     shown: ShownObject, old: Snapshot, context: Context, decision: Decision, *, moved: bool, same: bool
 ) -> bool:
-    """Whether the object is to be looked at again: it may not be the one that is known, or not as it is now."""
+    """Whether the object must be polled again, because it may not be the known one, or may be outdated."""
     if moved and not same and shown.object_id in context.clashing:
         decision.undecided.digests[shown.digest] = False
         decision.undecided.clashes.append(shown.object_id)
         return True
     changed_since = context.recent.get(shown.object_id, 0) > context.asked.order
     if changed_since and (not same or old.presence is Presence.DELETED):
-        # Both answers were under way at once: which one is the older cannot be told, the next one will tell.
+        # Both requests were under way at once, so which answer is older is not known. The next answer decides.
         decision.undecided.digests[shown.digest] = old.unit is not None and not moved
         return True
     return False
 
 
 def _same(shown: ShownObject, old: Snapshot, context: Context, decision: Decision, moved: bool) -> None:
-    """The object is as it was known. Where another unit showed it, or it was a suspect, it is this unit's now."""
+    """Record an unchanged object. If another unit showed it, or it was a suspect, it now belongs to this unit."""
     if moved or old.unit is None or old.presence is Presence.SUSPECT:
         if context.unit is not None:
             _move(decision, shown.object_id, old, moved)
@@ -178,7 +178,7 @@ def is_soft(rules: EndpointRules, value: Mapping[str, Any], decision: Decision) 
 
 
 def _compared(rules: EndpointRules, shown: ShownObject, old: Snapshot) -> tuple[Pair | None, Difference]:
-    """The object before and after, and what differs. None: it is the same to the byte, and need not be parsed."""
+    """The object before and after, and its differences; None if it is equal to the byte and need not be parsed."""
     if shown.body == old.body:
         return None, SAME
     pair = parse(old.body), shown.parsed()
@@ -186,7 +186,7 @@ def _compared(rules: EndpointRules, shown: ShownObject, old: Snapshot) -> tuple[
 
 
 def is_known(rules: EndpointRules, shown: ShownObject, old: Snapshot | None) -> bool:
-    """Whether an object is known exactly as it is shown: also a deleted one of which `deleted_when` is true."""
+    """Whether the object is known exactly as it is shown."""
     if old is None or _compared(rules, shown, old)[1]:
         return False
     return old.presence is not Presence.DELETED or _is_soft(rules, shown, Decision())
@@ -255,7 +255,9 @@ def _tell(
     *,
     dropped: int,
 ) -> None:
-    """Record a change with its event. One that a plugin drops uses up no version: the snapshot keeps `dropped`."""
+    """Record a change with its event. If a plugin drops the event, no version is used up, and the snapshot keeps
+    `dropped`.
+    """
     made = change_event(change, source=rules.source, namespace=rules.namespace, endpoint=rules.endpoint.name)
     event = made if rules.transform is None else rules.transform(made)
     decision.changed += 1
@@ -266,13 +268,13 @@ def _tell(
         decision.events.append(event)
 
 
-# What is seen of one object alone: by its own URL, or by its absence from complete sweeps.
+# Single objects: seen at their own URL, or absent from complete sweeps.
 
 
 def delete(
     rules: EndpointRules, suspect: Suspect, asked: RequestTimes, *, now: Mapping[str, Any] | None = None
 ) -> Decision:
-    """Report a confirmed deletion. `now`: the object as its own URL shows it; None: as it was last known."""
+    """Report a confirmed deletion. `now` is the object as its own URL shows it; None: as it was last known."""
     old, decision = suspect.snapshot, Decision()
     change = _change_of(Kind.DELETED, old, asked, now=parse(old.body) if now is None else now)
     gone = msgspec.structs.replace(
@@ -295,7 +297,7 @@ def change_on_its_own(
     asked: RequestTimes,
     decision: Decision,
 ) -> None:
-    """Report what differs in an object that no list shows any more. It stays a suspect."""
+    """Report the differences of an object that no list shows any more. It remains a suspect."""
     difference = diff(before, now, rules.fields)
     if difference:
         change = _change_of(Kind.UPDATED, old, asked, now=now, fields=difference.fields, truncated=difference.truncated)

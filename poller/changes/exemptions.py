@@ -1,4 +1,4 @@
-"""Pure: what an operator or other pages have decided about an endpoint, and until which sweep it holds."""
+"""Decisions of operators and other pages about an endpoint, and until which sweep they hold. Pure."""
 
 from __future__ import annotations
 
@@ -11,42 +11,44 @@ from poller.changes.guards import NO_SHIFT, Shape, ShapeShift
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misleading:
-    """An own URL that said 404 or 410 of an object that its list shows."""
+    """An own URL that answered 404 or 410 for an object that its list shows."""
 
     object_id: str
     url: str
 
     @property
     def text(self) -> str:
-        """What an operator is told."""
+        """The message for an operator."""
         return f"{self.object_id} is in the list, but {self.url} says that it is gone: is `item_path` right?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exemptions:
-    """What the guards of one endpoint let pass."""
+    """What the guards of one endpoint accept."""
 
     shift: ShapeShift = NO_SHIFT
     shift_until: int = 0
-    nulled: frozenset[str] = frozenset()  # fields that turned null silently: they may come back as silently
+    nulled: frozenset[str] = frozenset()  # fields whose change to null was silent: their return is silent as well
     deletions_until: int = 0
-    doubts: frozenset[str] = frozenset()  # patterns of what does not make a sweep uncertain
+    doubts: frozenset[str] = frozenset()  # patterns of doubts that do not make a sweep uncertain
     failing: frozenset[str] = frozenset()  # keys of the lists without which the latest sweep ended
-    unread: frozenset[str] = frozenset()  # of those never seen when the baseline ended: what they show first is silent
-    misleading: Misleading | None = None  # while there is one, no own URL confirms a deletion
-    said_unlisted: bool = False  # that objects left the list and answer under their own URL has been reported
-    clashes: frozenset[str] = frozenset()  # ids under which two pages show different objects: never reported as edits
+    unread: frozenset[str] = (
+        frozenset()
+    )  # keys of lists not read when the baseline ended: their first objects are silent
+    misleading: Misleading | None = None  # if set, own URLs confirm no deletion
+    said_unlisted: bool = False  # it was reported that objects left the list and answer under their own URL
+    clashes: frozenset[str] = frozenset()  # ids that name different objects on two pages: never reported as edits
 
     def shift_in(self, sweep: int) -> ShapeShift:
-        """The schema change that is taken silently in a sweep."""
+        """The schema change that is accepted silently in a sweep."""
         return self.shift if sweep <= self.shift_until else NO_SHIFT
 
     def allow_deletions(self, sweep: int) -> bool:
-        """Whether whatever is missing is believed in a sweep."""
+        """Whether all missing objects are believed to be deleted in a sweep."""
         return sweep <= self.deletions_until
 
     def dump(self) -> bytes:
-        """The exemptions as they are kept."""
+        """The exemptions in their stored form."""
         return orjson.dumps(
             {
                 "fields": self.shift.fields,
@@ -65,7 +67,7 @@ class Exemptions:
 
     @classmethod
     def load(cls, raw: bytes | None) -> Exemptions:
-        """The exemptions that were kept."""
+        """The stored exemptions."""
         if raw is None:
             return cls()
         data = orjson.loads(raw)

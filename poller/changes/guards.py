@@ -1,4 +1,4 @@
-"""What keeps one odd answer from becoming a storm of events. Pure: decides, records nothing."""
+"""Guards against many events from one odd answer. Pure: they decide, and record nothing."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ MOST_REMEMBERED = 100_000
 
 
 class Shape(enum.StrEnum):
-    """What happened to a field where its value is not the point."""
+    """How the form of a field changed, regardless of its value."""
 
     ADDED = "added"
     REMOVED = "removed"
     NULLED = "nulled"
-    RETURNED = "returned"  # after it was nulled everywhere
-    REPLACED = "replaced"  # not a field: the objects are others
+    RETURNED = "returned"  # present again after it was null everywhere
+    REPLACED = "replaced"  # not a field: the objects were replaced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShapeShift:
-    """Fields that took another form on most objects of one page, by JSON Pointer."""
+    """Fields, by JSON Pointer, whose form changed on most objects of one page."""
 
     fields: Mapping[str, Shape]
-    objects: int  # on which the most common of them did
-    is_torn: bool = False  # it seems to have come while a chain was read: not the whole list has it
+    objects: int  # objects on which the most common change occurred
+    is_torn: bool = False  # it seems to have begun while a chain was read, so only part of the list has it
 
 
 NO_SHIFT = ShapeShift(fields={}, objects=0)
@@ -44,14 +44,14 @@ NO_SHIFT = ShapeShift(fields={}, objects=0)
 
 @dataclass(slots=True)
 class Quarantined:
-    """A page that is kept aside."""
+    """A page that is set aside."""
 
     shift: ShapeShift
-    asked_order: int  # of the request whose answer first looked so
-    seen_order: int  # and of the latest
+    asked_order: int  # order of the request whose answer first looked like this
+    seen_order: int  # order of the latest such request
 
 
-Quarantine = dict[str, Quarantined]  # by unit
+Quarantine = dict[str, Quarantined]  # quarantined pages by unit
 
 
 def shape_shift(
@@ -64,10 +64,10 @@ def shape_shift(
 ) -> ShapeShift | None:
     """The fields added, removed or nulled on more than half of the objects that a page shows, and on at least 10.
 
-    So are those of `nulled` that have a value again: what a permission hid comes back with it.
+    Fields of `nulled` that have a value again count as well, because a permission that hid them also restores them.
 
-    `pairs` are the objects that changed, before and after; `shown` counts all on the page. Fields of nested
-    objects count, elements of arrays do not. What `rules` hide is not looked at.
+    `pairs` are the changed objects, before and after; `shown` counts all objects on the page. Fields of nested objects
+    count, elements of arrays do not. Fields that `rules` hide are left out.
     """
     rules = rules or Rules()
     seen = Counter(
@@ -87,9 +87,10 @@ def torn_shift(
     *,
     nulled: Set[str] = frozenset(),
 ) -> ShapeShift | None:
-    """The fields added, removed or nulled on at least 10 objects that stand together in a list.
+    """The fields added, removed or nulled on at least 10 objects that are adjacent in a list.
 
-    So it looks when the form changes while the pages of a chain are read. `places`: of each pair in the list.
+    This happens if the form changes while the pages of a chain are read. `places` are the positions of the pairs in the
+    list.
     """
     found: dict[tuple[str, Shape], list[int]] = {}
     for (before, after), place in zip(pairs, places, strict=True):
@@ -105,37 +106,41 @@ def torn_shift(
 
 
 def agree(one: ShapeShift, other: ShapeShift) -> bool:
-    """Whether both show a same field shifted in the same way: then it is a schema change, and no accident of a page."""
+    """Whether both have a field shifted in the same way, which means a schema change rather than an accident of one
+    page.
+    """
     return not one.fields.items().isdisjoint(other.fields.items())
 
 
 def unexplained(fields: Iterable[FieldChange], shift: ShapeShift) -> tuple[FieldChange, ...]:
-    """The changes of an object that a schema change does not account for: they are told as an update."""
+    """The changes of an object that a schema change does not explain; they are reported as an update."""
     return tuple(field for field in fields if (shape := _shape(field)) is None or shift.fields.get(field.path) != shape)
 
 
 def is_mass_deletion(known: int, deleted: int) -> bool:
-    """Whether more than half of an endpoint's objects, and at least 50, were deleted. `known` counts those left."""
+    """Whether more than half of an endpoint's objects, and at least 50, were deleted. `known` counts the remaining
+    ones.
+    """
     return deleted >= AT_LEAST_DELETED and deleted * 2 > known + deleted
 
 
 class Turnover:
-    """The objects of one endpoint that were reported as created and as deleted within the last hour, by steady time."""
+    """How many objects of one endpoint were reported as created and as deleted within the last hour, by steady time."""
 
     def __init__(self) -> None:
         self._deleted: deque[float] = deque(maxlen=MOST_REMEMBERED)
         self._created: deque[float] = deque(maxlen=MOST_REMEMBERED)
 
     def deleted(self, at: float) -> None:
-        """An object was reported as deleted."""
+        """Count an object that was reported as deleted."""
         self._deleted.append(at)
 
     def created(self, at: float, number: int = 1) -> None:
-        """Objects were reported as created."""
+        """Count objects that were reported as created."""
         self._created.extend([at] * number)
 
     def forget(self) -> None:
-        """Count from now on: somebody has looked at it."""
+        """Begin to count anew, because an operator has decided."""
         self._deleted.clear()
         self._created.clear()
 
@@ -155,21 +160,21 @@ def _within_an_hour(times: deque[float], now: float) -> int:
 
 
 class NoiseDetector:
-    """Finds the fields of one endpoint that change at every poll: candidates for `ignore`, named once each.
+    """Finds the fields of one endpoint that change at every poll. Each is named once as a candidate for `ignore`.
 
-    Feed it every poll of a unit, also those that saw nothing change. Keeps a count per unit and noisy field,
-    at most `MOST_STREAKS` of them.
+    Call it for every poll of a unit, including unchanged ones. It keeps a count per unit and noisy field, at most
+    `MOST_STREAKS` of them.
     """
 
     def __init__(self, polls: int = NOISY_POLLS) -> None:
         self.candidates: set[str] = set()
         self._polls = polls
-        self._streaks: dict[str, dict[str, int]] = {}  # by unit, then field: polls in a row
+        self._streaks: dict[str, dict[str, int]] = {}  # by unit, then field: consecutive polls
 
     def observe(self, unit: str, shown: int, changed: Collection[Iterable[FieldChange]]) -> tuple[str, ...]:
-        """Note the changes of each object updated in a poll that showed `shown`; return what is a candidate only now.
+        """Count the changes of each object updated in a poll that showed `shown` objects; return new candidates.
 
-        A field counts when it changed on more than half of the objects shown. Indexes of arrays become `*`.
+        A field counts if it changed on more than half of the objects shown. Array indexes become `*`.
         """
         before = self._streaks.pop(unit, {})
         if len(changed) * 2 <= shown:
@@ -183,7 +188,7 @@ class NoiseDetector:
         return tuple(found)
 
     def forget(self, unit: str) -> None:
-        """Drop what is counted for a unit that is gone."""
+        """Drop the counts of a unit that no longer exists."""
         self._streaks.pop(unit, None)
 
     def _size(self) -> int:
@@ -191,7 +196,7 @@ class NoiseDetector:
 
 
 def generalised(path: str) -> str:
-    """A pointer in which every number is `*`, so that it can be ignored in every element."""
+    """A pointer with every number replaced by `*`, so that it can be ignored in every element."""
     return re.sub(r"/\d+(?=/|$)", "/*", path)
 
 

@@ -1,4 +1,4 @@
-"""Pure: what the answer of an object's own URL says about an object that its list no longer shows."""
+"""Reads the answer of an object's own URL, for an object that its list no longer shows. Pure."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from poller.documents.diff import ParseError, parse, stored
 from poller.sources.paths import CONTENT, KEY, VALUE
 from state.polls import Suspect
 
-DEEPEST: Final = 3  # levels within an answer on which the object is looked for: {"data": {"item": {...}}}
-MOST_LOOKED_AT: Final = 1000  # values of one answer
+DEEPEST: Final = 3  # levels of an answer that are searched for the object: {"data": {"item": {...}}}
+MOST_LOOKED_AT: Final = 1000  # values of one answer that are searched
 
 
 class OwnAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What an object's own URL shows, held against what is known of it."""
+    """What an object's own URL shows, compared with what is known of it."""
 
-    now: Mapping[str, Any]  # the object with the fields that its list shows
-    decision: Decision  # what is reported, but for a deletion
+    now: Mapping[str, Any]  # the object, limited to the fields that its list shows
+    decision: Decision  # what is reported, except a deletion
     is_deleted: bool = False  # `deleted_when` is true of it
 
 
 def own_object(rules: EndpointRules, content: bytes, own_id: str) -> Mapping[str, Any] | None:
-    """The object with that id in an answer of its own URL, as it is stored. None: it is not there.
+    """The object with that id in an answer of its own URL, in its stored form; None if it is not there.
 
-    It is the answer itself or what the answer wraps it in: `{"product": {"id": 7}}`, `[{"id": 7}]`.
+    The object is the answer itself, or wrapped in it: `{"product": {"id": 7}}`, `[{"id": 7}]`.
     """
     if rules.endpoint.id in (CONTENT, VALUE) or has_too_many_values(content):
         return None
@@ -51,7 +51,7 @@ def own_object(rules: EndpointRules, content: bytes, own_id: str) -> Mapping[str
 
 
 def read_own(rules: EndpointRules, suspect: Suspect, own: Mapping[str, Any], asked: RequestTimes) -> OwnAnswer:
-    """Judge what a suspect's own URL shows: deleted by `deleted_when`, edited, or as it was."""
+    """Judge what a suspect's own URL shows: deleted by `deleted_when`, edited, or unchanged."""
     before: Mapping[str, Any] = parse(suspect.snapshot.body)
     now: Mapping[str, Any] = as_listed(before, own)
     decision = Decision()
@@ -63,7 +63,7 @@ def read_own(rules: EndpointRules, suspect: Suspect, own: Mapping[str, Any], ask
 
 
 def as_listed(before: Any, own: Any) -> Any:
-    """A value as its own URL shows it, with just the fields that its list shows. What only the list shows stays."""
+    """A value of the own URL, limited to the fields that its list shows. Fields that only the list shows are kept."""
     if isinstance(before, dict) and isinstance(own, dict):
         return {name: as_listed(value, own[name]) if name in own else value for name, value in before.items()}
     if isinstance(before, list) and isinstance(own, list) and len(before) == len(own):

@@ -1,6 +1,7 @@
-"""Pure: an answer's objects, compared with what its unit showed before.
+"""Compares an answer's objects with what its unit showed before. Pure.
 
-Compared from cheap to dear, and stopped early: an object whose bytes the unit has shown before is never parsed.
+The comparison goes from cheap to expensive and stops early: an object whose bytes the unit has shown before is never
+parsed.
 """
 
 from __future__ import annotations
@@ -17,20 +18,21 @@ from poller.changes.aside import SetAside, id_of_unreadable, note_of, summary_of
 from poller.changes.comparison import CONTENT, PageComparison, ShownObject, digest_of
 from poller.changes.endpoint_rules import EndpointRules
 from poller.documents.diff import ParseError, dump, parse, stored
+from poller.options.quantities import counted
 from poller.sources.paths import noun
 from poller.sources.protocol import PageError, Unparsed
 from poller.sources.unreadable import NOT_UTF8, reason_of
 
-MOST_OBJECTS = 100_000  # in one answer
-MOST_VALUES = 200_000  # of one object: parsing more keeps every other thread waiting
-FEW = 4  # new objects on a page, which are found sooner one by one
+MOST_OBJECTS = 100_000  # objects in one answer
+MOST_VALUES = 200_000  # values of one object: parsing more blocks all other threads
+FEW = 4  # so few new objects on a page are found faster one by one
 
 _NEWLINE = ord("\n")
 _tokens = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL).finditer
 
 
 def digests_of(rules: EndpointRules, objects: Sequence[msgspec.Raw]) -> list[bytes]:
-    """The digest of each object. Raises PageError when there are too many."""
+    """The digest of each object. Raises PageError if there are too many."""
     if len(objects) > MOST_OBJECTS:
         raise PageError(f"more than {MOST_OBJECTS:,} objects in one answer", hint="ask for smaller pages")
     digests = list(map(digest_of, objects))
@@ -44,12 +46,11 @@ def compare(
     digests: Sequence[bytes] | None = None,
     prefix: str = "",
 ) -> PageComparison:
-    """Tell what is new in an answer. Raises PageError when none of its objects can be used, what it lists
-    are no objects, or there are too many.
+    """Find what is new in an answer. Raises PageError if none of its objects can be used or there are too many.
 
-    Objects that cannot be used (no objects, without an id, unreadable, nested too deeply) and different ones under one
-    id are set aside with a note. Where the id of one is not known, nothing is concluded about what the answer does not
-    show. `prefix` precedes every id.
+    Objects that cannot be used (not an object, without an id, unreadable, nested too deeply) and different objects
+    under one id are set aside with a note. If the id of one is not known, nothing is concluded about objects that the
+    answer does not show. `prefix` precedes every id.
     """
     digests = digests_of(rules, objects) if digests is None else digests
     members = dict(zip(digests, map(before.get, digests, repeat("")), strict=True))
@@ -89,9 +90,9 @@ def _none_is_usable(aside: Sequence[SetAside]) -> PageError:
 def _new_and_lost(
     digests: Sequence[bytes], objects: Sequence[msgspec.Raw], before: Mapping[bytes, str]
 ) -> tuple[dict[bytes, msgspec.Raw], list[str]]:
-    """The objects that the unit has not shown before, by digest, and the ids of those that it shows no longer.
+    """The objects that the unit has not shown before, by digest, and the ids that it shows no longer.
 
-    Sets find both in half the time of loops, and most pages have a few of them at most.
+    Sets find both in half the time of loops, and most pages have only a few of them.
     """
     if not before:
         return dict(zip(digests, objects, strict=True)), []
@@ -103,7 +104,7 @@ def _new_and_lost(
 
 
 def _each_its_own(digests: Iterable[bytes]) -> list[bytes]:
-    """Where the set is the identity, the second of two equals is another."""
+    """Give the second of two equal objects an id of its own, if objects are identified by their content."""
     taken: dict[bytes, None] = {}
     for digest in digests:
         taken[_next_equal(digest, taken)] = None
@@ -113,9 +114,9 @@ def _each_its_own(digests: Iterable[bytes]) -> list[bytes]:
 def _told_apart(
     rules: EndpointRules, fresh: list[ShownObject], members: dict[bytes, str], lost: Sequence[str]
 ) -> tuple[Sequence[ShownObject], Set[str]]:
-    """The new objects, entered into `members`, and the ids that several different ones have.
+    """The new objects, entered into `members`, and the ids that several different objects have.
 
-    An id that is among the `lost` ones is no other member's: a unit shows each id once.
+    An id among the `lost` ones belongs to no other member, because a unit shows each id once.
     """
     if rules.endpoint.id == CONTENT:
         return _named_apart(fresh, members), frozenset()
@@ -131,7 +132,7 @@ def _told_apart(
 
 
 def _named_apart(usable: Iterable[ShownObject], members: dict[bytes, str]) -> list[ShownObject]:
-    """The new objects, the second of two equal ones with an id of its own."""
+    """The new objects; the second of two equal ones gets an id of its own."""
     fresh, taken = [], {*members.values()}
     for shown in usable:
         name, nth = shown.object_id, 1
@@ -145,10 +146,10 @@ def _named_apart(usable: Iterable[ShownObject], members: dict[bytes, str]) -> li
 
 
 def gathered(rules: EndpointRules, pages: Sequence[Unparsed]) -> Sequence[msgspec.Raw]:
-    """The objects of all answers that one poll got.
+    """The objects of all answers of one poll.
 
-    A list that shifts while it is read shows an object again on the next page. Where objects are their content, that
-    is no second one: of equals there are as many as one page shows.
+    A list that shifts while it is read shows an object again on the next page. If objects are identified by their
+    content, that is not a second object: there are as many equal ones as one page shows.
     """
     if len(pages) == 1:
         return pages[0].objects
@@ -171,14 +172,14 @@ def gathered(rules: EndpointRules, pages: Sequence[Unparsed]) -> Sequence[msgspe
 def _usable(
     rules: EndpointRules, items: Mapping[bytes, msgspec.Raw], aside: list[SetAside], prefix: str = ""
 ) -> list[ShownObject]:
-    """Name objects, by digest. Those that cannot be used are put into `aside`."""
+    """Identify objects, by digest. Those that cannot be used are added to `aside`."""
     if not items:
         return []
     raws = list(map(bytes, items.values()))
     together = b"[%b]" % b",".join(raws)
     ids = _ids(rules, together, len(raws))
     is_flat = together.find(b"[", 1) < 0 and max(map(bytes.count, raws, repeat(b"{"))) <= rules.max_depth
-    if is_flat and None not in ids and max(map(len, raws)) <= MOST_VALUES:  # nearly every page
+    if is_flat and None not in ids and max(map(len, raws)) <= MOST_VALUES:  # the common case
         names = cast("list[str]", ids)
         return list(map(ShownObject, [prefix + name for name in names] if prefix else names, items, raws))
     shown = zip(items, raws, ids, strict=True)
@@ -202,7 +203,7 @@ def _usable_one(
 
 
 def _why_too_much(rules: EndpointRules, raw: bytes) -> str | None:
-    """Why an object is too deep or too large to be parsed; None: it is not."""
+    """Why an object is too deep or too large to be parsed; None if it is not."""
     deepest = rules.max_depth
     if raw.count(b"{") + raw.count(b"[") > deepest and is_too_deep(raw, deepest):
         return f"nested deeper than max_depth = {deepest}"
@@ -210,7 +211,7 @@ def _why_too_much(rules: EndpointRules, raw: bytes) -> str | None:
 
 
 def _why_unusable(rules: EndpointRules, raw: bytes) -> tuple[str, str | None]:
-    """Why an object cannot be used, and its id where it has one all the same."""
+    """Why an object cannot be used, and its id if it has one."""
     if not _is_object(raw):
         return f"given as {noun(raw.lstrip())}", None
     if not _is_text(raw):
@@ -223,17 +224,17 @@ def _is_object(raw: bytes) -> bool:
 
 
 def _ids(rules: EndpointRules, together: bytes, number: int) -> Sequence[str | None]:
-    """The ids of a list of objects that are kept just as they came. None: that one must be parsed."""
+    """The ids of a list of objects that are stored as they came; None for an object that must be parsed."""
     if rules.identify_unparsed is not None and _NEWLINE not in together and _is_text(together):
         try:
             return rules.identify_unparsed(together)
         except (msgspec.DecodeError, RecursionError):
-            pass  # one is no object, or has no id: which one it is, and why, is seen one by one
+            pass  # an element is not an object, or has no id: look at each one
     return [None] * number
 
 
 def quick_ids(rules: EndpointRules, objects: Sequence[msgspec.Raw]) -> list[str | bytes]:
-    """The id of each object, told without parsing where that is possible; the bytes of an object without one."""
+    """The id of each object if it can be read without parsing, else the object's bytes."""
     raws = list(map(bytes, objects))
     ids = _ids(rules, b"[%b]" % b",".join(raws), len(raws))
     return [_name(rules, raw) if object_id is None else object_id for raw, object_id in zip(raws, ids, strict=True)]
@@ -250,12 +251,12 @@ def _name(rules: EndpointRules, raw: bytes) -> str | bytes:
 
 
 def _parsed(rules: EndpointRules, raw: bytes) -> tuple[str | None, bytes]:
-    """An object's id and what is kept of it, on one line. No id: it cannot be used."""
+    """An object's id and its stored form on one line. Without an id it cannot be used."""
     if not _is_object(raw):
         return None, raw
     try:
         value = parse(raw)
-    except ParseError:  # a text in it is no UTF-8
+    except ParseError:  # a text in it is not UTF-8
         return None, raw
     normalise = rules.endpoint.normalise
     kept = stored(value if normalise is None else normalise(dict(value)), rules.fields)
@@ -271,12 +272,12 @@ def _is_text(raw: bytes) -> bool:
 
 
 def has_too_many_values(raw: bytes) -> bool:
-    """Whether an object in JSON has more than `MOST_VALUES` values, as far as its commas and brackets tell."""
+    """Whether an object in JSON has more than `MOST_VALUES` values, judged by its commas and brackets."""
     return len(raw) > MOST_VALUES and sum(map(raw.count, (b",", b"{", b"["))) > MOST_VALUES
 
 
 def is_too_deep(raw: bytes, most: int) -> bool:
-    """Whether an object in JSON is nested deeper than that."""
+    """Whether an object in JSON is nested deeper than `deepest`."""
     depth = 0
     for token in _tokens(raw):
         sign = raw[token.start()]
@@ -293,7 +294,7 @@ def _notes(aside: Sequence[SetAside], doubles: Set[str], digests: Sequence[bytes
     notes = [note_of(aside, digests)] if aside else []
     if doubles:
         some = ", ".join(sorted(doubles)[:3])
-        notes.append(f"{len(doubles)} ids shown more than once with different content set aside ({some})")
+        notes.append(f"{counted(len(doubles), 'id')} shown more than once with different content set aside ({some})")
     return notes
 
 

@@ -1,4 +1,6 @@
-"""Pure: a page that looks like a change of schema, or like another list, is kept aside until other pages decide."""
+"""Quarantine: a page that looks like a change of schema, or like another list, is set aside until other pages decide.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ from poller.changes.guards import AT_LEAST_SHIFTED, Quarantine, Quarantined, Sha
 from poller.documents.diff import parse
 from state.polls import Snapshot, UnitState
 
-REPLACED = ShapeShift(fields={"": Shape.REPLACED}, objects=0)  # most objects of a page are others
+REPLACED = ShapeShift(fields={"": Shape.REPLACED}, objects=0)  # most objects of a page were replaced
 
 
 def is_replaced(rules: EndpointRules, comparison: PageComparison, before: int, known: Mapping[str, Snapshot]) -> bool:
-    """Whether most of what the page showed is gone and most of what it shows was never seen.
+    """Whether most objects that the page showed are gone and most that it shows are unknown.
 
-    A newest-first list looks so at its very front; the list of somebody else does, too.
+    The front of a newest-first list looks like this, and so does another account's list.
     """
     endpoint = rules.endpoint
     if endpoint.parent is not None or endpoint.id == CONTENT or endpoint.order == "newest":
@@ -31,12 +33,12 @@ def is_replaced(rules: EndpointRules, comparison: PageComparison, before: int, k
 
 
 def others_agree(quarantine: Quarantine, key: str, shift: ShapeShift) -> bool:
-    """Whether another page is kept aside for the same reason."""
+    """Whether another page is set aside for the same reason."""
     return any(other != key and agree(shift, one.shift) for other, one in quarantine.items())
 
 
 def keep_aside(quarantine: Quarantine, key: str, shift: ShapeShift, order: int, units: Mapping[str, UnitState]) -> bool:
-    """Keep a page aside until other pages decide; False where they have. `units`: those that sweeps ask for."""
+    """Set a page aside until other pages decide; False if they have. `units` are those that sweeps poll."""
     if others_agree(quarantine, key, shift):
         return False
     aside = quarantine.get(key)
@@ -52,7 +54,7 @@ def keep_aside(quarantine: Quarantine, key: str, shift: ShapeShift, order: int, 
 
 
 def agreed_shift(quarantine: Quarantine, key: str, shift: ShapeShift, *, alone: bool) -> Mapping[str, Shape] | None:
-    """The fields of a schema change on which pages agree, or None. `alone`: there is no other page to ask."""
+    """The fields of a schema change on which pages agree, or None. `alone`: there is no other page to compare."""
     agreeing = [one.shift for other, one in quarantine.items() if (other != key or alone) and agree(one.shift, shift)]
     if not agreeing:
         return None
@@ -60,7 +62,7 @@ def agreed_shift(quarantine: Quarantine, key: str, shift: ShapeShift, *, alone: 
 
 
 def exempted(before: Exemptions, fields: Mapping[str, Shape], objects: int, *, sweep: int) -> Exemptions:
-    """The exemptions once a schema change is accepted."""
+    """The exemptions after a schema change was accepted."""
     accepted = ShapeShift(fields={**before.shift_in(sweep).fields, **fields}, objects=objects)
     nulled = before.nulled | {path for path, shape in fields.items() if shape is Shape.NULLED}
     nulled -= {path for path, shape in fields.items() if shape is Shape.RETURNED}
@@ -74,7 +76,7 @@ def like_quarantined(
     known: Mapping[str, Snapshot],
     nulled: frozenset[str],
 ) -> ShapeShift | None:
-    """The change of schema that a page with few objects shows, where others are kept aside for one."""
+    """The schema change of a page with few objects, if others are set aside for the same change."""
     if not decision.updates:
         return None
     pairs = [(parse(known[one.object_id].body), one.parsed()) for one in comparison.fresh if one.object_id in known]

@@ -1,4 +1,4 @@
-"""Pure: a decision and what it was decided on -> what is recorded of one poll."""
+"""Builds the recording of one poll from its decision and the base of that decision. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from state.polls import PollRecord, Presence, Snapshot, UnitState
 
 
 def unchanged_unit(unit: UnitState, asked: RequestTimes) -> UnitState:
-    """The unit after a poll that showed what it showed before."""
+    """The unit after an unchanged poll."""
     return structs.replace(
         unit,
         asked_at=asked.at,
@@ -35,7 +35,7 @@ def polled_unit(
     calls: int,
     claims: bytes | None,
 ) -> UnitState:
-    """The unit after a poll that showed something else. Without a digest what it shows next is compared whole."""
+    """The unit after a changed poll. Without a digest, its next answer is compared completely."""
     return structs.replace(
         unit,
         asked_at=asked.at,
@@ -63,7 +63,7 @@ def poll_record(
     owns: bool,
     are_new: bool = False,
 ) -> PollRecord:
-    """What one poll changes. `owns`: the unit vouches for its objects; else it shows a selection."""
+    """The recording of one poll. `owns`: the unit owns its objects; else it shows a selection."""
     return PollRecord(
         unit=unit,
         members=members if owns else {},
@@ -80,12 +80,15 @@ def poll_record(
 
 
 def is_certain(comparison: PageComparison) -> bool:
-    """Whether everything that the answer shows is known for what it is."""
+    """Whether every object that the answer shows was identified and decided on."""
     return not (comparison.unsure or comparison.is_partial)
 
 
 def decided_members(decision: Decision, members: dict[bytes, str]) -> dict[bytes, str]:
-    """The members, without objects that must be looked at again: the unit does not vouch for them."""
+    """The members, without the digests of objects to be compared again.
+
+    The unit keeps the ids of its own objects among them, so that it notices if they are gone at the next poll.
+    """
     undecided = decision.undecided.digests
     if not undecided:
         return members
@@ -98,13 +101,13 @@ def undecided_members(decision: Decision, members: Mapping[bytes, str]) -> list[
 
 
 def growth_of(snapshots: Sequence[Snapshot], known: Mapping[str, Snapshot]) -> int:
-    """How many more objects are there once these are written."""
+    """By how many objects the endpoint grows when these are written."""
     before = [known[one.object_id] for one in snapshots if one.object_id in known] if known else ()
     return _present(snapshots) - _present(before)
 
 
 def appended(comparison: PageComparison, known: Mapping[str, Snapshot]) -> frozenset[str]:
-    """New objects after which the list shows no known one."""
+    """New objects after which the list shows no known object."""
     new = {shown.object_id for shown in comparison.fresh} - known.keys()
     found = set()
     for object_id in reversed(comparison.members.values()):
@@ -115,7 +118,7 @@ def appended(comparison: PageComparison, known: Mapping[str, Snapshot]) -> froze
 
 
 def chain_digest(digests: Sequence[bytes]) -> bytes:
-    """One digest for all the answers of a chain."""
+    """One digest for all answers of a chain."""
     return digests[0] if len(digests) == 1 else digest_of(b"".join(digests))
 
 

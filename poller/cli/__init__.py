@@ -1,4 +1,4 @@
-"""The command line. Each command's module is loaded when it is called, so that `poller --help` is quick."""
+"""The command line. A command's module is loaded only when the command is called, so that `poller --help` is quick."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import click
 from poller.cli.context import CliContext
 from poller.rendering.terminal import printable_lines
 
-GROUPS: Final = {  # heading -> command: its module, and what the list of commands says of it
+GROUPS: Final = {  # heading -> command: its module and its line in the list of commands
     "Begin": {
         "init": ("init", "Write a commented poller.toml."),
-        "check": ("check", "Validate the configuration, and online the credentials."),
+        "check": ("check", "Validate the configuration; --online also asks the APIs."),
         "try": ("try_", "Ask one endpoint and show what it answers."),
-        "demo": ("demo", "A living sandbox office, no account needed."),
-        "simulate": ("simulate", "This configuration on a virtual clock."),
-        "new-plugin": ("new_plugin", "Write a sink or source of your own to begin with, and its test."),
+        "demo": ("demo", "Poll a practice API on this machine, no account needed."),
+        "simulate": ("simulate", "Run this configuration on a virtual clock."),
+        "new-plugin": ("new_plugin", "Write a template of a sink or source, and its test."),
     },
     "Run": {
         "run": ("run", "Poll and deliver in the foreground until stopped."),
@@ -31,9 +31,9 @@ GROUPS: Final = {  # heading -> command: its module, and what the list of comman
         "poll": ("sweep", "Sweep one endpoint once, deliver, and exit."),
     },
     "Look": {
-        "status": ("status", "How budgets, endpoints and subscriptions are doing."),
+        "status": ("status", "State of budgets, endpoints and subscriptions."),
         "top": ("top", "The status on the whole terminal, kept up to date."),
-        "plan": ("plan", "What is polled how often, and why."),
+        "plan": ("plan", "How often each unit is polled, and why."),
         "events": ("events", "The event log; --follow continues."),
         "deliveries": ("deliveries", "Deliveries and their attempts."),
         "show": ("events", "One object: its state and its history."),
@@ -45,19 +45,19 @@ GROUPS: Final = {  # heading -> command: its module, and what the list of comman
     },
     "Change": {
         "redeliver": ("control", "Deliver again: dead letters, or by number."),
-        "replay": ("control", "Deliver again what the log holds."),
+        "replay": ("control", "Deliver events of the log again."),
         "ping": ("control", "Send a test event to a subscription."),
         "pause": ("control", "Stop delivering to a subscription."),
         "resume": ("control", "Continue delivering to a subscription, or end the pause of a budget."),
         "hold": ("control", "Record nothing of an endpoint for now."),
         "release": ("control", "End the hold of an endpoint."),
-        "rebaseline": ("control", "Take an endpoint silently as it is."),
+        "rebaseline": ("control", "Begin a new baseline of an endpoint, without events."),
     },
     "Keep": {
         "rename": ("renaming", "Give what is kept of a subscription or source another name."),
         "forget": ("renaming", "Forget a subscription or source that is configured no more."),
         "backup": ("backup", "Copy the state while it is in use."),
-        "restore": ("backup", "Put a backup in the place of the state."),
+        "restore": ("backup", "Replace the state by a backup."),
         "migrate": ("migrate", "Move the state into PostgreSQL, or back."),
         "unit": ("unit", "The systemd unit of this installation; --install writes it."),
         "completion": ("manual", "Completion of commands and names for a shell."),
@@ -86,7 +86,7 @@ def _config_option() -> click.Option:
 
 @runtime_checkable
 class LateCommand(Protocol):
-    """A command of a plugin that only has a name and a short help before it is loaded."""
+    """A command of a plugin of which only the name and a short help are known before it is loaded."""
 
     def load(self) -> click.Command:
         """The command itself."""
@@ -94,16 +94,16 @@ class LateCommand(Protocol):
 
 
 class _Commands(click.Group):
-    """Our commands, and those that installed plugins register."""
+    """Built-in commands, and those that installed plugins register."""
 
     _has_asked_plugins = False
 
     def list_commands(self, _: click.Context) -> list[str]:
-        """Every command's name, ours in the order in which they are met."""
+        """The names of all commands, built-in ones first in their order of use."""
         return [*COMMANDS, *sorted(self._of_plugins())]
 
     def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, loaded; None where there is none of that name."""
+        """The command, loaded; None if there is none of that name."""
         if cmd_name not in COMMANDS:
             found = self._of_plugins().get(cmd_name)
             return found.load() if isinstance(found, LateCommand) else found
@@ -126,7 +126,7 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands in groups, without loading ours for it."""
+        """Write the commands in groups, without loading the built-in ones."""
         groups = {heading: [(name, what) for name, (_, what) in found.items()] for heading, found in GROUPS.items()}
         others = sorted(self._of_plugins().items())
         if others:
@@ -170,7 +170,9 @@ def main() -> None:
 
 
 def invoke(words: Sequence[str] | None = None) -> int:
-    """Run a command line, by default this process's own. Gives its exit status: 0 done, 1 failed, 2 called wrongly."""
+    """Run a command line, by default that of this process. Returns its exit status: 0 done, 1 failed, 2 called
+    wrongly.
+    """
     try:
         result = cli.main(words, prog_name="poller", standalone_mode=False)
     except click.UsageError as error:
@@ -181,7 +183,9 @@ def invoke(words: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no complaint at exit either
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # the reader has gone: keep the exit silent as well
         return 1
     except Exception as error:  # noqa: BLE001 - ours are said in one line; `complain` raises any other
         status: int = import_module("poller.cli.failures").complain(error)

@@ -1,4 +1,4 @@
-"""`poller backup`, `restore`: a copy of the state beside whoever writes to it, and the way back."""
+"""`poller backup` and `restore`: copy the state while it is in use, and put a copy back."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from state.place import DatabaseUrl
 @click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 @click.pass_obj
 def backup(context: CliContext, dest: Path, as_json: bool) -> None:
-    """Copy the state to DEST, a file that is not there yet or a folder, while it is in use.
+    """Copy the state to DEST while it is in use. DEST is a folder, or a file that does not exist yet.
 
-    The copy is of one moment, checked, and on disk when this ends. `poller restore` puts it in the place of the state.
+    The copy is of one moment, is checked, and is on disk when the command ends. `poller restore` puts it back.
 
     Example: poller backup /var/backups/poller
     """
@@ -56,9 +56,9 @@ def _dump(state: DatabaseUrl, dest: Path, now: float) -> str:
 @click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 @click.pass_obj
 def restore(context: CliContext, copy: Path, as_json: bool) -> None:
-    """Put the backup COPY in the place of the state. The daemon must be stopped; the state that was there is kept.
+    """Replace the state by the backup COPY, and keep the old state. The daemon must be stopped.
 
-    The restored state goes on as a log of its own: places in the log from before are refused.
+    The restored state is a log of its own: positions in the old log are refused.
 
     Example: poller restore /var/backups/poller/poller-20261123T220000Z.db
     """
@@ -73,5 +73,5 @@ def restore(context: CliContext, copy: Path, as_json: bool) -> None:
         kept = None if done.kept is None else str(done.kept)
         print_json({"events": done.events, "objects": done.objects, "kept": kept})
         return
-    kept_as = "" if done.kept is None else f"; what was there is kept as {done.kept}"
+    kept_as = "" if done.kept is None else f"; the old state is kept as {done.kept}"
     say(f"{config.poller.state}: {done.events} events, {done.objects} objects from {copy}{kept_as}")

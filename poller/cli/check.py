@@ -1,4 +1,4 @@
-"""`poller check`: is the configuration right, and what may its keys see?"""
+"""`poller check`: whether the configuration is valid, and what its keys may see."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from state.open import holder
 
 
 @click.command()
-@click.option("--online", is_flag=True, help="Ask for every endpoint: what may this key see, and does the API agree?")
-@click.option("--json", "as_json", is_flag=True, help="What was found as JSON, for machines.")
+@click.option("--online", is_flag=True, help="Also ask every endpoint: may this key see it, and does the answer fit?")
+@click.option("--json", "as_json", is_flag=True, help="The findings as JSON, for machines.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of poller.toml for your editor, and check nothing.")
 @click.pass_obj
 def check(context: CliContext, online: bool, as_json: bool, schema: bool) -> int:
-    """Validate the configuration, and with --online the credentials.
+    """Validate the configuration; with --online also ask every endpoint once.
 
     Example: poller check --online
     """
@@ -54,7 +54,7 @@ def check(context: CliContext, online: bool, as_json: bool, schema: bool) -> int
 
 
 def _as_json(context: CliContext, daemon: DaemonClient | None, *, online: bool) -> int:
-    """One document, also of a configuration that is not valid."""
+    """The findings as one JSON document, also for a configuration that is not valid."""
     try:
         config, plugins, found = _found(context, daemon)
     except ConfigError as error:
@@ -67,7 +67,7 @@ def _as_json(context: CliContext, daemon: DaemonClient | None, *, online: bool) 
 
 
 def _found(context: CliContext, daemon: DaemonClient | None) -> tuple[Config, Plugins, list[str]]:
-    """The configuration, and what is doubtful in it. Raises ConfigError."""
+    """The configuration and the warnings about it. Raises ConfigError."""
     config, plugins, warnings = _loaded(context, daemon)
     check_promises(config)
     warnings += [f"plugin {one.name}: {one.error} ({one.origin})" for one in plugins.failed]
@@ -86,7 +86,7 @@ def _lines(config: Config) -> Iterator[str]:
 
 
 def _looks(config: Config, plugins: Plugins, daemon: DaemonClient | None) -> Iterator[Inspection]:
-    """A look at every endpoint; beside a daemon by it, which then asks at once what it had put off."""
+    """An inspection of every endpoint. A running daemon makes it, and then polls at once what it had deferred."""
     if daemon is None:
         yield from run_coroutine(_online(config, plugins))
         return
@@ -96,7 +96,7 @@ def _looks(config: Config, plugins: Plugins, daemon: DaemonClient | None) -> Ite
 
 
 def _loaded(context: CliContext, daemon: DaemonClient | None) -> tuple[Config, Plugins, list[str]]:
-    """The configuration. Beside a daemon, secrets that only the daemon has are a warning. Raises ConfigError."""
+    """The configuration. Beside a daemon, secrets that only the daemon has cause a warning. Raises ConfigError."""
     try:
         return *context.load(), []
     except ConfigError as error:
@@ -104,18 +104,19 @@ def _loaded(context: CliContext, daemon: DaemonClient | None) -> tuple[Config, P
             raise
         found = context.load(reveal=False)
         return *found, [
-            f"{one.line(error.file)} (not in this shell; what needs it is not checked)" for one in error.problems
+            f"{one.line(error.file)} (missing in this shell; keys that need it are not checked)"
+            for one in error.problems
         ]
 
 
 def _endpoints(source: SourceConfig) -> list[str]:
-    """The endpoints that are watched, as far as they are known without asking."""
+    """The configured endpoints, as far as they are known without a call."""
     offered, _ = attempted(lambda: [endpoint.name for endpoint in source.chosen(source.build().endpoints())])
     return offered if offered is not None else list(source.endpoints)
 
 
 def _schema(context: CliContext) -> dict[str, Any]:
-    """The schema with the plugins that are installed, and those of the configured folder where there is one."""
+    """The schema with the keys of installed plugins and of those in the configured folder."""
     plugins = load_plugins()
     with contextlib.suppress(ConfigError):
         load(context.path, plugins, reveal=False)
@@ -123,7 +124,7 @@ def _schema(context: CliContext) -> dict[str, Any]:
 
 
 async def _online(config: Config, plugins: Plugins) -> list[Inspection]:
-    """A look at every endpoint, by whoever holds the state."""
+    """An inspection of every endpoint, by the process that holds the state."""
     if holder(config.poller.state) is None:
         async with opened_alone(config, plugins) as alone:
             return [found async for found in inspect_all(alone.app.engine.sources.values())]

@@ -1,6 +1,6 @@
-"""What every command gets: which configuration was named, and ways to the daemon and to what the file says.
+"""What every command gets: the path of the configuration, and ways to the daemon and the loaded configuration.
 
-This module is imported by every command, so it imports nothing dear; what it names as text is loaded when it is used.
+Every command imports this module, so it imports nothing expensive; modules named as text are loaded when used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class CliContext:
-    """The path of the configuration; None: it is looked for in the usual places."""
+    """The path of the configuration; None if it is to be found in the usual places."""
 
     path: Path | None = None
 
@@ -38,9 +38,9 @@ class CliContext:
 
     @contextlib.contextmanager
     def daemon(self) -> Iterator[DaemonClient | None]:
-        """The daemon that runs on the state, asked over its socket; None where none runs.
+        """The client of the daemon that runs on the state; None if none runs.
 
-        Warns on standard error if the daemon runs another configuration than the file, because it refused the file.
+        Warns on standard error if the daemon runs another configuration than the file because it refused the file.
         Raises PollerError if this user may not ask the daemon.
         """
         with import_module("poller.cli.daemon_client").daemon_of(self.path) as daemon:

@@ -1,4 +1,6 @@
-"""Commands that change something: done by the daemon where one runs, else here. Each says what it did."""
+"""Commands that change something. The daemon executes them if one runs, else this process does. Each reports what it
+did.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from poller.operations.run_command import run_command
 from poller.options.problems import NotThere, nearest
 from state.open import open_reader
 
-PING_FOR: Final = 30.0  # seconds in which the answer to a test is waited for
+PING_FOR: Final = 30.0  # seconds to wait for the answer to a test
 LOOK_EVERY: Final = 0.05
 as_json_option = click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 
@@ -42,21 +44,21 @@ def tell(answer: dict[str, Any], as_json: bool) -> None:
 
 @click.command()
 @click.argument("ids", nargs=-1, type=click.IntRange(1, HIGHEST))
-@click.option("--subscription", help="All of one subscription.")
+@click.option("--subscription", help="All deliveries of one subscription.")
 @click.option(
     "--state",
     type=click.Choice(["dead", "delivered", "pending"]),
     default="dead",
     show_default=True,
-    help="In this state.",
+    help="Only deliveries in this state.",
 )
-@click.option("--all", "everything", is_flag=True, help="Of every subscription.")
+@click.option("--all", "everything", is_flag=True, help="Deliveries of every subscription.")
 @as_json_option
 @click.pass_obj
 def redeliver(
     context: CliContext, ids: tuple[int, ...], subscription: str | None, state: str, everything: bool, as_json: bool
 ) -> None:
-    """Deliver again, by number or all of a state: same id, same sequence, outside the order.
+    """Deliver again, by number or all in a state: with the same id and sequence, outside the order.
 
     Example: poller redeliver --subscription crm --state dead
     """
@@ -77,7 +79,7 @@ def redeliver(
 @as_json_option
 @click.pass_obj
 def replay(context: CliContext, subscription: str, after: str, as_json: bool) -> None:
-    """Deliver again what a SUBSCRIPTION has read after a number or since a time.
+    """Deliver again the events that a SUBSCRIPTION has read after a number or since a time.
 
     Example: poller replay crm --after 1200
     """
@@ -110,19 +112,19 @@ def _of_subscription(name: str, text: str) -> click.Command:
     return command
 
 
-pause = _of_subscription("pause", "Stop delivering to a SUBSCRIPTION; nothing is lost meanwhile.")
+pause = _of_subscription("pause", "Stop delivering to a SUBSCRIPTION; its events are kept.")
 
 
 @click.command()
 @click.argument("name", shell_complete=named("subscription", "budget"))
-@click.option("--budget", "is_budget", is_flag=True, help="NAME is a budget, also where a subscription has that name.")
+@click.option("--budget", "is_budget", is_flag=True, help="NAME is a budget, even if a subscription has the same name.")
 @as_json_option
 @click.pass_obj
 def resume(context: CliContext, name: str, is_budget: bool, as_json: bool) -> None:
     """Continue delivering to the subscription NAME, or end the pause that the server of the budget NAME asked for.
 
-    A budget that is resumed calls at once, within its own limits. Of a subscription and a budget of the same name the
-    subscription is meant, unless --budget is given.
+    A resumed budget makes calls at once, within its own limits. If a subscription and a budget have the same name, NAME
+    means the subscription unless --budget is given.
 
     Example: poller resume crm
     """
@@ -140,7 +142,7 @@ def resume(context: CliContext, name: str, is_budget: bool, as_json: bool) -> No
 
 
 def _resumed_kind(name: str, subscriptions: Collection[str], budgets: Collection[str]) -> str:
-    """What is to be resumed under a name. Raises NotThere."""
+    """Whether a name is a subscription or a budget. Raises NotThere."""
     if name in subscriptions:
         return "subscription"
     if name in budgets:
@@ -154,9 +156,9 @@ def _resumed_kind(name: str, subscriptions: Collection[str], budgets: Collection
 @as_json_option
 @click.pass_obj
 def ping(context: CliContext, subscription: str, as_json: bool) -> int:
-    """Send a test event to a SUBSCRIPTION at once, also while it is failing, and say what it answered.
+    """Send a test event to a SUBSCRIPTION at once, even while it is failing, and show the answer.
 
-    Exit status 1 when the test did not arrive.
+    Exit status 1 if the test did not arrive.
 
     Example: poller ping crm
     """
@@ -176,7 +178,7 @@ def ping(context: CliContext, subscription: str, as_json: bool) -> int:
 
 
 def _outcome(daemon: DaemonClient, number: int) -> tuple[str, dict[str, Any] | None]:
-    """State and first attempt of a test, waited for."""
+    """State and first attempt of a test, once it was attempted."""
     until = time.monotonic() + PING_FOR
     while True:
         found = daemon.get(f"/api/v1/deliveries/{number}")
@@ -186,7 +188,7 @@ def _outcome(daemon: DaemonClient, number: int) -> tuple[str, dict[str, Any] | N
 
 
 def _outcome_here(context: CliContext, number: int) -> tuple[str, dict[str, Any] | None]:
-    """State and first attempt of a test that has been delivered, if it could be."""
+    """State and first attempt of a test that this process delivers, if it can."""
     config, _ = context.load(reveal=False)
     with open_reader(config.poller.state) as reader:
         found, attempts = reader.deliveries.delivery(number), reader.deliveries.attempts(number)
@@ -196,7 +198,7 @@ def _outcome_here(context: CliContext, number: int) -> tuple[str, dict[str, Any]
 
 def _answered(subscription: str, number: int, state: str, attempt: dict[str, Any] | None) -> str:
     if attempt is None:
-        return f"{subscription} was not asked within {PING_FOR:g} s: poller deliveries show {number}, poller status"
+        return f"{subscription} was not reached within {PING_FOR:g} s: poller deliveries show {number}, poller status"
     text = "" if state == "delivered" or not attempt["text"] else f": {attempt['text'][:200]}"
     return f"{subscription} answered {attempt['status']} in {attempt['latency'] * 1000:.0f} ms{text}"
 
@@ -231,12 +233,12 @@ rebaseline = _of_endpoint("rebaseline", "Take the next sweep of an ENDPOINT as i
 
 @click.command()
 @click.argument("endpoint", shell_complete=named("endpoint"))
-@click.option("--accept", is_flag=True, help="Record what is there now silently.")
-@click.option("--emit", is_flag=True, help="Report what is there now as events.")
+@click.option("--accept", is_flag=True, help="Record the current objects without events.")
+@click.option("--emit", is_flag=True, help="Report the differences as events.")
 @as_json_option
 @click.pass_obj
 def release(context: CliContext, endpoint: str, accept: bool, emit: bool, as_json: bool) -> None:
-    """End the hold of an ENDPOINT.
+    """End the hold of an ENDPOINT. Without an option it is counted again, and held again if nothing has changed.
 
     Example: poller release acme/projects --accept
     """

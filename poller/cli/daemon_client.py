@@ -1,4 +1,4 @@
-"""The daemon that runs on a state, asked over the socket beside it: neither its secrets nor its file are needed."""
+"""The client of a running daemon, over the socket next to its state. It needs neither secrets nor a configuration."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ Parameters = Mapping[str, Any]
 
 
 class DaemonClient:
-    """The API of a daemon. Raises PollerError where it refuses, as the daemon words it."""
+    """The API of a daemon. Raises PollerError if the daemon refuses, with the daemon's message."""
 
     def __init__(self, client: httpx.Client, path: Path) -> None:
         self._client = client
         self._path = path
 
     def get(self, route: str, **parameters: Any) -> Any:
-        """What a route answers, parsed; parameters that are None are left out."""
+        """The parsed answer of a route; parameters that are None are left out."""
         return msgspec.json.decode(self.get_raw(route, **parameters))
 
     def get_raw(self, route: str, **parameters: Any) -> bytes:
-        """What a route answers."""
+        """The answer of a route."""
         given = {name: value for name, value in parameters.items() if value is not None}
         return self._ask("GET", route, params=given)
 
     def post(self, route: str, body: Parameters | None = None, *, timeout: float = PATIENCE) -> dict[str, Any]:
-        """What a command did."""
+        """The result of a command."""
         raw = self._ask("POST", route, json=dict(body or {}), timeout=timeout)
         found: dict[str, Any] = msgspec.json.decode(raw)
         return found
@@ -64,7 +64,7 @@ class DaemonClient:
 
 @contextlib.contextmanager
 def connected(state: Path) -> Iterator[DaemonClient | None]:
-    """The daemon on a state; None where none listens. Raises PollerError where this user may not ask it."""
+    """The daemon on a state; None if none listens. Raises PollerError if this user may not ask it."""
     path = socket_path(state)
     with contextlib.ExitStack() as stack:
         try:
@@ -74,7 +74,7 @@ def connected(state: Path) -> Iterator[DaemonClient | None]:
                 probe.connect(address)
         except PermissionError as error:
             raise _not_ours(path) from error
-        except OSError:  # nobody has made it, or whoever made it has ended
+        except OSError:  # there is no socket, or its daemon has ended
             yield None
             return
         transport = httpx.HTTPTransport(uds=address)
@@ -99,7 +99,7 @@ def _warn_of_refusal(daemon: DaemonClient, path: Path | None) -> None:
     running = daemon.get("/api/v1/configuration")
     try:
         file = find(path)
-        if digest_of(file) in ("", running["digest"]):  # the same, or not readable for this user
+        if digest_of(file) in ("", running["digest"]):  # the same file, or one that this user cannot read
             return
         import_module("poller.cli.loading").loaded(path, reveal=False)
     except ConfigError as error:
@@ -118,7 +118,7 @@ def in_path(*names: str) -> str:
 
 
 def _refusal(answer: httpx.Response) -> PollerError:
-    """A problem as the error that it was."""
+    """The error that a problem of the API stands for."""
     try:
         said = msgspec.json.decode(answer.content, type=dict[str, Any])
     except msgspec.DecodeError:
@@ -130,7 +130,7 @@ def _refusal(answer: httpx.Response) -> PollerError:
 
 
 def _not_ours(path: Path) -> PollerError:
-    """This user may not ask the daemon: say who may."""
+    """The error if this user may not ask the daemon; it names the user who may."""
     try:
         owner = pwd.getpwuid(path.stat().st_uid).pw_name
     except (OSError, KeyError):

@@ -1,4 +1,4 @@
-"""`poller deliveries`, `ledger`, `preview`: what left for whom, whether the books balance, how an event would look."""
+"""`poller deliveries`, `ledger` and `preview`: deliveries, whether the books balance, and what would be sent."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from state.store import Reader
 
 STATES: Final = ("pending", "delivered", "dead")
 SIDES: Final = ("events", "delivered", "pending", "dead", "not_matching", "dropped", "unread")
-_LOOKED_BACK: Final = 10_000  # events among which the latest that matches is looked for
+_LOOKED_BACK: Final = 10_000  # newest events that are searched for one that matches
 _TEXT: Final = 400  # characters of an answer in a table
 
 
@@ -61,12 +61,19 @@ class _States(click.ParamType[tuple[str, ...]]):
 
 
 @click.group(invoke_without_command=True)
-@click.option("--state", "states", type=_States(), default=(), metavar="STATES", help="Only pending, delivered, dead.")
+@click.option(
+    "--state",
+    "states",
+    type=_States(),
+    default=(),
+    metavar="STATES",
+    help="Only these states: pending, delivered, dead.",
+)
 @click.option("--subscription", metavar="NAME", help="Only of this subscription.")
 @click.option("--subject", metavar="GLOB", help='Only of this object: "projects/201001", or "projects/*".')
 @click.option("--after", metavar="PLACE", help="Later ones: a delivery's number, or a time with its offset.")
 @click.option("--before", metavar="PLACE", help="Earlier ones: a delivery's number, or a time with its offset.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="At most so many.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="How many at most.")
 @click.option("--json", "as_json", is_flag=True, help="One delivery a line.")
 @click.pass_context
 def deliveries(
@@ -112,7 +119,7 @@ def _delivery(one: Document, now: float) -> list[str]:
 
 @deliveries.command("show")
 @click.argument("number", metavar="ID", type=click.IntRange(1, HIGHEST))
-@click.option("--request", is_flag=True, help="Also what is sent, rendered as the configuration is now.")
+@click.option("--request", is_flag=True, help="Also show the request, rendered by the current configuration.")
 @click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 @click.pass_obj
 def show(context: CliContext, number: int, request: bool, as_json: bool) -> None:
@@ -149,7 +156,7 @@ def _request(context: CliContext, view: View, delivery: Document) -> str:
     seq = delivery["seq"]
     event = next((one for one in view.events(EventFilter(after=str(seq - 1)), limit=1).events if one.seq == seq), None)
     if event is None:
-        raise NotThere(f"event {seq} is not in the log any more", hint="retention keeps events for a time")
+        raise NotThere(f"event {seq} is no longer in the log", hint="`retention` says how long events are kept")
     return rendered(_settings(config, delivery["subscription"]), event).rstrip("\n")
 
 
@@ -227,7 +234,7 @@ def preview(context: CliContext, subscription: str, seq: int | None, as_json: bo
 
 
 def _settings(config: Config, subscription: str) -> SubscriptionConfig:
-    """A subscription of the file. Raises NotThere."""
+    """The configuration of a subscription. Raises NotThere."""
     for one in config.subscriptions:
         if one.name == subscription:
             return one

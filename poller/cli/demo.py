@@ -1,4 +1,4 @@
-"""`poller demo`: a sandbox, the daemon and the console on this machine, no account needed."""
+"""`poller demo`: the sandbox, a daemon and the console on this machine, without an account."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ class Sandbox:
 
 
 @click.command()
-@click.option("--for", "seconds", metavar="DURATION", help="End by itself, with a summary: 20s, 5m.")
+@click.option("--for", "seconds", metavar="DURATION", help="End after this time, with a summary: 20s, 5m.")
 @click.option(
     "--listen",
     metavar="HOST:PORT",
-    help='Of API and dashboard; "" for none. Default: 127.0.0.1:8765, or a free port.',
+    help='Address of API and dashboard; "" for none. Default: 127.0.0.1:8765, or a free port.',
 )
 @click.option("--json", "as_json", is_flag=True, help="Events as CloudEvents, one a line.")
 @click.option(
@@ -92,9 +92,7 @@ class Sandbox:
     help="So many workers on one PostgreSQL, which it starts; one is killed in the middle.",
 )
 def demo(seconds: str | None, listen: str | None, as_json: bool, workers: int | None) -> int:
-    """Watch a living sandbox office: events as they are found, a dashboard, and how quickly changes were seen.
-
-    With --workers it ends by itself and says what was lost, after 30 s unless --for says otherwise.
+    """Poll a sandbox with generated changes: shows events as they are found, a dashboard, and the delays.
 
     Example: poller demo --for 20s
     """
@@ -138,7 +136,7 @@ def _demo_workers(number: int, seconds: float) -> int:
 
 
 def _free_address() -> str:
-    """The usual one, or any port where somebody has that."""
+    """The usual address, or any free port if another program uses it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -165,8 +163,8 @@ def _config(sandbox: Sandbox, listen: str, style: str) -> str:
 
 @contextlib.contextmanager
 def _sandbox() -> Iterator[Sandbox]:
-    """The sandbox as a process of its own, ended with the demo."""
-    # -P: no module of the current folder, whatever its name, takes the place of one of ours.
+    """The sandbox in a process of its own, which ends with the demo."""
+    # -P: modules in the current folder cannot replace those of Poller.
     command = [sys.executable, "-P", "-m", "poller.cli", "sandbox", "--port", "0"]
     command += ["--pace", str(PACE), "--limits", LIMITS]
     for size in SIZES:
@@ -198,14 +196,14 @@ def _introduced(process: subprocess.Popen[str], errors: IO[str]) -> Sandbox:
             )
     process.wait()
     errors.seek(0)
-    last = next((line.strip() for line in reversed(errors.readlines()) if line.strip()), "it said nothing")
+    last = next((line.strip() for line in reversed(errors.readlines()) if line.strip()), "no output")
     raise PollerError(f"the sandbox did not start (exit status {process.returncode}): {last}")
 
 
 async def _watch(
     daemon: Daemon, sandbox: Sandbox, console: Console, limit: float | None, report: dict[str, Any]
 ) -> None:
-    """Tell how the first sweep goes, wait, and take stock."""
+    """Report the progress of the first sweep, wait, and collect the results."""
     while daemon.url is None and daemon.app.config.poller.listen and not daemon.stop.is_set():
         await asyncio.sleep(0.01)
     if daemon.url is not None:
@@ -214,7 +212,7 @@ async def _watch(
     engine = daemon.app.engine
     started = asyncio.get_running_loop().time()
     with (
-        console.status("first sweep: everything is read once, silently")
+        console.status("first sweep: everything is read once, without events")
         if console.is_terminal
         else contextlib.nullcontext()
     ):

@@ -1,4 +1,4 @@
-"""`poller doctor`: looks at everything, says what is wrong and how to fix it."""
+"""`poller doctor`: examines everything, and says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ _COLOURS: Final = {Level.OK: "green", Level.WARN: "yellow", Level.BAD: "bold red
 @click.option("--json", "as_json", is_flag=True, help="One finding a line.")
 @click.pass_obj
 def doctor(context: CliContext, as_json: bool) -> int:
-    """Look at everything: configuration, state, disk, daemon, sources and subscriptions; say what to do.
+    """Examine configuration, state, disk, daemon, sources and subscriptions, and say what to do.
 
-    Works beside the daemon and without it, asks no source, and changes nothing. Exit status 1 when something is bad.
+    Works with and without a running daemon, asks no source, and changes nothing. Exit status 1 if something is wrong.
 
     Example: poller doctor
     """
@@ -85,7 +85,7 @@ def _shown(one: Finding) -> Text:
 
 
 def examine(context: CliContext) -> Iterator[Finding]:
-    """Everything, in the order in which it would have to be fixed. What the daemon knows is asked of the daemon."""
+    """All findings, in the order in which they should be fixed. The daemon is asked for what it knows."""
     state = state_place(context.path)
     running = _Running() if state is None else _asked_daemon(state)
     config, plugins, findings = _configured(context, running)
@@ -96,7 +96,7 @@ def examine(context: CliContext) -> Iterator[Finding]:
             yield of_plugin(failed.name, failed.origin, failed.error)
         yield from _private(config)
     elif running.status is None:
-        return  # nothing says what there should be
+        return  # without a configuration there is nothing else to examine
     path = config.poller.state if config is not None else state
     assert path is not None
     if isinstance(path, DatabaseUrl):
@@ -113,7 +113,7 @@ def examine(context: CliContext) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Running:
-    """What the daemon says of itself; nothing where none runs, or it cannot be asked."""
+    """What the daemon reports about itself; empty if none runs or it cannot be asked."""
 
     status: Status | None = None
     read_at: datetime | None = None  # when it read its configuration
@@ -136,11 +136,11 @@ def _asked_daemon(state: Path) -> _Running:
         return _Running(error=error)
 
 
-# The configuration and what it names.
+# The configuration and the files that it names.
 
 
 def _configured(context: CliContext, running: _Running) -> tuple[Config | None, Plugins, list[Finding]]:
-    """The configuration, without its secrets where they cannot be had: beside a daemon only it needs them."""
+    """The configuration, without secrets that this shell does not have: beside a daemon, only the daemon needs them."""
     try:
         config, plugins = context.load()
     except ConfigError as error:
@@ -153,18 +153,18 @@ def _configured(context: CliContext, running: _Running) -> tuple[Config | None, 
     except ConfigError:
         return None, Plugins(), [*wrong, *goes_on]
     if running.status is not None:
-        missing = f"{config.path} is valid; secrets that this shell does not have are the daemon's alone"
+        missing = f"{config.path} is valid; some secrets are available only to the daemon"
         return config, plugins, [ok("configuration", missing)]
     return config, plugins, wrong
 
 
 def _goes_on(read_at: datetime, zone: tzinfo) -> Finding:
-    told = f"the daemon runs on the one that it read at {clock(read_at.timestamp(), zone)}"
+    told = f"the daemon runs the configuration that it read at {clock(read_at.timestamp(), zone)}"
     return warn("configuration", told, "a restart would refuse the file as it is: fix it first")
 
 
 def _private(config: Config) -> Iterator[Finding]:
-    """Files that only this user should read."""
+    """Files that only this user should be able to read."""
     secrets = list(secrets_in(config))
     files = {Path(secret.place) for secret in secrets if secret.kind == "file"}
     if any(secret.kind == "text" for secret in secrets):
@@ -178,7 +178,7 @@ def _private(config: Config) -> Iterator[Finding]:
 
 
 def _is_shared(file: Path) -> bool:
-    """Whether a group alone may read it, that of a folder which is closed to others: a service's."""
+    """Whether only the group of a folder that is closed to others can read the file, as for a service."""
     own, folder = file.stat(), file.parent.stat()
     return own.st_mode & OTHERS == stat.S_IRGRP and own.st_gid == folder.st_gid and not folder.st_mode & stat.S_IRWXO
 
@@ -187,7 +187,7 @@ def _is_shared(file: Path) -> bool:
 
 
 def _database(place: DatabaseUrl, config: Config | None) -> Iterator[Finding]:
-    """Whether it can be reached, who runs on it, and whether what it keeps is right."""
+    """Whether the database can be reached, which workers run on it, and whether its content is consistent."""
     try:
         if not is_there(place):
             yield warn("state", f"{place} holds no state yet", "poller run")
@@ -215,8 +215,8 @@ def _daemon(state: Path, holder: int | None, running: _Running) -> Finding:
         return warn("daemon", "not running", "poller run, or systemctl start poller")
     since = clock(StateLock(state).since(), running.zone)
     if running.status is None and running.error is None:
-        what = f"process {holder} has the state since {since}, and does not answer beside it"
-        return warn("daemon", what, "it may be starting, or be another command: try again; its log says more")
+        what = f"process {holder} has the state since {since}, and does not answer on its socket"
+        return warn("daemon", what, "it may be starting, or be another command: try again, or read its log")
     return ok("daemon", f"running since {since} (process {holder})")
 
 
@@ -268,7 +268,7 @@ def _state(path: Path, config: Config | None, live: Status | None) -> Iterator[F
     yield from _owned(path)
     yield of_space(shutil.disk_usage(folder).free, path.stat().st_size if path.exists() else 0)
     if not path.exists():
-        yield warn("state", f"{path} is not there yet", "poller once, or poller run")
+        yield warn("state", f"{path} does not exist yet", "poller once, or poller run")
         return
     try:
         with open_reader(path) as reader:
@@ -282,7 +282,7 @@ def _state(path: Path, config: Config | None, live: Status | None) -> Iterator[F
 
 
 def _to_write(place: Path) -> str:
-    """What makes it writable: to its owner it is not a question of whose it is."""
+    """How to make a file writable; for its owner this is a question of its mode."""
     mine = place.stat().st_uid == os.geteuid()
     return (
         f"chmod u+w {place}; is its file system mounted read-only?" if mine else f"run as its owner, or chown {place}"
@@ -290,24 +290,24 @@ def _to_write(place: Path) -> str:
 
 
 def _owned(state: Path) -> Iterator[Finding]:
-    """Whether a file of the state belongs to another user than its folder, as a backup does that root has put there."""
+    """Whether a file of the state belongs to another user than its folder, like a backup that root has copied."""
     beside = (state.with_name(state.name + end) for end in ("", "-wal", "-shm", ".lock"))
     strange = [file for file in beside if file.exists() and file.stat().st_uid != state.parent.stat().st_uid]
-    # A folder of root's, such as /tmp, is one that many share.
+    # A folder of root, such as /tmp, is shared by many users.
     if strange and state.parent.stat().st_uid != 0:
         files = " ".join(map(str, strange))
-        what = f"{files}: not owned by the user to whom {state.parent} belongs: a service of that user cannot write it"
+        what = f"{files}: not owned by the owner of {state.parent}: a service of that user cannot write it"
         yield bad("state", what, f"chown --reference={state.parent} {files}")
 
 
 def _kept(reader: Reader, path: Place, config: Config | None, live: Status | None) -> Iterator[Finding]:
-    """What the file itself tells; nothing else of it is asked where it is damaged."""
+    """What the state file itself says. If it is damaged, nothing else is read from it."""
     now = time.time()
     if damage := reader.damage():
         restore = "stop the daemon, move the state and its -wal and -shm away, put a backup in its place"
         yield bad("state", f"{path} is damaged: {damage}", restore)
         return
-    yield ok("state", f"{path} is whole: {reader.log.last_seq()} events in log {reader.log.id}")
+    yield ok("state", f"{path} is intact: {reader.log.last_seq()} events in log {reader.log.id}")
     for books in reader.deliveries.ledger():
         if not books.balanced:
             yield bad(
@@ -322,7 +322,7 @@ def _kept(reader: Reader, path: Place, config: Config | None, live: Status | Non
 
 
 def _beginning(reader: Reader, config: Config, now: float) -> Iterator[Finding]:
-    """Whether it is a restored backup: a new beginning, and for a while a dangerous one."""
+    """Whether the state is a restored backup, which does not know all calls of its windows for a while."""
     origin = reader.restored()
     if origin is None:
         return
@@ -330,7 +330,7 @@ def _beginning(reader: Reader, config: Config, now: float) -> Iterator[Finding]:
     longest = max((limit.seconds for budget in config.budgets.values() for limit in budget.limits), default=0.0)
     if now < origin.since + longest:
         unknown = (
-            f"; calls made in between are not known, and count with the server until {iso(origin.since + longest)}"
+            f"; calls made in between are not known here, and count at the server until {iso(origin.since + longest)}"
         )
         yield warn("state", told + unknown, "lower limits or share until then if the key was in use")
     else:

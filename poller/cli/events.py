@@ -1,4 +1,4 @@
-"""`poller events`, `plugins`, `show`: what there is to see, beside a daemon or without one."""
+"""`poller events`, `plugins` and `show`: the log, the loaded plugins, and one object."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ from poller.hooks.loading import Plugins, load_plugins
 from poller.options.problems import ConfigError, NotThere
 from state.records import Event
 
-LATEST: Final = 20  # events shown where none is named
-LOOK_EVERY: Final = 0.5  # seconds between two looks of --follow
+LATEST: Final = 20  # events shown without --limit
+LOOK_EVERY: Final = 0.5  # seconds between two reads of --follow
 
 
 # poller events
 
 
 @click.command()
-@click.option("--follow", is_flag=True, help="Continue with what comes, until Ctrl-C.")
+@click.option("--follow", is_flag=True, help="Print new events as they come, until Ctrl-C.")
 @click.option("--type", "type_glob", metavar="GLOB", help='Only these types: "*.deleted".')
-@click.option("--source", metavar="NAME", help="Only of this source.")
+@click.option("--source", metavar="NAME", help="Only events of this source.")
 @click.option("--subject", metavar="GLOB", help='Only of this object: "projects/201001", or "projects/*".')
-@click.option("--after", metavar="PLACE", help="From there on: a number of the log, or a time with its offset.")
-@click.option("--before", metavar="PLACE", help="Up to there: a number of the log, or a time with its offset.")
+@click.option("--after", metavar="PLACE", help="Only later events: a number of the log, or a time with its offset.")
+@click.option("--before", metavar="PLACE", help="Only earlier events: a number of the log, or a time with its offset.")
 @click.option(
     "--limit",
     type=click.IntRange(1),
     metavar="N",
-    help=f"With --after: at most so many, then end. Without: how many of the latest ones, {LATEST} by default.",
+    help=f"With --after: how many at most. Without: how many of the latest events, {LATEST} by default.",
 )
 @click.option("--json", "as_json", is_flag=True, help="CloudEvents, one a line.")
 @click.pass_obj
@@ -98,7 +98,7 @@ def events(
 
 @contextlib.contextmanager
 def _viewed(context: CliContext, follow: bool) -> Iterator[View | None]:
-    """What there is to see; with `follow` it is waited for."""
+    """The view of daemon or file; with `follow`, waits until there is one."""
     while True:
         with viewed(context) as view:
             if view is not None or not follow:
@@ -108,7 +108,7 @@ def _viewed(context: CliContext, follow: bool) -> Iterator[View | None]:
 
 
 def _print_latest(view: View, wanted: EventFilter, count: int, tell: Callable[[Event], None]) -> tuple[int, int]:
-    """Print the latest events that match; gives the number after which to read on, and how many there were."""
+    """Print the latest events that match. Returns the number after which to read on, and how many there were."""
     page = view.events(wanted, limit=min(count, PAGE), newest=True)
     found, seen = page.events, page.next
     while page.events and len(found) < count:
@@ -121,7 +121,9 @@ def _print_latest(view: View, wanted: EventFilter, count: int, tell: Callable[[E
 
 
 def _print_on(view: View, wanted: EventFilter, most: int | None, tell: Callable[[Event], None]) -> tuple[int, int]:
-    """Print at most so many from a place on; gives the number after which to read on, and how many there were."""
+    """Print up to `limit` events after a position. Returns the number after which to read on, and how many
+    there were.
+    """
     shown = 0
     while True:
         page = view.events(wanted, limit=PAGE if most is None else min(most - shown, PAGE))
@@ -139,7 +141,7 @@ def _say_types(view: View) -> None:
 
 
 def _teller(zone: tzinfo, as_json: bool) -> Callable[[Event], None]:
-    """How one event is printed."""
+    """The function that prints one event."""
     if as_json:
         return lambda event: print_raw_json(structured(event))
     return partial(print_event, console(), zone=zone)
@@ -175,7 +177,7 @@ def plugins(context: CliContext, as_json: bool) -> None:
 
 
 def _load_configured(context: CliContext, found: Plugins) -> None:
-    """Load those of the configured folder, too; a configuration that is wrong hides none of them."""
+    """Load the plugins of the configured folder as well; they are shown even if the configuration is wrong."""
     try:
         load(context.path, found, reveal=False)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""What a command says when it fails: one line each for what is wrong and for what to do, and the exit status."""
+"""The output of a command that fails: a line for the error, a line with advice, and the exit status."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from poller.options.problems import ConfigError
 from poller.rendering.terminal import printable
 from state.errors import PollerError
 
-FORESEEN: Final = (PollerError, OSError, sqlite3.Error)  # anything else is a bug, with its traceback
+FORESEEN: Final = (PollerError, OSError, sqlite3.Error)  # any other exception is a bug and shows its traceback
 
 
 def complain(error: Exception) -> int:
-    """Say what is wrong and what to do; gives the exit status. Raises what nobody has foreseen."""
-    if isinstance(error, ExceptionGroup):  # from the daemon's tasks
+    """Print an expected error with its advice and return the exit status. Raises any other exception again."""
+    if isinstance(error, ExceptionGroup):  # raised by the daemon's tasks
         mine, others = error.split(FORESEEN)
         if mine is None or others is not None:
             raise error
@@ -28,7 +28,7 @@ def complain(error: Exception) -> int:
 
 
 def tell(text: str, hint: str | None, *, status: int) -> int:
-    """Print an error and its hint; gives the exit status."""
+    """Print an error and its hint, and return the exit status."""
     for line in text.split("\n"):
         click.echo(printable(f"Error: {line}"), err=True)
     if hint:

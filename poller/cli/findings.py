@@ -1,4 +1,4 @@
-"""What a look at an endpoint found, as `poller check --online` and `poller try` say it."""
+"""The findings of an inspection of an endpoint, as `poller check --online` and `poller try` print them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from poller.rendering.terminal import printable
 PATIENCE: Final = 60.0  # seconds for the daemon to look at one endpoint
 HINTS: Final = {
     301: "write the address that it names",
-    302: "write the address that it names; a login page is no API",
-    401: "are the credentials right, and not ended?",
-    403: "this key may not see it: give it the right, or name only endpoints that it may see",
-    404: "is the path right? what is asked for is base_url and path, one after the other",
-    429: "it passes by itself: a daemon waits it out",
+    302: "write the address that it names; a login page is not an API",
+    401: "are the credentials right, and have they not expired?",
+    403: "this key may not see it: grant access, or name only endpoints that it may see",
+    404: "is the path right? The URL is base_url followed by path",
+    429: "this passes by itself: a daemon waits for it",
 }
 
 
 def inspected(daemon: DaemonClient, source: str, endpoint: str) -> Inspection:
-    """What the daemon found when it looked at an endpoint."""
+    """The daemon's inspection of an endpoint."""
     answer = daemon.post(f"/api/v1/endpoints/{in_path(source, endpoint)}/inspect", timeout=PATIENCE)
     return msgspec.convert(answer, Inspection)
 
 
 def report(found: Inspection) -> int:
-    """Say what a look at an endpoint found: a line for the list, a warning for each doubt. 1 where it failed."""
+    """Print an inspection: a line for the list, and a warning for each doubt. Returns 1 if it failed."""
     if found.pages:
         say(f"endpoint {found.endpoint}: {_list_line(found)}")
     for doubt in found.doubts:

@@ -1,4 +1,4 @@
-"""`poller init`: from nothing to a configuration that works."""
+"""`poller init`: writes a first configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from poller.cli.context import CliContext
 from poller.cli.output import say
 from state.errors import PollerError
 
-SERVICE_STATE: Final = "/var/lib/poller/poller.db"  # of the systemd unit
+SERVICE_STATE: Final = "/var/lib/poller/poller.db"  # state of the systemd unit
 
 NUTCACHE = """\
 #:schema ./poller.schema.json
@@ -32,7 +32,7 @@ access_token = "sandbox-access-token"
 # access_token = { env = "NUTCACHE_TOKEN" }
 # company = "11111111-2222-3333-4444-555555555555"
 
-# Naming endpoints chooses them; without any, all that Nutcache has are watched. Keys of each: weight, max_staleness,
+# If you name endpoints, only those are polled; else all of Nutcache's are. Keys of each: weight, max_staleness,
 # ignore, exclude and others, see docs/configuration.md.
 [sources.acme.endpoints.customers]
 [sources.acme.endpoints.projects]
@@ -96,9 +96,9 @@ plugin = "console"
     type=click.Choice(["nutcache", "rest"]),
     default="nutcache",
     show_default=True,
-    help="Of what kind of API.",
+    help="The kind of API.",
 )
-@click.option("--force", is_flag=True, help="Overwrite what is there.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @click.pass_obj
 def init(context: CliContext, source: str, force: bool) -> None:
     """Write a commented poller.toml.
@@ -107,10 +107,10 @@ def init(context: CliContext, source: str, force: bool) -> None:
     """
     path = context.path or Path("poller.toml")
     if path.exists() and not force:
-        raise PollerError(f"{path} is there already", hint="poller init --force overwrites it")
-    path.touch(0o600)  # it will hold keys
+        raise PollerError(f"{path} already exists", hint="poller init --force overwrites it")
+    path.touch(0o600)  # it will hold credentials
     text = NUTCACHE if source == "nutcache" else REST
-    if path.resolve().is_relative_to("/etc"):  # where nothing but configuration belongs
+    if path.resolve().is_relative_to("/etc"):  # only configuration belongs there
         text = text.replace('state = "poller.db"', f'state = "{SERVICE_STATE}"')
     path.write_text(text, encoding="utf-8")
     _share(path)
@@ -118,7 +118,7 @@ def init(context: CliContext, source: str, force: bool) -> None:
 
 
 def _share(path: Path) -> None:
-    """Let the group of a folder that is closed to others read the file: a service's, whose user owns neither."""
+    """Let the group of a folder that is closed to others read the file: a service's user owns neither."""
     folder = path.resolve().parent.stat()
     is_closed = folder.st_mode & (stat.S_IRWXG | stat.S_IRWXO) == stat.S_IRGRP | stat.S_IXGRP
     if is_closed and folder.st_gid != os.getegid():

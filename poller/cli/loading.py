@@ -16,7 +16,7 @@ def loaded(
     path: Path | None, *, reveal: bool, listen: str | None = None, worker: bool = False
 ) -> tuple[Config, Plugins]:
     """The configuration, and the plugins that it was checked against. Raises ConfigError."""
-    if not structlog.is_configured():  # only the daemon and `once` log; other commands print what there is to say
+    if not structlog.is_configured():  # only the daemon and `once` log; other commands print
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     plugins = load_plugins(lazily=not reveal, ours_lazily=True)
     return load(path, plugins, reveal=reveal, listen=listen, worker=worker), plugins

@@ -1,4 +1,4 @@
-"""`poller help`, `completion`: the help of a command, the manual page, and completion for shells."""
+"""`poller help` and `completion`: the help of a command, the manual page, and shell completion."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ the state where no file does.
 @click.option("--man", is_flag=True, help="Print the manual page instead, for man(1).")
 @click.pass_context
 def help_(context: click.Context, words: tuple[str, ...], man: bool) -> None:
-    """Show the help of a command, or of all of them.
+    """Show the help of a command, or of all commands.
 
     Example: poller help deliveries show
     """
@@ -93,6 +93,6 @@ def _entries(top: click.Context) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Text in which roff finds nothing to obey."""
+    """Text without roff markup."""
     escaped = text.replace("\\", "\\\\").replace("-", "\\-")
     return f"\\&{escaped}" if escaped[:1] in ".'" else escaped

@@ -1,4 +1,4 @@
-"""Completion of names: subscriptions, budgets and endpoints, from the configuration file as it is written."""
+"""Completion of names (subscriptions, budgets and endpoints) from the configuration file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 def named(*kinds: str) -> Complete:
-    """Completes what was typed to names of these kinds: subscription, budget, source or endpoint."""
+    """Completes names of these kinds: subscription, budget, source or endpoint."""
 
     def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         path = getattr(context.find_root().obj, "path", None)
@@ -27,7 +27,7 @@ def named(*kinds: str) -> Complete:
 
 
 def names_of(path: Path | None, kind: str) -> Iterator[str]:
-    """The names of one kind in the file; of a file that cannot be read, none."""
+    """The names of one kind in the file; none if the file cannot be read."""
     try:
         tables = tomllib.loads(find(path).read_text(encoding="utf-8-sig"))
     except (ConfigError, OSError, ValueError):

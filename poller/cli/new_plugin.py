@@ -1,4 +1,4 @@
-"""`poller new-plugin`: a sink or a source of one's own to begin with, and a test that passes."""
+"""`poller new-plugin`: writes a template of a sink or a source, and a test that passes."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ TEMPLATES: Final = {"sink": (SINK, SINK_TEST), "source": (SOURCE, SOURCE_TEST)}
 
 @click.command("new-plugin")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(list(TEMPLATES)), default="sink", show_default=True, help="What it is.")
+@click.option("--kind", type=click.Choice(list(TEMPLATES)), default="sink", show_default=True, help="Kind of plugin.")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -166,7 +166,7 @@ TEMPLATES: Final = {"sink": (SINK, SINK_TEST), "source": (SOURCE, SOURCE_TEST)}
     help="Where to write it: the folder of `plugins_dir`.",
 )
 def new_plugin(name: str, kind: str, folder: Path) -> None:
-    """Write a plugin of your own to begin with, and a test of it.
+    """Write a plugin to begin with, and a test of it.
 
     Example: poller new-plugin pager --kind sink
     """

@@ -1,4 +1,4 @@
-"""What commands print: tables on a terminal, plain aligned lines elsewhere, JSON for machines."""
+"""Output of commands: tables on a terminal, aligned plain lines elsewhere, JSON for machines."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from poller.rendering.terminal import printable, printable_json, printable_lines
 from state.records import Event
 
 NOTHING_YET: Final = "nothing yet: `poller once` or `poller run` begins"
-_WIDE: Final = 1_000_000  # columns: nothing that goes into a file or a pipe is wrapped or cut
+_WIDE: Final = 1_000_000  # columns: output into a file or a pipe is neither wrapped nor cut
 
 
 def console() -> Console:
-    """Standard output. What is printed is text: no markup, no highlighting, no emoji."""
+    """Standard output, on which text is printed without markup, highlighting or emoji."""
     out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
     if not out.is_terminal:
         out.width = _WIDE
@@ -33,17 +33,17 @@ def console() -> Console:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print one line, on standard error where `err` says so. Whatever the text holds, it stays one line of text."""
+    """Print one line, on standard error if `err` is set. Line breaks in the text are escaped."""
     click.echo(printable(text), err=err)
 
 
 def say_lines(text: str) -> None:
-    """Print a text with lines of its own."""
+    """Print a text of several lines."""
     click.echo(printable_lines(text))
 
 
 def print_table(out: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under their heads: as a table on a terminal, elsewhere one line each with columns aligned."""
+    """Print rows under their heads: as a table on a terminal, else as lines with aligned columns."""
     if out.is_terminal:
         out.print(table(title, heads, rows, out.width))
         out.print()
@@ -61,7 +61,7 @@ def _cells(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
-    """A table for a terminal, without lines; where it is too wide, only cells with blanks are wrapped."""
+    """A table for a terminal, without lines. If it is too wide, only cells that contain spaces are wrapped."""
     cells = _cells(rows)
     made = Table(
         title=Text(printable(title), "bold") if title else None, title_justify="left", box=None, pad_edge=False
@@ -89,12 +89,12 @@ def print_json_line(value: Any) -> None:
 
 
 def print_raw_json(raw: bytes) -> None:
-    """JSON that is written already, as one line."""
+    """Print JSON that is already encoded, as one line."""
     click.echo(printable_json(raw.decode()))
 
 
 def print_event(out: Console, event: Event, zone: tzinfo) -> None:
-    """One event, whole."""
+    """Print one event with all of its fields."""
     view = EventView(event)
     seen = view.time.astimezone(zone)
     if out.is_terminal:
@@ -104,7 +104,7 @@ def print_event(out: Console, event: Event, zone: tzinfo) -> None:
 
 
 def span(seconds: float | None) -> str:
-    """A span as people say it: "never" where it is not known."""
+    """A span for people: 95.0 as "95s"; "-" if it is not known."""
     if seconds is None:
         return "-"
     if seconds < 10:
@@ -128,14 +128,14 @@ def unix(text: str | None) -> float | None:
 
 
 def clock(time: float | None, zone: tzinfo) -> str:
-    """Unix seconds as date and time in a zone, which is named; what no calendar has is its first or last day."""
+    """Unix seconds as date, time and name of the zone; dates beyond the calendar become its first or last day."""
     if time is None:
         return "-"
     return f"{datetime.fromtimestamp(min(max(time, FIRST), LAST), zone):%Y-%m-%d %H:%M:%S %Z}"
 
 
 def size(count: int) -> str:
-    """A number of bytes as people say it."""
+    """A number of bytes for people."""
     for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= length:
             return f"{count / length:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""`poller plan`: what is polled how often, and why."""
+"""`poller plan`: how often each unit is polled, and why."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from poller.operations.planners import planner_states
 from poller.options.quantities import parse_rate
 from poller.planner.report import WhatIf, parse_weight, report, rows
 
-SHOWN = 20  # units in the table, unless all are asked for
+SHOWN = 20  # units in the table without --all
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ def plan(
 
 
 def _found(context: CliContext, what_if: WhatIf) -> list[Document]:
-    """The rows of the plan: the daemon's where one runs, else by what was saved, if anything was."""
+    """The rows of the plan, from the daemon if one runs, else from the saved state."""
     with context.daemon() as daemon:
         if daemon is not None:
             return DaemonView(daemon).plan(what_if)
@@ -122,17 +122,17 @@ def _stale(seconds: float | None) -> str:
 
 
 def _span(seconds: float | None) -> str:
-    """A span; JSON has null for what is infinite or not a number."""
+    """A span; infinity and NaN are null in JSON."""
     return "-" if seconds is None or seconds != seconds or seconds == float("inf") else span(seconds)
 
 
 def limits_option(texts: Sequence[str]) -> tuple[Limit, ...]:
-    """Limits as an option gives them. Raises click.BadParameter."""
+    """Limits from an option. Raises click.BadParameter."""
     return tuple(_each("--limits", parse_rate, texts))
 
 
 def weights_option(texts: Sequence[str]) -> dict[str, float]:
-    """Weights as an option gives them, by endpoint. Raises click.BadParameter."""
+    """Weights from an option, by endpoint. Raises click.BadParameter."""
     return dict(_each("--weight", parse_weight, texts))
 
 

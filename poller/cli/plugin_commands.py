@@ -1,4 +1,4 @@
-"""Commands that installed plugins register, found without loading the plugins that register none."""
+"""Commands of installed plugins, found without loading plugins that register none."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ MARK: Final = "poller_impl"  # what `poller.hookimpl` sets on a function
 
 
 def add_commands(group: click.Group) -> None:
-    """Let every installed plugin add its commands. What a plugin raises is noted where plugins are loaded."""
+    """Let every installed plugin add its commands. Exceptions of a plugin are reported when plugins are loaded."""
     for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda one: one.name):
         if _may_register(entry):
             import_module("poller.hooks.faults").attempted(lambda entry=entry: _register(entry, group))
 
 
 def _may_register(entry: importlib.metadata.EntryPoint) -> bool:
-    """Whether the plugin could implement the hook: the text of its module names it, or names come from elsewhere."""
+    """Whether the plugin may implement the hook: its module's text names the hook, or it imports names with `*`."""
     if entry.attr:
         return True
-    with suppress(Exception):  # a broken package is named where plugins are loaded
+    with suppress(Exception):  # a broken package is reported when plugins are loaded
         spec = importlib.util.find_spec(entry.module)
         if spec is not None and spec.origin is not None:
             text = Path(spec.origin).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The event loop of a command and the end of its process: neither waits for a plugin's code that does not end."""
+"""The event loop of a command and the end of its process. Neither waits for plugin code that does not end."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from poller.late import late
 if TYPE_CHECKING:
     import structlog
 else:
-    structlog = late("structlog")  # not for commands that a daemon answers
+    structlog = late("structlog")  # not needed by commands that a daemon answers
 
 T = TypeVar("T")
 
-GRACE: Final = 5.0  # seconds that threads have to end once all work is done
+GRACE: Final = 5.0  # seconds that threads have to end after all work is done
 
 
 class _UnwaitedThreads(ThreadPoolExecutor):
-    """The threads of `asyncio.to_thread`. Closing the event loop does not wait for them: who needs one awaits it."""
+    """The threads of `asyncio.to_thread`. Closing the event loop does not wait for them; each caller awaits its own."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - as it is called
         super().shutdown(wait=False, cancel_futures=True)
 
 
 def run_coroutine(main: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, which waits for no thread that a plugin has left behind."""
+    """`asyncio.run` without waiting for threads that a plugin has left running."""
     with asyncio.Runner() as runner:
         runner.get_loop().set_default_executor(_UnwaitedThreads(thread_name_prefix="asyncio"))
         return runner.run(main)
 
 
 def end_process(status: int) -> NoReturn:
-    """End this process with `status`. Plugins' threads have `GRACE` seconds to end, abandoned tasks none.
+    """End this process with `status`. Threads of plugins have `GRACE` seconds to end; abandoned tasks have none.
 
-    A thread that is not a daemon would hold the process, and a coroutine that ignores even `GeneratorExit` would run
-    for ever while the interpreter throws it away.
+    A thread that is not a daemon would keep the process alive, and a coroutine that ignores even `GeneratorExit` would
+    run for ever while the interpreter discards it.
     """
     until = time.monotonic() + GRACE
     others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]

@@ -22,13 +22,13 @@ Written from `--help` by `make docs`; not by hand. Every command takes `--config
 error. Exit status: 0 done, 1 failed, 2 called wrongly or wrongly configured, 130 interrupted by Ctrl-C. `--json` is for
 machines: one document, or for lists one JSON document a line.
 
-Commands that look work beside a running daemon. Commands that change something are done by the daemon where one runs,
-and by themselves where none does. `once` and `poll` need the state for themselves.
+Commands that only read work next to a running daemon. Commands that change something are executed by the daemon if one
+runs, else by the command itself. `once` and `poll` need exclusive use of the state.
 """
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
-    """Every command and its subcommands, by the words that call it."""
+    """Every command and subcommand, by the words that call it."""
     top = click.Context(cli, info_name="poller")
     for name in cli.list_commands(top):
         command = cli.get_command(top, name)
@@ -44,13 +44,13 @@ def page() -> str:
 
 
 def context_of(name: str, command: click.Command) -> click.Context:
-    """The context in which `poller NAME` runs, at a width of its own."""
+    """The context in which `poller NAME` runs, with a fixed width."""
     top = click.Context(cli, info_name="poller", **cli.context_settings)
     return click.Context(command, parent=top, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
 
 
 def help_of(name: str, command: click.Command) -> str:
-    """What `--help` says."""
+    """The output of `--help`."""
     return "\n".join(line.rstrip() for line in command.get_help(context_of(name, command)).splitlines())
 
 

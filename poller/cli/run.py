@@ -16,7 +16,7 @@ from poller.daemon.logs import configure
 def run(context: CliContext, listen: str | None) -> None:
     """Poll and deliver in the foreground until stopped; SIGHUP reloads the configuration.
 
-    Several may run on one PostgreSQL database, each with an address of its own.
+    Several workers may share one PostgreSQL database, each with its own address.
 
     Example: poller run --config /etc/poller/poller.toml
     """

@@ -1,4 +1,4 @@
-"""`poller simulate`: this configuration on a virtual clock, or the planner in a made-up world."""
+"""`poller simulate`: this configuration on a virtual clock, or the planner in a generated world."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from poller.simulation import worlds
 from poller.simulation.scenarios import DAYS, Scenario, changed, replay, run_scenario
 from poller.simulation.simulator import Result, simulate_world, units_of
 
-WORLD: Final[dict[str, Any]] = {"units": 200, "changes": 6000.0, "limits": ("20000/day",), "share": 1.0}  # unless said
+WORLD: Final[dict[str, Any]] = {"units": 200, "changes": 6000.0, "limits": ("20000/day",), "share": 1.0}  # defaults
 
 
 @click.command()
-@click.option("--days", type=click.FloatRange(0.1, 366), help="How long. Default: 14, or 500,000 calls.")
+@click.option("--days", type=click.FloatRange(0.1, 366), help="Days to simulate. Default: 14, or 500,000 calls.")
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True), help="What if this share were used?")
 @click.option("--limits", multiple=True, metavar="RATE", help="What if these were the limits?")
 @click.option("--weight", "weights", multiple=True, metavar="ENDPOINT=N", help="What if an endpoint weighed that much?")
 @click.option("--changes", type=click.FloatRange(1), help="What if there were that many changes a day?")
 @click.option("--from-history", is_flag=True, help="Replay the changes that the log holds.")
-@click.option("--world", type=click.Choice(list(worlds.KINDS)), help="A made-up world; needs no configuration.")
-@click.option("--units", type=click.IntRange(1, 100_000), help="Of the made-up world.  [default: 200]")
-@click.option("--max-staleness", metavar="DURATION", help="A promise for every unit of the made-up world.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same answer.")
+@click.option("--world", type=click.Choice(list(worlds.KINDS)), help="A generated world; needs no configuration.")
+@click.option("--units", type=click.IntRange(1, 100_000), help="Units of the generated world.  [default: 200]")
+@click.option("--max-staleness", metavar="DURATION", help="`max_staleness` of every unit of the generated world.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same result.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the delays into a PNG.")
 @click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 @click.pass_obj
 def simulate(context: CliContext, /, plot: Path | None, as_json: bool, **asked: Any) -> None:
     """Run this configuration on a virtual clock: how late are changes found, with how many calls?
 
-    Sources, endpoints, weights, promises and budgets are the configuration's, units and rates what was learned so
-    far. The delays stand beside polling in turn and D*, the least that constant rates allow.
+    Sources, endpoints, weights, promises and budgets come from the configuration, units and rates from what was learned
+    so far. The delays are shown next to those of polling in turn and D*, the least that constant rates allow.
 
     Example: poller simulate --days 7 --weight projects=5 --limits 5000/h
     """

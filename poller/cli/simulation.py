@@ -1,4 +1,4 @@
-"""What `poller simulate` shows of a result: tables and a chart, JSON, a picture."""
+"""Output of `poller simulate`: tables and a chart, JSON, a picture."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from poller.options.quantities import duration_text
 from poller.simulation.scenarios import Scenario
 from poller.simulation.simulator import Result
 
-_BARS: Final = 16  # characters of the longest bar: two of them fit a terminal
-_STEPS: Final = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 86400)  # seconds, of the chart
+_BARS: Final = 16  # characters of the longest bar; two fit on a terminal
+_STEPS: Final = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 86400)  # seconds; steps of the chart
 _FIGURES: Final = ("units", "days", "calls", "used", "mean", "in_turn", "optimum", "hourly_bound", "stalest")
 
 
@@ -35,7 +35,7 @@ def result_row(result: Result) -> dict[str, Any]:
 
 
 def scenario_row(found: Scenario) -> dict[str, Any]:
-    """The same of a budget, with its endpoints."""
+    """The result of a budget as JSON, with its endpoints."""
     return {
         "budget": found.budget,
         **result_row(found.result),
@@ -45,7 +45,7 @@ def scenario_row(found: Scenario) -> dict[str, Any]:
 
 
 def print_scenario(found: Scenario, out: Console) -> None:
-    """Print how a budget did, and each of its endpoints."""
+    """Print the result of a budget and of each of its endpoints."""
     print_result(found.result, out)
     heads = ["endpoint", "units", "weight", "changes", "calls a day", "mean delay", "in turn"]
     rows = [
@@ -64,7 +64,7 @@ def print_scenario(found: Scenario, out: Console) -> None:
 
 
 def print_result(result: Result, out: Console) -> None:
-    """Print the delays beside polling in turn and the bounds, and a chart of both distributions."""
+    """Print the delays next to polling in turn and the bounds, and a chart of both distributions."""
     means = [("planner", result.mean), ("in turn", result.in_turn)]
     means += [("D*: constant rates known", result.optimum), ("hourly rates known", result.hourly_bound)]
     title = f"{result.world}: {counted(result.units, 'unit')}, {result.days:.3g} days"
@@ -76,7 +76,7 @@ def print_result(result: Result, out: Console) -> None:
 
 
 def draw(results: Sequence[Result], path: Path) -> None:
-    """Draw the distributions into a PNG. Raises click.ClickException where matplotlib is missing."""
+    """Draw the distributions into a PNG. Raises click.ClickException if matplotlib is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

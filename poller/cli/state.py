@@ -1,4 +1,4 @@
-"""The state as commands that only look open it."""
+"""The state, opened by commands that only read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from state.store import Reader
 
 @contextlib.contextmanager
 def reading(config: Config) -> Iterator[Reader | None]:
-    """The state, read-only; None, and a line that says so, where nothing has run yet. Raises StateError."""
+    """The state, read-only; None, after printing a line, if nothing has run yet. Raises StateError."""
     path = config.poller.state
     if not is_there(path):
         say_nothing_yet()
@@ -24,5 +24,5 @@ def reading(config: Config) -> Iterator[Reader | None]:
 
 
 def say_nothing_yet() -> None:
-    """Tell on standard error that there is no state."""
+    """Print on standard error that there is no state."""
     say(NOTHING_YET, err=True)

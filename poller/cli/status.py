@@ -1,4 +1,4 @@
-"""`poller status`: how everything stands, beside a daemon or without one."""
+"""`poller status`: the state of everything, with or without a running daemon."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from state.place import DatabaseUrl
 if TYPE_CHECKING:
     import poller.operations.gathering as gathering
 else:
-    gathering = late("poller.operations.gathering")  # beside a daemon it is not needed
+    gathering = late("poller.operations.gathering")  # not needed beside a daemon
 
 
 NAMED: Final = 4  # budgets, or subscriptions, of a worker that are named; of more, how many
@@ -67,7 +67,7 @@ def status(context: CliContext, as_json: bool) -> None:
 
 
 def found_status(context: CliContext) -> tuple[Status, int | None]:
-    """The status, and the process of the daemon, if one runs: it knows more than the file."""
+    """The status, and the daemon's process if one runs, because it knows more than the file."""
     with context.daemon() as daemon:
         if daemon is not None:
             running: int = daemon.get("/api/v1/configuration")["process"]
@@ -76,12 +76,12 @@ def found_status(context: CliContext) -> tuple[Status, int | None]:
     place = config.poller.state
     if isinstance(place, DatabaseUrl):
         return replace(gathering.read_status(config, now=time.time()), running=holder(place) is not None), None
-    process = StateLock(place).holder()  # it may be starting: it does not answer yet
+    process = StateLock(place).holder()  # it may be starting and not answer yet
     return replace(gathering.read_status(config, now=time.time()), running=process is not None), process
 
 
 def tables_of(found: Status) -> Iterator[tuple[list[str], list[list[str]], list[str]]]:
-    """The heads and rows of each table, and what is wrong in it."""
+    """The heads and rows of each table, and the problems below it."""
     rows = [row for one in found.budgets for row in _budget(one)]
     notes = [line for one in found.budgets for line in _budget_notes(one)]
     yield (
@@ -101,7 +101,7 @@ def tables_of(found: Status) -> Iterator[tuple[list[str], list[list[str]], list[
 
 
 def _print_status(found: Status) -> None:
-    """What is wrong is below the table that it belongs to, where it has room."""
+    """Print each table with its problems below it."""
     out = console()
     for heads, rows, notes in tables_of(found):
         print_table(out, "", heads, rows)

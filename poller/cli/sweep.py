@@ -1,4 +1,4 @@
-"""`poller once`, `poller poll`: one complete sweep, and what is due to be delivered."""
+"""`poller once` and `poller poll`: one complete sweep, and the deliveries that are due."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ DELIVER_FOR = "60s"
 
 
 @click.command()
-@click.option("--wait", default=DELIVER_FOR, show_default=True, metavar="DURATION", help="For deliveries, at most.")
+@click.option("--wait", default=DELIVER_FOR, show_default=True, metavar="DURATION", help="Longest time for deliveries.")
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON, for machines.")
 @click.pass_obj
 def once(context: CliContext, wait: str, as_json: bool) -> int:
     """Sweep every endpoint once, deliver what is due, and exit.
 
-    The first time records a baseline; later ones tell what changed meanwhile. Exit status 1 when something could
-    not be seen.
+    The first run records a baseline; later runs report what has changed since. Exit status 1 if something could not be
+    read.
 
     Example: poller once
     """
@@ -44,7 +44,7 @@ def once(context: CliContext, wait: str, as_json: bool) -> int:
 
 @click.command()
 @click.argument("endpoint", shell_complete=named("endpoint"))
-@click.option("--wait", default=DELIVER_FOR, show_default=True, metavar="DURATION", help="For deliveries, at most.")
+@click.option("--wait", default=DELIVER_FOR, show_default=True, metavar="DURATION", help="Longest time for deliveries.")
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON, for machines.")
 @click.pass_obj
 def poll(context: CliContext, endpoint: str, wait: str, as_json: bool) -> int:
@@ -66,13 +66,13 @@ def _seconds(text: str) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """What one sweep came to."""
+    """The result of a sweep."""
 
-    calls: int  # pages of a chain, logins and redirects included
+    calls: int  # including pages of a chain, logins and redirects
     events: int
     pending: int  # deliveries that wait
     baselines: int  # endpoints that were swept for the first time
-    not_seen: list[str]  # what could not be seen, and why
+    not_seen: list[str]  # what could not be read, and why
 
 
 def _sweep(
@@ -120,7 +120,7 @@ def _say(swept: Swept) -> None:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; elsewhere a line now and then."""
+    """A progress bar on a terminal; elsewhere a line from time to time."""
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         yield _lines()

@@ -18,7 +18,7 @@ from state.errors import PollerError
 
 
 @click.command()
-@click.option("--every", default="2s", show_default=True, metavar="DURATION", help="Time between two looks.")
+@click.option("--every", default="2s", show_default=True, metavar="DURATION", help="Time between two updates.")
 @click.pass_obj
 def top(context: CliContext, every: str) -> None:
     """Show the status on the whole terminal and keep it up to date, until Ctrl-C.
@@ -41,7 +41,7 @@ def top(context: CliContext, every: str) -> None:
 
 
 def _screen(context: CliContext, width: int) -> Group:
-    """Everything as it is now; why it cannot be seen, where that fails."""
+    """The whole screen, or the reason why the status cannot be read."""
     try:
         found, process = found_status(context)
     except PollerError as error:

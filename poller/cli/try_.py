@@ -1,4 +1,4 @@
-"""`poller try`: one endpoint as its API answers it, before anything is recorded."""
+"""`poller try`: the answer of one endpoint, without recording anything."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from poller.operations.run_command import run_command
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for machines.")
 @click.pass_obj
 def try_(context: CliContext, endpoint: str, as_json: bool) -> int:
-    """Ask an endpoint: its requests, objects, ids, next page, total, and what speaks against the configuration.
+    """Ask one endpoint and show its requests, objects, ids, next page, total, and contradictions to the configuration.
 
     Nothing is recorded. Example: poller try shop/items
     """

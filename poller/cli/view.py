@@ -1,4 +1,4 @@
-"""What commands look at: the state as the daemon shows it, or, where none runs, as the file has it."""
+"""What commands show: the state as the daemon reports it or, if none runs, as the file has it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from state.records import Event, EventQuery
 from state.store import Reader
 from state.tables import TablePage
 
-PAGE: Final = 1000  # rows asked for at once
+PAGE: Final = 1000  # rows per request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Which events are asked for. A place is a number or a time, as it was written."""
+    """Which events to show. A position is a number or a time, as the user wrote it."""
 
     after: str | None = None
     before: str | None = None
@@ -47,7 +47,7 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryFilter:
-    """Which deliveries are asked for."""
+    """Which deliveries to show."""
 
     states: tuple[str, ...] = ()
     subscription: str | None = None
@@ -64,7 +64,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class View(Protocol):
-    """What there is to see. Raises PollerError."""
+    """Reads events, deliveries and objects. Raises PollerError."""
 
     zone: tzinfo
     subscriptions: list[str]
@@ -100,7 +100,7 @@ class View(Protocol):
 
 @contextlib.contextmanager
 def viewed(context: CliContext) -> Iterator[View | None]:
-    """The daemon's view where one runs, else the file's; None, and a line that says so, where nothing has run yet."""
+    """The daemon's view if one runs, else the file's; None, after printing a line, if nothing has run yet."""
     with context.daemon() as daemon:
         if daemon is not None:
             yield DaemonView(daemon)
@@ -175,7 +175,7 @@ class FileView:
 
 
 class DaemonView:
-    """The state as the daemon shows it, which knows more than the file."""
+    """The state as the daemon reports it, which knows more than the file."""
 
     def __init__(self, daemon: DaemonClient) -> None:
         running = daemon.get("/api/v1/configuration")
@@ -247,7 +247,7 @@ class DaemonView:
         return {**msgspec.structs.asdict(found), "object": bytes(found.object), "history": history}
 
     def plan(self, what_if: WhatIf) -> list[Document]:
-        """What is polled how often, and why, as the planners have it now."""
+        """The current plan of the planners."""
         found = self._daemon.get(
             "/api/v1/plan",
             share=what_if.share,
@@ -259,13 +259,13 @@ class DaemonView:
 
 
 def endpoint_of(daemon: DaemonClient, text: str) -> tuple[str, str]:
-    """Source and endpoint that a text means. Raises NotThere."""
+    """Source and endpoint that a text names. Raises NotThere."""
     endpoints = daemon.get("/api/v1/status")["endpoints"]
     return find_endpoint(((row["source"], row["endpoint"]) for row in endpoints), text)
 
 
 class _CloudEvent(msgspec.Struct, kw_only=True):
-    """An event as the API gives it; its data is left as it is."""
+    """An event of the API; its data is not parsed."""
 
     id: str
     source: str

@@ -1,4 +1,4 @@
-"""The daemon: timers wake the budgets, uvicorn answers, signals and systemd are heard."""
+"""The daemon: timers wake the budgets, uvicorn serves HTTP, and signals and systemd are handled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from state.errors import Unavailable
 
 log = structlog.get_logger("poller")
 
-LOOK_EVERY: Final = 1.0  # seconds between two looks at the clock, and at what has failed
+LOOK_EVERY: Final = 1.0  # seconds between two checks of the clock and of failures
 
 
 class Daemon:
@@ -37,7 +37,7 @@ class Daemon:
     def __init__(self, app: App, *, reload: Callable[[], Config], notifier: Notifier) -> None:
         self.app = app
         self.stop = asyncio.Event()
-        self._http: HttpServer | None = None  # once it answers
+        self._http: HttpServer | None = None  # set once it answers
         self.upkeep = Upkeep(app)
         self._program = RunningProgram(app)
         self._reloader = Reloader(app, read=reload, resumed=self._resumed, notifier=notifier)
@@ -50,11 +50,11 @@ class Daemon:
 
     @property
     def url(self) -> str | None:
-        """Where it answers, once it does."""
+        """Its URL, once it answers."""
         return None if self._http is None else self._http.url
 
     async def run(self) -> None:
-        """Listen, say READY, poll and deliver until stopped; then end cleanly within seconds."""
+        """Listen, report READY, poll and deliver until stopped; then end cleanly within seconds."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -91,11 +91,11 @@ class Daemon:
 
     def _reload_soon(self) -> None:
         task = asyncio.get_running_loop().create_task(self.reload(), name="reload")
-        self._reloads.add(task)  # a task that nobody holds may vanish
+        self._reloads.add(task)  # a task without a reference may be garbage collected
         task.add_done_callback(self._reloads.discard)
 
     async def reload(self) -> None:
-        """Take over `poller.toml` as it is now, or keep the old one."""
+        """Use the current `poller.toml`, or keep the old configuration."""
         await self._reloader.reload(self._http)
 
     async def _until_stopped(self) -> None:
@@ -110,7 +110,7 @@ class Daemon:
             self._notifier.alive(status=status_line(self.app))
 
     def _raise_failures(self) -> None:
-        """Raise what has ended the polling of a budget; an outage of the state is seen through, and does not."""
+        """Raise the exception that has ended the polling of a budget, unless it is an outage of the state."""
         for poll_loop in self.app.engine.loops.values():
             if poll_loop.tasks.failure is not None and not isinstance(poll_loop.tasks.failure, Unavailable):
                 raise poll_loop.tasks.failure
@@ -119,7 +119,7 @@ class Daemon:
             self._workers.raise_failures()
 
     async def _follow_clock(self) -> None:
-        """Take over a time to which the machine's clock was set."""
+        """Apply a time to which the machine's clock was set."""
         moved = self.app.clock.look()
         if not moved or not self._may_run():
             return
@@ -132,7 +132,7 @@ class Daemon:
         return self.app.is_polling and self.app.write.outage is None
 
     def _resumed(self) -> None:
-        """Wake the budgets of the engine that polls now. One that polled before keeps the work it has chosen."""
+        """Wake the budgets of the current engine. An engine that polled before keeps the work that it has chosen."""
         if self.app.engine is self._woken:
             return
         for poll_loop in self.app.engine.loops.values():
@@ -152,7 +152,7 @@ async def run_daemon(
     listen: str | None = None,
 ) -> None:
     """Run in the foreground until SIGTERM or SIGINT, or until `until` returns. Raises PollerError: ConfigError for a
-    `max_staleness` that cannot be kept. `listen` is taken instead of the file's, also at a reload.
+    `max_staleness` that cannot be kept. `listen` replaces the file's, also at a reload.
     """
     check_promises(config)
 

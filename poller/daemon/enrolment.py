@@ -1,4 +1,4 @@
-"""What this worker reports about itself in the state, and what the other workers report there."""
+"""This worker's reports about itself in the state, and those of the other workers."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Enrolment:
         self._digests: frozenset[str] = frozenset()
 
     def is_due(self, steady: float) -> bool:
-        """Whether this worker has not reported for a while, or has another configuration now."""
+        """Whether this worker's next report is due."""
         return steady - self._told_at >= TELL_EVERY or self._digest != self._app.config.digest
 
     async def tell(self, steady: float, *, lacks: Collection[str], ttl: float) -> None:
-        """Report that this worker runs, and which leases it leaves to others."""
+        """Report that this worker runs, and which leases it leaves to other workers."""
         app = self._app
         state = WorkerState(
             name=self._worker,
@@ -49,7 +49,7 @@ class Enrolment:
         self._told_at = steady
 
     async def leave(self) -> None:
-        """Take the report back, and give up every lease."""
+        """Withdraw the report, and give up every lease."""
         await self._app.write(self._app.store.leases.leave, self._worker)
         self._told_at = -TELL_EVERY
 

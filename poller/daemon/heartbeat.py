@@ -1,4 +1,4 @@
-"""Signs of life: a URL that is called while all is well, and one line for the service manager."""
+"""Signs of life: a URL that is called while the daemon works, and one line for the service manager."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ PATIENCE = 10  # seconds for the whole call
 
 
 async def beat(app: App) -> None:
-    """Call the heartbeat URL while all is well; whoever waits for it hears of trouble by hearing nothing."""
+    """Call the heartbeat URL while the daemon works, so that another system notices when the calls stop."""
     url = app.config.poller.heartbeat
     if url is not None and app.engine.watch.is_well():
         await call(url.reveal())
 
 
 async def call(url: str, *, patience: float = PATIENCE) -> None:
-    """Call the URL once; a failure is logged. Of the answer only the status is read: its body may be without end."""
+    """Call the URL once; a failure is logged. Only the answer's status is read, because its body may be endless."""
     try:
         async with (
             asyncio.timeout(patience),

@@ -1,7 +1,7 @@
-"""What this worker has leased: a poll loop for each budget, a consumer for each subscription.
+"""The leases that this worker holds: a poll loop for each budget, a consumer for each subscription.
 
-Opening and giving up take a while, and a lease may be lost meanwhile: each runs in a task of its own, which is then
-cancelled. So nothing else waits for it, and nothing of a lost budget is left behind.
+Opening and giving up take a while, and a lease may be lost meanwhile. Each therefore runs in a task of its own, which
+is then cancelled, so that nothing waits for it and nothing of a lost budget remains.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from poller.polling.loop import PollLoop
 from state.errors import LeaseLost, PollerError, Unavailable
 from state.leases import Lease, budget_lease
 
-ASIDE: Final = 30.0  # seconds for which a budget that could not be opened is left to others
-GRACE: Final = 5.0  # seconds for what is under way of a budget that is given up
+ASIDE: Final = 30.0  # seconds for which a budget that could not be opened is left to other workers
+GRACE: Final = 5.0  # seconds that running work of a released budget has to end
 
 log = structlog.get_logger("poller")
 
 
 class Holdings:
-    """The leases of one app. `woken` is called with budgets that are polled from now on."""
+    """The leases of one app. `woken` is called with budgets that are newly polled."""
 
     def __init__(self, app: App, *, woken: Callable[[Iterable[PollLoop]], None]) -> None:
         self._app = app
         self._woken = woken
         self._held: dict[str, Lease] = {}
-        self._taken_at: dict[str, float] = {}  # by lease, steady
-        self._tasks: dict[str, asyncio.Task[None]] = {}  # by lease: it is being opened, or given up
-        self._aside: dict[str, float] = {}  # by lease: steady time until when it is left to others
+        self._taken_at: dict[str, float] = {}  # by lease: steady time
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # by lease: tasks that open it or give it up
+        self._aside: dict[str, float] = {}  # by lease: steady time until which it is left to other workers
         self._failure: BaseException | None = None
 
     def __contains__(self, name: object) -> bool:
@@ -46,18 +46,20 @@ class Holdings:
 
     @property
     def aside(self) -> tuple[str, ...]:
-        """Leases that are left to others for a while, since they could not be opened here."""
+        """Leases left to other workers for a while, because they could not be opened here."""
         now = self._app.clock.steady()
         self._aside = {name: until for name, until in self._aside.items() if until > now}
         return tuple(self._aside)
 
     def raise_failure(self) -> None:
-        """Raise what has ended an opening or a giving up that is no fault of the state, of a source or of a sink."""
+        """Raise an exception that has ended opening or giving up and is not the fault of the state, a source or
+        a sink.
+        """
         if self._failure is not None:
             raise self._failure
 
     async def adopt(self, leases: list[Lease]) -> None:
-        """Deliver what was just taken; a budget is opened by the next `serve`."""
+        """Deliver newly taken subscriptions; a budget is opened by the next `serve`."""
         self._held |= {lease.name: lease for lease in leases}
         self._taken_at |= {lease.name: self._app.clock.steady() for lease in leases}
         subscriptions = [lease for lease in leases if not _is_budget(lease)]
@@ -65,22 +67,22 @@ class Holdings:
             await handover.adopt(self._app.deliverer, subscriptions)
 
     async def drop_lost(self, sent: float, renewed: Mapping[str, Lease]) -> None:
-        """Drop what is not among the leases that a renewal begun at `sent` has found, unless it was taken since."""
+        """Drop leases that a renewal begun at `sent` did not find, unless they were taken since."""
         for name, lease in list(self._held.items()):
             renewal = renewed.get(name)
             if self._taken_at[name] < sent and (renewal is None or renewal.epoch != lease.epoch):
                 await self._drop(lease, LeaseLost(f"{name}: the lease has run out"))
 
     def keep_only(self, names: Iterable[str]) -> None:
-        """Give up everything else, each in its own time."""
+        """Give up everything else, each in a task of its own."""
         for name in self._held.keys() - set(names):
             if name not in self._tasks:
                 self._begin(name, self._give_up(self._held[name]))
 
     async def serve(self) -> None:
-        """Poll what is held and not polled: budgets just taken, and all of them after the engine was replaced.
+        """Poll what is owned but not polled: newly taken budgets, and all budgets after the engine was replaced.
 
-        What has ended although the lease is still held (it seemed to have run out) is dropped, to be taken anew.
+        Work that has ended although the lease is still held (it seemed to have expired) is dropped, to be taken anew.
         """
         consumed = frozenset(self._app.deliverer.consumers.leases)
         for name, lease in list(self._held.items()):
@@ -88,14 +90,14 @@ class Holdings:
                 continue
             if not _is_budget(lease):
                 if lease not in consumed:
-                    await self._drop(lease, LeaseLost(f"{name}: it is not delivered here any more"))
+                    await self._drop(lease, LeaseLost(f"{name}: it is no longer delivered here"))
             elif (poll_loop := self._app.engine.loops.get(lease.subject)) is None:
                 self._begin(name, self._open(lease))
             elif poll_loop.tasks.is_over:
-                await self._drop(lease, LeaseLost(f"{name}: it is not polled here any more"))
+                await self._drop(lease, LeaseLost(f"{name}: it is no longer polled here"))
 
     async def close(self) -> None:
-        """End what is under way."""
+        """End all running tasks."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -110,8 +112,8 @@ class Holdings:
             self._failure = self._failure or task.exception()
 
     async def _drop(self, lease: Lease, error: LeaseLost) -> None:
-        """Have done with a lease, without a word to the state."""
-        if self._held.get(lease.name) != lease:  # somebody else was quicker
+        """Drop a lease without writing to the state."""
+        if self._held.get(lease.name) != lease:  # another task was quicker
             return
         del self._held[lease.name]
         if (task := self._tasks.get(lease.name)) is not None:
@@ -133,11 +135,11 @@ class Holdings:
             log.error("budget.not_opened", budget=lease.subject, error=str(error), hint=error.hint)
             await self._give_up(lease)
             return
-        if poll_loop is not None:  # None: the engine is just being replaced
+        if poll_loop is not None:  # None: the engine is being replaced
             self._woken([poll_loop])
 
     async def _give_up(self, lease: Lease) -> None:
-        """Leave something to the others, with all that was learned of it. It stays this worker's until then."""
+        """Leave a lease to the other workers, with everything learned under it. This worker owns it until then."""
         with contextlib.suppress(LeaseLost, Unavailable):
             if not _is_budget(lease):
                 await handover.release(self._app.deliverer, lease.subject)

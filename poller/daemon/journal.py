@@ -1,4 +1,4 @@
-"""The journal's sentences: each notice of the log once, and every hour one line that sums up."""
+"""Sentences in the journal: each notice once, and one summary line an hour."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from state.records import Event
 log = structlog.get_logger("poller")
 
 MOST: Final = 1000  # notices read at once
-LOGGED: Final = ("state", "clock")  # subjects of what is logged where it is noticed
+LOGGED: Final = ("state", "clock")  # subjects of notices that are logged elsewhere
 GOOD: Final = (
     "recovered",
     "released",
@@ -33,7 +33,7 @@ GOOD: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """What the daemon has done by some moment."""
+    """What the daemon has done up to some moment."""
 
     calls: int = 0
     refused: int = 0
@@ -41,12 +41,12 @@ class Count:
 
     @classmethod
     def of(cls, live: Live, events: int) -> Count:
-        """What the daemon has done by now; `events` is the latest number of the log."""
+        """What the daemon has done so far; `events` is the latest number of the log."""
         budgets = live.budgets.values()
         return cls(calls=sum(one.calls for one in budgets), refused=sum(one.refused for one in budgets), events=events)
 
     def since(self, before: Count) -> Count:
-        """What came to it since. A reload counts calls anew."""
+        """What was added since. A reload counts calls anew."""
         return Count(
             calls=self.calls - before.calls if self.calls >= before.calls else self.calls,
             refused=self.refused - before.refused if self.refused >= before.refused else self.refused,
@@ -55,25 +55,25 @@ class Count:
 
 
 class Journal:
-    """What an app tells of itself: `open` it, then call `tell_notices` every few seconds and `sum_up` every hour."""
+    """The journal of an app: `open` it, then call `tell_notices` every few seconds and `sum_up` every hour."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
         self._has_news = True
-        self._told: int | None = None  # up to this number of the log; None: nothing is known of the log yet
+        self._told: int | None = None  # reported up to this number of the log; None: the log was not read yet
         self._before = Count()
 
     def open(self) -> None:
-        """Hear of what is recorded from now on, before anything is polled. Blocks for as long as one look takes."""
+        """Begin to report what is recorded from now on, before anything is polled. Blocks for one read of the state."""
         self._program.subscribe(self._hear)
-        with contextlib.suppress(StateError):  # then from the first look on that succeeds
+        with contextlib.suppress(StateError):  # then begin with the first read that succeeds
             self._new()
 
     def _hear(self) -> None:
         self._has_news = True
 
     async def tell_notices(self) -> None:
-        """Tell the notices that were recorded since the latest look. Raises StateError: they are told next time."""
+        """Log the notices recorded since the latest call. Raises StateError; they are then logged next time."""
         if not self._has_news:
             return
         self._has_news = False
@@ -96,7 +96,7 @@ class Journal:
         return [event for event in found if event.source == SOURCE and event.subject not in LOGGED]
 
     async def sum_up(self) -> None:
-        """Tell the latest hour in one line. Raises StateError."""
+        """Log a summary of the latest hour in one line. Raises StateError."""
         live = self._program.live()
         now = await asyncio.to_thread(self._status, live)
         count = Count.of(live, now.last_seq)
@@ -109,14 +109,14 @@ class Journal:
 
 
 def tell(event: Event) -> None:
-    """Say one notice, in its own sentence."""
+    """Log one notice with its own sentence."""
     name = event.type.removeprefix("poller.")
     say = log.info if name.rpartition(".")[2] in GOOD else log.warning
     say(name, subject=event.subject, seq=event.seq, summary=orjson.loads(event.raw)["summary"])
 
 
 def hour(status: Status, count: Count) -> str:
-    """The latest hour and how everything stands at its end, in one line."""
+    """A summary of the latest hour and of the state at its end, in one line."""
     done = [_counted(count.calls, "call"), _counted(count.events, "event")]
     if count.refused:
         done.insert(1, f"{count.refused} of them refused with 429")

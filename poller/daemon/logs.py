@@ -31,7 +31,7 @@ def configure(level: str = "info", style: LogFormat = "auto") -> None:
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.format_exc_info,  # as text, without the values of variables: those hold secrets
+        structlog.processors.format_exc_info,  # as text, without the values of variables, which may hold secrets
         _without_secrets,
     ]
     renderers: dict[str, list[Any]] = {
@@ -61,27 +61,27 @@ def configure(level: str = "info", style: LogFormat = "auto") -> None:
 
 
 class _Formatter(logging.Formatter):
-    """Lines of libraries, without our secrets, and printable: they may quote what a server or a client sent."""
+    """Log lines of libraries, without secrets and printable, because they may quote servers and clients."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable_lines(redacted(super().format(record)))
 
 
 def _without_secrets(_: Any, __: str, fields: Any) -> Any:
-    """Whatever a peer has echoed of our secrets is masked."""
+    """Mask secrets that a peer has echoed."""
     return SECRETS.redact(dict(fields))
 
 
 def _printable(_: Any, __: str, fields: Any) -> Any:
-    """Text of others can neither steer the terminal nor forge a line."""
+    """Escape foreign text, so that it can neither control the terminal nor forge a line."""
     texts = {key: printable(value) for key, value in fields.items() if isinstance(value, str)}
-    if "exception" in fields:  # a traceback has lines of its own
+    if "exception" in fields:  # a traceback has several lines
         texts["exception"] = printable_lines(fields["exception"])
     return {**fields, **texts}
 
 
 def _sentence_first(_: Any, __: str, fields: Any) -> Any:
-    """A line that has a sentence for people begins with it; what it is for programs stands behind."""
+    """Begin a line that has a sentence with that sentence, followed by the fields for programs."""
     sentence = fields.pop("summary", None)
     if sentence is not None:
         fields["event"] = f"{sentence} [{fields['event']}]"
@@ -89,7 +89,7 @@ def _sentence_first(_: Any, __: str, fields: Any) -> Any:
 
 
 def _journal_line(_: Any, __: str, fields: Any) -> str:
-    """One line with the priority that the journal understands; it keeps the time itself."""
+    """One line with a priority in the journal's form; the journal adds the time."""
     level, event = fields.pop("level", "info"), fields.pop("event", "")
     text = " ".join(f"{key}={value!r}" for key, value in fields.items())
     return f"<{_PRIORITY.get(level, 6)}>{printable(f'{event} {text}'.rstrip())}"

@@ -1,8 +1,8 @@
-"""Outages of the state: while it cannot be written nothing is polled, and polling goes on by itself afterwards.
+"""Outages of the state: while it cannot be written nothing is polled, and polling continues by itself afterwards.
 
-Whatever keeps the state from being written (a full disk, a lock of another program, a read-only file, an I/O error)
-ends the engine without a word. Once a probe has written something, the engine is opened anew from the state, as after
-a restart: no poll is recorded twice, and none that was received and not recorded is forgotten, since it is made again.
+Anything that prevents writing the state (a full disk, a lock of another program, a read-only file, an I/O error) ends
+the engine at once. After a probe has written something, a new engine is opened from the state, as after a restart. No
+poll is recorded twice, and polls that were received but not recorded are made again.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from state.notices import Notice
 LOOK_EVERY = 1.0  # seconds
 FIRST_WAIT = 0.5  # seconds between two probes, doubling
 LONGEST_WAIT = 5.0
-RELAPSE = 60.0  # seconds: an outage that begins so soon after another one is waited out twice as long as that one
+RELAPSE = 60.0  # seconds: an outage that begins so soon after another one waits twice as long before its first probe
 
 log = structlog.get_logger("poller")
 
 
 class OutageKeeper:
-    """Sees one app through the outages of its state. `resumed` is called when an engine is open again."""
+    """Handles the outages of one app's state. `resumed` is called when an engine is open again."""
 
     def __init__(self, app: App, *, resumed: Callable[[], None]) -> None:
         self._app = app
         self._resumed = resumed
         self._rest = FIRST_WAIT
-        self._told = ""  # why the engine could not be opened
+        self._told = ""  # the logged reason why the engine could not be opened
         self._ended_at = -RELAPSE  # steady
 
     async def run(self) -> None:
-        """Wait for outages, and see each one through, until cancelled."""
+        """Wait for outages, and handle each until it is over, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._app.write.until_outage(), LOOK_EVERY)
@@ -49,7 +49,9 @@ class OutageKeeper:
         app = self._app
         began = app.clock.now()
         if outage is not None:
-            log.error("state.failing", error=str(outage), hint=outage.hint, policy="polling pauses until it is written")
+            log.error(
+                "state.failing", error=str(outage), hint=outage.hint, policy="polling pauses until it can be written"
+            )
         is_relapse = app.clock.steady() - self._ended_at < RELAPSE
         self._rest = min(RELAPSE, 2 * self._rest) if is_relapse else FIRST_WAIT
         await app.engines.pause()
@@ -64,7 +66,7 @@ class OutageKeeper:
         self._resumed()
 
     async def _is_over(self) -> bool:
-        """Whether something can be written, and the engine is open again."""
+        """Whether the state can be written and the engine is open again."""
         try:
             await self._app.write.probe(self._app.store.probe)
             await self._app.engines.resume()
@@ -72,7 +74,7 @@ class OutageKeeper:
         except Unavailable:
             return False
         except PollerError as error:
-            if str(error) != self._told:  # once, not at every try
+            if str(error) != self._told:  # once, not at every attempt
                 log.error("engine.not_opened", error=str(error), hint=error.hint)
             self._told = str(error)
             return False
@@ -81,7 +83,7 @@ class OutageKeeper:
         return True
 
     async def _tell(self, outage: Unavailable, began: float) -> None:
-        """Say that it is over: in the log, and on the bus, where both ends of the outage are told now."""
+        """Report that the outage is over: in the log, and as notices of both its beginning and its end."""
         app, now = self._app, self._app.clock.now()
         detail = {"reason": str(outage), "since": iso(began), "until": iso(now)}
         failing = Notice(
@@ -94,11 +96,11 @@ class OutageKeeper:
         recovered = Notice(
             kind="state.recovered",
             subject="state",
-            summary=f"The state can be written again, and polling goes on after {now - began:.0f} s.",
+            summary=f"The state can be written again, and polling continues after {now - began:.0f} s.",
             detail=detail,
             time=now,
         )
         log.info("state.recovered", paused_seconds=round(now - began, 1))
-        with contextlib.suppress(Unavailable):  # the next outage has begun: it is told by itself
+        with contextlib.suppress(Unavailable):  # the next outage has begun, and will be reported itself
             await app.write(app.store.notices.tell, [failing, recovered])
             app.deliverer.log_grew()

@@ -1,4 +1,4 @@
-"""Reloads of the running daemon: `poller.toml` is read again and taken over, or everything stays as it was."""
+"""Reloads of the running daemon: `poller.toml` is read and used, or everything remains unchanged."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ log = structlog.get_logger("poller")
 
 
 class Reloader:
-    """Reloads one app, one reload at a time. `read` reads and checks the file; `resumed` is called when the engine of
-    the app may be another one.
+    """Reloads one app, one reload at a time. `read` reads and checks the file; `resumed` is called when the app may
+    have a new engine.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Reloader:
         self._code = _code_of(app)
 
     async def reload(self, http: HttpServer | None) -> None:
-        """Take over `poller.toml` as it is now; keep the old one, and log why, where it cannot be used."""
+        """Use the current `poller.toml`. If it cannot be used, keep the old configuration and log why."""
         async with self._reloading:
             self._notifier.reloading()
             before = self._app.config.poller
@@ -68,7 +68,7 @@ class Reloader:
             log.warning("config.not_taken_over", keys=", ".join(taken.kept), hint="restart to change these")
 
     def _warn_of_code(self) -> None:
-        """Name the one-file plugins that were written since they were loaded: the code that was loaded runs on."""
+        """Log the one-file plugins that were written since they were loaded, because the loaded code stays in use."""
         now = _code_of(self._app)
         changed = sorted(Path(one).name for one in now if self._code.get(one, now[one]) != now[one])
         if changed:
@@ -76,7 +76,7 @@ class Reloader:
         self._code = {**now, **self._code}
 
     async def _take_over(self, config: Config, http: HttpServer | None) -> None:
-        """Run another configuration: what it listens on is bound before, and served after, everything else."""
+        """Run another configuration: new addresses are bound before, and served after, everything else."""
         listening = None if http is None else http.prepare(config.poller)
         try:
             await self._app.reconfigure(config)
@@ -91,10 +91,10 @@ class Reloader:
         self._app.refused = error
         log.error("config.refused", error=error, hint=hint, runs_on="the configuration as it was", **more)
         if self._app.is_polling:
-            self._resumed()  # it may have been opened anew
+            self._resumed()  # the engine may be a new one
 
 
 def _code_of(app: App) -> dict[str, float]:
-    """The files of the loaded one-file plugins, and when each was written, Unix seconds."""
+    """The files of the loaded one-file plugins, and when each was written, in Unix seconds."""
     files = [one.origin for one in app.plugins.loaded if one.origin.endswith(".py")]
     return {file: Path(file).stat().st_mtime for file in files if Path(file).is_file()}

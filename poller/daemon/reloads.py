@@ -1,4 +1,4 @@
-"""What a reload takes over of a configuration, what it leaves as it was, and how the two are told. Pure."""
+"""Differences between two configurations at a reload: what changes, and what needs a restart. Pure."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any, Final
 
 from poller.config.models import Config, Settings
 
-AT_START: Final = ("state", "plugins_dir")  # a file that is open, and code that is loaded
+AT_START: Final = ("state", "plugins_dir")  # an open file, and loaded code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reload:
-    """A configuration to go on with, and how it differs from the one before."""
+    """A configuration to continue with, and how it differs from the one before."""
 
-    config: Config  # with the values of before for what needs a restart
+    config: Config  # with the old values of keys that need a restart
     changed: tuple[str, ...]  # "sources.shop", "poller.retention"
-    kept: tuple[str, ...]  # "poller.listen": changed in the file, and not taken over
+    kept: tuple[str, ...]  # "poller.state": changed in the file, but needs a restart
 
 
 def reload_of(before: Config, after: Config) -> Reload:
-    """What a reload of `after` goes on with, where `before` runs."""
+    """The configuration to continue with if `before` runs and `after` is loaded."""
     old, new = before.poller, after.poller
     held = [name for name in AT_START if getattr(old, name) != getattr(new, name)]
     settings = new.model_copy(update={name: getattr(old, name) for name in held})

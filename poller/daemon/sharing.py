@@ -1,7 +1,7 @@
-"""Who is to own what among workers that share a state: an even part each, with as few moves as possible. Pure.
+"""Distribution of leases among workers that share a state: an even part each, with as few moves as possible. Pure.
 
-Every worker computes the same from the same view. Where two views differ for a moment nothing happens twice: a lease
-is taken by one worker only.
+Every worker computes the same result from the same view. If two views differ for a moment, nothing happens twice,
+because only one worker can take a lease.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from state.leases import Worker, WorkerState
 
 
 def shared_out(names: Sequence[str], owners: Mapping[str, Worker], workers: Sequence[WorkerState]) -> dict[str, Worker]:
-    """By lease of `names`, the worker that is to own it; one that no worker can own is left out.
+    """The worker that should own each lease of `names`; leases that no worker can own are left out.
 
-    What is owned stays, up to an even part for each worker. The rest goes to whoever has least by then and can own it.
+    Owned leases stay, up to an even part for each worker. Each of the others goes to the worker with the fewest that
+    can own it.
     """
     if not workers:
         return {}

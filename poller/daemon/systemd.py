@@ -1,4 +1,4 @@
-"""Words to the service manager: the sd_notify protocol (man 3 sd_notify), datagrams to `$NOTIFY_SOCKET`."""
+"""The sd_notify protocol (man 3 sd_notify): datagrams to the service manager at `$NOTIFY_SOCKET`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = structlog.get_logger("poller")
 
 
 class Notifier:
-    """Tells the service manager how the daemon is. Says nothing, and costs nothing, where there is none."""
+    """Reports the daemon's state to the service manager. Does nothing if there is none."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
@@ -22,23 +22,23 @@ class Notifier:
 
     @property
     def watchdog_interval(self) -> float | None:
-        """Seconds between two signs of life, half of what the manager waits for; None where it does not."""
+        """Seconds between two signs of life, half of the manager's limit; None if there is no watchdog."""
         return self._interval
 
     def ready(self, *, status: str = "") -> None:
-        """Started, or done with reloading."""
+        """Report that starting or reloading is complete."""
         self._send("READY=1", _status(status))
 
     def reloading(self) -> None:
-        """The configuration is being read again; `ready` ends it. The time tells this reload from an earlier one."""
+        """Report that the configuration is being reloaded; `ready` ends it. The time identifies this reload."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:
-        """The end has begun."""
+        """Report that the daemon is stopping."""
         self._send("STOPPING=1", _status("stopping"))
 
     def alive(self, *, status: str = "") -> None:
-        """A sign of life, and one line that `systemctl status` shows."""
+        """Send a sign of life, and the line that `systemctl status` shows."""
         self._send("WATCHDOG=1" if self._interval is not None else "", _status(status))
 
     def _send(self, *lines: str) -> None:
@@ -47,7 +47,7 @@ class Notifier:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-                sender.setblocking(False)  # a manager that does not listen must not hold up the daemon
+                sender.setblocking(False)  # a manager that does not read must not block the daemon
                 sender.sendto(message.encode(), self._address)
         except OSError as error:
             if not self._complained:
@@ -56,7 +56,9 @@ class Notifier:
 
 
 def _address(given: str) -> str:
-    """The socket's address: a path, or "@" and a name of the abstract namespace. Others (vsock) are not spoken."""
+    """The socket's address: a path, or "@" and a name of the abstract namespace. Other kinds (vsock) are not
+    supported.
+    """
     if given.startswith("@"):
         return "\0" + given[1:]
     return given if given.startswith("/") else ""

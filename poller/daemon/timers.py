@@ -1,7 +1,6 @@
-"""The daemon's timers: jobs every so many seconds, and budgets woken when they may call.
+"""The daemon's timers: regular jobs, and budgets that are woken when they may make calls.
 
-They count seconds that pass, not times of the wall clock: a clock that is set back or ahead, by however much, holds up
-nothing and makes nothing up for.
+They count elapsed seconds rather than wall-clock times, so setting the clock neither delays nor repeats anything.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from poller.clock import Clock
 from poller.polling.loop import PollLoop
 from state.errors import Unavailable
 
-LOOK_AGAIN: Final = 60.0  # seconds after which a budget is woken though nothing asked for it
-SHORTEST: Final = 0.001  # seconds between two looks at a budget that nothing has woken
+LOOK_AGAIN: Final = 60.0  # seconds after which a budget is woken in any case
+SHORTEST: Final = 0.001  # shortest time between two wakes of a budget
 
 log = structlog.get_logger("poller")
 
 
 class Timers:
-    """Jobs and budgets, each in a task of its own. `may_run`: says whether jobs are done at present."""
+    """Jobs and budgets, each in a task of its own. `may_run` says whether jobs may run at present."""
 
     def __init__(self, clock: Clock, *, may_run: Callable[[], bool]) -> None:
         self._clock = clock
@@ -32,11 +31,11 @@ class Timers:
         self._drains: list[asyncio.Task[None]] = []
 
     def every(self, seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Do `work` every so many seconds from now on. What it raises is told, and ends nothing."""
+        """Run `work` every so many seconds from now on. Its exceptions are logged and end nothing."""
         self._jobs.append(asyncio.create_task(self._repeat(seconds, name, work), name=name))
 
     def wake(self, loops: Iterable[PollLoop]) -> None:
-        """Wake these budgets from now on, each when it may call, and those of before no more."""
+        """Wake these budgets from now on, each when it may make calls, and stop waking the previous ones."""
         for drain in self._drains:
             drain.cancel()
         self._drains = []
@@ -50,14 +49,14 @@ class Timers:
         ]
 
     def raise_failures(self) -> None:
-        """Raise what has ended the waking of a budget; an outage of the state is seen through elsewhere."""
+        """Raise the exception that has ended the waking of a budget, unless it is an outage of the state."""
         for drain in self._drains:
             error = drain.exception() if drain.done() and not drain.cancelled() else None
             if error is not None and not isinstance(error, Unavailable):
                 raise error
 
     async def close(self) -> None:
-        """End all of them."""
+        """End all tasks."""
         tasks = [*self._jobs, *self._drains]
         for task in tasks:
             task.cancel()
@@ -73,9 +72,9 @@ class Timers:
                 await work()
                 failed = None
             except Unavailable:
-                continue  # seen through elsewhere
-            except Exception as error:  # one job's failure is told, and does not end the others
-                if failed != repr(error):  # once, not at every turn
+                continue  # outages are handled elsewhere
+            except Exception as error:  # one job's failure is logged and does not end the others
+                if failed != repr(error):  # once, not at every run
                     log.error("job.failed", job=name, exc_info=error)
                 failed = repr(error)
 
@@ -91,7 +90,7 @@ class Timers:
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Until it is set, so many seconds at most."""
+    """Wait until the event is set, at most so many seconds."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -1,4 +1,6 @@
-"""The daemon's regular jobs: posted commands, what the planners learned, stalls, the heartbeat, purges, the journal."""
+"""The daemon's regular jobs: posted commands, saving what planners learned, stalls, the heartbeat, purges, the
+journal.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from poller.operations.commands import run_posted
 from poller.operations.program import Program
 
 COMMANDS_EVERY: Final = 0.5  # seconds
-TELL_EVERY: Final = 1.0  # seconds between two looks for notices
+TELL_EVERY: Final = 1.0  # seconds between two reads of new notices
 WATCH_EVERY: Final = 30.0
 MINUTE: Final = 60.0
 PURGE_EVERY: Final = 1800.0
@@ -42,14 +44,16 @@ class Upkeep:
         timers.every(HOUR, "sum up the hour", journal.sum_up)
 
     async def do_commands(self) -> None:
-        """Do what was posted, and save the times of polls: what others read of the state is half a second old."""
+        """Execute posted commands, and save the times of polls, so that other readers of the state are half a second
+        behind.
+        """
         await run_posted(self._app)
         await self._app.engine.keeper.save_times()
 
     async def purge(self) -> None:
-        """Forget events that are older than the retention, and calls that no window counts any more.
+        """Delete events older than the retention, and calls that no window counts any more.
 
-        Their age is measured from the earlier of two clocks: a wall clock that was set years ahead must not make
+        Their age is measured by the earlier of two clocks, because a wall clock that was set years ahead must not make
         everything look old.
         """
         now = min(self._app.clock.now(), self._app.clock.steady())

@@ -1,8 +1,8 @@
-"""One worker among those that share a state: leases are taken, renewed and given up.
+"""One worker among those that share a state: it takes, renews and gives up leases.
 
 A beat every half second renews all leases in one statement. A lease that is not renewed within two seconds is free:
-the budget or subscription is taken over by another worker, under a higher epoch. What this worker has lost it drops at
-once and may take again; what is more than its even part it gives up, and everything when it stops.
+another worker takes over the budget or subscription under a higher epoch. A worker drops what it has lost at once, and
+may take it again. It gives up what exceeds its even part, and everything when it stops.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = structlog.get_logger("poller")
 
 
 class Workers:
-    """This worker among the others. `woken` is called with budgets that are polled from now on."""
+    """The leases of one app. `woken` is called with budgets that are newly polled."""
 
     def __init__(self, app: App, tenure: Tenure, *, woken: Callable[[Iterable[PollLoop]], None]) -> None:
         self._app = app
@@ -40,11 +40,11 @@ class Workers:
         self._log_end = LogEnd(app)
         self._tasks: list[asyncio.Task[None]] = []
         self._registered = ""  # the digest of the configuration whose subscriptions the state knows
-        self._anew = False  # what was written last may not be known here: everything is taken anew
+        self._anew = False  # the outcome of the last write may be unknown: take everything anew
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Take part while the block runs; leave everything to the others at its end."""
+        """Take part while the block runs; leave everything to the other workers at its end."""
         self._app.write.on_news(self._hear)
         self._tasks = [
             asyncio.create_task(_again(self.renew), name="renew leases"),
@@ -56,7 +56,7 @@ class Workers:
             await self.close()
 
     async def close(self) -> None:
-        """Leave everything to the others."""
+        """Leave everything to the other workers."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -65,14 +65,16 @@ class Workers:
             await self._enrolment.leave()
 
     def raise_failures(self) -> None:
-        """Raise what has ended a part of this: a worker that renews its leases and takes none would keep others out."""
+        """Raise an exception that has ended a part of this worker, because one that renews its leases without taking
+        any would block others.
+        """
         for task in self._tasks:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise error
         self._holdings.raise_failure()
 
     async def renew(self) -> None:
-        """Renew what is held, and drop what is lost."""
+        """Renew the held leases, and drop what is lost."""
         app = self._app
         if app.write.outage is not None:
             self._anew = True
@@ -87,9 +89,9 @@ class Workers:
             await self._enrolment.tell(sent, lacks=self._holdings.aside, ttl=TTL)
 
     async def share(self) -> None:
-        """Give up what is too much, and take what is this worker's part."""
+        """Give up what is too much, and take what belongs to this worker's part."""
         if self._app.write.outage is None and not self._anew:
-            self._app.deliverer.log_grew()  # a notification may be lost
+            self._app.deliverer.log_grew()  # notifications may be lost
             if self._app.is_polling:
                 await self._share()
 
@@ -100,14 +102,14 @@ class Workers:
             self._app.deliverer.log_grew()
 
     async def _begin_anew(self) -> None:
-        """After an outage: nobody knows which step was written last, so all is read again, under new epochs."""
+        """After an outage: the last written step is not known, so everything is read again under new epochs."""
         await self._holdings.drop_lost(self._app.clock.steady(), {})
         await self._log_end.compare()
         await self._enrolment.leave()
         self._anew = False
 
     async def _share(self) -> None:
-        """Own the even part that is this worker's."""
+        """Own this worker's even part."""
         app, worker, holdings = self._app, self._tenure.worker, self._holdings
         await self._log_end.look()
         shares = await app.write(app.store.leases.shares)
@@ -138,7 +140,7 @@ class Workers:
 
 
 async def _again(work: Callable[[], Awaitable[None]]) -> None:
-    """Do something at every beat. What it raises is told, and ends nothing; an outage is seen through elsewhere."""
+    """Run something at every beat. Its exceptions are logged and end nothing; outages are handled elsewhere."""
     while True:
         try:
             await work()

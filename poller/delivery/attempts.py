@@ -1,4 +1,4 @@
-"""The attempts of one subscription: side by side for different objects, one after the other for one."""
+"""The attempts of one subscription: concurrent for different objects, one after the other for the same object."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from poller.tracing import span
 from state.deliveries import Claim
 
 T = TypeVar("T")
-CANCELLING = 5.0  # seconds in which a cancelled attempt has to end; then it is left behind
+CANCELLING = 5.0  # seconds that a cancelled attempt has to end; then it is abandoned
 
 
 class AttemptRunner:
-    """Runs attempts in tasks; one that exceeds the limit is cancelled, and left behind if that does not end it."""
+    """Runs attempts in tasks. An attempt that exceeds the limit is cancelled, and abandoned if that does not end it."""
 
     def __init__(
         self, route: Route, hand: ClaimsInHand, *, clock: Clock, limit: float, changed: Callable[[], None]
@@ -36,26 +36,26 @@ class AttemptRunner:
         self._changed = changed
         self._running: dict[asyncio.Task[None], RunningAttempt] = {}
         self._stopping = False
-        self._disobeyed = False  # an attempt was left behind: said once
-        self.fault: BaseException | None = None  # of ours, not of a sink
+        self._disobeyed = False  # an attempt was abandoned; logged once
+        self.fault: BaseException | None = None  # an error of Poller, not of a sink
 
     def __len__(self) -> int:
         return len(self._running)
 
     def launch(self, claim: Claim, was_due: float | None) -> None:
-        """Let a claim leave."""
+        """Begin the attempts of a claim."""
         running = RunningAttempt(claim=claim, deadline=self._clock.steady() + self.sink.attempt_limit, was_due=was_due)
         task = asyncio.create_task(self._run(running))
         self._running[task] = running
         task.add_done_callback(self._ended)
 
     def first_deadline(self) -> float | None:
-        """Steady time at which the next attempt is cancelled, or left behind, if it does not end before."""
+        """Steady time at which the next attempt must be cancelled or abandoned."""
         deadlines = (one.deadline + CANCELLING if one.expired else one.deadline for one in self._running.values())
         return min(deadlines, default=None)
 
     def expire(self) -> None:
-        """Cancel attempts that exceed the limit, and leave those behind that go on all the same."""
+        """Cancel attempts that exceed the limit, and abandon those that continue in spite of that."""
         now = self._clock.steady()
         for task, running in list(self._running.items()):
             if running.deadline <= now and not running.expired:
@@ -65,7 +65,7 @@ class AttemptRunner:
                 self._abandon(task, running, _timeout(self.sink.attempt_limit))
 
     async def finish(self, grace: float) -> None:
-        """Let attempts end within `grace` seconds, then cancel them: `Unfinished` is the answer of those."""
+        """Let attempts end within `grace` seconds, then cancel them; their answer is `Unfinished`."""
         self._stopping = True
         if not self._running or await ends(list(self._running), self._clock, grace):
             return
@@ -81,7 +81,7 @@ class AttemptRunner:
         await self.sink.close()
 
     async def _run(self, running: RunningAttempt) -> None:
-        """Carry a claim, and then what may follow it without waiting for the store."""
+        """Make the attempts of a claim, then those of claims that may follow it without waiting for the store."""
         claim: Claim | None = running.claim
         while claim is not None:
             running.claim = claim
@@ -93,7 +93,7 @@ class AttemptRunner:
             claim = self._hand.next_claim()
 
     async def _carry(self, running: RunningAttempt) -> RetryDecision | None:
-        """Attempt the jobs of a claim in order, and stop after the first that stays pending."""
+        """Attempt the jobs of a claim in order, and stop after the first that remains pending."""
         claim, decision = running.claim, None
         reference = claim.last_reference
         running.jobs = claim.jobs if self._hand.together else claim.jobs[:1]
@@ -130,7 +130,7 @@ class AttemptRunner:
         return answer
 
     async def _timed(self, running: RunningAttempt, call: Awaitable[T]) -> T | Exception:
-        """What the call returns, unless it is given up."""
+        """The result of the call, unless it is given up."""
         running.at, running.began = self._clock.now(), self._clock.steady()
         running.deadline, running.expired = running.began + self.sink.attempt_limit, False
         task = asyncio.current_task()
@@ -145,7 +145,7 @@ class AttemptRunner:
                 _forget_cancellation(task)
 
     def _concluded(self, running: RunningAttempt, answer: Answer) -> RetryDecision | None:
-        """Report an answer, and leave waiting only what may follow it."""
+        """Report an answer, and keep only the jobs that may follow it."""
         latency = self._clock.steady() - running.began
         decision = None
         if isinstance(answer, TooLarge) and len(running.jobs) > 1:
@@ -185,8 +185,8 @@ def _unfinished() -> Unfinished:
 
 
 def _forget_cancellation(task: asyncio.Task[None]) -> None:
-    """The task goes on: what the sink does next must not take itself for cancelled."""
-    if running_task() is not task:  # it was abandoned, and the interpreter throws it away in another's turn
+    """Clear the task's cancellation, because the task continues and the sink must not see itself cancelled."""
+    if running_task() is not task:  # an abandoned task, discarded by the interpreter while another task runs
         return
     while task.cancelling():
         task.uncancel()

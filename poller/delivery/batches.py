@@ -7,12 +7,12 @@ from typing import Final
 
 from state.deliveries import Job
 
-BATCH_BYTES: Final = 1_000_000  # of the JSON of a digest's events, unless the sink states another limit
-BATCH_EVENTS: Final = 1000  # of one digest
+BATCH_BYTES: Final = 1_000_000  # bytes of JSON in a digest, unless the sink states another limit
+BATCH_EVENTS: Final = 1000  # events in one digest
 
 
 def batches(jobs: Sequence[Job], max_bytes: int) -> Iterator[tuple[Job, ...]]:
-    """The jobs in order, as many at a time as stay within `max_bytes`; a larger event is alone."""
+    """The jobs in order, in batches of at most `max_bytes`; a larger event is alone."""
     batch: list[Job] = []
     size = 0
     for job in jobs:

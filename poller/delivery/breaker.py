@@ -1,7 +1,7 @@
 """The breaker of a subscription: when a failing sink is left alone, and when it is tried again. Pure.
 
-After 5 failed attempts in a row the breaker opens: nothing leaves but one probe at a time, 5 s later, then after twice
-as long, up to 5 min, and never before the receiver's own `Retry-After` to that attempt. The first success closes it.
+After 5 failed attempts in a row the breaker opens. Only one probe at a time is sent: after 5 s, then after twice as
+long each time, up to 5 min, and never before the receiver's own `Retry-After`. The first success closes it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ LONGEST_WAIT = 300.0  # seconds
 
 
 def failed(health: SinkHealth, error: str, *, now: float, not_before: float = 0.0) -> SinkHealth:
-    """After a failed attempt. Attempts already in flight when the breaker opened do not postpone the probe."""
+    """The health after a failed attempt. Attempts already in flight when the breaker opened do not postpone the
+    probe.
+    """
     health = replace(health, failures=health.failures + 1, last_error=error)
     if is_open(health) and not may_probe(health, now=now):
         return health
@@ -27,7 +29,7 @@ def failed(health: SinkHealth, error: str, *, now: float, not_before: float = 0.
 
 
 def succeeded(health: SinkHealth) -> SinkHealth:
-    """After a successful attempt: the breaker is closed."""
+    """The health after a successful attempt: the breaker is closed."""
     return health if health == WELL else WELL
 
 

@@ -1,4 +1,4 @@
-"""The claims of one subscription that are in hand: which may leave, what came of them, and what is to be written."""
+"""The claims that one subscription holds: which may be attempted, their results, and what must be written."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from poller.sinks.protocol import Receipt, TooLarge
 from state.deliveries import AttemptRow, Claim, Job
 
 Answer = Receipt | BaseException
-OUTSIDE: Final = ("!", "replay ")  # how the lanes of what is redelivered or replayed begin
+OUTSIDE: Final = ("!", "replay ")  # prefixes of the lanes of redelivered and replayed events
 
 
 @dataclass(slots=True, kw_only=True)
 class RunningAttempt:
-    """A claim on its way, and the attempt at it that is under way."""
+    """A claim whose attempts are under way, and the current attempt."""
 
     claim: Claim
-    was_due: float | None  # of a probe: when it was due
-    jobs: tuple[Job, ...] = ()  # of the current attempt
-    at: float = 0.0  # when it began
-    began: float = 0.0  # the same on the steady clock
+    was_due: float | None  # for a probe: when the delivery was due
+    jobs: tuple[Job, ...] = ()  # jobs of the current attempt
+    at: float = 0.0  # when the current attempt began
+    began: float = 0.0  # the same in steady time
     deadline: float  # steady time at which it is given up
-    expired: bool = False  # it was given up: cancelled
-    abandoned: bool = False  # it did not end when it was cancelled: its answer is decided, whatever comes of it
-    waiting: deque[tuple[Job, ...]] = field(default_factory=deque)  # of the claim, after the current attempt
+    expired: bool = False  # it was given up and cancelled
+    abandoned: bool = False  # it did not end when cancelled, so its answer is already decided
+    waiting: deque[tuple[Job, ...]] = field(default_factory=deque)  # jobs of the claim after the current attempt
 
 
 class ClaimsInHand:
-    """What is claimed and not settled yet. Nothing here waits, reads the store or calls a sink."""
+    """What is claimed and not settled yet. Methods do not wait, read the store or call a sink."""
 
     def __init__(
         self, settings: Subscription, *, clock: Clock, random: Random, finished: Callable[[AttemptFinished], None]
@@ -47,31 +47,32 @@ class ClaimsInHand:
         self._clock = clock
         self._random = random
         self._finished = finished
-        self.together = BATCH_EVENTS if settings.digest is not None else 0  # so many events of a digest; 0: none
+        self.together = BATCH_EVENTS if settings.digest is not None else 0  # events in a digest; 0: no digest
         self.health = SubscriptionHealth(settings.name, promotes=not self.together)
-        self.ready: deque[Claim] = deque()  # not yet on its way
+        self.ready: deque[Claim] = deque()  # claims not yet attempted
         self.draft = self._new_draft()
-        self.is_stuck = False  # what attempts came to cannot be written: nothing more leaves
-        self.is_closed = False  # the program stops: nothing more leaves
+        self.is_stuck = False  # results cannot be written: no further attempts
+        self.is_closed = False  # the program stops: no further attempts
 
     @property
     def may_go_on(self) -> bool:
-        """Whether anything may leave without asking the store."""
+        """Whether further attempts may begin without asking the store."""
         return not (self.health.is_held or self.is_closed or self.is_stuck)
 
     def next_claim(self) -> Claim | None:
-        """What is ready, where it need not ask the store whether it may leave."""
+        """The next claim that may be attempted without asking the store."""
         return self.ready.popleft() if self.ready and self.may_go_on else None
 
     def may_follow(self, decision: RetryDecision) -> bool:
-        """Whether the next event of an object may leave after one that came to this.
+        """Whether an object's next event may be attempted after this decision.
 
-        After a dead letter it waits for the store: were that forgotten in a crash, the letter would arrive after it.
+        After a dead letter it waits for the store: if a crash lost the dead letter, that event would otherwise arrive
+        after the next one.
         """
         return decision.state == "delivered" and self.may_go_on
 
     def answered(self, running: RunningAttempt, answer: Answer, latency: float) -> RetryDecision:
-        """Note what an attempt came to."""
+        """Record the result of an attempt."""
         first, receipt, now = running.jobs[0], receipt_of(answer), self._clock.now()
         decision = self._judged(running, answer, now)
         row = _row(running, receipt, latency)
@@ -86,7 +87,7 @@ class ClaimsInHand:
         return decision
 
     def halved(self, running: RunningAttempt, answer: TooLarge, latency: float) -> None:
-        """Note an attempt that carried too much: each half is a digest of its own from now on."""
+        """Record an attempt that carried too much: each half is a digest of its own from now on."""
         row = _row(running, receipt_of(answer), latency)
         first = running.jobs[0]
         decision = RetryDecision(state="pending", retries=first.retries, refusals=first.refusals)
@@ -95,16 +96,16 @@ class ClaimsInHand:
         self._report(running, decision, row)
 
     def release(self, claim: Claim, decision: RetryDecision | None) -> None:
-        """Give a lane back: nothing more of this claim leaves for now."""
+        """Give a lane back: the claim has no further attempts for now."""
         self.draft.release(claim, decision)
 
     def give_back(self) -> None:
-        """Give back what has not left."""
+        """Give back the claims that were not attempted."""
         while self.ready:
             self.draft.give_back(self.ready.popleft())
 
     def take_draft(self) -> SettlementDraft:
-        """What is to be written by now; what attempts come to from now on is another draft."""
+        """Take the draft of what must be written; later results go into a new one."""
         draft, self.draft = self.draft, self._new_draft()
         return draft
 

@@ -1,6 +1,6 @@
-"""One subscription's deliveries: claimed in batches, attempted side by side, settled in batches.
+"""One subscription's deliveries: claimed in batches, attempted concurrently, settled in batches.
 
-A consumer holds no more than it has claimed: what waits, waits in the store.
+A consumer holds only what it has claimed. Everything else waits in the store.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from state.leases import Lease
 from state.steps import Steps
 from state.store import DeliveryStore
 
-OUTAGE_WAIT = 2.0  # seconds between two tries while the state cannot be written
-WINDOW = 64  # deliveries claimed at once, at least
+OUTAGE_WAIT = 2.0  # seconds between two attempts while the state cannot be written
+WINDOW = 64  # least number of deliveries claimed at once
 
 log = structlog.get_logger("poller.delivery")
 
 
 @dataclass(slots=True, kw_only=True)
 class Shared:
-    """What consumers share, and whom they report to."""
+    """What all consumers share."""
 
     store: DeliveryStore
     steps: Steps
     clock: Clock
     random: Random
-    limit: float  # seconds of one attempt, whole
-    grace: float  # seconds in which attempts may end when the program stops
-    log_grew: Callable[[], None]  # something was recorded, or there is room to read on
-    at_rest: Callable[[], None]  # a consumer has nothing to do for now
-    finished: Callable[[AttemptFinished], None]  # an attempt is over
-    valid_until: Callable[[], float] | None = None  # steady: no attempt begins later; None: for ever
+    limit: float  # seconds of one whole attempt
+    grace: float  # seconds that attempts have to end when the program stops
+    log_grew: Callable[[], None]  # called when something was recorded, or there is room to read on
+    at_rest: Callable[[], None]  # called when a consumer has nothing to do for now
+    finished: Callable[[AttemptFinished], None]  # called when an attempt has ended
+    valid_until: Callable[[], float] | None = None  # steady time after which no attempt begins; None: no limit
 
 
 class Consumer:
@@ -63,13 +63,13 @@ class Consumer:
             route, self._hand, clock=shared.clock, limit=shared.limit, changed=self._wakeup.set
         )
         self._look = True  # the store may have something new
-        self._next: float | None = None  # when it has by itself
-        self._known = False  # the state of the subscription was read
+        self._next: float | None = None  # when the store will have something due
+        self._known = False  # whether the state of the subscription was read
         self._resting = False
         self._stop = asyncio.Event()
 
     def wake(self) -> None:
-        """Look into the store again, soon."""
+        """Read the store again soon."""
         self._look = True
         self._resting = False
         self._wakeup.set()
@@ -80,7 +80,9 @@ class Consumer:
         return self._resting and not self._wakeup.is_set
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver until `stop` is set (wake it after setting it); then end what runs, or record it as unfinished."""
+        """Deliver until `stop` is set (wake it after setting it); then end running attempts, or record them as
+        unfinished.
+        """
         self._stop = stop
         try:
             while not stop.is_set():
@@ -102,7 +104,9 @@ class Consumer:
             self._shared.at_rest()
 
     async def _finish(self) -> None:
-        """Let attempts end, within the grace; record the rest as unfinished, give everything back, close the sink."""
+        """Let attempts end within the grace period, record the rest as unfinished, give everything back, and close the
+        sink.
+        """
         self._hand.is_closed = True
         try:
             await self._runner.finish(self._shared.grace)
@@ -113,10 +117,10 @@ class Consumer:
             await self._wakeup.close()
             await self._runner.close()
 
-    # The store: what is written next, and when there is a reason to.
+    # Exchanges with the store: what is written next, and when.
 
     def _has_business(self) -> bool:
-        """Whether another exchange would do something now."""
+        """Whether another exchange with the store would do something now."""
         hand = self._hand
         return bool(hand.draft) or self._wants_claim() or (self._look and hand.health.is_held) or not self._known
 
@@ -127,7 +131,7 @@ class Consumer:
         return self._look or is_due or self._hand.draft.health is not None
 
     def _room(self) -> int:
-        """How many deliveries to claim; while the breaker is open one, and only when it may be probed."""
+        """How many deliveries to claim; while the breaker is open one, if it may be probed."""
         hand = self._hand
         if not (self._known and hand.health.active) or hand.is_closed:
             return 0
@@ -138,7 +142,7 @@ class Consumer:
         return self._window - held if held <= self._window // 2 else 0
 
     async def _exchange(self) -> None:
-        """Write what there is to write, and take what there is room for."""
+        """Write the draft, and claim as much as there is room for."""
         if not self._has_business():
             return
         claim = self._claim_request() if self._wants_claim() else None
@@ -148,7 +152,7 @@ class Consumer:
         self._take(draft, claim, await self._commit(draft, claim))
 
     def _claim_request(self) -> ClaimRequest:
-        """As much as there is room for; of a digest one, and for a probe one delivery."""
+        """A request for as much as there is room for: one digest, or for a probe one delivery."""
         probing = self._hand.health.is_open
         return ClaimRequest(
             deliveries=self._room(),
@@ -159,7 +163,7 @@ class Consumer:
         )
 
     async def _commit(self, draft: SettlementDraft, claim: ClaimRequest | None) -> Settled:
-        """Write the draft, as often as it takes: what has arrived must not be forgotten because a disk is full."""
+        """Write the draft, repeatedly if necessary, because results must not be lost while the disk is full."""
         batch = draft.settlement(self._shared.clock.now())
         wait = 1.0
         while True:
@@ -169,7 +173,7 @@ class Consumer:
                 return settled
             except LeaseLost:
                 raise
-            except Unavailable:  # reported once, where the outage is seen through
+            except Unavailable:  # reported once, where outages are handled
                 longest = OUTAGE_WAIT
                 if self._stop.is_set():
                     raise
@@ -195,9 +199,9 @@ class Consumer:
             self._shared.log_grew()
 
     def _until(self) -> float | None:
-        """When to wake by itself."""
+        """When to wake next."""
         times, clock, health = [], self._shared.clock, self._hand.health
-        if (deadline := self._runner.first_deadline()) is not None:  # attempts are counted on steady time
+        if (deadline := self._runner.first_deadline()) is not None:  # deadlines of attempts are in steady time
             times.append(clock.now() + max(0.0, deadline - clock.steady()))
         if self._next is not None and health.active:
             opens = health.health.open_until
@@ -208,7 +212,7 @@ class Consumer:
         return min(times, default=None)
 
     def _launch(self) -> None:
-        """Let leave what is ready, as far as there is room side by side. Raises LeaseLost where it is too late."""
+        """Begin attempts as far as concurrency allows. Raises LeaseLost if it is too late."""
         hand, clock = self._hand, self._shared.clock
         valid_until = self._shared.valid_until
         if hand.ready and valid_until is not None and clock.steady() >= valid_until():

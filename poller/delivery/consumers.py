@@ -1,4 +1,4 @@
-"""The consumers that run: one for each subscription whose lease this worker holds."""
+"""The running consumers: one for each subscription whose lease this worker holds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = structlog.get_logger("poller.delivery")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A consumer, and what ends it."""
+    """A consumer, and the event that ends it."""
 
     lease: Lease
     consumer: Consumer
@@ -26,19 +26,19 @@ class Running:
     stop: asyncio.Event
 
     def end(self) -> None:
-        """Let it end what it is doing, and stop."""
+        """Let it finish its attempts, and stop."""
         self.stop.set()
         self.consumer.wake()
 
 
 class Consumers:
-    """Starts and ends consumers. `failed` is called where one ends by an error that is not the loss of its lease."""
+    """Starts and ends consumers. `failed` is called if one ends by an error other than the loss of its lease."""
 
     def __init__(self, shared: Shared, *, failed: Callable[[], None]) -> None:
         self._shared = shared
         self._failed = failed
         self._running: dict[str, Running] = {}
-        self._leaving: list[Running] = []  # of subscriptions that other workers own by now
+        self._leaving: list[Running] = []  # consumers of subscriptions that other workers own now
 
     def __bool__(self) -> bool:
         return bool(self._running)
@@ -51,7 +51,7 @@ class Consumers:
         self._running[lease.subject] = Running(lease=lease, consumer=consumer, task=task, stop=stop)
 
     async def end(self, name: str | None = None) -> None:
-        """End this one, or all of them, each with what it is doing. Raises what one has raised."""
+        """End one or all consumers, after their running attempts. Raises the exception of one that failed."""
         if name is not None:
             ending = [one for one in (self._running.pop(name, None),) if one is not None]
         else:
@@ -63,21 +63,21 @@ class Consumers:
                 raise result
 
     def drop(self, name: str, lost: LeaseLost) -> None:
-        """End a subscription that another worker owns by now: what it has in hand is not written."""
+        """End a subscription that another worker owns now, without writing its results."""
         if (one := self._running.pop(name, None)) is not None:
             log.warning("subscription.lease_lost", subscription=name, error=str(lost))
             self._leaving = [*(left for left in self._leaving if not left.task.done()), one]
             one.end()
 
     def wake(self, name: str | None = None) -> None:
-        """The store has something new for this one, or for all."""
+        """Tell one or all consumers that the store has something new."""
         for subject, one in self._running.items():
             if name is None or subject == name:
                 one.consumer.wake()
 
     @property
     def leases(self) -> list[Lease]:
-        """What is delivered here."""
+        """The leases of the subscriptions that are delivered here."""
         return [one.lease for one in self._running.values()]
 
     @property
@@ -86,10 +86,7 @@ class Consumers:
         return all(one.consumer.is_idle for one in self._running.values())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """A consumer ends by itself only where its lease is another's; anything else that it raised is a failure.
-
-        One that was told to end, or dropped, may not be able to write what it has in hand: that is no failure.
-        """
+        """Report a consumer that ended by itself, unless its lease was lost."""
         if task.cancelled() or (error := task.exception()) is None:
             return
         names = [name for name, one in self._running.items() if one.task is task]

@@ -1,4 +1,4 @@
-"""Log -> deliveries: each subscription reads on after its cursor until enough of it is pending."""
+"""From the log to deliveries: each subscription reads on after its cursor until enough deliveries are pending."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from state.records import Event
 from state.steps import Steps
 from state.store import DeliveryStore
 
-BATCH = 250  # events read and matched at once: some milliseconds
+BATCH = 250  # events read and matched at once, which takes some milliseconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Wanted:
 
 
 def read_on(feed: Feed, events: Sequence[Event], wanted: Wanted, *, now: float) -> Dispatched:
-    """What a subscription makes of the events after its cursor, as far as it has room."""
+    """The matches of a subscription among the events after its cursor, as far as it has room."""
     due_at = wanted.route.due_at
     due = now if due_at is None else due_at(now)
     upto = feed.cursor
@@ -56,13 +56,13 @@ def read_on(feed: Feed, events: Sequence[Event], wanted: Wanted, *, now: float) 
 
 
 def lane_of(event: Event, route: Route, feed: Feed) -> str:
-    """The lane of an event: one for each object, one for a whole digest, and others for what is replayed."""
+    """The lane of an event: one for each object, or one for all events of a digest; replays have lanes of their own."""
     lane = "" if route.subscription.digest is not None else f"{event.source} {event.subject}"
     return lane if feed.replay is None else f"replay {lane}"
 
 
 def _matches(filter_: Filter, event: Event, errors: list[str]) -> bool:
-    """Whether the subscription wants the event; an expression without an answer counts as no, and is reported."""
+    """Whether the subscription wants the event. An expression that fails counts as no, and is reported."""
     try:
         return filter_.matches(event)
     except FilterError as error:
@@ -72,17 +72,17 @@ def _matches(filter_: Filter, event: Event, errors: list[str]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """What reading on once has done."""
+    """The result of one round of reading on."""
 
-    queued: frozenset[str]  # subscriptions that have more to deliver now
-    lost: Mapping[str, LeaseLost]  # subscriptions that another worker owns by now
-    more: bool  # something is left that could be read at once
+    queued: frozenset[str]  # subscriptions with new deliveries
+    lost: Mapping[str, LeaseLost]  # subscriptions that another worker owns now
+    more: bool  # more could be read at once
 
 
 async def dispatch(
     store: DeliveryStore, steps: Steps, wanted: Sequence[Wanted], leases: Sequence[Lease], *, now: float
 ) -> Round:
-    """Read on for every subscription that has room; events are read once for all whose cursor is at the same number.
+    """Read on for every subscription that has room. Events are read once for all cursors at the same number.
 
     Raises Conflict if a cursor moved meanwhile, and StateError.
     """
@@ -95,8 +95,8 @@ async def dispatch(
             read[feed.cursor] = await steps(store.read, feed.cursor, BATCH)
         one = read_on(feed, read[feed.cursor], by_name[feed.subscription], now=now)
         dispatched.setdefault(feed.subscription, []).append(one)
-        await asyncio.sleep(0)  # the loop goes on between two subscriptions
-    written = await asyncio.gather(  # in one commit
+        await asyncio.sleep(0)  # let the event loop run between two subscriptions
+    written = await asyncio.gather(  # all in one commit
         *(steps(store.dispatch, owned[name], ones, now=now) for name, ones in dispatched.items()),
         return_exceptions=True,
     )

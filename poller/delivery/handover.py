@@ -1,4 +1,4 @@
-"""Subscriptions that a worker takes over from others, or leaves to them, while it delivers."""
+"""Subscriptions that a worker takes over from other workers, or leaves to them, while it delivers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from state.leases import Lease, subscription_lease
 
 
 async def adopt(deliverer: Deliverer, leases: Sequence[Lease]) -> None:
-    """Deliver these subscriptions from now on; those that the configuration does not name are passed over."""
+    """Deliver these subscriptions from now on; those that are not configured are skipped."""
     async with deliverer.changing:
         by_lease = {subscription_lease(one.route.subscription.name): one.route for one in deliverer.wanted}
         for lease in leases:
@@ -20,10 +20,10 @@ async def adopt(deliverer: Deliverer, leases: Sequence[Lease]) -> None:
 
 
 async def release(deliverer: Deliverer, name: str) -> None:
-    """Deliver a subscription no more: let what runs end, and give its lanes back. Nobody else waits for that."""
+    """Stop delivering a subscription: let running attempts end, and give its lanes back."""
     await deliverer.consumers.end(name)
 
 
 def drop(deliverer: Deliverer, name: str, error: LeaseLost) -> None:
-    """Deliver a subscription no more: another worker owns it."""
+    """Stop delivering a subscription that another worker owns."""
     deliverer.consumers.drop(name, error)

@@ -11,39 +11,39 @@ from state.deliveries import Job, SinkHealth
 from state.notices import Notice
 from state.records import Event
 
-ANSWER_SHOWN = 500  # characters of an answer that go into an event
+ANSWER_SHOWN = 500  # characters of an answer in a notice
 
 
 def failing(name: str, event: Event, number: int, receipt: Receipt, health: SinkHealth, *, now: float) -> Notice:
-    """A notice that the breaker has opened."""
+    """The notice that the breaker has opened."""
     probe = iso(health.open_until if health.open_until is not None else now)
-    next_ = f"the next probe leaves at {probe} at the earliest, the ones after it at growing intervals; "
-    next_ += "a probe is an attempt of the delivery that it takes, and may be its last; what waits behind it is kept; "
+    next_ = f"the next probe is sent at {probe} at the earliest, further ones at growing intervals; "
+    next_ += "a probe is an ordinary attempt of a delivery, and may be its last; all other deliveries are kept; "
     next_ += f"`poller resume {name}` tries at once"
     summary = f"Subscription {name} fails: {health.failures} attempts in a row, the latest answer {receipt.status}."
     return _notice("failing", name, summary, event, number, receipt, next_, now)
 
 
 def recovered(name: str, event: Event, number: int, receipt: Receipt, health: SinkHealth, *, now: float) -> Notice:
-    """A notice that a probe has succeeded."""
-    summary = f"Subscription {name} takes events again, after {health.failures} failed attempts."
-    return _notice("recovered", name, summary, event, number, receipt, "what was kept leaves now", now)
+    """The notice that a probe has succeeded."""
+    summary = f"Subscription {name} accepts events again, after {health.failures} failed attempts."
+    return _notice("recovered", name, summary, event, number, receipt, "kept deliveries are sent now", now)
 
 
 def disabled(name: str, event: Event, number: int, receipt: Receipt, *, now: float) -> Notice:
-    """A notice that the receiver wants no more events."""
+    """The notice that the receiver wants no more events."""
     summary = f"Subscription {name} is disabled: its receiver answered {receipt.status} and wants no more."
     return _notice("disabled", name, summary, event, number, receipt, f"its events are kept; {_resume(name)}", now)
 
 
 def dead(name: str, jobs: Sequence[Job], number: int, receipt: Receipt, *, now: float) -> Notice:
-    """A notice that an event, or a digest of several, was given up."""
+    """The notice that an event, or a digest of several, was given up."""
     first, more = jobs[0], len(jobs) - 1
     event = first.event
     what = f"event {event.seq} ({event.type}, {event.subject})" + (f" and {more} more of its digest" * (more > 0))
     attempts = f"{number} attempt{'s' * (number > 1)}"
     next_ = f"`poller redeliver {first.id}` sends it again, `poller redeliver --subscription {name}` all dead letters; "
-    next_ += "further ones are reported again once a delivery has succeeded"
+    next_ += "the next dead letter is reported only after a delivery has succeeded"
     return Notice(
         kind="delivery.dead",
         subject=f"subscriptions/{name}",
@@ -54,25 +54,25 @@ def dead(name: str, jobs: Sequence[Job], number: int, receipt: Receipt, *, now: 
 
 
 def dropped(name: str, events: int, *, now: float) -> Notice:
-    """A notice that events were dropped which the subscription was not given in time."""
+    """The notice that events were dropped because they were not delivered in time."""
     return Notice(
         kind="subscription.disabled",
         subject=f"subscriptions/{name}",
-        summary=f"Subscription {name} is disabled: {events} events were not given to it within the retention time.",
+        summary=f"Subscription {name} is disabled: {events} events were not delivered within the retention time.",
         detail={"dropped": events, "next": _resume(name)},
         time=now,
     )
 
 
 def ping(name: str, *, now: float) -> Notice:
-    """A test event, on command."""
+    """A test event, sent on command."""
     return Notice(
         kind="ping", subject=f"subscriptions/{name}", summary=f"A test of subscription {name}.", detail={}, time=now
     )
 
 
 def _resume(name: str) -> str:
-    return f"`poller resume {name}` goes on"
+    return f"`poller resume {name}` enables it again"
 
 
 def _notice(

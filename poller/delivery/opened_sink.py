@@ -1,6 +1,6 @@
-"""A subscription's sink, opened once: the boundary at which a sink plugin's code is called.
+"""A subscription's opened sink: the boundary at which code of sink plugins is called.
 
-Whatever the plugin raises or returns becomes a value here: a receipt, or the error of one attempt.
+Whatever the plugin raises or returns becomes a value: a receipt, or the error of one attempt.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from poller.hooks.faults import abandon, is_cancelled, running_task, said, trace
 from poller.sinks.protocol import Attempt, DeliveryError, Receipt
 from state.records import Event
 
-CLOSING = 5.0  # seconds in which a sink that is closed has to end, and as long again once it is cancelled
+CLOSING = 5.0  # seconds that closing a sink may take, and again once it is cancelled
 
 log = structlog.get_logger("poller.delivery")
 
 
 class OpenedSink:
-    """The sink of one subscription: opened by the first attempt, opened again after that failed, closed at the end."""
+    """The sink of one subscription: opened by the first attempt, opened again after a failure, closed at the end."""
 
     def __init__(self, route: Route, *, clock: Clock, limit: float) -> None:
         self._route = route
@@ -36,36 +36,38 @@ class OpenedSink:
         self._opening: asyncio.Task[BaseException | None] | None = None
         self._holder: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
-        self._warned = False  # that `deliver` returns no receipt
+        self._warned = False  # a warning that `deliver` returns no receipt was logged
         self.attempt_limit = limit  # seconds of one attempt
-        self.max_bytes = BATCH_BYTES  # of events in one attempt
+        self.max_bytes = BATCH_BYTES  # bytes of events in one attempt
 
     @property
     def is_open(self) -> bool:
-        """Whether the sink takes events."""
+        """Whether the sink is open."""
         return self._sink is not None
 
     async def open(self) -> BaseException | None:
-        """Open the sink, unless it is open: None, or what was raised. Attempts side by side wait for one opening."""
+        """Open the sink unless it is open; returns None or the exception. Concurrent attempts wait for the same
+        opening.
+        """
         if self._opening is None or (self._opening.done() and self._sink is None):
             self._opening = asyncio.create_task(self._open())
         return await asyncio.shield(self._opening)
 
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt | BaseException:
-        """Attempt a delivery: the receipt, or what was raised instead. Only our own cancellation is raised."""
+        """Attempt a delivery: returns the receipt or the exception. Raises only the cancellation by Poller itself."""
         task = asyncio.current_task()
         try:
             receipt = await self._sink.deliver(events, attempt)
         except BaseException as error:  # a plugin may raise anything; it is recorded and retried
             if running_task() is not task or _is_ours(error):
-                raise  # or nobody runs this any more: it was left behind, and the interpreter throws it away
+                raise  # or the task was abandoned, and the interpreter discards it
             if not isinstance(error, DeliveryError | OSError):
                 self._complain("sink.raised", error)
             return error
         return receipt if isinstance(receipt, Receipt) else self._unreceipted()
 
     async def close(self) -> None:
-        """Close the sink, within seconds; one that does not end is left behind."""
+        """Close the sink within seconds, or abandon it."""
         self._closing.set()
         holders = [task for task in (self._holder,) if task is not None and not task.done()]
         if self._opening is not None and not self._opening.done():
@@ -86,7 +88,7 @@ class OpenedSink:
         return opened.result()
 
     async def _hold(self, opened: asyncio.Future[BaseException | None]) -> None:
-        """Open the sink, and close it in the same task: a sink may hold what only the task may close that opened it."""
+        """Open the sink and close it in the same task, because it may hold things that only that task may close."""
         try:
             async with self._entered() as sink:
                 self._read_limits(sink)
@@ -114,7 +116,7 @@ class OpenedSink:
         self.max_bytes = int(_limit(sink, "max_bytes", self.max_bytes))
 
     def _unreceipted(self) -> Receipt:
-        """To return at all is to promise that the receiver has the events."""
+        """The receipt if `deliver` returned none: returning means that the receiver has the events."""
         if not self._warned:
             self._warned = True
             hint = "it counts as delivered; let deliver() return a Receipt"
@@ -127,7 +129,7 @@ class OpenedSink:
 
 
 def _limit(sink: Any, name: str, default: float) -> float:
-    """A limit that a sink states as an attribute. Raises TypeError for one that is no limit."""
+    """A limit that a sink sets as an attribute. Raises TypeError if it is not valid."""
     value = getattr(sink, name, None)
     if value is None:
         return default
@@ -137,12 +139,14 @@ def _limit(sink: Any, name: str, default: float) -> float:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether somebody cancels the task that runs; a plugin may raise CancelledError for reasons of its own."""
+    """Whether the running task is being cancelled by its caller; a plugin may raise CancelledError for its own
+    reasons.
+    """
     return isinstance(error, asyncio.CancelledError) and is_cancelled()
 
 
 async def ends(futures: Sequence[asyncio.Future[Any]], clock: Clock, seconds: float) -> bool:
-    """Wait until all of these are done, for so many seconds at most; whether they are. Nothing is cancelled."""
+    """Wait until all of these are done, at most so many seconds, without cancelling; returns whether they are."""
     timer = asyncio.ensure_future(clock.sleep(seconds))
     try:
         while left := [one for one in futures if not one.done()]:

@@ -1,4 +1,4 @@
-"""The retry schedule: what becomes of a delivery after an attempt. Pure: time and chance are arguments."""
+"""The retry schedule: the decision on a delivery after an attempt. Pure: time and chance are arguments."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from poller.sinks.protocol import DeliveryError, Gone, Receipt, Refused, Rejecte
 from state.deliveries import State
 
 SCHEDULE = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)  # seconds; Standard Webhooks 1.0.0
-JITTER = 0.1  # of a wait, both ways
-REFUSALS = 3  # attempts at a receiver that says no to what it is sent
+JITTER = 0.1  # part of a wait, in both directions
+REFUSALS = 3  # attempts if the receiver refuses a delivery
 
 
 class Unfinished(Exception):
-    """The program stopped before the answer came."""
+    """The program stopped before the answer arrived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryDecision:
-    """What becomes of a delivery after an attempt."""
+    """The decision on a delivery after an attempt."""
 
     state: State
     retries: int
     refusals: int
-    due: float | None = None  # while pending: when it leaves again; None: as soon as anything may leave
-    not_before: float = 0.0  # the receiver's own word: not before
-    disables: bool = False  # the receiver wants no more of this subscription
+    due: float | None = None  # while pending: time of the next attempt; None: as soon as possible
+    not_before: float = 0.0  # no attempt before then, by the receiver's own request
+    disables: bool = False  # the receiver wants no more events of this subscription
 
 
 def judge(
@@ -40,9 +40,9 @@ def judge(
     chance: float,
     was_due: float | None = None,
 ) -> RetryDecision:
-    """Decide what becomes of a delivery after an attempt. `chance` in 0..1 spreads the wait.
+    """Decide on a delivery after an attempt. `chance` in 0..1 spreads the wait.
 
-    `was_due` is when the delivery was due, where a probe has let it leave before: its failure uses up no retry.
+    `was_due` is when the delivery was due, if a probe was sent earlier: its failure uses up no retry.
     """
     if isinstance(answer, Receipt):
         return RetryDecision(state="delivered", retries=retries, refusals=refusals)
@@ -64,22 +64,22 @@ def judge(
 
 
 def named_wait(after: object) -> float | None:
-    """The wait that a receiver named, in seconds and at most `LONGEST`; None where it named none that can be."""
-    if not isinstance(after, int | float) or not after > 0:  # not a number is not above anything
+    """The wait that a receiver asked for, in seconds and at most `LONGEST`; None if it named no valid one."""
+    if not isinstance(after, int | float) or not after > 0:  # NaN is not above anything
         return None
     return float(min(after, LONGEST))
 
 
 def jittered(wait: float, chance: float) -> float:
-    """A wait made up to a tenth shorter or longer by chance."""
+    """A wait, randomly up to a tenth shorter or longer."""
     return wait * (1 + JITTER * (2 * chance - 1))
 
 
 def receipt_of(answer: Receipt | BaseException) -> Receipt:
-    """The receipt that is kept of an answer, whatever it was."""
+    """The receipt of any answer or exception."""
     if isinstance(answer, Receipt):
         return answer
-    receipt = getattr(answer, "receipt", None)  # a plugin's own error may not have called its parent
+    receipt = getattr(answer, "receipt", None)  # a plugin's own exception may not have called its parent's constructor
     if isinstance(answer, DeliveryError) and isinstance(receipt, Receipt):
         return receipt
     status = "timeout" if isinstance(answer, TimeoutError) else type(answer).__name__

@@ -1,4 +1,4 @@
-"""Delivery as a whole: the log is read on into deliveries, and each subscription has a consumer that makes them."""
+"""Delivery as a whole: deliveries are read from the log, and each subscription has a consumer that makes them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from state.leases import FOREVER, LOCAL, Worker, subscription_lease
 from state.steps import Steps
 from state.store import DeliverySteps, Leases
 
-ATTEMPT_LIMIT = 60.0  # seconds of one attempt, whole; sinks have shorter ones of their own
-GRACE = 10.0  # seconds in which attempts may end when the program stops
+ATTEMPT_LIMIT = 60.0  # seconds of one whole attempt; sinks have shorter limits
+GRACE = 10.0  # seconds that attempts have to end when the program stops
 
 _LOUD = {"delivered": "debug", "pending": "info", "dead": "warning"}
 
@@ -60,14 +60,14 @@ class Deliverer:
             grace=grace,
             log_grew=self.log_grew,
             at_rest=lambda: self._calm.set(),
-            finished=partial(_report, log.bind(), finished),  # bound once: it is asked for every attempt
+            finished=partial(_report, log.bind(), finished),  # bound once, because it is used for every attempt
             valid_until=valid_until,
         )
         self.ears: list[Callable[[], None]] = []  # called when the log has grown
         self._store = store
         self._leases = leases
         self._worker = worker
-        self._is_shared = valid_until is not None  # other workers deliver, too: see `handover`
+        self._is_shared = valid_until is not None  # other workers deliver as well: see `handover`
         self.wanted = _compile(routes)
         self.consumers = Consumers(self.shared, failed=self._fail)
         self._wakeup = Wakeup(clock)
@@ -76,7 +76,7 @@ class Deliverer:
         self._state: Literal["off", "busy", "at rest", "failed"] = "off"
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver until `stop` is set, then end within seconds. Raises StateError where the state cannot be written."""
+        """Deliver until `stop` is set, then end within seconds. Raises StateError if the state cannot be written."""
         self._state = "busy"
         ending = asyncio.create_task(_then(stop, self._wakeup.set))
         try:
@@ -91,7 +91,7 @@ class Deliverer:
             await self._calm.close()
 
     def wake(self) -> None:
-        """Something was recorded, or a command has changed something in the store."""
+        """Something was recorded, or a command has changed the store."""
         self.log_grew()
         self.consumers.wake()
 
@@ -104,9 +104,9 @@ class Deliverer:
             hear()
 
     async def drain(self, until: float | None = None) -> None:
-        """Read on to the end of the log and deliver all that is due, then return; at `until` at the latest.
+        """Read to the end of the log and deliver everything that is due, then return, at `until` at the latest.
 
-        What waits for a retry or for its digest stays pending.
+        Deliveries that wait for a retry or for their digest remain pending.
         """
         stop, clock = asyncio.Event(), self.shared.clock
         running = asyncio.create_task(self.run(stop))
@@ -120,16 +120,13 @@ class Deliverer:
             await running
 
     def check(self, routes: Sequence[Route]) -> None:
-        """Raise ExpressionError for a `where` without sense."""
+        """Raise ExpressionError for an invalid `where`."""
         _compile(routes)
 
     async def reconfigure(
         self, routes: Sequence[Route], *, meanwhile: Callable[[], Awaitable[None]] | None = None
     ) -> None:
-        """Go on with these subscriptions. Raises ExpressionError, and changes nothing, for a `where` without sense.
-
-        `meanwhile` is done while nothing is delivered.
-        """
+        """Continue with these subscriptions. Raises ExpressionError, and changes nothing, for an invalid `where`."""
         wanted = _compile(routes)
         async with self.changing:
             await self.consumers.end()
@@ -148,12 +145,12 @@ class Deliverer:
             await self._start()
 
     async def purge(self, before: float) -> int:
-        """Forget the events from before that time, and return how many; what was not given by then is reported."""
+        """Delete the events before that time, and return how many. Undelivered ones are reported."""
         steps, total = self.shared.steps, 0
         while (old := await steps(self._store.expiring, before)) is not None:
             now = self.shared.clock.now()
             notices = [dropped(name, events, now=now) for name, events in old.dropped.items()]
-            with contextlib.suppress(Conflict):  # somebody was given some of them meanwhile: counted again
+            with contextlib.suppress(Conflict):  # some were delivered meanwhile: count again
                 total += await steps(self._store.purge, old, before=before, notices=notices)
         if total:
             self.wake()
@@ -169,7 +166,7 @@ class Deliverer:
         await self.shared.steps(self._store.register, registrations, now=now)
 
     async def _start(self) -> None:
-        """Make the subscriptions known, take their leases, and give each its consumer."""
+        """Register the subscriptions, take their leases, and start their consumers."""
         if self._is_shared:  # whoever shares leases out registers, and takes them
             return
         async with self.changing:
@@ -186,7 +183,7 @@ class Deliverer:
         self._wakeup.set()
 
     async def _read_log(self, stop: asyncio.Event) -> None:
-        """Read the log on whenever it has grown or somebody has room again."""
+        """Read on whenever the log has grown or a subscription has room again."""
         while not (stop.is_set() or self._state == "failed"):
             if await self._read_on():
                 continue
@@ -198,14 +195,14 @@ class Deliverer:
                 self._state = "busy"
 
     async def _read_on(self) -> bool:
-        """Read on for every subscription that has room; whether there may be more to read at once."""
+        """Read on for every subscription that has room; returns whether more could be read at once."""
         shared = self.shared
         try:
             done = await dispatch(self._store, shared.steps, self.wanted, self.consumers.leases, now=shared.clock.now())
         except Conflict:
             return True
         except StateError as error:
-            if not isinstance(error, Unavailable):  # that is reported once, where the outage is seen through
+            if not isinstance(error, Unavailable):  # outages are reported once, where they are handled
                 log.error("dispatch.not_recorded", error=str(error))
             await shared.clock.sleep(1.0)
             return True
@@ -217,7 +214,7 @@ class Deliverer:
 
 
 async def _insist(act: Callable[[], Awaitable[None]], stop: asyncio.Event, clock: Clock) -> None:
-    """Do something as soon as the state can be written, which somebody else sees to."""
+    """Repeat something until the state can be written again."""
     while not stop.is_set():
         with contextlib.suppress(Unavailable):
             await act()
@@ -230,7 +227,7 @@ def _report(
     observe: Callable[[AttemptFinished], None] | None,
     attempt: AttemptFinished,
 ) -> None:
-    """Log an attempt that is over, and report it to observers."""
+    """Log an attempt that has ended, and report it to observers."""
     getattr(logger, _LOUD[attempt.state])(
         "delivery.failed" if attempt.state == "pending" else f"delivery.{attempt.state}",
         subscription=attempt.subscription,

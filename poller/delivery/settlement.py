@@ -1,4 +1,4 @@
-"""What a consumer has to write, gathered attempt by attempt until its next settlement."""
+"""The draft of a consumer's next settlement, filled attempt by attempt."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from state.notices import Notice
 class SettlementDraft:
     """The part of a settlement that attempts fill."""
 
-    digest: bool = False  # the subscription's deliveries leave together
+    digest: bool = False  # the subscription's deliveries are sent together
     settled: list[AttemptOutcome] = field(default_factory=list)
     released: list[Release] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     health: SinkHealth | None = None  # None: unchanged
-    kept_until: float | None = None  # where there is a new health: `open_until` as the store had it before
-    disabled: str | None = None  # the reason
+    kept_until: float | None = None  # with a new health: `open_until` as stored before
+    disabled: str | None = None  # why the subscription is disabled
     promote: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.settled or self.released or self.notices or self.health or self.disabled or self.promote)
 
     def settle(self, claim: Claim, jobs: Sequence[Job], decision: RetryDecision, attempt: AttemptRow) -> None:
-        """Add what an attempt at these jobs came to."""
+        """Add the result of an attempt at these jobs."""
         self.settled.append(
             AttemptOutcome(
                 lane=claim.lane,
@@ -41,18 +41,18 @@ class SettlementDraft:
         )
 
     def release(self, claim: Claim, decision: RetryDecision | None) -> None:
-        """Give a lane back: due as the latest attempt decided, or when its oldest delivery is due by itself."""
+        """Give a lane back: due as the latest attempt decided, or when its oldest delivery is due."""
         if decision is not None and decision.state == "pending":
             self.released.append(Release(lane=claim.lane, due=decision.due, not_before=decision.not_before))
         else:
             self.released.append(Release(lane=claim.lane))
 
     def give_back(self, claim: Claim) -> None:
-        """Give a lane back as it was: nothing of it has left."""
+        """Give a lane back unchanged, because it was not attempted."""
         self.released.append(Release(lane=claim.lane, due=claim.due, not_before=claim.not_before))
 
     def settlement(self, now: float) -> Settlement:
-        """What is written of this."""
+        """The settlement to be written."""
         return Settlement(
             now=now,
             settled=tuple(self.settled),

@@ -1,4 +1,4 @@
-"""The settings of a subscription, and its route: the sink that they open."""
+"""The settings of a subscription, and its route with the sink."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class Subscription:
     name: str
     plugin: str = ""
     types: tuple[str, ...] = ("*",)
-    sources: tuple[str, ...] = ()  # names; empty: all
+    sources: tuple[str, ...] = ()  # names of sources; empty: all
     where: str | None = None
     start: str | int | float = "now"  # "now", "beginning", the first number (int) or the first time (float)
     enabled: bool = True
-    concurrency: int = 8  # different objects at once
-    retry: tuple[float, ...] = SCHEDULE  # seconds to wait after the first attempt, the second ...
-    digest: float | str | None = None  # seconds, or cron
+    concurrency: int = 8  # deliveries of different objects at once
+    retry: tuple[float, ...] = SCHEDULE  # seconds to wait after the first attempt, the second, ...
+    digest: float | str | None = None  # seconds, or a crontab line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """A subscription with the sink that it opens.
 
-    `next_digest` gives for an instant the next one at which a digest leaves; it must be there if `digest` is cron text.
+    `next_digest` returns the next time of a digest after a given time; it is required if `digest` is a crontab line.
     """
 
     subscription: Subscription
@@ -55,7 +55,7 @@ class Route:
 
     @property
     def due_at(self) -> Callable[[float], float] | None:
-        """When what was queued at an instant is due; None: at once."""
+        """When something queued at a given time is due; None: at once."""
         digest = self.subscription.digest
         if digest is None:
             return None
@@ -64,6 +64,6 @@ class Route:
         return lambda queued: queued + float(digest)
 
     def filter(self) -> Filter:
-        """Which events it gets. Raises ExpressionError where its `where` cannot be used."""
+        """The filter of its events. Raises ExpressionError if its `where` cannot be used."""
         settings = self.subscription
         return Filter(types=settings.types, sources=settings.sources, where=settings.where, subscription=settings.name)

@@ -1,4 +1,4 @@
-"""The health of a subscription: whether it takes events, its breaker, and the notices of its episodes."""
+"""The health of a subscription: whether it accepts events, its breaker, and the notices of its episodes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from state.deliveries import Job, Settled, SinkHealth
 
 
 class SubscriptionHealth:
-    """Whether a subscription takes events, and how its sink has fared: the stored state, and attempts since."""
+    """Whether a subscription accepts events, and the health of its sink: as stored, and after attempts since."""
 
     def __init__(self, name: str, *, promotes: bool) -> None:
         self.name = name
         self.health = breaker.WELL
-        self._kept = breaker.WELL  # as the store has it
+        self._kept = breaker.WELL  # the stored health
         self.active = True
-        self._promotes = promotes  # what waits for a retry leaves as soon as the sink is well
+        self._promotes = promotes  # waiting retries are sent as soon as the sink works again
 
     @property
     def is_open(self) -> bool:
@@ -29,11 +29,11 @@ class SubscriptionHealth:
 
     @property
     def is_held(self) -> bool:
-        """Whether nothing may leave but a probe."""
+        """Whether only a probe may be sent."""
         return not self.active or self.is_open
 
     def may_probe(self, now: float) -> bool:
-        """Whether a breaker that is open lets an attempt through."""
+        """Whether an open breaker allows an attempt."""
         return breaker.may_probe(self.health, now=now)
 
     def learn(self, settled: Settled, draft: SettlementDraft) -> None:
@@ -55,7 +55,7 @@ class SubscriptionHealth:
         now: float,
         not_before: float,
     ) -> None:
-        """Note the answer to an attempt at `job`, here and in the draft of what is to be written."""
+        """Record the answer to an attempt at `job`, here and in the draft."""
         if isinstance(answer, Unfinished):
             return
         before = self.health

@@ -1,4 +1,4 @@
-"""A wakeup: what a loop waits for between two rounds."""
+"""A wakeup that a loop waits for between two rounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from poller.clock import Clock
 
 
 class Wakeup:
-    """Waits until somebody rings or an instant has come, whichever is first."""
+    """Waits until `set` is called or a time has come, whichever is first."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -26,20 +26,22 @@ class Wakeup:
         self._event.set()
 
     async def wait(self, until: float | None = None) -> None:
-        """Return when it was set, at `until` at the latest (Unix seconds); now and then for no reason."""
+        """Return when it was set, at `until` at the latest (Unix seconds); sometimes without a reason."""
         if until is not None:
             self._set_alarm(until)
         await self._event.wait()
         self._event.clear()
 
     async def close(self) -> None:
-        """End the alarm."""
+        """End the timer."""
         if self._alarm is not None:
             self._alarm.cancel()
             await asyncio.wait([self._alarm])
 
     def _set_alarm(self, until: float) -> None:
-        """An alarm that is set for earlier stays: a wait that ends too early is cheaper than a task for every wait."""
+        """Set the timer. An earlier one stays, because ending a wait too early is cheaper than a task for every
+        wait.
+        """
         if self._alarm is not None and not self._alarm.done():
             if self._alarm_at <= until:
                 return

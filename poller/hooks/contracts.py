@@ -1,7 +1,7 @@
-"""Contracts of plugins, checked when a plugin is loaded: each breach is a PluginError of one line that names the class.
+"""Contracts of plugins, checked when a plugin is loaded. Each breach is a PluginError of one line that names the class.
 
-What can be seen without running the plugin's code is checked on the class; what a source builds (`limits`, `auth`,
-its endpoints) is checked where it was built.
+What can be checked without running plugin code is checked on the class. What a source builds (`limits`, `auth`, its
+endpoints) is checked when it is built.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from poller.sources.protocol import Endpoint, Position
 SYNCHRONOUS: Final = frozenset(
     {"register_sources", "register_sinks", "register_commands", "transform_event", "template_environment"}
 )
-_SOURCE: Final = {"endpoints": 0, "request": 2, "page": 3}  # required members: their arguments besides self
+_SOURCE: Final = {"endpoints": 0, "request": 2, "page": 3}  # required members: number of arguments besides self
 _OPTIONAL: Final = {"item_request": 2, "discover": 0}
-_ALSO: Final = {"item_request": 3}  # with one argument more, if the plugin wants it
+_ALSO: Final = {"item_request": 3}  # may take one more argument
 _NOT_A_RECEIPT: Final = frozenset({"None", "bool", "str", "int", "dict"})
 _ORDERS: Final = ("id", "newest", "any")
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -34,13 +34,13 @@ _ENDPOINT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 def check_name(name: object, kind: str) -> None:
-    """Whether a source or sink is registered under something that can be written in `plugin = "..."`."""
+    """Check that a source or sink has a name that can be written in `plugin = "..."`. Raises PluginError."""
     if not (isinstance(name, str) and _ENDPOINT.fullmatch(name)):
         raise PluginError(f"{name!r:.80} is not a name for a {kind}: letters, digits and . _ - with a letter first")
 
 
 def check_source(name: str, cls: Any) -> None:
-    """Whether a class can be a source. Raises PluginError."""
+    """Check that a class can be a source. Raises PluginError."""
     _check_options(name, cls)
     for member, count in _SOURCE.items():
         _check_method(name, cls, member, count)
@@ -48,7 +48,7 @@ def check_source(name: str, cls: Any) -> None:
         if getattr(cls, member, None) is not None:
             _check_method(name, cls, member, count)
     if isinstance(limits := getattr(cls, "limits", ()), property):
-        limits = ()  # the object's own, checked when it is built
+        limits = ()  # set by the object, and checked when it is built
     check_limits(name, limits)
     namespace = getattr(cls, "namespace", None)
     if isinstance(namespace, property):
@@ -58,7 +58,7 @@ def check_source(name: str, cls: Any) -> None:
 
 
 def check_sink(name: str, cls: Any) -> None:
-    """Whether a class can be a sink. Raises PluginError."""
+    """Check that a class can be a sink. Raises PluginError."""
     _check_options(name, cls)
     deliver = _check_method(name, cls, "deliver", 2, asynchronous=True)
     returns = inspect.signature(deliver).return_annotation
@@ -71,28 +71,28 @@ def check_sink(name: str, cls: Any) -> None:
 
 
 def check_hook(hook: str, implementation: Any) -> None:
-    """Whether an implementation of a hook can be called as the hook is. Raises PluginError."""
+    """Check that an implementation of a hook can be called like the hook. Raises PluginError."""
     if implementation.hookwrapper or implementation.wrapper:
         raise PluginError(f"`{hook}` is a hook wrapper: Poller calls plain implementations only")
     if hook in SYNCHRONOUS and _is_async(implementation.function):
-        raise PluginError(f"`{hook}` is async: write it with `def`, its answer is used at once")
+        raise PluginError(f"`{hook}` is async: write it with `def`, because its result is used at once")
 
 
 def check_limits(name: str, limits: object) -> None:
-    """Whether `limits` of a source are Limits. Raises PluginError."""
+    """Check that `limits` of a source are Limits. Raises PluginError."""
     if isinstance(limits, Sequence) and not isinstance(limits, str) and all(_is_limit(one) for one in limits):
         return
     raise PluginError(f"{name!r}: `limits` is {_shown(limits)}, not a tuple of Limits such as (Limit(60, 60.0),)")
 
 
 def check_auth(name: str, auth: object) -> None:
-    """Whether `auth` of a source can authorise requests. Raises PluginError."""
+    """Check that `auth` of a source can authorise requests. Raises PluginError."""
     if auth is not None and not isinstance(auth, httpx.Auth):
         raise PluginError(f"{name!r}: `auth` is {_shown(auth)}, not an httpx.Auth or None")
 
 
 def check_endpoints(name: str, endpoints: object) -> list[Endpoint]:
-    """The endpoints that a source offers, each as it must be. Raises PluginError."""
+    """The endpoints that a source offers, each of them checked. Raises PluginError."""
     if isinstance(endpoints, str | bytes) or not isinstance(endpoints, Sequence):
         raise PluginError(f"{name!r}: endpoints() gave {_shown(endpoints)}, not a list of Endpoints")
     seen: dict[str, Endpoint] = {}
@@ -125,7 +125,7 @@ def _check_endpoint(name: str, endpoint: Endpoint) -> None:
 
 
 def _endpoint_faults(endpoint: Endpoint) -> list[tuple[bool, str]]:
-    """(whether it is wrong, what) of each field."""
+    """(whether it is wrong, description) of each field."""
     overlap = endpoint.overlap
     found = [
         (not (isinstance(endpoint.name, str) and _ENDPOINT.fullmatch(endpoint.name)), "this is not a valid name"),
@@ -154,7 +154,7 @@ def _check_options(name: str, cls: Any) -> None:
 
 
 def _check_method(name: str, cls: Any, member: str, count: int, *, asynchronous: bool = False) -> Callable[..., Any]:
-    """A method of the class that takes `count` arguments besides self."""
+    """Check that the class has a method that takes `count` arguments besides self. Raises PluginError."""
     method = getattr(cls, member, None)
     if method is None:
         raise PluginError(f"{name!r}: {cls.__name__} has no `{member}`")
@@ -171,7 +171,7 @@ def _check_method(name: str, cls: Any, member: str, count: int, *, asynchronous:
     except TypeError as error:
         plural = "argument" if count == 1 else "arguments"
         raise PluginError(f"{name!r}: `{member}` must take {count} {plural} besides self ({error})") from error
-    except ValueError:  # written in C, which does not say
+    except ValueError:  # implemented in C, without a signature
         pass
     assert callable(method)
     return method  # type: ignore[no-any-return]
@@ -205,7 +205,7 @@ def _are_texts(value: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    """A plugin's value for a message: short, and whatever its `repr` does."""
+    """A plugin's value for a message: short, and safe whatever its `repr` does."""
     try:
         text = getattr(value, "__name__", None) if isinstance(value, type) else repr(value)
     except Exception:  # noqa: BLE001 - its `repr` is a plugin's code

@@ -1,7 +1,7 @@
-"""Faults of plugin code: whatever a plugin raises is that plugin's failure, in one line, and ends nothing else.
+"""Faults of plugin code: an exception of a plugin becomes a failure of that plugin, in one line, and ends nothing else.
 
-`SystemExit`, `KeyboardInterrupt`, `GeneratorExit` and `CancelledError` are no exception to this: the only thing that
-passes a call into a plugin is the cancellation of the task that makes the call.
+This includes `SystemExit`, `KeyboardInterrupt`, `GeneratorExit` and `CancelledError`. The only exception that passes
+through a call into a plugin is the cancellation of the calling task.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from state.errors import PollerError
 if TYPE_CHECKING:
     import structlog
 else:
-    structlog = late("structlog")  # not for `poller --help`
+    structlog = late("structlog")  # not needed for `poller --help`
 
 
 T = TypeVar("T")
@@ -28,11 +28,11 @@ ABANDONED: Final[set[asyncio.Task[Any]]] = set()  # kept, since a coroutine may 
 
 
 class PluginError(PollerError):
-    """A plugin breaks the contract of a plugin."""
+    """A plugin breaks the contract of plugins."""
 
 
 def running_task() -> asyncio.Task[Any] | None:
-    """The task that runs in this thread just now."""
+    """The task that runs in this thread now."""
     try:
         return asyncio.current_task()
     except RuntimeError:  # no loop in this thread
@@ -40,13 +40,13 @@ def running_task() -> asyncio.Task[Any] | None:
 
 
 def is_cancelled() -> bool:
-    """Whether the running task is being cancelled by somebody else than the code that it calls."""
+    """Whether the running task is being cancelled from outside the code that it calls."""
     task = running_task()
     return task is not None and task.cancelling() > 0
 
 
 def attempted(call: Callable[[], T]) -> tuple[T | None, str | None]:
-    """What a plugin's code returns, or what it raised, in one line."""
+    """The result of plugin code, or its exception in one line."""
     try:
         return call(), None
     except BaseException as error:  # a plugin may raise anything; it is reported with the plugin's name
@@ -56,7 +56,7 @@ def attempted(call: Callable[[], T]) -> tuple[T | None, str | None]:
 
 
 def said(error: BaseException) -> str:
-    """An error in one line, with the last line of the plugin's own code that it passed."""
+    """An exception in one line, with the last line of the plugin's own code in its traceback."""
     try:
         text = " ".join(str(error).split())[:LONGEST] or "no message"
     except BaseException as unprintable:  # noqa: BLE001 - even `str` of it is a plugin's code
@@ -71,14 +71,16 @@ def said(error: BaseException) -> str:
 
 
 def trace(error: BaseException) -> str:
-    """Where in the code it was raised, for a debug line; its text is left out, since making it runs a plugin's code."""
+    """Where an exception was raised, for a debug line; its text is left out, because making it would run plugin
+    code.
+    """
     return "".join(traceback.format_tb(error.__traceback__))
 
 
 async def awaited(answer: Awaitable[Any], *, limit: float, grace: float, label: str) -> Any:
-    """What a plugin's coroutine returns. Raises what it raises, and TimeoutError after `limit` seconds.
+    """The result of a plugin's coroutine. Raises its exception, and TimeoutError after `limit` seconds.
 
-    It runs in a task of its own. Where it neither ends nor obeys its cancellation within `grace` seconds, it is
+    The coroutine runs in a task of its own. If it neither ends nor obeys its cancellation within `grace` seconds, it is
     abandoned, so that neither this call nor the end of the program waits for it.
     """
     task = asyncio.create_task(_outcome(answer))
@@ -97,7 +99,9 @@ async def awaited(answer: Awaitable[Any], *, limit: float, grace: float, label: 
 
 
 async def _outcome(answer: Awaitable[Any]) -> tuple[Any, BaseException | None]:
-    """What it returns or raises, as a value: a task that raises SystemExit or KeyboardInterrupt ends the loop."""
+    """The result or exception as a value, because a task that raises SystemExit or KeyboardInterrupt would end the
+    loop.
+    """
     try:
         return await answer, None
     except BaseException as error:  # noqa: BLE001 - a plugin may raise anything; the caller says whose it is
@@ -105,7 +109,7 @@ async def _outcome(answer: Awaitable[Any]) -> tuple[Any, BaseException | None]:
 
 
 async def end(task: asyncio.Task[Any], grace: float, label: str) -> None:
-    """Cancel a plugin's task and wait for its end, `grace` seconds at most."""
+    """Cancel a plugin's task and wait for its end, at most `grace` seconds."""
     task.cancel()
     await asyncio.wait([task], timeout=grace)
     if not task.done():
@@ -113,11 +117,11 @@ async def end(task: asyncio.Task[Any], grace: float, label: str) -> None:
 
 
 def abandon(task: asyncio.Task[Any], label: str, *, quietly: bool = False) -> None:
-    """Wait no more for a plugin's task that ignores its cancellation, neither here nor at the end of the program."""
+    """Stop waiting for a plugin's task that ignores its cancellation, here and at the end of the program."""
     if not quietly:
-        hint = "it ignores its cancellation: let CancelledError pass through its code"
+        hint = "it ignores its cancellation: do not catch CancelledError in it"
         structlog.get_logger("poller").error("plugin.abandoned", call=label, hint=hint)
     ABANDONED.add(task)
     task.add_done_callback(ABANDONED.discard)
-    asyncio._unregister_task(task)  # or `asyncio.run` would wait for it for ever
+    asyncio._unregister_task(task)  # else `asyncio.run` would wait for it for ever
     task._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -34,41 +34,40 @@ def register_sinks(register: Callable[[str, type[Sink]], None]) -> None:
 
 @hookspec
 def register_commands(cli: click.Group) -> None:
-    """Add commands with `cli.command()`. Entry-point plugins only: called before the TOML is read.
+    """Add commands with `cli.command()`. Only for entry-point plugins: called before the TOML file is read.
 
-    Called for `poller --help`, too. A command with a method `load`, which returns the command itself, is listed by its
-    name and short help and loaded when it is called.
+    Also called for `poller --help`. A command with a method `load`, which returns the command itself, is listed by its
+    name and short help and loaded only when it is called.
     """
 
 
 @hookspec
 def transform_event(event: NewEvent) -> NewEvent | bool | None:
-    """Change an event's `data` before it is recorded, or drop it.
+    """Change an event's `data` before it is recorded, or drop the event.
 
-    Synchronous, called on a thread of the event's source (so for several sources at once), before the transaction,
-    once per event. Return a
-    `dataclasses.replace(event, raw=...)` to change the data, False to drop the event (a drop uses up no
-    version), None to leave it. Must be pure: a redo after a crash calls it again.
+    Synchronous. Called once per event before the transaction, on a thread of the event's source, so calls for several
+    sources may run at once. Return `dataclasses.replace(event, raw=...)` to change the data, False to drop the event
+    (which uses up no version), or None to leave it. Must be pure, because a repetition after a crash calls it again.
     """
 
 
 @hookspec
 def event_recorded(event: Event) -> Any:
-    """An event is in the log: its number is `event.seq`. An observer, see `poll_finished`."""
+    """An event is in the log; its number is `event.seq`. An observer, see `poll_finished`."""
 
 
 @hookspec
 def poll_finished(poll: Polled) -> Any:
     """A unit was polled, or could not be (`poll.error` says why).
 
-    Observers run after the fact, one call after the other in the order of what they tell; they may be async. What
-    they raise is noted beside the plugin's name and changes nothing. One that is 10,000 calls behind misses some.
+    Observers are called after the fact, one call after the other in the order of events; they may be async. Their
+    exceptions are listed in `poller plugins` and change nothing. An observer that is 10,000 calls behind misses some.
     """
 
 
 @hookspec
 def delivery_finished(delivery: AttemptFinished) -> Any:
-    """An attempt is over: `delivery.state` is delivered, dead, or pending where it is retried. An observer."""
+    """An attempt has ended: `delivery.state` is delivered, dead, or pending if it is retried. An observer."""
 
 
 @hookspec

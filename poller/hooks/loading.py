@@ -1,7 +1,7 @@
-"""Plugins: found by entry points (group `poller`) and in a folder of one-file plugins, loaded, and asked.
+"""Plugins: found by entry points (group `poller`) and in a folder of one-file plugins, loaded, and called.
 
-Loading is a function that is called, never an effect of importing. Here is also the one place where plugins'
-hooks are called: whatever they raise, `SystemExit` included, is noted beside the plugin's name and goes no further.
+Loading is a function, never a side effect of an import. All hooks of plugins are called here: their exceptions,
+including `SystemExit`, are recorded with the plugin's name and go no further.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ __all__ = ["Failed", "Loaded", "PluginError", "Plugins", "attempted", "installed
 
 GROUP: Final = "poller"
 LIMIT: Final = 30.0  # seconds that an async hook has
-LIMITS: Final = {"stopping": 5.0}  # the end of the program waits for it
-GRACE: Final = 1.0  # seconds that it has to obey its cancellation
+LIMITS: Final = {"stopping": 5.0}  # the end of the program waits for this hook
+GRACE: Final = 1.0  # seconds that a hook has to obey its cancellation
 _OWN: Final = "poller"  # the distribution whose plugins come first
 
 log = structlog.get_logger("poller")
@@ -44,10 +44,10 @@ log = structlog.get_logger("poller")
 
 @dataclass(slots=True, kw_only=True)
 class Loaded:
-    """One plugin that is in use, and what it brought."""
+    """One plugin in use, and what it registered."""
 
     name: str
-    origin: str  # where from: "nutcache = plugins.nutcache (poller 1.0)" or a path
+    origin: str  # "nutcache = plugins.nutcache (poller 1.0)", or a path
     version: str | None
     sources: list[str] = field(default_factory=list)
     sinks: list[str] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """One plugin that could not be loaded, or that raised, and what it said."""
+    """One plugin that could not be loaded or raised an exception, and its message."""
 
     name: str
     origin: str
@@ -64,20 +64,20 @@ class Failed:
 
 
 class Plugins:
-    """Every plugin of this process: what they registered, and their hooks."""
+    """All plugins of this process: what they registered, and their hooks."""
 
     def __init__(self, offered: Iterable[importlib.metadata.EntryPoint] = ()) -> None:
         self.sources: dict[str, type[Source]] = {}
         self.sinks: dict[str, type[Sink]] = {}
         self.loaded: list[Loaded] = []
         self.failed: list[Failed] = []
-        self._offered = list(offered)  # installed, not loaded yet
+        self._offered = list(offered)  # installed, but not loaded yet
         self._logged = False
         self._manager = pluggy.PluginManager("poller")
         self._manager.add_hookspecs(hookspecs)
 
     def load_offered(self, name: str | None = None) -> None:
-        """Load what is offered, or of it what has this name."""
+        """Load all offered plugins, or those of this name."""
         wanted = [entry for entry in self._offered if name in (None, entry.name)]
         self._offered = [entry for entry in self._offered if entry not in wanted]
         for entry in wanted:
@@ -86,32 +86,32 @@ class Plugins:
             _load(self, entry.name, origin, version, entry.load)
 
     def source(self, name: str) -> type[Source] | None:
-        """The source plugin of that name, loaded if it is offered; None where there is none."""
+        """The source plugin of that name, loaded if it is offered; None if there is none."""
         self._load_until(name, self.sources)
         return self.sources.get(name)
 
     def sink(self, name: str) -> type[Sink] | None:
-        """The sink plugin of that name, loaded if it is offered; None where there is none."""
+        """The sink plugin of that name, loaded if it is offered; None if there is none."""
         self._load_until(name, self.sinks)
         return self.sinks.get(name)
 
     def _load_until(self, name: str, known: Mapping[str, object]) -> None:
-        """Load what is offered under the name; only if that was not it, all the rest, which may register it too."""
+        """Load the plugin offered under the name. If it does not register the name, load all others, which may."""
         if name not in known:
             self.load_offered(name)
         if name not in known:
             self.load_offered()
 
     def load_folder(self, folder: Path) -> None:
-        """Load each `*.py` of `folder` by its path, in order of name; a file already loaded is left as it is.
+        """Load each `*.py` of `folder` by its path, in order of name; skip files that are already loaded.
 
-        Nothing is loaded that another user could have written: it would run as this one.
+        Files that another user could have written are not loaded, because they would run as this user.
         """
         if not folder.is_dir():
             self.note(folder.name, str(folder), "this folder does not exist")
             return
         if (why := distrust(folder)) is not None:
-            self.note(folder.name, str(folder), "; ".join(("nothing of it is run", *why)))
+            self.note(folder.name, str(folder), "; ".join(("nothing in it is run", *why)))
             return
         seen = {plugin.origin for plugin in self.loaded} | {plugin.origin for plugin in self.failed}
         for path in sorted(folder.glob("*.py")):
@@ -119,8 +119,8 @@ class Plugins:
                 _load(self, path.stem, str(path), None, partial(_load_own, path))
 
     def add(self, name: str, plugin: object, *, origin: str = "given", version: str | None = None) -> None:
-        """Take a plugin object (module or instance) into use. Raises PluginError, and leaves nothing behind."""
-        self.load_offered(name)  # an installed plugin keeps its name, also where it would be loaded later
+        """Use a plugin object (module or instance). Raises PluginError, and then leaves nothing behind."""
+        self.load_offered(name)  # an installed plugin keeps its name, even if it would be loaded later
         if self._manager.has_plugin(name):
             raise PluginError(f"another plugin is named {name!r}: rename this one")
         sources, sinks = dict(self.sources), dict(self.sinks)
@@ -142,7 +142,7 @@ class Plugins:
         self.loaded.append(loaded)
 
     def _take(self, name: str, cls: type[Any], into: dict[str, Any], names: list[str]) -> None:
-        """Take a class into use under its name. Raises PluginError where the name is taken."""
+        """Use a class under its name. Raises PluginError if the name is taken."""
         self.load_offered(name)
         if name in into:
             raise PluginError(f"the name {name!r} is taken by {into[name].__module__}")
@@ -150,13 +150,13 @@ class Plugins:
         names.append(name)
 
     def call(self, hook: str, **arguments: Any) -> list[Any]:
-        """Ask every plugin that implements `hook` and return what they answered, None left out."""
+        """Call every plugin that implements `hook`, and return the results that are not None."""
         return [answer for _, answer in self._answers(hook, arguments) if answer is not None]
 
     def transform(self, event: NewEvent) -> NewEvent | None:
-        """The event as the plugins' `transform_event` leave it, one after the other; None where one drops it.
+        """The event after the plugins' `transform_event`, applied one after the other; None if one drops it.
 
-        An answer that breaks the contract is noted, and the event goes on as it was before that plugin.
+        A result that breaks the contract is recorded, and the event continues as it was before that plugin.
         """
         for implementation in implementations(self._manager, "transform_event"):
             given = [event for _ in implementation.argnames]
@@ -175,22 +175,22 @@ class Plugins:
         return bool(getattr(self._manager.hook, hook).get_hookimpls())
 
     async def observe(self, hook: str, **arguments: Any) -> None:
-        """Tell every plugin that implements `hook`; those that are async are awaited, one after the other.
+        """Call every plugin that implements `hook`; async implementations are awaited, one after the other.
 
-        One that does not end is given up, so that neither other plugins nor the end of the program wait for it.
+        One that does not end is abandoned, so that neither other plugins nor the end of the program wait for it.
         """
         for name, answer in self._answers(hook, arguments):
             if not inspect.isawaitable(answer):
                 continue
             try:
                 await awaited(answer, limit=LIMITS.get(hook, LIMIT), grace=GRACE, label=f"{name}.{hook}")
-            except BaseException as error:  # a plugin may raise anything; it is noted with its name
+            except BaseException as error:  # a plugin may raise anything; it is recorded with its name
                 if isinstance(error, asyncio.CancelledError) and is_cancelled():
                     raise
                 self.note(name, hook, said(error))
 
     def note(self, name: str, origin: str, error: str) -> None:
-        """Keep what a plugin did wrong, once."""
+        """Record what a plugin did wrong, once."""
         failed = Failed(name=name, origin=origin, error=error)
         if failed not in self.failed:
             self.failed.append(failed)
@@ -198,13 +198,13 @@ class Plugins:
                 _log_failure(failed)
 
     def log_failures(self) -> None:
-        """Log what failed so far, and from now on each failure as it comes. Before this the log is not set up."""
+        """Log the failures so far, and from now on each failure as it comes. Before this, the log is not set up."""
         self._logged = True
         for failed in self.failed:
             _log_failure(failed)
 
     def _answers(self, hook: str, arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        """(plugin, answer) of each implementation, in the order of loading; pluggy would stop at the first error."""
+        """(plugin, result) of each implementation in the order of loading; pluggy would stop at the first exception."""
         for implementation in implementations(self._manager, hook):
             wanted = [arguments[name] for name in implementation.argnames]
             answer, error = attempted(partial(implementation.function, *wanted))
@@ -215,17 +215,18 @@ class Plugins:
 
 
 def _load(plugins: Plugins, name: str, origin: str, version: str | None, load: Callable[[], object]) -> None:
-    """Load one plugin and take it into use, or note why it cannot be."""
+    """Load one plugin and use it, or record why it cannot be."""
     _, error = attempted(lambda: plugins.add(name, load(), origin=origin, version=version))
     if error is not None:
         plugins.note(name, origin, error)
 
 
 def load_plugins(folder: Path | None = None, *, lazily: bool = False, ours_lazily: bool = False) -> Plugins:
-    """Every installed plugin, and those of `folder`; lazily: installed ones once they are asked for by name.
+    """All installed plugins and those of `folder`. With `lazily`, installed plugins are loaded once they are asked for
+    by name.
 
-    Lazily is for commands that only look, since hooks of what is not loaded are not called. `ours_lazily` is for
-    whoever polls and delivers: the plugins of Poller itself bring sources and sinks, and no other hook.
+    `lazily` is for commands that only read, because hooks of unloaded plugins are not called. `ours_lazily` is for
+    processes that poll and deliver: Poller's own plugins register sources and sinks, and no other hook.
     """
     offered = installed()
     plugins = Plugins(offered)
@@ -238,7 +239,7 @@ def load_plugins(folder: Path | None = None, *, lazily: bool = False, ours_lazil
 
 
 def installed() -> list[importlib.metadata.EntryPoint]:
-    """What installed packages offer: ours first, then others, each in order of name."""
+    """The plugins of installed packages: Poller's own first, then others, each in order of name."""
     found = importlib.metadata.entry_points(group=GROUP)
     return sorted(found, key=lambda one: (_distribution(one) != _OWN, _distribution(one), one.name))
 
@@ -248,14 +249,14 @@ def _distribution(entry: importlib.metadata.EntryPoint) -> str:
 
 
 def _load_own(path: Path) -> ModuleType:
-    """The module of one file, if nobody else can have written it."""
+    """The module of one file, if no other user can have written it."""
     if (why := distrust(path)) is not None:
         raise PluginError("; ".join(("it is not run", *why)))
     return _load_file(path)
 
 
 def _load_file(path: Path) -> ModuleType:
-    """The module of one file. In `sys.modules` under a name of its own: dataclasses and pydantic look there."""
+    """The module of one file, entered in `sys.modules` under a name of its own, where dataclasses and pydantic look."""
     name = f"poller_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -1,4 +1,4 @@
-"""What plugins are told after the fact: in order, one after the other, and never in the way of the work."""
+"""Observers of plugins: called after the fact, in order, one after the other, without delaying other work."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from state.records import Event
 
 log = structlog.get_logger("poller")
 
-MOST_WAITING: Final = 10_000  # what observers too slow for more than that miss is counted in the log
-PATIENCE: Final = 5.0  # seconds for what still waits at the end
+MOST_WAITING: Final = 10_000  # calls that slower observers miss are counted in the log
+PATIENCE: Final = 5.0  # seconds for waiting calls at the end
 
 EventOf = Callable[[int], Awaitable[Event | None]]
 
 
 class Observers:
-    """Tells the plugins that observe. Use as `async with Observers(...) as observers`.
+    """Calls the plugins that observe. Use as `async with Observers(...) as observers`.
 
-    An event is read from the log when its turn comes, so what waits is numbers.
+    An event is read from the log when its turn comes, so that only numbers wait.
     """
 
     def __init__(self, plugins: Plugins, event_of: EventOf) -> None:
@@ -36,7 +36,7 @@ class Observers:
         self._closing = False
 
     def tell(self, hook: str, **arguments: Any) -> None:
-        """Tell `hook` its one argument, soon."""
+        """Call `hook` with its one argument, soon."""
         [(name, value)] = arguments.items()
         if not self._plugins.implements(hook):
             return
@@ -52,7 +52,7 @@ class Observers:
         return len(self._waiting)
 
     def tell_recorded(self, numbers: Iterable[int]) -> None:
-        """Tell `event_recorded` the events with these numbers."""
+        """Call `event_recorded` for the events with these numbers."""
         for number in numbers:
             self.tell("event_recorded", event=number)
 
@@ -85,7 +85,7 @@ class Observers:
                 self._missed = 0
 
     async def _event(self, number: int) -> Event | None:
-        """The event with that number; None where the state cannot be read just now, or has forgotten it."""
+        """The event with that number; None if the state cannot be read now, or no longer has it."""
         try:
             return await self._event_of(number)
         except StateError as error:

@@ -1,4 +1,6 @@
-"""Who may change a file: code is run, and a configuration is taken unasked, only from this user and root."""
+"""Ownership of files: code is run, and a configuration found by itself is used, only if it belongs to this user or
+root.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,21 @@ from pathlib import Path
 
 
 def distrust(path: Path) -> tuple[str, str] | None:
-    """Why others may have written a file or folder, and what to do; None where this user or root alone can.
+    """Why others may have written a file or folder, and what to do; None if only this user or root can.
 
-    The group may write it where it is its owner's own, with no other member, as many systems make it.
+    A group may have write access if it is the owner's own, without other members, as many systems create it.
     """
     found = path.stat()
     if found.st_uid not in (os.geteuid(), 0):
-        mine = f"chown {_user(os.geteuid())} {path}, if you trust what it says"
+        mine = f"chown {_user(os.geteuid())} {path}, if you trust its content"
         return f"{path} belongs to {_user(found.st_uid)}", mine
     if found.st_mode & stat.S_IWOTH:
-        return f"{path} can be written by everybody", f"chmod o-w {path}, and look what it says"
+        return f"{path} can be written by everybody", f"chmod o-w {path}, after a look at its content"
     if found.st_mode & stat.S_IWGRP and not _is_alone(found.st_uid, found.st_gid):
-        return f"{path} can be written by the group {_group(found.st_gid)}", f"chmod g-w {path}, and look what it says"
+        return (
+            f"{path} can be written by the group {_group(found.st_gid)}",
+            f"chmod g-w {path}, after a look at its content",
+        )
     return None
 
 

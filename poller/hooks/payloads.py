@@ -1,4 +1,4 @@
-"""What observers are given: polls and attempts that are over."""
+"""Arguments of observers: finished polls and attempts."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from state.deliveries import AttemptRow, Job
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polled:
-    """A poll that is over."""
+    """A finished poll."""
 
     source: str
     endpoint: str
     unit: str
     calls: int = 0
-    changed: int = 0  # objects
-    events: tuple[int, ...] = ()  # their numbers in the log
+    changed: int = 0  # changed objects
+    events: tuple[int, ...] = ()  # numbers of its events in the log
     error: str | None = None  # why nothing was recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFinished:
-    """An attempt that is over."""
+    """A finished attempt."""
 
     subscription: str
     jobs: tuple[Job, ...]
     state: str
     attempt: AttemptRow
-    due: float | None = None  # while pending: when it leaves again, unless the breaker holds it back for longer
-    is_in_order: bool = True  # False: replayed or redelivered, outside of the object's order
+    due: float | None = None  # while pending: time of the next attempt, unless the breaker delays it further
+    is_in_order: bool = True  # False: replayed or redelivered, outside the object's order

@@ -1,4 +1,6 @@
-"""What a plugin object brings: its hooks, checked against their specification, and its classes of sources and sinks."""
+"""What a plugin object registers: its hooks, checked against their specification, and its classes of sources
+and sinks.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def known_hooks(manager: pluggy.PluginManager, plugin: object) -> list[str]:
 def classes_of(
     manager: pluggy.PluginManager, plugin: object, hook: str, check: Callable[[str, Any], None]
 ) -> list[tuple[str, type[Any]]]:
-    """The classes that one plugin names in `hook`, each checked. Raises PluginError."""
+    """The classes that a plugin registers in `hook`, each checked. Raises PluginError."""
     found: list[tuple[str, type[Any]]] = []
 
     def register(name: str, cls: Any) -> None:
@@ -52,7 +54,7 @@ def classes_of(
 
 
 def unlike(error: pluggy.PluginValidationError) -> str:
-    """Which hook is not implemented as it is specified, and how: pluggy says it in several lines."""
+    """Which hook differs from its specification, and how; pluggy says it in several lines."""
     text = " ".join(str(error).split())
     found = re.search(r"hook '(\w+)'.*?Argument\(s\) \{(.*?)\} are declared", text)
     if found is None:

@@ -1,7 +1,7 @@
-"""A plugin's source as the engine sees it.
+"""Adapter of a plugin's source to the engine.
 
-What the plugin leaves out has its default here, and here alone its code runs: whatever it raises is a `PageError` with
-the plugin's name, so a mistake in it costs one poll, not the daemon.
+It adds defaults for what the plugin leaves out, and is the only place where the plugin's code runs. An exception
+becomes a `PageError` with the plugin's name, so a mistake in a plugin costs one poll, not the daemon.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from state.errors import PollerError
 log = structlog.get_logger("poller")
 
 T = TypeVar("T")
-# An auth flow ends, or the answer that it reads is cut or never ends: no fault of the plugin.
-MOST_PAGES: Final = 100_000  # of a numbered list: one that never ends is an error, not a list
-MOST_OBJECTS: Final = 10_000_000  # before an offset
+# Exceptions of an auth flow that are not the plugin's fault: the flow ends, or its answer is cut off or never ends.
+MOST_PAGES: Final = 100_000  # of a numbered list; a list without an end is an error
+MOST_OBJECTS: Final = 10_000_000  # objects before an offset
 _OF_AUTH: Final = (httpx.TransportError, httpx.DecodingError, FetchError, StopAsyncIteration)
 Normalise = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class SourceAdapter:
-    """One source of a plugin. Everything here raises PageError where the plugin raises or answers what it must not."""
+    """One source of a plugin. Every method raises PageError if the plugin raises or breaks its contract."""
 
     Options: ClassVar[type[BaseModel]] = BaseModel
 
@@ -54,27 +54,27 @@ class SourceAdapter:
             check_auth(plugin, auth)
         self.auth: httpx.Auth | None = None if auth is None else _PluggedAuth(auth, self._running)
         ask = getattr(source, "item_request", None)
-        self.takes_items = ask is not None and _takes(ask, 3)  # own URLs that are made of more than the id
+        self.takes_items = ask is not None and _takes(ask, 3)  # own URLs may depend on more than the id
 
     @classmethod
     def build(cls, plugin: str, make: Callable[[], Any]) -> SourceAdapter:
-        """The source that `make` builds. Raises PageError where it cannot be built."""
+        """The source that `make` builds. Raises PageError if it cannot be built."""
         with _Running(plugin, "__init__"):
             source = make()
         return cls(plugin, source)
 
     def endpoints(self) -> list[Endpoint]:
-        """Every list that the source offers."""
+        """All endpoints of the source."""
         with self._running("endpoints"):
             return [self._guarded(endpoint) for endpoint in check_endpoints(self._plugin, self._source.endpoints())]
 
     def request(self, endpoint: Endpoint, at: Position) -> httpx.Request:
-        """The request for the list from `at` on."""
+        """The request for the list from position `at` on."""
         with self._running("request"):
             return _checked(self._source.request(endpoint, at), httpx.Request)
 
     def page(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> Unparsed:
-        """What a 2xx answer shows, its objects unparsed."""
+        """The page of a 2xx answer, its objects unparsed."""
         with self._running("page"):
             page = _checked(self._read(endpoint, at, _without_secrets(response)), Page)
             if page.next is not None:
@@ -85,7 +85,7 @@ class SourceAdapter:
             return Unparsed(_unparsed(page.objects), page.next, page.total, doubts, guesses)
 
     def _read(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> object:
-        """What the plugin makes of an answer; of one that is no JSON because of single values, without these."""
+        """The plugin's page of an answer. If single values make it invalid JSON, they are left out."""
         try:
             return self._source.page(endpoint, at, response)
         except PageError:
@@ -97,7 +97,7 @@ class SourceAdapter:
             raise
 
     def item_request(self, endpoint: Endpoint, object_id: str, item: Item | None = None) -> httpx.Request | None:
-        """The request for an object's own URL. None: it has none, and complete sweeps decide."""
+        """The request for an object's own URL; None if it has none, so that complete sweeps decide."""
         ask = getattr(self._source, "item_request", None)
         if ask is None:
             return None
@@ -106,7 +106,7 @@ class SourceAdapter:
             return None if request is None else _checked(request, httpx.Request)
 
     def discover(self) -> Generator[httpx.Request, httpx.Response, None]:
-        """What must be asked first; nothing where the plugin does not say."""
+        """Requests that must be made first; none if the plugin has no `discover`."""
         discover = getattr(self._source, "discover", None)
         if discover is None:
             return
@@ -125,11 +125,11 @@ class SourceAdapter:
                 steps.close()
 
     def asks_first(self) -> bool:
-        """Whether `discover` has something to ask: where it has not, no call need be paid for it."""
+        """Whether `discover` makes any request; if not, no call needs to be paid for it."""
         try:
             return next(self.discover(), None) is not None
         except PollerError:
-            return True  # the first try will say what is wrong
+            return True  # the first request will report what is wrong
 
     def _running(self, what: str, *passes: type[Exception]) -> _Running:
         return _Running(self._plugin, what, *passes)
@@ -155,7 +155,7 @@ def _takes(function: Callable[..., Any], number: int) -> bool:
 
 
 class _Running:
-    """The plugin's code runs: whatever it raises is said to be its own. Entered for every request and every page."""
+    """Attributes exceptions to the plugin while its code runs. Entered for every request and every page."""
 
     __slots__ = ("_passes", "_plugin", "_what")
 
@@ -207,14 +207,14 @@ class _PluggedAuth(httpx.Auth):
 
 
 def _steps(given: Any) -> Generator[httpx.Request, Any, None]:
-    """What `discover` gave, as a generator; other iterables are asked one after the other."""
+    """The result of `discover` as a generator; the requests of other iterables are made one after the other."""
     return given if isinstance(given, Generator) else (request for request in given)
 
 
 def _refuse_endless(endpoint: Endpoint, at: Position, following: Position) -> None:
-    """Raise PageError where a list goes on and on: its sweep would never be complete."""
+    """Raise PageError for a list that does not end, because its sweep would never be complete."""
     if following.cursor is not None and following == at:
-        raise PageError(f"{endpoint.name}: the list goes on with the cursor that it was asked with")
+        raise PageError(f"{endpoint.name}: the next cursor is the one that was just used")
     begin = endpoint.first
     pages = abs((following.page or 0) - (begin.page or 0))
     objects = abs((following.offset or 0) - (begin.offset or 0))
@@ -224,7 +224,7 @@ def _refuse_endless(endpoint: Endpoint, at: Position, following: Position) -> No
 
 
 def _without_secrets(response: httpx.Response) -> httpx.Response:
-    """The answer with a mask for our own long secrets, which would be kept and sent on as an object's data."""
+    """The answer with long secrets masked, because they would be stored and sent as data of an object."""
     body = SECRETS.redacted_data(response.content)
     if body is response.content:
         return response

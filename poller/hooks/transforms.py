@@ -1,4 +1,4 @@
-"""What a plugin's `transform_event` may make of an event: other `data`, and nothing else."""
+"""Check of what a plugin's `transform_event` returns: only `data` may change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DATA = msgspec.json.Decoder(dict[str, Any])
 
 
 def checked(event: NewEvent, answer: object) -> NewEvent:
-    """The event that `transform_event` gave for another one. Raises PluginError for what cannot be recorded."""
+    """The event that `transform_event` returned. Raises PluginError if it cannot be recorded."""
     if not isinstance(answer, NewEvent):
         raise PluginError(f"it gave {type(answer).__name__}, not the event, False or None")
     if answer == event:

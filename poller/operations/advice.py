@@ -1,4 +1,4 @@
-"""What a valid configuration says that can hardly be meant: each is a warning of `poller check` and `poller doctor`."""
+"""Warnings about a valid configuration that is probably not what was meant, for `poller check` and `poller doctor`."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
 _SECRET_NAME: Final = re.compile(r"(?i)^(key|sig|pwd|.*(api[_-]?key|token|secret|password|passwd|signature))$")
 _SECRET_HEADER: Final = re.compile(r"(?i)^(authorization|cookie|proxy-authorization)$")
 _SIGNING: Final = "whsec_"
-_FEW: Final = 10  # different bytes: of 24 random ones there are more in all cases that will ever be met
-_LONG: Final = 32  # bytes from which on a text may be the digits of a random number
-_PLACES: Final = ("params", "headers", "body")  # tables of texts that are sent
+_FEW: Final = 10  # distinct bytes; 24 random bytes practically always have more
+_LONG: Final = 32  # a text of at least so many bytes may be the digits of a random number
+_PLACES: Final = ("params", "headers", "body")  # tables whose texts are sent
 
 
 def advice(config: Config) -> Iterator[Finding]:
@@ -50,12 +50,14 @@ def advice(config: Config) -> Iterator[Finding]:
 def _folders(config: Config) -> Iterator[Finding]:
     state = config.poller.state
     if isinstance(state, Path) and not (folder := state.parent).is_dir():
-        yield warn("poller.state", f"the folder {folder} is not there yet: it will be made", "is it the one you mean?")
+        yield warn(
+            "poller.state", f"the folder {folder} does not exist yet: it will be created", "is it the right one?"
+        )
     for subscription in config.subscriptions:
         for key, path in _paths(subscription.options):
             if not path.parent.is_dir():
                 about = f"subscriptions.{subscription.name}.{key}"
-                yield warn(about, f"the folder {path.parent} is not there", f"mkdir -p {path.parent}")
+                yield warn(about, f"the folder {path.parent} does not exist", f"mkdir -p {path.parent}")
 
 
 def _paths(options: Any) -> Iterator[tuple[str, Path]]:
@@ -71,7 +73,7 @@ def _budgets(config: Config) -> Iterator[Finding]:
 
 
 def _types(source: SourceConfig) -> list[str]:
-    """Every event type that a source can have."""
+    """All event types that a source can have."""
     try:
         offered = source.chosen(source.build().endpoints())
     except PageError:
@@ -86,15 +88,17 @@ def _unmatched(subscription: SubscriptionConfig, types: Mapping[str, list[str]])
     heard = {name: found for name, found in types.items() if not subscription.sources or name in subscription.sources}
     known = [one for found in heard.values() for one in found]
     if not known:
-        return  # that no source offers anything is said already
+        return  # another warning says that no source offers anything
     for glob in subscription.types:
         if not glob.startswith("poller.") and not any(map(matcher([glob]), known)):
             example = ", ".join(sorted({one.rpartition(".")[0] + ".*" for one in known})[:5])
-            yield warn(f"{about}.types", f"{glob!r} matches no event of its sources", f"there are: {example}")
+            yield warn(f"{about}.types", f"{glob!r} matches no event of its sources", f"existing types: {example}")
     for name in subscription.sources:
         wanted = matcher(subscription.types)
         if (found := types.get(name)) and not any(map(wanted, found)):
-            yield warn(f"{about}.sources", f"no event of {name!r} matches its types", f"there are: {found[0]}, ...")
+            yield warn(
+                f"{about}.sources", f"no event of {name!r} matches its types", f"existing types: {found[0]}, ..."
+            )
 
 
 def _private_address(subscription: SubscriptionConfig) -> Iterator[Finding]:
@@ -111,16 +115,16 @@ def _private_address(subscription: SubscriptionConfig) -> Iterator[Finding]:
 
 
 def _weak_secret(subscription: SubscriptionConfig) -> Iterator[Finding]:
-    """Signing secrets that somebody has typed: they can be guessed."""
+    """Signing secrets that look typed by hand, which can be guessed."""
     about = f"subscriptions.{subscription.name}.secret"
     for text in _texts(getattr(subscription.options, "secret", None)):
         if text.startswith(_SIGNING) and _is_typed(text.removeprefix(_SIGNING)):
             made = f'echo "{_SIGNING}$(head -c 32 /dev/urandom | base64)"'
-            yield warn(about, "this secret looks typed by hand, so that it can be guessed", made)
+            yield warn(about, "this secret looks typed by hand, so it can be guessed", made)
 
 
 def _is_typed(encoded: str) -> bool:
-    """Whether a key is a short text, or repeats a few bytes: random bytes are neither."""
+    """Whether a key is a short text or repeats a few bytes, unlike random bytes."""
     try:
         key = base64.b64decode(encoded, validate=True)
     except ValueError:
@@ -141,7 +145,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _open_secrets(file: Path) -> Iterator[Finding]:
-    """Passwords and keys in a file that others can read, and a file that others can write."""
+    """Secrets in a file that others can read, and a file that others can write."""
     if (why := distrust(file)) is not None:
         yield warn(str(file), f"{why[0]}: it could be made to run code or to send secrets elsewhere", why[1])
     if file.stat().st_mode & _OTHERS:
@@ -150,7 +154,7 @@ def _open_secrets(file: Path) -> Iterator[Finding]:
 
 
 def _secret_keys(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[str]:
-    """Where in a file a secret is written out, as far as its place or its form tells."""
+    """Keys of a file whose value is a secret in plain text, judged by the key's place and the value's form."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _secret_keys(inner, (*at, key))

@@ -1,4 +1,4 @@
-"""Commands that change something: done by whoever holds the state, posted to it by everybody else."""
+"""Commands that change something. The process that holds the state executes them; others post them to it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from poller.operations.inspection import inspect
 from poller.operations.places import HIGHEST, parse_place
 from poller.operations.program import Answer
 from poller.options.problems import NotNow, NotThere, find_endpoint, nearest
+from poller.options.quantities import counted
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.source import ActiveSource
 from state.commands import Result
@@ -27,7 +28,7 @@ from state.errors import PollerError
 
 log = structlog.get_logger("poller")
 
-LOOK_EVERY: Final = 0.05  # seconds between two looks for a result
+LOOK_EVERY: Final = 0.05  # seconds between two checks for a result
 AT_ONCE: Final = 500  # deliveries queued again in one transaction
 UNLOGGED: Final = ("ids", "summary")
 
@@ -36,11 +37,11 @@ class _Args(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Number = Annotated[StrictInt, Field(ge=1, le=HIGHEST)]  # of a delivery
+Number = Annotated[StrictInt, Field(ge=1, le=HIGHEST)]  # number of a delivery
 
 
 class Redeliver(_Args):
-    """Deliveries by number, or all of a state (of one subscription)."""
+    """Deliveries by number, or all in a state (of one subscription)."""
 
     ids: tuple[Number, ...] = Field(default=(), max_length=1000)
     subscription: str | None = None
@@ -49,7 +50,7 @@ class Redeliver(_Args):
 
 
 class Replay(_Args):
-    """What a subscription has read after a number, or since a time (ISO text with its offset)."""
+    """The events that a subscription has read after a number, or since a time (ISO text with its offset)."""
 
     subscription: str
     after: Annotated[StrictInt, Field(ge=0, le=HIGHEST)] | str = Field(union_mode="left_to_right")
@@ -62,7 +63,7 @@ class OfSubscription(_Args):
 
 
 class Resume(_Args):
-    """A subscription, or a budget: one of them."""
+    """A subscription or a budget."""
 
     subscription: str | None = None
     budget: str | None = None
@@ -73,13 +74,13 @@ class Nothing(_Args):
 
 
 class OfEndpoint(_Args):
-    """One endpoint: SOURCE/ENDPOINT, or the endpoint alone where no other source has one of that name."""
+    """One endpoint: SOURCE/ENDPOINT, or only ENDPOINT if that name is unique."""
 
     endpoint: str
 
 
 class Rename(_Args):
-    """A subscription or source that has another name in the configuration by now."""
+    """A subscription or source that now has another name in the configuration."""
 
     kind: Literal["subscription", "source"] = "subscription"
     old: str
@@ -87,14 +88,16 @@ class Rename(_Args):
 
 
 class Forget(_Args):
-    """A subscription or source that the configuration no longer names."""
+    """A subscription or source that is no longer configured."""
 
     kind: Literal["subscription", "source"] = "subscription"
     name: str
 
 
 class Release(OfEndpoint):
-    """How a hold ends: `accept` takes what is there silently, `emit` tells it; neither: as it was before."""
+    """How a hold ends: `accept` takes the current objects without events, `emit` reports them; neither continues as
+    before.
+    """
 
     accept: bool = False
     emit: bool = False
@@ -102,14 +105,14 @@ class Release(OfEndpoint):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One command: the arguments it takes, and what it does."""
+    """One command: its arguments, and its function."""
 
     args: type[_Args]
     do: Callable[[App, Any], Awaitable[Answer]]
 
 
 async def execute(app: App, name: str, args: Mapping[str, Any]) -> Answer:
-    """Do one command now. Raises PollerError where there is no such command, or it cannot be done as asked."""
+    """Execute a command now. Raises PollerError if it does not exist or cannot be executed."""
     command = COMMANDS.get(name)
     if command is None:
         raise PollerError(f"there is no command {name!r}", hint=nearest(name, COMMANDS))
@@ -125,7 +128,7 @@ async def execute(app: App, name: str, args: Mapping[str, Any]) -> Answer:
 
 
 def is_ours(app: App, args: Mapping[str, Any]) -> bool:
-    """Whether this worker can do a command: what concerns an endpoint or a budget is done by whoever polls it."""
+    """Whether this worker can execute a command: those about an endpoint or a budget need the worker that polls it."""
     if app.tenure is None:
         return True
     budget = args.get("budget")
@@ -133,7 +136,7 @@ def is_ours(app: App, args: Mapping[str, Any]) -> bool:
     if isinstance(endpoint, str):
         source, slash, _ = endpoint.partition("/")
         if slash and source not in app.config.sources:
-            return True  # nobody's: whoever is asked says so
+            return True  # no worker owns it: the worker that is asked reports that
         polled = {f"{name}/{one}" for name, active in app.engine.sources.items() for one in active.endpoints}
         return (
             endpoint in polled
@@ -144,7 +147,7 @@ def is_ours(app: App, args: Mapping[str, Any]) -> bool:
 
 
 async def run_posted(app: App) -> None:
-    """Do every command that was posted, each once, and write what came of it beside it."""
+    """Execute every posted command once, and store its result."""
     posted = app.store.commands
     for command in await app.write(posted.pending):
         if not is_ours(app, command.args):
@@ -162,7 +165,7 @@ async def run_posted(app: App) -> None:
 
 
 async def execute_or_post(app: App, name: str, args: Mapping[str, Any], *, timeout: float = 10.0) -> Answer:
-    """Do one command now, or have it done by the worker that owns what it concerns. Raises PollerError."""
+    """Execute a command now, or have it executed by the worker that owns what it concerns. Raises PollerError."""
     if is_ours(app, args):
         return await execute(app, name, args)
     posted = app.store.commands
@@ -175,7 +178,7 @@ async def execute_or_post(app: App, name: str, args: Mapping[str, Any], *, timeo
                 hint="poller status says who owns what; then try again",
             )
         if time.monotonic() >= until + timeout:
-            raise PollerError(f"a worker began `{name}` and has not ended it yet", hint="its log says what came of it")
+            raise PollerError(f"a worker began `{name}` and has not finished it yet", hint="its log shows the result")
         await asyncio.sleep(LOOK_EVERY)
     if outcome.error is not None:
         raise PollerError(outcome.error, hint=outcome.hint)
@@ -206,7 +209,7 @@ async def _redeliver(app: App, args: Redeliver) -> Answer:
 def _redelivered(queued: int, args: Redeliver) -> str:
     whose = f" of subscription {args.subscription}" if args.subscription is not None else ""
     if queued == 0:
-        return f"No {args.state} delivery{whose} was found: nothing was queued."
+        return f"No {args.state} delivery{whose} found: nothing was queued."
     return f"{queued} {'delivery' if queued == 1 else 'deliveries'}{whose} queued again."
 
 
@@ -219,7 +222,7 @@ async def _check_ids(app: App, ids: Sequence[int]) -> None:
 
 
 async def _find(app: App, args: Redeliver) -> list[int]:
-    """Every delivery of a state, the oldest first."""
+    """All deliveries in a state, the oldest first."""
     found: list[int] = []
     before = None
     while True:
@@ -242,7 +245,7 @@ async def _replay(app: App, args: Replay) -> Answer:
     after = place if isinstance(place, int) else await app.write(app.store.log.seq_at, place)
     until = await app.write(app.store.deliveries.replay, args.subscription, after=after)
     app.deliverer.wake()
-    what = f"The events {after + 1} to {until} will be delivered to {args.subscription} again, where they match."
+    what = f"The events {after + 1} to {until} will be delivered to {args.subscription} again, if they match."
     if until <= after:
         what = f"Subscription {args.subscription} has read up to {until}: there is nothing after {after} to replay."
     return {"summary": what, "subscription": args.subscription, "after": after, "until": until}
@@ -283,9 +286,9 @@ async def _resume_budget(app: App, name: str) -> Answer:
     if name not in app.engine.loops:
         raise NotThere(f"no budget is named {name!r}", hint=nearest(name, app.engine.loops))
     until = await app.engine.interventions.resume(name)
-    what = f"The server of budget {name} had not asked for a pause: only its limits hold calls back."
+    what = f"The server of budget {name} had not asked for a pause: only its limits delay calls."
     if until is not None:
-        what = f"Budget {name} calls again at once: its server had asked for no call before {iso(until)}."
+        what = f"Budget {name} makes calls again at once: its server had asked for none before {iso(until)}."
     return {"summary": what, "budget": name, "paused_until": None if until is None else iso(until)}
 
 
@@ -308,7 +311,7 @@ async def _forget(app: App, args: Forget) -> Answer:
 
 
 async def _probe(app: App, _: Nothing) -> Answer:
-    """Ask at once what a failure keeps waiting."""
+    """Ask at once whatever waits after a failure."""
     app.engine.interventions.probe_now()
     count = len(app.engine.sources)
     return {"summary": f"{count} {'source is' if count == 1 else 'sources are'} asked at once.", "sources": count}
@@ -317,7 +320,7 @@ async def _probe(app: App, _: Nothing) -> Answer:
 async def _inspect(app: App, args: OfEndpoint) -> Answer:
     active, w = _watching(app, args.endpoint)
     found = await inspect(active, w)
-    what = found.problem or f"{w.label} answers: {found.pages[0].objects} objects on its first page."
+    what = found.problem or f"{w.label} answers: {counted(found.pages[0].objects, 'object')} on its first page."
     return {"summary": what, **msgspec.to_builtins(found)}
 
 
@@ -335,13 +338,13 @@ async def _release(app: App, args: Release) -> Answer:
     if w.state.held is None and w.guards.recount is None:
         if args.accept and w.state.uncertain is not None:
             await app.engine.interventions.accept_doubts(w)
-            what = f"What contradicts itself in {w.label} is accepted: from its next sweep on it counts as complete."
+            what = f"The contradictions of {w.label} are accepted: from its next sweep on it counts as complete."
             return {"summary": what, "endpoint": w.label, "held": False, **args.model_dump(include={"accept", "emit"})}
         raise NotNow(f"{w.label} is not held: there is nothing to release", hint="poller status")
     way = {"accept": args.accept, "emit": args.emit}
     why = "on command" + next((f", {word}" for word, chosen in way.items() if chosen), "")
     await app.engine.interventions.release(active, w, why=why, **way)
-    how = "with its present content taken silently" if args.accept else "with its changes reported as events"
+    how = "with its current objects recorded without events" if args.accept else "with its changes reported as events"
     what = f"Endpoint {w.label} is released{f', {how}' if args.accept or args.emit else ''}."
     return {"summary": what, "endpoint": w.label, "held": False, **way}
 

@@ -1,4 +1,4 @@
-"""How long changes take to be seen and events to be delivered, counted since the daemon started, as histograms."""
+"""Histograms of delays since the daemon started: until changes are seen, and until events are delivered."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ BOUNDS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 
 
 
 class Histogram:
-    """Counts of spans by the lowest bound that is not below them, and their sum."""
+    """Counts of spans by upper bound, and their sum."""
 
     def __init__(self) -> None:
         self.sum = 0.0
         self._counts = [0] * (len(BOUNDS) + 1)
 
     def add(self, span: float) -> None:
-        """Count a span; a negative one, of a clock that was set back, counts as none."""
+        """Count a span; a negative one, caused by a clock that was set back, counts as zero."""
         span = max(0.0, span)
         self._counts[bisect_left(BOUNDS, span)] += 1
         self.sum += span
 
     def buckets(self) -> list[tuple[str, float]]:
-        """How many spans are within each bound, as Prometheus has them: the last one counts all."""
+        """How many spans are within each bound, in the form of Prometheus: the last bucket counts all."""
         found, total = [], 0
         for bound, count in zip((*map(str, BOUNDS), "+Inf"), self._counts, strict=True):
             total += count
@@ -35,29 +35,29 @@ class Histogram:
 
 
 class Delays:
-    """The histograms of one daemon. `begin` says with which event of the log they begin."""
+    """The histograms of one daemon. `begin` sets the event of the log after which they begin."""
 
     def __init__(self) -> None:
-        self.seen_upto: int | None = None  # number of the latest event that was counted; None: not begun
+        self.seen_upto: int | None = None  # number of the latest counted event; None: not begun
         self._seen: dict[tuple[str, str], Histogram] = {}
         self._delivered: dict[str, Histogram] = {}
 
     @property
     def seen(self) -> Mapping[tuple[str, str], Histogram]:
-        """By source and endpoint: from when a change had certainly not happened yet until it was seen."""
+        """By source and endpoint: from the last poll without a change to the poll that showed it."""
         return self._seen
 
     @property
     def delivered(self) -> Mapping[str, Histogram]:
-        """By subscription: from when an event was seen until its receiver had it."""
+        """By subscription: from an event being seen to its delivery."""
         return self._delivered
 
     def begin(self, last_seq: int) -> None:
-        """Count the events after this one."""
+        """Begin to count with the events after this number."""
         self.seen_upto = last_seq
 
     def count(self, found: Iterable[SeenDelay]) -> None:
-        """Count events of the log, in order. What was counted before is not counted again."""
+        """Count events of the log, in order. Events that were counted before are skipped."""
         for one in found:
             if self.seen_upto is not None and one.seq <= self.seen_upto:
                 continue
@@ -66,7 +66,7 @@ class Delays:
                 self._seen.setdefault((one.source, one.endpoint), Histogram()).add(one.delay)
 
     def attempted(self, attempt: AttemptFinished) -> None:
-        """Count what an attempt has delivered; replays and redeliveries say nothing about delays."""
+        """Count what an attempt has delivered; replays and redeliveries are left out."""
         if attempt.state != "delivered" or not attempt.is_in_order:
             return
         histogram = self._delivered.setdefault(attempt.subscription, Histogram())

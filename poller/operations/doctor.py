@@ -1,4 +1,4 @@
-"""Pure: what is wrong, from what was found out, and how to fix it."""
+"""Findings about problems, computed from observations, and how to fix them. Pure."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from poller.events.cloudevents import iso
 from poller.operations.status import BudgetStatus, EndpointStatus, SourceStatus, Status, SubscriptionStatus
 from poller.options.quantities import counted, duration_text
 
-ROOM_BAD: Final = 100_000_000  # bytes of free space: SQLite, its log and a log file fill them in a bad hour
+ROOM_BAD: Final = 100_000_000  # bytes of free space: SQLite, its WAL and a log file can fill them within an hour
 ROOM_WARN: Final = 1_000_000_000
-BEHIND: Final = 3600.0  # seconds for which an event may wait before it is worth a word
+BEHIND: Final = 3600.0  # seconds that an event may wait without a warning
 ASK_AT_ONCE: Final = "fix the cause; poller check --online asks at once"
 CLOCK_BACK: Final = 60.0  # seconds that the clock may be behind the latest call
 
 
 class Level(enum.StrEnum):
-    """How bad it is. Only BAD fails the examination."""
+    """Severity. Only BAD makes the examination fail."""
 
     OK = "ok"
     WARN = "warn"
@@ -30,7 +30,7 @@ class Level(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     level: Level
     about: str
@@ -39,12 +39,12 @@ class Finding:
 
 
 def ok(about: str, what: str) -> Finding:
-    """Nothing to do."""
+    """A finding without a problem."""
     return Finding(level=Level.OK, about=about, what=what)
 
 
 def warn(about: str, what: str, hint: str | None = None) -> Finding:
-    """Worth a look; things go on."""
+    """A problem that stops nothing."""
     return Finding(level=Level.WARN, about=about, what=what, hint=hint)
 
 
@@ -54,11 +54,11 @@ def bad(about: str, what: str, hint: str | None = None) -> Finding:
 
 
 def of_config(config: Config) -> Iterator[Finding]:
-    """A configuration that can be read, and yet does nothing."""
+    """Parts of a valid configuration that do nothing."""
     if not config.sources:
         yield warn("configuration", "no source: nothing is polled", "add [sources.NAME]; poller init shows one")
     if not config.subscriptions:
-        yield warn("configuration", "no subscription: events are recorded and delivered to nobody", "[[subscriptions]]")
+        yield warn("configuration", "no subscription: events are recorded and not delivered", "[[subscriptions]]")
     for source in config.sources.values():
         if not source.verify:
             yield warn(
@@ -67,27 +67,29 @@ def of_config(config: Config) -> Iterator[Finding]:
 
 
 def of_space(free: int, state: int) -> Finding:
-    """The disk of the state: `free` bytes beside a state of so many."""
+    """Free space on the disk of the state: `free` bytes beside a state of `state` bytes."""
     room = f"{free / 1e9:.1f} GB" if free >= ROOM_WARN else f"{free / 1e6:.1f} MB"
     told = f"{room} free, the state has {state / 1e6:.1f} MB"
-    hint = "make room: nothing can be recorded on a full disk"
+    hint = "free some space: nothing can be recorded on a full disk"
     if free < ROOM_BAD:
         return bad("disk", told, hint)
     return warn("disk", told, hint) if free < max(ROOM_WARN, state) else ok("disk", told)
 
 
 def of_clock(now: float, latest: float | None) -> Finding:
-    """The wall clock against the latest call or event that was written down."""
+    """The wall clock compared with the latest call or event that was recorded."""
     if latest is not None and now < latest - CLOCK_BACK:
         behind = duration_text(round(latest - now))
-        return bad("clock", f"it is {behind} behind what was written down last", "set it; is NTP on? timedatectl")
-    return ok("clock", "not behind what was written down last")
+        return bad("clock", f"it is {behind} behind the latest recorded time", "set it; is NTP on? timedatectl")
+    return ok("clock", "not behind the latest recorded time")
 
 
 def of_status(status: Status, config: Config | None) -> Iterator[Finding]:
-    """Everything that the status tells of failures, in the order of the data's way."""
+    """All failures in the status, from sources to subscriptions."""
     if status.state_error is not None:
-        yield bad("state", f"{status.state_error}; nothing is polled until it can be", "polling goes on by itself then")
+        yield bad(
+            "state", f"{status.state_error}; nothing is polled until it can be", "polling then continues by itself"
+        )
     if status.config_error is not None:
         what = f"refused at the latest reload, the one before is in use: {status.config_error}"
         yield bad("configuration", what, "poller check; then reload again")
@@ -106,12 +108,12 @@ def of_status(status: Status, config: Config | None) -> Iterator[Finding]:
 
 
 def of_plugin(name: str, origin: str, error: str) -> Finding:
-    """A plugin that could not be loaded, or that raised."""
+    """A plugin that could not be loaded, or raised an exception."""
     return bad(f"plugin {name}", f"{error} ({origin})", "fix or remove it; poller plugins")
 
 
 def summed(findings: Sequence[Finding]) -> str:
-    """How many of each, in words."""
+    """How many findings of each level, as text."""
     counts = {level: sum(one.level is level for one in findings) for level in Level}
     if not counts[Level.BAD] and not counts[Level.WARN]:
         return "all is well"
@@ -159,19 +161,19 @@ def _source(one: SourceStatus) -> Finding:
         )
     if one.failing:
         return ok(about, f"answers, but {one.failing} of its {one.units} units fail")
-    return ok(about, "answers" if one.last_poll is not None else "nothing is known against it")
+    return ok(about, "answers" if one.last_poll is not None else "no problem is known")
 
 
 def _endpoint(one: EndpointStatus) -> Iterator[Finding]:
     about = f"endpoint {one.label}"
     if one.state == "held":
         since = "" if one.held is None or one.held.since is None else f" since {_at(one.held.since)}"
-        how = "with --accept to take what is there silently or --emit to tell it"
+        how = "with --accept to record the current objects without events, or --emit to report them"
         yield bad(about, f"held{since}: {one.reason}; nothing of it is recorded", f"poller release {one.label}, {how}")
     elif one.state in ("failing", "blocked"):
         yield bad(about, f"{one.state}: {one.reason}", ASK_AT_ONCE)
     elif one.last_sweep is None:
-        yield warn(about, "not seen completely yet", "poller run, or poller once")
+        yield warn(about, "not read completely yet", "poller run, or poller once")
     elif one.state == "uncertain":
         yield warn(about, f"not certain to be complete: {one.reason}")
     for path in one.ignore_candidates:
@@ -179,12 +181,12 @@ def _endpoint(one: EndpointStatus) -> Iterator[Finding]:
 
 
 def _promise(one: EndpointStatus, config: Config | None) -> Iterator[Finding]:
-    # The daemon may still run on an earlier configuration, with sources that are no longer in this one.
+    # The daemon may run an earlier configuration, with sources that this one no longer has.
     source = config.sources.get(one.source) if config is not None else None
     promised = source.endpoint(one.endpoint).max_staleness if source is not None else None
     if promised is not None and (one.staleness_s or 0.0) > promised * 1.5:
         stale = duration_text(round(one.staleness_s or 0.0))
-        what = f"stale for {stale}, promised were {duration_text(promised)}"
+        what = f"stale for {stale}, but max_staleness is {duration_text(promised)}"
         yield bad(f"endpoint {one.label}", what, "is the daemon running? poller plan")
 
 
@@ -194,7 +196,7 @@ def _subscription(one: SubscriptionStatus) -> Iterator[Finding]:
     if one.state == "failing":
         yield bad(about, f"failing: {one.last_error}", waiting)
     elif one.state == "disabled" and one.reason != "enabled = false":
-        yield bad(about, f"disabled: {one.reason}", f"poller resume {name} goes on with what is kept")
+        yield bad(about, f"disabled: {one.reason}", f"poller resume {name} delivers what was kept")
     elif one.state == "paused":
         yield warn(about, f"paused with {counted(one.lag, 'event')} waiting", f"poller resume {name}")
     elif one.state == "active" and one.retrying:
@@ -204,7 +206,7 @@ def _subscription(one: SubscriptionStatus) -> Iterator[Finding]:
         yield ok(about, f"{counted(one.lag, 'event')} to go" if one.lag else "has everything")
     if one.state == "active" and (one.oldest_waiting_s or 0.0) > BEHIND:
         waits = duration_text(round((one.oldest_waiting_s or 0.0) / 60) * 60)
-        yield warn(about, f"the oldest event waits for {waits}", waiting)
+        yield warn(about, f"the oldest event has been waiting for {waits}", waiting)
     if one.dead:
         look = f"poller deliveries --subscription {name} --state dead"
         letters = counted(one.dead, "dead letter")

@@ -1,4 +1,4 @@
-"""Deliveries, attempts, objects and books as JSON documents: the same from the API and from `--json`."""
+"""JSON documents of deliveries, attempts, objects and books, the same in the API and in `--json`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def delivery_with_attempts(one: Delivery, attempts: Sequence[AttemptRow]) -> Doc
 
 
 def object_document(source: str, endpoint: str, snapshot: Snapshot, history: Sequence[Event]) -> Document:
-    """An object as it was last seen, and its events."""
+    """The latest state of an object, and its events."""
     return {
         "source": source,
         "endpoint": endpoint,
@@ -42,5 +42,5 @@ def object_document(source: str, endpoint: str, snapshot: Snapshot, history: Seq
 
 
 def books_document(one: SubscriptionLedger) -> Document:
-    """A subscription's account."""
+    """The books of a subscription."""
     return {**asdict(one), "balanced": one.balanced}

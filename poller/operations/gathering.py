@@ -1,4 +1,4 @@
-"""Gathers the status: from the state file alone, and with what only the running daemon knows."""
+"""Gathers the status from the state, and from a running daemon what only it knows."""
 
 from __future__ import annotations
 
@@ -44,14 +44,15 @@ from state.status import MeasuredDelay, Retrying
 from state.store import Reader
 
 DAY = 86400.0
-Row = Mapping[str, Any]  # of the state: one of an endpoint
+Row = Mapping[str, Any]  # an endpoint's row of the state
 WELL = HealthReport(state="ok")
 
 
 def status(reader: Reader, config: Config, *, now: float, live: Live | None = None) -> Status:
     """The whole status.
 
-    Without `live` it tells what the file knows: nothing of pages aside, and what was learned a minute ago.
+    Without `live` the status has only what the file knows: nothing about pages set aside, and learned rates as of the
+    last save.
     """
     health = _health(reader, config, live)
     budgets = _budgets(reader, config, live, now)
@@ -75,7 +76,7 @@ def status(reader: Reader, config: Config, *, now: float, live: Live | None = No
 
 
 def read_status(config: Config, *, now: float) -> Status:
-    """The status from the file alone; of a state that is not there yet, that nothing is known. Raises StateError."""
+    """The status from the file alone; an empty one if there is no state yet. Raises StateError."""
     if not is_there(config.poller.state):
         return _unborn(config, now)
     with open_reader(config.poller.state) as reader:
@@ -107,7 +108,7 @@ def _budgets(reader: Reader, config: Config, live: Live | None, now: float) -> t
 
 
 def _spent(reader: Reader, name: str, settings: BudgetConfig, now: float, infeasible: Infeasible | None) -> BudgetView:
-    """How the windows stand by the calls that are written down."""
+    """Usage of the windows by recorded calls."""
     steady = SystemClock.resume(reader.sums.anchor(), wall=lambda: now).steady()
     budget = Budget(name, settings.limits, share=settings.share, concurrency=settings.concurrency)
     longest = max(limit.seconds for limit in settings.limits)
@@ -141,13 +142,13 @@ def _health(reader: Reader, config: Config, live: Live | None) -> Mapping[str, H
 
 
 def _kept_health(reader: Reader, source: str) -> HealthReport:
-    """What a daemon kept of the source's episodes."""
+    """The source's episodes, as stored by a daemon."""
     health = SourceHealth(source)
     saved = reader.sums.learned(f"health:{source}")
     if saved is not None:
         try:
             health.recall(saved)
-        except ValueError:  # whoever runs on the state says so
+        except ValueError:  # the daemon that runs on the state reports it
             return WELL
     return health.snapshot()
 
@@ -155,7 +156,7 @@ def _kept_health(reader: Reader, source: str) -> HealthReport:
 def _held_back(
     health: Mapping[str, HealthReport], config: Config, budgets: Sequence[BudgetStatus]
 ) -> dict[str, HealthReport]:
-    """No source is asked again before its budget allows a call, whatever its own wait is."""
+    """Health in which no source is polled before its budget allows a call."""
     throttled = {one.name: one.throttled_until.timestamp() for one in budgets if one.throttled_until is not None}
     found = {}
     for name, one in health.items():
@@ -177,7 +178,7 @@ def _sources(
 def _source(
     name: str, health: HealthReport, endpoints: Sequence[EndpointStatus], last_poll: float | None
 ) -> SourceStatus:
-    """A source as its health has it, and never well while every unit of it fails."""
+    """A source's status from its health; never ok while all of its units fail."""
     units, failing = sum(one.units for one in endpoints), sum(one.failing for one in endpoints)
     state, reason = health.state, health.reason
     if state == "ok" and units and failing >= units:
@@ -215,7 +216,7 @@ def _endpoints(
 
 
 def _unrecorded(one: EndpointStatus, outage: str) -> EndpointStatus:
-    """An endpoint while the state cannot be written: nothing of it is polled, so it is not known to be well."""
+    """An endpoint while the state cannot be written: it is not polled, so it is not known to be ok."""
     return replace(one, state="uncertain", reason=f"not polled: {outage}") if one.state == "ok" else one
 
 
@@ -227,12 +228,12 @@ def _is_watched(config: Config, live: Live | None, source: str, endpoint: str) -
 
 
 def _expected(reader: Reader, config: Config, now: float) -> dict[tuple[str, str], float]:
-    """What the planners expect by what they saved."""
+    """Delays that the planners expect, from what they saved."""
     return expected_delays(report(planner_states(config, reader.sums, now=now)))
 
 
 def expected_delays(plan: Report) -> dict[tuple[str, str], float]:
-    """Of each endpoint, seconds."""
+    """Expected delay of each endpoint, in seconds."""
     return {
         (one.source, one.endpoint): one.expected_delay for one in plan.endpoints if math.isfinite(one.expected_delay)
     }
@@ -282,7 +283,7 @@ def _error(row: Row, ill: EndpointHealth | None) -> str | None:
 def _state(
     row: Row, watched: Watched, health: HealthReport, ill: EndpointHealth | None, held: Held | None
 ) -> tuple[EndpointState, str | None]:
-    """How an endpoint is, and why it is not well. A list that may be short is never well."""
+    """State and reason of an endpoint. A list that may be incomplete is never ok."""
     source, error = row["source"], _error(row, ill)
     if held is not None:
         return "held", held.why
@@ -301,7 +302,7 @@ def _state(
 
 
 def _doubt(row: Row, watched: Watched) -> str | None:
-    """Why it is not known whether the list is complete."""
+    """Why it is not known whether the list is complete; None if it is."""
     uncertain = Uncertainty.load(row["uncertain"])
     if uncertain is not None:
         return f"its latest sweep contradicts itself: {uncertain.text}"
@@ -310,16 +311,16 @@ def _doubt(row: Row, watched: Watched) -> str | None:
     if row["baseline"]:
         return "a new baseline is not complete yet"
     if watched.in_doubt_since is not None:
-        return "most of its objects are missing: every unit is counted before that is believed"
+        return "most of its objects are missing: every unit is being counted first"
     if watched.aside:
-        return f"kept aside until other pages decide: {', '.join(watched.aside)}"
+        return f"set aside until other pages decide: {', '.join(watched.aside)}"
     misleading = Exemptions.load(row["accepted"]).misleading
     notes = [misleading.text] if misleading is not None else []
     return "; ".join([*notes, *(f"{unit}: {note}" for unit, note in watched.notes.items())]) or None
 
 
 def _held(raw: bytes) -> Held:
-    """What was kept of a hold."""
+    """A hold as stored."""
     kept = orjson.loads(raw)
     return msgspec.convert({**kept, "since": _at(kept.get("since"))}, Held)
 

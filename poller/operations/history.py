@@ -1,6 +1,6 @@
-"""What the dashboard remembers since the daemon started: the latest polls of each endpoint, and how budgets filled.
+"""What the dashboard remembers since the daemon started: the latest polls of each endpoint, and the use of budgets.
 
-Nothing of it is kept: after a restart it begins anew. Its size is bounded, however long the daemon runs.
+Nothing is stored: it begins anew after a restart. Its size is bounded, however long the daemon runs.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Final
 from poller.budget.windows import Usage
 from poller.hooks.payloads import Polled
 
-POLLS: Final = 30  # of each endpoint
-SAMPLES: Final = 720  # of each budget
+POLLS: Final = 30  # polls of each endpoint
+SAMPLES: Final = 720  # samples of each budget
 SAMPLE_EVERY: Final = 5.0  # seconds: an hour of samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollSeen:
-    """One poll that is over; `at` is Unix seconds."""
+    """One finished poll; `at` is Unix seconds."""
 
     at: float
     poll: Polled
@@ -28,14 +28,14 @@ class PollSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """How full the windows of a budget were at one moment, in the order of its limits; `at` is Unix seconds."""
+    """Use of the windows of a budget at one moment, in the order of its limits; `at` is Unix seconds."""
 
     at: float
     used: tuple[int, ...]
 
 
 class History:
-    """The memory of one daemon. Give `polled` every poll, and call `sample` every SAMPLE_EVERY seconds."""
+    """The memory of one daemon. Give every poll to `polled`, and call `sample` every SAMPLE_EVERY seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -48,7 +48,7 @@ class History:
         seen.append(PollSeen(at=self._now(), poll=poll))
 
     def sample(self, budgets: Mapping[str, Sequence[Usage]]) -> None:
-        """Remember how full the windows of every budget are."""
+        """Remember the current use of the windows of every budget."""
         at = self._now()
         for name, usage in budgets.items():
             sample = Sample(at=at, used=tuple(one.used for one in usage))
@@ -59,6 +59,6 @@ class History:
         return [*reversed(self._polls.get((source, endpoint), ()))]
 
     def samples(self, budget: str) -> list[Sample]:
-        """The samples of the last hour, in order; only those that have as many windows as the latest one."""
+        """The samples of the last hour, in order; only those with as many windows as the latest one."""
         found = [*self._samples.get(budget, ())]
         return [one for one in found if len(one.used) == len(found[-1].used)]

@@ -1,6 +1,6 @@
-"""A look at one endpoint through its API: what is asked, what comes, and what speaks against the configuration.
+"""Inspection of one endpoint through its API: its requests, its answers, and contradictions to the configuration.
 
-Nothing of it is recorded. At most five calls, each paid from the budget like all others.
+Nothing is recorded. An inspection makes at most five calls, each paid from the budget like any other.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from poller.sources.protocol import Endpoint, Item, PageError, Position, Unparse
 from poller.sources.statuses import is_list
 from poller.sources.urls import shown_url
 
-EXAMPLES: Final = 5  # ids that are shown of a page
-CAPS: Final = frozenset({10, 20, 25, 30, 50, 100, 200, 250, 500, 1000})  # page sizes that servers like
+EXAMPLES: Final = 5  # ids shown of a page
+CAPS: Final = frozenset({10, 20, 25, 30, 50, 100, 200, 250, 500, 1000})  # common maximum page sizes
 
 
 class PageLook(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,10 +38,10 @@ class PageLook(msgspec.Struct, frozen=True, kw_only=True):
 
     request: str  # method and URL, without secrets
     objects: int
-    ids: tuple[str, ...]  # the first few
+    ids: tuple[str, ...]  # the first few ids
     next: str | None  # the position of the next page, as text
-    total: int | None  # objects in the whole list, as the answer says
-    doubts: tuple[str, ...] = ()  # what speaks against the configuration, or was set aside
+    total: int | None  # objects in the whole list, according to the answer
+    doubts: tuple[str, ...] = ()  # contradictions to the configuration, and what was set aside
 
 
 class ItemLook(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ class ItemLook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Inspection(msgspec.Struct, kw_only=True):
-    """What a look at one endpoint found."""
+    """The result of inspecting one endpoint."""
 
     endpoint: str  # source/endpoint
     pages: list[PageLook] = []
@@ -61,13 +61,13 @@ class Inspection(msgspec.Struct, kw_only=True):
     item: ItemLook | None = None
     calls_per_sweep: int | None = None  # None: not known before a sweep
     doubts: list[str] = []
-    problem: str | None = None  # why it could not be looked at, or not to the end
+    problem: str | None = None  # why the inspection failed or is incomplete
     hint: str | None = None
-    status: int | None = None  # of the answer that the problem is about
+    status: int | None = None  # status of the answer that the problem is about
 
 
 async def inspect_all(sources: Iterable[ActiveSource]) -> AsyncIterator[Inspection]:
-    """Inspect every endpoint of some sources that may not have asked what they must know first."""
+    """Inspect every endpoint of sources that may not have completed their discovery yet."""
     for active in sources:
         if (failed := await _discovered(active)) is not None:
             yield failed
@@ -77,7 +77,7 @@ async def inspect_all(sources: Iterable[ActiveSource]) -> AsyncIterator[Inspecti
 
 
 async def _discovered(active: ActiveSource) -> Inspection | None:
-    """Ask what the source must know first; what is in the way of it."""
+    """Make the calls that the source needs first; returns what prevents them."""
     found = Inspection(endpoint=f"sources.{active.name}")
     try:
         steps = active.source.discover()
@@ -94,12 +94,12 @@ async def _discovered(active: ActiveSource) -> Inspection | None:
 
 
 async def inspect(active: ActiveSource, w: WatchedEndpoint) -> Inspection:
-    """Read one page, a second where there is one, and one object's own URL. What fails is in the result."""
+    """Read one page, a second one if there is one, and one object's own URL. Failures are part of the result."""
     found = Inspection(endpoint=w.label)
     try:
         at = await _first(active, w)
         if at is None:
-            found.problem = f"its parent list {w.rules.endpoint.parent!r} shows no object to ask for"
+            found.problem = f"its parent list {w.rules.endpoint.parent!r} shows no object"
             return found
         first, comparison = await _page(active, w, at, found)
         if first.next is not None:
@@ -117,7 +117,7 @@ async def inspect(active: ActiveSource, w: WatchedEndpoint) -> Inspection:
 
 
 def _failed(found: Inspection, error: Exception, active: ActiveSource) -> bool:
-    """Note in the result why the API could not be asked. False where this is another kind of error."""
+    """Record in the result why the API could not be asked. False for another kind of error."""
     failure = failed_poll(error, source=active.name)
     if failure is None:
         return False
@@ -127,7 +127,7 @@ def _failed(found: Inspection, error: Exception, active: ActiveSource) -> bool:
 
 
 async def _first(active: ActiveSource, w: WatchedEndpoint) -> Position | None:
-    """The beginning of the list; of a list per parent, of the first parent that its own list shows."""
+    """The beginning of the list; for a list per parent that of the first parent."""
     endpoint = w.rules.endpoint
     if endpoint.parent is None:
         return endpoint.first
@@ -177,7 +177,7 @@ async def _second(
     _, comparison = await _page(active, w, replace(first.next, parent=at.parent), found)
     again = set(comparison.members.values()) & set(before.members.values())
     if again and len(again) == len(comparison.members):
-        found.doubts.append("the second page shows what the first one shows: does the API know this parameter?")
+        found.doubts.append("the second page shows what the first one shows: does the API ignore this parameter?")
     elif again:
         found.doubts.append(
             f"{counted(len(again), 'object')} of the first page also on the second: {', '.join(sorted(again)[:3])}"

@@ -1,4 +1,4 @@
-"""What only the running program knows: throttling, health, what is set aside, what the planners expect."""
+"""What only the running program knows: pauses, health, pages set aside, and expectations of the planners."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from poller.polling.endpoint import status_of
 
 
 def live_of(app: App, plan: Report | None = None) -> Live:
-    """What the running program knows now; `plan` spares asking the planners again."""
+    """What the running program knows now; `plan` avoids asking the planners again."""
     steady = app.clock.steady()
     sources = app.engine.sources
     budgets = {}
@@ -41,7 +41,7 @@ def live_of(app: App, plan: Report | None = None) -> Live:
 
 
 def plan_of(app: App, what_if: WhatIf | None = None) -> Report:
-    """What the planners expect of every unit, endpoint and budget, and what the changes would bring."""
+    """Expectations of the planners for every unit, endpoint and budget, also with hypothetical changes."""
     states = [
         PlannerState(
             budget=name,

@@ -1,7 +1,7 @@
-"""The Unix socket beside a state, through which commands reach the daemon that runs on it.
+"""The Unix socket next to a state, through which commands reach the daemon that runs on it.
 
-Whoever may open the socket may use it: it is made for its owner alone (mode 0600). A Unix socket's path has 107 bytes
-at most, so it is reached through the folder's file descriptor, however long the folder's path is.
+Anybody who can open the socket may use it, so it is created for its owner only (mode 0600). The path of a Unix socket
+has at most 107 bytes, so it is reached through the folder's file descriptor, however long the folder's path is.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Final
 import structlog
 
 BACKLOG: Final = 64
-LONGEST: Final = 80  # bytes of a name that still fits behind /proc/self/fd/N/
+LONGEST: Final = 80  # bytes of a name that fits after /proc/self/fd/N/
 
 log = structlog.get_logger("poller")
 
 
 def socket_path(state: Path) -> Path:
-    """Where the socket of a state is: `poller.db.sock` beside `poller.db`."""
+    """The path of a state's socket: `poller.db.sock` next to `poller.db`."""
     name = f"{state.name}.sock"
     if len(os.fsencode(name)) > LONGEST:
         name = f"{hashlib.sha256(os.fsencode(state.name)).hexdigest()[:32]}.sock"
@@ -46,9 +46,9 @@ def short(path: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def listening(state: Path) -> Iterator[socket.socket | None]:
-    """The socket, listening; removed at the end. The caller holds the state's lock, so one that is there is stale.
+    """The listening socket, removed at the end. The caller holds the state's lock, so an existing socket is stale.
 
-    None, and a warning in the log, where there can be no socket: commands then reach the daemon through the state.
+    None, with a warning in the log, if there can be no socket: commands then reach the daemon through the state.
     """
     path = socket_path(state)
     try:
@@ -76,7 +76,7 @@ def _made(path: Path) -> socket.socket:
     try:
         with short(path) as address:
             made.bind(address)
-        path.chmod(0o600)  # nobody can connect before it listens
+        path.chmod(0o600)  # clients cannot connect before it listens
         made.listen(BACKLOG)
         made.setblocking(False)
     except OSError:

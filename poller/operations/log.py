@@ -1,4 +1,4 @@
-"""The event log as it is read page by page: places in it, and what lies between them."""
+"""The event log, read page by page: positions in it, and the events between them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from state.errors import PollerError
 from state.records import Event, EventQuery
 from state.store import Reader
 
-PAGE: Final = 500_000  # bytes of events after which no more are read at once
+PAGE: Final = 500_000  # bytes of events after which a page ends
 
 
 class OtherLog(PollerError):
-    """A place in another log: this one was restored or begun anew."""
+    """A position in another log, because this one was restored or replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +24,12 @@ class Batch:
     events: tuple[Event, ...]
     next: int
     log_id: str
-    is_full: bool  # there may be more at once
+    is_full: bool  # there may be more events already
 
 
 def read_batch(reader: Reader, query: EventQuery, limit: int) -> Batch:
-    """The next events, about PAGE bytes of them at most; `next` steps over those that do not match."""
-    last = reader.log.last_seq()  # before the events: what comes in between is not stepped over
+    """The next events, about PAGE bytes at most; `next` also steps over those that do not match."""
+    last = reader.log.last_seq()  # read before the events, so that newer events are not stepped over
     if query.before is not None:
         last = min(last, query.before - 1)
     events = reader.log.find(query, limit=limit, most_bytes=PAGE)
@@ -46,10 +46,10 @@ def read_newest(reader: Reader, query: EventQuery, limit: int) -> Batch:
 
 
 def place(reader: Reader, cursor: str | None, *, default: int | None) -> int:
-    """The number that a cursor means: `SEQ`, `LOGID-SEQ` as streams give it, or a time; without one, `default` or,
-    where that is None, the log's end.
+    """The number that a cursor means: `SEQ`, `LOGID-SEQ` as streams give it, or a time. Without a cursor, `default`, or
+    the log's end if that is None.
 
-    Raises BadPlace, and OtherLog where the cursor cannot be of this log.
+    Raises BadPlace, and OtherLog if the cursor cannot belong to this log.
     """
     last = reader.log.last_seq()
     if cursor is None:
@@ -60,8 +60,8 @@ def place(reader: Reader, cursor: str | None, *, default: int | None) -> int:
         return reader.log.seq_at(found)
     if (log_id and log_id != reader.log.id) or found > last:
         raise OtherLog(
-            f"{cursor[:60]} is a place in another log: this one is {reader.log.id} and ends at {last}",
-            hint="the state was restored or begun anew: read it from the beginning (after=0), or from its end",
+            f"{cursor[:60]} is a position in another log: this one is {reader.log.id} and ends at {last}",
+            hint="the state was restored or replaced: read from the beginning (after=0), or from the end",
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Places in the log and in the list of deliveries, as people write them: a number, or a time with its offset."""
+"""Positions in the log and in the list of deliveries, as people write them: a number, or a time with its offset."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ HIGHEST: Final = 2**53 - 1  # beyond it, JSON numbers are not exact everywhere
 
 
 class BadPlace(PollerError):
-    """What was given is not a place: neither a number nor a time."""
+    """Text that is not a position: neither a number nor a time."""
 
 
 def parse_place(text: str, *, what: str) -> int | float:
-    """A number (int), or a time in Unix seconds (float). Raises BadPlace, which names `what` was asked for."""
+    """A number (int), or a time in Unix seconds (float). Raises BadPlace, which names `what` the text was given for."""
     if text.isascii() and text.isdecimal():
         if len(text) > 19 or int(text) > HIGHEST:
             raise BadPlace(f"{what}: {text[:60]} is too large", hint=f"numbers end at {HIGHEST}")

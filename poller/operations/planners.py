@@ -1,4 +1,4 @@
-"""How the planner of every budget stands, read from the state beside whoever runs on it."""
+"""The planner of every budget, read from the state beside a running daemon."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from state.store import StatusReader
 
 
 def planner_states(config: Config, sums: StatusReader | None, *, now: float) -> list[PlannerState]:
-    """The planners as a daemon would have them now; what was learned is what it saved last, a minute ago at most.
+    """The planners as the daemon saved them, at most a minute ago.
 
     Without `sums` nothing has run yet: each endpoint counts as one unit that was never polled.
     """
@@ -35,7 +35,7 @@ def planner_states(config: Config, sums: StatusReader | None, *, now: float) -> 
 
 
 def infeasible_budgets(config: Config, rows: Sequence[UnitRow]) -> list[Infeasible]:
-    """Of every budget the `max_staleness` that it cannot keep, as far as units are known by now."""
+    """The `max_staleness` that each budget cannot keep, for the units known so far."""
     found = [
         infeasible(_units(config, name, rows), budget=name, limits=budget.limits, share=budget.share)
         for name, budget in config.budgets.items()
@@ -44,7 +44,7 @@ def infeasible_budgets(config: Config, rows: Sequence[UnitRow]) -> list[Infeasib
 
 
 def check_promises(config: Config) -> None:
-    """Raise ConfigError where a budget cannot keep what `max_staleness` promises, or StateError."""
+    """Check that every budget can keep its `max_staleness`. Raises ConfigError if not, or StateError."""
     found = infeasible_budgets(config, _known(config))
     if found:
         raise ConfigError(config.path, [one.problem for one in found])
@@ -56,12 +56,12 @@ def _known(config: Config) -> list[UnitRow]:
     try:
         with open_reader(config.poller.state) as reader:
             return reader.sums.units()
-    except Outdated:  # whoever runs on it next brings it up to date
+    except Outdated:  # the next daemon brings it up to date
         return []
 
 
 def _units(config: Config, budget: str, rows: Sequence[UnitRow]) -> list[Unit]:
-    """The units of one budget, and one for each endpoint that none is known of yet."""
+    """The units of one budget, and one unit for each endpoint without known units."""
     sources = [source for source in config.sources.values() if source.budget == budget]
     return [unit for source in sources for unit in _units_of(source, rows)]
 
@@ -89,7 +89,7 @@ def _unit(source: SourceConfig, endpoint: str, key: str, cost: int = 1) -> Unit:
 
 def _recall(planner: Planner, saved: bytes | None, rows: Sequence[UnitRow]) -> None:
     if saved is not None:
-        with contextlib.suppress(ValueError):  # the daemon says so
+        with contextlib.suppress(ValueError):  # the daemon reports it
             planner.load(saved)
     for row in rows:
         unit = Unit(row.source, row.endpoint, row.key)

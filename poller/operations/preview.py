@@ -1,4 +1,4 @@
-"""What a subscription is sent for an event, without sending it."""
+"""What a subscription would be sent for an event, without sending it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from state.records import Event
 
 
 def rendered(settings: SubscriptionConfig, event: Event) -> str:
-    """The request or message as it would leave, without secrets. Raises PollerError."""
+    """The request or message that would be sent, without secrets. Raises PollerError."""
     where = f"subscription {settings.name} (plugin {settings.plugin})"
     sink, error = attempted(settings.build)
     if sink is None:
@@ -21,7 +21,7 @@ def rendered(settings: SubscriptionConfig, event: Event) -> str:
     try:
         text, error = attempted(lambda: str(render([event])))
     except RenderError as refused:
-        raise PollerError(f"{where}: {refused}", hint="mend its template in the configuration") from refused
+        raise PollerError(f"{where}: {refused}", hint="fix its template in the configuration") from refused
     if text is None:
         raise PollerError(f"{where}: the preview failed: {error}", hint="poller plugins says where it comes from")
     return text

@@ -1,4 +1,4 @@
-"""The running program as pages and commands see it: what only it knows, and what it can be asked to do."""
+"""The running program as pages and commands see it: what only it knows, and its commands."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ from poller.polling.health import HealthReport
 from state.errors import PollerError
 from state.store import Reader
 
-Answer = dict[str, Any]  # of a command; always with a `summary`: one sentence that says what was done
+Answer = dict[str, Any]  # result of a command; `summary` is one sentence that says what was done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetView:
-    """One budget now."""
+    """A budget's current state."""
 
     usage: tuple[Usage, ...]
     throttled_until: float | None  # Unix seconds
-    polls: int = 0  # begun since the start
-    calls: int = 0  # left since the start, those of logins and redirects included
-    refused: int = 0  # answered 429 since the start
-    infeasible: Infeasible | None = None  # `max_staleness` that it cannot keep
+    polls: int = 0  # polls begun since the start
+    calls: int = 0  # calls sent since the start, including logins and redirects
+    refused: int = 0  # calls answered 429 since the start
+    infeasible: Infeasible | None = None  # a `max_staleness` that it cannot keep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
     """What only the running program knows of an endpoint."""
 
-    in_doubt_since: float | None = None  # Unix seconds: most of it is missing, and it is counted again
+    in_doubt_since: float | None = (
+        None  # Unix seconds: since when it is being counted, because most objects are missing
+    )
     aside: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     ignore_candidates: Sequence[str] = ()
@@ -59,7 +61,7 @@ class Live:
 
 
 class Program(Protocol):
-    """One running poller. Everything here is called on its event loop, except `status`, which reads the state."""
+    """A running poller. Call everything on its event loop, except `status`, which reads the state."""
 
     @property
     def config(self) -> Config:
@@ -73,28 +75,28 @@ class Program(Protocol):
 
     @property
     def history(self) -> History:
-        """The latest polls, and how budgets filled, since the start."""
+        """The latest polls, and the use of budgets, since the start."""
         ...
 
     @property
     def delays(self) -> Delays:
-        """How long changes took to be seen and events to be delivered, since the start."""
+        """Delays until changes were seen and events delivered, since the start."""
         ...
 
     def now(self) -> float:
-        """The time that it goes by, Unix seconds."""
+        """The program's time, in Unix seconds."""
         ...
 
     def sample_budgets(self) -> None:
-        """Remember how full the budgets are now; called every SAMPLE_EVERY seconds."""
+        """Remember the current use of the budgets; called every SAMPLE_EVERY seconds."""
         ...
 
     def live(self, plan: Report | None = None) -> Live:
-        """What only the running program knows; `plan` spares asking the planners again."""
+        """What only the running program knows; `plan` avoids asking the planners again."""
         ...
 
     def plan(self, what_if: WhatIf | None = None) -> Report:
-        """What the planners expect."""
+        """Expectations of the planners."""
         ...
 
     def status(self, reader: Reader, live: Live) -> Status:
@@ -102,7 +104,7 @@ class Program(Protocol):
         ...
 
     async def execute(self, name: str, args: Mapping[str, Any]) -> Answer:
-        """Do a command now. Raises PollerError."""
+        """Execute a command now. Raises PollerError."""
         ...
 
     def subscribe(self, listener: Callable[[], None]) -> None:
@@ -110,5 +112,5 @@ class Program(Protocol):
         ...
 
     def unsubscribe(self, listener: Callable[[], None]) -> None:
-        """Call `listener` no more."""
+        """Stop calling `listener`."""
         ...

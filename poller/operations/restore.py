@@ -1,4 +1,4 @@
-"""A backup put in the place of the state; what was there is kept beside it."""
+"""Restores a backup as the state, and keeps the old state next to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BESIDE = ("", "-wal", "-shm")  # the files of one state
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restoration:
-    """What was restored, and where the state that was there before is kept."""
+    """What was restored, and where the old state is kept."""
 
     events: int
     objects: int
@@ -23,9 +23,9 @@ class Restoration:
 
 
 def restore(backup: Path, state: Path, *, now: float) -> Restoration:
-    """Copy a backup into the place of the state. Raises StateError, with the state as it was; Held under a daemon."""
+    """Replace the state by a backup. Raises StateError with the state unchanged, or Held if a daemon runs."""
     if not is_there(backup):
-        raise NotThere(f"{backup}: there is no backup of this name", hint="poller backup makes one")
+        raise NotThere(f"{backup}: this backup does not exist", hint="poller backup makes one")
     stamp = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}"
     with StateLock(state).held():
         made = state.with_name(f"{state.name}.restoring-{stamp}")

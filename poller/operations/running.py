@@ -40,11 +40,11 @@ class RunningProgram:
         return self._app.write.outage
 
     def now(self) -> float:
-        """The time that it goes by, Unix seconds."""
+        """The program's time, in Unix seconds."""
         return self._app.clock.now()
 
     def sample_budgets(self) -> None:
-        """Remember how full the budgets are now."""
+        """Remember the current use of the budgets."""
         steady = self._app.clock.steady()
         loops = self._app.engine.loops
         self.history.sample({name: poll_loop.budget.usage(steady) for name, poll_loop in loops.items()})
@@ -54,7 +54,7 @@ class RunningProgram:
         return live_of(self._app, plan)
 
     def plan(self, what_if: WhatIf | None = None) -> Report:
-        """What the planners expect."""
+        """Expectations of the planners."""
         return plan_of(self._app, what_if)
 
     def status(self, reader: Reader, live: Live) -> Status:
@@ -62,7 +62,7 @@ class RunningProgram:
         return status(reader, self._app.config, now=self._app.clock.now(), live=live)
 
     async def execute(self, name: str, args: Mapping[str, Any]) -> Answer:
-        """Do a command now, or have it done by the worker that owns what it concerns."""
+        """Execute a command now."""
         return await execute_or_post(self._app, name, args)
 
     def subscribe(self, listener: Callable[[], None]) -> None:
@@ -70,5 +70,5 @@ class RunningProgram:
         self._app.deliverer.ears.append(listener)
 
     def unsubscribe(self, listener: Callable[[], None]) -> None:
-        """Call `listener` no more."""
+        """Stop calling `listener`."""
         self._app.deliverer.ears.remove(listener)

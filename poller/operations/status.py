@@ -1,5 +1,5 @@
-"""Pure: how everything stands at one moment, as records that the command line, the doctor, the dashboard, the metrics
-and the API read; and the one JSON form of it, which is public.
+"""The status at one moment, as records for the command line, the doctor, the dashboard, the metrics and the API, and
+its public JSON form. Pure.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class SourceStatus:
     reason: str | None = None
     since: datetime | None = None
     next_probe: datetime | None = None
-    last_poll: datetime | None = None  # the latest that went well
+    last_poll: datetime | None = None  # the latest successful poll
     units: int = 0
     failing: int = 0
 
@@ -55,17 +55,17 @@ class SourceStatus:
 class Held:
     """Why an endpoint is held."""
 
-    why: str = "it is not known why"
+    why: str = "the reason is not known"
     since: datetime | None = None
-    known: int = 0  # objects before
-    gone: int = 0  # of them
-    deleted: int = 0  # told as deleted before the hold
+    known: int = 0  # objects before the hold
+    gone: int = 0  # missing objects
+    deleted: int = 0  # objects reported as deleted before the hold
     by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointStatus:
-    """One endpoint. It is `ok` only where its list is known to be complete; `reason` says why it is not."""
+    """One endpoint. It is `ok` only if its list is known to be complete; else `reason` says why not."""
 
     source: str
     endpoint: str
@@ -85,11 +85,13 @@ class EndpointStatus:
     held: Held | None = None
     failing: int = 0  # units whose latest poll failed
     error: str | None = None
-    blocked: bool = False  # nothing but a probe is asked
+    blocked: bool = False  # only probes are sent
     failing_since: datetime | None = None
     next_try: datetime | None = None
     in_doubt_since: datetime | None = None
-    aside: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # pages kept aside: what changed form
+    aside: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # pages set aside: the fields that changed form
     notes: Mapping[str, str] = field(default_factory=dict)  # by unit: what was set aside in its latest answer
     ignore_candidates: tuple[str, ...] = ()
 
@@ -165,7 +167,7 @@ class PluginFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How everything stands. Never a secret."""
+    """The whole status. It contains no secret."""
 
     time: datetime
     running: bool
@@ -178,7 +180,7 @@ class Status:
     workers: tuple[WorkerStatus, ...] = ()  # on a database; the oldest first
     plugins_failed: tuple[PluginFailure, ...] = ()
     state_error: str | None = None  # why the state cannot be written: nothing is polled or delivered meanwhile
-    config_error: str | None = None  # why the file was refused at the latest reload: the one before it is in use
+    config_error: str | None = None  # why the file was refused at the latest reload; the previous one is in use
 
     @property
     def config_differs(self) -> bool:
@@ -187,13 +189,13 @@ class Status:
 
 
 def document(status: Status) -> dict[str, Any]:
-    """The status as JSON has it: times are ISO text in UTC, spans seconds (`..._s`)."""
+    """The status as JSON: times are ISO text in UTC, spans are seconds (`..._s`)."""
     found: dict[str, Any] = _plain(status)
     return found
 
 
 def parse(found: Mapping[str, Any]) -> Status:
-    """The status that a daemon tells; what another version of it adds is left out. Raises ValueError."""
+    """The status from a daemon's JSON; members added by another version are ignored. Raises ValueError."""
     return msgspec.convert(found, Status)
 
 

@@ -1,4 +1,4 @@
-"""Pace of a budget: the time between its calls, so that they last for its longest window."""
+"""Pace of a budget: the time between its calls, chosen so that they last for its longest window."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from poller.budget.budget import Budget
 from poller.clock import Clock
 from poller.planner.planner import Planner
 
-CREDIT: Final = 2.0  # seconds by which the pace may be made up for
+CREDIT: Final = 2.0  # seconds of pace that may be caught up
 
 
 class Pace:
     """When the next call of a budget is due. `is_hurried`: a first sweep is under way, which is not paced."""
 
     def __init__(self, budget: Budget, planner: Planner, clock: Clock, *, is_hurried: Callable[[], bool]) -> None:
-        self.hurry = False  # a sweep on command: paced by the short windows alone
+        self.hurry = False  # an on-demand sweep: limited only by the short windows
         self._budget = budget
         self._planner = planner
         self._clock = clock
@@ -25,7 +25,7 @@ class Pace:
         self._paid_at = -math.inf  # steady: when the latest call was due
 
     def due(self, steady: float) -> float:
-        """Steady time at which the next call is due; in the past where it need not wait."""
+        """Steady time at which the next call is due; a past time means now."""
         return -math.inf if self._is_unpaced(steady) else self._paid_at + self._interval(steady)
 
     def paid(self) -> None:

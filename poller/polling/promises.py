@@ -20,7 +20,7 @@ class Promises:
         self._planner = planner
 
     def check(self) -> None:
-        """Log once when they cannot be kept any more, and once when they can again."""
+        """Log once that they can no longer be kept, and once that they can be kept again."""
         budget, before = self._budget, self.broken
         promised = self._planner.units.promised
         self.broken = infeasible(promised, budget=budget.name, limits=budget.limits, share=budget.share)

@@ -1,4 +1,4 @@
-"""Tasks of a budget: the pieces of work that were begun and have not ended."""
+"""Tasks of a budget: the running pieces of work."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Tasks:
 
     def __init__(self, budget: str, *, ended: Callable[[], None]) -> None:
         self.begun = 0
-        self.failure: BaseException | None = None  # what one of them raised: an error of this program
-        self.is_over = False  # nothing more is begun
+        self.failure: BaseException | None = None  # an exception of one of them, which is an error of Poller
+        self.is_over = False  # no more work is begun
         self._budget = budget
         self._ended = ended
         self._tasks: set[asyncio.Task[None]] = set()
@@ -34,13 +34,13 @@ class Tasks:
         task.add_done_callback(self._done)
 
     def lose(self, lost: LeaseLost) -> None:
-        """Begin nothing more: another worker owns the budget by now."""
+        """Begin no more work, because another worker owns the budget now."""
         if not self.is_over:
             log.warning("budget.lease_lost", budget=self._budget, error=str(lost))
         self.is_over = True
 
     async def finish(self, seconds: float) -> None:
-        """Begin nothing more; let what is under way end within that time, then cancel it."""
+        """Begin no more work; let running work end within that time, then cancel it."""
         self.is_over = True
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=seconds)

@@ -1,4 +1,4 @@
-"""An event as a reader or a template sees it: its attributes, and what they want to know of it in words. Pure."""
+"""An event as readers and templates see it: its attributes and texts about it. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _WHO: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldLine:
-    """One field before and after, as text. None: the field was not there on that side."""
+    """One field before and after, as text. None: the field did not exist at that time."""
 
     path: str
     label: str
@@ -51,7 +51,7 @@ class FieldLine:
 
 
 def name_of(value: Mapping[str, Any]) -> str | None:
-    """What people call an object, where it says so."""
+    """The name of an object, if it has one."""
     found = (value.get(field) for field in _NAMES)
     return next((one_line(name, 80) for name in found if isinstance(name, str) and name.strip()), None)
 
@@ -70,12 +70,12 @@ class EventView:
 
     @property
     def data(self) -> Mapping[str, Any]:
-        """All of the event's data."""
+        """The event's whole data."""
         return self._event.data
 
     @cached_property
     def object(self) -> Mapping[str, Any]:
-        """The object as it is now; for a deletion its last known state; empty for the program's own events."""
+        """The object as it is now; for a deletion its last known state; empty for notices."""
         found = self.data.get("object")
         return found if isinstance(found, dict) else {}
 
@@ -91,17 +91,17 @@ class EventView:
 
     @property
     def key(self) -> str:
-        """The object's id, or what else follows in the subject."""
+        """The object's id, or the rest of another subject."""
         return self.subject.partition("/")[2] or self.subject
 
     @cached_property
     def name(self) -> str | None:
-        """What people call the object, where it says so."""
+        """The object's name, if it has one."""
         return name_of(self.object)
 
     @cached_property
     def who(self) -> str | None:
-        """The person or customer that the object names, with the field it stands in."""
+        """The person or customer that the object names, with the name of the field."""
         for field in _WHO:
             value = self.object.get(field)
             text = value.get("name") or value.get("email") if isinstance(value, dict) else value
@@ -111,7 +111,7 @@ class EventView:
 
     @property
     def title(self) -> str:
-        """What it is about, the same for each event of an object as long as its name stays: `Project “B” (7)`."""
+        """What the event is about: `Project “B” (7)`. It is the same for all events of an object with that name."""
         if not self.object:
             return self.headline
         key = one_line(self.key, 80)
@@ -128,7 +128,7 @@ class EventView:
 
     @cached_property
     def fields(self) -> Sequence[FieldLine]:
-        """What changed, before and after; for the program's own events the details."""
+        """What changed, before and after; for notices the details."""
         changes = self.data.get("changes")
         if isinstance(changes, list) and changes:
             return [_line(change) for change in changes if isinstance(change, dict)]
@@ -138,12 +138,12 @@ class EventView:
 
     @cached_property
     def facts(self) -> Sequence[tuple[str, str]]:
-        """The object's plain fields that have a value, for where nothing changed but the object's being there."""
+        """The object's plain fields that have a value, for created and deleted objects."""
         return [(words(name), plain(value)) for name, value in self.object.items() if _is_fact(name, value)]
 
     @property
     def truncated(self) -> bool:
-        """More fields changed than are listed."""
+        """Whether more fields changed than are listed."""
         return bool(self.data.get("truncated"))
 
     @property
@@ -153,7 +153,7 @@ class EventView:
 
 
 def plain(value: object) -> str:
-    """A JSON value as people write it: text without quotes, yes and no, the rest as short JSON."""
+    """A JSON value for people: text without quotes, yes and no, other values as short JSON."""
     match value:
         case None:
             return "none"
@@ -167,9 +167,9 @@ def plain(value: object) -> str:
 
 
 def one_line(value: object, longest: int = _LONGEST) -> str:
-    """On one line, without control characters, cut with an ellipsis where it is longer than that many characters."""
+    """The text on one line, without control characters, cut with an ellipsis if it has more characters than that."""
     whole = str(value)
-    start = whole[: 20 * longest]  # of megabytes no more is looked at than can be shown
+    start = whole[: 20 * longest]  # of a huge text, only the part that can be shown is processed
     text = _CONTROLS.sub("", " ".join(start.split()))
     return text if len(text) <= longest and start == whole else text[: longest - 1].rstrip() + "…"
 
@@ -201,7 +201,7 @@ def _is_fact(name: str, value: object) -> bool:
 
 
 def _singular(word: str) -> str:
-    """English as lists of APIs are named: entries, addresses, invoices."""
+    """The singular of an English plural, as lists of APIs are named: entries, addresses, invoices."""
     for plural, singular in (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("ss", "ss"), ("us", "us")):
         if word.endswith(plural):
             return word.removesuffix(plural) + singular

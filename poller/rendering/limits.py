@@ -1,9 +1,8 @@
-"""A Jinja2 sandbox with limits: on steps, on the size of values and on the size of the text.
+"""A Jinja2 sandbox with limits on steps, on the size of values and on the size of the text.
 
-A thread that renders cannot be stopped, so a template that would take minutes or gigabytes fails within a fraction of a
-second.
-Steps are iterations of loops and calls; sizes are limited where a value can grow faster than the text that makes it:
-`*`, `**`, `+`, `~`, `%`, and methods and filters that take a width.
+A thread that renders cannot be stopped, so a template that would take minutes or gigabytes must fail within a fraction
+of a second. Steps are iterations of loops and calls. Sizes are limited for operations whose result can be much larger
+than their arguments: `*`, `**`, `+`, `~`, `%`, and methods and filters that take a width.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MOST_STEPS: Final = 200_000
-MACRO_STEPS: Final = 50  # of a call of a macro, which takes as long as so many iterations of a loop
+MACRO_STEPS: Final = 50  # steps of a macro call, which takes as long as so many iterations
 MOST_TEXT: Final = 2_000_000  # characters of the whole text
-MOST_VALUE: Final = 1_000_000  # characters or elements of one value on the way
-MOST_WIDTH: Final = 10_000  # that a text is filled up to
-MOST_BITS: Final = 4096  # of an integer
-_WIDTHS: Final = ("center", "indent", "slice", "batch", "wordwrap", "format")  # filters that take one
-_FILLING: Final = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})  # methods of texts that take one
+MOST_VALUE: Final = 1_000_000  # characters or elements of an intermediate value
+MOST_WIDTH: Final = 10_000  # largest width that a text is padded to
+MOST_BITS: Final = 4096  # bits of an integer
+_WIDTHS: Final = ("center", "indent", "slice", "batch", "wordwrap", "format")  # filters that take a width
+_FILLING: Final = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})  # string methods that take a width
 _FORMAT_WIDTH: Final = re.compile(r"\d{5,}|\{[^{}]*\{")
 _DIGITS: Final = re.compile(r"\d{5,}|\*")
 
 
 class TooMuch(TemplateError):
-    """A template that goes beyond a limit."""
+    """A template exceeds a limit."""
 
 
 _left: ContextVar[list[int]] = ContextVar("steps")
@@ -39,7 +38,7 @@ _left: ContextVar[list[int]] = ContextVar("steps")
 
 @contextmanager
 def limited() -> Iterator[None]:
-    """Render within: the steps of one rendering are counted together."""
+    """Render within this block: the steps of one rendering are counted together."""
     token = _left.set([MOST_STEPS])
     try:
         yield
@@ -48,7 +47,7 @@ def limited() -> Iterator[None]:
 
 
 def joined(pieces: Iterable[str]) -> str:
-    """The text of a rendering. Raises TooMuch once it is too long."""
+    """The rendered text. Raises TooMuch once it is too long."""
     kept, length = [], 0
     for piece in pieces:
         kept.append(piece)
@@ -59,7 +58,7 @@ def joined(pieces: Iterable[str]) -> str:
 
 
 class LimitedEnvironment(ImmutableSandboxedEnvironment):
-    """The sandbox; loops and concatenations are counted by a filter that is put around them when a template is read."""
+    """The sandbox. When a template is read, loops and concatenations are wrapped in a filter that counts them."""
 
     intercepted_binops = frozenset({"*", "**", "+", "%"})
 
@@ -82,7 +81,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         return parsed
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function or method. Raises TooMuch for too many calls, or for one that would make too much."""
+        """Call a function or method. Raises TooMuch for too many calls, or a result that is too large."""
         _step(MACRO_STEPS if isinstance(obj, Macro) else 1)
         owner, name = getattr(obj, "__self__", None), getattr(obj, "__name__", "")
         if isinstance(owner, str):
@@ -90,14 +89,14 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         return super().call(context, obj, *args, **kwargs)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """`str.format`, as the sandbox has it. Raises TooMuch for a width that is too large, or not to be seen."""
+        """`str.format` of the sandbox. Raises TooMuch for a width that is too large or unknown."""
         wrapped = super().wrap_str_format(value)
         if wrapped is not None and _FORMAT_WIDTH.search(value.__self__):
             raise TooMuch(f"{value.__self__[:40]!r} fills up to a width that is too large")
         return wrapped
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Calculate. Raises TooMuch where the result would be too large."""
+        """Apply an operator. Raises TooMuch if the result would be too large."""
         if operator == "**":
             _refuse_bits(_bits(left) * right if isinstance(right, int) else 0)
         elif operator == "*":
@@ -152,7 +151,7 @@ def _narrow(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _refuse_long(text: str, name: str, args: tuple[Any, ...]) -> None:
-    """Raise TooMuch for a method of a text that would make one that is too long."""
+    """Raise TooMuch for a string method whose result would be too long."""
     if name in _FILLING and args and isinstance(args[0], int) and args[0] > MOST_WIDTH:
         raise TooMuch(f"{name}({args[0]}) is more than {MOST_WIDTH:,}")
     if name == "replace" and len(args) >= 2 and isinstance(args[0], str) and isinstance(args[1], str):
@@ -163,7 +162,7 @@ def _refuse_long(text: str, name: str, args: tuple[Any, ...]) -> None:
 
 def _refuse_size(size: int) -> None:
     if size > MOST_VALUE:
-        raise TooMuch(f"it makes a value of {size:,} characters or elements, and {MOST_VALUE:,} are the most")
+        raise TooMuch(f"it makes a value of {size:,} characters or elements; the limit is {MOST_VALUE:,}")
 
 
 def _refuse_bits(bits: int) -> None:

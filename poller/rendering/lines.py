@@ -1,6 +1,6 @@
-"""Events as lines that people read: one plain line each, or coloured with a line for each changed field.
+"""Events as lines for people: one plain line each, or coloured with a line for each changed field.
 
-What they are made of is safe to print, whatever the data is (`poller.rendering.terminal`).
+The lines are safe to print, whatever the data is (`poller.rendering.terminal`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FIELDS: Final = 8  # changed fields shown of one event
 
 
 def plain_line(view: EventView, head: str) -> str:
-    """One event on one line after `head`; of the program's own events the summary alone, which says it all."""
+    """One event on one line after `head`; a notice is only its summary."""
     named = f" “{view.name}”" if view.name else ""
     fields = "; ".join([*map(str, view.fields[:_FIELDS]), *_left_out(view)]) if view.object else view.headline
     line = f"{head} {view.account} {view.type} {one_line(view.subject)}{named}"

@@ -1,6 +1,6 @@
-"""Rendering that leaves the event loop alone: in a thread, where it may take long.
+"""Rendering off the event loop, in a thread if it may take long.
 
-A digest of a megabyte takes most of a second, and a template of one's own as long as its limits let it.
+A digest of a megabyte takes most of a second, and a user's template may take as long as its limits allow.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final, TypeVar
 
 from state.records import Event
 
-SMALL: Final = 32 * 1024  # bytes of data that are rendered on the loop
-_AT_ONCE: Final = 2  # threads; more would only take turns
+SMALL: Final = 32 * 1024  # up to so many bytes of data are rendered on the loop
+_AT_ONCE: Final = 2  # threads; more would only wait for each other
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ _free = threading.BoundedSemaphore(_AT_ONCE)
 
 
 async def rendered(make: Callable[[], T], events: Sequence[Event], template: str | None) -> T:
-    """What `make` makes of the events, or what it raises; in a thread if there is much, or a template of one's own."""
+    """The result or exception of `make` for these events; in a thread for much data or a user's template."""
     if template is None and sum(len(event.raw) for event in events) <= SMALL:
         return make()
     while not _free.acquire(blocking=False):
@@ -36,7 +36,7 @@ async def rendered(make: Callable[[], T], events: Sequence[Event], template: str
         with suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(_settle, made, outcome)
 
-    # Not a pool: the program waits for a pool's threads when it ends, and a template may never do so.
+    # Not a pool: the program would wait for a pool's threads at its end, and a template may never end.
     threading.Thread(target=work, name="rendering", daemon=True).start()
     return await made
 
@@ -44,7 +44,7 @@ async def rendered(make: Callable[[], T], events: Sequence[Event], template: str
 def _outcome(make: Callable[[], T]) -> tuple[T] | Exception:
     try:
         return (make(),)
-    except StopIteration as error:  # a future takes anything but that
+    except StopIteration as error:  # a future cannot hold StopIteration
         return RuntimeError(f"rendering raised {error!r}")
     except Exception as error:  # noqa: BLE001 - handed on as it is, to who waits
         return error
@@ -53,7 +53,7 @@ def _outcome(make: Callable[[], T]) -> tuple[T] | Exception:
 
 
 def _settle(made: asyncio.Future[T], outcome: tuple[T] | Exception) -> None:
-    if made.done():  # who waited has given up
+    if made.done():  # the caller no longer waits
         return
     if isinstance(outcome, Exception):
         made.set_exception(outcome)

@@ -1,7 +1,7 @@
-"""Texts made of events: sandboxed Jinja2 with one vocabulary for Slack, mail, HTTP bodies and everything else.
+"""Texts made from events: sandboxed Jinja2 with the same vocabulary for Slack, mail, HTTP bodies and all other sinks.
 
-A template sees `events` (a list of `EventView`), `event` (the first of them) and `total`. Data is escaped for where it
-goes (`Escape`), so that it can neither become markup nor mention, link or forge.
+A template sees `events` (a list of `EventView`), `event` (the first of them) and `total`. Data is escaped for its
+destination (`Escape`), so that it cannot become markup, a mention or a link, or forge a line.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from state.records import Event
 
 
 class Escape(enum.StrEnum):
-    """Where a text goes, which decides how data is escaped in it."""
+    """Destination of a text, which decides how data in it is escaped."""
 
     NONE = "none"
     HTML = "html"
     SLACK = "slack"  # chat messages: no mention, link or markup, and the three entities (poller.rendering.mrkdwn)
-    TERMINAL = "terminal"  # controls, line breaks and bidirectional marks, written as escapes
+    TERMINAL = "terminal"  # control characters, line breaks and bidirectional marks, written as escapes
 
 
 class RenderError(PollerError):
@@ -52,10 +52,10 @@ def render_default(name: str, events: Sequence[Event], *, escape: Escape = Escap
 
 @lru_cache(maxsize=len(Escape))
 def environment(escape: Escape = Escape.NONE) -> LimitedEnvironment:
-    """The environment for texts that go there; one for all templates, so a plugin may add filters to it."""
+    """The environment for a destination. All templates share it, so a plugin may add filters to it."""
     env = LimitedEnvironment(
         autoescape=escape in (Escape.HTML, Escape.SLACK),
-        undefined=ChainableUndefined,  # an event without that field is delivered without it
+        undefined=ChainableUndefined,  # a field that an event does not have is empty text
         finalize=_FINALLY.get(escape, _for_text),
         loader=FileSystemLoader(Path(__file__).with_name("builtin")),
         trim_blocks=True,
@@ -91,7 +91,7 @@ def _filled(template: Template, events: Sequence[Event], escape: Escape, zone: t
         raise RenderError(
             f"the template cannot be rendered: {exc}", hint="try it with `poller preview SUBSCRIPTION`"
         ) from exc
-    # markupsafe escapes quotes as well; Slack would show those two entities as they are.
+    # markupsafe also escapes quotes; Slack would show those two entities literally.
     return text.replace("&#34;", '"').replace("&#39;", "'") if escape is Escape.SLACK else text
 
 
@@ -115,7 +115,7 @@ TemplateText = Annotated[str, AfterValidator(_checked)]
 
 
 class Templated(BaseModel):
-    """The two keys of every sink that renders: a template in place, or in a file."""
+    """The two keys of every sink that renders: a template in the configuration, or in a file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -125,7 +125,7 @@ class Templated(BaseModel):
 
     @property
     def zone(self) -> tzinfo:
-        """The time zone of times in texts: `timezone` of the configuration."""
+        """The time zone of times in texts: the configured `timezone`."""
         return self._zone
 
     @model_validator(mode="after")
@@ -154,7 +154,7 @@ def _iso(value: datetime | Undefined | None) -> str:
 
 
 def _json(value: object) -> str:
-    """The value as JSON for a JSON body (escaped like any other text elsewhere); what is not there is null."""
+    """The value as JSON for a JSON body (elsewhere escaped like any other text); a missing value is null."""
     return orjson.dumps(value, default=_jsonable).decode()
 
 

@@ -1,7 +1,7 @@
-"""Text of others, made safe to print: it can neither steer a terminal nor forge a line. Pure.
+"""Foreign text made safe to print: it can neither control a terminal nor forge a line. Pure.
 
-A terminal obeys escape sequences (C0, C1, OSC), shows bidirectional text in an order of its own, and breaks lines
-where the text says so; the journal reads a priority from `<0>` at the start of a line.
+A terminal obeys escape sequences (C0, C1, OSC), reorders bidirectional text, and breaks lines where the text says so;
+the journal reads a priority from `<0>` at the start of a line.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import Final
 # lone surrogates, which cannot be written at all.
 UNSAFE: Final = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
 _UNSAFE: Final = re.compile(f"[{UNSAFE}]")
-_PRIORITY: Final = re.compile(r"^<(?=[0-9])", re.MULTILINE)  # of syslog, as journald reads it (sd-daemon(3))
+_PRIORITY: Final = re.compile(r"^<(?=[0-9])", re.MULTILINE)  # priority of syslog, as journald reads it (sd-daemon(3))
 _SHORT: Final = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
 def printable(text: object) -> str:
-    r"""The text on one line, with what a terminal would act on written as an escape: `\n`, `\x1b`, `\u202e`."""
+    r"""The text on one line; characters that control a terminal are written as escapes: `\n`, `\x1b`, `\u202e`."""
     return _UNSAFE.sub(_escape, str(text))
 
 
 def printable_lines(text: object) -> str:
-    """The same of a text that has lines of its own: they stay, and none of them begins like a syslog priority."""
+    """The same for a text of several lines; none of them begins like a syslog priority."""
     lines = "\n".join(printable(line) for line in str(text).split("\n"))
     return _PRIORITY.sub(r"\\x3c", lines)
 
 
 def printable_json(text: str) -> str:
-    r"""JSON on one line with what a terminal would act on as `\uXXXX`: it reads as the same JSON."""
+    r"""JSON on one line with control characters as `\uXXXX`, which parses to the same value."""
     return _UNSAFE.sub(lambda found: " " if found[0] in _SHORT else f"\\u{ord(found[0]):04x}", text)
 
 

@@ -1,8 +1,8 @@
-"""HTTP calls of sinks: what leaves, leaves as the configuration says.
+"""HTTP calls of sinks: guarded, limited, and configured only by `poller.toml`.
 
-No redirect is followed (a 301 would turn a POST into a GET, and lead inside), nothing of the environment is heeded
-(proxies, `.netrc`), only public addresses are connected to unless a sink may do otherwise, and an answer has a limit
-in bytes and time. No error repeats a URL's user, password or query.
+Redirects are not followed (a 301 would turn a POST into a GET, and may lead to an internal address). Settings of the
+environment (proxies, `.netrc`) are ignored. Only public addresses are contacted unless the sink may do otherwise.
+Answers have limits in bytes and time. Errors never repeat a URL's user, password or query.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 else:
     aiohttp, connections = late("aiohttp"), late("poller.sinks.connections")
 
-READ: Final = 64 * 1024  # bytes of an answer that are read before the connection is given up
+READ: Final = 64 * 1024  # bytes of an answer that are read before the connection is closed
 CONNECTIONS: Final = 100
 _SPECIAL: Final = "write / # ? @ and : in a user or password as %2F %23 %3F %40 and %3A"
 
 
 class Answer(NamedTuple):
-    """What the receiver answered: as much of the body as is read."""
+    """A receiver's answer, with as much of the body as was read."""
 
     status: int
     headers: Mapping[str, str]
@@ -44,13 +44,13 @@ class Answer(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The body as text; of what is not UTF-8 the rest."""
+        """The body as text; bytes that are not UTF-8 are replaced."""
         return self.body.decode(errors="replace")
 
 
 @lru_cache(maxsize=256)
 def parsed_url(text: str) -> URL:
-    """An http or https URL. Raises ValueError that does not repeat it, as it may hold a password."""
+    """An http or https URL. Raises ValueError that does not repeat the URL, because it may hold a password."""
     try:
         url = URL(text)
         port = url.explicit_port
@@ -59,13 +59,15 @@ def parsed_url(text: str) -> URL:
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError("a URL begins with https:// or http:// and a host name")
     if url.user is None and "@" in text.partition("://")[2] and (port is not None or "@" in url.fragment):
-        # http://user:1234/5@host: what was meant as a password would be a port and a path.
+        # http://user:1234/5@host: the intended password would be read as a port and a path.
         raise ValueError(f"is that a user and a password before the @? {_SPECIAL}; write an @ of a path as %40")
     return url
 
 
 def parsed_proxy(text: str) -> URL:
-    """The URL of an HTTP proxy: a host, a port, and a user and password at most. Raises ValueError without it."""
+    """The URL of an HTTP proxy: a host, a port, and optionally user and password. Raises ValueError that does not
+    repeat it.
+    """
     url = parsed_url(text)
     if url.raw_path not in ("", "/") or url.raw_query_string or url.raw_fragment:
         raise ValueError(f"a proxy is http://HOST:PORT or http://USER:PASSWORD@HOST:PORT; {_SPECIAL}")
@@ -96,7 +98,7 @@ class Calls:
 
     async def __aenter__(self) -> Self:
         tls = _system_trust() if self._ca_file is None else ssl.create_default_context(cafile=self._ca_file)
-        # The proxy is the operator's choice and may be anywhere; what it is asked for is checked before each call.
+        # The operator chooses the proxy, so it may have any address; the URL is checked before each call.
         anywhere = self._allow_private or self._proxy is not None
         self._session = aiohttp.ClientSession(
             connector=connections.connector(allow_private=anywhere, limit=CONNECTIONS, tls=tls),
@@ -118,7 +120,9 @@ class Calls:
     async def send(
         self, method: str, url: URL, *, body: bytes, headers: Mapping[str, str], name: str = "", most: int = READ
     ) -> Answer:
-        """One call; its answer, whatever the status. Raises RetryLater where there is none, as of `name` (the URL)."""
+        """Make one call and return its answer, whatever the status. Raises RetryLater if there is none; `name` is the
+        URL in messages.
+        """
         try:
             return await self._sent(_target(url, self._proxy), method, body, headers, most)
         except (aiohttp.ClientError, OSError) as exc:  # a TimeoutError is an OSError
@@ -152,16 +156,16 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A URL as it is asked for: without user and password, which leave as headers that no error repeats."""
+    """A URL as it is requested: without user and password, which are sent as headers so that no error repeats them."""
 
     url: URL
     login: Mapping[str, str]
-    to_proxy: Mapping[str, str]  # headers that the proxy reads in a request that is not tunnelled
+    to_proxy: Mapping[str, str]  # headers for the proxy in a request that is not tunnelled
     proxy: URL | None
-    proxy_headers: Mapping[str, str] | None  # of CONNECT, which is all that the proxy sees of an https request
+    proxy_headers: Mapping[str, str] | None  # headers of CONNECT, the only part of an https request that the proxy sees
 
     def headers(self, given: Mapping[str, str]) -> Mapping[str, str]:
-        """The headers to add to those given; an `Authorization` given is not doubled."""
+        """The given headers with those of the target; a given `Authorization` is kept."""
         if self.login and any(name.lower() == "authorization" for name in given):
             return self.to_proxy
         return {**self.login, **self.to_proxy}
@@ -181,8 +185,8 @@ def _target(url: URL, proxy: URL | None) -> _Target:
 
 
 async def _start_of(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """The answer's first bytes. Its status is what counts: a body that breaks off does not undo a 2xx."""
-    if response.content.at_eof():  # no body, as of a 204
+    """The answer's first bytes. Only its status counts: a body that breaks off does not undo a 2xx."""
+    if response.content.at_eof():  # no body, like a 204
         return b""
     content = bytearray()
     try:
@@ -197,7 +201,7 @@ async def _start_of(response: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 def _login(url: URL, header: str) -> Mapping[str, str]:
-    """The user and password of a URL as a header, apart from the URL, so that no error can repeat them."""
+    """User and password of a URL as a header, separate from the URL, so that no error can repeat them."""
     if url.user is None and url.password is None:
         return {}
     credentials = f"{url.user or ''}:{url.password or ''}".encode()
@@ -205,7 +209,7 @@ def _login(url: URL, header: str) -> Mapping[str, str]:
 
 
 def _unreached(name: str, exc: Exception) -> Receipt:
-    """What is kept of a connection that was not made or broke."""
+    """The receipt for a connection that could not be made or broke."""
     cause: BaseException | None = exc
     while cause is not None and not isinstance(cause, AddressRefused):
         cause = cause.__cause__
@@ -215,7 +219,7 @@ def _unreached(name: str, exc: Exception) -> Receipt:
 
 
 def _reason(exc: Exception) -> str:
-    """Why there is no answer. Never `str` of what the library raises: that may repeat the whole URL."""
+    """Why there is no answer. Never the `str` of the library's exception, which may repeat the whole URL."""
     match exc:
         case aiohttp.ClientHttpProxyError():
             return f"the proxy answered {exc.status} {exc.message}"
@@ -236,5 +240,5 @@ def _reason(exc: Exception) -> str:
 
 @lru_cache(maxsize=1)
 def _system_trust() -> ssl.SSLContext:
-    """The system's certificates, read once for all sinks: that takes 30 ms."""
+    """The system's certificates, read once for all sinks, because that takes 30 ms."""
     return ssl.create_default_context()

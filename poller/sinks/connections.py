@@ -1,4 +1,4 @@
-"""The connections of callbacks (aiohttp): each socket is made for an address that may be dialled, or not at all."""
+"""Connections of callbacks (aiohttp): a socket is only opened to an allowed address."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RECEIVE: Final = 16 * 1024  # bytes of a connection's receive buffer; answers to
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves names and leaves out the addresses that must not be reached."""
+    """Resolves names without the addresses that must not be reached."""
 
     def __init__(self, resolver: AbstractResolver | None = None) -> None:
         self._resolver = resolver or DefaultResolver()
@@ -37,7 +37,7 @@ class GuardedResolver(AbstractResolver):
 
 
 def guarded_socket(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
-    """A socket for one address about to be dialled. Raises AddressRefused."""
+    """A socket for one address that is about to be connected to. Raises AddressRefused."""
     host = str(info[4][0])
     reason = why_refused(host)
     if reason is not None:
@@ -46,7 +46,7 @@ def guarded_socket(info: tuple[int, int, int, str, tuple[object, ...]]) -> socke
 
 
 def small_socket(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
-    """A socket that gives the loop little at once: a quarter of a megabyte of `100 Continue` is a second of parsing."""
+    """A socket with a small receive buffer: a quarter of a megabyte of `100 Continue` takes a second to parse."""
     family, kind, proto, _, _ = info
     made = socket.socket(family, kind, proto)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE)
@@ -60,16 +60,18 @@ def connector(
     tls: ssl.SSLContext | bool = True,
     resolver: AbstractResolver | None = None,
 ) -> TCPConnector:
-    """An aiohttp connector that dials public addresses only, unless `allow_private`. At most `limit` connections."""
+    """An aiohttp connector that connects only to public addresses, unless `allow_private`. At most `limit`
+    connections.
+    """
     if allow_private:
         return TCPConnector(limit=limit, ssl=tls, resolver=resolver, socket_factory=small_socket)
     return TCPConnector(limit=limit, ssl=tls, resolver=GuardedResolver(resolver), socket_factory=guarded_socket)
 
 
 async def check_host(host: str, resolver: AbstractResolver | None = None) -> None:
-    """Refuse a host that is, or whose name has here, addresses that must not be reached. Raises AddressRefused.
+    """Refuse a host that is, or resolves here to, an address that must not be reached. Raises AddressRefused.
 
-    For calls through a proxy, which resolves by itself: a name that has no address here is left to it.
+    For calls through a proxy, which resolves names itself: a name without an address here is left to the proxy.
     """
     address = literal_address(host)
     if address is not None:

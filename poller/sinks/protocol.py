@@ -1,4 +1,4 @@
-"""The contract of sink plugins: what one is given, and what it may return or raise."""
+"""The contract of sink plugins: their arguments, and what they may return or raise."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _STATUS_BYTES = 256
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Which try of which delivery this is."""
+    """The attempt of a delivery that is being made."""
 
     number: int  # from 1
     delivery_id: str
-    last_reference: str | None = None  # of this object's latest receipt (a mail's id, a Slack ts)
+    last_reference: str | None = None  # reference of this object's latest receipt (a mail's id, a Slack ts)
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the receiver answered. `status` is short ("200", "250 2.0.0"); `text` the start of the answer, <= 4 KiB.
+    """A receiver's answer. `status` is short ("200", "250 2.0.0"); `text` is the start of the answer, <= 4 KiB.
 
-    All three are words of somebody else: what is kept of them is valid Unicode of limited size, without our secrets.
+    All three texts come from the receiver. They are stored as valid Unicode of limited size, without secrets.
     """
 
     status: str
@@ -45,12 +45,12 @@ class Receipt:
 
 
 def _kept(words: object, limit: int) -> str:
-    """What is kept of somebody else's words: redacted first, so that no secret is cut in two by the limit."""
+    """A receiver's text as it is stored: redacted first, so that the size limit cannot cut a secret in two."""
     return storable(redacted(str(words)[: 2 * RECEIPT_BYTES]), limit)
 
 
 class DeliveryError(Exception):
-    """A delivery that did not happen, in a way that the sink can tell apart. Root of the five below."""
+    """A delivery that failed in a way that the sink can distinguish. Root of the five errors below."""
 
     def __init__(self, receipt: Receipt) -> None:
         super().__init__(f"{receipt.status} {receipt.text[:200]}".strip())
@@ -58,7 +58,7 @@ class DeliveryError(Exception):
 
 
 class RetryLater(DeliveryError):
-    """Not now. `after` is the least wait in seconds that the receiver asked for, None if it did not say."""
+    """Not now. `after` is the shortest wait in seconds that the receiver asked for; None if it named none."""
 
     def __init__(self, after: float | None, receipt: Receipt) -> None:
         super().__init__(receipt)
@@ -66,30 +66,31 @@ class RetryLater(DeliveryError):
 
 
 class Rejected(DeliveryError):
-    """Never, as it is: a dead letter at once."""
+    """Never in this form: a dead letter at once."""
 
 
 class TooLarge(Rejected):
-    """More than the receiver takes at once: a digest or batch is sent in halves, a single event is a dead letter."""
+    """More than the receiver accepts at once: a digest or batch is sent in halves, a single event becomes a dead
+    letter.
+    """
 
 
 class Refused(DeliveryError):
-    """The receiver says no to what it was sent, but may yet be put right: got 3 attempts, then dead."""
+    """The receiver refuses what it was sent, but may be fixed: 3 attempts, then a dead letter."""
 
 
 class Gone(DeliveryError):
-    """The receiver wants no more: the subscription is disabled, its events are kept."""
+    """The receiver wants no more events: the subscription is disabled, and its events are kept."""
 
 
 class Sink(Protocol):
-    """Where events leave. Opened once: `async with Sink(name, options) as sink`.
+    """Delivers events to a receiver. Opened once: `async with Sink(name, options) as sink`.
 
-    `deliver` may be called again with the same events (same ids), and concurrently for different objects.
-    Returning a Receipt means that the receiver has them. It may raise RetryLater, Refused, Rejected, TooLarge or Gone;
-    anything else raised is a failed attempt that follows the retry schedule. An attempt is given up after
-    60 s; a sink that has to wait longer has a number of seconds as `attempt_limit`. A sink whose receiver takes only so
-    much at once has a number of bytes as `max_bytes`: a digest is split so that `len(event.raw)` of its events adds up
-    to no more.
+    `deliver` may be called again with the same events (same ids), and concurrently for different objects. Returning a
+    Receipt means that the receiver has them. It may raise RetryLater, Refused, Rejected, TooLarge or Gone; any other
+    exception is a failed attempt that follows the retry schedule. An attempt is given up after 60 s; a sink that needs
+    longer sets `attempt_limit` to a number of seconds. A sink whose receiver accepts only so much at once sets
+    `max_bytes`: a digest is split so that `len(event.raw)` of its events adds up to no more.
     """
 
     Options: ClassVar[type[BaseModel]]

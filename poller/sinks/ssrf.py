@@ -1,14 +1,13 @@
 """Which addresses a callback may connect to.
 
-A callback URL is written by one person and called from another's network: without a guard it reaches
-routers, databases and the cloud's metadata service (server-side request forgery). The last word is spoken
-where the socket is made, on the address that is about to be dialled: whatever a name resolved to a moment
-ago (DNS rebinding), and IP literals, which never pass a resolver. The resolver looks first so that the
-message can name the host.
+A callback URL may be written by one person and called from another person's network: without a guard it reaches
+routers, databases and the metadata service of the cloud (server-side request forgery). The decision is made when the
+socket is opened, on the address that it is about to connect to. That covers names that resolve differently a moment
+later (DNS rebinding), and IP literals, which are never resolved. The resolver checks first so that the message can name
+the host.
 
-Sources: the IANA special-purpose registries (RFC 6890) as `ipaddress.is_global` has them; embedded IPv4 by
-RFC 4291 2.5.5 (mapped, compatible), RFC 3056 (6to4), RFC 4380 (Teredo), RFC 6052 and 8215 (NAT64), RFC 5214
-(ISATAP).
+Sources: the IANA special-purpose registries (RFC 6890) as `ipaddress.is_global` has them; embedded IPv4 by RFC 4291
+2.5.5 (mapped, compatible), RFC 3056 (6to4), RFC 4380 (Teredo), RFC 6052 and 8215 (NAT64), RFC 5214 (ISATAP).
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from typing import Final
 _FORBIDDEN: Final = tuple(
     ip_network(text)
     for text in (
-        "168.63.129.16/32",  # Azure's platform address; public by the registry, answered inside
+        "168.63.129.16/32",  # Azure's platform address; public by the registry, but internal
         "192.0.0.0/24",  # protocol assignments; older Pythons call part of it global
         "192.88.99.0/24",  # 6to4 relays (RFC 7526)
         "fec0::/10",  # site-local, deprecated but routed
-        "64:ff9b:1::/48",  # local NAT64: what it embeds depends on the site
+        "64:ff9b:1::/48",  # local NAT64: the embedded address depends on the site
         "5f00::/16",  # segment routing inside a domain (RFC 9602)
     )
 )
@@ -65,7 +64,7 @@ def _why(address: IPv4Address | IPv6Address) -> str | None:
 
 
 def _embedded(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 form stands for: where packets to it end."""
+    """The IPv4 address that an IPv6 address embeds, which is where its packets go."""
     if address.ipv4_mapped or address.sixtofour:
         return address.ipv4_mapped or address.sixtofour
     if address.teredo:
@@ -79,9 +78,9 @@ def _embedded(address: IPv6Address) -> IPv4Address | None:
 
 
 def literal_address(host: str) -> str | None:
-    """The address that a host is, in any form that a resolver or a proxy takes for one; None for a name.
+    """The address that a host is, in any form that a resolver or a proxy accepts as one; None for a name.
 
-    Beside the usual forms these are 127.1, 2130706433, 0x7f.1, 0177.0.0.1 (inet_aton(3)), each also with a final dot.
+    Besides the usual forms these are 127.1, 2130706433, 0x7f.1, 0177.0.0.1 (inet_aton(3)), each also with a final dot.
     """
     host = host.strip("[]").rstrip(".")
     try:

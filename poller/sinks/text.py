@@ -1,12 +1,12 @@
-"""Text of receivers, made fit to be kept. Pure."""
+"""Text of receivers, made fit for storage. Pure."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-RECEIPT_BYTES: Final = 4096  # of an answer that are kept
-_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")  # no database and no UTF-8 takes these
+RECEIPT_BYTES: Final = 4096  # bytes of an answer that are kept
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")  # characters that neither databases nor UTF-8 can hold
 
 
 def storable(text: object, limit: int) -> str:

@@ -1,4 +1,4 @@
-"""What becomes of events for which a template cannot be rendered."""
+"""The error for events whose template cannot be rendered."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from state.records import Event
 
 
 def unrendered(events: Sequence[Event], error: Exception) -> Rejected:
-    """What to raise instead: of several events halves are tried, until only the one at fault is a dead letter.
+    """The error to raise: several events are tried in halves, until only the failing event is a dead letter.
 
-    A text may be too long for a digest and not for its events, or fail on the data of one of them.
+    A text may be too long for a digest but not for its events, or rendering may fail on the data of one of them.
     """
     kind = TooLarge if len(events) > 1 else Rejected
     return kind(Receipt(status="template", text=str(error)))

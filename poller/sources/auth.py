@@ -1,7 +1,7 @@
-"""Credentials of a source, as httpx auth flows: their calls (a login, a renewal) are spent like all others.
+"""Credentials of a source, as httpx auth flows. Their calls (a login, a renewal) are spent like all others.
 
-Tokens live in memory only. A secret is revealed anew for every request, so a changed file is used at once.
-Nothing is ever added to a request for another origin than the source's own.
+Tokens are kept in memory only. A secret is read anew for every request, so a changed file is used at once. Credentials
+are never added to a request for another origin than the source's own.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from poller.redaction import SECRETS
 from poller.sources.pagination import same_origin
 from poller.sources.protocol import PageError
 
-_EARLY: Final = 300.0  # seconds before a token ends that it is renewed, or a tenth of its life if that is less
-_DEFAULT_LIFE: Final = 3600.0  # seconds, where the answer names none (RFC 6749 section 5.1 only recommends it)
-_LARGEST: Final = 100_000  # bytes of an answer that is read as a token: millions of values would take gigabytes
-_OUTAGES: Final = (408, 425, 429)  # and 5xx: the login says nothing about the credentials
+_EARLY: Final = 300.0  # a token is renewed so many seconds before it ends, or a tenth of its life if that is less
+_DEFAULT_LIFE: Final = 3600.0  # seconds, if the answer names none (RFC 6749 section 5.1 only recommends it)
+_LARGEST: Final = 100_000  # bytes of a token endpoint's answer: millions of values would take gigabytes
+_OUTAGES: Final = (408, 425, 429)  # as well as 5xx: such an answer says nothing about the credentials
 
 
 class AuthError(PageError):
-    """The source's credentials cannot be used: refused where tokens are given out, or not to be read.
+    """The source's credentials cannot be used: they were refused by the token endpoint, or cannot be read.
 
-    `status` is 401 where they are refused, as if the list itself had said so.
+    `status` is 401 if they were refused, as if the list itself had answered so.
     """
 
     def __init__(self, message: str, *, hint: str | None = None, status: int | None = None) -> None:
@@ -60,7 +60,7 @@ class Basic(_Table):
 
 
 class Header(_Table):
-    """A key in a header of its own."""
+    """A key in a header."""
 
     type: Literal["header"]
     name: str = Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
@@ -76,7 +76,7 @@ class Query(_Table):
 
 
 class OAuth2(_Table):
-    """OAuth 2 client credentials (RFC 6749 section 4.4), or a refresh token that was given out before (section 6)."""
+    """OAuth 2 client credentials (RFC 6749 section 4.4), or a refresh token that was issued before (section 6)."""
 
     type: Literal["oauth2"]
     token_url: str
@@ -84,7 +84,7 @@ class OAuth2(_Table):
     client_secret: Secret
     scope: str | None = None
     refresh_token: Secret | None = None
-    client_auth: Literal["basic", "body"] = "basic"  # how the token endpoint wants the client's own credentials
+    client_auth: Literal["basic", "body"] = "basic"  # how the token endpoint expects the client's own credentials
 
     @field_validator("token_url")
     @classmethod
@@ -93,7 +93,7 @@ class OAuth2(_Table):
 
 
 class NoAuth(_Table):
-    """The API is open."""
+    """The API needs no credentials."""
 
     type: Literal["none"] = "none"
 
@@ -131,7 +131,7 @@ def authenticate(table: AuthTable, origin: httpx.URL) -> httpx.Auth | None:
 
 
 def revealed(secret: Secret) -> str:
-    """A secret's value now. Raises AuthError."""
+    """A secret's current value. Raises AuthError."""
     try:
         return secret.reveal()
     except SecretError as exc:
@@ -139,7 +139,7 @@ def revealed(secret: Secret) -> str:
 
 
 def read(name: Secret) -> str:
-    """The value of a name that is not secret in itself. Raises AuthError."""
+    """The value of a name that is not secret itself. Raises AuthError."""
     try:
         return name.read()
     except SecretError as exc:
@@ -147,7 +147,9 @@ def read(name: Secret) -> str:
 
 
 def text(secret: Secret) -> str:
-    """A secret as it may stand in a header. Raises AuthError: an HTTP library's own error would show the value."""
+    """A secret that is valid in a header. Raises AuthError, because an HTTP library's own error would show the
+    value.
+    """
     value = revealed(secret)
     if not (value.isascii() and value.isprintable()):
         raise AuthError(
@@ -162,7 +164,7 @@ def authorize(request: httpx.Request, scheme: str, token: str) -> None:
 
 
 class StaticAuth(httpx.Auth):
-    """Credentials that are added as they are, to requests for the source's own origin."""
+    """Fixed credentials, added to requests for the source's own origin."""
 
     def __init__(self, origin: httpx.URL, add: Callable[[httpx.Request], None]) -> None:
         self._origin = origin
@@ -176,15 +178,15 @@ class StaticAuth(httpx.Auth):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Token:
-    """A token that was given out. Never shown."""
+    """An issued token. Never shown."""
 
     value: str
-    until: float  # renewed from then on, on the flow's own clock
+    until: float  # renewed from then on, by the flow's own clock
     refresh: str | None = None
 
 
 class Grants(Protocol):
-    """How an API gives out tokens."""
+    """How an API issues tokens."""
 
     def ask(self, refresh: str | None) -> httpx.Request:
         """The request for a token: by the refresh token that came with the last one, or from the beginning."""
@@ -217,11 +219,10 @@ class OAuth2Grants:
 
 
 class TokenAuth(httpx.Auth):
-    """A token that is asked for, kept in memory, renewed before it ends and once after a 401.
+    """A token that is requested, kept in memory, renewed before it ends and once after a 401.
 
-    Requests that find no token wait for the one that asks. An outage of the token endpoint (429, 5xx) is given
-    back as the request's own answer, so it is waited out like any other. Raises AuthError where the credentials
-    are refused.
+    Requests without a token wait for the one that requests it. An outage of the token endpoint (429, 5xx) is returned
+    as the request's own answer, so it is handled like any other. Raises AuthError if the credentials are refused.
     """
 
     def __init__(
@@ -240,11 +241,11 @@ class TokenAuth(httpx.Auth):
         self._lock = asyncio.Lock()
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:  # noqa: ARG002
-        """Refuse: two threads would log in twice."""
+        """Refuse synchronous use: two threads would log in twice."""
         raise RuntimeError("tokens are asked for by an httpx.AsyncClient only")
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """The request with a token, after what it takes to have one."""
+        """The request with a token, after the calls that a token takes."""
         if not same_origin(request.url, self._origin):
             yield request
             return
@@ -274,7 +275,7 @@ def token_request(url: str, form: dict[str, str]) -> httpx.Request:
 
 
 def read_token(answer: httpx.Response, *, now: float) -> Token:
-    """The token in an answer (RFC 6749 section 5). Raises AuthError, which tells the error's code, never the body."""
+    """The token in an answer (RFC 6749 section 5). Raises AuthError, which names the error's code, never the body."""
     try:
         body = msgspec.json.decode(answer.content) if len(answer.content) <= _LARGEST else None
     except (msgspec.DecodeError, UnicodeDecodeError):

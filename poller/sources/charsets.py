@@ -1,7 +1,8 @@
-"""Charsets of answers: bodies that declare another one than UTF-8 are decoded, and the start of any body is text. Pure.
+"""Charsets of answers: bodies in other charsets than UTF-8 are decoded, and the start of any body is shown as text.
+Pure.
 
-Only charsets of text are known here. Python's codecs also have `hex`, `zlib`, `rot13`, `idna` and `punycode`, which
-are no charsets, raise what they like, and cost as much as a server wants.
+Only charsets of text are accepted. Python's codecs also have `hex`, `zlib`, `rot13`, `idna` and `punycode`, which are
+not charsets, raise arbitrary exceptions, and may be arbitrarily expensive.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final
 
 import httpx
 
-OPENING: Final = 200  # characters of an answer that an error shows
+OPENING: Final = 200  # characters of an answer shown in an error
 _KNOWN: Final = [
     "ascii",
     "big5",
@@ -68,16 +69,16 @@ _KNOWN: Final = [
 ]
 _CHARSETS: Final = frozenset(codecs.lookup(name).name for name in _KNOWN)
 _UTF_8: Final = frozenset({"ascii", "utf-8", "utf-8-sig"})
-_SEVEN_BITS: Final = "iso2022"  # looks like ASCII, and is not
+_SEVEN_BITS: Final = "iso2022"  # looks like ASCII, but is not
 _LOOKED_AT: Final = 100  # bytes; UTF-16 and UTF-32 have a zero among them
 
 
 class WrongCharset(ValueError):
-    """A body that is not what its charset says."""
+    """A body that is not in its declared charset."""
 
 
 def charset_of(response: httpx.Response) -> str | None:
-    """The charset that the answer declares, by Python's name; None where it declares none that is known."""
+    """The charset that the answer declares, by Python's name; None if it declares none that is known."""
     try:
         name = codecs.lookup(response.charset_encoding or "").name
     except (LookupError, ValueError):  # not a name, or not even text
@@ -86,22 +87,22 @@ def charset_of(response: httpx.Response) -> str | None:
 
 
 def opening(response: httpx.Response, characters: int = OPENING) -> str:
-    """The start of the body as text, whatever its charset is said to be: what cannot be read becomes U+FFFD."""
+    """The start of the body as text, whatever its charset; unreadable bytes become U+FFFD."""
     start = response.content[: characters * 4]
     return start.decode(charset_of(response) or "utf-8", errors="replace")[:characters]
 
 
 def as_utf8(body: bytes, charset: str | None) -> bytes:
-    """The body in UTF-8. Raises WrongCharset where it is not what `charset` says.
+    """The body in UTF-8. Raises WrongCharset if it is not in `charset`.
 
-    A body that is UTF-8 already stays as it is: servers declare other charsets by default, and mean nothing by it.
+    A body that is valid UTF-8 is left unchanged, because servers declare other charsets by default without using them.
     """
     if charset is None or charset in _UTF_8 or (not charset.startswith(_SEVEN_BITS) and _is_utf8(body)):
         return body
     try:
         return body.decode(charset).encode()
     except UnicodeError as error:
-        raise WrongCharset(f"the answer says that it is {charset}, and is not") from error
+        raise WrongCharset(f"the answer declares {charset}, but is not in it") from error
 
 
 def _is_utf8(body: bytes) -> bool:

@@ -1,6 +1,6 @@
-"""Content codings (RFC 9110, 8.4) undone in small pieces, so that a small answer cannot unpack to gigabytes. Pure.
+"""Decoding of content codings (RFC 9110, 8.4) in small pieces, so that a small answer cannot unpack to gigabytes. Pure.
 
-Every piece has about 64 KiB, also between nested codings, and every layer may give `most` bytes in all.
+Every piece has about 64 KiB, also between nested codings, and every layer may produce `most` bytes in all.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import brotli
 
 ACCEPTED: Final = "gzip, deflate, br"
 PIECE: Final = 64 * 1024  # bytes
-MOST_CODINGS: Final = 3  # of one answer; two are met where a proxy compresses again
+MOST_CODINGS: Final = 3  # codings of one answer; a proxy that compresses again makes two
 
 
 class CodingError(ValueError):
-    """A body that is not what its `Content-Encoding` says."""
+    """A body that does not match its `Content-Encoding`."""
 
 
 class TooMuch(ValueError):
@@ -25,7 +25,7 @@ class TooMuch(ValueError):
 
 
 def codings_of(header: str) -> list[str]:
-    """The codings in the order in which they were applied. Raises CodingError for unknown or too many ones."""
+    """The codings in the order in which they were applied. Raises CodingError for unknown or too many codings."""
     names = [name.strip().lower() for name in header.split(",") if name.strip()]
     codings = [name.removeprefix("x-") for name in names if name != "identity"]
     if unknown := [name for name in codings if name not in _LAYERS]:
@@ -36,7 +36,7 @@ def codings_of(header: str) -> list[str]:
 
 
 class Unpacker:
-    """Undoes the codings of one body. `most` bounds what each of them gives, the last one included."""
+    """Decodes one body. `most` limits what each of its codings produces, including the last."""
 
     def __init__(self, codings: Sequence[str], *, most: int) -> None:
         self._layers = [_LAYERS[name]() for name in reversed(codings)]
@@ -45,12 +45,12 @@ class Unpacker:
         self._has_data = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What this much of the body gives, piece by piece. Raises CodingError or TooMuch."""
+        """The decoded form of this part of the body, piece by piece. Raises CodingError or TooMuch."""
         self._has_data = self._has_data or bool(data)
         return self._through(0, data)
 
     def finish(self) -> None:
-        """The body is complete. Raises CodingError where its coding is not."""
+        """Finish the body. Raises CodingError if its coding is incomplete."""
         if self._has_data and not all(layer.is_finished() for layer in self._layers):
             raise CodingError("it ends before its coding does")
 
@@ -76,7 +76,7 @@ class _Gzip:
         self._inflate = zlib.decompressobj(bits)
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        while not self._inflate.eof:  # what follows the end is ignored, as every client does
+        while not self._inflate.eof:  # bytes after the end are ignored, as in every client
             try:
                 piece = self._inflate.decompress(data, PIECE)
             except zlib.error as error:
@@ -92,7 +92,7 @@ class _Gzip:
 
 
 class _Deflate(_Gzip):
-    """Zlib's format, or the bare one that some servers send under the same name."""
+    """Zlib's format, or the raw one that some servers send under the same name."""
 
     def __init__(self) -> None:
         super().__init__(zlib.MAX_WBITS)
@@ -121,7 +121,7 @@ class _Brotli:
             data = b""
             if piece:
                 yield piece
-            elif self._inflate.can_accept_more_data():  # that alone is true while there is still something to give
+            elif self._inflate.can_accept_more_data():  # only this is true while there is still output
                 return
 
     def is_finished(self) -> bool:

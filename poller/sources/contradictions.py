@@ -1,7 +1,7 @@
-"""What an answer itself says about the end of its list, whatever the configuration expects.
+"""What an answer itself says about the end of its list, against the configuration.
 
-Totals, flags and next pages are written in many forms; each is read in one place. Where the configuration says that a
-list has ended and the answer says otherwise, that is a contradiction: a sentence for the operator.
+Totals, flags and next pages are written in many forms; each is read in one place. If the list has ended by the
+configuration but not by the answer, that is a contradiction: a sentence for the operator.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FALSE: Final = ("false", "no", "0", "", "null", "none")
 
 
 def count_of(found: Any) -> int | None:
-    """A count of objects: a number, its text, or the end of a `Content-Range`. None: it is none of these."""
+    """A count of objects: a number, its text, or the end of a `Content-Range`; None if it is none of these."""
     if isinstance(found, str):
         text = found.strip()
         ranged = _RANGE.fullmatch(text)
@@ -35,7 +35,7 @@ def count_of(found: Any) -> int | None:
 
 
 def flag_of(found: Any) -> bool | None:
-    """A flag in any form that APIs give it. None: it is no flag."""
+    """A flag in any form that APIs use; None if it is not a flag."""
     if found is None or found is MISSING:
         return None
     text = str(found).strip().lower()
@@ -52,7 +52,7 @@ _RANGE_HEADER: Final = "content-range"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configured:
-    """What of an answer the configuration reads itself, and need not be looked for under other names."""
+    """The parts of an answer that the configuration reads itself, and which are not looked for under other names."""
 
     has_flag: bool
     has_next: bool
@@ -61,7 +61,7 @@ class Configured:
 
 
 def contradictions(answer: Answer, response: httpx.Response, count: int, configured: Configured) -> Iterator[str]:
-    """What the last answer of a list says against its being the last, so that it can mean nothing else.
+    """What the last answer of a list says against its being the last, if it can mean nothing else.
 
     That is what the standards of HTTP define, and a URL that leads to the same list.
     """
@@ -74,9 +74,10 @@ def contradictions(answer: Answer, response: httpx.Response, count: int, configu
 
 
 def guesses(answer: Answer, response: httpx.Response, count: int, configured: Configured) -> Iterator[str]:
-    """What it says so under names that APIs commonly use. Nobody configured them: here they may mean something else.
+    """What the answer says to the same effect under names that APIs commonly use. They are not configured, so they may
+    mean something else.
 
-    Only the members of the answer's highest level are looked at.
+    Only members on the top level of the answer are considered.
     """
     members = answer.members() or {}
     values = {name: answer.value(_member(name)) for name in _MORE if name in members}
@@ -107,7 +108,7 @@ def _named(names: Iterator[str]) -> Iterator[str]:
 
 
 def _leads_on(found: Any, response: httpx.Response) -> bool:
-    """Whether it is a URL of the list that was asked for, and not the one that was asked."""
+    """Whether it is a URL of the same list, but not the one that was requested."""
     asked = response.request.url
     if not isinstance(found, str) or "?" not in found:
         return False
@@ -119,7 +120,7 @@ def _leads_on(found: Any, response: httpx.Response) -> bool:
 
 
 def _larger(said: Iterable[tuple[str, Any]], count: int) -> list[str]:
-    """The first total of these that is more than the answer shows."""
+    """The first of these totals that is more than the answer shows."""
     totals = [(name, count_of(value)) for name, value in said]
     larger = [(name, total) for name, total in totals if total is not None and total > count]
     return [
@@ -129,7 +130,9 @@ def _larger(said: Iterable[tuple[str, Any]], count: int) -> list[str]:
 
 
 def next_href(response: httpx.Response) -> str | None:
-    """The target of the first link with rel="next" (RFC 8288, section 3). Raises PageError where none can be read."""
+    """The target of the first link with rel="next" (RFC 8288, section 3). Raises PageError if the header cannot be
+    read.
+    """
     text = ", ".join(response.headers.get_list("link"))
     try:
         links = parse_link_header(text).links

@@ -1,8 +1,7 @@
-"""The errors of asking a source.
+"""Errors of requests to a source.
 
-FetchError          no answer, or one that cannot be used
-    TooLarge        more bytes than `max_answer`, or more values than fit into memory
-    TooSlow         longer than `timeout`
+FetchError: no answer, or one that cannot be used. TooLarge: more bytes than `max_answer`, or more values than fit into
+memory. TooSlow: longer than `timeout`. The last two are FetchErrors.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from state.errors import PollerError
 
 
 class FetchError(PollerError):
-    """A source could not be asked, or answered with something that cannot be used. The URL has no secrets."""
+    """A source gave no answer, or one that cannot be used. The URL has no secrets."""
 
     def __init__(
         self,
@@ -33,4 +32,4 @@ class TooLarge(FetchError):
 
 
 class TooSlow(FetchError):
-    """An answer that took longer than `timeout`, from when the call left."""
+    """An answer that took longer than `timeout` from when the call was sent."""

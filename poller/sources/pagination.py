@@ -1,7 +1,7 @@
-"""How a list is cut into answers: page numbers, offsets, cursors, links (RFC 8288), or not at all.
+"""Pagination: page numbers, offsets, cursors, links (RFC 8288), or none.
 
-Each style has a model that is written in `poller.toml` as the endpoint's `pagination`. Pure functions say where the
-list begins (`first`), what a request carries (`parameters`), and what an answer says about the rest (`following`).
+Each style has a model for the endpoint's `pagination` in `poller.toml`. Pure functions return where the list begins
+(`first`), what a request carries (`parameters`), and what an answer says about the rest (`following`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _valid_path(text: str) -> str:
 
 JsonPath = Annotated[str, AfterValidator(_valid_path)]
 Place = Literal["query", "body"]
-HEADER: Final = "header:"  # of a `next` that is read from an answer's header
+HEADER: Final = "header:"  # prefix of a `next` that is read from an answer's header
 
 
 def _valid_next(text: str) -> str:
@@ -42,25 +42,25 @@ _FIELD_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6
 class _Style(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, populate_by_name=True)
 
-    place: Place | None = Field(default=None, alias="in")  # None: where the request names the parameter already
-    total: JsonPath | None = None  # where the answer says how many objects the whole list has
+    place: Place | None = Field(default=None, alias="in")  # None: where the request already has the parameter
+    total: JsonPath | None = None  # where the answer counts the objects of the whole list
     total_header: str | None = None
 
     @model_validator(mode="after")
     def _one_total(self) -> Self:
         if self.total and self.total_header:
-            raise ValueError("total and total_header say the same: keep one")
+            raise ValueError("total and total_header exclude each other: keep one")
         return self
 
 
 class _Flagged(_Style):
-    more: JsonPath | None = None  # a flag that is true while the list goes on
+    more: JsonPath | None = None  # a flag that is true while the list continues
     last: JsonPath | None = None  # a flag that is true at the end of the list
 
     @model_validator(mode="after")
     def _one_flag(self) -> Self:
         if self.more and self.last:
-            raise ValueError("more and last say the same: keep one")
+            raise ValueError("more and last exclude each other: keep one")
         return self
 
 
@@ -96,7 +96,7 @@ class Cursors(_Flagged):
     type: Literal["cursor"]
     param: str = "cursor"
     next: Annotated[str, AfterValidator(_valid_next)] = "$.next"
-    next_is: Literal["token", "url"] | None = None  # None: a URL where it looks like one
+    next_is: Literal["token", "url"] | None = None  # None: a URL if it looks like one
     rebase: bool = False
     size_param: str | None = None
     size: int | None = Field(default=None, gt=0)
@@ -109,7 +109,7 @@ class Cursors(_Flagged):
 
 
 class Links(_Style):
-    """RFC 8288: a `Link` header with rel="next". Where it counts pages in `param`, each page is polled by itself."""
+    """RFC 8288: a `Link` header with rel="next". If it counts pages in `param`, each page is polled by itself."""
 
     type: Literal["link"]
     param: str = "page"
@@ -131,8 +131,8 @@ class FollowUp:
 
     next: Position | None = None  # None: the answer was the last
     total: int | None = None  # objects in the whole list
-    doubts: tuple[str, ...] = ()  # what in the answer contradicts the configuration, so that the list may be short
-    guesses: tuple[str, ...] = ()  # the same by members that nobody configured
+    doubts: tuple[str, ...] = ()  # what in the answer contradicts the configuration, so that the list may be incomplete
+    guesses: tuple[str, ...] = ()  # the same by members that are not configured
 
 
 def first(style: Pagination) -> Position:
@@ -148,7 +148,7 @@ def first(style: Pagination) -> Position:
 
 
 def page_headers(style: Pagination) -> tuple[str, ...]:
-    """The answer headers that say where the list goes on."""
+    """The answer headers that name the next page."""
     names = [style.total_header] if style.total_header else []
     if isinstance(style, Links):
         names.append("link")
@@ -178,8 +178,8 @@ def parameters(style: Pagination, at: Position) -> dict[str, str | int]:
 def following(style: Pagination, at: Position, *, answer: Answer, count: int, response: httpx.Response) -> FollowUp:
     """What an answer with `count` objects says about the rest of its list.
 
-    Raises PageError for a next URL of another origin, for an answer that names itself as the next, and where a
-    cursor or link cannot be read.
+    Raises PageError for a next URL of another origin, for an answer that names itself as the next, and for a cursor or
+    link that cannot be read.
     """
     total, doubts = _total(style, answer, response)
     match style:
@@ -209,7 +209,9 @@ def _configured(style: Pagination) -> Configured:
 
 
 def is_url(cursor: str) -> bool:
-    """A cursor that is the next request's URL, whole or relative, and no token. Tokens may begin with "/" (base64)."""
+    """Whether a cursor is the next request's URL, whole or relative, rather than a token. Tokens may begin with "/"
+    (base64).
+    """
     return cursor.startswith(("http://", "https://")) or (cursor[:1] in ("/", "?") and "?" in cursor)
 
 
@@ -226,7 +228,7 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
 
 
 def _total(style: _Style, answer: Answer, response: httpx.Response) -> tuple[int | None, tuple[str, ...]]:
-    """The list's total, and a doubt where it is configured and the answer has none that can be read."""
+    """The list's total, and a doubt if it is configured but the answer has none that can be read."""
     if style.total:
         where, found = f"total = {style.total!r}", answer.value(compile_path(style.total))
     elif style.total_header:
@@ -238,7 +240,7 @@ def _total(style: _Style, answer: Answer, response: httpx.Response) -> tuple[int
 
 
 def _goes_on(style: _Flagged, answer: Answer) -> tuple[bool | None, tuple[str, ...]]:
-    """What the configured flag says (None: nothing), and a doubt where it cannot be read."""
+    """The configured flag (None: there is none), and a doubt if it cannot be read."""
     path = style.more or style.last
     if path is None:
         return None, ()
@@ -277,14 +279,14 @@ def _before(style: Pages | Offsets, at: Position) -> int:
 
 
 def _after(style: Pages | Offsets, at: Position, count: int, total: int | None) -> Position:
-    if isinstance(style, Offsets):  # an answer short of its size is followed from its own last object
+    if isinstance(style, Offsets):  # after a short answer, the next one begins after its own last object
         step = count if total is not None and 0 < count < style.size else style.size
         return replace(at, offset=(style.start if at.offset is None else at.offset) + step)
     return replace(at, page=(style.start if at.page is None else at.page) + 1)
 
 
 def _capped(style: Pages | Offsets, before: int, count: int, total: int | None) -> tuple[str, ...]:
-    """A doubt where a numbered page holds fewer objects than were asked for, and its total says that there are more."""
+    """A doubt if a numbered page holds fewer objects than were asked for, and its total says that there are more."""
     if (
         isinstance(style, Offsets)
         or style.size is None
@@ -293,7 +295,7 @@ def _capped(style: Pages | Offsets, before: int, count: int, total: int | None) 
         or before + count >= total
     ):
         return ()
-    return (f"size = {style.size}, but the answer holds {count} of {total}: set size to what the server gives",)
+    return (f"size = {style.size}, but the answer holds {count} of {total}: set size to the server's real page size",)
 
 
 def _next_cursor(style: Cursors, at: Position, answer: Answer, response: httpx.Response) -> FollowUp:
@@ -310,7 +312,7 @@ def _next_cursor(style: Cursors, at: Position, answer: Answer, response: httpx.R
     cursor = str(found)
     if style.next_is == "url" or (style.next_is is None and is_url(cursor)):
         cursor = str(_joined(response.request.url, cursor, rebase=style.rebase))
-    if cursor == at.cursor:  # it stands still: this was the end, unless a flag says that there is more
+    if cursor == at.cursor:  # the cursor does not move: this was the end, unless a flag says that there is more
         if flag:
             raise PageError("the next cursor is the one that was asked for: the list would never end")
         return FollowUp(doubts=doubts)
@@ -338,7 +340,7 @@ def _next_link(style: Links, at: Position, response: httpx.Response) -> Position
 
 
 def _page_of(url: httpx.URL, asked: httpx.URL, param: str) -> int | None:
-    """The page a link counts to, if that is all it says beyond what was asked."""
+    """The page number of a link, if the link differs from the request in nothing else."""
     text = url.params.get(param, "")
     rest = [(key, value) for key, value in url.params.multi_items() if key != param]
     if not (text.isascii() and text.isdigit() and len(text) < 10) or set(rest) - set(asked.params.multi_items()):
@@ -348,7 +350,7 @@ def _page_of(url: httpx.URL, asked: httpx.URL, param: str) -> int | None:
 
 
 def _joined(asked: httpx.URL, href: str, *, rebase: bool) -> httpx.URL:
-    """The next URL. With `rebase` only its path and query are taken, at the origin that was asked."""
+    """The next URL. With `rebase` only its path and query are used, at the origin that was asked."""
     try:
         url = asked.join(href)
     except (httpx.InvalidURL, ValueError) as exc:

@@ -1,8 +1,7 @@
-"""Where things are in a JSON answer: the list, its objects' ids, the cursor, the total.
+"""Paths into a JSON answer: the list, its objects' ids, the cursor, the total.
 
-An answer is opened only as far as it is asked for: a list is split into `msgspec.Raw` objects without parsing
-them. Plain paths (`$`, `$.data.items`, `data.id`) are walked key by key; any other JSONPath (RFC 9535) parses
-the whole answer.
+An answer is parsed only as far as needed: a list is split into `msgspec.Raw` objects without parsing them. Plain paths
+(`$`, `$.data.items`, `data.id`) are walked key by key; any other JSONPath (RFC 9535) parses the whole answer.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ else:
 
 MISSING: Final = object()
 CONTENT: Final = "content"
-KEY: Final = "key"  # the id of objects that are listed as an object's members: its key
+KEY: Final = "key"  # the id of objects that are members of an object: the key
 VALUE: Final = "value"  # the id of list elements that are texts or numbers: the element
-EMPTY_TEXT: Final = "%"  # an empty text within a composite id
-MOST_KEYS: Final = 400_000  # in what is parsed at once: building their objects keeps every other thread waiting
-MOST_MEMBERS: Final = 100  # of one object that has more keys than that in it
+EMPTY_TEXT: Final = "%"  # stands for an empty text in a composite id
+MOST_KEYS: Final = 400_000  # keys parsed at once: building more objects blocks all other threads
+MOST_MEMBERS: Final = 100  # members of an object that contains more keys than that
 _QUOTED: Final = str.maketrans({"%": "%25", ":": "%3A"})
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`(?: - at `\$.*)?", re.DOTALL)
 
@@ -43,12 +42,12 @@ Object = Mapping[str, Any]
 
 
 class PathError(PollerError, ValueError):
-    """A text that is no path into a JSON answer."""
+    """Text that is not a path into a JSON answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Path:
-    """A compiled path: its plain beginning, and the query for all of it where it is not plain to the end."""
+    """A compiled path: its plain beginning, and a query for the whole path if it is not plain to the end."""
 
     text: str
     names: tuple[str, ...]  # the keys up to the first step that is not a plain key
@@ -56,7 +55,7 @@ class Path:
 
     @property
     def is_single(self) -> bool:
-        """It can match one value at most."""
+        """Whether it can match at most one value."""
         return self.query is None or self.query.singular_query()
 
 
@@ -91,7 +90,7 @@ def _plain_names(query: jsonpath.JSONPath) -> tuple[str, ...]:
 
 
 class Answer:
-    """One JSON answer, opened only as far as it is asked for. Everything here raises PageError for what is not JSON."""
+    """One JSON answer, parsed only as far as needed. Every method raises PageError if it is not JSON."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -108,7 +107,7 @@ class Answer:
         return [_with_key(key, item) for key, item in _decode(_members, raw).items()]
 
     def is_keyed(self, path: Path | None = None) -> bool:
-        """Whether an object stands where a list is expected."""
+        """Whether there is an object where a list is expected."""
         return (path is None or path.query is None) and self._starts(path.names if path else (), b"{")
 
     def objects(self, path: Path | None = None) -> Sequence[Object | msgspec.Raw]:
@@ -119,11 +118,11 @@ class Answer:
             return self._found(path, path.query)
         try:
             return _list_decoder(path.names)(self._content)
-        except (ValueError, RecursionError):  # not this form, or a key that msgspec cannot skip to
+        except (ValueError, RecursionError):  # another form, or a key that msgspec cannot skip to
             return self._explained(path)
 
     def _explained(self, path: Path) -> list[msgspec.Raw]:
-        """The list at a plain path step by step, which tells what stands there instead."""
+        """The list at a plain path, found step by step, so that an error can name what is there instead."""
         raw = self._raw(path.names)
         if raw is None:
             _parsed(self._content)
@@ -138,7 +137,7 @@ class Answer:
         return next(iter(path.query.findall(_parsed(self._content))), MISSING)
 
     def members(self, names: tuple[str, ...] = ()) -> dict[str, msgspec.Raw] | None:
-        """The unparsed members of the object at these keys, or None where there is no object."""
+        """The unparsed members of the object at these keys, or None if there is no object."""
         if names not in self._opened:
             raw = self._raw(names)
             if raw is None or _first(raw) != b"{":
@@ -162,9 +161,7 @@ class Answer:
             lists = [names for names in members if self._starts(names, b"[")]
             if len(lists) > 1:
                 told = ", ".join("$." + ".".join(names) for names in lists[:4])
-                raise PageError(
-                    f"the answer holds several lists ({told})", hint="Set `items` to the one that is meant."
-                )
+                raise PageError(f"the answer holds several lists ({told})", hint="Set `items` to the right one.")
             if lists:
                 return self._raw(lists[0]) or b"null"
             level = [names for names in members if self._starts(names, b"{")]
@@ -176,21 +173,21 @@ class Answer:
         return raw is not None and _first(raw) == sign
 
     def _found(self, path: Path, query: jsonpath.JSONPath) -> Sequence[Object]:
-        """What a JSONPath matches: lists are spread, objects stand for themselves."""
+        """The matches of a JSONPath: lists are joined, objects are themselves."""
         if not self._starts(path.names, b"[") and not self._starts(path.names, b"{"):
-            # An answer of another form matches nothing; that must not be taken for an empty list.
+            # An answer of another form matches nothing, which must not count as an empty list.
             raise PageError(f"the answer has no {'.'.join(('$', *path.names))} for `items` = {path.text}")
         found = query.findall(_parsed(self._content))
         if not found and path.is_single:
             raise PageError(f"the answer has no list at {path.text}")
         objects: list[Any] = [item for match in found for item in (match if isinstance(match, list) else [match])]
         if not all(isinstance(item, dict) for item in objects):
-            raise PageError(f"{path.text} matches something that is no object")
+            raise PageError(f"{path.text} matches something that is not an object")
         return objects
 
 
 def identity(spec: str | tuple[str, ...], *, rules: Rules | None = None) -> Callable[[Object], str | None]:
-    """Compile an `Endpoint.id` into a function that gives an object's id as text, or None where it has none.
+    """Compile an `Endpoint.id` into a function that returns an object's id as text, or None if it has none.
 
     Parts of a composite id are joined with ":" (":" and "%" in them are percent-encoded). A part may be null (written
     as nothing) or an empty text (written "%"), but not absent. "content" digests the canonical form under `rules`.
@@ -216,10 +213,10 @@ def identity(spec: str | tuple[str, ...], *, rules: Rules | None = None) -> Call
 
 
 def unparsed_identity(spec: str | tuple[str, ...]) -> Callable[[bytes], list[str | None]] | None:
-    """Compile an `Endpoint.id` into a function that reads nothing but the ids of a list of objects in JSON.
+    """Compile an `Endpoint.id` into a function that reads only the ids of a list of objects in JSON.
 
-    It raises `msgspec.DecodeError` where one is no object or has nothing there. There is none where an id takes more
-    than one plain path.
+    It raises `msgspec.DecodeError` if an element is not an object or has no id. None if the id takes more than one
+    plain path.
     """
     if not isinstance(spec, str) or spec == CONTENT:
         return None
@@ -239,7 +236,7 @@ def unparsed_identity(spec: str | tuple[str, ...]) -> Callable[[bytes], list[str
 
 
 def reader(text: str) -> Callable[[Object], Any]:
-    """Compile a path into a function that gives the first value there, or MISSING. Raises PathError."""
+    """Compile a path into a function that returns the first value there, or MISSING. Raises PathError."""
     return _reader(compile_path(text))
 
 
@@ -267,7 +264,7 @@ def _walk(found: Any, names: tuple[str, ...]) -> Any:
 
 
 def _part_text(value: Any) -> str | None:
-    """A part of a composite id as text, so that different parts are never written alike."""
+    """A part of a composite id as text; different parts always have different texts."""
     if value is None:
         return ""
     if value == "":
@@ -296,7 +293,7 @@ def _split(raw: bytes | msgspec.Raw, where: str) -> list[msgspec.Raw]:
 
 @lru_cache(maxsize=256)
 def _list_decoder(names: tuple[str, ...]) -> Callable[[bytes], list[msgspec.Raw]]:
-    """The list under these keys, in one pass over an answer."""
+    """A decoder that reads the list under these keys in one pass over an answer."""
     decode = msgspec.json.Decoder(_nested(list[msgspec.Raw], names)).decode
 
     def split(content: bytes) -> list[msgspec.Raw]:
@@ -310,7 +307,7 @@ def _list_decoder(names: tuple[str, ...]) -> Callable[[bytes], list[msgspec.Raw]
 
 
 def _nested(form: Any, names: tuple[str, ...]) -> Any:
-    """The form of an answer with this form under these keys: what else it holds is skipped."""
+    """A form of an answer with this form under these keys; everything else in it is skipped."""
     for name in reversed(names):
         form = msgspec.defstruct("Object", [("inner", form)], rename={"inner": name})
     return form
@@ -321,7 +318,7 @@ def _first(raw: bytes | msgspec.Raw) -> bytes:
 
 
 def wrapped(items: Sequence[Object | msgspec.Raw]) -> list[Object | msgspec.Raw]:
-    """A list whose texts and numbers are objects with that `value`."""
+    """A list whose texts and numbers become objects with that `value`."""
     return [
         msgspec.Raw(b'{"value":%b}' % bytes(item))
         if isinstance(item, msgspec.Raw) and _first(item) not in (b"{", b"[", b"n")
@@ -344,7 +341,7 @@ def _parsed(raw: bytes | msgspec.Raw) -> Any:
 
 
 def _is_wide(raw: bytes | msgspec.Raw) -> bool:
-    """Whether there are so many keys in it that its objects are not built at once."""
+    """Whether there are so many keys that the objects must not be built at once."""
     return len(memoryview(raw)) > 2 * MOST_KEYS and bytes(raw).count(b'":') > MOST_KEYS
 
 
@@ -354,9 +351,9 @@ def _refuse_wide(raw: bytes | msgspec.Raw) -> None:
 
 
 def _few_members(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
-    """The members of an object, found one after the other: one with millions of them is never built.
+    """The members of an object, found one after the other, so that an object with millions of them is never built.
 
-    Raises PageError where there are more than `MOST_MEMBERS`.
+    Raises PageError if there are more than `MOST_MEMBERS`.
     """
     names: list[str] = []
     while len(names) <= MOST_MEMBERS:
@@ -383,7 +380,7 @@ def _what(raw: bytes | msgspec.Raw | None) -> str:
 
 
 def noun(raw: bytes | msgspec.Raw) -> str:
-    """What a JSON value is, in a word."""
+    """The kind of a JSON value, in a word."""
     nouns = {b"{": "an object", b'"': "text", b"n": "null", b"t": "true", b"f": "false", b"[": "a list"}
     return nouns.get(_first(raw), "a number")
 

@@ -1,7 +1,7 @@
-"""What a source plugin is: it describes requests and reads answers; the engine does everything else.
+"""The contract of source plugins: they describe requests and read answers; the engine does everything else.
 
-A source is sans-I/O. It builds `httpx.Request`s and parses `httpx.Response`s, so it cannot spend a call and
-cannot break the budget. The engine adds budget, conditional headers, limits on answers and retries.
+A source is sans-I/O. It builds `httpx.Request`s and parses `httpx.Response`s, so it cannot spend a call and cannot
+break the budget. The engine adds budget, conditional headers, limits on answers and retries.
 """
 
 from __future__ import annotations
@@ -19,30 +19,33 @@ from state.errors import PollerError
 
 
 class PageError(PollerError):
-    """An answer that is not what this endpoint's list looks like: set aside, nothing is concluded from it."""
+    """An answer that does not have the form of this endpoint's list. It is set aside, and nothing is concluded
+    from it.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where in a list a request begins. The fields may be mixed; a position without any is the whole list.
+    """The position in a list at which a request begins. Fields may be combined; a position without any is the whole
+    list.
 
-    A `page` or an `offset` is a unit of its own. A `cursor` (a token or an opaque next URL) continues the
-    unit that it was found in: the chain is polled as one unit.
+    A `page` or an `offset` is a unit of its own. A `cursor` (a token or an opaque next URL) continues the unit that it
+    was found in: the chain is polled as one unit.
     """
 
     page: int | None = None
     offset: int | None = None
     cursor: str | None = None
-    since: float | None = None  # only what changed since then (Unix seconds), overlap included
+    since: float | None = None  # only objects changed since then (Unix seconds), including the overlap
     parent: Mapping[str, Any] | None = None  # the parent object whose list this is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One list that a source offers, and what it promises.
+    """One list that a source offers, and its properties.
 
-    `id` names the identity of an object: a key, a dotted path ("data.id") or JSONPath, several of them
-    (composite), or "content": an object is its content and an edit is a deletion and a creation.
+    `id` identifies an object: a key, a dotted path ("data.id") or JSONPath, several of them (composite), or "content":
+    an object is its content, and an edit is a deletion and a creation.
     """
 
     name: str
@@ -51,12 +54,12 @@ class Endpoint:
     parent: str | None = None  # name of the endpoint whose objects each have such a list
     order: Literal["id", "newest", "any"] = "any"  # `id`: ascending, new objects at the end
     since: bool = False  # Position(since=...) is understood: only objects changed since then
-    since_field: str | None = None  # the objects' modification time (dotted path), where they tell it
-    overlap: float = 120.0  # seconds that a since query reaches back behind the last one
-    empty_status: tuple[int, ...] = ()  # statuses of an answer that stand for an empty list (404 of a childless parent)
-    accept_status: tuple[int, ...] = ()  # statuses that `page` reads, beside 200, 201 and 203
-    page_headers: tuple[str, ...] = ()  # headers that say where the list goes on: a page is unchanged if they are, too
-    ignore: tuple[str, ...] = ()  # JSON Pointers, `*` for one step: kept, but no reason for an event
+    since_field: str | None = None  # the objects' modification time (dotted path), if they have one
+    overlap: float = 120.0  # seconds by which a since query overlaps the previous one
+    empty_status: tuple[int, ...] = ()  # statuses that mean an empty list (404 for a parent without children)
+    accept_status: tuple[int, ...] = ()  # further statuses that `page` reads, besides 200, 201 and 203
+    page_headers: tuple[str, ...] = ()  # headers that name the next page: a page is unchanged only if they are as well
+    ignore: tuple[str, ...] = ()  # JSON Pointers, `*` for one step: stored, but changes cause no event
     exclude: tuple[str, ...] = ()  # never stored, never sent
     unordered: tuple[str, ...] = ()  # arrays compared as sets
     deleted_when: str | None = None  # CEL over `object`: a soft deletion
@@ -65,37 +68,39 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What one answer showed. Objects may be left unparsed (`msgspec.Raw`): unchanged ones never are parsed."""
+    """The objects of one answer. They may be left unparsed (`msgspec.Raw`); unchanged ones are then never parsed."""
 
     objects: Sequence[Mapping[str, Any] | msgspec.Raw]
     next: Position | None = None  # None: this was the last page
-    total: int | None = None  # objects in the whole list, where the answer says so
-    doubts: Sequence[str] = ()  # what in the answer says that the list may be longer than it shows: sentences
-    guesses: Sequence[str] = ()  # the same by members whose meaning is guessed: they keep no baseline open for good
+    total: int | None = None  # objects in the whole list, if the answer says so
+    doubts: Sequence[str] = ()  # sentences: why the list may be longer than it shows
+    guesses: Sequence[
+        str
+    ] = ()  # the same by members whose meaning is guessed: they do not keep a baseline open for ever
 
 
 @dataclass(frozen=True, slots=True)
 class Unparsed(Page):
-    """A page of unparsed objects, as the engine takes it from every source."""
+    """A page of unparsed objects, the form in which the engine takes it from every source."""
 
     objects: Sequence[msgspec.Raw]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """What is known of an object whose own URL is asked for."""
+    """What is known of an object whose own URL is requested."""
 
-    object: Mapping[str, Any] | None = None  # as it was last seen
-    parent: Mapping[str, Any] | None = None  # the parent object in whose list it was
+    object: Mapping[str, Any] | None = None  # the object as it was last seen
+    parent: Mapping[str, Any] | None = None  # the parent object whose list it was in
 
 
 class Source(Protocol):
     """One account of one API. Built once per `[sources.NAME]` as `Source(name, options)`.
 
-    `auth`, `item_request` and `discover` may be left out where there is nothing of the kind.
+    `auth`, `item_request` and `discover` are optional.
 
-    `page` raises `PageError` for an answer that is not the list it should be. A status that is not 2xx never
-    reaches it. Everything here must be quick and free of side effects; it is called on the event loop.
+    `page` raises `PageError` for an answer that does not have the form of the list. It is only called for 2xx statuses.
+    All methods must be quick and free of side effects; they are called on the event loop.
     """
 
     Options: ClassVar[type[BaseModel]]
@@ -103,25 +108,27 @@ class Source(Protocol):
     auth: httpx.Auth | None
 
     def endpoints(self) -> Sequence[Endpoint]:
-        """Every list that this source offers and the configuration chose."""
+        """Every list that this source offers and the configuration has chosen."""
         ...
 
     def request(self, endpoint: Endpoint, at: Position) -> httpx.Request:
-        """The request for the list from `at` on."""
+        """The request for the list from position `at` on."""
         ...
 
     def page(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> Page:
-        """What a 2xx answer shows. Raises PageError."""
+        """The page of a 2xx answer. Raises PageError."""
         ...
 
     def item_request(self, endpoint: Endpoint, object_id: str) -> httpx.Request | None:
-        """The object's own URL, whose 404 or 410 alone confirms a deletion. None: two complete sweeps do.
+        """The object's own URL; if there is one, only its 404 or 410 confirms a deletion. None: two complete sweeps do.
 
-        A source whose URLs need more than the id takes a third argument, `item: Item`. Of a 2xx answer the object is
-        read that has the id: the answer itself, or one within it.
+        A source whose URLs need more than the id takes a third argument, `item: Item`. In a 2xx answer the object with
+        this id is read: the answer itself, or an object within it.
         """
         ...
 
     def discover(self) -> Generator[httpx.Request, httpx.Response, None]:
-        """What must be asked before the first poll (a company's id). Sent each answer in turn. Raises PageError."""
+        """Requests that must be made before the first poll (a company's id). Each answer is sent to the generator.
+        Raises PageError.
+        """
         ...

@@ -1,4 +1,4 @@
-"""HTTP statuses of answers to a request for a list. Pure."""
+"""Statuses of answers to a request for a list. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from poller.sources.protocol import Endpoint
 
-# 202: the list is still being made. 206: a part of it that nobody asked for.
+# 202: the list is still being prepared. 206: only a part of it, which was not requested.
 NO_LISTS: Final = frozenset({202, 206})
 
 

@@ -1,7 +1,7 @@
 """The httpx transport of sources: each request needs a permit from the budget and is limited in time, size and origin.
 
-The first request of a poll uses the permit that was waited for before the poll was chosen; every further one (a token,
-a redirect) waits for a permit of its own.
+The first request of a poll uses the permit that was obtained before the poll was chosen. Every further one (a token, a
+redirect) waits for a permit of its own.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from poller.sources.urls import shown_url
 from state.errors import LeaseLost, PollerError
 
 REDIRECTS: Final = 5
-MOST: Final = 32_000_000  # bytes of an answer, where nothing is configured
-LARGE: Final = 1_000_000  # bytes; a smaller answer holds no dangerous number of values
+MOST: Final = 32_000_000  # bytes of an answer, unless configured
+LARGE: Final = 1_000_000  # bytes; a smaller answer cannot hold a dangerous number of values
 MOST_VALUES: Final = 2_000_000  # JSON values in one answer: each costs up to 100 bytes once parsed
-STEPS: Final = 32  # pieces of a body after which others run
+STEPS: Final = 32  # pieces of a body after which other tasks run
 _OF_CODING: Final = (b"content-encoding", b"content-length", b"transfer-encoding")
 _OF_BODY: Final = (b"content-type", b"content-length")
 USER_AGENT: Final = "Poller (+https://pypi.org/project/poller)"
 
-PATIENCE: Final = 60.0  # seconds: nobody waits longer in the middle of something for a server that wants no call
+PATIENCE: Final = 60.0  # seconds: longest wait in the middle of a chain for a server that wants no call
 
 
 class BudgetTransport(httpx.AsyncBaseTransport):
-    """Spends the budget for every call, and limits the time and size of each answer, whoever reads it.
+    """Spends the budget for every call, and limits the time and size of each answer.
 
-    Content codings are undone here, so that a list, a login and whatever else a plugin asks have the same limits.
+    Content codings are decoded here, so that lists, logins and all other requests of plugins have the same limits.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class BudgetTransport(httpx.AsyncBaseTransport):
         self._most = most  # bytes of an answer
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request; its call is answered when its body was read or it failed."""
+        """Send one request; its call counts as answered when its body was read or it failed."""
         permit = current_permit()
         if permit is None or not permit.take():
             permit = await self._permit(request)
@@ -84,7 +84,7 @@ class BudgetTransport(httpx.AsyncBaseTransport):
         )
 
     async def _permit(self, request: httpx.Request) -> Permit:
-        """A permit for a call whose caller has none: the rest of a chain, a login, an inspection on command."""
+        """A permit for a call without one: the rest of a chain, a login, or an inspection on command."""
         try:
             return await self._limiter.permit(patience=PATIENCE)
         except Paused as paused:
@@ -92,12 +92,12 @@ class BudgetTransport(httpx.AsyncBaseTransport):
             raise FetchError(shown_url(request.url), what, status=httpx.codes.TOO_MANY_REQUESTS) from paused
 
     async def _before_it_leaves(self, event: str, _: object) -> None:
-        """Look at the lease once more when the connection is open, which may have taken a while."""
+        """Check the lease once more when the connection is open, which may have taken a while."""
         if event.endswith("send_request_headers.started"):
             self._limiter.refuse_if_late()
 
     async def _answer(self, request: httpx.Request, until: float) -> httpx.Response:
-        """The head of the answer. Raises FetchError or httpx.TransportError, whatever the network raises."""
+        """The head of the answer. Raises FetchError or httpx.TransportError for any exception of the network."""
         try:
             async with asyncio.timeout_at(until):
                 response = await self._inner.handle_async_request(request)
@@ -135,7 +135,7 @@ def _is_redirect_target(asked: httpx.URL, location: str) -> bool:
     try:
         url = asked.join(location)
         return httpx.Request("GET", url).url.scheme in ("http", "https") and bool(url.host)
-    except (httpx.InvalidURL, ValueError, TypeError):  # among them UnicodeError, of a host that IDNA does not know
+    except (httpx.InvalidURL, ValueError, TypeError):  # including UnicodeError, for a host that IDNA refuses
         return False
 
 
@@ -150,10 +150,10 @@ def _codings(request: httpx.Request, response: httpx.Response) -> list[str]:
 class _Limits:
     """The limits of one answer."""
 
-    url: str  # as it may be shown
-    until: float  # on the loop's clock
+    url: str  # the URL without secrets
+    until: float  # deadline by the loop's clock
     timeout: float  # seconds, for the message
-    most: int  # bytes
+    most: int  # largest answer in bytes
 
     def check(self, size: int) -> None:
         """Raises TooLarge."""
@@ -163,7 +163,7 @@ class _Limits:
 
 
 class _Stream(httpx.AsyncByteStream):
-    """A body without its content codings, limited in time and size; its end is the call's answer."""
+    """A decoded body, limited in time and size. Its end counts as the call's answer."""
 
     def __init__(self, inner: httpx.AsyncByteStream, permit: Permit, limits: _Limits, codings: list[str]) -> None:
         self._inner = inner
@@ -181,7 +181,7 @@ class _Stream(httpx.AsyncByteStream):
                     gave, pieces = gave + len(piece), pieces + 1
                     self._limits.check(gave)
                     if pieces % STEPS == 0:
-                        await asyncio.sleep(0)  # what has come already is read without waiting: let others run
+                        await asyncio.sleep(0)  # received data is read without waiting: let other tasks run
                     yield piece
             self._unpacker.finish()
         except CodingError as error:
@@ -190,7 +190,7 @@ class _Stream(httpx.AsyncByteStream):
             self._limits.check(self._limits.most + 1)
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises FetchError, whatever the network raises."""
+        """The body as it arrives. Raises FetchError for any exception of the network."""
         chunks = aiter(self._inner)
         while True:
             try:
@@ -211,10 +211,10 @@ class _Stream(httpx.AsyncByteStream):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """How one source is reached, and how much of an answer is read."""
+    """The network settings of one source, and the size of an answer."""
 
     source: str
-    timeout: float  # seconds of one answer, whole
+    timeout: float  # seconds of one whole answer
     most: int  # bytes of one answer
     verify: bool = True
     ca_file: Path | None = None
@@ -224,7 +224,7 @@ class Network:
 def build_client(
     network: Network, *, limiter: RateLimiter, auth: httpx.Auth | None, inner: httpx.AsyncBaseTransport | None = None
 ) -> httpx.AsyncClient:
-    """The client of one source, over `inner` or the network. Raises PollerError where its `ca_file` cannot be used."""
+    """The client of one source, over `inner` or the network. Raises PollerError if its `ca_file` cannot be used."""
     transport = BudgetTransport(
         inner or _transport(network),
         limiter,
@@ -235,7 +235,7 @@ def build_client(
     return httpx.AsyncClient(
         transport=transport,
         auth=auth,
-        timeout=None,  # the transport keeps the time, from when the call leaves
+        timeout=None,  # the transport measures the time, from when the call is sent
         follow_redirects=False,
         trust_env=False,
         headers={"user-agent": USER_AGENT, "accept-encoding": ACCEPTED},
@@ -264,7 +264,7 @@ def _transport(network: Network) -> httpx.AsyncBaseTransport:
 
 
 async def fetch(client: httpx.AsyncClient, request: httpx.Request, *, most: int) -> httpx.Response:
-    """Send a request and read its answer whole: at most `most` bytes, redirects only within its origin.
+    """Send a request and read its whole answer: at most `most` bytes, redirects only within its origin.
 
     Raises FetchError.
     """
@@ -332,7 +332,7 @@ async def _bounded(response: httpx.Response, most: int) -> httpx.Response:
 
 
 def _in_utf8(response: httpx.Response) -> httpx.Response:
-    """The answer with a JSON body in UTF-8, and without a charset that a plugin could not read it by."""
+    """The answer with a JSON body in UTF-8, and without a charset by which a plugin could misread it."""
     charset = charset_of(response)
     kind = response.headers.get("content-type", "").partition(";")[0]
     is_json = "json" in kind.lower() or opening(response).lstrip("\ufeff \t\r\n")[:1] in ("{", "[")

@@ -1,7 +1,8 @@
-"""Answers that are JSON but for single values: half a surrogate pair, NaN, Infinity, control characters in texts. Pure.
+"""Answers that are valid JSON except for single values: half a surrogate pair, NaN, Infinity, control characters in
+texts. Pure.
 
-Such a value is written as bytes that are not UTF-8, so that the answer can be split into its objects and just those
-that hold one cannot be read. What is wrong with them can be told from the bytes.
+Such a value is replaced by bytes that are not UTF-8, so that the answer can be split and only the objects that hold one
+are unreadable. The bytes also tell what is wrong with them.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ from __future__ import annotations
 import re
 from typing import Final
 
-MOST_QUOTES: Final = 1_000_000  # each text costs a hundred bytes while it is looked at
+MOST_QUOTES: Final = 1_000_000  # each text takes a hundred bytes while it is checked
 _SUSPECT: Final = re.compile(rb"\\u[dD][89a-fA-F]|NaN|Infinity|[\x00-\x1f]")
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|-?(?:NaN|Infinity)', re.DOTALL)
 _WRONG_IN_TEXT: Final = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a whole pair: as it should be
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a whole pair, which is valid
     rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
     rb"|\\[^u]|\\u[0-9a-fA-F]{4}"
     rb"|[\x00-\x1f]"
 )
-_HALF_PAIR: Final = b"\xed\xa0\x80"  # U+D800 as UTF-8 would have it, and must not
+_HALF_PAIR: Final = b"\xed\xa0\x80"  # U+D800 in UTF-8, which is not valid
 _NO_NUMBER: Final = b'"\xff\xfe"'
 _CONTROL: Final = b"\xff\xfd"
 _REASONS: Final = {
@@ -30,9 +31,9 @@ NOT_UTF8: Final = "with text that is not UTF-8"
 
 
 def set_apart(content: bytes) -> bytes | None:
-    """The answer with such values written so that its other objects can be read.
+    """The answer with such values replaced, so that its other objects can be read.
 
-    None: it has none of them, or so many texts that looking at each would take gigabytes.
+    None if it has none, or so many texts that checking each would take gigabytes.
     """
     if content.count(b'"') > MOST_QUOTES or not _SUSPECT.search(content):
         return None

@@ -1,4 +1,4 @@
-"""URLs as they may be shown. Pure."""
+"""URLs for display. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from poller.redaction import SECRETS
 
 _SHOWN: Final = frozenset(
     {"page", "limit", "per_page", "offset", "cursor", "since", "size", "starting_after"}
-)  # parameters whose values are shown, unless one is a secret in use
+)  # parameters whose values are shown, unless one is a secret
 
 
 def shown_url(url: httpx.URL | str) -> str:
-    """A URL as it may be shown: without credentials, and without the values of its query."""
+    """A URL for display: without credentials, and without the values of its query."""
     url = httpx.URL(url)
     items = url.params.multi_items()
     names = "&".join(f"{name}=…" if _is_hidden(name, value) else f"{name}={value}" for name, value in items)

@@ -1,7 +1,7 @@
-"""Who may use the HTTP side: the `Host` allow-list, the token, and the same origin for what changes something.
+"""Access to the HTTP side: the `Host` allow-list, the token, and the same origin for requests that change something.
 
-A page of any site can make a browser on this machine send requests here. Requests for a name that is not ours are
-refused, which ends DNS rebinding; a POST from another origin is refused, which ends cross-site request forgery.
+A page of any site can make a browser on this machine send requests here. Requests for an unknown name are refused,
+which prevents DNS rebinding; a POST from another origin is refused, which prevents cross-site request forgery.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from poller.config.models import Settings
 from poller.options.secrets import Secret, SecretError
 from poller.web.answers import send_problem
 
-OPEN: Final = ("/healthz", "/readyz")  # without a token: for probes
+OPEN: Final = ("/healthz", "/readyz")  # served without a token, for probes
 HARMLESS: Final = ("GET", "HEAD", "OPTIONS")
 PORTS: Final = {"http": ":80", "https": ":443"}
-HEADERS: Final = (  # of every answer that does not have its own
+HEADERS: Final = (  # added to every answer that does not set its own
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
@@ -34,19 +34,21 @@ Headers = dict[str, list[bytes]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What a listener asks of requests. It never changes: other settings are another listener's."""
+    """The requirements of a listener. They never change: other settings get another listener."""
 
     hosts: frozenset[str]
     token: Secret | None
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """What `[poller]` says of it."""
+        """The requirements that `[poller]` configures."""
         return cls(hosts=settings.hosts, token=settings.token)
 
 
 class Guard:
-    """ASGI middleware that refuses whoever may not ask. Without `access` everybody may: the socket's rights say who."""
+    """ASGI middleware that refuses requests without access. Without `access` every request is served: the socket's file
+    mode protects it.
+    """
 
     def __init__(self, app: ASGIApp, access: Access | None) -> None:
         self._app = app
@@ -85,7 +87,7 @@ def _refused_host(headers: Headers, access: Access) -> tuple[int, str] | None:
     given = headers.get("host", [])
     if len(given) == 1 and host_of(given[0].decode("latin-1")) in access.hosts:
         return None
-    return 421, "this server does not answer for that name: add it to poller.allowed_hosts if it is yours"
+    return 421, "this server does not answer for that name: add the name to poller.allowed_hosts if it is yours"
 
 
 def _refused_token(path: str, headers: Headers, access: Access) -> tuple[int, str] | None:
@@ -102,7 +104,7 @@ def _refused_token(path: str, headers: Headers, access: Access) -> tuple[int, st
 
 
 def _token(authorization: bytes) -> bytes:
-    """The token that was sent: as Bearer, or as the password of Basic, which every browser can ask for."""
+    """The token of a request: as Bearer, or as the password of Basic, which every browser can ask for."""
     scheme, _, value = authorization.partition(b" ")
     if scheme.lower() == b"bearer":
         return value.strip()
@@ -115,14 +117,16 @@ def _token(authorization: bytes) -> bytes:
 
 
 def _refused_origin(method: str, headers: Headers) -> tuple[int, str] | None:
-    """What a browser says about where a request comes from; a client that says nothing is not a browser."""
+    """Whether the browser says that the request comes from another site. A client that says nothing is not a
+    browser.
+    """
     if method in HARMLESS:
         return None
     site = headers.get("sec-fetch-site", [b"none"])[0]
     origin = next(iter(headers.get("origin", ())), None)
     if site in (b"none", b"same-origin") and (origin is None or _is_here(origin, headers["host"][0])):
         return None
-    return 403, "a page of another site may not change anything here"
+    return 403, "pages of other sites may not change anything here"
 
 
 def _is_here(origin: bytes, host: bytes) -> bool:

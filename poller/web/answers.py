@@ -1,4 +1,4 @@
-"""What routes answer with: JSON, and problem details (RFC 9457) where a request cannot be answered as asked."""
+"""Answers of routes: JSON, and problem details (RFC 9457) if a request cannot be served."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Responses = dict[int | str, dict[str, Any]]
 
 PROBLEM: Final = "application/problem+json"
 CHALLENGES: Final = (b"Bearer", b'Basic realm="poller"')
-ALWAYS: Final = (400, 401, 413, 421, 422, 503)  # problems that every route may answer with
+ALWAYS: Final = (400, 401, 413, 421, 422, 503)  # problems that every route may return
 WHY: Final = {
     400: "The request cannot be done as asked.",
     401: "A token is needed.",
     403: "The request comes from a page of another site.",
     404: "It does not exist.",
-    409: "It does not fit the present state.",
-    410: "The place is in another log: the state was restored or begun anew.",
+    409: "It conflicts with the current state.",
+    410: "The position is in another log: the state was restored or replaced.",
     413: "The body is larger than 64 kB.",
-    421: "The Host is not one that this server answers for.",
+    421: "This server does not answer for the Host of the request.",
     422: "A parameter or the body is not valid.",
     503: "The state cannot be read or written, or there are too many requests at once.",
 }
@@ -77,5 +77,5 @@ def problems(*statuses: int) -> Responses:
 
 
 def storable(text: str) -> str:
-    """Text without lone surrogates, which a request may name and no answer can carry."""
+    """Text without lone surrogates: a request may contain them, but no answer can."""
     return text.encode("utf-8", "replace").decode()

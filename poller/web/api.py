@@ -37,7 +37,7 @@ def build(context: WebContext) -> FastAPI:
         title="Poller",
         summary="Events of APIs that have no webhooks, and their deliveries.",
         version="1",
-        docs_url=None,  # they would load their scripts from elsewhere
+        docs_url=None,  # they would load scripts from other servers
         redoc_url=None,
         responses=problems(*ALWAYS),
     )
@@ -58,13 +58,13 @@ async def _read(context: WebContext, query: EventQuery, limit: int) -> Batch:
 
 
 def _with_problem(schema: dict[str, Any]) -> dict[str, Any]:
-    """An OpenAPI document together with the schema of problems, which its answers refer to."""
+    """An OpenAPI document with the schema of problems, which its answers refer to."""
     schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
     return schema
 
 
 def _head_of(router: APIRouter) -> APIRouter:
-    """HEAD wherever a router answers GET. It is not described: OpenAPI would have each operation twice."""
+    """HEAD for every GET route. It is not described, because OpenAPI would list each operation twice."""
     head = APIRouter()
     for route in router.routes:
         if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:

@@ -1,7 +1,7 @@
-"""Connections of the HTTP side: how many there may be, and how long each may keep the server waiting.
+"""Connections of the HTTP side: their number, and how long each may keep the server waiting.
 
-A connection without an answer under way is closed when its place is needed, so connections that say nothing keep
-nobody out. uvicorn speaks HTTP; it has no limit on the time for a request's head or body, or on unread answers.
+A connection without a running request is closed when its place is needed, so that silent connections block nobody.
+uvicorn implements HTTP; it has no limit on the time for a request's head or body, or on unread answers.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from poller.web.answers import PROBLEM, problem
 
 SHARE_OF_FILES: Final = 4  # a listener has at most a quarter of the files that this process may open
-UNREAD: Final = 65536  # bytes that may wait for a reader before the app has to
-SENDING: Final = 65536  # bytes that the kernel keeps for a reader (it doubles them); by itself it keeps megabytes
+UNREAD: Final = 65536  # bytes that may wait for a reader before the app must wait
+SENDING: Final = 65536  # bytes that the kernel buffers for a reader (it doubles them); its default is megabytes
 HEAD: Final = 65536  # bytes of a request's head
 ACCEPT_AGAIN: Final = 1.0  # seconds to wait when no file descriptor is left
 BUSY: Final = (
@@ -36,26 +36,26 @@ log = structlog.get_logger("poller")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much the connections of one listener may ask for."""
+    """Limits of the connections of one listener."""
 
     connections: int = 200
     head: float = 10.0  # seconds for a request's head
     body: float = 30.0  # seconds for its body
-    stalled: float = 30.0  # seconds in which a reader must take what waits for it
+    stalled: float = 30.0  # seconds in which a reader must take waiting bytes
 
 
 LIMITS: Final = Limits()
 
 
 def raise_file_limit() -> None:
-    """Raise this process's limit of open files to what it may have."""
+    """Raise this process's limit of open files to the maximum that it may have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def most_connections(wanted: int) -> int:
-    """How many connections a listener may have: polling must never lack a file descriptor."""
+    """How many connections a listener may have, so that polling never lacks a file descriptor."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft // SHARE_OF_FILES))
 
@@ -65,14 +65,14 @@ class UnknownLength(h11.RemoteProtocolError):
 
 
 class WithLengths(h11.Connection):
-    """HTTP/1.1 that takes no chunked bodies, as RFC 9112 lets a server do (6.3).
+    """HTTP/1.1 without chunked request bodies, which RFC 9112 allows a server to refuse (6.3).
 
-    Parsing a chunk costs the same whether it has one byte or thousands, and happens before anybody is asked for a
-    token: a quarter of a megabyte of chunks of one byte took seconds of the loop.
+    Parsing a chunk costs the same whether it has one byte or thousands, and happens before the token is checked: a
+    quarter of a megabyte in chunks of one byte took seconds of the event loop.
     """
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """Give the next part of a request. Raises UnknownLength before a chunked body is read."""
+        """The next part of a request. Raises UnknownLength before a chunked body is read."""
         event = super().next_event()
         if isinstance(event, h11.Request) and any(name == b"transfer-encoding" for name, _ in event.headers):
             raise UnknownLength("chunked", error_status_hint=411)
@@ -80,7 +80,7 @@ class WithLengths(h11.Connection):
 
 
 class BoundedProtocol(H11Protocol):
-    """HTTP/1.1 of one connection, which is ended when a head, a body or a reader takes too long."""
+    """HTTP/1.1 of one connection, which is closed if a head, a body or a reader takes too long."""
 
     limits = LIMITS
     _late: asyncio.TimerHandle | None = None
@@ -104,7 +104,7 @@ class BoundedProtocol(H11Protocol):
         self._await()
 
     def data_received(self, data: bytes) -> None:
-        """Read on; what is awaited next may be something else."""
+        """Read more bytes; the protocol may now wait for another part."""
         super().data_received(data)
         self._await()
 
@@ -125,12 +125,12 @@ class BoundedProtocol(H11Protocol):
         self._stalled = _cancel(self._stalled)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing more."""
+        """Stop waiting."""
         self._late, self._stalled = _cancel(self._late), _cancel(self._stalled)
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are for its log
-        """Answer what is not HTTP, or has no length, and close."""
+        """Answer a request that is not HTTP, or whose body has no length, and close."""
         headers = [(b"content-type", PROBLEM.encode()), (b"connection", b"close")]
         status, body = 400, problem(400, "this is not a valid HTTP/1.1 request")
         if isinstance(sys.exception(), UnknownLength):
@@ -145,7 +145,7 @@ class BoundedProtocol(H11Protocol):
         self.transport.close()
 
     def _await(self) -> None:
-        """Set the time by which the head or the body that is being read must be complete."""
+        """Set the time by which the current head or body must be complete."""
         state = self.conn.their_state
         limits = self.limits
         awaited = limits.head if state is h11.IDLE else limits.body if state is h11.SEND_BODY else None
@@ -156,14 +156,14 @@ class BoundedProtocol(H11Protocol):
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
-    """Cancel a timer; gives what stands in its place."""
+    """Cancel a timer, and return None to replace it."""
     if timer is not None:
         timer.cancel()
     return None
 
 
 class BoundedServer(uvicorn.Server):
-    """A uvicorn server on one socket, with a limit on its connections; signals are the daemon's."""
+    """A uvicorn server on one socket with a limit on its connections. The daemon handles signals."""
 
     def __init__(self, config: uvicorn.Config, *, state: dict[str, Any], limits: Limits) -> None:
         super().__init__(config)
@@ -178,14 +178,14 @@ class BoundedServer(uvicorn.Server):
         await self._serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept."""
+        """Begin to accept connections."""
         [listening] = sockets or []
         self.servers = []
         self._accepting = asyncio.create_task(self._accept(listening), name="http accept")
         self.started = True
 
     def stop_accepting(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
         if self._accepting is not None:
             self._accepting.cancel()
 
@@ -220,14 +220,14 @@ class BoundedServer(uvicorn.Server):
             connection.close()
 
     def _has_room(self) -> bool:
-        """Whether one more connection fits; for it, the one that has been idle longest is closed."""
+        """Whether one more connection fits. The connection that has been idle longest is closed if needed."""
         connections = self.server_state.connections
         while len(connections) >= self._most:
             idle = [one for one in self._in_order() if one.is_idle]
             if not idle:
                 return False
             idle[0].transport.abort()
-            connections.discard(idle[0])  # its own end comes with the loop's next turn
+            connections.discard(idle[0])  # its connection_lost is called in the loop's next turn
         return True
 
     def _in_order(self) -> list[BoundedProtocol]:
@@ -241,9 +241,9 @@ class BoundedServer(uvicorn.Server):
 
 
 def _refuse(connection: socket.socket) -> None:
-    """Say that there are too many connections, as far as that can be said at once, and close."""
+    """Answer that there are too many connections, as far as that can be written at once, and close."""
     with connection:
         try:
             connection.send(BUSY)
-        except OSError:  # it has gone, or does not read
+        except OSError:  # the client has gone, or does not read
             return

@@ -1,4 +1,4 @@
-"""What all routes share: the program, readers of the state beside the event loop, and a bell for news."""
+"""What all routes share: the program, readers of the state off the event loop, and a signal for news."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from state.store import Reader as Reader
 P = ParamSpec("P")
 T = TypeVar("T")
 
-READERS = 2  # looks at the state at the same time
-HEARTBEAT = 15.0  # seconds after which a silent stream says that it is alive
+READERS = 2  # concurrent reads of the state
+HEARTBEAT = 15.0  # seconds after which a silent stream sends a comment
 STREAMS = 64  # open at the same time
-PLAN_KEPT = 2.0  # seconds: asking the planners of many units takes a while, on the loop that polls
+PLAN_KEPT = 2.0  # seconds: computing the plan of many units takes a while, on the loop that polls
 
 
 class Busy(PollerError):
-    """Too much is asked for at the same time."""
+    """Too many requests at the same time."""
 
 
 class WebContext:
-    """The running program as the HTTP side sees it. Its `stop` ends what waits for news."""
+    """The running program as the HTTP side sees it. `stop` ends everything that waits for news."""
 
     def __init__(self, program: Program, stop: asyncio.Event, *, heartbeat: float = HEARTBEAT) -> None:
         self.program = program
@@ -50,7 +50,7 @@ class WebContext:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[WebContext]:
-        """Open the readers and hear of what is recorded. Raises StateError."""
+        """Open the readers and subscribe to recorded events. Raises StateError."""
         path = self.program.config.poller.state
         opened: list[Reader] = []
         self.program.subscribe(self.ring)
@@ -83,7 +83,7 @@ class WebContext:
 
     @property
     def is_closing(self) -> bool:
-        """Whether what goes on without end has to end now."""
+        """Whether endless answers must end now."""
         return self.closing or self.stop.is_set()
 
     def live(self) -> Live:
@@ -91,7 +91,7 @@ class WebContext:
         return self.program.live(self.plan())
 
     def plan(self, what_if: WhatIf | None = None) -> Report:
-        """What the planners expect, at most two seconds old; what changes would bring is asked anew."""
+        """The current plan, at most two seconds old; hypothetical plans are computed anew."""
         if what_if is not None:
             return self.program.plan(what_if)
         now = time.monotonic()
@@ -100,7 +100,7 @@ class WebContext:
         return self._plan[1]
 
     def may_stream(self) -> None:
-        """Raise Busy where enough streams are open."""
+        """Raise Busy if enough streams are open."""
         if self._streams >= STREAMS:
             raise Busy(f"{STREAMS} streams are open already", hint="close one, or read /api/v1/events page by page")
 
@@ -118,17 +118,17 @@ class WebContext:
         return await self.look(self.program.status, self.live())
 
     async def execute(self, name: str, /, **args: Any) -> Answer:
-        """Do a command. Raises PollerError."""
+        """Execute a command. Raises PollerError."""
         return await self.program.execute(name, args)
 
     def ring(self) -> None:
-        """There may be news: wake all who wait for them."""
+        """Wake everything that waits for news."""
         news, self._news = self._news, asyncio.Event()
         news.set()
 
     @property
     def news(self) -> asyncio.Event:
-        """Is set at the next news. Take it before looking, so that none slips through between look and wait."""
+        """An event that is set at the next news. Take it before reading, so that no news is missed in between."""
         return self._news
 
 

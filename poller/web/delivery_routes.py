@@ -1,4 +1,4 @@
-"""Routes of deliveries: which there are, what their attempts came to, and sending them again."""
+"""Routes of deliveries: lists, attempts, and sending again."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ async def delivery(context: Context, number: p.DeliveryId) -> Response:
 
 @router.get("/api/v1/ledger", responses={200: {"model": list[Books]}})
 async def ledger(context: Context) -> Response:
-    """The books of every subscription: each event is delivered, pending, dead or not matching."""
+    """The books of every subscription: each event is delivered, pending, dead, dropped or not matching."""
     return as_json([books_document(one) for one in await context.look(lambda reader: reader.deliveries.ledger())])
 
 
 @router.post("/api/v1/redeliver", status_code=202, responses=QUEUED)
 async def redeliver_many(context: Context, which: p.RedeliverWhich) -> Response:
-    """Deliver again by number, or all of a state: dead letters as they are, delivered ones as copies."""
+    """Deliver again by number, or all in a state: dead letters themselves, delivered ones as copies."""
     return as_json(await context.execute("redeliver", **which.model_dump()), 202)
 
 
 @router.post("/api/v1/deliveries/{number}/redeliver", status_code=202, responses=QUEUED)
 async def redeliver(context: Context, number: p.DeliveryId) -> Response:
-    """Deliver it again: a dead letter as it is, a delivered one as a copy."""
+    """Deliver again: a dead letter itself, a delivered one as a copy."""
     return as_json(await context.execute("redeliver", ids=[number]), 202)
 
 

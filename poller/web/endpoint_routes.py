@@ -27,7 +27,7 @@ async def one_object(context: Context, source: p.Source, endpoint: p.Endpoint, o
 
 @router.post("/api/v1/probe", responses=DONE)
 async def probe(context: Context) -> Response:
-    """Ask every source at once, also where a failure makes it wait."""
+    """Ask every source at once, including those that wait after a failure."""
     return as_json(await context.execute("probe"))
 
 
@@ -60,7 +60,7 @@ async def release(
 
 @router.post(f"{ENDPOINT}/inspect", responses=DONE)
 async def inspect(context: Context, source: p.Source, endpoint: p.Endpoint) -> Response:
-    """Ask an endpoint now, and report its answer; nothing of it is recorded."""
+    """Ask an endpoint now and report its answer, without recording it."""
     return as_json(await context.execute("inspect", endpoint=f"{source}/{endpoint}"))
 
 

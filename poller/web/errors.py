@@ -1,4 +1,4 @@
-"""Errors of the routes: each is answered with a problem, or on a page where a browser asked for one."""
+"""Errors of the routes: each is answered with a problem, or with a page if a browser asked for one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from poller.web.context import Busy
 from poller.web.dashboard.html import Page
 from state.errors import PollerError, StateError
 
-LONGEST: Final = 2000  # characters of what is said about invalid parameters
+LONGEST: Final = 2000  # characters of the text about invalid parameters
 STATUSES: Final[dict[type[PollerError], int]] = {
     PollerError: 400,
     BadPlace: 400,

@@ -35,9 +35,9 @@ async def events(
     subject: p.Subject = None,
     newest: p.Newest = False,
 ) -> Response:
-    """The log after `after`, in order, as CloudEvents; read on with `next`.
+    """The log after `after`, in order, as CloudEvents; continue with `next`.
 
-    An answer ends after `limit` events or about 500 kB. 410: `after` is a place in another log.
+    An answer ends after `limit` events or about 500 kB. 410: `after` is a position in another log.
     """
     query = EventQuery(
         after=await context.look(place, after, default=0),
@@ -54,7 +54,7 @@ async def events(
 
 @router.get("/api/v1/events/types", responses={200: {"model": list[str]}})
 async def types(context: Context) -> Response:
-    """Up to 20 of the event types that are in the log."""
+    """Up to 20 of the event types in the log."""
     return as_json(await context.look(lambda reader: reader.log.types()))
 
 
@@ -68,7 +68,7 @@ async def events_stream(
     subject: p.Subject = None,
     last_event_id: p.LastEventId = None,
 ) -> Response:
-    """Events as they are recorded, as server-sent events; begins after `Last-Event-ID`, `after`, or now."""
+    """Events as they are recorded, as server-sent events, beginning after `Last-Event-ID`, `after`, or now."""
     begin = await context.look(place, last_event_id or after, default=None)
     query = EventQuery(after=begin, type_glob=type_glob, source=source, subject=subject)
     if request.method == "HEAD":

@@ -1,4 +1,4 @@
-"""The status in numbers, as Prometheus reads them: docs/metrics.md says what each means."""
+"""The status as Prometheus metrics; docs/metrics.md describes each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Histograms = Iterable[tuple[Sequence[str], Histogram]]
 
 
 def exposition(status: Status, live: Live, deliveries: Sequence[tuple[str, str, int]], delays: Delays) -> bytes:
-    """Everything as text."""
+    """All metrics as text."""
     families = [*_program(status), *_workers(status, live), *_budgets(status, live), *_endpoints(status, live)]
     families += _delivery(status, deliveries)
     registry = CollectorRegistry()
@@ -37,7 +37,7 @@ def exposition(status: Status, live: Live, deliveries: Sequence[tuple[str, str, 
 
 
 class _Now(Collector):
-    """What is known at this moment."""
+    """The values at this moment."""
 
     def __init__(self, families: Sequence[Metric]) -> None:
         self._families = families
@@ -107,17 +107,17 @@ def _owned(one: WorkerStatus) -> Iterator[tuple[str, Owned]]:
 
 
 def _delays(delays: Delays) -> Iterator[Metric]:
-    seen = "Seconds from when a change had not happened yet until it was seen, of events since the start."
+    seen = "Seconds from the last poll without a change to the poll that showed it, of events since the start."
     yield _histogram("detection_delay_seconds", seen, ENDPOINT, [*delays.seen.items()])
     delivered = [((name,), one) for name, one in delays.delivered.items()]
-    given = "Seconds from when an event was seen until its receiver had it, of deliveries since the start."
+    given = "Seconds from a change being seen to its delivery, of deliveries since the start."
     yield _histogram("delivery_delay_seconds", given, SUBSCRIPTION, delivered)
 
 
 def _budgets(status: Status, live: Live) -> Iterator[Metric]:
     views = live.budgets.items()
     windows = [((name, usage.rate), usage) for name, view in views for usage in view.usage]
-    yield _counter("calls", "Calls that left since the start.", BUDGET, [((n,), v.calls) for n, v in views])
+    yield _counter("calls", "Calls sent since the start.", BUDGET, [((n,), v.calls) for n, v in views])
     yield _counter(
         "refused_calls", "Calls answered 429 since the start.", BUDGET, [((n,), v.refused) for n, v in views]
     )
@@ -150,13 +150,15 @@ def _endpoints(status: Status, live: Live) -> Iterator[Metric]:
     yield _gauge("endpoint_held", "1 while an endpoint is held.", ENDPOINT, held)
     complete = [(at, float(row.state == "ok")) for at, row in rows]
     yield _gauge("endpoint_ok", "1 while its list is known to be complete and can be asked.", ENDPOINT, complete)
-    yield _gauge("endpoint_staleness_seconds", "Age of the oldest look.", ENDPOINT, of("staleness_s"))
     yield _gauge(
-        "endpoint_expected_delay_seconds", "Expected until a change is seen.", ENDPOINT, of("expected_delay_s")
+        "endpoint_staleness_seconds", "Age of the unit that was polled longest ago.", ENDPOINT, of("staleness_s")
     )
-    measured = "Mean until a change was seen, over the latest day."
+    yield _gauge(
+        "endpoint_expected_delay_seconds", "Expected time until a change is seen.", ENDPOINT, of("expected_delay_s")
+    )
+    measured = "Mean time until a change was seen, over the last day."
     yield _gauge("endpoint_measured_delay_seconds", measured, ENDPOINT, of("measured_delay_s"))
-    late = "What 95 % of them took at most."
+    late = "95th percentile of that time."
     yield _gauge("endpoint_measured_delay_p95_seconds", late, ENDPOINT, of("measured_delay_p95_s"))
     sweeps = [(at, None if row.last_sweep is None else row.last_sweep.timestamp()) for at, row in rows]
     yield _gauge("endpoint_last_sweep_timestamp_seconds", "When the latest sweep ended.", ENDPOINT, sweeps)
@@ -177,4 +179,4 @@ def _delivery(status: Status, deliveries: Sequence[tuple[str, str, int]]) -> Ite
     oldest = [(at, row.oldest_waiting_s or 0.0) for at, row in rows]
     yield _gauge("subscription_oldest_waiting_seconds", "Age of the oldest event not delivered.", SUBSCRIPTION, oldest)
     states = [((*at, state), float(row.state == state)) for at, row in rows for state in STATES]
-    yield _gauge("subscription_state", "1 for the state it is in.", ["subscription", "state"], states)
+    yield _gauge("subscription_state", "1 for the current state.", ["subscription", "state"], states)

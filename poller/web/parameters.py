@@ -1,4 +1,4 @@
-"""Parameters of the routes, each with its bounds: what a request may say, as OpenAPI describes it."""
+"""Parameters of the routes with their bounds, as OpenAPI describes them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CURSOR: Final = {"type": "string", "pattern": "^[0-9a-f]{8,40}-(0|[1-9][0-9]{0,1
 RATE: Final = r"^[1-9][0-9]{0,8}/([1-9][0-9]{0,5})?(ms|s|min|h|day)$"
 WEIGHT: Final = r"^[^=]{1,200}=([1-9][0-9]{0,5}(\.[0-9]{1,6})?|0\.[0-9]{0,5}[1-9][0-9]{0,5})$"
 
-# OpenAPI says what a place may be; what is none is refused where it is looked up, with the words of `parse_place`.
+# OpenAPI describes positions as text; `parse_place` refuses invalid ones with a message.
 LogPlace = Annotated[str, WithJsonSchema({"anyOf": [NUMBER, CURSOR, TIME]})]
 Place = Annotated[str, WithJsonSchema({"anyOf": [NUMBER, TIME]})]
 After = Annotated[
@@ -32,8 +32,8 @@ SourceName = Annotated[str | None, Query(max_length=TEXT, description="The name 
 Subject = Annotated[
     str | None, Query(max_length=TEXT, description="A subject such as projects/201001, or a glob such as projects/*.")
 ]
-Newest = Annotated[bool, Query(description="The latest events that match, instead of the first ones.")]
-Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
+Newest = Annotated[bool, Query(description="Return the latest matching events instead of the first.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
 LastEventId = Annotated[LogPlace | None, Header(max_length=TEXT, description="The id of the last event received.")]
 
 DeliveryId = Annotated[int, Path(ge=1, le=HIGHEST, description="The number of a delivery.")]
@@ -66,7 +66,7 @@ ObjectId = Annotated[str, Query(alias="id", max_length=4096, description="The ob
 
 
 def _whole(given: Any) -> Any:
-    """JSON has one kind of number: 30.0 is the whole number 30."""
+    """30.0 as the whole number 30, because JSON has one kind of number."""
     return int(given) if isinstance(given, float) and given.is_integer() else given
 
 
@@ -120,19 +120,19 @@ class NewName(_Body):
 
 
 class Accept(_Body):
-    """Record what is there now silently."""
+    """Record the current objects without events."""
 
     accept: Literal[True]
 
 
 class Emit(_Body):
-    """Report what is there now as events."""
+    """Report the differences as events."""
 
     emit: Literal[True]
 
 
 class AsItWas(_Body):
-    """Continue as it was before the hold."""
+    """Count the endpoint again, as before the hold."""
 
 
 ReleaseHow = Accept | Emit | AsItWas

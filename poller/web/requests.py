@@ -1,4 +1,4 @@
-"""Bounds of every request, whoever sends it: an unambiguous length, a small body, and not too many at once."""
+"""Limits of every request: a known length, a small body, and not too many at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from poller.web.answers import send_problem
 
 LARGEST: Final = 65536  # bytes of a request's body
-AT_ONCE: Final = 16  # requests answered at the same time, streams apart: each may hold a large answer
+AT_ONCE: Final = 16  # concurrent requests besides streams: each may hold a large answer
 WITHOUT_TURN: Final = ("/healthz", "/readyz", "/api/v1/events/stream")
 
 
@@ -24,7 +24,7 @@ class Bounds:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return  # nothing else is served
+            return  # other protocols are not served
         lengths = [value for name, value in scope["headers"] if name == b"content-length"]
         try:
             body = await _body(receive, int(lengths[0])) if lengths else b""
@@ -57,7 +57,7 @@ async def _body(receive: Receive, announced: int) -> bytes | None:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body at once, and then what comes."""
+    """A `receive` that returns the body at once, and then what follows."""
     given = False
 
     async def replay() -> Message:

@@ -12,7 +12,7 @@ class _Open(BaseModel):
 
 
 class EventPage(BaseModel):
-    """Events as CloudEvents, in order. Read on with `after` = `next`, or with `log_id`-`next`."""
+    """Events as CloudEvents, in order. Continue with `after` = `next`, or with `log_id`-`next`."""
 
     events: list[dict[str, Any]]
     next: int
@@ -20,7 +20,7 @@ class EventPage(BaseModel):
 
 
 class ObjectDocument(BaseModel):
-    """An object as it was last seen, and its latest events."""
+    """The latest state of an object, and its latest events."""
 
     source: str
     endpoint: str
@@ -54,7 +54,7 @@ class DeliveredEvent(BaseModel):
 
 
 class DeliveryProgress(BaseModel):
-    """How far a delivery is. `due` is when it leaves next; `status` is that of its latest attempt."""
+    """Progress of a delivery. `due` is the time of the next attempt; `status` is that of the latest one."""
 
     state: str
     attempts: int
@@ -65,7 +65,7 @@ class DeliveryProgress(BaseModel):
 
 
 class DeliveryDocument(DeliveredEvent, DeliveryProgress):
-    """A delivery; one that is asked for by number has its attempts in `log`."""
+    """A delivery; if requested by number it has its attempts in `log`."""
 
     id: int
     subscription: str
@@ -75,14 +75,14 @@ class DeliveryDocument(DeliveredEvent, DeliveryProgress):
 
 
 class DeliveryPage(BaseModel):
-    """Deliveries, the latest first. Read on with `before` = `next`; null: there are no more."""
+    """Deliveries, the latest first. Continue with `before` = `next`; null: there are no more."""
 
     deliveries: list[DeliveryDocument]
     next: int | None
 
 
 class Books(_Open):
-    """One subscription's account."""
+    """The books of one subscription."""
 
     subscription: str
     events: int
@@ -90,7 +90,7 @@ class Books(_Open):
 
 
 class Done(_Open):
-    """What a command did. `summary` is one sentence; other members depend on the command."""
+    """The result of a command. `summary` is one sentence; other members depend on the command."""
 
     summary: str
 
@@ -104,7 +104,7 @@ class TableDocument(BaseModel):
 
 
 class Plan(BaseModel):
-    """What is polled how often, and why."""
+    """How often units are polled, and why."""
 
     budgets: list[dict[str, Any]]
     endpoints: list[dict[str, Any]]

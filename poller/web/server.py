@@ -1,7 +1,7 @@
-"""The listeners of a daemon: one on TCP where `poller.listen` says, one on a Unix socket beside the state.
+"""The listeners of a daemon: one on TCP where `poller.listen` says, and one on a Unix socket next to the state.
 
-A listener is a socket together with the settings that guard it. A reload with other settings opens another listener
-and then closes the old one, so no socket is ever guarded by the settings of another.
+A listener is a socket together with the settings that guard it. A reload with other settings opens another listener and
+then closes the old one, so no socket is ever guarded by the settings of another.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from poller.web.requests import Bounds
 from state.errors import PollerError
 
 BACKLOG: Final = 128
-GRACE: Final = 3  # seconds in which requests may end
-STARTED: Final = 0.005  # seconds between two looks whether a server has started
+GRACE: Final = 3  # seconds that running requests have to end
+STARTED: Final = 0.005  # seconds between two checks whether a server has started
 
 log = structlog.get_logger("poller")
 
@@ -58,19 +58,19 @@ class Listener:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to accept."""
+        """Begin to accept connections."""
         self._serving = asyncio.create_task(self._server.serve([self.listening]), name="http")
         while not (self._server.started or self._serving.done()):
             await asyncio.sleep(STARTED)
 
     def stop_accepting(self) -> None:
-        """Take no more connections, and let streams end."""
+        """Accept no more connections, and end streams."""
         self.closing = True
         self._server.should_exit = True
         self._server.stop_accepting()
 
     async def close(self) -> None:
-        """Let requests end, within the grace, and close the socket."""
+        """Let requests end within the grace period, and close the socket."""
         self.stop_accepting()
         if self._serving is not None:
             await self._serving
@@ -78,21 +78,21 @@ class Listener:
 
 
 class Prepared:
-    """What a reload will listen on: bound already, not served yet. Either adopted or discarded."""
+    """A listener for new settings: bound, but not served yet. It is either adopted or discarded."""
 
     def __init__(self, settings: Settings, listening: socket.socket | None, *, changes: bool = True) -> None:
         self.settings = settings
         self.listening = listening
-        self.changes = changes  # False: what is served now is what these settings ask for
+        self.changes = changes  # False: the current listener already matches these settings
 
     def discard(self) -> None:
-        """Give it up: the server goes on as it was."""
+        """Discard it: the server continues unchanged."""
         if self.listening is not None:
             self.listening.close()
 
 
 class HttpServer:
-    """Everything that a daemon answers on."""
+    """All listeners of a daemon."""
 
     def __init__(self, context: WebContext, api: ASGIApp, settings: Settings) -> None:
         self._context = context
@@ -103,11 +103,11 @@ class HttpServer:
 
     @property
     def url(self) -> str | None:
-        """Where the API and the dashboard are; None where they are switched off."""
+        """The URL of API and dashboard; None if they are switched off."""
         return None if self._tcp is None else _url(self._tcp.listening)
 
     def prepare(self, settings: Settings) -> Prepared:
-        """Bind what other settings ask for, beside what is served now. Raises PollerError, with nothing changed."""
+        """Bind a listener for new settings next to the current one. Raises PollerError, with nothing changed."""
         old = self._tcp
         if settings.address is None:
             return Prepared(settings, None, changes=old is not None)
@@ -119,7 +119,7 @@ class HttpServer:
         return Prepared(settings, listen(*settings.address, beside=beside))
 
     async def adopt(self, prepared: Prepared) -> None:
-        """Serve what was prepared, then end the old listener with all of its connections."""
+        """Serve the prepared listener, then end the old one with all of its connections."""
         if not prepared.changes:
             self._settings = prepared.settings
             return
@@ -135,7 +135,7 @@ class HttpServer:
             await old.close()
 
     async def open_local(self, listening: socket.socket) -> None:
-        """Serve whoever may open the socket beside the state, without token or `Host`."""
+        """Serve the socket next to the state, without token or `Host`; its file mode says who may open it."""
         self._local = Listener(listening, self._api, None)
         await self._local.start()
 
@@ -152,7 +152,7 @@ class HttpServer:
 async def serve(program: Program, stop: asyncio.Event, *, heartbeat: float = HEARTBEAT) -> AsyncIterator[HttpServer]:
     """Answer HTTP while the block runs. Streams end at `stop`.
 
-    Raises PollerError when the address cannot be had.
+    Raises PollerError if the address is not available.
     """
     raise_file_limit()
     place = program.config.poller.state
@@ -168,7 +168,7 @@ async def serve(program: Program, stop: asyncio.Event, *, heartbeat: float = HEA
             await server.adopt(server.prepare(program.config.poller))
             if local is not None:
                 await server.open_local(local)
-            # Nothing runs between here and the daemon's READY: it says so before it next waits for anything.
+            # Nothing runs between here and the daemon's READY, which is sent before the next await.
             context.ready = True
             yield server
         finally:
@@ -193,7 +193,7 @@ async def _sample(program: Program) -> None:
 
 
 def listen(host: str, port: int, *, beside: socket.socket | None = None) -> socket.socket:
-    """A socket that listens, also where another one of ours (`beside`) has the same port. Raises PollerError."""
+    """A listening socket, even if another listener of this process (`beside`) has the same port. Raises PollerError."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, number, _, address = found[0]
@@ -217,7 +217,7 @@ def listen(host: str, port: int, *, beside: socket.socket | None = None) -> sock
 
 @contextlib.contextmanager
 def _sharing(listening: socket.socket, beside: socket.socket | None) -> Iterator[None]:
-    """Let both have one port, for this moment and for no other process: 0.0.0.0 and 127.0.0.1 overlap."""
+    """Let both sockets have one port, for this moment only and for no other process: 0.0.0.0 and 127.0.0.1 overlap."""
     pair = () if beside is None else (listening, beside)
     for one in pair:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -1,4 +1,4 @@
-"""Routes that show how everything is: probes, status, configuration, plan and metrics."""
+"""Routes that show the state of the program: probes, status, configuration, plan and metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from poller.web.schemas import ConfigurationDocument, Plan, TableDocument
 from state.errors import PollerError
 from state.status import SeenDelay
 
-DELAYS: Final = 10_000  # events whose delays are read at once
+DELAYS: Final = 10_000  # delays read at once
 Weights = list[Annotated[str, StringConstraints(pattern=p.WEIGHT)]]
 Rates = list[Annotated[str, StringConstraints(pattern=p.RATE)]]
 
@@ -41,13 +41,13 @@ async def table(context: Context, table: p.TableName, after: p.RowPlace = None, 
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """Answers while the loop that polls is alive. Needs no token."""
+    """Answers as long as the polling loop is alive. Needs no token."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
 async def readyz(context: Context) -> Response:
-    """200 once polling has begun and while the state can be read and written, else 503. Needs no token."""
+    """200 once polling has begun, as long as the state can be read and written; else 503. Needs no token."""
     why = "starting or stopping" if not context.ready else context.program.outage
     if why is not None:
         return problem_answer(503, str(why))
@@ -57,7 +57,7 @@ async def readyz(context: Context) -> Response:
 
 @router.get("/api/v1/status", responses={200: {"model": Status}})
 async def status(context: Context) -> Response:
-    """Budgets, sources, endpoints and subscriptions as they are now."""
+    """Current state of budgets, sources, endpoints and subscriptions."""
     return as_json(document(await context.status()))
 
 
@@ -86,14 +86,14 @@ async def plan(
     weight: Annotated[Weights, Query(max_length=50, description="What if? ENDPOINT=N, repeatable.")] = [],  # noqa: B006
     limits: Annotated[Rates, Query(max_length=50, description="What if these were the limits? Repeatable.")] = [],  # noqa: B006
 ) -> Response:
-    """What is polled how often, and why: by budget, endpoint and unit; and what if."""
+    """How often units are polled, and why: by budget, endpoint and unit, also with hypothetical settings."""
     found = context.plan(_what_if(share, weight, limits))
     return as_json(await asyncio.to_thread(_plan, found))
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(context: Context) -> Response:
-    """The status in numbers, for Prometheus."""
+    """The status as metrics for Prometheus."""
     live, status, delays = context.live(), await context.status(), context.program.delays
     while new := await context.look(_new_delays, delays.seen_upto or 0):
         delays.count(new)

@@ -1,8 +1,8 @@
-"""Server-sent events: the event log from a place on, for as long as its reader listens.
+"""Server-sent events: the event log from a position on, for as long as its reader listens.
 
-The end of the log is read once for all streams, kept in memory within bounds (`Tail`), and made into messages once.
-A stream that is further behind reads the log itself. Nothing is queued for a reader: what it has not taken is still in
-the tail or in the log, and a reader that takes nothing costs nothing.
+The end of the log is read once for all streams, kept in memory within bounds (`Tail`), and encoded once. A stream that
+is further behind reads the log itself. Nothing is queued for a reader: events that it has not taken are still in the
+tail or in the log, so a reader that takes nothing costs nothing.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from poller.operations.log import Batch
 from state.records import Event, EventQuery
 
 BATCH: Final = 200  # events read at once
-LOOK_AGAIN: Final = 1.0  # seconds: what others write into the log wakes nobody
-REST: Final = 0.05  # seconds between two looks at the log's end: events of this span are read together
+LOOK_AGAIN: Final = 1.0  # seconds: events written by other processes wake no stream
+REST: Final = 0.05  # seconds between two reads of the log's end: events of that span are read together
 CHUNK: Final = 65536  # bytes after which a stream waits until its reader has taken them
-MOST: Final = 1000  # messages of the tail
-MOST_BYTES: Final = 4_000_000  # of them together
+MOST: Final = 1000  # most messages of the tail
+MOST_BYTES: Final = 4_000_000  # most bytes of the tail
 
 Read = Callable[[EventQuery, int], Awaitable[Batch]]
 
 
 class News(Protocol):
-    """What a stream must know of the program that it is a part of."""
+    """What a stream needs from the program that it is part of."""
 
-    heartbeat: float  # seconds after which a silent stream says that it is alive
+    heartbeat: float  # seconds after which a silent stream sends a comment
 
     @property
     def news(self) -> asyncio.Event:
-        """Is set at the next news."""
+        """An event that is set at the next news."""
         ...
 
     @property
     def is_closing(self) -> bool:
-        """Whether streams end now."""
+        """Whether streams must end now."""
         ...
 
     def streaming(self) -> contextlib.AbstractContextManager[None]:
@@ -53,7 +53,7 @@ class News(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One event as a message, with what filters look at."""
+    """One event as a message, with the attributes that filters use."""
 
     seq: int
     type: str
@@ -63,7 +63,7 @@ class Message:
 
 
 class Tail:
-    """The end of the log, from number `first` (exclusive) to `upto`, while anybody reads it."""
+    """The end of the log, from number `first` (exclusive) to `upto`, kept while anybody reads it."""
 
     def __init__(self, read: Read) -> None:
         self.first = 0
@@ -72,15 +72,15 @@ class Tail:
         self.read = read
         self._readers = 0
         self._messages: list[Message] = []
-        self._numbers: list[int] = []  # of the messages
+        self._numbers: list[int] = []  # numbers of the messages
         self._bytes = 0
         self._lock = asyncio.Lock()
-        self._looked_at = 0.0  # loop time at which the latest look began
-        self._next: asyncio.Event | None = None  # is set at the first news since then
+        self._looked_at = 0.0  # loop time at which the latest read began
+        self._next: asyncio.Event | None = None  # set at the first news since then
 
     @contextlib.contextmanager
     def reading(self, place: int) -> Iterator[None]:
-        """Read it while the block runs. Who is the first one begins it at its own place."""
+        """Keep the tail while the block runs. The first reader begins it at its own position."""
         if self._readers == 0:
             self.first = self.upto = place
             self._forget(len(self._messages))
@@ -92,7 +92,7 @@ class Tail:
             self._readers -= 1
 
     async def refresh(self, program: News) -> None:
-        """Read on where there may be more: there were news since the latest look began, or it was a while ago."""
+        """Read on if there may be more: there were news since the latest read began, or it was a while ago."""
         loop = asyncio.get_running_loop()
         async with self._lock:
             if self._is_fresh(loop.time()):
@@ -109,7 +109,7 @@ class Tail:
         return not (had_news or self.is_behind or now - self._looked_at >= LOOK_AGAIN)
 
     def after(self, query: EventQuery) -> tuple[list[bytes], int]:
-        """About CHUNK bytes of messages that match after a place in the tail, and the place to read on from."""
+        """About CHUNK bytes of matching messages after a position in the tail, and the position to continue from."""
         found: list[bytes] = []
         size, place = 0, query.after
         for message in self._messages[bisect_right(self._numbers, query.after) :]:
@@ -176,7 +176,7 @@ def message_of(log_id: str, event: Event) -> bytes:
 
 
 def matches(message: Message, query: EventQuery) -> bool:
-    """Whether an event is asked for, as the log itself would find it."""
+    """Whether an event matches a query, by the same rules as the log."""
     return (
         (query.source is None or message.source == f"/sources/{query.source}")
         and (query.type_glob is None or _pattern(query.type_glob).match(message.type) is not None)

@@ -17,13 +17,13 @@ router = APIRouter()
 
 @router.post("/api/v1/subscriptions/{name}/replay", status_code=202, responses=QUEUED)
 async def replay(context: Context, name: p.Subscription, given: p.ReplayFrom) -> Response:
-    """Deliver again what the subscription has read after a place in the log."""
+    """Deliver again the events that the subscription has read after a position in the log."""
     return as_json(await context.execute("replay", subscription=name, after=given.after), 202)
 
 
 @router.post("/api/v1/subscriptions/{name}/ping", status_code=202, responses=QUEUED)
 async def ping(context: Context, name: p.Subscription) -> Response:
-    """Send a test event; the delivery that is named in the answer shows the outcome."""
+    """Send a test event; the delivery named in the answer shows the result."""
     return as_json(await context.execute("ping", subscription=name), 202)
 
 

@@ -149,7 +149,7 @@ def test_two_different_objects_under_one_id_are_told_of_neither(twice: tuple[byt
 
     assert list(comparison.fresh) == []
     assert (list(comparison.missing), list(comparison.unsure)) == ([], ["1"])
-    assert comparison.notes == ["1 ids shown more than once with different content set aside (1)"]
+    assert comparison.notes == ["1 id shown more than once with different content set aside (1)"]
 
 
 def test_the_same_object_twice_is_one() -> None:

@@ -85,7 +85,7 @@ def test_init_overwrites_nothing_unasked(poller: Run, tmp_path: Path) -> None:
     ran = poller("init")
 
     assert (ran.status, (tmp_path / "poller.toml").read_text()) == (1, "mine")
-    assert ran.err == "Error: poller.toml is there already\nTry:   poller init --force overwrites it\n"
+    assert ran.err == "Error: poller.toml already exists\nTry:   poller init --force overwrites it\n"
 
 
 def test_check_online_beside_a_daemon_lets_it_ask_a_refused_source_at_once(

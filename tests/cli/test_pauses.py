@@ -27,7 +27,7 @@ def test_a_pause_is_shown_and_ended_beside_a_daemon(poller: Run, daemon: Daemon)
 
     ended = poller("resume", "shop")
     assert (ended.status, ended.err) == (0, "")
-    assert ended.out.startswith("Budget shop calls again at once: its server had asked for no call before 2")
+    assert ended.out.startswith("Budget shop makes calls again at once: its server had asked for none before 2")
     wait_for("the end", lambda: poller("status", "--json").json["budgets"][0]["throttled_until"] is None)
 
 

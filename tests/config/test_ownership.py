@@ -39,7 +39,7 @@ def test_a_file_of_another_user_in_this_folder_is_not_taken(poller: Run, config:
         assert ran.err.startswith("Error: poller.toml: not taken: poller.toml belongs to user 12345")
         if words != ["plugins"]:
             assert (
-                "chown root poller.toml, if you trust what it says; or --config poller.toml, if you mean it" in ran.err
+                "chown root poller.toml, if you trust its content; or --config poller.toml, if you mean it" in ran.err
             )
 
 

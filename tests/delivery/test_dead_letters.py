@@ -32,7 +32,7 @@ async def test_a_dead_letter_is_reported_with_all_that_an_operator_needs(bench: 
             "status": "413",
             "answer": "too large",
             "next": "`poller redeliver 1` sends it again, `poller redeliver --subscription crm` all dead letters; "
-            "further ones are reported again once a delivery has succeeded",
+            "the next dead letter is reported only after a delivery has succeeded",
         },
     }
 

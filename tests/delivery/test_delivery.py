@@ -301,9 +301,9 @@ async def test_the_breaker_opens_once_probes_alone_and_tells_when_it_is_over(ben
         "attempt": 1,
         "status": "503",
         "answer": "down",
-        "next": f"the next probe leaves at {iso(witness.got[0].time + 5)} at the earliest, the ones after it at "
-        "growing intervals; a probe is an attempt of the delivery that it takes, and may be its last; "
-        "what waits behind it is kept; `poller resume crm` tries at once",
+        "next": f"the next probe is sent at {iso(witness.got[0].time + 5)} at the earliest, further ones at growing "
+        "intervals; a probe is an ordinary attempt of a delivery, and may be its last; all other deliveries are kept; "
+        "`poller resume crm` tries at once",
     }
 
 

@@ -63,7 +63,7 @@ async def test_the_next_probe_is_when_the_receiver_allows_it_and_so_it_is_shown(
 
     assert bench.state("crm").next_probe == pytest.approx(until)
     [notice] = [event for event in bench.log.read() if event.source == "/poller"]
-    assert f"the next probe leaves at {'2023-11-14T23:13:20.000Z'}" in notice.data["detail"]["next"]
+    assert f"the next probe is sent at {'2023-11-14T23:13:20.000Z'}" in notice.data["detail"]["next"]
     await bench.pass_(3590)
     assert len(box.calls) == calls
     box.answer = box.accept

@@ -150,7 +150,7 @@ def page_after(at, following, first=FIRST):
         (Position(page=7), Position(page=10**30), "the list has not ended after 999,999,999,999,9"),
         (Position(page=-7), Position(page=-100_002), "the list has not ended after 100,003 pages"),
         (Position(offset=0), Position(offset=10_000_100), "the list has not ended after 10,000,100 objects"),
-        (Position(cursor="a"), Position(cursor="a"), "the list goes on with the cursor that it was asked with"),
+        (Position(cursor="a"), Position(cursor="a"), "the next cursor is the one that was just used"),
     ],
 )
 def test_a_list_that_never_ends_is_an_error(at, following, says):

@@ -50,7 +50,7 @@ def test_a_broken_file_is_bad_and_everything_else_is_looked_at(poller: Run, daem
 
     assert ran.status == 1
     assert [line.partition(":")[0] for line in bad(ran)] == ["configuration"]
-    assert any("the daemon runs on the one that it read at 2" in line for line in what(ran, "configuration"))
+    assert any("the daemon runs the configuration that it read at 2" in line for line in what(ran, "configuration"))
     assert what(ran, "source shop") == ["answers"]
     assert what(ran, "daemon")[0].startswith("running since 2")
     status = poller("status", "--json")
@@ -67,4 +67,4 @@ def test_check_online_beside_a_daemon_fails_for_a_refused_key(
     refused = poller("check", "--online")
     assert refused.status == 1
     assert "401" in refused.err
-    assert "Try:   are the credentials right, and not ended?" in refused.err
+    assert "Try:   are the credentials right, and have they not expired?" in refused.err

@@ -56,7 +56,7 @@ def test_where_all_is_well_nothing_is_to_do():
         (replace(ENDPOINT, state="failing", reason="3 of 9"), "bad", "failing: 3 of 9", "check --online"),
         (replace(ENDPOINT, state="uncertain", last_sweep=None), "warn", "not seen completely", "poller run"),
         (replace(ENDPOINT, state="uncertain", reason="page 2: odd"), "warn", "page 2: odd", None),
-        (replace(ENDPOINT, staleness_s=1200.0), "bad", "stale for 20m, promised were 10m", "daemon running"),
+        (replace(ENDPOINT, staleness_s=1200.0), "bad", "stale for 20m, but max_staleness is 10m", "daemon running"),
         (replace(ENDPOINT, ignore_candidates=("/hits",)), "warn", "/hits changes at every poll", 'ignore = ["/hits"]'),
         (replace(SUBSCRIPTION, state="failing", last_error="503"), "bad", "failing: 503", "poller deliveries"),
         (replace(SUBSCRIPTION, state="disabled", reason="410"), "bad", "disabled: 410", "poller resume crm"),
@@ -84,7 +84,7 @@ def test_what_is_wrong_is_named_with_what_to_do(record: Any, level: str, what: s
 def test_a_source_of_an_earlier_configuration_is_told_of_all_the_same():
     old = replace(ENDPOINT, source="old", staleness_s=1e6, state="uncertain", last_sweep=None)
 
-    assert [found.what for found in told(old)] == ["not seen completely yet"]
+    assert [found.what for found in told(old)] == ["not read completely yet"]
 
 
 def test_a_subscription_that_the_configuration_switches_off_is_no_news():
@@ -133,7 +133,7 @@ def test_before_the_first_run_it_says_what_comes_next(poller: Run, shop: Shop, t
     ran = poller("doctor")
 
     assert ran.status == 0
-    assert "poller.db is not there yet\n     -> poller once, or poller run" in ran.out
+    assert "poller.db does not exist yet\n     -> poller once, or poller run" in ran.out
 
 
 def test_without_a_configuration_it_says_how_to_begin(poller: Run) -> None:

@@ -145,7 +145,7 @@ ROWS: dict[str, Row] = {
         wrong=lambda api, body: json({"items": [*body["items"], {**body["items"][0], "name": "another"}]}),
         recorded="neither of the two; the others as ever",
         shown="a note at the endpoint with the ids",
-        shows=("1 ids shown more than once with different content set aside (21)",),
+        shows=("1 id shown more than once with different content set aside (21)",),
     ),
     "the objects of another list": Row(
         wrong=lambda api, body: json({"items": [{"id": 9000 + n, "sku": n} for n in range(SIZE)]}),

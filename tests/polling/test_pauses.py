@@ -150,7 +150,7 @@ async def test_a_command_ends_a_pause_and_no_restart_brings_it_back(tmp_path, wo
 
             done = await execute(w.app, "resume", {"budget": "shop"})
             assert done["summary"] == (
-                f"Budget shop calls again at once: its server had asked for no call before {iso(until)}."
+                f"Budget shop makes calls again at once: its server had asked for none before {iso(until)}."
             )
             assert w.poll_loop.pauses.until() is None
         async with t.watched() as w:

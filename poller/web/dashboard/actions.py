@@ -1,6 +1,6 @@
-"""The forms and the assets of the pages. A form's command is done, and the page that it is on is shown again.
+"""Forms and assets of the pages. A form executes a command and then shows its page again.
 
-Who may send a form is decided before it gets here: `poller.web.access` asks for the token, and for the same origin.
+`poller.web.access` checks the token and the origin before a form gets here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from poller.web.context import Context
 from poller.web.dashboard.html import ASSETS, HEADERS, Outcome, Outcomes, asset
 from state.errors import PollerError
 
-FIELDS: Final[Mapping[str, tuple[str, ...]]] = {  # what the form of each command may have
+FIELDS: Final[Mapping[str, tuple[str, ...]]] = {  # the fields that the form of each command may have
     "pause": ("subscription",),
     "resume": ("subscription", "budget"),
     "ping": ("subscription",),
@@ -36,7 +36,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.post("/do/{command}")
 async def do(context: Context, request: Request, command: str) -> Response:
-    """Do a command, and go back to the page of its form."""
+    """Execute a command, and go back to the page of its form."""
     form = dict(parse_qsl((await request.body()).decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20))
     if command not in FIELDS:
         raise NotThere(f"there is no command {command!r}", hint="go back, and load the page again")
@@ -73,11 +73,11 @@ def arguments(command: str, form: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _number(text: str) -> int | str:
-    """A number; what is not one is left as it is, and refused by the command."""
+    """A number; other text is left as it is, and the command refuses it."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else text
 
 
 def _more(answer: Mapping[str, Any]) -> str | None:
-    """What else is worth a word of what a command found."""
+    """Further details of a command's result."""
     doubts = answer.get("doubts")
     return "; ".join(map(str, doubts)) if isinstance(doubts, list) and doubts else None

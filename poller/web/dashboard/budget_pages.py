@@ -1,4 +1,4 @@
-"""Pages of budgets: how their windows filled over the last hour, and what other settings would bring."""
+"""Pages of budgets: use of their windows over the last hour, and the effect of other settings."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class Window:
 
     rate: str
     used: int
-    limit: int  # calls that it allows, by the share of them that is used
-    path: str  # of the chart
+    limit: int  # calls that it allows, after `share`
+    path: str  # path of the chart
     peak: int  # highest use that the chart shows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """The expected delay of one endpoint: now, and with other settings; seconds."""
+    """The expected delay of one endpoint in seconds: now, and with other settings."""
 
     name: str
     now: float
     then: float
-    share_now: float  # of the longest bar
+    share_now: float  # relative to the longest bar
     share_then: float
 
 
@@ -76,7 +76,7 @@ async def plan(
     weight: Texts = [],  # noqa: B006
     limits: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
-    """What is polled how often, and what other settings would bring."""
+    """How often units are polled, and the effect of other settings."""
     report = context.plan()
     asked = _what_if(report, share, weight, limits)
     hypothetical = None if asked is None else context.plan(asked)
@@ -112,12 +112,12 @@ def _windows(live: Live, name: str, samples: list[Sample], now: float) -> list[W
 
 
 def _past(samples: list[Sample], now: float) -> float:
-    """Seconds that a chart shows: an hour, or since the first sample where that is less."""
+    """Seconds that a chart shows: an hour, or since the first sample."""
     return min(HOUR, max(1.0, now - samples[0].at)) if samples else HOUR
 
 
 def _what_if(report: Report, share: float | None, weights: list[str], limits: str) -> WhatIf | None:
-    """The settings that differ from those in use; None where none does. Raises PollerError."""
+    """The settings that differ from the current ones; None if none does. Raises PollerError."""
     present = {f"{one.source}/{one.endpoint}": one.weight for one in report.endpoints}
     try:
         asked = dict(map(parse_weight, weights))

@@ -1,4 +1,4 @@
-"""Pure: the geometry of the small charts. The colours are the style sheet's."""
+"""Geometry of the small charts. Pure. The style sheet defines the colours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-LEVELS: Final = 4  # of a heat map, above none
+LEVELS: Final = 4  # levels of a heat map, besides none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class HeatRow:
 
 
 def bars(values: Sequence[float], *, step: float = 4.0, height: float = 22.0) -> list[Bar]:
-    """A spark line: the highest value has the whole height, the lowest above zero can still be seen."""
+    """A spark line: the highest value has the full height, and the lowest value above zero stays visible."""
     top = max(values, default=0.0)
     found = []
     for place, value in enumerate(values):
@@ -50,14 +50,14 @@ def heat(rows: Mapping[str, Sequence[float]], *, most: int) -> list[HeatRow]:
 
 
 def level(value: float, top: float) -> int:
-    """How strongly a value is coloured: 0 for none, LEVELS for the highest; small values are kept apart."""
+    """The colour level of a value: 0 for none, LEVELS for the highest; small values stay distinguishable."""
     if value <= 0 or top <= 0:
         return 0
     return min(LEVELS, 1 + int(LEVELS * (value / top) ** 0.5 - 1e-9))
 
 
 def spread(spans: Iterable[tuple[int, float]], *, count: int) -> list[float]:
-    """Values by the number of their span as a list of `count` values; what lies outside is left out."""
+    """Values by span as a list of `count` values; values outside are left out."""
     found = [0.0] * count
     for place, value in spans:
         if 0 <= place < count:
@@ -66,7 +66,7 @@ def spread(spans: Iterable[tuple[int, float]], *, count: int) -> list[float]:
 
 
 def area(points: Sequence[tuple[float, float]], *, width: float, height: float, top: float) -> str:
-    """The path of a filled line through points (0 to 1 from the left, a value): values above `top` are cut off."""
+    """The path of a filled line through points (0 to 1 from the left, a value). Values above `top` are cut off."""
     if not points:
         return ""
     placed = [(x * width, height - height * min(1.0, value / top if top else 0.0)) for x, value in points]

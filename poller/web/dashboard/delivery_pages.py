@@ -1,4 +1,4 @@
-"""Pages of deliveries and subscriptions: what was sent, what was answered, and sending it again."""
+"""Pages of deliveries and subscriptions: requests, answers, and the commands to send again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ router = APIRouter(include_in_schema=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryLook:
-    """What the state has of one delivery."""
+    """One delivery as read from the state."""
 
     delivery: Delivery
     attempts: list[AttemptRow]
@@ -87,7 +87,7 @@ async def delivery(context: Context, page: Shown, number: int) -> Response:
 
 @router.get("/subscriptions/{name}")
 async def subscription(context: Context, page: Shown, name: str) -> Response:
-    """One subscription: how it fares, its latest deliveries, and its commands."""
+    """One subscription: its state, its latest deliveries, and its commands."""
     status = await context.status()
     row = next((one for one in status.subscriptions if one.name == name), None)
     if row is None:
@@ -99,7 +99,7 @@ async def subscription(context: Context, page: Shown, name: str) -> Response:
 
 
 def readable(request: str) -> str:
-    """A request with its JSON indented; any other text is left as it is."""
+    """A request with its JSON indented; other text unchanged."""
     head, blank, body = request.partition("\n\n")
     try:
         return head + blank + orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2).decode()
@@ -108,7 +108,7 @@ def readable(request: str) -> str:
 
 
 def place_of(text: str, what: str, zone: tzinfo) -> int | float | None:
-    """A delivery's number, or a time; a time without an offset is one of the configured zone. Raises BadPlace."""
+    """A delivery's number, or a time; a time without an offset is in the configured zone. Raises BadPlace."""
     if not text:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The page of one endpoint: how fresh it is, where its changes happen, its units, and its latest polls."""
+"""The page of one endpoint: its staleness, where its changes happen, its units, and its latest polls."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from state.polls import Snapshot
 from state.records import Event, EventQuery
 from state.status import Activity, UnitProgress
 
-SPANS: Final = 48  # of the heat map
-WIDTH: Final = 1800.0  # seconds of one of them
+SPANS: Final = 48  # spans of the heat map
+WIDTH: Final = 1800.0  # seconds of one span
 MOST_UNITS: Final = 30  # rows of the heat map and of the table
 NEWEST: Final = 10  # events
-RECENT: Final = 10_000  # events of the log among which they are looked for
+RECENT: Final = 10_000  # newest events of the log that are searched
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 router = APIRouter(include_in_schema=False)
@@ -30,7 +30,7 @@ router = APIRouter(include_in_schema=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What the state has of an endpoint."""
+    """One endpoint as read from the state."""
 
     units: list[UnitProgress]
     activity: list[Activity]
@@ -39,7 +39,7 @@ class Look:
 
 @router.get("/endpoints/{source}/{endpoint:path}/object")
 async def one_object(context: Context, page: Shown, source: str, endpoint: str, id: str) -> Response:
-    """An object as it was last seen, with its events."""
+    """One object with its latest state and its events."""
     snapshot, events = await context.look(_object, source, endpoint, id)
     return page.render(
         "object.html.j2",
@@ -102,7 +102,7 @@ def _object(reader: Reader, source: str, endpoint: str, object_id: str) -> tuple
 
 
 def _heat(look: Look) -> list[charts.HeatRow]:
-    """Changes of every unit by half hours; the rest is of objects that no unit shows any more."""
+    """Changes of every unit by half hours; the last row is for objects that no unit shows any more."""
     spans: dict[str, list[tuple[int, float]]] = {one.key: [] for one in look.units}
     for one in look.activity:
         spans.setdefault(one.unit or "elsewhere", []).append((one.span, one.events))
@@ -110,7 +110,7 @@ def _heat(look: Look) -> list[charts.HeatRow]:
 
 
 def _week(levels: tuple[float, ...]) -> list[charts.HeatRow]:
-    """The learned rhythm of a week, an hour a cell."""
+    """The learned weekly profile, one cell an hour."""
     top = max(3.0, *levels)
     return [
         charts.HeatRow(

@@ -1,4 +1,4 @@
-"""Pages of the event log: the log itself, and one event with the history of its object."""
+"""Pages of the event log: the log, and one event with the history of its object."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from state.deliveries import Delivery, DeliveryQuery
 from state.records import Event, EventQuery, FieldChange
 
 PAGE: Final = 50  # events
-DELIVERIES: Final = 50  # of one event
+DELIVERIES: Final = 50  # deliveries of one event
 Text = Annotated[str, Query(max_length=200)]
 
 router = APIRouter(include_in_schema=False)
@@ -29,16 +29,16 @@ router = APIRouter(include_in_schema=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventLook:
-    """What the state has of one event."""
+    """One event as read from the state."""
 
     event: Event
-    history: list[Event]  # of its object, oldest first
+    history: list[Event]  # events of its object, oldest first
     deliveries: list[Delivery]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Two versions of an object, and what differs between them."""
+    """Two versions of an object and their differences."""
 
     a: Event
     b: Event
@@ -95,7 +95,7 @@ async def event(context: Context, page: Shown, seq: int, a: int | None = None, b
 
 
 def _types(plan: Report, config: Config) -> list[str]:
-    """Globs on the types of every endpoint that is polled, to choose from."""
+    """Globs on the event types of all endpoints, to choose from."""
     known = [one for one in plan.endpoints if one.source in config.sources]
     return sorted({f"{config.sources[one.source].namespace}.{one.endpoint}.*" for one in known})
 

@@ -1,4 +1,4 @@
-"""Pages as HTML: the templates, the assets, the headers, and what every page shows."""
+"""Pages as HTML: templates, assets, headers, and the parts that every page has."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ASSETS: Final = {"style.css": "text/css", "live.js": "text/javascript", "icon.sv
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "same-origin",  # else the Origin of a form is "null", and a command is refused
+    "Referrer-Policy": "same-origin",  # with a stricter policy the Origin of a form is "null", and its command refused
     "Vary": "Accept",
 }
 OUTCOMES: Final = 100  # kept at most
@@ -34,7 +34,7 @@ SPANS: Final = (("d", 86400.0), ("h", 3600.0), ("min", 60.0))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a command that was given on a page."""
+    """The result of a command that was given on a page."""
 
     text: str
     hint: str | None = None
@@ -42,13 +42,13 @@ class Outcome:
 
 
 class Outcomes:
-    """The outcomes of the latest commands: a page that is shown after one finds it by the key in its address."""
+    """The results of the latest commands. The page shown afterwards finds its result by the key in its address."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Outcome] = OrderedDict()
 
     def keep(self, outcome: Outcome) -> str:
-        """Keep an outcome, and return its key."""
+        """Store a result, and return its key."""
         key = token_urlsafe(9)
         self._kept[key] = outcome
         while len(self._kept) > OUTCOMES:
@@ -56,7 +56,7 @@ class Outcomes:
         return key
 
     def get(self, key: str | None) -> Outcome | None:
-        """The outcome with that key, or None."""
+        """The result with that key, or None."""
         return None if key is None else self._kept.get(key)
 
 
@@ -64,7 +64,7 @@ _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 
 
 class Page:
-    """One page that was asked for: its address, the time zone, and the outcome to be shown on it."""
+    """A requested page: its address, the time zone, and the result to show on it."""
 
     def __init__(self, request: Request) -> None:
         config = request.app.state.context.program.config
@@ -76,12 +76,12 @@ class Page:
         self.here = quote(self.path) + (f"?{query}" if query else "")
 
     def render(self, template: str, *, code: int = 200, **values: Any) -> Response:
-        """The page, made from a template."""
+        """The page, rendered from a template."""
         found = _environment().get_template(template).render(page=self, **values)
         return Response(found, code, media_type="text/html; charset=utf-8", headers=HEADERS)
 
     def time(self, at: float | datetime | None, *, style: str = "%Y-%m-%d %H:%M:%S") -> Markup:
-        """A moment, in the time zone of the configuration."""
+        """A time in the configured zone."""
         if at is None:
             return Markup("–")
         when = at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)
@@ -89,7 +89,7 @@ class Page:
         return Markup('<time datetime="{}">{}</time>').format(iso, text)
 
     def ago(self, at: float | datetime | None) -> Markup:
-        """How long ago a moment was, or how far ahead it is; the moment itself is its title."""
+        """The distance to a time, with the time itself as title."""
         if at is None:
             return Markup("–")
         when = at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)
@@ -100,7 +100,7 @@ class Page:
         return Markup('<time datetime="{}" title="{}">{}</time>').format(iso, local, text)
 
     def prose(self, text: str) -> Markup:
-        """A sentence in which moments are those of the configured time zone, and no longer than they need to be."""
+        """A sentence whose times are converted to the configured zone and shortened."""
         today = datetime.fromtimestamp(self.now, self.zone).date()
         found, end = Markup(""), 0
         for match in _INSTANT.finditer(text):
@@ -118,7 +118,7 @@ Shown = Annotated[Page, Depends(_page_of)]  # a route's parameter
 
 
 def span(seconds: float | None) -> str:
-    """A span as people read it: in the unit that leaves a small number."""
+    """A span for people, in the unit that leaves a small number."""
     if seconds is None or seconds != seconds:
         return "–"
     if seconds == float("inf"):
@@ -130,7 +130,7 @@ def span(seconds: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """A number with thin spaces between its thousands; a small one with one decimal."""
+    """A number with thin spaces between thousands; a small one with one decimal."""
     if value is None or value != value:
         return "–"
     if value == int(value) or abs(value) >= 100:
@@ -144,7 +144,7 @@ def plural(count: int, word: str, many: str = "") -> str:
 
 
 def value_text(value: Any) -> str:
-    """A JSON value as text: a string without quotes, the rest as indented JSON; cut where it is very long."""
+    """A JSON value as text: a string without quotes, other values as indented JSON, cut if very long."""
     text = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode()
     return text if len(text) <= LONGEST else text[:LONGEST] + " …"
 
@@ -157,7 +157,7 @@ def asset(name: str) -> bytes:
 
 @cache
 def asset_url(name: str) -> str:
-    """The address of an asset, which is another one after each change."""
+    """The address of an asset, which changes with its content."""
     return f"/assets/{name}?v={hashlib.sha256(asset(name)).hexdigest()[:12]}"
 
 

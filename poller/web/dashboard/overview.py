@@ -1,4 +1,4 @@
-"""The first page: what needs attention, then endpoints, subscriptions, budgets and the latest events."""
+"""The first page: problems, then endpoints, subscriptions, budgets and the latest events."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ router = APIRouter(include_in_schema=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """One thing that needs attention, and everything that it concerns."""
+    """One problem, and everything that it affects."""
 
     level: Level
     about: tuple[str, ...]
     what: str
     hint: str | None
-    links: tuple[str | None, ...]  # to the page of each that it is about
+    links: tuple[str | None, ...]  # links to the page of each affected thing
 
 
 @router.get("/")
@@ -59,7 +59,7 @@ async def overview(context: Context, page: Shown) -> Response:
 
 
 def causes(status: Status, config: Config) -> list[Cause]:
-    """What needs attention, the worst first: one line for each cause, however many it concerns."""
+    """Problems, the worst first: one line for each cause, however much it affects."""
     broken = {one.name for one in status.sources if one.state != "ok"}
     hidden = {
         f"endpoint {one.label}"
@@ -77,7 +77,7 @@ def causes(status: Status, config: Config) -> list[Cause]:
 
 
 def _joined(findings: Sequence[Finding]) -> list[Finding]:
-    """Findings of one thing as one, with the worst of them first."""
+    """Findings of one thing combined, the worst first."""
     found: dict[str, Finding] = {}
     for one in sorted(findings, key=lambda one: one.level is not Level.BAD):
         first = found.get(one.about)
@@ -94,7 +94,7 @@ def _cause(together: Sequence[Finding]) -> Cause:
 
 
 def _with_endpoints(cause: Cause, counts: dict[str, int]) -> Cause:
-    """A source that fails, with the number of its endpoints."""
+    """A failing source, with the number of its endpoints."""
     kind, _, name = cause.about[0].partition(" ")
     if kind != "source" or not counts.get(name):
         return cause
@@ -102,7 +102,7 @@ def _with_endpoints(cause: Cause, counts: dict[str, int]) -> Cause:
 
 
 def _link(about: str) -> str | None:
-    """The page of what a finding is about."""
+    """The page that a finding is about."""
     kind, _, name = about.partition(" ")
     match kind:
         case "endpoint":
@@ -115,7 +115,7 @@ def _link(about: str) -> str | None:
 
 
 def promises(config: Config) -> dict[str, float]:
-    """`max_staleness` in seconds of every endpoint that has one, by SOURCE/ENDPOINT."""
+    """`max_staleness` in seconds, by SOURCE/ENDPOINT."""
     return {
         f"{source.name}/{name}": endpoint.max_staleness
         for source in config.sources.values()
@@ -130,7 +130,7 @@ def _look(reader: Reader, since: float) -> tuple[list[Event], list[Activity]]:
 
 
 def _sparks(endpoints: Iterable[EndpointStatus], activity: Iterable[Activity]) -> dict[str, list[charts.Bar]]:
-    """Events an hour of the latest day, of every endpoint."""
+    """Events an hour of the last day, for every endpoint."""
     spans: dict[str, list[tuple[int, float]]] = {one.label: [] for one in endpoints}
     for one in activity:
         spans.setdefault(f"{one.source}/{one.endpoint}", []).append((one.span, one.events))
