@@ -1,4 +1,4 @@
-"""Commands that wait for whoever holds the state, and what came of them."""
+"""Commands posted to the process that holds the state, and their results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posted:
-    """A command that waits to be done."""
+    """A command that waits to be executed."""
 
     id: int
     name: str
@@ -17,7 +17,7 @@ class Posted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What came of a command: either a result, or an error's message and hint."""
+    """The result of a command, or an error's message and hint."""
 
     result: dict[str, Any] | None = None
     error: str | None = None

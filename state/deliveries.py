@@ -1,4 +1,4 @@
-"""What is kept of subscriptions and deliveries, and the steps in which a store changes it."""
+"""Records of subscriptions and deliveries, and of the steps in which a store changes them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from state.records import Event
 Origin = Literal["log", "replay", "redelivery", "ping"]
 State = Literal["pending", "delivered", "dead"]
 
-LONGEST_WORD = 86_400.0  # seconds that a receiver may ask for, at most
-PENDING_LIMIT = 10_000  # deliveries of one subscription; what is beyond stays in the log
+LONGEST_WORD = 86_400.0  # longest wait in seconds that a receiver may ask for
+PENDING_LIMIT = 10_000  # pending deliveries of one subscription; further events stay in the log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,15 +23,15 @@ class Registration:
     name: str
     start: str | int | float = "now"  # "now", "beginning", the first number, or the first time
     enabled: bool = True
-    digest: bool = False  # its deliveries wait in one lane and leave together
-    longest_wait: float = LONGEST_WORD  # seconds; no delivery of it is due later than that
+    digest: bool = False  # its deliveries wait in one lane and are sent together
+    longest_wait: float = LONGEST_WORD  # seconds; none of its deliveries is due later than that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkHealth:
-    """How a subscription's sink has fared: the breaker, kept so that it outlives a restart."""
+    """Health of a subscription's sink, stored so that the breaker survives a restart."""
 
-    failures: int = 0  # failed attempts in a row
+    failures: int = 0  # consecutive failed attempts
     open_until: float | None = None  # no attempt before then; None: the breaker is closed
     wait: float = 0.0  # seconds between the latest probes
     last_error: str | None = None
@@ -40,19 +40,19 @@ class SinkHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionState:
-    """Where a subscription stands."""
+    """The state of a subscription."""
 
     name: str
     state: str  # active, failing, paused, disabled or removed
     reason: str
-    cursor: int  # read up to this number
-    lag: int  # pending, and how many numbers the log is ahead
+    cursor: int  # number up to which it has read
+    lag: int  # `pending` plus the numbers of the log that it has not read
     pending: int
     dead: int
     health: SinkHealth
     filter_errors: int
     filter_error: str | None
-    next_probe: float | None = None  # while the breaker is open: no attempt before then; in the past: at once
+    next_probe: float | None = None  # while the breaker is open: no attempt before then; a past time means at once
 
     @property
     def last_error(self) -> str | None:
@@ -62,18 +62,18 @@ class SubscriptionState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feed:
-    """A place from which a subscription reads on: its own cursor, or that of a replay."""
+    """A position from which a subscription reads on: its own cursor, or that of a replay."""
 
     subscription: str
     cursor: int
-    room: int  # so many deliveries more may become pending
+    room: int  # how many more deliveries may become pending
     replay: int | None = None  # the replay's number; None: the subscription's own cursor
     until: int | None = None  # the last number of a replay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """An event that a subscription wants: where it queues, and from when on it may leave."""
+    """An event that a subscription wants: its lane, and when it is due."""
 
     seq: int
     lane: str
@@ -82,7 +82,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatched:
-    """What a subscription made of the events between `feed.cursor` and `upto`."""
+    """The matches of a subscription among the events between `feed.cursor` and `upto`."""
 
     feed: Feed
     upto: int
@@ -95,12 +95,12 @@ class Dispatched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One event of one subscription that is to be given now."""
+    """One event of one subscription that is to be delivered now."""
 
     id: int
     event: Event
     attempts: int  # so far
-    retries: int  # so far, of the retry schedule
+    retries: int  # retries of the schedule so far
     refusals: int  # so far
 
 
@@ -109,15 +109,15 @@ class Claim:
     """A claimed lane with its oldest deliveries, in order."""
 
     lane: str
-    due: float  # as it was
-    not_before: float  # not before then, whatever else is decided
+    due: float  # when it was due
+    not_before: float  # no attempt before then, whatever else is decided
     jobs: tuple[Job, ...]
     last_reference: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRow:
-    """One attempt of one delivery, as it is kept."""
+    """One attempt of one delivery, as stored."""
 
     number: int
     at: float
@@ -129,11 +129,11 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptOutcome:
-    """What an attempt came to, for the one delivery or the whole digest that it carried."""
+    """The result of an attempt, for a delivery or the whole digest that it carried."""
 
     lane: str
-    ids: tuple[int, ...]  # of deliveries; the attempt is kept with the first, and a digest is named by it
-    digest: bool = False  # they are one digest: a retry carries the same ones
+    ids: tuple[int, ...]  # ids of deliveries; the attempt is stored with the first, which also names a digest
+    digest: bool = False  # they are one digest: a retry carries the same deliveries
     state: State
     retries: int
     refusals: int
@@ -142,7 +142,7 @@ class AttemptOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """A lane that is given back; `due` None means: when its oldest delivery is due by itself."""
+    """A lane that is given back. `due` None: when its oldest delivery is due."""
 
     lane: str
     due: float | None = None
@@ -151,44 +151,46 @@ class Release:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """What has come of claims of one subscription, to be written at once."""
+    """The results of claims of one subscription, to be written at once."""
 
     now: float
     settled: tuple[AttemptOutcome, ...] = ()
     released: tuple[Release, ...] = ()
     health: SinkHealth | None = None  # None: unchanged
-    kept_until: float | None = None  # `open_until` that `health` rests on: where a command has changed it, that stays
-    disabled: str | None = None  # the reason, if it is disabled now
+    kept_until: float | None = (
+        None  # `open_until` that `health` is based on: if a command has changed it, that value stays
+    )
+    disabled: str | None = None  # the reason, if it is to be disabled
     notices: tuple[Notice, ...] = ()
-    promote: bool = False  # what only waits for its retry is due now
+    promote: bool = False  # deliveries that wait for a retry are due now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRequest:
     """How much of one subscription to claim."""
 
-    deliveries: int  # at most
-    per_lane: int = 16  # of one lane, one after the other; at most
-    together: int = 0  # a digest: so many of one lane together at most
-    max_bytes: int = 0  # of the events of a digest together, or a single one
-    probe: bool = False  # the lane that is next, also before it is due
+    deliveries: int  # most deliveries
+    per_lane: int = 16  # most deliveries of one lane, one after the other
+    together: int = 0  # for a digest: most deliveries of one lane together
+    max_bytes: int = 0  # bytes of the events of a digest together, unless it has one event
+    probe: bool = False  # the next lane, even before it is due
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What a settlement gave."""
+    """The result of a settlement."""
 
     state: str
     claims: tuple[Claim, ...] = ()
-    next_due: float | None = None  # of the lanes that are free; of a probe, the lowest `not_before`
+    next_due: float | None = None  # earliest time of a free lane; for a probe the lowest `not_before`
     recorded: int = 0  # notices appended to the log
-    health: SinkHealth  # as it is kept now: somebody may have resumed the subscription meanwhile
-    wants_more: bool = False  # there is room again for what is still in the log
+    health: SinkHealth  # the stored health: the subscription may have been resumed meanwhile
+    wants_more: bool = False  # there is room for more events of the log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One delivery as it is shown."""
+    """One delivery for display."""
 
     id: int
     subscription: str
@@ -201,15 +203,15 @@ class Delivery:
     event_subject: str
     attempts: int
     queued_at: float
-    due: float | None  # while pending: when its lane leaves again, or the breaker lets it
+    due: float | None  # while pending: time of the next attempt of its lane, not before the breaker allows it
     finished_at: float | None
     status: str | None  # of the latest attempt
-    digest: int | None  # the first delivery of the digest it left with
+    digest: int | None  # the first delivery of its digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryQuery:
-    """Which deliveries are asked for. A place is a delivery's number (int), or a time when one was queued (float)."""
+    """A query for deliveries. A position is a delivery's number (int), or the time when one was queued (float)."""
 
     states: tuple[str, ...] = ()  # empty: all
     subscription: str | None = None
@@ -222,7 +224,7 @@ class DeliveryQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionLedger:
-    """One subscription's account: `events` is the sum of the five below it, or it says what is missing."""
+    """The books of one subscription: `events` is the sum of the five numbers after it, or events are missing."""
 
     subscription: str
     events: int
@@ -231,20 +233,20 @@ class SubscriptionLedger:
     dead: int
     not_matching: int
     dropped: int
-    unread: int  # in the log, not read yet
-    missing: tuple[int, ...]  # numbers in the log that are on no side
+    unread: int  # events in the log that it has not read
+    missing: tuple[int, ...]  # numbers in the log that are accounted for nowhere
     stray: tuple[int, ...]  # numbers of deliveries whose event is not in the log
 
     @property
     def balanced(self) -> bool:
-        """Whether both sides are equal and nothing is missing."""
+        """Whether both sides are equal and no event is missing."""
         parts = self.delivered + self.pending + self.dead + self.not_matching + self.dropped
         return self.events == parts and not self.missing and not self.stray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expiring:
-    """The beginning of the log that is old enough to be forgotten."""
+    """The oldest part of the log, old enough to be deleted."""
 
     upto: int  # the last number
-    dropped: Mapping[str, int]  # by subscription: events that it was not given in time
+    dropped: Mapping[str, int]  # by subscription: events that were not delivered in time

@@ -1,19 +1,19 @@
-"""Everything that can go wrong, as one tree.
+"""The tree of errors.
 
 PollerError
     StateError      the state cannot be opened, read or written
-        Conflict    what a step was based on has changed meanwhile: read again and decide again
-        LeaseLost   another worker owns the budget or the subscription: drop what is held of it
+        Conflict    the base of a step has changed meanwhile: read and decide again
+        LeaseLost   another worker owns the budget or the subscription: drop everything held of it
         Held        another process holds the state
-        Outdated    an earlier version's: whoever runs on it brings it up to date
-        Unavailable it cannot be written at the moment (a full disk, a lock, a read-only file): it may be later
+        Outdated    the state was written by an earlier version: the next daemon brings it up to date
+        Unavailable the state cannot be written at the moment: a full disk, a lock, a read-only file
 """
 
 from __future__ import annotations
 
 
 class PollerError(Exception):
-    """Something an operator must know. The message says what and where; `hint` says what to do."""
+    """An error for an operator. The message says what is wrong and where; `hint` says what to do."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -25,11 +25,11 @@ class StateError(PollerError):
 
 
 class Conflict(StateError):
-    """What a step was based on has changed meanwhile: read again and decide again."""
+    """The base of a step has changed meanwhile: read and decide again."""
 
 
 class LeaseLost(StateError):
-    """Another worker owns the budget or the subscription now, or nobody does: drop what is held of it."""
+    """Another worker, or none, owns the budget or the subscription now: drop everything held of it."""
 
 
 class Held(StateError):
@@ -37,7 +37,7 @@ class Held(StateError):
 
 
 class Outdated(StateError):
-    """An earlier version's state, or an empty file: whoever runs on it brings it up to date."""
+    """A state of an earlier version, or an empty file: the next daemon that runs on it brings it up to date."""
 
 
 class Unavailable(StateError):

@@ -1,4 +1,4 @@
-"""Leases: who owns a budget or a subscription, and since which epoch."""
+"""Leases: which worker owns a budget or a subscription, and under which epoch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Worker = NewType("Worker", str)  # the name of one process among those that shar
 
 LOCAL: Final = Worker("local")  # the one worker of a state that a single process holds
 CONFIGURATION: Final = "configuration "  # before a digest, a key in `meta`: since when it is the newest
-FOREVER: Final = float("inf")  # how long a lease lasts that nobody else can want
+FOREVER: Final = float("inf")  # duration of a lease that no other worker can take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class Lease:
     name: str  # "budget/office", "subscription/crm"
     worker: Worker
     epoch: int
-    until: float  # Unix seconds of the store's clock; nobody else takes it before
+    until: float  # Unix seconds of the store's clock; no other worker takes it before
 
     @property
     def subject(self) -> str:
@@ -35,8 +35,8 @@ class WorkerState:
     name: Worker
     version: str  # of the program
     digest: str  # of its configuration
-    listen: str  # where its API answers; "": nowhere
-    lacks: tuple[str, ...] = ()  # leases that it cannot take: it has no secret for them
+    listen: str  # address of its API; "": none
+    lacks: tuple[str, ...] = ()  # leases that it cannot take, because it lacks their secrets
     since: float = 0.0  # Unix seconds of the store's clock: when it was first seen
     is_reloaded: bool = False  # it has just read its configuration again, which makes that the newest
     left: float = 0.0  # seconds until its leases run out, unless it renews them
@@ -44,10 +44,10 @@ class WorkerState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """Who runs on a state, and who owns what, at one moment."""
+    """The workers of a state, and what each owns, at one moment."""
 
     workers: tuple[WorkerState, ...]  # those that are alive, the oldest first
-    owners: Mapping[str, Lease]  # by lease: those of workers that are alive
+    owners: Mapping[str, Lease]  # by lease: leases of workers that are alive
     newest: str = ""  # of the digests of these workers, the one that was taken over last
 
 

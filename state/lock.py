@@ -1,4 +1,4 @@
-"""The lock that says which process runs on a state. The kernel frees it with the process: kill -9 leaves nothing."""
+"""The lock of the process that runs on a state. The kernel releases it when the process ends, even after kill -9."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from state.private import make_folder, opened
 
 
 class StateLock:
-    """An flock beside the state file, in a file that only this user can open: others could hold it for ever."""
+    """An flock next to the state file, in a file that only this user can open, because others could hold it for
+    ever.
+    """
 
     def __init__(self, state: Path) -> None:
         self._path = state.with_name(state.name + ".lock")
@@ -36,12 +38,12 @@ class StateLock:
         return None
 
     def since(self) -> float:
-        """When its present or latest holder took it, Unix seconds."""
+        """When its current or latest holder took it, in Unix seconds."""
         return self._path.stat().st_mtime
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock. Raises Held when another process does, and StateError where it cannot be had."""
+        """Hold the lock. Raises Held if another process holds it, and StateError if it cannot be created."""
         make_folder(self._path.parent)
         with os.fdopen(opened(self._path), "r+") as file:
             try:
@@ -57,7 +59,9 @@ class StateLock:
             yield
 
     def _sign(self, fd: int) -> None:
-        """Write down who holds it. Unbuffered: what a full disk did not take must not fail again at the close."""
+        """Write the holder into the file. Unbuffered, because text that a full disk refused must not fail again on
+        close.
+        """
         try:
             os.ftruncate(fd, 0)
             os.pwrite(fd, str(os.getpid()).encode(), 0)

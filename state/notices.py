@@ -1,4 +1,4 @@
-"""Notices: what the program says of itself on its own bus, before the log has given them a version."""
+"""Notices: what the program reports about itself, before the log has given them a version."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """What an operator must know; the store counts its version, per subject, and makes the event."""
+    """A message for operators. The store counts its version per subject and makes the event."""
 
     kind: str  # "source.failing": the event's type without "poller."
     subject: str  # "sources/acme", "endpoints/acme/projects", "subscriptions/crm"

@@ -1,4 +1,4 @@
-"""Opens a state by its place: the only module outside of the stores' packages that knows which stores there are."""
+"""Opens a state by its place. Only this module knows which stores exist."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def is_there(place: Place) -> bool:
-    """Whether a state was ever begun there. Raises StateError."""
+    """Whether there is a state at this place. Raises StateError."""
     if isinstance(place, Path):
         return place.exists()
     with _installed():
@@ -47,7 +47,7 @@ def is_there(place: Place) -> bool:
 
 
 def holder(place: Place) -> str | None:
-    """Who runs on the state: a process, or workers; None where nobody does. Raises StateError."""
+    """The process or workers that run on the state; None if none does. Raises StateError."""
     if isinstance(place, Path):
         pid = StateLock(place).holder()
         return None if pid is None else f"process {pid}"
@@ -60,7 +60,7 @@ def holder(place: Place) -> str | None:
 
 @contextlib.contextmanager
 def held(place: Place) -> Iterator[None]:
-    """Hold a file, alone. Raises Held where another process does. A database is held lease by lease."""
+    """Hold a file exclusively. Raises Held if another process does. On a database, leases replace this."""
     if isinstance(place, DatabaseUrl):
         yield
         return
@@ -69,7 +69,7 @@ def held(place: Place) -> Iterator[None]:
 
 
 def connect_reader(place: Place) -> Reader:
-    """The state to look at, until it is closed. Raises StateError."""
+    """A reader of the state, which the caller closes. Raises StateError."""
     if isinstance(place, Path):
         return SqliteReader.open(place)
     with _installed():
@@ -79,7 +79,7 @@ def connect_reader(place: Place) -> Reader:
 
 @contextlib.contextmanager
 def open_reader(place: Place) -> Iterator[Reader]:
-    """The state to look at. What goes wrong, at any look, is raised as StateError."""
+    """A reader of the state. Any error of any read is raised as StateError."""
     if isinstance(place, Path):
         with open_reader_of_file(place) as reader:
             yield reader
@@ -90,7 +90,7 @@ def open_reader(place: Place) -> Iterator[Reader]:
 
 @contextlib.contextmanager
 def open_commands(place: Place) -> Iterator[PostedCommands]:
-    """The commands posted to whoever runs on the state, to post one more. Raises StateError."""
+    """The commands posted to the process that runs on the state, to post another one. Raises StateError."""
     if isinstance(place, Path):
         with open_commands_of_file(place) as commands:
             yield commands
@@ -103,9 +103,9 @@ def open_commands(place: Place) -> Iterator[PostedCommands]:
 
 @contextlib.asynccontextmanager
 async def open_state(place: Place, *, now: float, runner: Runner | None = None) -> AsyncIterator[tuple[Store, Writer]]:
-    """The state for writing, made and migrated where needed, and what runs its steps. Raises StateError.
+    """The state for writing, created and migrated if needed, and the runner of its steps. Raises StateError.
 
-    The steps on a file run on `runner`, where one is given.
+    The steps on a file run on `runner`, if given.
     """
     if isinstance(place, DatabaseUrl):
         async with _open_database(place.url) as opened:
@@ -117,7 +117,7 @@ async def open_state(place: Place, *, now: float, runner: Runner | None = None) 
         try:
             yield store, write
         finally:
-            with contextlib.suppress(Unavailable):  # what could not be written is as after a crash: it is done again
+            with contextlib.suppress(Unavailable):  # what could not be written is lost as in a crash, and is done again
                 await write.end(store.close)
 
 
@@ -141,7 +141,7 @@ async def _open_database(url: str) -> AsyncIterator[tuple[Store, Writer]]:
 
 @contextlib.contextmanager
 def open_side(place: Place) -> Iterator[Side]:
-    """The state as one side of a move, made where it is not there, and held. Raises StateError, and Held."""
+    """The state as one side of a move, created if needed, and held. Raises StateError, and Held."""
     if isinstance(place, Path):
         with StateLock(place).held(), opened_file(place, sets=SCHEMA) as file:
             yield file

@@ -1,4 +1,4 @@
-"""Operational events: notices as the log keeps them, once the store has counted their version."""
+"""Operational events: notices as the log stores them, once the store has counted their version."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from state.notices import Notice
 from state.records import NewEvent
 
-SOURCE: Final = "/poller"  # the source of events in which the program speaks of itself
+SOURCE: Final = "/poller"  # the source of events about Poller itself
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -30,5 +30,5 @@ def notice_event(notice: Notice, version: int) -> NewEvent:
 
 
 def is_operational(event: NewEvent) -> bool:
-    """Whether this is an operational event of Poller itself."""
+    """Whether this is an event about Poller itself."""
     return event.source == SOURCE

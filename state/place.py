@@ -1,4 +1,4 @@
-"""Where a state is: a file, or a PostgreSQL database."""
+"""The place of a state: a file, or a PostgreSQL database."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The records of polling: endpoints, units, snapshots, and what one poll writes.
+"""Records of polling: endpoints, units, snapshots, and what one poll writes.
 
-A poll makes them by the hundred: a struct is made ten times faster than a frozen dataclass, and so is its copy.
+A poll creates hundreds of them. A struct is created and copied ten times faster than a frozen dataclass.
 
-Times are Unix seconds of the wall clock, and are there for events and for people. What came before what is told by
-numbers alone: an `..._order` counts the requests and answers of one endpoint and only rises, whatever the clock does.
+Times are Unix seconds of the wall clock, for events and for people. The order of requests and answers is given by
+numbers only: an `..._order` counts those of one endpoint and only rises, whatever the clock does.
 """
 
 from __future__ import annotations
@@ -19,64 +19,64 @@ from state.records import NewEvent
 
 
 class Presence(enum.IntEnum):
-    """Whether an object is there, as far as is known."""
+    """Whether an object exists, as far as is known."""
 
     PRESENT = 0
-    SUSPECT = 1  # the unit that showed it no longer does: to be confirmed
+    SUSPECT = 1  # the unit that showed it no longer does; its deletion is to be confirmed
     DELETED = 2
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The last known state of one object. It belongs to the one unit that showed it last."""
+    """The last known state of one object. It belongs to the unit that showed it last."""
 
     object_id: str
     version: int
     body: bytes  # JSON of the normalised object without its excluded fields
-    unit: int | None  # None: no unit vouches for it
-    seen_at: float  # the latest request that is known to have seen this value
+    unit: int | None  # None: no unit shows it
+    seen_at: float  # time of the latest request whose answer showed this value
     presence: Presence = Presence.PRESENT
-    seen_sweep: int = 0  # number of the sweep under way when it was written last
+    seen_sweep: int = 0  # number of the sweep in which it was last written
 
 
 class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of one endpoint."""
+    """The stored state of one endpoint."""
 
     id: int
     source: str
     name: str
-    shape: str  # what its objects mean: a change of it is a new baseline
-    revision: int = 0  # counts what was recorded: a recording based on another one is refused
-    objects: int = 0  # that are there, as far as is known
+    shape: str  # identifies the meaning of its objects: a change begins a new baseline
+    revision: int = 0  # counts recordings: a recording based on an older revision is refused
+    objects: int = 0  # objects that exist, as far as is known
     sweep: int = 1  # number of the sweep under way
     sweep_began: float = 0.0
-    sweep_order: int = 0  # requests with a lower order left before the sweep under way began
+    sweep_order: int = 0  # requests with a lower order were sent before the current sweep began
     last_sweep: float | None = None  # when the latest complete sweep ended
     last_sweep_began: float | None = None
-    steady_began: float | None = None  # what no sweep has shown by now was certainly not there then
-    calm_began: float | None = None  # begin of the latest complete sweep, if nothing moved between units meanwhile
+    steady_began: float | None = None  # objects that no sweep has shown did certainly not exist then
+    calm_began: float | None = None  # begin of the latest complete sweep, if no object moved between units during it
     baseline_before: float | None = (
-        None  # objects not seen since then are recorded silently; None: no baseline under way
+        None  # objects not seen since then are recorded without events; None: no baseline is under way
     )
-    tail_asked_at: float | None = None  # when the page that was the last one was last asked for
-    since_at: float | None = None  # the latest complete updated-since query was asked then
-    held: bytes | None = None  # JSON of what was seen when it was held
-    accepted: bytes | None = None  # JSON of schema changes taken silently, and until which sweep
-    uncertain: bytes | None = None  # JSON of what contradicts itself in the latest complete sweep; None: nothing
+    tail_asked_at: float | None = None  # when the last page was last requested
+    since_at: float | None = None  # when the latest complete updated-since query was made
+    held: bytes | None = None  # JSON: why and when it was held
+    accepted: bytes | None = None  # JSON of the exemptions
+    uncertain: bytes | None = None  # JSON of the contradictions in the latest complete sweep; None: none
 
 
 class UnitState(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of one unit: what it showed last, and how asking it goes."""
+    """The stored state of one unit: what it showed last, and its failures."""
 
     id: int
     key: str
-    position: bytes  # JSON of where it begins
-    asked_at: float | None = None  # of the latest good poll; None: never
+    position: bytes  # JSON of the position at which it begins
+    asked_at: float | None = None  # time of the latest successful poll; None: never
     answered_at: float | None = None
     asked_order: int = 0
     digest: bytes | None = None  # of the answer's bytes
     shown: int = 0  # how many objects
     validators: bytes | None = None  # JSON of ETag and Last-Modified
-    next: bytes | None = None  # JSON of the position behind it; None: it was the last
+    next: bytes | None = None  # JSON of the position after it; None: it was the last
     calls: int = 1
     failures: int = 0
     retry_at: float | None = None
@@ -85,24 +85,24 @@ class UnitState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True):
-    """A sweep that ends, and with it the next one begins."""
+    """A sweep that ends; the next one begins at the same time."""
 
     ended_at: float
     ended_order: int
-    steady: bool  # nothing moved between units meanwhile
-    confirms: bool = True  # False: too odd to prove that anything is gone (an empty list or page)
-    uncertain: bytes | None = None  # JSON of what contradicts itself
+    steady: bool  # no object moved between units during it
+    confirms: bool = True  # False: it cannot prove that objects are gone (an empty list or page)
+    uncertain: bytes | None = None  # JSON of its contradictions
     ends_baseline: bool = True
-    unseen: Sequence[str] = ()  # how the ids begin of objects about which it says nothing
+    unseen: Sequence[str] = ()  # prefixes of ids of objects about which it says nothing
 
 
 class Suspect(msgspec.Struct, frozen=True, kw_only=True):
-    """An object that went missing, waiting for its deletion to be confirmed."""
+    """An object that went missing and waits for confirmation of its deletion."""
 
     snapshot: Snapshot
     missing_at: float
     missing_sweep: int  # the sweep under way when it went missing
-    checks: int  # times its own URL said that it is still there
+    checks: int  # how many times its own URL has shown it
     denied_at: float | None = None  # when its own URL said first that it is gone, since it went missing
 
 
@@ -110,31 +110,31 @@ class Suspect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint as the configuration names it."""
+    """An endpoint as configured."""
 
     source: str
     name: str
     shape: str
-    units: Sequence[tuple[str, bytes]] = ()  # (key, position) of those that every list of this kind has
+    units: Sequence[tuple[str, bytes]] = ()  # (key, position) of the units that every list of this kind has
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint with its units as they are kept."""
+    """An endpoint with its stored units."""
 
     state: EndpointState
     units: Sequence[UnitState]
     has_suspects: bool = False  # objects wait for their deletion to be confirmed
-    is_reshaped: bool = False  # its objects mean something else than before: a new baseline begins
+    is_reshaped: bool = False  # its objects have another meaning than before, so a new baseline begins
     deletions: Sequence[float] = ()  # how many seconds ago each deletion of the last hour was recorded
     creations: Sequence[float] = ()  # and each creation
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What an answer of one unit is compared with."""
+    """What to read for comparing an answer of one unit."""
 
     unit: int
-    digests: Set[bytes] = frozenset()  # of the objects it shows: members with another one may have changed
-    ids: Sequence[str] = ()  # objects that may be known, also to other units
+    digests: Set[bytes] = frozenset()  # digests of the shown objects: members with other digests may have changed
+    ids: Sequence[str] = ()  # ids of objects that may be known, including in other units
     with_members: bool = True  # False: the unit is known to have shown nothing
 
 
@@ -142,14 +142,14 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """What the state knows of one unit's objects."""
 
     members: Mapping[bytes, str] = {}  # what the unit showed last: digest of each object's bytes -> its id, in order
-    snapshots: Mapping[str, Snapshot] = {}  # of members that are not among the digests, and of the ids, by id
+    snapshots: Mapping[str, Snapshot] = {}  # by id: snapshots of members that are not among the digests, and of the ids
 
 
-# What is written after it.
+# What is written after a decision.
 
 
 class UnitTimes(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A poll of a unit that showed just what it showed before."""
+    """An unchanged poll of a unit."""
 
     unit: int
     asked_at: float
@@ -158,34 +158,34 @@ class UnitTimes(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class PollRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What one poll changes."""
+    """The changes of one poll."""
 
-    unit: UnitState | None = None  # as it is now; None: the objects were not seen through a unit
+    unit: UnitState | None = None  # the new unit; None: the objects were not seen through a unit
     members: Mapping[bytes, str] = {}  # of the unit: digest of each object's bytes -> its id, in order
-    owns_objects: bool = True  # False: the unit shows a selection and vouches for nothing
-    growth: int = 0  # how many more objects are there than before
+    owns_objects: bool = True  # False: the unit shows a selection and owns no objects
+    growth: int = 0  # by how many objects the endpoint grows
     snapshots: Sequence[Snapshot] = ()  # new or changed objects
-    are_new: bool = False  # the snapshots are of objects that were never known, alike but for id and body
+    are_new: bool = False  # the snapshots are of unknown objects that differ only in id and body
     moved_here: Sequence[str] = ()  # unchanged objects that moved here from another unit, or were suspects
     moved_from: Mapping[int, Sequence[str]] = {}  # the other units' ids that moved here
-    missing: Sequence[str] = ()  # members that the unit no longer shows: suspects from now on
-    unsure: Sequence[str] = ()  # the answer was too odd to tell how these are: no unit vouches for them any more
+    missing: Sequence[str] = ()  # members that the unit no longer shows, which become suspects
+    unsure: Sequence[str] = ()  # ids whose state the answer does not tell: no unit shows them any more
     events: Sequence[NewEvent] = ()
 
     @property
     def stays_within_unit(self) -> bool:
-        """It concerns objects of this unit alone, and none of them is missing."""
+        """Whether it concerns only objects of this unit, and none of them is missing."""
         return not (self.moved_here or self.moved_from or self.missing or self.unsure)
 
 
 class Answering(msgspec.Struct, frozen=True, kw_only=True):
-    """What the own URL of a suspect says. Unless that is that it is gone, it is no suspect any more, and is asked again
-    some sweeps later.
+    """A suspect whose own URL did not confirm the deletion: it is no longer a suspect, and is requested again some
+    sweeps later.
     """
 
     object_id: str
     checks: int  # how often its own URL has said that it is there
-    is_unlisted: bool = False  # it answers, and no complete sweep since its first answer has shown it
+    is_unlisted: bool = False  # no complete sweep since its first answer has shown it
     is_denied: bool = False  # it says for the first time that the object is gone: a suspect all the same
 
 
@@ -199,19 +199,19 @@ class FailedPoll(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Marks(msgspec.Struct, kw_only=True):
-    """What a recording changes of its endpoint beside the revision and the number of objects. UNSET: left as it is."""
+    """The changes of an endpoint besides its revision and its number of objects. UNSET: unchanged."""
 
     rebaseline: tuple[float, int] | None = None  # a new baseline begins: its time and order
     begin_sweep: tuple[float, int] | None = None  # the sweep under way begins anew: its time and order
     ended: Sweep | None = None
-    tail_asked_at: float | None = None  # the page that is the last one was asked then
-    since_at: float | None = None  # the updated-since query was asked then
+    tail_asked_at: float | None = None  # when the last page was requested
+    since_at: float | None = None  # when the updated-since query was made
     held: bytes | UnsetType | None = UNSET
     accepted: bytes | UnsetType | None = UNSET
 
     @property
     def is_set(self) -> bool:
-        """Whether anything is changed."""
+        """Whether anything changes."""
         return self != NO_MARKS
 
 
@@ -219,16 +219,16 @@ NO_MARKS = Marks()
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is written of one endpoint at once, in one transaction."""
+    """Everything that is written of one endpoint in one transaction."""
 
     endpoint: int
-    base: int  # the endpoint's revision that this was decided on
+    base: int  # the endpoint's revision on which the decision is based
     sweep: int  # the sweep under way
     at: float  # since when what is dropped has been missing, and what is denied was denied
-    unchanged: Sequence[UnitTimes] = ()  # written first: what follows is counted from them
+    unchanged: Sequence[UnitTimes] = ()  # written first, because the rest builds on them
     polls: Sequence[PollRecord] = ()
     failures: Sequence[FailedPoll] = ()
-    dropped: Sequence[str] = ()  # keys of units that are no more; their objects are suspects
+    dropped: Sequence[str] = ()  # keys of removed units, whose objects become suspects
     new_units: Sequence[tuple[str, bytes]] = ()  # (key, position)
     answering: Sequence[Answering] = ()
     marks: Marks = msgspec.field(default_factory=Marks)
@@ -236,7 +236,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_silent(self) -> bool:
-        """Whether nobody is told of it: polls that have changed something silently, and complete no sweep."""
+        """Whether nobody is informed of it: polls without events that complete no sweep."""
         marks = self.marks
         decided = marks.rebaseline or marks.held is not UNSET or marks.accepted is not UNSET
         told = self.notices or self.failures or self.answering or marks.ended or marks.begin_sweep or decided
@@ -244,15 +244,15 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def growth(self) -> int:
-        """How many more objects are there than before."""
+        """By how many objects the endpoint grows."""
         return sum(poll.growth for poll in self.polls)
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """What writing has made."""
+    """The result of writing a recording."""
 
-    events: Sequence[Sequence[int]] = ()  # their numbers in the log, of each poll
-    notices: Sequence[int] = ()  # and of the notices
+    events: Sequence[Sequence[int]] = ()  # numbers of events in the log, for each poll
+    notices: Sequence[int] = ()  # numbers of notices in the log
     units: Sequence[UnitState] = ()  # the new ones
-    state: EndpointState | None = None  # as it is now; None: only its revision and its number of objects changed
-    is_silent: bool = False  # nobody is told of it: it may be committed with what comes next
+    state: EndpointState | None = None  # the new state; None: only the revision and the number of objects changed
+    is_silent: bool = False  # nobody is informed of it, so it may be committed together with the next step

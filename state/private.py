@@ -1,4 +1,6 @@
-"""Files of this user alone: created with mode 0600, and never opened through a link that others may have put there."""
+"""Files of this user only: created with mode 0600, and never opened through a link that another user may have
+created.
+"""
 
 from __future__ import annotations
 
@@ -34,27 +36,28 @@ def sync(path: Path) -> None:
 
 
 def create(path: Path) -> None:
-    """Create an empty file. Raises FileExistsError where there is anything of that name, be it a dangling link."""
+    """Create an empty file. Raises FileExistsError if the name exists, even as a dangling link."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, MODE))
 
 
 def opened(path: Path) -> int:
-    """A descriptor to read and write a file, created where it is not there.
+    """A descriptor to read and write a file, which is created if needed.
 
-    Raises StateError for a link and for what is not a file of this user or of root, OSError where it cannot be made.
+    Raises StateError for a link and for a file that belongs neither to this user nor to root, and OSError if it cannot
+    be created.
     """
     try:
         fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise StateError(f"{path} is a link, not a file", hint=f"rm {path}") from error
-        raise  # it says why, of the folder say
+        raise  # the error names the reason, for example the folder
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.geteuid(), 0):
             raise StateError(f"{path} is not a file of this user", hint=f"rm {path}")
         if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != MODE:
-            os.fchmod(fd, MODE)  # of an earlier version
+            os.fchmod(fd, MODE)  # the file of an earlier version may have another mode
     except BaseException:
         os.close(fd)
         raise

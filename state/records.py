@@ -1,4 +1,4 @@
-"""The nouns that are kept. Every instant is Unix seconds (float, UTC); text form belongs to the edges."""
+"""Basic records. Every time is Unix seconds (float, UTC); only the edges use text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 
 class Kind(enum.StrEnum):
-    """What happened to an object; the last word of an event's type."""
+    """What happened to an object: the last word of an event's type."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -20,7 +20,9 @@ class Kind(enum.StrEnum):
 
 
 class FieldChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One field before and after. `path` is a JSON Pointer into the new object; an absent side is left out."""
+    """One field before and after. `path` is a JSON Pointer into the new object; a side on which the field is absent is
+    left out.
+    """
 
     path: str
     before: Any = None
@@ -30,46 +32,46 @@ class FieldChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """The difference between a snapshot and what a poll saw of one object."""
+    """The difference between an object's snapshot and what a poll saw."""
 
     kind: Kind
     object_id: str
     version: int  # counts an object's events from 1; the baseline is 0
-    object: Mapping[str, Any]  # as it is now; for a deletion the last known state
+    object: Mapping[str, Any]  # current object; for a deletion its last known state
     fields: tuple[FieldChange, ...] = ()
-    observed_after: float | None = None  # the change had certainly not happened then; None: not known
-    observed_at: float = 0.0  # the answer that showed it had arrived
+    observed_after: float | None = None  # a time at which the change had certainly not happened; None: not known
+    observed_at: float = 0.0  # when the answer that showed it had arrived
     truncated: bool = False  # more fields changed than are listed
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewEvent:
-    """An event that has no place in the log yet."""
+    """An event that is not in the log yet."""
 
     id: str
-    source: str  # CloudEvents source: "/sources/acme", or "/poller" where the program speaks of itself
+    source: str  # CloudEvents source: "/sources/acme", or "/poller" for events about Poller itself
     type: str
     subject: str
     time: float
     observed_after: float | None
-    raw: bytes  # the `data` member, as JSON, whole
+    raw: bytes  # the whole `data` member as JSON
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event(NewEvent):
-    """An event in the log. `seq` is its place there: given once, rising, never used again."""
+    """An event in the log. `seq` is its number there: assigned once, rising, never reused."""
 
     seq: int
 
     @cached_property
     def data(self) -> dict[str, Any]:
         """The event's data, parsed on first use. Integers keep all their digits."""
-        return msgspec.json.decode(self.raw, type=dict[str, Any])  # orjson makes floats of those beyond 64 bits
+        return msgspec.json.decode(self.raw, type=dict[str, Any])  # orjson makes floats of integers beyond 64 bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventQuery:
-    """Which events of the log are asked for: those between two numbers that match everything named here."""
+    """A query for events of the log: those between two numbers that match all given attributes."""
 
     after: int = 0  # higher numbers only
     before: int | None = None  # lower numbers only

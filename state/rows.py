@@ -1,4 +1,4 @@
-"""Rows of the tables as records: what every store that keeps them in tables reads in the same way."""
+"""Rows of tables as records, for every store that keeps them in tables."""
 
 from __future__ import annotations
 
@@ -96,17 +96,17 @@ def snapshot_of(row: Sequence[Any]) -> Snapshot:
 
 
 def packed_members(members: Mapping[bytes, str]) -> bytes:
-    """What a unit shows, as it is kept: the digest of each object's bytes -> its id, in order."""
+    """The members of a unit in their stored form: the digest of each object's bytes -> its id, in order."""
     return _encode_members(members)
 
 
 def members_of(packed: bytes | None) -> dict[bytes, str]:
-    """What `packed_members` has made; nothing of nothing."""
+    """The members from their stored form; empty for None."""
     return _decode_members(packed) if packed else {}
 
 
 def job_of(row: Sequence[Any]) -> Job:
-    """The record of a row of a delivery that is to be made: id, attempts, retries, refusals, digest, the event."""
+    """The record of a row of a delivery to be made: id, attempts, retries, refusals, digest, the event."""
     id_, attempts, retries, refusals, _, *event = row
     return Job(id=id_, event=event_of(event), attempts=attempts, retries=retries, refusals=refusals)
 

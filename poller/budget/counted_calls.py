@@ -1,7 +1,7 @@
-"""Pure: the calls that windows count: those in flight, and those answered not long ago.
+"""The calls that windows count: those in flight, and those answered recently. Pure.
 
 A call counts from when it is spent until `seconds` after its answer. The answers are a sorted list, so each question
-about a window is one look at an index or one bisection.
+about a window needs one index or one bisection.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from math import inf
 from typing import Final
 
-_GUARD: Final = 0.001  # seconds a call counts beyond its window: rounding, and clocks that tick apart
-_SAMPLES: Final = 64  # moments at which a forecast looks
-_PURGE: Final = 512  # answers forgotten at a time; deleting from a list's head one by one would be quadratic
+_GUARD: Final = 0.001  # seconds that a call counts beyond its window, for rounding and clock drift
+_SAMPLES: Final = 64  # moments considered by a forecast
+_PURGE: Final = 512  # answers deleted at a time; deleting from a list's head one by one would be quadratic
 
 
 class CountedCalls:
-    """The calls of one budget. Nothing is asked of windows longer than `longest` seconds."""
+    """The calls of one budget. It knows nothing of windows longer than `longest` seconds."""
 
     def __init__(self, longest: float) -> None:
         self.in_flight: set[int] = set()
@@ -32,19 +32,19 @@ class CountedCalls:
         return self._latest
 
     def answered(self, call: int, now: float) -> bool:
-        """Count it from its answer. Whether it was in flight; where not, nothing is counted."""
+        """Count a call from its answer. Returns whether it was in flight; if not, nothing is counted."""
         if call not in self.in_flight:
             return False
         self.in_flight.discard(call)
-        insort(self._answered, now)  # an answer that another worker waited for may lie ahead
+        insort(self._answered, now)  # an answer to another worker's call may lie ahead
         return True
 
     def restore(self, answered: Iterable[float]) -> None:
-        """Begin with the answers of an earlier run in place of those known."""
+        """Replace the known answers by those of an earlier run."""
         self._answered = sorted(answered)
 
     def forget(self, now: float) -> None:
-        """Drop answers that no window counts any more, once they are many."""
+        """Delete answers that no window counts any more, once there are many."""
         answered = self._answered
         if len(answered) > _PURGE and answered[_PURGE] + self._longest + _GUARD <= now:
             del answered[: bisect_right(answered, now - self._longest - _GUARD)]
@@ -54,7 +54,7 @@ class CountedCalls:
         return len(self._answered) - self._expired(seconds, now) + len(self.in_flight)
 
     def due(self, calls: int, seconds: float) -> float:
-        """When fewer than so many calls count in a window of that length; `inf` where only an answer can tell."""
+        """When fewer than so many calls count in a window of that length; `inf` if only an answer can tell."""
         room = calls - len(self.in_flight)
         if room <= 0:
             return inf
@@ -63,9 +63,9 @@ class CountedCalls:
         return self._answered[-room] + seconds + _GUARD
 
     def expiring(self, seconds: float, now: float) -> list[tuple[int, float]]:
-        """(calls, seconds): so many answered calls will have left the window within so many seconds.
+        """(calls, seconds): how many answered calls will have left the window within so many seconds.
 
-        All of them within the window's length, the first one, and others spread evenly.
+        The first one, all of them within the window's length, and others spread evenly.
         """
         first = self._expired(seconds, now)
         count = len(self._answered) - first

@@ -1,4 +1,4 @@
-"""Pure: the limit that an API sets on the calls of a key."""
+"""Limits that an API sets on the calls of a key. Pure."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Limit:
 
 
 def share_of(limit: Limit, share: float) -> float:
-    """The part of a window that is ours: `share` of one of an hour or longer; short ones are used whole."""
+    """The part of a window that Poller uses: `share` of one of an hour or longer; short ones completely."""
     return share if limit.seconds >= HOUR else 1.0
 
 
 def allowed(limits: Iterable[Limit], share: float) -> float:
-    """Calls per second that all windows together allow for good."""
+    """Calls per second that all windows together allow in the long run."""
     return min(calls_allowed(limit, share) / limit.seconds for limit in limits)
 
 
 def calls_allowed(limit: Limit, share: float) -> int:
-    """Calls of one window that are ours; at least one."""
+    """Calls of one window that Poller may use; at least one."""
     return max(1, floor(limit.calls * share_of(limit, share) + 1e-9))

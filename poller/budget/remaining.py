@@ -1,4 +1,4 @@
-"""Pure: what a server says remains of its windows. It can only lower what is left."""
+"""What a server says remains of its windows; it can only lower what is left. Pure."""
 
 from __future__ import annotations
 
@@ -6,43 +6,45 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:  # what a budget asks about
+if TYPE_CHECKING:  # only for annotations
     from poller.budget.counted_calls import CountedCalls
     from poller.budget.headers import Quota
     from poller.budget.windows import Window
 
-_UNTOLD_RESET: Final = 60.0  # seconds that "nothing remains" holds where the server names neither reset nor window
+_UNTOLD_RESET: Final = 60.0  # seconds that "nothing remains" holds if the server names neither reset nor window
 
 
 @dataclass(slots=True)
 class _Cap:
-    """The server's word that only `left` more calls may come before `until`."""
+    """The server's limit of `left` more calls before `until`."""
 
     left: int
     until: float
-    unsure: set[int] = field(default_factory=set)  # calls in flight at its word: perhaps counted in it, perhaps not
+    unsure: set[int] = field(
+        default_factory=set
+    )  # calls in flight at that moment, which may or may not be counted in it
 
 
 class Remaining:
-    """What the server leaves of each window that it names, until that window is over."""
+    """What remains of each window that the server names, until that window is over."""
 
     def __init__(self) -> None:
         self._caps: dict[str, _Cap] = {}
 
     def spent(self) -> None:
-        """One more call is spent of every window."""
+        """Count one more spent call in every window."""
         for cap in self._caps.values():
             cap.left -= 1
 
     def answered(self, call: int) -> None:
-        """The call is answered: what the server says from now on has counted it."""
+        """A call is answered: later answers of the server have counted it."""
         for cap in self._caps.values():
             cap.unsure.discard(call)
 
     def note(self, quota: Quota, window: Window | None, calls: CountedCalls, now: float, *, longest: float) -> None:
-        """Take the server's word on one of its windows, for `longest` seconds at most.
+        """Note what the server says about one of its windows, for at most `longest` seconds.
 
-        `window` is the same window of ours, where there is one: it learns what others have used of it.
+        `window` is the configured window that it matches, if any; the window learns what other users have used.
         """
         untold = window.limit.seconds if window is not None else quota.window or _UNTOLD_RESET
         until = now + (untold if quota.reset_in is None else min(quota.reset_in, longest))
@@ -51,13 +53,13 @@ class Remaining:
             window.foreign = max(0, limit - quota.remaining - calls.used(window.limit.seconds, now))
             window.foreign_until = until
         known = self._caps.get(quota.name)
-        # Answers overtake each other: while a window lasts, what remains of it cannot have become more.
+        # Answers may arrive out of order: within a window, the remaining number cannot rise.
         same = known is not None and known.until > now and until <= known.until + 1.0
         left = min(known.left, quota.remaining) if known is not None and same else quota.remaining
         self._caps[quota.name] = _Cap(left, until, set(calls.in_flight))
 
     def due(self, now: float) -> float:
-        """When one more call may leave; `inf` where only an answer can tell."""
+        """When one more call may be sent; `inf` if only an answer can tell."""
         due = -inf
         for name, cap in list(self._caps.items()):
             if cap.until <= now:
@@ -65,7 +67,7 @@ class Remaining:
             elif cap.left <= 0:
                 due = max(due, cap.until)
             elif cap.left <= len(cap.unsure):
-                due = inf  # those in flight may take what remains: their answers will tell
+                due = inf  # calls in flight may use what remains; their answers will show
         return due
 
     def used_up_until(self) -> float:
@@ -73,9 +75,9 @@ class Remaining:
         return max((cap.until for cap in self._caps.values() if cap.left <= 0), default=-inf)
 
     def horizons(self, now: float) -> list[tuple[int, float]]:
-        """(calls, seconds): what may be spent within so many seconds, of each window that is not over."""
+        """(calls, seconds): how many calls may be spent within so many seconds, for each current window."""
         return [(max(0, cap.left), cap.until - now) for cap in self._caps.values() if cap.until > now]
 
     def forget(self) -> None:
-        """Forget all that the server has said."""
+        """Forget everything that the server has said."""
         self._caps.clear()

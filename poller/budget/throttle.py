@@ -1,4 +1,4 @@
-"""Pure: the pauses that a server asks for by `Retry-After` or 429, and our own wait where it does not say how long."""
+"""Pauses that a server asks for by `Retry-After` or 429, and the default wait if it names none. Pure."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from math import inf
 from random import Random
 from typing import Final
 
-_BACKOFF: Final = (1.0, 300.0)  # seconds, first and longest, after a 429 that does not say how long
+_BACKOFF: Final = (1.0, 300.0)  # seconds, first and longest, after a 429 that names no wait
 
 
 class Throttle:
-    """Until when no call may leave. Times are steady seconds."""
+    """Until when no call may be sent. Times are steady seconds."""
 
     def __init__(self, seed: int) -> None:
         self.until = -inf
-        self.named = -inf  # until when a Retry-After of this run wants no call
+        self.named = -inf  # until when a Retry-After of this run allows no call
         self._refusals = 0
         self._random = Random(seed)
 
     def obey(self, now: float, *, pause: float | None, is_refused: bool, went_well: bool) -> None:
-        """Take what an answer says: `pause`, the seconds of its `Retry-After`, and whether it refuses the call."""
+        """Apply an answer: `pause` is the seconds of its `Retry-After`, and it may refuse the call."""
         if pause is not None:
             self.named = max(self.named, now + pause)
         if is_refused:
@@ -34,7 +34,9 @@ class Throttle:
         self.until, self.named, self._refusals = -inf, -inf, 0
 
     def _back_off(self, now: float, pause: float | None) -> None:
-        """Wait: several refusals while throttled already are one, of calls that were in flight together."""
+        """Back off. Several refusals while throttled already count as one, because those calls were in flight
+        together.
+        """
         if now >= self.until:
             self._refusals += 1
         steps = self._refusals - (pause is not None)

@@ -1,4 +1,4 @@
-"""Pure: the windows of a budget, and what is ours of each."""
+"""The windows of a budget, and the part of each that Poller may use. Pure."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from poller.budget.limits import HOUR, Limit, calls_allowed
 
-if TYPE_CHECKING:  # what a budget asks about
+if TYPE_CHECKING:  # only for annotations
     from poller.budget.counted_calls import CountedCalls
     from poller.budget.headers import Quota
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """How one window stands: `remaining` is what this program may still spend of it now."""
+    """Use of one window: `remaining` is what this program may still spend now."""
 
     limit: Limit
     used: int
     remaining: int
-    foreign: int = 0  # calls of other users of the key, as far as the server's headers show them
+    foreign: int = 0  # calls of other users of the key, according to the server's headers
 
     @property
     def rate(self) -> str:
@@ -31,7 +31,7 @@ class Usage:
 
 @dataclass(slots=True)
 class Window:
-    """One limit, what is ours of it, and what others have used of it."""
+    """One limit, the part of it that Poller may use, and what other users have used."""
 
     limit: Limit
     allowed: int
@@ -39,12 +39,12 @@ class Window:
     foreign_until: float = -inf
 
     def room(self, used: int, now: float) -> int:
-        """Calls that may still be spent of it when so many count."""
+        """Calls that may still be spent if `used` calls count."""
         others = self.foreign if now < self.foreign_until else 0
         return max(0, min(self.allowed, self.limit.calls - others) - used)
 
     def due(self, calls: CountedCalls, now: float) -> float:
-        """When the window has room for one more call; `inf` where only an answer can make room."""
+        """When the window has room for one more call; `inf` if only an answer can make room."""
         due = calls.due(self.allowed, self.limit.seconds)
         if now < self.foreign_until:
             room = max(0, self.limit.calls - self.foreign)
@@ -52,7 +52,7 @@ class Window:
         return due
 
     def usage(self, calls: CountedCalls, left: Iterable[int], now: float) -> Usage:
-        """How it stands, where the server leaves so many calls of each of its own windows."""
+        """Use of the window, given how many calls the server leaves."""
         used = calls.used(self.limit.seconds, now)
         return Usage(
             limit=self.limit,
@@ -62,12 +62,12 @@ class Window:
         )
 
     def horizons(self, calls: CountedCalls, now: float) -> list[tuple[int, float]]:
-        """(calls, seconds): what can be spent within so many seconds, at moments when calls expire."""
+        """(calls, seconds): how many calls can be spent within so many seconds, at moments when calls expire."""
         left = self.room(calls.used(self.limit.seconds, now), now)
         return [(left + expired, seconds) for expired, seconds in calls.expiring(self.limit.seconds, now)]
 
     def forget_foreign(self) -> None:
-        """Forget what others have used."""
+        """Forget what other users have used."""
         self.foreign, self.foreign_until = 0, -inf
 
 
@@ -78,16 +78,17 @@ def windows_of(limits: Iterable[Limit], share: float) -> list[Window]:
 
 
 def longest_pause(windows: Sequence[Window], length: float | None = None) -> float:
-    """Seconds for which a server can hold calls back: then its window, or our longest, is over, and it is asked.
+    """The longest time that a server can hold calls back: its window, or the longest configured one; then a call asks
+    again.
 
-    An hour at least: a server may have windows that nobody here knows.
+    At least an hour, because a server may have windows that are not configured.
     """
     known = [one.limit.seconds for one in windows] if length is None else [length]
     return max(HOUR, *known)
 
 
 def window_of(windows: Sequence[Window], quota: Quota) -> Window | None:
-    """The window of ours that the server speaks of: of the same length, or with as many calls."""
+    """The configured window that the server speaks of: of the same length, or with as many calls."""
     if quota.window is not None:
         return next((window for window in windows if window.limit.seconds == quota.window), None)
     alike = [window for window in windows if window.limit.calls == quota.limit]

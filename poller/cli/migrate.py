@@ -1,4 +1,4 @@
-"""`poller migrate`: the state moved into a PostgreSQL database, or back into a file."""
+"""`poller migrate`: moves the state into a PostgreSQL database, or back into a file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from state.move import Result
 def migrate(source: str, target: str, as_json: bool) -> None:
     """Move the state FROM a file TO a PostgreSQL database, or the other way.
 
-    Nothing may run on either side, and TO must be empty. Everything comes along: the log with its id and numbers,
+    No process may run on either side, and TO must be empty. Everything is moved: the log with its id and numbers,
     versions, cursors, deliveries, dead letters, spent calls, learned rates. At the end both sides are compared row by
-    row; FROM is kept, and refuses to run. After an interruption, run the same command again: it continues.
+    row. FROM is kept, but cannot be run any more. After an interruption, run the same command again: it continues.
 
     Example: poller migrate poller.db postgresql://poller@db.example/poller
     """
@@ -52,7 +52,7 @@ def _say(result: Result, to: str) -> None:
 
 
 class _Progress:
-    """One line of a terminal that is overwritten; elsewhere nothing."""
+    """A progress line that is overwritten on a terminal; nothing elsewhere."""
 
     def __init__(self) -> None:
         self._console = Console(file=sys.stderr)
@@ -64,6 +64,6 @@ class _Progress:
             self._console.print(f"{table}: {self._rows[table]:,}", end="\r")
 
     def end(self) -> None:
-        """Leave the line."""
+        """End the line."""
         if self._console.is_terminal and self._rows:
             self._console.print()

@@ -1,4 +1,4 @@
-"""`poller rename` and `poller forget`: what is kept of subscriptions and sources follows the configuration."""
+"""`poller rename` and `poller forget`: stored data of subscriptions and sources follows the configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _asked(context: CliContext, name: str, kind: str, which: str, args: dict[str
         return daemon.post(f"/api/v1/{kind}s/{in_path(which)}/{name}", body, timeout=PATIENCE)
 
 
-PATIENCE = 600.0  # seconds: every event of a source may be written
+PATIENCE = 600.0  # seconds: every event of a source may have to be written
 
 
 @click.command()
@@ -31,11 +31,11 @@ PATIENCE = 600.0  # seconds: every event of a source may be written
 @as_json_option
 @click.pass_obj
 def rename(context: CliContext, old: str, new: str, is_source: bool, as_json: bool) -> None:
-    """Keep what is kept of the subscription OLD under the name NEW: its place in the log, its deliveries, a pause.
+    """Rename the subscription OLD to NEW, with its stored data: position in the log, deliveries, pause.
 
-    Write the new name into poller.toml first, and do not reload: this command takes the configuration over. Of a
-    source everything is kept: snapshots, events, calls that count, and what was learned. Its next events carry the
-    new name, and the type that follows from it.
+    Write the new name into poller.toml first, and do not reload: this command applies the configuration. With --source
+    it renames a source, with its snapshots, events, counted calls and learned rates. Later events carry the new name
+    and the type that follows from it.
 
     Example: poller rename crm sales
     """
@@ -49,10 +49,11 @@ def rename(context: CliContext, old: str, new: str, is_source: bool, as_json: bo
 @as_json_option
 @click.pass_obj
 def forget(context: CliContext, name: str, is_source: bool, as_json: bool) -> None:
-    """Forget the subscription NAME, with its deliveries, once it was removed from poller.toml.
+    """Delete the stored data of the subscription NAME, with its deliveries, after it was removed from poller.toml.
 
-    Of a source the objects are forgotten. Events stay in the log until `retention` ends, and so do the numbers of
-    calls. Should a source of that name come back, it begins with a baseline.
+    With --source the objects of a source are deleted. Its events stay in the log until `retention` ends, and versions
+    of its objects are kept, so that no event id is ever used twice. If a source of that name returns, it begins with a
+    baseline.
 
     Example: poller forget crm
     """

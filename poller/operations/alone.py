@@ -1,7 +1,7 @@
-"""An app for one command where no worker runs: it owns every budget and subscription while the command lasts.
+"""An app for one command while no worker runs: it owns every budget and subscription until the command ends.
 
-On a file, whoever runs holds its lock. On a database the command is a worker that takes all leases, renews them, and
-leaves; where other workers run already it says who, for they own what it would spend.
+On a file, a running daemon holds the lock. On a database the command is a worker that takes all leases, renews them,
+and leaves. If other workers run already, it names them, because they own what the command would spend.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class Alone:
     """An app that owns everything."""
 
     app: App
-    subscriptions: list[Lease] = field(default_factory=list)  # on a database
+    subscriptions: list[Lease] = field(default_factory=list)  # leases of subscriptions, on a database
 
     async def drain(self, until: float) -> None:
-        """Deliver all that is due, then return; at `until` at the latest."""
+        """Deliver everything that is due, then return, at `until` at the latest."""
         await handover.adopt(self.app.deliverer, self.subscriptions)
         await self.app.deliverer.drain(until=until)
 
 
 @contextlib.asynccontextmanager
 async def opened_alone(config: Config, plugins: Plugins) -> AsyncIterator[Alone]:
-    """Everything, owned. Raises PollerError; Held, which says by whom, where somebody runs on the state already."""
+    """An app that owns everything. Raises PollerError; Held, with names, if other workers run on the state already."""
     async with opened(config, plugins) as app:
         if app.tenure is None:
             yield Alone(app=app)
@@ -51,7 +51,7 @@ async def opened_alone(config: Config, plugins: Plugins) -> AsyncIterator[Alone]
 
 @contextlib.asynccontextmanager
 async def _owning(app: App, tenure: Tenure) -> AsyncIterator[list[Lease]]:
-    """Own everything, with every budget open; what is owned of subscriptions."""
+    """Own everything, with every budget open; yields the leases of subscriptions."""
     leases = app.store.leases
     await _refuse_others(app)
     sent = app.clock.steady()
@@ -92,7 +92,7 @@ def _described(app: App, tenure: Tenure) -> WorkerState:
 
 @contextlib.asynccontextmanager
 async def _renewing(app: App, tenure: Tenure) -> AsyncIterator[None]:
-    """Renew every lease while the block runs. Raises LeaseLost, and ends the block, where they cannot be kept."""
+    """Renew every lease while the block runs. Raises LeaseLost, and ends the block, if that fails."""
     block = asyncio.current_task()
     assert block is not None
     lost: list[Exception] = []

@@ -1,4 +1,4 @@
-"""Renaming and forgetting subscriptions and sources: what is kept follows the names in `poller.toml`."""
+"""Renaming and forgetting subscriptions and sources: their stored data follows the names in `poller.toml`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["subscription", "source"]
 
-AT_ONCE: Final = 2000  # deliveries or objects that are forgotten in one transaction
+AT_ONCE: Final = 2000  # deliveries or objects deleted in one transaction
 
 
 class Renaming:
@@ -31,12 +31,12 @@ class Renaming:
         self._is_done = False
 
     async def do(self) -> None:
-        """Rename. Raises StateError where the old name is not known, or the new one is in use."""
+        """Rename. Raises StateError if the old name is not known, or the new one is in use."""
         await self._rename(*self._names)
         self._is_done = True
 
     async def undo(self) -> None:
-        """Rename back what was renamed."""
+        """Undo the renaming."""
         if self._is_done:
             await self._rename(*reversed(self._names))
 
@@ -55,7 +55,7 @@ class Renaming:
 
 
 async def rename(app: App, kind: Kind, old: str, new: str) -> Answer:
-    """Let what is kept under one name be kept under another one, which `poller.toml` has by now instead."""
+    """Keep stored data under the new name that `poller.toml` now has instead of the old one."""
     config = load(app.config.path, app.plugins)
     check_promises(config)
     names = _names(config, kind)
@@ -74,7 +74,7 @@ async def rename(app: App, kind: Kind, old: str, new: str) -> Answer:
 
 
 async def forget(app: App, kind: Kind, name: str) -> Answer:
-    """Forget what is kept of a subscription or source that the configuration no longer names."""
+    """Delete the stored data of a subscription or source that is no longer configured."""
     if name in _names(app.config, kind):
         raise NotNow(
             f"the {kind} {name!r} is in use", hint=f"remove it from {app.config.path} and reload, then forget it"

@@ -1,4 +1,4 @@
-"""One command for whoever runs on a state, or done here where nobody does."""
+"""Executes one command: by the worker that runs on the state, or in this process if none runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from state.open import holder, open_commands
 async def run_command(
     config: Config, plugins: Plugins, name: str, args: Mapping[str, Any], *, timeout: float = 10.0
 ) -> Answer:
-    """Have a command done: by the daemon that runs on this state, else here. Raises PollerError.
+    """Have a command executed by the daemon that runs on this state, else in this process. Raises PollerError.
 
-    What it queued for delivery is delivered within `timeout` seconds where no daemon does it.
+    Without a daemon, deliveries that it queued are attempted within `timeout` seconds.
     """
     who = holder(config.poller.state)
     if who is not None:
@@ -34,7 +34,7 @@ async def run_command(
 
 
 async def _post(config: Config, who: str, name: str, args: Mapping[str, Any], timeout: float) -> Answer:
-    """Leave the command for the daemon and wait for what comes of it."""
+    """Post the command to the daemon and wait for its result."""
     with open_commands(config.poller.state) as posted:
         number = posted.post(name, args, now=time.time())
         until = time.monotonic() + timeout
@@ -46,8 +46,8 @@ async def _post(config: Config, who: str, name: str, args: Mapping[str, Any], ti
                 )
             if time.monotonic() >= until + timeout:
                 raise PollerError(
-                    f"the daemon ({who}) began `{name}` and has not ended it yet",
-                    hint="its log says what came of it",
+                    f"the daemon ({who}) began `{name}` and has not finished it yet",
+                    hint="its log shows the result",
                 )
             await asyncio.sleep(LOOK_EVERY)
     if outcome.error is not None:

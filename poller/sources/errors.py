@@ -1,7 +1,8 @@
 """Errors of requests to a source.
 
-FetchError: no answer, or one that cannot be used. TooLarge: more bytes than `max_answer`, or more values than fit into
-memory. TooSlow: longer than `timeout`. The last two are FetchErrors.
+FetchError          no answer, or one that cannot be used
+    TooLarge        more bytes than `max_answer`, or more values than fit into memory
+    TooSlow         longer than `timeout`
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class BudgetTransport(httpx.AsyncBaseTransport):
         proxy: str | None = None,
     ) -> None:
         self._inner = inner
-        self._proxy = proxy  # through which `inner` connects; named where it fails
+        self._proxy = proxy  # proxy of `inner`; named if it fails
         self._limiter = limiter
         self._timeout = timeout
         self._most = most  # bytes of an answer
@@ -108,7 +108,7 @@ class BudgetTransport(httpx.AsyncBaseTransport):
                 raise
             what = f"no answer through the proxy {shown_url(self._proxy)} ({_said(error)})"
             raise FetchError(
-                shown_url(request.url), what, hint="see that the proxy answers, and `proxy` of the source"
+                shown_url(request.url), what, hint="check that the proxy answers, and `proxy` of the source"
             ) from error
         except LeaseLost:
             raise
@@ -244,7 +244,7 @@ def build_client(
 
 @cache
 def system_trust() -> ssl.SSLContext:
-    """The system's certificates, not those that httpx would bring. Reading them costs 30 ms: all sources share them."""
+    """The system's certificates, not those bundled with httpx. Reading them takes 30 ms, so all sources share them."""
     return ssl.create_default_context()
 
 

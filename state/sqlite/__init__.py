@@ -1,1 +1,1 @@
-"""The state in one SQLite file: the only code of ours that knows SQLite."""
+"""The state in one SQLite file. Only this package knows SQLite."""

@@ -1,8 +1,8 @@
-"""Copies of the state, and what becomes of a copy that is used: a log of its own.
+"""Copies of the state. A copy that is used becomes a log of its own.
 
-The original goes on after the copy was made. A copy that is put in its place knows nothing of the calls and the events
-since then: numbers of the one log mean something else in the other. So a copy carries a mark, and whoever opens it to
-write to it gives it a new log id.
+The original continues after the copy was made. A copy that replaces it does not know the calls and events since then,
+and the same numbers mean different events in both logs. A copy therefore has a mark, and the first process that opens
+it for writing gives it a new log id.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from state.private import create, sync
 from state.sqlite.connection import State, read_meta, transaction, write_meta
 from state.status import Restored
 
-_MARK = BACKUP  # in a copy that nobody has written to: of which log, when
-_ORIGIN = "restored"  # in a state that began as a copy: the same, and since when it goes on by itself
+_MARK = BACKUP  # in an unused copy: the id of its log, and when it was made
+_ORIGIN = "restored"  # in a state that began as a copy: the same, and when it was first used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """What a backup holds."""
+    """The content of a backup."""
 
     bytes: int
     events: int
@@ -38,13 +38,13 @@ class Copy:
 
 
 def copy_state(state: Path, to: Path, *, now: float) -> Copy:
-    """Copy the state as it is at one moment, beside whoever writes to it; the copy is whole and on disk at the end.
+    """Copy the state as it is at one moment, while it is in use; at the end the copy is complete and on disk.
 
-    Raises StateError, with nothing left behind, where that fails or something is at `to` already.
+    Raises StateError, with nothing left behind, if that fails or `to` exists already.
     """
     part: Path | None = None
     try:
-        # The name is made here and nowhere else: nothing that is there is overwritten, whoever comes by meanwhile.
+        # The name is created only here, so that no existing file is overwritten, whatever happens meanwhile.
         create(to)
     except FileExistsError as error:
         raise StateError(f"{to} is there already", hint="name another file, or move that one away") from error
@@ -72,7 +72,7 @@ def copy_state(state: Path, to: Path, *, now: float) -> Copy:
 
 
 def _part(to: Path) -> Path:
-    """A new file beside `to`, of a name that nobody could foresee."""
+    """A new file next to `to`, with an unpredictable name."""
     fd, name = tempfile.mkstemp(prefix=f".{to.name}.", suffix=".part", dir=to.parent)
     os.close(fd)
     return Path(name)
@@ -91,7 +91,7 @@ def _sealed(part: Path, now: float) -> Copy:
 
 
 def begin_anew(db: State, *, now: float) -> None:
-    """Where the state is a copy that is written to for the first time: give it a log of its own."""
+    """Give the state a log of its own, if it is a copy that is written to for the first time."""
     mark = read_meta(db, _MARK)
     if mark is None:
         return
@@ -102,6 +102,6 @@ def begin_anew(db: State, *, now: float) -> None:
 
 
 def restored(db: Database) -> Restored | None:
-    """From what copy this state began; None where it did not, or is a copy that nobody has used yet."""
+    """The copy that this state began as; None if it did not, or is an unused copy."""
     origin = read_meta(db, _ORIGIN)
     return None if origin is None else Restored(**orjson.loads(origin))

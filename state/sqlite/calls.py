@@ -1,4 +1,4 @@
-"""Calls of the budgets: written down, and synced, before they leave."""
+"""Calls of the budgets: written down, and synced, before they are sent."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class Calls:
         unchanged: Iterable[UnitTimes] = (),
         anchor: str = "",
     ) -> int:
-        """Write one call down, durably, with the answers and the unchanged units known by now. Returns the call's id.
+        """Write one call down, durably, with the answers and unchanged units known so far. Returns the call's id.
 
-        Raises LeaseLost where another worker owns the budget by now: then the call must not leave.
-        `anchor` is the clock's, so that time goes on from here after a restart, whatever the wall clock says then.
+        Raises LeaseLost if another worker owns the budget now: then the call must not be sent. `anchor` is the clock's,
+        so that time continues from here after a restart, whatever the wall clock says then.
         """
         with transaction(self._db) as conn:
             check(conn, lease)
@@ -68,7 +68,7 @@ class Calls:
             conn.executemany("UPDATE calls SET answered_at = ? WHERE id = ?", [(at, id_) for id_, at in answers])
 
     def restore(self, budget: str, *, since: float, now: float) -> Sequence[tuple[float, float]]:
-        """(sent, answered) of the calls answered after `since`; those that a crash left unanswered count from `now`."""
+        """(sent, answered) of the calls answered after `since`; calls that a crash left unanswered count from `now`."""
         with transaction(self._db) as conn:
             conn.execute("DELETE FROM calls WHERE budget = ? AND answered_at < ?", [budget, since])
             conn.execute("UPDATE calls SET answered_at = ? WHERE budget = ? AND answered_at IS NULL", [now, budget])
@@ -78,16 +78,16 @@ class Calls:
             return [(float(sent), float(answered)) for sent, answered in rows]
 
     def throttle(self, budget: str, until: float) -> None:
-        """Note until when the server wants no call."""
+        """Store until when the server wants no call."""
         with transaction(self._db) as conn:
             write_meta(conn, _throttled(budget), repr(until))
 
     def throttled_until(self, budget: str) -> float | None:
-        """Until when the server wanted no call, as noted last; it may be over."""
+        """The stored end of the server's pause, which may be over."""
         return throttled_until(self._db, budget)
 
     def forget(self, budget: str, *, before: float) -> None:
-        """Drop calls that no window counts any more."""
+        """Delete calls that no window counts any more."""
         with transaction(self._db) as conn:
             conn.execute("DELETE FROM calls WHERE budget = ? AND answered_at < ?", [budget, before])
 
@@ -97,7 +97,7 @@ class Calls:
 
 
 def throttled_until(db: Database, budget: str) -> float | None:
-    """What `Calls.throttle` noted."""
+    """The end of the pause as `Calls.throttle` stored it."""
     text = read_meta(db, _throttled(budget))
     return None if text is None else float(text)
 

@@ -1,4 +1,4 @@
-"""Settling and claiming: what attempts came to is written, lanes are given back, and others are claimed."""
+"""Settling and claiming: results of attempts are written, lanes are given back, and other lanes are claimed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def settle(
 
 
 def _next_due(conn: sqlite3.Connection, id_: int, lease: Lease, *, is_probe: bool) -> float | None:
-    """When the next free lane is due, or may be probed. A lane that an owner before this one has claimed is free."""
+    """When the next free lane is due, or may be probed. A lane claimed by an earlier owner is free."""
     order = "not_before" if is_probe else "due, first_seq"
     row = conn.execute(
         f"SELECT due, not_before FROM lanes WHERE subscription = ? AND epoch < ? ORDER BY {order} LIMIT 1",
@@ -78,7 +78,7 @@ def _next_due(conn: sqlite3.Connection, id_: int, lease: Lease, *, is_probe: boo
 
 
 def _settle(conn: sqlite3.Connection, id_: int, settled: Sequence[AttemptOutcome]) -> None:
-    """Write what attempts came to, except for deliveries that were purged since."""
+    """Write the results of attempts, except for deliveries that were purged since."""
     if not settled:
         return
     ended = _update(conn, [one for one in settled if one.state != "pending"])
@@ -103,7 +103,9 @@ def _settle(conn: sqlite3.Connection, id_: int, settled: Sequence[AttemptOutcome
 
 
 def _table(rows: Iterable[object]) -> str:
-    """Rows as JSON, for `json_each`: one step of SQLite, where a step for each row would hand over the interpreter."""
+    """Rows as JSON for `json_each`: one SQLite statement for all, because each statement hands over the interpreter
+    lock.
+    """
     return orjson.dumps(list(rows)).decode()
 
 
@@ -114,7 +116,7 @@ def _attempt(one: AttemptOutcome) -> tuple[object, ...]:
 
 def _update(conn: sqlite3.Connection, settled: Sequence[AttemptOutcome]) -> int:
     """Write the state of the deliveries, and return how many of them still exist."""
-    rows: dict[int, tuple[object, ...]] = {}  # of two attempts at one delivery the later one counts
+    rows: dict[int, tuple[object, ...]] = {}  # of two attempts at one delivery the later counts
     for one in settled:
         row = one.attempt
         finished = None if one.state == "pending" else row.at + row.latency
@@ -133,7 +135,7 @@ def _update(conn: sqlite3.Connection, settled: Sequence[AttemptOutcome]) -> int:
 
 
 def _release(conn: sqlite3.Connection, id_: int, released: Sequence[Release]) -> None:
-    """Give lanes back: gone where nothing is pending any more, else due again."""
+    """Give lanes back: deleted if nothing is pending in them, else due again."""
     if not released:
         return
     gone = conn.execute(
@@ -152,7 +154,7 @@ def _release(conn: sqlite3.Connection, id_: int, released: Sequence[Release]) ->
 
 
 def _due(conn: sqlite3.Connection, id_: int, release: Release) -> float:
-    """When a lane's oldest delivery is due by itself."""
+    """When a lane's oldest delivery is due."""
     oldest = conn.execute(
         "SELECT due FROM deliveries WHERE subscription = ? AND lane = ? AND state = 'pending' ORDER BY id LIMIT 1",
         [id_, release.lane],
@@ -186,7 +188,7 @@ def _claim(conn: sqlite3.Connection, id_: int, lease: Lease, request: ClaimReque
 
 
 def _oldest(conn: sqlite3.Connection, id_: int, lanes: Sequence[str], most: int) -> dict[str, tuple[Job, ...]]:
-    """The oldest deliveries of each lane, at most so many of one."""
+    """The oldest deliveries of each lane, at most so many of each."""
     jobs: dict[str, list[Job]] = defaultdict(list)
     for number, *row in conn.execute(OLDEST, [_table(lanes), id_, most]):
         jobs[lanes[number]].append(job_of(row))
@@ -194,7 +196,7 @@ def _oldest(conn: sqlite3.Connection, id_: int, lanes: Sequence[str], most: int)
 
 
 def _digest(conn: sqlite3.Connection, id_: int, lane: str, size: int, max_bytes: int) -> tuple[Job, ...]:
-    """All that is pending and fits, or, of a digest that was attempted before, just what it consisted of."""
+    """Everything pending that fits; for a digest that was attempted before, exactly its deliveries."""
     jobs: list[Job] = []
     digest, left = None, max_bytes
     for row in conn.execute(JOBS, [id_, lane, size]):

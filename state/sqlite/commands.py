@@ -1,4 +1,4 @@
-"""Commands posted for the daemon beside which they run, and what came of them."""
+"""Commands posted to the running daemon, and their results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def create_commands(db: Database) -> None:
 
 
 class Commands:
-    """The table of commands. Whoever posts makes it; where there is none, nothing was ever posted."""
+    """The table of commands. The first post creates it; without it, nothing was ever posted."""
 
     def __init__(self, db: State) -> None:
         self._db = db
@@ -46,7 +46,7 @@ class Commands:
         return row is not None
 
     def post(self, name: str, args: Mapping[str, Any], *, now: float) -> int:
-        """Leave a command for the daemon and return its id."""
+        """Post a command for the daemon and return its id."""
         with transaction(self._db) as conn:
             row = conn.execute(
                 "INSERT INTO commands (name, args, posted_at) VALUES (?, ?, ?) RETURNING id",
@@ -55,20 +55,20 @@ class Commands:
             return int(row[0])
 
     def pending(self) -> list[Posted]:
-        """What waits, in the order in which it was posted."""
+        """The waiting commands, in order of posting."""
         if not self.exists:
             return []
         rows = self._db.execute("SELECT id, name, args FROM commands WHERE taken_at IS NULL ORDER BY id")
         return [Posted(id=id_, name=name, args=orjson.loads(args)) for id_, name, args in rows]
 
     def take(self, id_: int, *, now: float) -> bool:
-        """Begin with a command; False when it was withdrawn or taken meanwhile."""
+        """Take a command; False if it was withdrawn or taken meanwhile."""
         with transaction(self._db) as conn:
             changed = conn.execute("UPDATE commands SET taken_at = ? WHERE id = ? AND taken_at IS NULL", [now, id_])
             return changed.rowcount == 1
 
     def finish(self, id_: int, outcome: Result, *, now: float) -> None:
-        """Write what came of it, and forget what is older than a day."""
+        """Write its result, and delete commands older than a day."""
         result = None if outcome.result is None else orjson.dumps(outcome.result)
         error = None if outcome.error is None else orjson.dumps({"error": outcome.error, "hint": outcome.hint})
         with transaction(self._db) as conn:
@@ -78,7 +78,7 @@ class Commands:
             conn.execute("DELETE FROM commands WHERE posted_at < ? AND id != ?", [now - 86400.0, id_])
 
     def result(self, id_: int) -> Result | None:
-        """What came of it; None while it is not finished."""
+        """Its result; None while it is not finished."""
         row = self._db.execute(
             "SELECT result, error FROM commands WHERE id = ? AND finished_at IS NOT NULL", [id_]
         ).fetchone()
@@ -88,6 +88,6 @@ class Commands:
         return Result(**error) if error is not None else Result(result=result)
 
     def withdraw(self, id_: int) -> bool:
-        """Take back a command that nobody has begun with; False when somebody has."""
+        """Withdraw a command that was not taken yet; False if it was."""
         with transaction(self._db) as conn:
             return conn.execute("DELETE FROM commands WHERE id = ? AND taken_at IS NULL", [id_]).rowcount == 1

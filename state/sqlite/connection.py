@@ -22,12 +22,12 @@ class State(Database):
 
     def __init__(self, conn: sqlite3.Connection) -> None:
         super().__init__(conn, execute_plugins=False)
-        self.is_shared = False  # transactions share a commit now
-        self.has_begun = False  # the transaction that they share was begun
-        self.is_writing = False  # a transaction is under way: those in it are parts of it
+        self.is_shared = False  # transactions currently share a commit
+        self.has_begun = False  # the shared transaction has begun
+        self.is_writing = False  # a transaction is under way, and nested ones are parts of it
 
     def refuse_if_rolled_back(self) -> None:
-        """Raise Unavailable where SQLite has ended the shared transaction: what steps wrote in it before is gone."""
+        """Raise Unavailable if SQLite has rolled back the shared transaction, so that earlier steps in it are lost."""
         if self.has_begun and self.conn is not None and not self.conn.in_transaction:
             raise Unavailable("the state could not be written: SQLite rolled back what shared this commit")
 
@@ -47,7 +47,7 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
     sets = (meta_migrations, *sets)
     try:
         if not (read_only or path.exists()):
-            path.touch(0o600)  # it holds what the API shows: for nobody else's eyes
+            path.touch(0o600)  # it holds data of the API, which only its user may read
         conn = sqlite3.connect(
             f"file:{path}?mode={'ro' if read_only else 'rwc'}", uri=True, check_same_thread=False, isolation_level=None
         )
@@ -83,7 +83,7 @@ def _drop_views(db: Database) -> None:
 
 
 def _refuse_newer(db: Database, sets: Sequence[Migrations], path: Path) -> None:
-    """What a later version has made of the file is not known here: writing into it could destroy it."""
+    """Refuse a file that a later version has changed, because writing into it could destroy it."""
     if db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [Migrations.migrations_table]).fetchone() is None:
         return
     applied = set(db.execute(f"SELECT migration_set, name FROM {Migrations.migrations_table}").fetchall())
@@ -97,7 +97,7 @@ def _refuse_newer(db: Database, sets: Sequence[Migrations], path: Path) -> None:
 
 
 def _refuse_older(db: Database, sets: Sequence[Migrations], path: Path) -> None:
-    """Who only looks cannot bring the file up to date."""
+    """Refuse a file of an earlier version, because a reader cannot bring it up to date."""
     if any(migrations.pending(db) for migrations in sets):
         raise Outdated(
             f"{path}: is not a state of this version of Poller",
@@ -107,11 +107,11 @@ def _refuse_older(db: Database, sets: Sequence[Migrations], path: Path) -> None:
 
 @contextlib.contextmanager
 def transaction(db: State) -> Iterator[sqlite3.Connection]:
-    """One write transaction that holds the write lock from its beginning, so what it reads stays true.
+    """One write transaction that holds the write lock from its beginning, so that what it reads remains true.
 
-    `Database.atomic` begins deferred: a read followed by a write would fail whenever another process (a
-    command beside the daemon) has written in between. Within another one it is a part of that, and undone with it;
-    within a `Group` it is a savepoint: undone alone, committed with the others.
+    `Database.atomic` begins deferred: a read followed by a write would fail if another process (a command beside the
+    daemon) has written in between. A nested transaction is a part of the outer one, and is undone with it; within a
+    `Group` it is a savepoint, which is undone alone and committed with the others.
     """
     conn = db.conn
     if conn is None:
@@ -152,7 +152,7 @@ class Group:
         self._db.is_shared = True
 
     def commit(self) -> None:
-        """Commit what they wrote, if they wrote anything. Where this raises, nothing of it stays."""
+        """Commit what they wrote, if anything. If this raises, nothing of it remains."""
         self._db.is_shared = False
         try:
             self._db.refuse_if_rolled_back()
@@ -163,7 +163,7 @@ class Group:
 
 
 def _commit(conn: sqlite3.Connection) -> None:
-    """Commit. Where that fails nothing of it stays, or it would be committed with what comes next."""
+    """Commit. If that fails, roll back, because the changes would otherwise be committed with the next transaction."""
     try:
         conn.execute("COMMIT")
     except sqlite3.Error:
@@ -173,7 +173,7 @@ def _commit(conn: sqlite3.Connection) -> None:
 
 
 def probe(db: State) -> None:
-    """Write something as large as a poll, and take it away again. Raises what keeps the state from being written."""
+    """Write as much as a poll would, and delete it again. Raises the error that prevents writing the state."""
     with transaction(db) as conn:
         conn.execute("INSERT OR REPLACE INTO meta VALUES ('probe', hex(zeroblob(?)))", [PROBED // 2])
     with transaction(db) as conn:
@@ -181,11 +181,11 @@ def probe(db: State) -> None:
 
 
 def read_meta(db: Database, key: str) -> str | None:
-    """The value kept under `key`, or None."""
+    """The value stored under `key`, or None."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
     return None if row is None else str(row[0])
 
 
 def write_meta(conn: sqlite3.Connection, key: str, value: str) -> None:
-    """Keep `value` under `key`, within the caller's transaction."""
+    """Store `value` under `key`, within the caller's transaction."""
     conn.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", [key, value])

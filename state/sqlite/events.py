@@ -35,7 +35,7 @@ def create_events(db: Database) -> None:
 
 
 def append(conn: sqlite3.Connection, events: Iterable[NewEvent]) -> list[int]:
-    """Append within the caller's transaction and return the numbers given. An id already there is not repeated."""
+    """Append within the caller's transaction and return the new numbers. An id that exists is not repeated."""
     numbers: list[int] = []
     for event in events:
         made = conn.execute(
@@ -74,7 +74,7 @@ class Log:
 
     @property
     def id(self) -> str:
-        """Which log this is: a number of another log means nothing here."""
+        """The id of this log: a number of another log means nothing here."""
         return read_meta(self._db, "log_id") or ""
 
     def begin_anew_if_cut(self, known: int) -> int | None:  # noqa: ARG002 - see `state.store.EventLog`
@@ -89,7 +89,7 @@ class Log:
     def read(
         self, *, after: int = 0, limit: int = 1000, type_glob: str | None = None, source: str | None = None
     ) -> list[Event]:
-        """At most `limit` events behind number `after`, in order. `source` is a source's name."""
+        """At most `limit` events after number `after`, in order. `source` is a source's name."""
         where, values = "seq > ?", [after]
         if type_glob is not None:
             where, values = f"{where} AND type GLOB ?", [*values, type_glob]  # type: ignore[list-item]
@@ -101,9 +101,9 @@ class Log:
     def find(
         self, query: EventQuery, *, limit: int, newest: bool = False, most_bytes: int | None = None
     ) -> list[Event]:
-        """At most `limit` events in order, the first ones or the newest ones.
+        """At most `limit` events in order, the first or the newest ones.
 
-        Stops early, behind the event with which their data have `most_bytes`.
+        Stops early, after the event with which their data reaches `most_bytes`.
         """
         where, values = _conditions(query)
         order = "DESC" if newest else "ASC"
@@ -120,12 +120,12 @@ class Log:
         return found[::-1] if newest else found
 
     def types(self, *, limit: int = 20) -> list[str]:
-        """Some of the types that are in the log."""
+        """Some of the types in the log."""
         rows = self._db.execute("SELECT DISTINCT type FROM events ORDER BY type LIMIT ?", [limit])
         return [str(row[0]) for row in rows]
 
     def event(self, seq: int) -> Event | None:
-        """The event with that number, or None (never given, or purged)."""
+        """The event with that number, or None (never assigned, or purged)."""
         row = self._db.execute(f"SELECT {EVENT} FROM events WHERE seq = ?", [seq]).fetchone()
         return None if row is None else event_of(row)
 
@@ -138,16 +138,16 @@ class Log:
         return [event_of(row) for row in reversed(rows)]
 
     def first_seq(self) -> int:
-        """The number of the oldest event kept; 0 when there is none."""
+        """The number of the oldest stored event; 0 if there is none."""
         return int(self._db.execute("SELECT coalesce(min(seq), 0) FROM events").fetchone()[0])
 
     def last_seq(self) -> int:
-        """The highest number ever given; 0 before the first event."""
+        """The highest number ever assigned; 0 before the first event."""
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
         return 0 if row is None else int(row[0])
 
     def latest_time(self) -> float | None:
-        """Of the events kept, the latest time; None when there is none."""
+        """The latest time of the stored events; None if there are none."""
         row = self._db.execute("SELECT max(time) FROM events").fetchone()
         return None if row[0] is None else float(row[0])
 

@@ -1,4 +1,4 @@
-"""SQLite's errors as ours: what passes by itself is told from what is wrong for good."""
+"""Translation of SQLite's errors: temporary ones are distinguished from permanent ones."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def translated(error: BaseException) -> BaseException:
-    """What is raised instead of an error of SQLite. An error in our own use of it stays as it is."""
+    """The error to raise instead of one of SQLite. Errors in the use of SQLite are left unchanged."""
     if not isinstance(error, sqlite3.Error):
         return error
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the extended codes have the primary one as their last byte
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # extended codes have the primary code as their last byte
     if code in PASSING:
         return _caused(Unavailable(f"the state cannot be written: {error}", hint=PASSING[code]), error)
     if code in DAMAGED:

@@ -1,4 +1,4 @@
-"""What the planners learned."""
+"""Values that the planners learned."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from state.sqlite.connection import State, transaction
 
 
 def save(conn: sqlite3.Connection, values: Mapping[str, bytes]) -> None:
-    """Keep every value under its key, within the caller's transaction."""
+    """Store every value under its key, within the caller's transaction."""
     conn.executemany(
         "INSERT INTO learned VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         list(values.items()),
@@ -17,17 +17,17 @@ def save(conn: sqlite3.Connection, values: Mapping[str, bytes]) -> None:
 
 
 class Learned:
-    """What the planners learned, kept as they dump it."""
+    """Values that the planners learned, stored as they dump them."""
 
     def __init__(self, db: State) -> None:
         self._db = db
 
     def save(self, values: Mapping[str, bytes]) -> None:
-        """Keep every value under its key."""
+        """Store every value under its key."""
         with transaction(self._db) as conn:
             save(conn, values)
 
     def load(self, key: str) -> bytes | None:
-        """What was kept under `key`."""
+        """The value stored under `key`."""
         row = self._db.execute("SELECT value FROM learned WHERE key = ?", [key]).fetchone()
         return None if row is None else bytes(row[0])

@@ -25,7 +25,7 @@ def create_leases(db: Database) -> None:
 
 
 def check(conn: sqlite3.Connection, lease: Lease) -> None:
-    """Raise LeaseLost where somebody else owns it by now, within the transaction that writes what it guards."""
+    """Raise LeaseLost if another worker owns it now, within the transaction that writes what it guards."""
     row = conn.execute("SELECT worker, epoch FROM leases WHERE name = ?", [lease.name]).fetchone()
     if row != (lease.worker, lease.epoch):
         owner = "nobody owns it" if row is None or not row[0] else f"{row[0]} owns it since epoch {row[1]}"
@@ -33,7 +33,9 @@ def check(conn: sqlite3.Connection, lease: Lease) -> None:
 
 
 class LeaseTable:
-    """The leases of one state file. A lease belongs to one worker at a time; `check` refuses what others write."""
+    """The leases of one state file. A lease belongs to one worker at a time; `check` refuses writes of other
+    workers.
+    """
 
     def __init__(self, db: State) -> None:
         self._db = db
@@ -65,7 +67,7 @@ class LeaseTable:
         return [Lease(name=name, worker=worker, epoch=epoch, until=until) for name, epoch, until in rows]
 
     def give_up(self, leases: Sequence[Lease]) -> None:
-        """Let others take them at once. A lease that is already another's stays theirs."""
+        """Let other workers take these leases at once. A lease that another worker has taken remains theirs."""
         with transaction(self._db) as conn:
             conn.executemany(
                 "UPDATE leases SET worker = '', until = 0 WHERE name = ? AND worker = ? AND epoch = ?",
@@ -73,13 +75,13 @@ class LeaseTable:
             )
 
     def enrol(self, worker: WorkerState, *, ttl: float) -> None:
-        """Nothing: a file has one worker, which holds its lock."""
+        """Does nothing: a file has one worker, which holds its lock."""
 
     def leave(self, worker: Worker) -> None:
         """See `enrol`."""
 
     def shares(self) -> Shares:
-        """Who owns what, by name; of workers nothing is known."""
+        """The owners by lease; nothing is known of workers."""
         rows = self._db.execute(f"SELECT name, worker, epoch, until FROM leases WHERE worker != '' AND until > {NOW}")
         owners = {
             name: Lease(name=name, worker=worker, epoch=epoch, until=until) for name, worker, epoch, until in rows

@@ -1,4 +1,4 @@
-"""Notices become events: the version of each subject is counted here, and outlives a purge of the log."""
+"""Notices become events: the version of each subject is counted here, and survives a purge of the log."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def drop_the_column_of_subscriptions(db: Database) -> None:
 
 
 def tell(conn: sqlite3.Connection, notices: Iterable[Notice]) -> list[int]:
-    """Append the notices within the caller's transaction, each with its version; the numbers given."""
+    """Append the notices within the caller's transaction, each with its version; returns their numbers."""
     return append(conn, [notice_event(notice, _next_version(conn, notice.subject)) for notice in notices])
 
 
@@ -63,9 +63,9 @@ class Notices:
         self._db = db
 
     def tell(self, notices: Sequence[Notice], *, kept: Mapping[str, bytes] | None = None) -> list[int]:
-        """Append the notices to the log, each with the next version of its subject; the numbers given.
+        """Append the notices to the log, each with the next version of its subject; returns their numbers.
 
-        With them is `kept`, by key, what a restart must know of them.
+        `kept`, by key, is stored with them: what a restart must know of them.
         """
         with transaction(self._db) as conn:
             if kept:

@@ -1,4 +1,4 @@
-"""The statements for objects, within the caller's transaction."""
+"""Statements on objects, within the caller's transaction."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ WHERE endpoint = ?2 AND object = ?3 AND unit IS NULL AND presence = 1
 # A suspect whose own URL says for the first time that it is gone.
 DENIED = "UPDATE objects SET denied_at = ?1 WHERE endpoint = ?2 AND object = ?3 AND unit IS NULL AND presence = 1"
 
-# Objects that were never known: what they have in common is bound once.
+# Unknown objects: their common values are bound once.
 NEW = """
 INSERT INTO objects (endpoint, unit, seen_at, presence, version, seen_sweep, object, body) VALUES {rows}
 """
 NEW_ROW = "(?1, ?2, ?3, ?4, ?5, ?6, ?{id}, ?{body})"
 
 # A blob is bound as a bytearray: for bytes the sqlite3 module looks for an adapter, which takes longest.
-AT_ONCE = 50  # rows in one statement, which takes two thirds of the time of as many statements
+AT_ONCE = 50  # rows in one statement, which takes two thirds of the time of separate statements
 _upsert_one = UPSERT.format(rows=ROW)
 _upsert_many = UPSERT.format(rows=", ".join([ROW] * AT_ONCE))
 _new_rows = [NEW_ROW.format(id=place, body=place + 1) for place in range(7, 7 + 2 * AT_ONCE, 2)]
 _insert_one, _insert_many = NEW.format(rows=_new_rows[0]), NEW.format(rows=", ".join(_new_rows))
 
-# What the unit showed last it vouches for until it is asked again: the object was seen when the unit was.
+# A unit shows its objects until its next poll: an object was last seen when its unit was.
 KNOWN = (
     "o.object, o.version, o.body, o.unit, "
     "CASE WHEN u.asked_at > o.seen_at THEN u.asked_at ELSE o.seen_at END, o.presence, o.seen_sweep"
@@ -80,7 +80,7 @@ def write_snapshots(conn: sqlite3.Connection, endpoint: int, snapshots: Sequence
 
 
 def write_new(conn: sqlite3.Connection, endpoint: int, snapshots: Sequence[Snapshot], sweep: int) -> None:
-    """Write objects that were never known. Raises Conflict where one is."""
+    """Write unknown objects. Raises Conflict if one is known."""
     one = snapshots[0]
     shared = [endpoint, one.unit, one.seen_at, int(one.presence), one.version, sweep]
     rows = [(s.object_id, bytearray(s.body)) for s in snapshots]

@@ -1,4 +1,4 @@
-"""Looking at subscriptions and deliveries; works on a read-only connection."""
+"""Reading of subscriptions and deliveries, on a read-only connection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DELIVERY = (
     "LEFT JOIN lanes l ON l.subscription = d.subscription AND l.lane = d.lane"
 )
 
-# While the breaker is open: a digest leaves when it is due, anything else when the receiver's own word allows it.
+# While the breaker is open, a digest is sent when it is due, other deliveries when the receiver's Retry-After allows.
 NEXT = (
     "(SELECT min(CASE WHEN s.digest THEN due ELSE not_before END) FROM lanes WHERE subscription = s.id AND epoch = 0)"
 )
@@ -44,7 +44,7 @@ def _conditions(query: DeliveryQuery) -> tuple[str, list[int | float | str]]:
 
 
 class DeliveryReader:
-    """What there is to see of subscriptions and deliveries."""
+    """Reads subscriptions and deliveries."""
 
     def __init__(self, db: State) -> None:
         self._db = db
@@ -86,18 +86,18 @@ class DeliveryReader:
         return [delivery_of(row) for row in rows]
 
     def delivery(self, id_: int) -> Delivery | None:
-        """One delivery, or None where there is none of that id."""
+        """One delivery, or None if the id does not exist."""
         if abs(id_) >= 2**63:
-            return None  # no number of ours is that large
+            return None  # no delivery has such a large number
         row = self._db.execute(f"{DELIVERY} WHERE d.id = ?", [id_]).fetchone()
         return None if row is None else delivery_of(row)
 
     def unknown(self, ids: Sequence[int]) -> list[int]:
-        """Which of these numbers no delivery has."""
+        """Those of these numbers that no delivery has."""
         return [id_ for id_ in ids if self.delivery(id_) is None]
 
     def attempts(self, id_: int) -> list[AttemptRow]:
-        """Every attempt of a delivery, or of the digest it left with, the first one first."""
+        """Every attempt of a delivery, or of its digest, the first one first."""
         rows = self._db.execute(
             "SELECT number, at, latency, status, text, reference FROM attempts "
             "WHERE delivery = ?1 OR delivery = (SELECT digest FROM deliveries WHERE id = ?1) ORDER BY at, number",
@@ -109,5 +109,5 @@ class DeliveryReader:
         ]
 
     def ledger(self) -> list[SubscriptionLedger]:
-        """The books of every subscription, proven from the tables."""
+        """The books of every subscription, proved from the tables."""
         return ledger(self._db)

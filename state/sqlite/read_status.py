@@ -1,4 +1,4 @@
-"""Looking at what a status sums up: calls in the windows, how long changes took to be seen, how deliveries stand."""
+"""Reading of the figures of a status: calls in windows, delays of changes, counts of deliveries."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from state.sqlite.calls import throttled_until
 from state.sqlite.connection import State, read_meta
 from state.status import Activity, MeasuredDelay, Retrying, SeenChange, SeenDelay, UnitRow
 
-LATEST = 10_000  # events that a measured delay looks back on at most
+LATEST = 10_000  # newest events that measured delays consider
 
 
 class StatusReader:
-    """Sums for a status; works on a read-only connection."""
+    """Reads the figures of a status, on a read-only connection."""
 
     def __init__(self, db: State) -> None:
         self._db = db
@@ -26,7 +26,7 @@ class StatusReader:
         return [(float(sent), None if answered is None else float(answered)) for sent, answered in rows]
 
     def throttled_until(self, budget: str) -> float | None:
-        """Until when its server wanted no call, as noted last, in steady seconds; it may be over."""
+        """The stored end of the server's pause, in steady seconds; it may be over."""
         return throttled_until(self._db, budget)
 
     def anchor(self) -> str | None:
@@ -34,7 +34,7 @@ class StatusReader:
         return read_meta(self._db, "clock")
 
     def units(self) -> list[UnitRow]:
-        """Every unit, in the order in which they were met."""
+        """Every unit, in the order in which they were created."""
         rows = self._db.execute(
             "SELECT e.source, e.name, u.key, u.calls, u.answered_at, u.retry_at "
             "FROM units u JOIN endpoints e ON e.id = u.endpoint ORDER BY u.id"
@@ -43,14 +43,14 @@ class StatusReader:
         return [UnitRow(**dict(zip(names, row, strict=True))) for row in rows]
 
     def learned(self, key: str) -> bytes | None:
-        """What a planner saved last under `key`."""
+        """The value that a planner last saved under `key`."""
         row = self._db.execute("SELECT value FROM learned WHERE key = ?", [key]).fetchone()
         return None if row is None else bytes(row[0])
 
     def measured_delays(self, *, since: float) -> list[MeasuredDelay]:
-        """Of each endpoint with events since then, within the latest 10,000 events of the log.
+        """Measured delays of each endpoint with events since then, among the latest 10,000 events of the log.
 
-        Events between whose two times the clock was set are left out: what lies between them is not a delay.
+        Events are left out if the clock was set between their two times, because the difference is not a delay.
         """
         rows = self._db.execute(
             """
@@ -80,7 +80,7 @@ class StatusReader:
         ]
 
     def seen_changes(self) -> list[SeenChange]:
-        """Every change in the log of which it is known when it had not happened yet, in order."""
+        """Every change in the log with a known `observed_after`, in order."""
         rows = self._db.execute(
             """
             SELECT e.source, e.name, u.key, v.observed_after, v.time
@@ -134,7 +134,7 @@ class StatusReader:
         return [Activity(source=source, endpoint=endpoint, unit=unit, span=span, events=n) for unit, span, n in rows]
 
     def oldest_waiting(self) -> dict[str, float]:
-        """By subscription, since when the oldest event that it was not given waits: queued, or not read yet."""
+        """By subscription, since when the oldest undelivered event waits, whether queued or not read yet."""
         rows = self._db.execute(
             """
             SELECT s.name,
@@ -162,7 +162,7 @@ class StatusReader:
         ]
 
     def delivery_counts(self) -> list[tuple[str, str, int]]:
-        """(subscription, state, deliveries) of those that are kept."""
+        """(subscription, state, deliveries) of stored deliveries."""
         # Counted in indexes alone: rows of deliveries are long, and there are as many as events were delivered.
         own = "(SELECT count(*) FROM deliveries d WHERE d.subscription = s.id AND"
         rows = self._db.execute(

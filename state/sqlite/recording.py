@@ -1,4 +1,4 @@
-"""The statements of a recording, within the caller's transaction."""
+"""Statements of a recording, within the caller's transaction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from state.sqlite.units import make_unit, read_members, take_members, write_time
 
 
 def write(conn: sqlite3.Connection, recording: Recording) -> Recorded:
-    """Write it all. Raises Conflict where the endpoint has another revision than the recording is based on."""
+    """Write the recording. Raises Conflict if the endpoint's revision is not the recording's base."""
     endpoint = recording.endpoint
     changed = conn.execute(
         "UPDATE endpoints SET revision = revision + 1, objects = objects + ? WHERE id = ? AND revision = ?",
@@ -81,7 +81,7 @@ def _write_failures(conn: sqlite3.Connection, recording: Recording) -> None:
 
 
 def drop_units(conn: sqlite3.Connection, endpoint: int, keys: Iterable[str], now: float) -> None:
-    """Forget units; what they showed is suspect."""
+    """Delete units; their objects become suspects."""
     for key in keys:
         row = conn.execute("SELECT id FROM units WHERE endpoint = ? AND key = ?", [endpoint, key]).fetchone()
         if row is None:

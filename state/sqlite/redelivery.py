@@ -1,4 +1,4 @@
-"""Queueing again, outside the order: each in a lane of its own."""
+"""Queueing deliveries again, outside the order: each in a lane of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from state.sqlite import subscriptions
 
 
 def redeliver(conn: sqlite3.Connection, delivery: int, now: float) -> bool:
-    """Queue a delivery again, and say whether there is one of that id."""
+    """Queue a delivery again, and return whether it exists."""
     row = conn.execute("SELECT subscription, seq, state, lane FROM deliveries WHERE id = ?", [delivery]).fetchone()
     if row is None:
         return False
@@ -42,6 +42,6 @@ def queue_apart(conn: sqlite3.Connection, id_: int, seq: int, *, origin: str, no
 
 
 def _open_lane(conn: sqlite3.Connection, id_: int, lane: str) -> None:
-    """Due at 0 is due before all others: a probe that a command asks for is this one."""
+    """Open a lane due at 0, which is due before all others: a probe that a command asks for uses it."""
     conn.execute("INSERT INTO lanes (subscription, lane, due) VALUES (?, ?, 0) ON CONFLICT DO NOTHING", [id_, lane])
     conn.execute("UPDATE subscriptions SET pending = pending + 1 WHERE id = ?", [id_])

@@ -1,4 +1,4 @@
-"""Forgetting the oldest events, and keeping the books of what is forgotten."""
+"""Deletion of the oldest events, with the books of what is deleted."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ REASON = "retention"
 
 
 def expiring(conn: sqlite3.Connection, before: float, limit: int) -> Expiring | None:
-    """At most `limit` of the oldest events from before that time, and which subscriptions were not given them.
+    """At most `limit` of the oldest events before that time, and which subscriptions did not get them.
 
-    Only a beginning of the log goes: an event after a younger one stays until that one is old enough.
+    Only a beginning of the log is deleted: an event after a younger one stays until that one is old enough.
     """
     upto = _last_old(conn, before, limit)
     return None if upto is None else Expiring(upto=upto, dropped=_dropped(conn, upto))
 
 
 def purge(conn: sqlite3.Connection, old: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
-    """Forget these events within the caller's transaction, and return how many they were. Raises Conflict."""
+    """Delete these events within the caller's transaction, and return how many. Raises Conflict."""
     dropped = _dropped(conn, old.upto)
     if dropped != old.dropped:
         raise Conflict(f"deliveries of events up to {old.upto} have changed since they were counted")
@@ -42,7 +42,7 @@ def purge(conn: sqlite3.Connection, old: Expiring, *, before: float, notices: Se
 
 
 def _dropped(conn: sqlite3.Connection, upto: int) -> dict[str, int]:
-    """By subscription that takes events: how many up to this number it has not read, or has not been given."""
+    """For each subscription that takes events: how many up to this number it has not read, or were not delivered."""
     rows = conn.execute(
         "SELECT name, (SELECT count(*) FROM events WHERE seq > s.cursor AND seq <= ?1) + (SELECT count(*) FROM "
         "deliveries d WHERE d.subscription = s.id AND d.state = 'pending' AND d.seq <= ?1 AND d.origin = 'log') "
@@ -59,7 +59,7 @@ def _last_old(conn: sqlite3.Connection, before: float, limit: int) -> int | None
 
 
 def _drop_unread(conn: sqlite3.Connection, id_: int, upto: int) -> None:
-    """Step over what a subscription has not read yet."""
+    """Skip the events that a subscription has not read yet."""
     (cursor,) = conn.execute("SELECT cursor FROM subscriptions WHERE id = ?", [id_]).fetchone()
     if cursor >= upto:
         return
@@ -71,7 +71,7 @@ def _drop_unread(conn: sqlite3.Connection, id_: int, upto: int) -> None:
 
 
 def _drop_pending(conn: sqlite3.Connection, id_: int, upto: int) -> None:
-    """Drop what is queued and was not given in time; a lane whose delivery is just being attempted is dropped, too."""
+    """Drop queued events that were not delivered in time, including lanes whose delivery is being attempted."""
     where = "subscription = ? AND state = 'pending' AND seq <= ?"
     (dropped,) = conn.execute(
         f"SELECT count(*) FROM deliveries WHERE {where} AND origin = 'log'", [id_, upto]
@@ -89,7 +89,7 @@ def _drop_pending(conn: sqlite3.Connection, id_: int, upto: int) -> None:
 
 
 def _close_books(conn: sqlite3.Connection, id_: int, upto: int) -> None:
-    """Add what is about to be forgotten to the sums."""
+    """Add what is about to be deleted to the sums."""
     counts = dict(
         conn.execute(
             "SELECT state, count(*) FROM deliveries WHERE subscription = ? AND origin = 'log' AND seq <= ? "

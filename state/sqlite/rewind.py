@@ -1,14 +1,14 @@
-"""A clock that was set back: what the state holds as of later than now is moved back as far as the clock was."""
+"""Handling of a clock that was set back: times in the state that lie in the future are moved back with the clock."""
 
 from __future__ import annotations
 
 import sqlite3
 from typing import Final
 
-LONGEST_RETRY: Final = 86400.0  # seconds: no failed unit waits longer, whatever a server says
-SLACK: Final = 1.0  # seconds by which a time may lie ahead without meaning anything
+LONGEST_RETRY: Final = 86400.0  # seconds: longest wait of a failed unit, whatever a server says
+SLACK: Final = 1.0  # seconds that a time may lie ahead and still be ignored
 
-# Times of units and endpoints are compared with each other: all move alike, so that their order stays.
+# Times of units and endpoints are compared with each other, so all move by the same amount.
 UNIT: Final = ("asked_at", "answered_at", "retry_at")
 ENDPOINT: Final = (
     "sweep_began",
@@ -20,7 +20,7 @@ ENDPOINT: Final = (
     "tail_asked_at",
     "since_at",
 )
-# Of the rest, which is large or set by others, only what lies ahead moves.
+# Of the other tables, which are large or set by others, only times in the future move.
 AHEAD: Final = (
     ("objects", "seen_at"),
     ("objects", "missing_at"),
@@ -36,10 +36,10 @@ NEWEST: Final = (
 
 
 def rewind(conn: sqlite3.Connection, now: float, by: float) -> float:
-    """Move the times of a state back that was written by a clock ahead of `now`, within the caller's transaction.
+    """Move back the times of a state that was written by a clock ahead of `now`, within the caller's transaction.
 
-    `by` is how far the clock was set back, as far as somebody knows (0.0 or less): at least so far they move, and at
-    least so far that none of them lies ahead. Returns how far. Events keep their times.
+    `by` is how far the clock was set back, if known (0.0 or less). Times move at least that far, and at least so far
+    that none lies in the future. Returns how far. Events keep their times.
     """
     (newest,) = conn.execute(NEWEST).fetchone()
     if newest is not None and newest + by > now + SLACK:

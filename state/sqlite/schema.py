@@ -108,7 +108,7 @@ def create_deliveries(db: Database) -> None:
 
 @delivery_migrations()
 def bound_named_waits(db: Database) -> None:
-    """Receivers could name any wait, also one without an end, and `poller deliveries` could not show it."""
+    """Receivers could name any wait, even an endless one, which `poller deliveries` could not show."""
     latest = "(julianday('now') - 2440587.5) * 86400 + 86400"
     db.executescript(
         f"UPDATE lanes SET due = {latest} WHERE due = floor AND due > {latest};"
@@ -119,7 +119,7 @@ def bound_named_waits(db: Database) -> None:
 
 @delivery_migrations()
 def name_columns(db: Database) -> None:
-    """The columns have the names of the fields that are read from them."""
+    """Give columns the names of the fields that are read from them."""
     db.executescript(
         "ALTER TABLE lanes RENAME COLUMN floor TO not_before;"
         "ALTER TABLE lanes RENAME COLUMN place TO first_seq;"
@@ -134,7 +134,7 @@ def report_dead_letters(db: Database) -> None:
 
 @delivery_migrations()
 def claim_lanes_by_epoch(db: Database) -> None:
-    """A lane was leased until a time; now it is claimed under an epoch, and one of an older epoch is free."""
+    """Claim lanes under an epoch instead of until a time; a lane of an older epoch is free."""
     db.executescript(
         """
         CREATE TABLE claimed_lanes (

@@ -1,4 +1,4 @@
-"""The books of every subscription, proven from the tables: each event it has read is on exactly one side."""
+"""The books of every subscription, proved from the tables: each event it has read is on exactly one side."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from state.deliveries import SubscriptionLedger
 from state.errors import StateError
 from state.sqlite import not_matching as passed_over
 
-SHOWN = 1000  # numbers that are named at most
+SHOWN = 1000  # most numbers that are listed
 
 
 def ledger(db: Database) -> list[SubscriptionLedger]:
-    """The books of every subscription by name. Nothing is taken from a running sum that the rows could tell."""
+    """The books of every subscription by name. Nothing is taken from a stored sum if rows can prove it."""
     conn = db.conn
     if conn is None:
         raise StateError("the state is closed")
@@ -27,7 +27,7 @@ def ledger(db: Database) -> list[SubscriptionLedger]:
 
 @contextlib.contextmanager
 def _snapshot(conn: sqlite3.Connection) -> Iterator[None]:
-    """Reads within it see one moment, whoever writes meanwhile."""
+    """Let all reads within the block see one moment, despite concurrent writers."""
     if conn.in_transaction:
         yield
         return
@@ -71,7 +71,9 @@ def _books(conn: sqlite3.Connection, id_: int, name: str) -> SubscriptionLedger:
 def _compare(
     conn: sqlite3.Connection, id_: int, purged: int, cursor: int, passed: list[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """The numbers in the log that are on no side, those on a side that are not in the log, and how many the log has."""
+    """Numbers in the log that are accounted for nowhere, numbers accounted for that are not in the log, and the size of
+    the log.
+    """
     rows = conn.execute(
         "SELECT seq FROM deliveries WHERE subscription = ? AND origin = 'log' AND seq > ? ORDER BY seq", [id_, purged]
     )
@@ -89,6 +91,6 @@ def _compare(
 
 
 def _log_numbers(conn: sqlite3.Connection, purged: int, cursor: int) -> Iterator[int]:
-    # The index on time is small and has every number; the table itself would read all the data by the way.
+    # The index on time is small and has every number; reading the table would read all data as well.
     rows = conn.execute("SELECT seq FROM events INDEXED BY events_time WHERE seq > ? AND seq <= ?", [purged, cursor])
     return (row[0] for row in rows)
