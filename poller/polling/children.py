@@ -8,6 +8,7 @@ import structlog
 
 from poller.changes.certainty import pattern_of
 from poller.clock import Clock
+from poller.options.quantities import counted
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint, may_delete
 from poller.polling.failing_lists import forget_lists, without_failing
@@ -178,5 +179,6 @@ class FollowUp:
             self._noted[w.label] = {note: seen for note, seen in noted.items() if seen >= sweep - 2}
             log.debug("sweep.complete", endpoint=w.label, sweep=sweep - 1)
             if result.baseline:
-                found = f"{w.state.objects} object(s) in {len(w.units)} unit(s); changes are told from now on"
-                log.info("sweep.first", summary=f"The first sweep of {w.label} is complete: {found}.")
+                found = f"{counted(w.state.objects, 'object')} in {counted(len(w.units), 'unit')}"
+                summary = f"The first sweep of {w.label} is complete: {found}; changes are reported from now on."
+                log.info("sweep.first", summary=summary)

@@ -68,7 +68,7 @@ def test_the_first_sweep_an_outage_and_its_end_are_one_sentence_each(shop: Shop,
         wait_for("its end", lambda: sentences(daemon.log, "source.recovered"))
 
     assert sentences(daemon.log, "sweep.first") == [
-        "The first sweep of shop/items is complete: 2 object(s) in 1 unit(s); changes are told from now on."
+        "The first sweep of shop/items is complete: 2 objects in 1 unit; changes are reported from now on."
     ]
     (failing,) = sentences(daemon.log, "source.failing")
     assert failing.startswith("Endpoint shop/items is refused: ")
