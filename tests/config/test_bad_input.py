@@ -14,7 +14,7 @@ BAD = {  # name: the answer, what is said of it, what is to be done
     "unauthorised": ((401, b"who?", TEXT), "401 Unauthorized: who?", "are the credentials right"),
     "forbidden": ((403, b"not yours", TEXT), "403 Forbidden: not yours", "may not see it"),
     "missing": ((404, b"", TEXT), "404 Not Found", "base_url and path"),
-    "moved": ((302, b"", TEXT), "302 Found", "a login page is no API"),
+    "moved": ((302, b"", TEXT), "302 Found", "a login page is not an API"),
     "page": ((200, b"<html>Please log in</html>", HTML), "the answer is HTML", ""),
     "truncated": ((200, b'[{"id": 1, "na', JSON), "not JSON", ""),
     "empty": ((200, b"", JSON), "not JSON", ""),
@@ -24,7 +24,7 @@ BAD = {  # name: the answer, what is said of it, what is to be done
 }
 PASSING = {
     "broken": ((500, b"<html>Oops</html>", HTML), "500 Internal Server Error: <html>Oops</html>", ""),
-    "busy": ((429, b"slow down", TEXT), "429 Too Many Requests", "a daemon waits it out"),
+    "busy": ((429, b"slow down", TEXT), "429 Too Many Requests", "a daemon waits for it"),
 }
 ODD = {"doubles": ((200, b'[{"id": 1, "a": 1}, {"id": 1, "a": 2}, {"id": 2}]', JSON), "shown more than once", "")}
 ALL = {**BAD, **PASSING, **ODD}

@@ -39,7 +39,7 @@ def test_secrets_that_only_the_daemon_has_are_nothing_bad(poller: Run, daemon: D
     ran = poller("doctor", "--json")
 
     assert (ran.status, bad(ran)) == (0, [])
-    assert what(ran, "configuration")[0].endswith("secrets that this shell does not have are the daemon's alone")
+    assert what(ran, "configuration")[0].endswith("some secrets are available only to the daemon")
     assert what(ran, "source shop") == ["answers"]
 
 
