@@ -59,5 +59,6 @@ LOG_LINES: Final = {
     "sweep.first": "The first sweep of an endpoint is complete: changes are reported from now on.",
     "worker.failed": "A step of taking over or giving up leases failed; it is tried again twice a second.",
     "worker.gave_up": "This worker has left a budget or subscription to another one.",
+    "worker.lacks": "This worker cannot open a budget or subscription, and leaves it to others; the line says why.",
     "worker.took_over": "This worker has taken leases that were free: it polls and delivers what they name.",
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller.changes.comparison import CONTENT, PageComparison
@@ -178,6 +178,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(keys, values), max_size=5), st.sampled_from(["id", "data.id", "$.data.id"]))
 def test_reading_the_id_alone_gives_what_the_whole_object_has(objects: list[Mapping[str, Any]], spec: str) -> None:
     bodies = [msgspec.json.encode(one) for one in objects]
