@@ -11,14 +11,13 @@ import resource
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
 
 from tests.support.daemon import running_daemon, wait_for
+from tests.support.loopback import Handler, serving_handler
 
 PAGES: Final = 100
 RUNS: Final = 5  # of which the cheapest counts
@@ -39,34 +38,22 @@ path = "out.jsonl"
 """
 
 
-class _Page(BaseHTTPRequestHandler):
+class _Page(Handler):
     """Answers every path with the same 100 objects."""
 
     protocol_version = "HTTP/1.1"
-    body = b"[" + b",".join(b'{"id": %d, "name": "object"}' % number for number in range(100)) + b"]"
+    body_of_all = b"[" + b",".join(b'{"id": %d, "name": "object"}' % number for number in range(100)) + b"]"
 
     def do_GET(self) -> None:
         """Answer."""
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(self.body)))
-        self.end_headers()
-        self.wfile.write(self.body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        self.answer(200, self.body_of_all)
 
 
 @contextmanager
 def site() -> Iterator[str]:
     """A server of pages, and its URL."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
+    with serving_handler(_Page) as address:
+        yield f"http://{address}"
 
 
 def cost(words: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> float:

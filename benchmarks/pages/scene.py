@@ -7,11 +7,9 @@ import random
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import httpx
 import orjson
 
 from tests.support.daemon import Daemon, running_daemon, wait_for
+from tests.support.loopback import Handler, serving_handler
 
 DAY = 86400.0
 CONFIG = """
@@ -116,35 +115,19 @@ def open_town() -> Iterator[Town]:
         orders=[{"id": at, "number": f"A-{1000 + at}", "status": "open", "total": 25.0 * at} for at in range(1, 25)],
     )
 
-    class Handler(BaseHTTPRequestHandler):
+    class Street(Handler):
         def do_GET(self) -> None:
-            self._answer(*town.got(self.path))
+            self.say(*town.got(self.path))
 
         def do_POST(self) -> None:
-            self._answer(*town.posted(self.path, self.rfile.read(int(self.headers["content-length"]))))
+            self.say(*town.posted(self.path, self.body()))
 
-        def _answer(self, status: int, value: Any) -> None:
-            body = orjson.dumps(value)
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+        def say(self, status: int, value: Any) -> None:
+            self.answer(status, orjson.dumps(value))
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    town.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving_handler(Street) as address:
+        town.url = f"http://{address}"
         yield town
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @contextlib.contextmanager

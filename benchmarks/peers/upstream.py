@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
+
+from tests.support.loopback import Handler, serving_handler
 
 PER_PAGE = 20
 
@@ -70,32 +71,12 @@ class Shop:
 def serving(shop: Shop) -> Iterator[str]:
     """The URL of the list while it is served."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class List(Handler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             status, body = shop.answer(self.path)
-            self.send_response(status)
-            self.send_header("Content-Type", "text/html" if body.startswith(b"<") else "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(status, body, "text/html" if body.startswith(b"<") else "application/json")
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: Any) -> None:
-            """A client that goes away is not worth a traceback."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/items"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving_handler(List) as address:
+        yield f"http://{address}/items"

@@ -1,15 +1,13 @@
 """Keys of `poller.toml` do what docs/configuration.md says, seen from outside."""
 
+import contextlib
 import json
 import os
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,6 +16,7 @@ from poller.config.load import load
 from poller.daemon.heartbeat import beat
 from poller.hooks.loading import load_plugins
 from tests.support.command_line import Ran, Run, Shop
+from tests.support.loopback import Handler, serving_handler
 
 
 class Server:
@@ -25,33 +24,23 @@ class Server:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[str] = []
-        asked = self.asked
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                asked.append(self.path)
-                self.send_response(200)
-                self.send_header("content-length", "2")
-                self.end_headers()
-                self.wfile.write(b"[]")
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        if tls is not None:
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self.address = f"127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.address = ""
+        self._tls = tls
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> "Server":
-        self._thread.start()
+        asked = self.asked
+
+        class Empty(Handler):
+            def do_GET(self) -> None:
+                asked.append(self.path)
+                self.answer(200, b"[]")
+
+        self.address = self._open.enter_context(serving_handler(Empty, tls=self._tls))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._open.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,9 @@
 
 import re
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from tests.polling.test_engine_planning import World
 from tests.polling.test_episodes import town
 from tests.support.command_line import Run, Shop
 from tests.support.daemon import running_daemon, wait_for
+from tests.support.loopback import Handler, serving_handler
 
 MANY = [{"id": number, "name": f"item {number}"} for number in range(1, 61)]
 CRM = """
@@ -210,36 +209,23 @@ def test_the_json_of_a_status_is_read_back_as_it_was() -> None:
     assert parse({**document(whole), "of a later version": 1}) == whole
 
 
-class Refusing(BaseHTTPRequestHandler):
+class Refusing(Handler):
     """A receiver that refuses every event."""
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(400)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        self.body()
+        self.answer(400)
 
 
 def test_dead_letters_are_shown_with_what_to_do(poller: Run, shop: Shop, tmp_path: Path) -> None:
-    receiver = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    thread = threading.Thread(target=receiver.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        url = f"http://127.0.0.1:{receiver.server_address[1]}/"
-        shop.configure(tmp_path, more=CRM.format(url=url))
+    with serving_handler(Refusing) as address:
+        shop.configure(tmp_path, more=CRM.format(url=f"http://{address}/"))
         poller("once")
         shop.items[0] = {"id": 1, "name": "Quince"}
         for _ in range(20):
             poller("once")
             if poller("deliveries", "--state", "dead", "--json").out:
                 break
-    finally:
-        receiver.shutdown()
-        thread.join()
-        receiver.server_close()
 
     assert "crm: 1 dead letter: `poller deliveries --subscription crm --state dead`" in poller("status").out
     (found,) = [row for row in poller("doctor", "--json").lines if row["what"] == "1 dead letter"]

@@ -13,12 +13,13 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
 import orjson
+
+from tests.support.loopback import Handler, serving_handler
 
 LIMITS: Final = ((4, 1.0), (25, 10.0))  # (calls, seconds) that the API takes of each key
 
@@ -99,7 +100,7 @@ class Receiver:
 def serving(api: Api, receiver: Receiver) -> Iterator[None]:
     """Both answer on a port of loopback."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Both(Handler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -107,40 +108,15 @@ def serving(api: Api, receiver: Receiver) -> Iterator[None]:
             body = api.answer(self.path.split("/")[1], worker)
             if worker in api.held:
                 api.held[worker].wait(30)
-            self.reply(200, body)
+            self.answer(200, body)
 
         def do_POST(self) -> None:
-            event = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
-            self.reply(receiver.take(self.path.rpartition("/")[2], event, self.headers["x-worker"]), b"")
+            event = orjson.loads(self.body())
+            self.answer(receiver.take(self.path.rpartition("/")[2], event, self.headers["x-worker"]))
 
-        def reply(self, status: int, body: bytes) -> None:
-            with contextlib.suppress(OSError):
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-        def handle_error(self, *_: object) -> None:
-            pass  # a worker was killed while it was answered
-
-    server = Server(("127.0.0.1", 0), Handler)
-    api.url = receiver.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving_handler(Both) as address:
+        api.url = receiver.url = f"http://{address}"
         yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def configured(folder: Path, url: str, api: Api, receiver: Receiver, *, subscriptions: int) -> Path:

@@ -1,14 +1,14 @@
 """The command line as a user types it, and a small shop whose API it asks."""
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import orjson
+
+from tests.support.loopback import Handler, serving_handler
 
 CONFIG = """
 [poller]
@@ -72,28 +72,10 @@ def open_shop() -> Iterator[Shop]:
     """A shop with two items, on a port of loopback."""
     shop = Shop([{"id": 1, "name": "Apple"}, {"id": 2, "name": "Pear"}])
 
-    class Handler(BaseHTTPRequestHandler):
+    class List(Handler):
         def do_GET(self) -> None:
-            status, body, kind = shop.said(self.path)
-            self.send_response(status)
-            self.send_header("content-type", kind)
-            self.send_header("content-length", str(len(body)))
-            for name, value in shop.headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(*shop.said(self.path), shop.headers)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    shop.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving_handler(List) as address:
+        shop.url = f"http://{address}"
         yield shop
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -7,14 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import orjson
+
+from tests.support.loopback import Handler, serving_handler
 
 PATIENCE = 60.0  # seconds before a test gives up waiting for what must come
 
@@ -95,35 +95,29 @@ class Callback:
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
         self.interrupt: Callable[[], None] | None = None  # called once, before the next event is answered
-        callback = self
+        self.url = ""
+        self._open = contextlib.ExitStack()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                event = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
-                callback.events.append(event)
-                interrupt, callback.interrupt = callback.interrupt, None
-                if interrupt is not None:
-                    interrupt()
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    self.send_response(204)
-                    self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hook"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+    def take(self, event: dict[str, Any]) -> None:
+        """Keep an event."""
+        self.events.append(event)
+        interrupt, self.interrupt = self.interrupt, None
+        if interrupt is not None:
+            interrupt()
 
     def __enter__(self) -> "Callback":
-        self._thread.start()
+        callback = self
+
+        class Hook(Handler):
+            def do_POST(self) -> None:
+                callback.take(orjson.loads(self.body()))
+                self.answer(204)
+
+        self.url = f"http://{self._open.enter_context(serving_handler(Hook))}/hook"
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._open.close()
 
 
 @contextlib.contextmanager
