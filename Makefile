@@ -7,7 +7,7 @@ FOR ?=
 SOURCES := poller plugins state
 
 .DEFAULT_GOAL := help
-.PHONY: prove-slow prove-power soak soak-year help install demo test bench bench-sweep bench-delivery bench-planner bench-start bench-peers prove prove-truth prove-budget prove-delivery prove-backlog prove-servers prove-receivers prove-hostile prove-tests prove-api prove-crash prove-fuzz audit lint types format check docs lock clean
+.PHONY: prove-slow prove-power soak soak-year help install demo test bench bench-sweep bench-delivery bench-planner bench-start bench-peers bench-cluster prove prove-truth prove-budget prove-delivery prove-backlog prove-servers prove-receivers prove-hostile prove-tests prove-api prove-crash prove-fuzz audit lint types format check docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -109,6 +109,9 @@ prove-cluster: $(STAMP)  ## three workers on PostgreSQL, killed and stopped 30 t
 
 prove-tests: $(STAMP)  ## small mistakes in the pure core, by mutmut beside Poller: does a test see each? (80 minutes at most)
 	$(BIN)/python -m benchmarks.mutants
+
+bench-cluster: $(STAMP)  ## two workers on PostgreSQL beside Procrastinate on the same server, many budgets, a takeover (6 minutes)
+	$(BIN)/python -m benchmarks.cluster_speed
 
 prove-api: $(STAMP)  ## the API against its own description, by schemathesis from the PATH (5 minutes)
 	$(BIN)/python -m benchmarks.api

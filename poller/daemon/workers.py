@@ -24,7 +24,8 @@ from state.errors import LeaseLost, StateError, Unavailable
 from state.leases import budget_lease, subscription_lease
 
 TTL: Final = 2.0  # seconds that a lease lasts
-BEAT: Final = 0.5  # seconds between two renewals
+BEAT: Final = 0.5  # seconds between two renewals, and between two looks at what is free
+MOMENT: Final = 0.02  # seconds after which leases that have run out are looked at
 
 log = structlog.get_logger("poller")
 
@@ -88,12 +89,13 @@ class Workers:
         if self._enrolment.is_due(sent) or not renewed:
             await self._enrolment.tell(sent, lacks=self._holdings.aside, ttl=TTL)
 
-    async def share(self) -> None:
-        """Give up what is too much, and take what belongs to this worker's part."""
+    async def share(self) -> float:
+        """Give up what is too much, and take what belongs to this worker's part; return the seconds until the next look."""
         if self._app.write.outage is None and not self._anew:
             self._app.deliverer.log_grew()  # notifications may be lost
             if self._app.is_polling:
-                await self._share()
+                return await self._share()
+        return BEAT
 
     def _hear(self, news: str) -> None:
         if news == "deliveries":
@@ -108,8 +110,8 @@ class Workers:
         await self._enrolment.leave()
         self._anew = False
 
-    async def _share(self) -> None:
-        """Own this worker's even part."""
+    async def _share(self) -> float:
+        """Own this worker's even part, and look again as soon as another worker's leases may be free."""
         app, worker, holdings = self._app, self._tenure.worker, self._holdings
         await self._log_end.look()
         shares = await app.write(app.store.leases.shares)
@@ -137,15 +139,19 @@ class Workers:
             if taken:
                 log.info("worker.took_over", leases=len(taken), held=len(holdings))
         await holdings.serve()
+        now = app.clock.now()
+        ends = [lease.until - now for lease in shares.owners.values() if lease.worker != worker]
+        return min([BEAT, *(max(0.0, left) + MOMENT for left in ends)])
 
 
-async def _again(work: Callable[[], Awaitable[None]]) -> None:
-    """Run something at every beat. Its exceptions are logged and end nothing; outages are handled elsewhere."""
+async def _again(work: Callable[[], Awaitable[float | None]]) -> None:
+    """Run something at every beat, or when it says. Its exceptions are logged; outages are handled elsewhere."""
     while True:
+        wait: float | None = None
         try:
-            await work()
+            wait = await work()
         except (Unavailable, LeaseLost):
             pass
         except StateError as error:
             log.error("worker.failed", error=str(error), hint=error.hint)
-        await asyncio.sleep(BEAT)
+        await asyncio.sleep(BEAT if wait is None else wait)

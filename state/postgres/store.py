@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -46,7 +48,7 @@ class Store:
     def open(cls, url: str) -> Self:
         """Open the state for writing, made and migrated where needed. Raises StateError."""
         db = Database(url)
-        with translating():
+        with _closed_if_refused(db):
             migrate(db)
             _refuse_moved(db)
         clock = DatabaseTime(db)
@@ -108,7 +110,7 @@ class Reader:
     def open(cls, url: str) -> Self:
         """Look at the state beside the workers. Raises StateError."""
         db = Looking(url, read_only=True)
-        with translating():
+        with _closed_if_refused(db):
             check(db)
             _refuse_moved(db)
         return cls(
@@ -143,6 +145,17 @@ def _refuse_moved(db: Database) -> None:
     try:
         refuse_moved(db)
     except StateError:
+        db.close()
+        raise
+
+
+@contextlib.contextmanager
+def _closed_if_refused(db: Database) -> Iterator[None]:
+    """Raise StateError for what psycopg raises within, and leave no connection open then."""
+    try:
+        with translating():
+            yield
+    except BaseException:
         db.close()
         raise
 
