@@ -90,7 +90,7 @@ class Workers:
             await self._enrolment.tell(sent, lacks=self._holdings.aside, ttl=TTL)
 
     async def share(self) -> float:
-        """Give up what is too much, and take what belongs to this worker's part; return the seconds until the next look."""
+        """Give up what is too much, and take this worker's part. Returns the seconds until the next look."""
         if self._app.write.outage is None and not self._anew:
             self._app.deliverer.log_grew()  # notifications may be lost
             if self._app.is_polling:
