@@ -88,11 +88,11 @@ class Renaming(Protocol):
     """A change of names in the state that goes with another configuration."""
 
     async def do(self) -> None:
-        """Change them. Raises PollerError, with nothing changed."""
+        """Rename. Raises PollerError, with nothing changed."""
         ...
 
     async def undo(self) -> None:
-        """Change them back, where they were changed."""
+        """Undo the renaming, if it was done."""
         ...
 
 
@@ -162,9 +162,9 @@ class App:
             raise
 
     async def register(self) -> None:
-        """Make the subscriptions known to the state; those that the configuration does not name are removed there.
+        """Register the subscriptions in the state; those that are not configured are marked as removed.
 
-        Of workers that share a state, only those with the newest configuration do so.
+        Among workers that share a state, only those with the newest configuration do so.
         """
         now = self.clock.now()
         registrations = [route.registration(now) for route in routes_of(self.config)]
@@ -194,7 +194,7 @@ class App:
                     await self.deliverer.reconfigure(routes_of(config))
                 else:
                     await self.deliverer.reconfigure(routes_of(config), meanwhile=renaming.do)
-                    await opened.engine.open()  # by the state alone: in memory the names are the old ones
+                    await opened.engine.open()  # from the state alone, because names in memory are the old ones
             except BaseException as error:
                 await opened.abandon()
                 if isinstance(error, Exception) and not self.is_polling:

@@ -1,4 +1,4 @@
-"""Spans of OpenTelemetry, where the program runs under it; elsewhere nothing is imported for them, and nothing done."""
+"""Spans of OpenTelemetry, if the program runs under it; else nothing is imported for them, and nothing is done."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 API: Final = "opentelemetry.trace"
-SDK: Final = "opentelemetry.sdk.trace"  # loaded by whoever sets tracing up: `opentelemetry-instrument`, or a plugin
+SDK: Final = (
+    "opentelemetry.sdk.trace"  # loaded by the program that sets tracing up: `opentelemetry-instrument`, or a plugin
+)
 
 Attribute = str | int | float | bool
 
 
 class Note(Protocol):
-    """Takes what becomes known within a span, as attributes `poller.NAME`; a `failure` makes it an error."""
+    """Adds facts that become known within a span, as attributes `poller.NAME`; a `failure` makes it an error."""
 
     def __call__(self, **attributes: Attribute) -> None: ...
 
@@ -22,7 +24,7 @@ class Note(Protocol):
 def span(name: str, **attributes: Attribute) -> contextlib.AbstractContextManager[Note]:
     """A span around the block, with attributes `poller.NAME`.
 
-    What is raised in it is noted by its type alone: messages may quote what others have said.
+    Exceptions are noted by their type only, because messages may quote peers.
     """
     if SDK not in sys.modules:
         return _NOTHING
@@ -52,7 +54,7 @@ def _named(attributes: dict[str, Attribute]) -> dict[str, Attribute]:
 
 
 def _ignore(**attributes: Attribute) -> None:
-    """Nobody listens."""
+    """Does nothing, because there is no tracing."""
 
 
 _NOTHING: Final = contextlib.nullcontext(_ignore)

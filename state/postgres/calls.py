@@ -1,7 +1,7 @@
-"""Calls of the budgets: written down before they leave.
+"""Calls of the budgets: written down before they are sent.
 
-Steady time is a worker's own, so calls are kept in the database's time: what a worker reads of them is in its own
-steady time again, whatever the clocks of two machines say.
+Steady time belongs to a worker, so calls are stored in the database's time. A worker converts them into its own steady
+time when it reads them, whatever the clocks of two machines say.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Calls:
                 _write_answers(conn, given, max(at for _, at in given))
 
     def restore(self, budget: str, *, since: float, now: float) -> Sequence[tuple[float, float]]:
-        """(sent, answered) of the calls answered after `since`; those that a crash left unanswered count from `now`."""
+        """(sent, answered) of the calls answered after `since`; calls that a crash left unanswered count from `now`."""
         with transaction(self._db) as conn:
             _forget(conn, budget, now - since)
             conn.run(
@@ -75,16 +75,16 @@ class Calls:
             return [(float(sent), float(answered)) for sent, answered in rows]
 
     def throttle(self, budget: str, until: float) -> None:
-        """Note until when the server wants no call."""
+        """Store until when the server wants no call."""
         with transaction(self._db) as conn:
             throttle(conn, budget, until)
 
     def throttled_until(self, budget: str) -> float | None:
-        """Until when the server wanted no call, as noted last; it may be over."""
+        """The stored end of the server's pause, which may be over."""
         return throttled_until(self._db, budget)
 
     def forget(self, budget: str, *, before: float) -> None:
-        """Drop calls that no window counts any more."""
+        """Delete calls that no window counts any more."""
         self._db.run("DELETE FROM calls WHERE budget = $1 AND answered_at < $2::float8", [budget, before])
 
     def anchor(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Settling and claiming: what attempts came to is written, lanes are given back, and others are claimed."""
+"""Settling and claiming: results of attempts are written, lanes are given back, and other lanes are claimed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def settle(conn: Connection, lease: Lease, batch: Settlement, request: ClaimRequ
 
 
 def _next_due(conn: Connection, id_: int, lease: Lease, *, is_probe: bool) -> float | None:
-    """When the next free lane is due, or may be probed. A lane that an owner before this one has claimed is free."""
+    """When the next free lane is due, or may be probed. A lane claimed by an earlier owner is free."""
     order = "not_before" if is_probe else "due, first_seq"
     row = conn.row(
         f"SELECT due, not_before FROM lanes WHERE subscription = $1 AND epoch < $2 ORDER BY {order} LIMIT 1",
@@ -76,7 +76,7 @@ def _next_due(conn: Connection, id_: int, lease: Lease, *, is_probe: bool) -> fl
 
 
 def _settle(conn: Connection, id_: int, settled: Sequence[AttemptOutcome]) -> None:
-    """Write what attempts came to, except for deliveries that were purged since."""
+    """Write the results of attempts, except for deliveries that were purged since."""
     if not settled:
         return
     _update(conn, id_, settled)
@@ -187,7 +187,7 @@ def _claim(conn: Connection, id_: int, lease: Lease, request: ClaimRequest, now:
 
 
 def _digest(conn: Connection, rows: Sequence[tuple[Any, ...]], max_bytes: int) -> tuple[Job, ...]:
-    """All that is pending and fits, or, of a digest that was attempted before, just what it consisted of."""
+    """Everything pending that fits; for a digest that was attempted before, exactly its deliveries."""
     jobs: list[Job] = []
     digest, left = None, max_bytes
     for row in rows:

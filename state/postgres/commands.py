@@ -28,17 +28,17 @@ class Commands:
             return int(id_)
 
     def pending(self) -> list[Posted]:
-        """What waits, in the order in which it was posted."""
+        """The waiting commands, in order of posting."""
         rows = self._db.run("SELECT id, name, args FROM commands WHERE taken_at IS NULL ORDER BY id")
         return [Posted(id=id_, name=name, args=orjson.loads(args)) for id_, name, args in rows]
 
     def take(self, id_: int, *, now: float) -> bool:
-        """Begin with a command; False when it was withdrawn or taken meanwhile."""
+        """Take a command; False if it was withdrawn or taken meanwhile."""
         changed = self._db.run("UPDATE commands SET taken_at = $1 WHERE id = $2 AND taken_at IS NULL", [now, id_])
         return changed.rowcount == 1
 
     def finish(self, id_: int, outcome: Result, *, now: float) -> None:
-        """Write what came of it, and forget what is older than a day."""
+        """Write its result, and delete commands older than a day."""
         result = None if outcome.result is None else orjson.dumps(outcome.result)
         error = None if outcome.error is None else orjson.dumps({"error": outcome.error, "hint": outcome.hint})
         with transaction(self._db) as conn:
@@ -49,7 +49,7 @@ class Commands:
             conn.run("DELETE FROM commands WHERE posted_at < $1::float8 AND id != $2", [now - 86400.0, id_])
 
     def result(self, id_: int) -> Result | None:
-        """What came of it; None while it is not finished."""
+        """Its result; None while it is not finished."""
         row = self._db.row("SELECT result, error FROM commands WHERE id = $1 AND finished_at IS NOT NULL", [id_])
         if row is None:
             return None
@@ -57,5 +57,5 @@ class Commands:
         return Result(**error) if error is not None else Result(result=result)
 
     def withdraw(self, id_: int) -> bool:
-        """Take back a command that nobody has begun with; False when somebody has."""
+        """Withdraw a command that was not taken yet; False if it was."""
         return self._db.run("DELETE FROM commands WHERE id = $1 AND taken_at IS NULL", [id_]).rowcount == 1

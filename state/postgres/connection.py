@@ -1,4 +1,4 @@
-"""Connections: one for each thread that runs steps, opened when it is needed and again where it was lost."""
+"""Connections: one for each thread that runs steps, opened when needed and again after it was lost."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Database:
         return self.conn.value(statement, values)
 
     def renew(self) -> None:
-        """Open each connection again at its next use: where one was lost, the others probably were, too."""
+        """Open each connection again at its next use, because others were probably lost as well."""
         self._age += 1
 
     def close(self) -> None:
@@ -131,9 +131,9 @@ class Database:
 
 
 class Looking(Database):
-    """A database that is only looked at: what goes wrong is raised as StateError.
+    """A database for reading only; errors are raised as StateError.
 
-    Where a connection was lost since it was used last, the look is taken on a new one.
+    If a connection was lost since its last use, the read is made on a new one.
     """
 
     def run(self, statement: str, values: Sequence[object] = ()) -> psycopg.RawCursor[tuple[Any, ...]]:
@@ -172,7 +172,7 @@ def translating() -> Iterator[None]:
 
 @contextlib.contextmanager
 def transaction(db: Database) -> Iterator[Connection]:
-    """One transaction; within another one it is a part of that, and undone with it."""
+    """One transaction. A nested transaction is a part of the outer one, and is undone with it."""
     conn = db.conn
     if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
         yield conn
@@ -183,7 +183,7 @@ def transaction(db: Database) -> Iterator[Connection]:
 
 @contextlib.contextmanager
 def snapshot(db: Database) -> Iterator[Connection]:
-    """Reads within it see one moment, whoever writes meanwhile."""
+    """Let all reads within the block see one moment, despite concurrent writers."""
     conn = db.conn
     with conn.transaction():
         conn.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -191,7 +191,7 @@ def snapshot(db: Database) -> Iterator[Connection]:
 
 
 def probe(db: Database) -> None:
-    """Write something, and take it away again. Raises what keeps the state from being written."""
+    """Write something, and delete it again. Raises the error that prevents writing the state."""
     with transaction(db) as conn:
         write_meta(conn, "probe", "x" * 100_000)
     with transaction(db) as conn:
@@ -199,11 +199,11 @@ def probe(db: Database) -> None:
 
 
 def read_meta(db: Database | Connection, key: str) -> str | None:
-    """The value kept under `key`, or None."""
+    """The value stored under `key`, or None."""
     value = db.value("SELECT value FROM meta WHERE key = $1", [key])
     return None if value is None else str(value)
 
 
 def write_meta(conn: Connection, key: str, value: str) -> None:
-    """Keep `value` under `key`, within the caller's transaction."""
+    """Store `value` under `key`, within the caller's transaction."""
     conn.run("INSERT INTO meta VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value", [key, value])

@@ -1,4 +1,4 @@
-"""The steps of the way from the log to the sinks, each in one transaction."""
+"""The steps of deliveries, from the log to the sinks, each in one transaction."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ NEWS: Final = "NOTIFY poller_deliveries"  # the owner of a subscription looks at
 
 
 class Deliveries:
-    """The steps of the way from the log to the sinks, each in one transaction."""
+    """The steps of deliveries, from the log to the sinks, each in one transaction."""
 
     def __init__(self, db: Database, *, pending_limit: int = PENDING_LIMIT) -> None:
         self._db = db
         self._limit = pending_limit
 
     def register(self, registrations: Sequence[Registration], *, now: float) -> None:
-        """Make the subscriptions known. New ones begin at their `start`; those not named are kept as removed.
+        """Register the subscriptions. New ones begin at their `start`; those not named are kept as removed.
 
-        What waits until later than can be meant (the clock was wrong) is due at once.
+        Deliveries due later than is possible, because the clock was wrong, become due at once.
         """
         with transaction(self._db) as conn:
             subscriptions.register(conn, registrations)
@@ -49,19 +49,19 @@ class Deliveries:
                 subscriptions.bound_waits(conn, registration, now)
 
     def pause(self, name: str) -> None:
-        """Give a subscription nothing more until it is resumed. Raises StateError where there is none of that name."""
+        """Stop delivering to a subscription until it is resumed. Raises StateError if it does not exist."""
         with transaction(self._db) as conn:
             subscriptions.pause(conn, name)
             conn.run(NEWS)
 
     def resume(self, name: str) -> None:
-        """Go on with a paused or disabled subscription, at once. Raises StateError where there is none of that name."""
+        """Deliver to a paused or disabled subscription at once. Raises StateError if it does not exist."""
         with transaction(self._db) as conn:
             subscriptions.resume(conn, name)
             conn.run(NEWS)
 
     def feeds(self, leases: Sequence[Lease]) -> list[Feed]:
-        """Where the active ones of these subscriptions have room and something to read."""
+        """The positions from which active ones of these subscriptions can read on, if they have room."""
         return subscriptions.feeds(self._db, [lease.subject for lease in leases], self._limit)
 
     def read(self, after: int, limit: int) -> list[Event]:
@@ -77,24 +77,24 @@ class Deliveries:
                 _dispatch(conn, one, now)
 
     def settle(self, lease: Lease, batch: Settlement, claim: ClaimRequest | None = None) -> Settled:
-        """Write what has come of claims, and take others. Raises LeaseLost."""
+        """Write the results of claims, and claim others. Raises LeaseLost."""
         with transaction(self._db) as conn:
             check(conn, lease)
             return settle(conn, lease, batch, claim, self._limit)
 
     def redeliver(self, ids: Iterable[int], *, now: float) -> int:
-        """Queue deliveries again and return how many: dead letters as they are, delivered ones as a copy.
+        """Queue deliveries again and return how many: dead letters themselves, delivered ones as copies.
 
-        One that is pending becomes due at once. Ids that do not exist are passed over.
+        A pending delivery becomes due at once. Unknown ids are skipped.
         """
         with transaction(self._db) as conn:
             conn.run(NEWS)
             return redeliver(conn, list(ids), now)
 
     def replay(self, name: str, *, after: int) -> int:
-        """Deliver again what the subscription has read after number `after`; return the last number of that.
+        """Deliver again what the subscription has read after number `after`; returns the last of these numbers.
 
-        Raises StateError where there is no subscription of that name.
+        Raises StateError if the subscription does not exist.
         """
         with transaction(self._db) as conn:
             id_ = subscriptions.id_of(conn, name)
@@ -106,9 +106,9 @@ class Deliveries:
             return until
 
     def ping(self, name: str, notice: Notice, *, now: float) -> int:
-        """Record a test event, queue it for this subscription alone, and return the delivery's id.
+        """Record a test event, queue it for this subscription only, and return the delivery's id.
 
-        Raises StateError where there is no subscription of that name.
+        Raises StateError if the subscription does not exist.
         """
         with transaction(self._db) as conn:
             id_ = subscriptions.id_of(conn, name)
@@ -118,15 +118,17 @@ class Deliveries:
             return queue_apart(conn, id_, seq, origin="ping", now=now)
 
     def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
-        """The oldest events from before that time (at most `limit`), and who was not given them; None if none is."""
+        """The oldest events before that time (at most `limit`), and which subscriptions did not get them; None if there
+        are none.
+        """
         with transaction(self._db) as conn:
             return retention.expiring(conn, before, limit)
 
     def purge(self, expiring: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
-        """Forget these events and return how many they were; `notices` report who was not given them.
+        """Delete these events and return how many; `notices` report undelivered ones.
 
-        What a subscription was not given by then is dropped, counted in its books, and the subscription disabled.
-        Raises Conflict if somebody was given, or not given, some of them meanwhile.
+        Undelivered events are dropped, counted in the subscription's books, and the subscription is disabled. Raises
+        Conflict if deliveries of them changed meanwhile.
         """
         with transaction(self._db) as conn:
             return retention.purge(conn, expiring, before=before, notices=notices)
@@ -161,7 +163,7 @@ def _dispatch(conn: Connection, one: Dispatched, now: float) -> None:
 
 
 def _advance(conn: Connection, id_: int, one: Dispatched) -> None:
-    """Move the cursor that was read from, if it still is where it was."""
+    """Move the cursor that was read from, unless it has moved meanwhile."""
     feed = one.feed
     if feed.replay is not None:
         moved = conn.run(

@@ -98,7 +98,7 @@ class Log:
 
     @property
     def id(self) -> str:
-        """Which log this is: a number of another log means nothing here."""
+        """The id of this log: a number of another log means nothing here."""
         return read_meta(self._db, "log_id") or ""
 
     def begin_anew_if_cut(self, known: int) -> int | None:
@@ -144,12 +144,12 @@ class Log:
         return found[::-1] if newest else found
 
     def types(self, *, limit: int = 20) -> list[str]:
-        """Some of the types that are in the log."""
+        """Some of the types in the log."""
         rows = self._db.run("SELECT DISTINCT type FROM events ORDER BY type LIMIT $1", [limit])
         return [str(row[0]) for row in rows]
 
     def event(self, seq: int) -> Event | None:
-        """The event with that number, or None (never given, or purged)."""
+        """The event with that number, or None (never assigned, or purged)."""
         row = self._db.row(f"SELECT {EVENT} FROM events WHERE seq = $1", [seq]) if abs(seq) < 2**63 else None
         return None if row is None else event_of(row)
 
@@ -162,15 +162,15 @@ class Log:
         return [event_of(row) for row in reversed(rows)]
 
     def first_seq(self) -> int:
-        """The number of the oldest event kept; 0 when there is none."""
+        """The number of the oldest stored event; 0 if there is none."""
         return int(self._db.value("SELECT coalesce(min(seq), 0) FROM events"))
 
     def last_seq(self) -> int:
-        """The highest number ever given; 0 before the first event."""
+        """The highest number ever assigned; 0 before the first event."""
         return int(self._db.value("SELECT last FROM log"))
 
     def latest_time(self) -> float | None:
-        """Of the events kept, the latest time; None when there is none."""
+        """The latest time of the stored events; None if there are none."""
         latest = self._db.value("SELECT max(time) FROM events")
         return None if latest is None else float(latest)
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's errors as ours: what passes by itself is told from what is wrong for good."""
+"""Translation of PostgreSQL's errors: temporary ones are distinguished from permanent ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AGAIN: Final = ("40001", "40P01")  # nothing was written, and the same step may 
 
 
 def translated(error: BaseException) -> BaseException:
-    """What is raised instead of an error of PostgreSQL. An error in our own use of it stays as it is."""
+    """The error to raise instead of one of PostgreSQL. Errors in the use of PostgreSQL are left unchanged."""
     if not isinstance(error, psycopg.Error):
         return error
     code = error.sqlstate or ""

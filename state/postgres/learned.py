@@ -1,4 +1,4 @@
-"""What the planners learned."""
+"""Values that the planners learned."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from state.postgres.connection import Connection, Database, transaction
 
 
 def save(conn: Connection, values: Mapping[str, bytes]) -> None:
-    """Keep every value under its key, within the caller's transaction."""
+    """Store every value under its key, within the caller's transaction."""
     conn.run(
         "INSERT INTO learned SELECT * FROM unnest($1::text[], $2::bytea[]) AS new (key, value) ORDER BY key "
         "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
@@ -17,17 +17,17 @@ def save(conn: Connection, values: Mapping[str, bytes]) -> None:
 
 
 class Learned:
-    """What the planners learned, kept as they dump it."""
+    """Values that the planners learned, stored as they dump them."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     def save(self, values: Mapping[str, bytes]) -> None:
-        """Keep every value under its key."""
+        """Store every value under its key."""
         with transaction(self._db) as conn:
             save(conn, values)
 
     def load(self, key: str) -> bytes | None:
-        """What was kept under `key`."""
+        """The value stored under `key`."""
         value: bytes | None = self._db.value("SELECT value FROM learned WHERE key = $1", [key])
         return value

@@ -1,10 +1,10 @@
 """Leases of budgets and subscriptions, each under an epoch that rises with every owner. Times are the database's.
 
 A lease lasts as long as its worker is alive: one row is renewed, however many leases there are. A worker that was
-declared dead owns nothing any more, also where nobody has taken it yet: it begins anew.
+declared dead owns nothing any more, even if no other worker has taken it yet.
 
-A step locks the row of its lease until it commits, so that nobody takes the lease meanwhile: with KEY SHARE, which
-does not hold up a renewal.
+A step locks the row of its lease until it commits, so that no worker takes the lease meanwhile. The lock is KEY SHARE,
+which does not delay renewals.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FREE: Final = (
 
 
 def check(conn: Connection, lease: Lease) -> None:
-    """Raise LeaseLost where somebody else owns it by now, within the transaction that writes what it guards."""
+    """Raise LeaseLost if another worker owns it now, within the transaction that writes what it guards."""
     row = conn.row("SELECT worker, epoch FROM leases WHERE name = $1 FOR KEY SHARE", [lease.name])
     if row != (lease.worker, lease.epoch):
         owner = "nobody owns it" if row is None or not row[0] else f"{row[0]} owns it since epoch {row[1]}"
@@ -87,7 +87,7 @@ class LeaseTable:
         return [Lease(name=name, worker=worker, epoch=epoch, until=until) for name, epoch, until in rows]
 
     def give_up(self, leases: Sequence[Lease]) -> None:
-        """Let others take them at once. A lease that is already another's stays theirs."""
+        """Let other workers take these leases at once. A lease that another worker has taken remains theirs."""
         if leases:
             self._db.run(
                 "UPDATE leases SET worker = '' FROM unnest($1::text[], $2::bigint[]) AS given (name, epoch) "
@@ -96,7 +96,7 @@ class LeaseTable:
             )
 
     def enrol(self, worker: WorkerState, *, ttl: float) -> None:
-        """Let the others see this worker for `ttl` seconds, and each `renew` that many more."""
+        """Make this worker visible to the others for `ttl` seconds; each `renew` extends that."""
         with transaction(self._db) as conn:
             _live(conn, worker.name, ttl)
             conn.run(
@@ -112,11 +112,11 @@ class LeaseTable:
                 )
 
     def leave(self, worker: Worker) -> None:
-        """Let the others see at once that this worker is gone; what it still owns is free."""
+        """Show the other workers at once that this worker is gone; everything that it still owns is free."""
         self._db.run("DELETE FROM workers WHERE name = $1", [worker])
 
     def shares(self) -> Shares:
-        """Who runs on the state, and who owns what."""
+        """The workers of the state, and what each owns."""
         workers = self._db.run(
             f"SELECT name, version, digest, listen, lacks, since, until - {NOW} FROM workers WHERE until > {NOW} "
             "ORDER BY since, name"
@@ -152,7 +152,7 @@ class LeaseTable:
 
 
 def _live(conn: Connection, worker: Worker, ttl: float) -> float:
-    """Let a worker be alive for `ttl` seconds. Where it was not, what it owned before is nobody's."""
+    """Mark a worker as alive for `ttl` seconds. If it was not alive, everything that it owned before is free."""
     until = conn.value(
         f"UPDATE workers SET until = {NOW} + $1::float8 WHERE name = $2 AND until > {NOW} RETURNING until",
         [ttl, worker],

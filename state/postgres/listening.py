@@ -1,4 +1,4 @@
-"""Notifications of other workers: they shorten a wait that polling bounds, so one that is lost does no harm."""
+"""Notifications of other workers. They shorten waits that polling limits, so a lost notification does no harm."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Listening:
         self._thread: threading.Thread | None = None
 
     def begin(self, loop: asyncio.AbstractEventLoop, hear: Callable[[str], None]) -> None:
-        """Listen from now on."""
+        """Begin to listen."""
         self._thread = threading.Thread(target=self._run, args=[loop, hear], name="listening", daemon=True)
         self._thread.start()
 
     def end(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._end.set()
         if self._thread is not None:
             self._thread.join()

@@ -1,4 +1,4 @@
-"""Other names for what is kept of subscriptions and sources, and forgetting them."""
+"""Renaming and deleting stored data of subscriptions and sources."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Names:
         self._db = db
 
     def rename_subscription(self, old: str, new: str) -> None:
-        """Let what is kept of one subscription be that of another name, under which nothing was queued yet.
+        """Rename a subscription with its stored data; nothing may have been queued under the new name yet.
 
-        Raises StateError where `old` is not known, or `new` has deliveries of its own.
+        Raises StateError if `old` is not known, or `new` has deliveries of its own.
         """
         with transaction(self._db) as conn:
             id_ = subscriptions.id_of(conn, old)
@@ -36,10 +36,10 @@ class Names:
             _move_versions(conn, f"subscriptions/{old}", f"subscriptions/{new}")
 
     def rename_source(self, old: str, new: str, *, with_budget: bool) -> None:
-        """Let what is kept of one source be that of another name, under which nothing was recorded yet.
+        """Rename a source with its stored data; nothing may have been recorded under the new name yet.
 
-        With it goes its budget of the same name, where it has one: calls are counted on.
-        Raises StateError where `old` is not known, or `new` has events of its own.
+        A budget of the same name is renamed with it, and its calls keep counting. Raises StateError if `old` is not
+        known, or `new` has events of its own.
         """
         with transaction(self._db) as conn:
             conn.run("SET LOCAL statement_timeout = 0")  # every event of the source is written
@@ -61,9 +61,9 @@ class Names:
                 _move_keys(conn, "learned", {f"{kind}:{old}": f"{kind}:{new}" for kind in ("planner", "throttle")})
 
     def forget_subscription(self, name: str, *, limit: int) -> bool:
-        """Forget at most `limit` deliveries of a removed subscription, and with the last ones the subscription.
+        """Delete at most `limit` deliveries of a removed subscription, and with the last ones the subscription.
 
-        Returns whether it is forgotten. Raises StateError where it is not known, or not removed.
+        Returns whether it is deleted. Raises StateError if it is not known, or not removed.
         """
         with transaction(self._db) as conn:
             id_ = subscriptions.id_of(conn, name)
@@ -79,10 +79,10 @@ class Names:
             return True
 
     def forget_source(self, name: str, *, limit: int, now: float) -> bool:
-        """Forget the content of at most `limit` objects of a source, and with the last ones its endpoints.
+        """Delete the content of at most `limit` objects of a source, and with the last ones its endpoints.
 
-        Of objects that events are about, the id and the version are kept: no event id is ever given twice.
-        Returns whether it is forgotten. Raises StateError where it is not known.
+        Ids and versions of objects with events are kept, so that no event id is ever used twice. Returns whether it is
+        deleted. Raises StateError if it is not known.
         """
         with transaction(self._db) as conn:
             endpoints = _endpoints(conn, name)
@@ -99,12 +99,12 @@ class Names:
             return True
 
     def sources(self) -> list[str]:
-        """Every source of which something is kept."""
+        """Every source with stored data."""
         return _sources(self._db)
 
 
 def _make_way_for_subscription(conn: Connection, old: int, new: str) -> None:
-    """Take away the row of the new name, which is there where the configuration was reloaded before the renaming."""
+    """Delete the row of the new name, which exists if the configuration was reloaded before the renaming."""
     id_ = conn.value("SELECT id FROM subscriptions WHERE name = $1 FOR UPDATE", [new])
     if id_ is None:
         return
@@ -145,7 +145,7 @@ def _drop_endpoint(conn: Connection, endpoint: int) -> None:
 
 
 def _empty_objects(conn: Connection, endpoint: int, limit: int) -> int:
-    """Take the content of at most `limit` objects away; how many they were."""
+    """Delete the content of at most `limit` objects; returns how many."""
     of = "object IN (SELECT object FROM objects WHERE endpoint = $1 AND"
     gone = conn.run(
         f"DELETE FROM objects WHERE endpoint = $1 AND {of} version = 0 LIMIT $2)", [endpoint, limit]
@@ -182,7 +182,9 @@ def _move_lanes(conn: Connection, old: str, new: str) -> None:
 
 
 def _move_versions(conn: Connection, old: str, new: str) -> None:
-    """Count on under the new subject (or, where it ends in a slash, all that begin so); no version goes back."""
+    """Continue to count versions under the new subject (or, if it ends in a slash, all that begin with it); no version
+    goes back.
+    """
     where = "starts_with(subject, $1::text)" if old.endswith("/") else "subject = $1::text"
     conn.run(
         f"INSERT INTO versions SELECT $2::text || substr(subject, length($1::text) + 1), version FROM versions "

@@ -1,6 +1,6 @@
-"""Which events a subscription read and did not want: one bit for each, so that the books can be proven.
+"""Events that a subscription read but did not want: one bit for each, so that the books can be proved.
 
-A row of 512 bytes stands for 4,096 numbers of the log; a row per event would cost more than the event's delivery.
+A row of 512 bytes covers 4,096 numbers of the log; a row per event would cost more than its delivery.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ WIDTH: Final = 4096  # numbers in a block
 
 
 def add(conn: Connection, subscription: int, numbers: Iterable[int]) -> None:
-    """Note these numbers, which rise."""
+    """Add these numbers, which rise."""
     for block, members in groupby(numbers, key=lambda number: number // WIDTH):
         bits = _bits(conn, subscription, block)
         for number in members:
@@ -24,7 +24,7 @@ def add(conn: Connection, subscription: int, numbers: Iterable[int]) -> None:
 
 
 def forget(conn: Connection, subscription: int, upto: int) -> int:
-    """Forget the numbers up to `upto` and return how many there were."""
+    """Remove the numbers up to `upto` and return how many there were."""
     forgotten = 0
     for block, bits in _blocks(conn, subscription, upto // WIDTH):
         kept = 0 if block < upto // WIDTH else bits >> (upto % WIDTH + 1) << (upto % WIDTH + 1)

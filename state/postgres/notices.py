@@ -42,9 +42,9 @@ class Notices:
         self._db = db
 
     def tell(self, notices: Sequence[Notice], *, kept: Mapping[str, bytes] | None = None) -> list[int]:
-        """Append the notices to the log, each with the next version of its subject; the numbers given.
+        """Append the notices to the log, each with the next version of its subject; returns their numbers.
 
-        With them is `kept`, by key, what a restart must know of them.
+        `kept`, by key, is stored with them: what a restart must know of them.
         """
         with transaction(self._db) as conn:
             if kept:

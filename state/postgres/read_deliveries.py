@@ -1,4 +1,4 @@
-"""Looking at subscriptions and deliveries."""
+"""Reading of subscriptions and deliveries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DELIVERY: Final = (
     "LEFT JOIN lanes l ON l.subscription = d.subscription AND l.lane = d.lane"
 )
 
-# While the breaker is open: a digest leaves when it is due, anything else when the receiver's own word allows it.
+# While the breaker is open, a digest is sent when it is due, other deliveries when the receiver's Retry-After allows.
 NEXT: Final = (
     "(SELECT min(CASE WHEN s.digest THEN due ELSE not_before END) FROM lanes WHERE subscription = s.id AND epoch = 0)"
 )
@@ -48,7 +48,7 @@ def _conditions(query: DeliveryQuery) -> tuple[str, list[object]]:
 
 
 class DeliveryReader:
-    """What there is to see of subscriptions and deliveries."""
+    """Reads subscriptions and deliveries."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -82,20 +82,20 @@ class DeliveryReader:
         return [delivery_of(row) for row in rows]
 
     def delivery(self, id_: int) -> Delivery | None:
-        """One delivery, or None where there is none of that id."""
+        """One delivery, or None if the id does not exist."""
         if abs(id_) >= 2**63:
-            return None  # no number of ours is that large
+            return None  # no delivery has such a large number
         row = self._db.row(f"{DELIVERY} WHERE d.id = $1", [id_])
         return None if row is None else delivery_of(row)
 
     def unknown(self, ids: Sequence[int]) -> list[int]:
-        """Which of these numbers no delivery has."""
+        """Those of these numbers that no delivery has."""
         wanted = [id_ for id_ in ids if abs(id_) < 2**63]
         known = {id_ for (id_,) in self._db.run("SELECT id FROM deliveries WHERE id = ANY($1::bigint[])", [wanted])}
         return [id_ for id_ in ids if id_ not in known]
 
     def attempts(self, id_: int) -> list[AttemptRow]:
-        """Every attempt of a delivery, or of the digest it left with, the first one first."""
+        """Every attempt of a delivery, or of its digest, the first one first."""
         rows = self._db.run(
             "SELECT number, at, latency, status, text, reference FROM attempts "
             "WHERE delivery = $1 OR delivery = (SELECT digest FROM deliveries WHERE id = $1) ORDER BY at, number",
@@ -107,5 +107,5 @@ class DeliveryReader:
         ]
 
     def ledger(self) -> list[SubscriptionLedger]:
-        """The books of every subscription, proven from the tables."""
+        """The books of every subscription, proved from the tables."""
         return ledger(self._db)

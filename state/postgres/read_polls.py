@@ -1,4 +1,4 @@
-"""Looking at endpoints, units and objects."""
+"""Reading of endpoints, units and objects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from state.status import UnitProgress
 
 
 class PollReader:
-    """Looking at endpoints, units and objects, beside the workers."""
+    """Reads endpoints, units and objects, beside the workers."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -43,7 +43,7 @@ class PollReader:
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def units(self, source: str, endpoint: str, *, limit: int = 1000) -> list[UnitProgress]:
-        """The units of one endpoint: failing ones first, then in the order in which they were met."""
+        """The units of one endpoint: failing ones first, then in the order in which they were created."""
         rows = self._db.run(
             "SELECT u.key, u.asked_at, u.shown, u.calls, u.failures, u.retry_at, u.error FROM units u "
             "JOIN endpoints e ON e.id = u.endpoint WHERE e.source = $1 AND e.name = $2 "
@@ -54,7 +54,7 @@ class PollReader:
         return [UnitProgress(**dict(zip(names, row, strict=True))) for row in rows]
 
     def object(self, source: str, endpoint: str, object_id: str) -> Snapshot | None:
-        """The snapshot of one object, or None when it was never seen."""
+        """The snapshot of one object, or None if it was never seen."""
         row = self._db.row(
             f"SELECT {KNOWN} FROM objects o LEFT JOIN units u ON u.id = o.unit JOIN endpoints e ON e.id = o.endpoint "
             "WHERE e.source = $1 AND e.name = $2 AND o.object = $3",

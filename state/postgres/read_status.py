@@ -1,4 +1,4 @@
-"""Looking at what a status sums up: calls in the windows, how long changes took to be seen, how deliveries stand."""
+"""Reading of the figures of a status: calls in windows, delays of changes, counts of deliveries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from state.postgres.connection import Database
 from state.postgres.throttles import throttled_until
 from state.status import Activity, MeasuredDelay, Retrying, SeenChange, SeenDelay, UnitRow
 
-LATEST: Final = 10_000  # events that a measured delay looks back on at most
+LATEST: Final = 10_000  # newest events that measured delays consider
 
 
 class StatusReader:
@@ -28,7 +28,7 @@ class StatusReader:
         return [(float(sent), None if answered is None else float(answered)) for sent, answered in rows]
 
     def throttled_until(self, budget: str) -> float | None:
-        """Until when its server wanted no call, as noted last, in steady seconds; it may be over."""
+        """The stored end of the server's pause, in steady seconds; it may be over."""
         return throttled_until(self._db, budget)
 
     def anchor(self) -> str | None:
@@ -36,7 +36,7 @@ class StatusReader:
         return None
 
     def units(self) -> list[UnitRow]:
-        """Every unit, in the order in which they were met."""
+        """Every unit, in the order in which they were created."""
         rows = self._db.run(
             "SELECT e.source, e.name, u.key, u.calls, u.answered_at, u.retry_at "
             "FROM units u JOIN endpoints e ON e.id = u.endpoint ORDER BY u.id"
@@ -45,14 +45,14 @@ class StatusReader:
         return [UnitRow(**dict(zip(names, row, strict=True))) for row in rows]
 
     def learned(self, key: str) -> bytes | None:
-        """What a planner saved last under `key`."""
+        """The value that a planner last saved under `key`."""
         value: bytes | None = self._db.value("SELECT value FROM learned WHERE key = $1", [key])
         return value
 
     def measured_delays(self, *, since: float) -> list[MeasuredDelay]:
-        """Of each endpoint with events since then, within the latest 10,000 events of the log.
+        """Measured delays of each endpoint with events since then, among the latest 10,000 events of the log.
 
-        Events between whose two times the clock was set are left out: what lies between them is not a delay.
+        Events are left out if the clock was set between their two times, because the difference is not a delay.
         """
         rows = self._db.run(
             """
@@ -82,7 +82,7 @@ class StatusReader:
         ]
 
     def seen_changes(self) -> list[SeenChange]:
-        """Every change in the log of which it is known when it had not happened yet, in order."""
+        """Every change in the log with a known `observed_after`, in order."""
         rows = self._db.run(
             """
             SELECT e.source, e.name, u.key, v.observed_after, v.time
@@ -136,7 +136,7 @@ class StatusReader:
         return [Activity(source=source, endpoint=endpoint, unit=unit, span=span, events=n) for unit, span, n in rows]
 
     def oldest_waiting(self) -> dict[str, float]:
-        """By subscription, since when the oldest event that it was not given waits: queued, or not read yet."""
+        """By subscription, since when the oldest undelivered event waits, whether queued or not read yet."""
         rows = self._db.run(
             """
             SELECT s.name,
@@ -166,7 +166,7 @@ class StatusReader:
         ]
 
     def delivery_counts(self) -> list[tuple[str, str, int]]:
-        """(subscription, state, deliveries) of those that are kept."""
+        """(subscription, state, deliveries) of stored deliveries."""
         rows = self._db.run(
             "SELECT s.name, d.state, count(*) FROM deliveries d JOIN subscriptions s ON s.id = d.subscription "
             "GROUP BY s.name, d.state ORDER BY s.name, d.state"

@@ -1,4 +1,4 @@
-"""The statements of a recording, within the caller's transaction."""
+"""Statements of a recording, within the caller's transaction."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ KNOWN = "o.object, o.version, o.body, o.unit, greatest(u.asked_at, o.seen_at), o
 
 
 def write(conn: Connection, recording: Recording) -> Recorded:
-    """Write it all. Raises Conflict where the endpoint has another revision than the recording is based on."""
+    """Write the recording. Raises Conflict if the endpoint's revision is not the recording's base."""
     endpoint = recording.endpoint
     changed = conn.run(
         "UPDATE endpoints SET revision = revision + 1, objects = objects + $1 WHERE id = $2 AND revision = $3",
@@ -267,7 +267,7 @@ def _take_members(conn: Connection, unit: int, ids: frozenset[str]) -> None:
 
 
 def drop_units(conn: Connection, endpoint: int, keys: Iterable[str], now: float) -> None:
-    """Forget units; what they showed is suspect."""
+    """Delete units; their objects become suspects."""
     for key in keys:
         unit = conn.value("SELECT id FROM units WHERE endpoint = $1 AND key = $2", [endpoint, key])
         if unit is None:

@@ -1,4 +1,4 @@
-"""Queueing again, outside the order: each in a lane of its own."""
+"""Queueing deliveries again, outside the order: each in a lane of its own."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def queue_apart(conn: Connection, id_: int, seq: int, *, origin: str, now: float
 
 
 def _open_lane(conn: Connection, id_: int, lane: str) -> None:
-    """Due at 0 is due before all others: a probe that a command asks for is this one."""
+    """Open a lane due at 0, which is due before all others: a probe that a command asks for uses it."""
     conn.run("INSERT INTO lanes (subscription, lane, due) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING", [id_, lane])
     conn.run("UPDATE subscriptions SET pending = pending + 1 WHERE id = $1", [id_])

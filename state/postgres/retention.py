@@ -1,4 +1,4 @@
-"""Forgetting the oldest events, and keeping the books of what is forgotten."""
+"""Deletion of the oldest events, with the books of what is deleted."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ REASON: Final = "retention"
 
 
 def expiring(conn: Connection, before: float, limit: int) -> Expiring | None:
-    """At most `limit` of the oldest events from before that time, and which subscriptions were not given them.
+    """At most `limit` of the oldest events before that time, and which subscriptions did not get them.
 
-    Only a beginning of the log goes: an event after a younger one stays until that one is old enough.
+    Only a beginning of the log is deleted: an event after a younger one stays until that one is old enough.
     """
     upto = _last_old(conn, before, limit)
     return None if upto is None else Expiring(upto=upto, dropped=_dropped(conn, upto))
 
 
 def purge(conn: Connection, old: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
-    """Forget these events within the caller's transaction, and return how many they were. Raises Conflict."""
+    """Delete these events within the caller's transaction, and return how many. Raises Conflict."""
     rows = conn.run("SELECT id, name FROM subscriptions ORDER BY id FOR NO KEY UPDATE").fetchall()
     dropped = _dropped(conn, old.upto)
     if dropped != old.dropped:
@@ -45,7 +45,7 @@ def purge(conn: Connection, old: Expiring, *, before: float, notices: Sequence[N
 
 
 def _dropped(conn: Connection, upto: int) -> dict[str, int]:
-    """By subscription that takes events: how many up to this number it has not read, or has not been given."""
+    """For each subscription that takes events: how many up to this number it has not read, or were not delivered."""
     rows = conn.run(
         "SELECT name, (SELECT count(*) FROM events WHERE seq > s.cursor AND seq <= $1) + (SELECT count(*) FROM "
         "deliveries d WHERE d.subscription = s.id AND d.state = 'pending' AND d.seq <= $1 AND d.origin = 'log') "
@@ -62,7 +62,7 @@ def _last_old(conn: Connection, before: float, limit: int) -> int | None:
 
 
 def _drop_unread(conn: Connection, id_: int, upto: int) -> None:
-    """Step over what a subscription has not read yet."""
+    """Skip the events that a subscription has not read yet."""
     conn.run(
         "UPDATE subscriptions s SET cursor = $1::bigint, dropped = dropped + "
         "(SELECT count(*) FROM events WHERE seq > s.cursor AND seq <= $1::bigint) "
@@ -72,7 +72,7 @@ def _drop_unread(conn: Connection, id_: int, upto: int) -> None:
 
 
 def _drop_pending(conn: Connection, id_: int, upto: int) -> None:
-    """Drop what is queued and was not given in time; a lane whose delivery is just being attempted is dropped, too."""
+    """Drop queued events that were not delivered in time, including lanes whose delivery is being attempted."""
     rows = conn.run(
         "DELETE FROM deliveries WHERE subscription = $1 AND state = 'pending' AND seq <= $2 RETURNING origin",
         [id_, upto],
@@ -91,7 +91,7 @@ def _drop_pending(conn: Connection, id_: int, upto: int) -> None:
 
 
 def _close_books(conn: Connection, id_: int, upto: int) -> None:
-    """Add what is about to be forgotten to the sums."""
+    """Add what is about to be deleted to the sums."""
     counts: dict[str, int] = dict(
         conn.run(
             "SELECT state, count(*) FROM deliveries WHERE subscription = $1 AND origin = 'log' AND seq <= $2 "

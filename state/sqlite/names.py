@@ -25,9 +25,9 @@ class Names:
         self._db = db
 
     def rename_subscription(self, old: str, new: str) -> None:
-        """Let what is kept of one subscription be that of another name, under which nothing was queued yet.
+        """Rename a subscription with its stored data; nothing may have been queued under the new name yet.
 
-        Raises StateError where `old` is not known, or `new` has deliveries of its own.
+        Raises StateError if `old` is not known, or `new` has deliveries of its own.
         """
         with transaction(self._db) as conn:
             id_ = subscriptions.id_of(conn, old)
@@ -37,10 +37,10 @@ class Names:
             _move_versions(conn, f"subscriptions/{old}", f"subscriptions/{new}")
 
     def rename_source(self, old: str, new: str, *, with_budget: bool) -> None:
-        """Let what is kept of one source be that of another name, under which nothing was recorded yet.
+        """Rename a source with its stored data; nothing may have been recorded under the new name yet.
 
-        With it goes its budget of the same name, where it has one: calls are counted on.
-        Raises StateError where `old` is not known, or `new` has events of its own.
+        A budget of the same name is renamed with it, and its calls keep counting. Raises StateError if `old` is not
+        known, or `new` has events of its own.
         """
         with transaction(self._db) as conn:
             if not _endpoints(conn, old):
@@ -59,9 +59,9 @@ class Names:
                 _move_budget(conn, old, new)
 
     def forget_subscription(self, name: str, *, limit: int) -> bool:
-        """Forget at most `limit` deliveries of a removed subscription, and with the last ones the subscription.
+        """Delete at most `limit` deliveries of a removed subscription, and with the last ones the subscription.
 
-        Returns whether it is forgotten. Raises StateError where it is not known, or not removed.
+        Returns whether it is deleted. Raises StateError if it is not known, or not removed.
         """
         with transaction(self._db) as conn:
             id_ = subscriptions.id_of(conn, name)
@@ -78,10 +78,10 @@ class Names:
             return True
 
     def forget_source(self, name: str, *, limit: int, now: float) -> bool:
-        """Forget the content of at most `limit` objects of a source, and with the last ones its endpoints.
+        """Delete the content of at most `limit` objects of a source, and with the last ones its endpoints.
 
-        Of objects that events are about, the id and the version are kept: no event id is ever given twice.
-        Returns whether it is forgotten. Raises StateError where it is not known.
+        Ids and versions of objects with events are kept, so that no event id is ever used twice. Returns whether it is
+        deleted. Raises StateError if it is not known.
         """
         with transaction(self._db) as conn:
             endpoints = _endpoints(conn, name)
@@ -99,12 +99,12 @@ class Names:
             return True
 
     def sources(self) -> list[str]:
-        """Every source of which something is kept."""
+        """Every source with stored data."""
         return _sources(self._db.conn) if self._db.conn is not None else []
 
 
 def _make_way_for_subscription(conn: sqlite3.Connection, old: int, new: str) -> None:
-    """Take away the row of the new name, which is there where the configuration was reloaded before the renaming."""
+    """Delete the row of the new name, which exists if the configuration was reloaded before the renaming."""
     row = conn.execute("SELECT id FROM subscriptions WHERE name = ?", [new]).fetchone()
     if row is None:
         return
