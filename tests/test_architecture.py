@@ -103,7 +103,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # docs/architecture.md; each may import
     ("poller.sources", "poller.planner"),
     ("poller.events", "poller.options"),
     ("poller.documents", "poller.rendering", "poller.sinks", "poller.budget"),
-    ("poller.clock", "poller.http_dates", "poller.late", "poller.redaction", "poller.tracing"),
+    ("poller.clock", "poller.http_dates", "poller.late", "poller.lean", "poller.redaction", "poller.tracing"),
 )
 EDGES = ("poller.cli", "poller.daemon", "poller.web")
 

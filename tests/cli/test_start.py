@@ -6,7 +6,7 @@ import sys
 import pytest
 
 DEAR = {"aiohttp", "apprise", "apscheduler", "fastapi", "httpx", "jinja2", "jsonpath", "numpy", "pydantic", "rich"}
-DEAR |= {"slack_sdk", "sqlite_utils", "structlog", "uvicorn"}
+DEAR |= {"pygments", "slack_sdk", "sqlite_utils", "structlog", "uvicorn"}
 
 
 def loaded(*words: str) -> set[str]:
@@ -23,3 +23,8 @@ def test_help_and_version_load_no_dear_library(words: tuple[str, ...]) -> None:
 
 def test_a_sweep_loads_neither_the_server_nor_sinks_that_nobody_uses() -> None:
     assert not loaded("once", "--help") & {"aiohttp", "apprise", "fastapi", "slack_sdk", "uvicorn"}
+
+
+@pytest.mark.parametrize("command", ["events", "once", "status"])
+def test_no_command_loads_what_colours_code(command: str) -> None:
+    assert not loaded(command, "--help") & {"pygments"}
