@@ -96,6 +96,8 @@ def examine(context: CliContext) -> Iterator[Finding]:
             yield of_plugin(failed.name, failed.origin, failed.error)
         yield from _private(config)
     elif running.status is None:
+        if running.error is not None:
+            yield bad("socket", str(running.error), running.error.hint)
         return  # without a configuration there is nothing else to examine
     path = config.poller.state if config is not None else state
     assert path is not None
