@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 LOG_LINES: Final = {
+    "budget.waits": "The server wants no call for so many seconds, and the budget waits: `why` is what it said.",
     "budget.goes_on": "A pause that a server had asked for is over, or was ended by `poller resume`.",
     "budget.not_opened": "This worker cannot poll the budget it has leased, and leaves it to others for a while.",
     "budget.lease_lost": "Another worker owns the budget now; this one stops polling for it.",
@@ -12,7 +13,7 @@ LOG_LINES: Final = {
     "command.done": "A command was executed by the daemon.",
     "command.failed": "A command could not be executed; the line says why.",
     "config.agrees": "All workers have the same configuration again.",
-    "config.differs": "Workers on one database have different configurations: give all the same file, and reload.",
+    "config.differs": "Workers on one database have different configurations: only those with the newest act.",
     "config.not_taken_over": "A key that is read at the start alone has changed. Restart to use it.",
     "config.refused": "A reload was refused; the old configuration stays in use. `poller check` says what to fix.",
     "config.reloaded": "The new configuration is in use, with what has changed.",
