@@ -298,7 +298,7 @@ async def test_a_restart_of_home_assistant_deletes_and_creates_nothing(home):
         assert [one.type for one in app.store.log.read(limit=100) if not one.type.startswith("poller.")] == []
 
         del home.upstream.objects[-1]
-        await time.run(700.0)
+        await time.run(1000.0)
         assert [one.subject for one in app.store.log.read(limit=100)] == ["states/sensor.s39"]
 
 
