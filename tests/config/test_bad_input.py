@@ -13,7 +13,7 @@ HTML, JSON, TEXT = "text/html", "application/json", "text/plain"
 BAD = {  # name: the answer, what is said of it, what is to be done
     "unauthorised": ((401, b"who?", TEXT), "401 Unauthorized: who?", "are the credentials right"),
     "forbidden": ((403, b"not yours", TEXT), "403 Forbidden: not yours", "may not see it"),
-    "missing": ((404, b"", TEXT), "404 Not Found", "base_url and path"),
+    "missing": ((404, b"", TEXT), "404 Not Found", "base_url followed by path"),
     "moved": ((302, b"", TEXT), "302 Found", "a login page is not an API"),
     "page": ((200, b"<html>Please log in</html>", HTML), "the answer is HTML", ""),
     "truncated": ((200, b'[{"id": 1, "na', JSON), "not JSON", ""),

@@ -225,7 +225,7 @@ def test_an_answer_that_is_not_the_list_is_set_aside(body, says):
         ({"parent": "items", "path": "/x/{parent.id}"}, "goes in a circle"),
         ({"parent": "items", "path": "/x"}, "needs the parent in its path"),
         ({"path": "/x/{parent.id}"}, "needs parent ="),
-        ({"path": "/x/{id}"}, "means nothing here"),
+        ({"path": "/x/{id}"}, "is not known"),
         ({"path": "https://other.example/x"}, "relative to base_url"),
         ({"item_path": "/items"}, "write {id} or {FIELD}"),
         ({"item_path": "/zones/{parent.id}/items/{id}"}, "write {id} or {FIELD}"),

@@ -50,7 +50,7 @@ def test_the_list_is_found_anywhere_in_the_answer(body, path):
         ({"error": "x"}, "$.items", "no list at"),
         ({"error": "x"}, "$.items[*].node", "no \\$.items"),
         ([], "$[0].of", "no list at"),
-        ({"items": [[1]]}, "$.items[*]", "no object"),
+        ({"items": [[1]]}, "$.items[*]", "not an object"),
         ("text", None, "no list"),
         (b"<html>", "$.items", "HTML"),
         (b"<html>", "$.items[*]", "HTML|no \\$"),
