@@ -16,6 +16,7 @@ from poller.web.access import OPEN
 from state.place import DatabaseUrl
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
+IMAGE = DEPLOY.parent / "Containerfile"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 MANIFESTS = {
     (one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
@@ -56,7 +57,7 @@ def test_the_command_line_is_one_that_poller_takes(words: list[str]) -> None:
 
     assert command is not None
     command.make_context(name, rest, parent=context)
-    assert f'CMD ["{words[0]}"]' in (DEPLOY / "Dockerfile").read_text()
+    assert f'CMD ["{words[0]}"]' in IMAGE.read_text()
 
 
 def test_every_variable_that_the_configuration_names_is_given(config: Any) -> None:
@@ -70,7 +71,7 @@ def test_every_variable_that_the_configuration_names_is_given(config: Any) -> No
 
 
 def test_the_file_is_where_the_image_looks_for_it() -> None:
-    [place] = re.findall(r"^ENV POLLER_CONFIG=(\S+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    [place] = re.findall(r"POLLER_CONFIG=(\S+)", IMAGE.read_text())
     [mount] = CONTAINER["volumeMounts"]
 
     assert f"{mount['mountPath']}/poller.toml" == place
@@ -89,6 +90,7 @@ def test_ports_and_probes_are_those_of_the_program(config: Any) -> None:
         assert asked["path"] in OPEN
         assert asked["port"] == port["name"]
         assert {header["value"] for header in asked["httpHeaders"]} <= config.poller.hosts
+    assert f"http://localhost:{port_of(config)}/readyz" in WORKER["healthcheck"]["test"][-1]
 
 
 def test_each_starts_postgresql_under_the_name_that_the_configuration_asks_and_three_workers(config: Any) -> None:
