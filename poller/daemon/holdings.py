@@ -21,6 +21,7 @@ from state.errors import LeaseLost, PollerError, Unavailable
 from state.leases import Lease, budget_lease
 
 ASIDE: Final = 30.0  # seconds for which a budget that could not be opened is left to other workers
+AT_ONCE: Final = 8  # budgets that are opened side by side: each takes some milliseconds, and renewals must not wait
 GRACE: Final = 5.0  # seconds that running work of a released budget has to end
 
 log = structlog.get_logger("poller")
@@ -37,6 +38,7 @@ class Holdings:
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by lease: tasks that open it or give it up
         self._aside: dict[str, float] = {}  # by lease: steady time until which it is left to other workers
         self._failure: BaseException | None = None
+        self._opening = asyncio.Semaphore(AT_ONCE)
 
     def __contains__(self, name: object) -> bool:
         return name in self._held
@@ -127,7 +129,8 @@ class Holdings:
 
     async def _open(self, lease: Lease) -> None:
         try:
-            poll_loop = await self._app.engines.adopt(lease)
+            async with self._opening:
+                poll_loop = await self._app.engines.adopt(lease)
         except (LeaseLost, Unavailable):
             return
         except PollerError as error:
