@@ -182,7 +182,7 @@ def shown_by(url: str) -> dict[str, str]:
     with client:
         described = client.get("/openapi.json").json()["paths"]
         looks = [path for path, methods in described.items() if "get" in methods and not path.endswith("/stream")]
-        paths = [path.format(number=1, id=1, source="bearer", endpoint="things") for path in looks]
+        paths = [path.format(number=1, id=1, source="bearer", endpoint="things", table="deliveries") for path in looks]
         paths += [f"/api/v1/deliveries/{one['id']}" for one in client.get("/api/v1/deliveries").json()["deliveries"]]
         shown = {path: str(answer.headers) + answer.text for path in (*ROUTES, *paths) if (answer := client.get(path))}
         shown |= {f"{path} refused": client.get(path, headers={"Authorization": "x"}).text for path in paths}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -22,6 +23,30 @@ class Misleading:
         return f"{self.object_id} is in the list, but {self.url} says that it is gone: is `item_path` right?"
 
 
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """An id that names different objects on two pages."""
+
+    seen_at: float  # when the latest sweep that saw both ended
+    missed: int = 0  # sweeps since then that saw one of them at most
+
+
+def clashes_after(
+    known: Mapping[str, Clash], seen: Iterable[str], *, ended_at: float, absent_for: float
+) -> dict[str, Clash]:
+    """The clashes known after a sweep that saw those of `seen`.
+
+    One of the two objects may be hidden for a while, as any object may: a clash is over only when two sweeps and
+    `absent_for` seconds have passed without it.
+    """
+    kept = {
+        object_id: Clash(clash.seen_at, clash.missed + 1)
+        for object_id, clash in known.items()
+        if clash.missed == 0 or ended_at - clash.seen_at <= absent_for
+    }
+    return kept | {object_id: Clash(ended_at) for object_id in seen}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exemptions:
     """What the guards of one endpoint accept."""
@@ -37,7 +62,7 @@ class Exemptions:
     )  # keys of lists not read when the baseline ended: their first objects are silent
     misleading: Misleading | None = None  # if set, own URLs confirm no deletion
     said_unlisted: bool = False  # it was reported that objects left the list and answer under their own URL
-    clashes: frozenset[str] = frozenset()  # ids that name different objects on two pages: never reported as edits
+    clashes: Mapping[str, Clash] = field(default_factory=dict)  # by id: never reported as edits
 
     def shift_in(self, sweep: int) -> ShapeShift:
         """The schema change that is accepted silently in a sweep."""
@@ -57,7 +82,7 @@ class Exemptions:
                 "nulled": sorted(self.nulled),
                 "deletions_until": self.deletions_until,
                 "doubts": sorted(self.doubts),
-                "clashes": sorted(self.clashes),
+                "clashing": {object_id: [one.seen_at, one.missed] for object_id, one in self.clashes.items()},
                 "failing": sorted(self.failing),
                 "unread": sorted(self.unread),
                 "misleading": self.misleading and [self.misleading.object_id, self.misleading.url],
@@ -79,7 +104,7 @@ class Exemptions:
             nulled=frozenset(data.get("nulled", ())),
             deletions_until=data["deletions_until"],
             doubts=frozenset(data.get("doubts", ())),
-            clashes=frozenset(data.get("clashes", ())),
+            clashes={object_id: Clash(*values) for object_id, values in data.get("clashing", {}).items()},
             failing=frozenset(data.get("failing", ())),
             unread=frozenset(data.get("unread", ())),
             misleading=None if misled is None else Misleading(object_id=misled[0], url=misled[1]),

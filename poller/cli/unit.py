@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 
-from poller.cli.output import say
+from poller.cli.output import say, say_lines
 from state.errors import PollerError
 
 UNIT: Final = "etc/systemd/system/poller.service"
@@ -46,7 +46,7 @@ def unit(install: bool, root: Path | None) -> None:
     """
     text = unit_of(_program())
     if not install and root is None:
-        click.echo(text, nl=False)
+        say_lines(text.rstrip())
         return
     _write({UNIT: text, **OTHERS}, root or Path("/"))
     if root is None:

@@ -11,6 +11,7 @@ import msgspec
 from poller.changes.certainty import MOST_REPEATED, Claims, claims_of
 from poller.changes.comparison import PageComparison, ShownObject, digest_of
 from poller.changes.decision import Context, Decision
+from poller.changes.exemptions import Clash
 from poller.changes.quarantine import is_replaced
 from poller.changes.recording import (
     appended,
@@ -330,9 +331,10 @@ def apply(
     _draft_marks(w, one, comparison, unit, seen, draft)
     is_complete = _sweep(w, one.waiting, seen, draft, unit)
     result = _result(w, one, comparison, decision, seen, swept=is_complete)
-    if not w.guards.exemptions.clashes.issuperset(decision.undecided.clashes):
-        exemptions = w.guards.exemptions
-        exempt(w, draft, replace(exemptions, clashes=exemptions.clashes.union(decision.undecided.clashes)))
+    clashes = w.guards.exemptions.clashes
+    if new := [object_id for object_id in decision.undecided.clashes if object_id not in clashes]:
+        found = dict.fromkeys(new, Clash(asked.answered_at))
+        exempt(w, draft, replace(w.guards.exemptions, clashes={**clashes, **found}))
     _remember(w, unit, comparison, decision, asked.answered_order)
     return result
 

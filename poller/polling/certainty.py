@@ -7,6 +7,7 @@ from dataclasses import replace
 from msgspec import structs
 
 from poller.changes.certainty import PATIENCE, SweptList, Uncertainty, judge, pattern_of
+from poller.changes.exemptions import clashes_after
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint, exempt
 from poller.polling.sweep import Seen
@@ -25,7 +26,12 @@ def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: Uni
         clashes=[*w.sweep.clashes, *seen.clashes],
         is_new=w.sweep.is_new or seen.is_new,
     )
-    clashes = frozenset((*w.sweep.clashes, *seen.clashes))
+    clashes = clashes_after(
+        w.guards.exemptions.clashes,
+        swept.clashes,
+        ended_at=ended.ended_at,
+        absent_for=w.rules.deletion.missing_time(has_own_url=False),
+    )
     if w.guards.exemptions.clashes != clashes:
         exempt(w, draft, replace(w.guards.exemptions, clashes=clashes))
     before = Uncertainty.load(w.state.uncertain)

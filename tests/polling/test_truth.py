@@ -28,6 +28,24 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "a clash of ids is remembered while one of the two objects is hidden": (
+        World(
+            style="link",
+            baseline="emit",
+            lines=True,
+            own_numbers=True,
+            concurrency=3,
+            objects=5,
+            absent_for=30.0,
+            seed=46,
+            traits=("twin",),
+        ),
+        [
+            Step(act="flap", pick=2, times=3, wait=10.0),
+            Step(act="flap", pick=7, times=3, wait=10.0),
+            Step(act="flap", pick=5, wait=1.0),
+        ],
+    ),
     "pages that repeat an object of which `deleted_when` is true end the list": (
         World(
             style="page-more",

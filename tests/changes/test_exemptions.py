@@ -1,0 +1,48 @@
+"""What an endpoint remembers of ids that name two objects, and how it is stored."""
+
+from __future__ import annotations
+
+import pytest
+
+from poller.changes.exemptions import Clash, Exemptions, Misleading, clashes_after
+from poller.changes.guards import Shape, ShapeShift
+
+
+@pytest.mark.parametrize(
+    ("ends", "known"),
+    [
+        ([10.0], True),
+        ([10.0, 20.0], True),
+        ([10.0, 20.0, 29.0, 30.0], True),  # many sweeps, and too little time
+        ([100.0], True),  # much time, and one sweep
+        ([100.0, 101.0], False),
+        ([10.0, 20.0, 31.0], False),
+    ],
+)
+def test_a_clash_is_over_when_two_sweeps_and_enough_time_have_passed_without_it(ends: list[float], known: bool):
+    clashes = clashes_after({}, ["7"], ended_at=0.0, absent_for=30.0)
+    for end in ends:
+        clashes = clashes_after(clashes, [], ended_at=end, absent_for=30.0)
+    assert ("7" in clashes) is known
+
+
+def test_a_clash_that_is_seen_again_begins_anew():
+    clashes = clashes_after({"7": Clash(0.0, 5)}, ["7", "8"], ended_at=20.0, absent_for=30.0)
+    assert clashes == {"7": Clash(20.0), "8": Clash(20.0)}
+
+
+def test_exemptions_are_stored_whole():
+    exemptions = Exemptions(
+        shift=ShapeShift(fields={"/name": Shape.NULLED}, objects=10),
+        shift_until=3,
+        nulled=frozenset({"/name"}),
+        deletions_until=4,
+        doubts=frozenset({"a doubt"}),
+        failing=frozenset({"list"}),
+        unread=frozenset({"parent"}),
+        misleading=Misleading(object_id="7", url="https://shop.example/items/7"),
+        said_unlisted=True,
+        clashes={"7": Clash(20.0, 1)},
+    )
+    assert Exemptions.load(exemptions.dump()) == exemptions
+    assert Exemptions.load(None) == Exemptions()
