@@ -17,7 +17,7 @@ import msgspec
 from poller.changes.aside import SetAside, id_of_unreadable, note_of, summary_of
 from poller.changes.comparison import CONTENT, PageComparison, ShownObject, digest_of
 from poller.changes.endpoint_rules import EndpointRules
-from poller.documents.diff import ParseError, dump, parse, stored
+from poller.documents.diff import ParseError, dump, fingerprint, parse, stored
 from poller.options.quantities import counted
 from poller.sources.paths import noun
 from poller.sources.protocol import PageError, Unparsed
@@ -238,6 +238,25 @@ def quick_ids(rules: EndpointRules, objects: Sequence[msgspec.Raw]) -> list[str 
     raws = list(map(bytes, objects))
     ids = _ids(rules, b"[%b]" % b",".join(raws), len(raws))
     return [_name(rules, raw) if object_id is None else object_id for raw, object_id in zip(raws, ids, strict=True)]
+
+
+def look_alike(rules: EndpointRules, objects: Sequence[msgspec.Raw], others: Sequence[msgspec.Raw]) -> bool:
+    """Whether two answers show the same objects, apart from fields whose changes are no reason for an event."""
+    ours, theirs = list(map(bytes, objects)), list(map(bytes, others))
+    return ours == theirs or _prints(rules, ours) == _prints(rules, theirs)
+
+
+def _prints(rules: EndpointRules, raws: Iterable[bytes]) -> Counter[bytes]:
+    return Counter(_print(rules, raw) for raw in raws)
+
+
+def _print(rules: EndpointRules, raw: bytes) -> bytes:
+    if not _is_object(raw) or _why_too_much(rules, raw) is not None:
+        return raw
+    try:
+        return fingerprint(parse(raw), rules.fields)
+    except ParseError:
+        return raw
 
 
 def _name(rules: EndpointRules, raw: bytes) -> str | bytes:

@@ -9,17 +9,20 @@ import msgspec
 
 from poller.sources.protocol import Unparsed
 
-Ids = Callable[[Sequence[msgspec.Raw]], Sequence[str | bytes]]
+Objects = Sequence[msgspec.Raw]
+Ids = Callable[[Objects], Sequence[str | bytes]]
 
 
 class Chain:
     """The pages of one chain, in order. The chain ends at a page that shows exactly the objects of an earlier one.
 
-    `ids` names objects.
+    `ids` names objects, and `alike` says whether two answers show the same ones. An answer that shows other objects
+    under the ids of the one before keeps them: their ids clash.
     """
 
-    def __init__(self, ids: Ids) -> None:
+    def __init__(self, ids: Ids, alike: Callable[[Objects, Objects], bool]) -> None:
         self.pages: list[Unparsed] = []
+        self._alike = alike
         self._ids = ids
         self._shown: dict[str | bytes, list[tuple[int, frozenset[str | bytes]]]] = {}  # by first object
 
@@ -40,7 +43,12 @@ class Chain:
         begun = self._shown.setdefault(ids[0], [])
         earlier = next((other for other, those in reversed(begun) if those == shown), None)
         begun.append((number, shown))
-        return page if earlier is None else _end(page, earlier + 1, number + 1)
+        if earlier is None:
+            return page
+        before = self.pages[earlier].objects
+        if before and 0 < earlier == number - 1 and not self._alike(before, page.objects):
+            return replace(page, next=None)  # nothing else would report it
+        return _end(page, earlier + 1, number + 1)
 
 
 def _end(page: Unparsed, earlier: int, number: int) -> Unparsed:

@@ -15,7 +15,7 @@ from poller.budget.headers import is_throttled, read_headers
 from poller.changes.certainty import claims_of
 from poller.changes.comparison import RequestTimes, digest_of
 from poller.changes.decide import is_known
-from poller.changes.page import compare, quick_ids
+from poller.changes.page import compare, look_alike, quick_ids
 from poller.changes.recording import chain_digest
 from poller.clock import Clock
 from poller.documents.diff import parse
@@ -168,7 +168,8 @@ class Fetcher:
         """Read a chain to its end: cursors, and every page of a list that is one unit."""
         one_unit = w.is_child or not is_swept(unit.key)
         at, response = first.at, first.response
-        chain, bodies, complete = Chain(partial(quick_ids, w.rules)), [first.digest], True
+        chain = Chain(partial(quick_ids, w.rules), partial(look_alike, w.rules))
+        bodies, complete = [first.digest], True
         pages, size = chain.pages, len(response.content)
         chain.add(await self._page(w, at, response))
         while (following := pages[-1].next) is not None and (following.cursor is not None or one_unit):

@@ -7,7 +7,7 @@ import pytest
 
 from poller import Endpoint, Position
 from poller.changes.endpoint_rules import EndpointRules
-from poller.changes.page import quick_ids
+from poller.changes.page import look_alike, quick_ids
 from poller.documents.diff import compile_rules
 from poller.polling.chain import Chain
 from poller.sources.protocol import Unparsed
@@ -22,7 +22,7 @@ def page(*ids: int, noise: int = 0, last: bool = False) -> Unparsed:
 
 def taken(*pages: Unparsed, rules: EndpointRules = RULES) -> list[tuple[int, bool, int]]:
     """(objects, whether it goes on, doubts) of each page as it counts."""
-    chain = Chain(partial(quick_ids, rules))
+    chain = Chain(partial(quick_ids, rules), partial(look_alike, rules))
     return [(len(one.objects), one.next is not None, len(one.doubts)) for one in map(chain.add, pages)]
 
 
@@ -35,6 +35,7 @@ def taken(*pages: Unparsed, rules: EndpointRules = RULES) -> list[tuple[int, boo
         ([page(1, 2), page(2, 1, noise=7)], (2, True, 0)),
         ([page(1, 2), page(3), page(1, 2)], (0, False, 1)),
         ([page(1, 2), page(3), page(3)], (0, False, 0)),
+        ([page(1, 2), page(3), page(3, noise=7)], (1, False, 0)),
     ],
     ids=[
         "other objects go on",
@@ -43,6 +44,7 @@ def taken(*pages: Unparsed, rules: EndpointRules = RULES) -> list[tuple[int, boo
         "the same objects in another order may be a list whose order is not stable",
         "a list that starts over ends there",
         "a server that repeats its last page says nothing",
+        "other objects under the same ids are kept, so that their clash is seen",
     ],
 )
 def test_a_chain_ends_where_it_shows_an_earlier_page_again(pages, latest):

@@ -28,6 +28,10 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "an answer of a chain that shows another object under the id of the one before is no repetition": (
+        World(style="cursor", size=1, seed=921),
+        [Step(act="reorder", pick=4), Step(act="begin", kind="twin")],
+    ),
     "a clash of ids is remembered while one of the two objects is hidden": (
         World(
             style="link",
