@@ -25,7 +25,7 @@ demo: $(STAMP)  ## sandbox + daemon + console on this machine, no account needed
 	$(BIN)/poller demo $(if $(FOR),--for $(FOR))
 
 test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: $(STAMP)  ## ruff: style and formatting
 	$(BIN)/ruff check .

@@ -136,7 +136,7 @@ def test_the_container_is_not_root_and_its_images_have_versions() -> None:
 
 def test_the_container_installs_the_versions_of_the_lock(tmp_path: Path) -> None:
     [making] = [what for name, what in instructions() if name == "RUN" and what.startswith("sed")]
-    command = making.split("&&")[0].replace("/src/", f"{ROOT}/").replace("/tmp/", f"{tmp_path}/")
+    command = making.split("&&")[0].replace("/tmp/", f"{tmp_path}/").replace("/src/", f"{ROOT}/")
     subprocess.run(["sh", "-euc", command], check=True)
     lines = [line for line in (tmp_path / "constraints.txt").read_text().splitlines() if line.strip()]
 

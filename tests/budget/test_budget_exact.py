@@ -6,7 +6,7 @@ from bisect import bisect_right
 from math import inf
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from poller.budget.budget import Budget
@@ -66,6 +66,7 @@ class Machine:
         self.true = START  # what the server's clock says
         self.wall = 0.0  # how far the wall clock is off
         self.wall_at_call, self.boot_at_call = 0.0, 0
+        self.wall_at_start = 0.0  # when steady time was last taken from the wall clock
         self.boot = 1
         self.since = START - 1000.0
         self.anchor: str | None = None
@@ -76,10 +77,12 @@ class Machine:
     def start(self) -> None:
         """Begin. Without a call since the boot there is only the wall clock to go by, which is right then, or behind.
 
-        What no machine can know is a clock that is ahead, or that was set ahead since the latest call.
+        What no machine can know is a clock that is ahead, or that was set ahead since the latest call. Nor does this
+        program know one that was set ahead between its start and that call.
         """
         if self.boot_at_call != self.boot:
-            self.wall = min(self.wall, self.wall_at_call, 0.0)
+            self.wall = min(self.wall, self.wall_at_call, self.wall_at_start, 0.0)
+            self.wall_at_start = self.wall
         self.clock = SystemClock.resume(
             self.anchor,
             wall=lambda: self.true + self.wall,
@@ -124,6 +127,11 @@ MOMENTS = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
+@example(
+    limits=[Limit(1, 0.5)],
+    share=1.0,
+    moments=[("set", -1.0), ("kill", 0.0), ("set", 1.0), ("call", 0.0), ("reboot", 0.0), ("call", 0.0)],
+)
 @given(limits=LIMITS, share=st.floats(0.1, 1.0), moments=MOMENTS)
 def test_no_set_clock_and_no_restart_lets_out_more(
     limits: list[Limit], share: float, moments: list[tuple[str, float]]

@@ -91,6 +91,7 @@ def test_sqlite_utils_finds_the_views(swept: Path) -> None:
     assert [one["name"] for one in counted] == ['a, "b"\nc', "Pear"]
 
 
+@pytest.mark.slow
 def test_datasette_shows_the_views(swept: Path) -> None:
     pytest.importorskip("datasette")
     names = answered("datasette", str(swept), "--get", "/poller.json")["views"]

@@ -35,6 +35,7 @@ def of_shop(found: dict[str, object]) -> list[object]:
     return [one for one in found["events"] if "market" in one["source"]]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_daemon_takes_new_names_over_and_loses_and_repeats_nothing(poller: Run, shop: Shop, tmp_path: Path) -> None:
     path, state = shop.configure(tmp_path), tmp_path / "poller.db"
     with running_daemon(path):

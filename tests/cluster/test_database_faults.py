@@ -17,6 +17,8 @@ from poller.daemon.daemon import Daemon
 from tests.support.living import CONFIG, World, living, swept, until, world
 from tests.support.postgres import QUICK, Server, running_server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:

@@ -227,6 +227,7 @@ def bound(units, calls, changes, *, memory=30 * DAY):
     return (2 * most_gathered / least) ** 0.5 / 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("busy", [1, 5, 50])
 def test_every_unit_is_polled_again_within_the_bound_of_the_docs(busy):
     """However few units take all the changes, the others are asked, too."""

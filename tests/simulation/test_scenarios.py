@@ -56,6 +56,7 @@ def test_a_weight_moves_calls_to_its_endpoint():
     assert heavy.endpoints[0].mean > plain.endpoints[0].mean
 
 
+@pytest.mark.slow
 def test_more_calls_find_changes_sooner():
     double = changed(state(), WhatIf(limits=(Limit(4000, DAY),)))
 

@@ -46,6 +46,7 @@ def test_every_change_is_found_or_counted_as_unseen():
     assert (result.delays.found >= 0).all()
 
 
+@pytest.mark.slow
 def test_polling_in_turn_is_half_a_round_late():
     result = run("equal", days=3)
 

@@ -414,6 +414,7 @@ def test_the_ledger_balances_after_random_histories(backend: Backend) -> None:
         History(store, Random(seed)).live(25)
 
 
+@pytest.mark.slow  # beside much else a worker loses its leases
 def test_two_workers_on_one_state_neither_block_each_other_for_good_nor_upset_the_books(backend: Backend) -> None:
     opened(backend, "a", "b")
     failures: list[BaseException] = []

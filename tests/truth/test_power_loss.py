@@ -21,6 +21,7 @@ def quiet() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+@pytest.mark.slow
 async def test_nothing_that_was_told_is_lost_when_the_power_goes(tmp_path):
     found = await losses(await recording(tmp_path), tmp_path)
     assert found.faults == []
