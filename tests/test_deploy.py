@@ -91,6 +91,7 @@ def test_ports_and_probes_are_those_of_the_program(config: Any) -> None:
         assert asked["port"] == port["name"]
         assert {header["value"] for header in asked["httpHeaders"]} <= config.poller.hosts
     assert f"http://localhost:{port_of(config)}/readyz" in WORKER["healthcheck"]["test"][-1]
+    assert "trust_env=False" in WORKER["healthcheck"]["test"][-1]  # never by a proxy of the environment
 
 
 def test_each_starts_postgresql_under_the_name_that_the_configuration_asks_and_three_workers(config: Any) -> None:

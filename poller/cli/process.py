@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from poller.hooks.faults import ABANDONED
@@ -54,6 +55,7 @@ def end_process(status: int) -> NoReturn:
         structlog.get_logger("poller").error("plugin.abandoned", call=f"thread {thread.name}", hint=hint)
     if not held and not ABANDONED:
         sys.exit(status)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # whoever read it may be gone
+            stream.flush()
     os._exit(status)

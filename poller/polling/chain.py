@@ -16,8 +16,7 @@ Ids = Callable[[Objects], Sequence[str | bytes]]
 class Chain:
     """The pages of one chain, in order. The chain ends at a page that shows exactly the objects of an earlier one.
 
-    `ids` names objects, and `alike` says whether two answers show the same ones. An answer that shows other objects
-    under the ids of the one before keeps them: their ids clash.
+    `ids` names objects, and `alike` says whether two answers show the same content.
     """
 
     def __init__(self, ids: Ids, alike: Callable[[Objects, Objects], bool]) -> None:
@@ -45,19 +44,23 @@ class Chain:
         begun.append((number, shown))
         if earlier is None:
             return page
-        before = self.pages[earlier].objects
-        if before and 0 < earlier == number - 1 and not self._alike(before, page.objects):
-            return replace(page, next=None)  # nothing else would report it
-        return _end(page, earlier + 1, number + 1)
+        is_alike = self._alike(self.pages[earlier].objects, page.objects)
+        return _end(page, earlier + 1, number + 1, is_alike=is_alike)
 
 
-def _end(page: Unparsed, earlier: int, number: int) -> Unparsed:
+def _end(page: Unparsed, earlier: int, number: int, *, is_alike: bool) -> Unparsed:
     """The page that ends the chain. Repeating the last page after the end is common, and is not reported."""
-    doubts = page.doubts
+    doubts, guesses = page.doubts, page.guesses
     if earlier == 1 or earlier < number - 1:
         doubts = (
             *doubts,
             f"answer {number} of the list shows what answer {earlier} shows: the API does not know the parameter that "
             "asks for the next page, or its list starts over",
         )
-    return replace(page, objects=(), next=None, doubts=doubts)
+    elif not is_alike:
+        guesses = (
+            *guesses,
+            f"answer {number} of the list shows the ids of answer {earlier} with other content: fields that differ in "
+            "every answer (`ignore` them), or an `id` that two objects share",
+        )
+    return replace(page, objects=(), next=None, doubts=doubts, guesses=guesses)

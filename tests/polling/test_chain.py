@@ -1,8 +1,10 @@
 """Where a chain of answers starts over instead of going on."""
 
 from functools import partial
+from pathlib import Path
 
 import msgspec
+import orjson
 import pytest
 
 from poller import Endpoint, Position
@@ -11,6 +13,7 @@ from poller.changes.page import look_alike, quick_ids
 from poller.documents.diff import compile_rules
 from poller.polling.chain import Chain
 from poller.sources.protocol import Unparsed
+from tests.support.command_line import Run, Shop
 
 RULES = EndpointRules(source="s", namespace="s", endpoint=Endpoint(name="items"), fields=compile_rules((), (), ()))
 
@@ -35,7 +38,6 @@ def taken(*pages: Unparsed, rules: EndpointRules = RULES) -> list[tuple[int, boo
         ([page(1, 2), page(2, 1, noise=7)], (2, True, 0)),
         ([page(1, 2), page(3), page(1, 2)], (0, False, 1)),
         ([page(1, 2), page(3), page(3)], (0, False, 0)),
-        ([page(1, 2), page(3), page(3, noise=7)], (1, False, 0)),
     ],
     ids=[
         "other objects go on",
@@ -44,7 +46,6 @@ def taken(*pages: Unparsed, rules: EndpointRules = RULES) -> list[tuple[int, boo
         "the same objects in another order may be a list whose order is not stable",
         "a list that starts over ends there",
         "a server that repeats its last page says nothing",
-        "other objects under the same ids are kept, so that their clash is seen",
     ],
 )
 def test_a_chain_ends_where_it_shows_an_earlier_page_again(pages, latest):
@@ -62,3 +63,27 @@ def test_a_field_that_does_not_count_hides_no_page_that_is_shown_again(name, ign
         fields=compile_rules(ignore, exclude, ()),
     )
     assert taken(page(1, 2), page(1, 2, noise=7), rules=rules)[-1] == (0, False, 1)
+
+
+CURSORS = """
+[sources.shop.endpoints.orders]
+path = "/orders"
+items = "$.items"
+pagination = { type = "cursor", next = "$.next" }
+"""
+
+
+def test_a_last_page_that_is_repeated_with_other_content_is_known_and_reported(
+    poller: Run, shop: Shop, tmp_path: Path
+) -> None:
+    """Whether fields differ in every answer or two objects share an id cannot be told: neither is shown as ok."""
+    shop.configure(tmp_path, more=CURSORS)
+    pages = {"": [{"id": 0}], "?cursor=1": [{"id": 1, "signed": "a"}], "?cursor=2": [{"id": 1, "signed": "b"}]}
+    for number, (query, items) in enumerate(pages.items(), 1):
+        body = {"items": items, "next": str(number) if number < len(pages) else None}
+        shop.answers[f"/orders{query}"] = (200, orjson.dumps(body), "application/json")
+    poller("once")
+
+    [orders] = [one for one in poller("status", "--json").json["endpoints"] if one["endpoint"] == "orders"]
+    assert (orders["objects"], orders["state"]) == (2, "uncertain")
+    assert "with other content: fields that differ in every answer (`ignore` them)" in orders["reason"]
