@@ -75,6 +75,124 @@ class Table:
         return TablePage(columns=self.names, rows=rows, next=last)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """What the open tables need that databases write differently; a change of an event is `c`."""
+
+    iso: Callable[[str], str]  # Unix seconds as ISO 8601 in UTC
+    text: Callable[[str], str]  # bytes as text
+    latest: Callable[..., str]  # the largest of several values
+    version: str  # of the event `e`
+    changes: str  # the join that gives each change of `e`
+    place: str  # of a change within its event
+    path: str
+    before: str
+    after: str
+    unlisted: str  # of the object `o`, as 0 or 1
+
+
+def open_tables(sql: Dialect) -> dict[str, Table]:
+    """The open tables in the words of one database, by name."""
+    made = (_events(sql), _changes(sql), _objects(sql), _deliveries(sql), _polls(sql))
+    return dict(zip(NAMES, made, strict=True))
+
+
+def _events(sql: Dialect) -> Table:
+    return Table(
+        columns=(
+            ("sequence", "e.seq"),
+            ("id", "e.id"),
+            ("time", sql.iso("e.time")),
+            ("observedafter", sql.iso("e.observed_after")),
+            ("source", "e.source"),
+            ("type", "e.type"),
+            ("subject", "e.subject"),
+            ("version", sql.version),
+            ("data", sql.text("e.data")),
+        ),
+        rows="events e",
+        keys=(("e.seq", number),),
+    )
+
+
+def _changes(sql: Dialect) -> Table:
+    return Table(
+        columns=(
+            ("sequence", "e.seq"),
+            ("time", sql.iso("e.time")),
+            ("source", "e.source"),
+            ("type", "e.type"),
+            ("subject", "e.subject"),
+            ("path", sql.path),
+            ("before", sql.before),
+            ("after", sql.after),
+        ),
+        rows=f"events e {sql.changes}",
+        keys=(("e.seq", number), (sql.place, number)),
+    )
+
+
+def _objects(sql: Dialect) -> Table:
+    return Table(
+        columns=(
+            ("source", "p.source"),
+            ("endpoint", "p.name"),
+            ("id", "o.object"),
+            ("version", "o.version"),
+            ("presence", "CASE o.presence WHEN 0 THEN 'present' WHEN 1 THEN 'suspect' ELSE 'deleted' END"),
+            ("unlisted", sql.unlisted),
+            ("seen_at", sql.iso(sql.latest("o.seen_at", "coalesce(u.asked_at, 0)"))),
+            ("object", sql.text("o.body")),
+        ),
+        rows="objects o JOIN endpoints p ON p.id = o.endpoint LEFT JOIN units u ON u.id = o.unit",
+        keys=(("o.endpoint", number), ("o.object", str)),
+    )
+
+
+def _deliveries(sql: Dialect) -> Table:
+    due = sql.latest("l.due", "d.queued_at", "coalesce(s.open_until, 0)")
+    return Table(
+        columns=(
+            ("id", "d.id"),
+            ("subscription", "s.name"),
+            ("sequence", "d.seq"),
+            ("type", "e.type"),
+            ("subject", "e.subject"),
+            ("origin", "d.origin"),
+            ("state", "d.state"),
+            ("attempts", "d.attempts"),
+            ("status", "d.status"),
+            ("queued_at", sql.iso("d.queued_at")),
+            ("due", sql.iso(f"CASE d.state WHEN 'pending' THEN {due} END")),
+            ("finished_at", sql.iso("d.finished_at")),
+        ),
+        rows=(
+            "deliveries d JOIN subscriptions s ON s.id = d.subscription LEFT JOIN events e ON e.seq = d.seq "
+            "LEFT JOIN lanes l ON l.subscription = d.subscription AND l.lane = d.lane"
+        ),
+        keys=(("d.id", number),),
+    )
+
+
+def _polls(sql: Dialect) -> Table:
+    return Table(
+        columns=(
+            ("source", "p.source"),
+            ("endpoint", "p.name"),
+            ("unit", "u.key"),
+            ("asked_at", sql.iso("u.asked_at")),
+            ("answered_at", sql.iso("u.answered_at")),
+            ("objects", "u.shown"),
+            ("calls", "u.calls"),
+            ("failures", "u.failures"),
+            ("retry_at", sql.iso("u.retry_at")),
+            ("error", "u.error"),
+        ),
+        rows="units u JOIN endpoints p ON p.id = u.endpoint",
+        keys=(("u.id", number),),
+    )
+
+
 def number(text: str) -> int:
     """A key that is a whole number. Raises ValueError."""
     found = int(text)
