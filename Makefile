@@ -67,7 +67,7 @@ bench-peers: $(STAMP)  ## Poller beside urlwatch, webchanges, changedetection.io
 	$(BIN)/python -m benchmarks.peers
 
 prove-budget: $(STAMP)  ## the budget against the sandbox's count, over 50 restarts by SIGKILL (5 minutes)
-	$(BIN)/python -m benchmarks.budget
+	$(BIN)/python -m tests.proofs.budget
 
 prove: prove-slow prove-truth prove-crash prove-power prove-delivery prove-backlog  ## long proofs, each bounded in time
 
@@ -75,7 +75,7 @@ prove-delivery: $(STAMP)  ## order and completeness of deliveries over 1,000 ran
 	POLLER_HISTORIES=1000 $(BIN)/python -m pytest tests/delivery/test_delivery_stateful.py
 
 prove-backlog: $(STAMP)  ## a million events for a dead subscriber beside a healthy one (2 minutes)
-	$(BIN)/python -m benchmarks.backlog
+	$(BIN)/python -m tests.proofs.backlog
 
 bench-delivery: $(STAMP)  ## deliveries a second and their delay, beside a bare aiohttp loop (1 minute)
 	$(BIN)/python -m benchmarks.delivery
@@ -84,55 +84,55 @@ prove-slow: $(STAMP)  ## the tests that take too long for every run (5 minutes)
 	$(BIN)/python -m pytest -m slow
 
 prove-servers: $(STAMP)  ## no event false or missing against four servers that others wrote (4 minutes; needs npm)
-	$(BIN)/python -m benchmarks.servers
+	$(BIN)/python -m tests.proofs.servers
 
 prove-receivers: $(STAMP)  ## hostile answers to every sink: nothing ends, little memory, no pause (5 minutes)
-	$(BIN)/python -W ignore -m benchmarks.hostile_receivers
+	$(BIN)/python -W ignore -m tests.proofs.hostile_receivers
 
 prove-truth: $(STAMP)  ## no event lost or invented, in 20,000 random runs of an API that misbehaves (an hour at most)
-	$(BIN)/python -m benchmarks.truth
+	$(BIN)/python -m tests.proofs.truth
 
 prove-crash: $(STAMP)  ## 500 kills of a daemon, at random and at every named point, judged from outside (20 minutes)
-	$(BIN)/python -m benchmarks.crash
+	$(BIN)/python -m tests.proofs.crash
 
 prove-power: $(STAMP)  ## the power goes at every sync of a recorded run and in between: what was told before is there (15 minutes)
-	$(BIN)/python -m benchmarks.power
+	$(BIN)/python -m tests.proofs.power
 
 soak: $(STAMP)  ## a daemon at work for an hour: memory, files, descriptors and threads do not grow
-	$(BIN)/python -m benchmarks.soak
+	$(BIN)/python -m tests.proofs.soak
 
 soak-year: $(STAMP)  ## a simulated year: memory, file and how long changes take to be seen do not grow (10 minutes)
-	$(BIN)/python -m benchmarks.soak.year
+	$(BIN)/python -m tests.proofs.soak.year
 
 prove-cluster: $(STAMP)  ## three workers on PostgreSQL, killed and stopped 30 times: nothing lost, no limit exceeded (10 minutes)
-	$(BIN)/python -m benchmarks.cluster
+	$(BIN)/python -m tests.proofs.cluster
 
 prove-tests: $(STAMP)  ## small mistakes in the pure core, by mutmut beside Poller: does a test see each? (80 minutes at most)
-	$(BIN)/python -m benchmarks.mutants
+	$(BIN)/python -m tests.proofs.mutants
 
 bench-cluster: $(STAMP)  ## two workers on PostgreSQL beside Procrastinate on the same server, many budgets, a takeover (6 minutes)
 	$(BIN)/python -m benchmarks.cluster_speed
 
 prove-api: $(STAMP)  ## the API against its own description, by schemathesis from the PATH (5 minutes)
-	$(BIN)/python -m benchmarks.api
+	$(BIN)/python -m tests.proofs.api
 
 prove-pages: $(STAMP)  ## the dashboard in Chromium: accessible, in place, without a script; writes docs/images (3 minutes; needs playwright, npm)
-	$(BIN)/python -m benchmarks.pages
+	$(BIN)/python -m tests.proofs.pages
 
 bench-streams: $(STAMP)  ## what streams of events cost a daemon, read and unread (1 minute)
 	$(BIN)/python -m benchmarks.streams
 
 prove-alerts: $(STAMP)  ## the alert rules and the Grafana board, by promtool from the PATH (a second)
-	$(BIN)/python -m benchmarks.alerts
+	$(BIN)/python -m tests.proofs.alerts
 
 prove-hostile: $(STAMP)  ## hostile answers and clients, wherever others are read: memory, stillness, nothing ended (8 minutes)
-	PYTHONWARNINGS=ignore timeout 240 $(BIN)/python -m benchmarks.hostile
-	PYTHONWARNINGS=ignore timeout 200 $(BIN)/python -m benchmarks.hostile_clients
-	PYTHONWARNINGS=ignore timeout 155 $(BIN)/python -m benchmarks.hostile_receivers
+	PYTHONWARNINGS=ignore timeout 240 $(BIN)/python -m tests.proofs.hostile
+	PYTHONWARNINGS=ignore timeout 200 $(BIN)/python -m tests.proofs.hostile_clients
+	PYTHONWARNINGS=ignore timeout 155 $(BIN)/python -m tests.proofs.hostile_receivers
 
 prove-fuzz: $(STAMP)  ## random input at every place that takes words of others, and every statement failing in every way (9 minutes)
 	POLLER_EXAMPLES=300 timeout 400 $(BIN)/python -m pytest tests/fuzz
 	POLLER_FAULTS=1 timeout 150 $(BIN)/python -m pytest tests/daemon/test_every_statement.py
 
 audit: $(STAMP)  ## licences, bill of materials (CycloneDX), known vulnerabilities (the last needs the advisory service)
-	$(BIN)/python -m benchmarks.audit
+	$(BIN)/python -m tools.audit

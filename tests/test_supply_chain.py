@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from benchmarks.audit import installed, wrong_licences
+from tools.audit import installed, wrong_licences
 
 ROOT = Path(__file__).parent.parent
 

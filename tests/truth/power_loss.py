@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.power.__main__ import Tried, try_losses
-from benchmarks.power.run import Recording, record_sweeps
-from benchmarks.power.vfs import is_possible
+from tests.proofs.power.__main__ import Tried, try_losses
+from tests.proofs.power.run import Recording, record_sweeps
+from tests.proofs.power.vfs import is_possible
 
 
 async def recording(folder: Path, *, lives: int = 2) -> Recording:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from benchmarks.power.disk import Create, Delete, Disk, Sync, Truncate, Write
+from tests.proofs.power.disk import Create, Delete, Disk, Sync, Truncate, Write
 from tests.truth.power_loss import losses, recording
 
 

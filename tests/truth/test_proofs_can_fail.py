@@ -18,11 +18,11 @@ import poller.polling.deletions
 import state.sqlite.claims
 import state.sqlite.connection
 import state.sqlite.polls
-from benchmarks.crash.judge import faults_in
-from benchmarks.soak.growth import grown
 from state.records import Event
 from state.sqlite.calls import Calls
 from tests.delivery.test_delivery_stateful import Deliveries
+from tests.proofs.crash.judge import faults_in
+from tests.proofs.soak.growth import grown
 from tests.store import test_polls as contract
 from tests.support.stores import SqliteBackend
 from tests.truth.judge import Untrue

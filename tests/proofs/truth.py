@@ -1,8 +1,8 @@
 """Thousands of random runs of a model API that misbehaves, each judged by a subscriber who believes the log alone.
 
-    python -m benchmarks.truth [--runs 20000] [--seconds 3000] [--processes 2] [--first-seed 0]
-    python -m benchmarks.truth --seed 17            the runs of one seed
-    python -m benchmarks.truth --again 'JSON'       one run, as it was printed when it failed
+    python -m tests.proofs.truth [--runs 20000] [--seconds 3000] [--processes 2] [--first-seed 0]
+    python -m tests.proofs.truth --seed 17            the runs of one seed
+    python -m tests.proofs.truth --again 'JSON'       one run, as it was printed when it failed
 
 Each seed gives 50 runs, always the same ones. What fails is made as small as can be, and printed with the command that
 tries it again. Exit status 1 where something was untrue, or where there was too little time for all runs.
@@ -154,7 +154,7 @@ def _all(first: int, processes: int) -> Iterator[Tried]:
 
 
 def _report(found: Tried) -> int:
-    print(f"\nUNTRUE: {found.why}\nTry it again:\n\n    python -m benchmarks.truth --again '{found.failed}'\n")
+    print(f"\nUNTRUE: {found.why}\nTry it again:\n\n    python -m tests.proofs.truth --again '{found.failed}'\n")
     return 1
 
 

@@ -17,8 +17,6 @@ from typing import Any, ClassVar, Final, Self
 import httpx
 from pydantic import BaseModel
 
-from benchmarks.power.disk import Operation
-from benchmarks.power.vfs import recorded
 from poller import Attempt, Event, Receipt, Rejected, hookimpl
 from poller.app import App, open_app
 from poller.clock import Clock, VirtualClock
@@ -30,6 +28,8 @@ from poller.operations.commands import execute
 from poller.testing import Poller
 from state.errors import PollerError
 from state.open import Inline, Runner, open_reader
+from tests.proofs.power.disk import Operation
+from tests.proofs.power.vfs import recorded
 
 SIZE: Final = 10  # objects on a page
 MOST: Final = 45  # objects
@@ -200,7 +200,7 @@ class Box:
     ) -> None:
         pass
 
-    async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:  # noqa: ARG002 - the contract's
+    async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
         """Take them, or fail."""
         for event in events:
             type(self).given(event)

@@ -2,9 +2,9 @@
 
 Part of `make prove-hostile`. Each attack (`ATTACKS`) comes from a process of its own, against a daemon in a fresh
 process that polls a list ten times a second. Exit status 1 where the daemon ended, used more than 400 MB, stood still
-for more than 250 ms (measured as in `benchmarks.hostile`), stopped polling, or did not answer afterwards.
+for more than 250 ms (measured as in `tests.proofs.hostile`), stopped polling, or did not answer afterwards.
 
-    python -m benchmarks.hostile_clients [NAME]    only attacks with NAME in their name
+    python -m tests.proofs.hostile_clients [NAME]    only attacks with NAME in their name
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from urllib.parse import urlsplit
 import httpx
 import structlog
 
-from benchmarks.hostile import MEMORY, PATIENCE, STILL, TRIES, stillness
 from poller.config.load import load
 from poller.daemon.daemon import Daemon, run_daemon
 from poller.hooks.loading import load_plugins
+from tests.proofs.hostile import MEMORY, PATIENCE, STILL, TRIES, stillness
 from tests.support.raw_server import answer, answering
 
 LASTS: Final = 2.0  # seconds of one attack
@@ -208,7 +208,7 @@ def is_good(result: Result) -> bool:
 def main() -> int:
     """Run every attack."""
     context, failed, began = multiprocessing.get_context("forkserver"), 0, time.monotonic()
-    context.set_forkserver_preload(["benchmarks.hostile_clients"])
+    context.set_forkserver_preload(["tests.proofs.hostile_clients"])
     urls = context.Queue()
     server = context.Process(target=serve, args=(urls,), daemon=True)
     server.start()

@@ -1,7 +1,7 @@
 """A file system for SQLite that writes down what SQLite does to its files, in order.
 
 It is SQLite's own, registered under another name as the default one: opening, writing, truncating, syncing and deleting
-are noted on the way. Nothing is really synced: what a sync keeps is decided afterwards (`benchmarks.power.disk`).
+are noted on the way. Nothing is really synced: what a sync keeps is decided afterwards (`tests.proofs.power.disk`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from benchmarks.power.disk import Create, Delete, Operation, Sync, Truncate, Write
+from tests.proofs.power.disk import Create, Delete, Operation, Sync, Truncate, Write
 
 OK: Final = 0
 NAME: Final = b"recording"

@@ -1,6 +1,6 @@
 """A million undelivered events for a dead subscriber, beside a healthy one: its delay and the memory are as without.
 
-    python -m benchmarks.backlog [--events 1000000]
+    python -m tests.proofs.backlog [--events 1000000]
 
 Each measurement is a process of its own on a prepared state: once with nothing behind the dead subscriber, once with
 everything. Exit status 1 if the healthy one waits noticeably longer, or the process grows.
@@ -70,7 +70,7 @@ def measure(path: Path, url: str) -> dict[str, float]:
 
 def measured(path: Path, url: str) -> dict[str, Any]:
     """The same in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.backlog", "--measure", str(path), url]
+    command = [sys.executable, "-m", "tests.proofs.backlog", "--measure", str(path), url]
     found: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
     return found
 

@@ -9,7 +9,7 @@ load of the machine nor waiting is a fault. It includes work of other threads, s
 keeps the loop waiting, too. A case that was too long is repeated, and its shortest run counts: a pause that an answer
 causes is there each time.
 
-    python -m benchmarks.hostile [NAME]    only cases with NAME in their name
+    python -m tests.proofs.hostile [NAME]    only cases with NAME in their name
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def is_good(result: tuple[float, float] | str) -> bool:
 def main() -> int:
     """Run every case at every place."""
     context, failed, began = multiprocessing.get_context("forkserver"), 0, time.monotonic()
-    context.set_forkserver_preload(["benchmarks.hostile"])
+    context.set_forkserver_preload(["tests.proofs.hostile"])
     for case in (case for case in CASES if not sys.argv[1:] or sys.argv[1] in case):
         urls = context.Queue()
         server = context.Process(target=serve, args=(case, urls), daemon=True)

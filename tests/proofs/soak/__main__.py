@@ -1,6 +1,6 @@
 """A daemon at work for an hour: its memory, files, descriptors and threads, which must not grow.
 
-    python -m benchmarks.soak [--seconds 3600] [--seed 1] [--draw FILE.svg] [--samples FILE.json]
+    python -m tests.proofs.soak [--seconds 3600] [--seed 1] [--draw FILE.svg] [--samples FILE.json]
 
 It polls an API that changes five times a second, delivers to a receiver that fails at random, to one that is dead and
 to a file that is rotated, is asked by clients, streams events, and reloads its configuration. What is older than five
@@ -26,11 +26,11 @@ from typing import Final
 
 import httpx
 
-from benchmarks.crash.world import SIZE, Api, Busy, Receiver, is_poisoned
-from benchmarks.soak.charts import Line, Panel, draw
-from benchmarks.soak.growth import Grown, grown
 from state.errors import StateError
 from state.open import open_reader
+from tests.proofs.crash.world import SIZE, Api, Busy, Receiver, is_poisoned
+from tests.proofs.soak.charts import Line, Panel, draw
+from tests.proofs.soak.growth import Grown, grown
 from tests.support.daemon import Daemon, wait_for
 
 EVERY: Final = 10.0  # seconds between two samples
@@ -92,7 +92,7 @@ class Sample:
 class Dead(Receiver):
     """A receiver that takes nothing."""
 
-    def answer(self, path: str, body: bytes) -> tuple[int, bytes]:  # noqa: ARG002
+    def answer(self, path: str, body: bytes) -> tuple[int, bytes]:
         """See Served."""
         return 503, b""
 
@@ -157,7 +157,7 @@ def draw_samples(samples: Sequence[Sample], path: Path) -> None:
 
 @contextlib.contextmanager
 def _daemon(config: Path) -> Iterator[Daemon]:
-    daemon = Daemon(config, module="benchmarks.soak.daemon").start()
+    daemon = Daemon(config, module="tests.proofs.soak.daemon").start()
     try:
         yield daemon
     finally:

@@ -1,8 +1,8 @@
 """The points at which a daemon is killed, and the process that starts daemons which die there.
 
 A point lies before or after one step of the program: the step is wrapped in the process that is to die, so that the
-program itself knows nothing of it. `python -m benchmarks.crash.points CONFIG LOG` imports the program once and forks a
-daemon for each line "POINT TIMES" on its standard input: it kills itself with SIGKILL when the point is reached for
+program itself knows nothing of it. `python -m tests.proofs.crash.points CONFIG LOG` imports the program once and forks
+a daemon for each line "POINT TIMES" on its standard input: it kills itself with SIGKILL when the point is reached for
 that many times. The process's number is written to standard output, and once it has ended its exit status.
 """
 

@@ -1,6 +1,6 @@
 """A simulated year: the real engine, state and delivery on a clock that jumps, restarted every month.
 
-    python -m benchmarks.soak.year [--months 12] [--seed 1] [--draw FILE.svg] [--samples FILE.json]
+    python -m tests.proofs.soak.year [--months 12] [--seed 1] [--draw FILE.svg] [--samples FILE.json]
 
 A list of 120 objects in 12 pages, 20 changes a day, 144 calls a day: what the process and its file take, and how long
 changes take to be seen, as a ratio to the least that is possible for who knows every rate. Exit status 1 where one of
@@ -28,10 +28,6 @@ from typing import Any, Final, Self
 import httpx
 import structlog
 
-from benchmarks.power.__main__ import memory_folder
-from benchmarks.power.run import plugins_with
-from benchmarks.soak.charts import Line, Panel, draw
-from benchmarks.soak.growth import Grown, grown
 from poller.app import routes_of
 from poller.config.load import load
 from poller.delivery.service import Deliverer
@@ -41,6 +37,10 @@ from poller.simulation.bounds import in_turn, optimum
 from state.open import Inline, open_reader, open_state
 from state.records import Event
 from state.store import Store
+from tests.proofs.power.__main__ import memory_folder
+from tests.proofs.power.run import plugins_with
+from tests.proofs.soak.charts import Line, Panel, draw
+from tests.proofs.soak.growth import Grown, grown
 from tests.truth.loop import LoopClock
 from tests.truth.run import in_jumping_time
 
@@ -167,7 +167,7 @@ class Listener:
 
     deliverer: Deliverer
 
-    def recorded(self, numbers: list[int]) -> None:  # noqa: ARG002
+    def recorded(self, numbers: list[int]) -> None:
         """See `poller.polling.engine.Listener`."""
         self.deliverer.log_grew()
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.crash.world import Api, Receiver, is_poisoned
 from state.open import open_reader
 from state.records import Event
+from tests.proofs.crash.world import Api, Receiver, is_poisoned
 
 
 def faults(state: Path, api: Api, receiver: Receiver) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-GRAFANA = Path(__file__).parents[1] / "docs" / "grafana"
+GRAFANA = Path(__file__).parents[2] / "docs" / "grafana"
 VARIABLES = {"$__rate_interval": "5m", "$source": ".*", "$subscription": ".*"}
 
 

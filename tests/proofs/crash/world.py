@@ -127,7 +127,7 @@ class Api(Served):
         del self.things[number]
         self.history[number].append(None)
 
-    def answer(self, path: str, body: bytes) -> tuple[int, bytes]:  # noqa: ARG002
+    def answer(self, path: str, body: bytes) -> tuple[int, bytes]:
         """See Served. Refused calls count as well."""
         url = urlparse(path)
         with self.lock:
@@ -169,7 +169,7 @@ class Receiver(Served):
         self.is_kind = False  # from now on it fails no more
         self._random = random.Random(seed)
 
-    def answer(self, path: str, body: bytes) -> tuple[int, bytes]:  # noqa: ARG002
+    def answer(self, path: str, body: bytes) -> tuple[int, bytes]:
         """See Served."""
         event = orjson.loads(body)
         with self.lock:

@@ -1,6 +1,6 @@
 """The budget in real time, against the sandbox's own count: used, never exceeded, also over 50 restarts by SIGKILL.
 
-    python -m benchmarks.budget [--seconds 130] [--kills 50]
+    python -m tests.proofs.budget [--seconds 130] [--kills 50]
 
 The sandbox counts strictly (refused calls count, windows slide); `share = 1` leaves no margin. Exit status 1 when a
 window was exceeded or less than 95 % of what can be used was used.

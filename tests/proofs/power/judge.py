@@ -12,8 +12,16 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks.power.disk import Image
-from benchmarks.power.run import (
+from poller.app import App
+from poller.clock import SystemClock, VirtualClock
+from poller.operations.commands import execute
+from poller.testing import Poller
+from state.errors import PollerError
+from state.open import Inline, open_reader
+from state.polls import Presence
+from state.records import Event
+from tests.proofs.power.disk import Image
+from tests.proofs.power.run import (
     STATE,
     Called,
     Commanded,
@@ -26,14 +34,6 @@ from benchmarks.power.run import (
     plugins_with,
     shown,
 )
-from poller.app import App
-from poller.clock import SystemClock, VirtualClock
-from poller.operations.commands import execute
-from poller.testing import Poller
-from state.errors import PollerError
-from state.open import Inline, open_reader
-from state.polls import Presence
-from state.records import Event
 
 SWEEPS: Final = 3  # after which everything must be known again
 LATER: Final = 3600.0  # seconds that the power was away

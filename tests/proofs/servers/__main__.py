@@ -18,8 +18,8 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from benchmarks.servers.kinds import KINDS, DjangoRest, Kind, Place, environment, node_packages_of, python_of
-from benchmarks.servers.truth import Truth, Verdict, judge
+from tests.proofs.servers.kinds import KINDS, DjangoRest, Kind, Place, environment, node_packages_of, python_of
+from tests.proofs.servers.truth import Truth, Verdict, judge
 from tests.support.daemon import running_daemon
 
 CHANGING: Final = 25.0  # seconds
@@ -46,7 +46,7 @@ start = "beginning"
 
 def main() -> int:
     """Prove one server after the other; 1 where a log is not true."""
-    cache = Path(__file__).parents[2] / "build" / "servers"
+    cache = Path(__file__).parents[3] / "build" / "servers"
     cache.mkdir(parents=True, exist_ok=True)
     python, node = python_of(cache / "venv"), node_packages_of(cache / "npm")
     failed = False

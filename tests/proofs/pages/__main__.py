@@ -19,9 +19,9 @@ from typing import Any
 import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from benchmarks.pages.scene import Scene, open_scene
+from tests.proofs.pages.scene import Scene, open_scene
 
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
+IMAGES = Path(__file__).parents[3] / "docs" / "images"
 AXE = "axe-core@4"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 PICTURES = ("overview", "overview-dark", "overview-phone", "endpoint", "event", "delivery", "budgets", "plan")

@@ -3,7 +3,7 @@
 mutmut brings many packages, and is not one of ours: `python -m pip install mutmut` puts it beside Poller. A mutant that
 differs in a text alone (a message) is counted apart: what a message says is read by people, and by the tests of docs.
 
-    python -m benchmarks.mutants [PACKAGE ...]
+    python -m tests.proofs.mutants [PACKAGE ...]
 """
 
 from __future__ import annotations

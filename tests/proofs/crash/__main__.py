@@ -1,6 +1,6 @@
 """A daemon that is killed again and again, at random moments and at every named point, and judged from outside.
 
-    python -m benchmarks.crash [--kills 500] [--each 10] [--seconds 2400] [--longest 8] [--quiet 600] [--seed 1]
+    python -m tests.proofs.crash [--kills 500] [--each 10] [--seconds 2400] [--longest 8] [--quiet 600] [--seed 1]
 
 `--seconds`, `--longest` and `--quiet` say how long the proof waits: a machine that others use as well needs more.
 Exit status 1 where a promise was broken, a point was reached too rarely, or there was too little time for all kills.
@@ -23,11 +23,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
-from benchmarks.crash.judge import faults
-from benchmarks.crash.points import AT_A_DELETION, AT_THE_END, AT_THE_START, POINTS
-from benchmarks.crash.world import LIMITS, SIZE, Api, Busy, Receiver
 from state.errors import StateError
 from state.open import open_commands, open_reader
+from tests.proofs.crash.judge import faults
+from tests.proofs.crash.points import AT_A_DELETION, AT_THE_END, AT_THE_START, POINTS
+from tests.proofs.crash.world import LIMITS, SIZE, Api, Busy, Receiver
 
 RANDOM: Final = "a random moment"
 SIGNALS: Final = (-signal.SIGHUP, -signal.SIGTERM)  # of what these kill: it was not ready to hear them
@@ -66,7 +66,7 @@ class Daemons:
 
     def __init__(self, config: Path) -> None:
         self._log = config.parent / "log"
-        command = [sys.executable, "-m", "benchmarks.crash.points", str(config), str(self._log)]
+        command = [sys.executable, "-m", "tests.proofs.crash.points", str(config), str(self._log)]
         self._zygote = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def start(self, point: str = "", times: int = 0) -> int:

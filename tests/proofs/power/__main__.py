@@ -1,6 +1,6 @@
 """A recorded run whose power goes at every sync, and at moments in between: what was told before is never lost.
 
-    python -m benchmarks.power [--lives 3] [--changes 200] [--samples 2] [--seconds 900] [--seed 1]
+    python -m tests.proofs.power [--lives 3] [--changes 200] [--samples 2] [--seconds 900] [--seed 1]
 
 Exit status 1 where a promise was broken, or there was too little time for every sync.
 """
@@ -22,9 +22,9 @@ from typing import Final
 
 import structlog
 
-from benchmarks.power.disk import Disk, Image, Sync, Write
-from benchmarks.power.judge import Bench, Promises
-from benchmarks.power.run import STATE, Called, Entry, Mark, Recording, record
+from tests.proofs.power.disk import Disk, Image, Sync, Write
+from tests.proofs.power.judge import Bench, Promises
+from tests.proofs.power.run import STATE, Called, Entry, Mark, Recording, record
 
 EVERY: Final = 10  # syncs, after each of which the program also goes on until it knows everything
 

@@ -4,8 +4,8 @@ Each case is one delivery to a server in another process. It must end as deliver
 them memory stays below 400 MB and the event loop never works for more than 250 ms without a pause (in processor time of
 its thread, so that a busy machine does not count).
 
-    python -m benchmarks.hostile_receivers [NAME]    a line a case (with NAME in its name); exit 1 if one fails
-    python -m benchmarks.hostile_receivers serve     the servers alone
+    python -m tests.proofs.hostile_receivers [NAME]    a line a case (with NAME in its name); exit 1 if one fails
+    python -m tests.proofs.hostile_receivers serve     the servers alone
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ async def ticking() -> AsyncIterator[list[float]]:
 async def run(wanted: str) -> bool:
     """Deliver to every case with `wanted` in its name. Whether all were as they must be."""
     slack_sink.TIMEOUT = 3.0  # of the proof; what a receiver may cost is the same each second
-    command = [sys.executable, "-m", "benchmarks.hostile_receivers", "serve"]
+    command = [sys.executable, "-m", "tests.proofs.hostile_receivers", "serve"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as servers:
         assert servers.stdout is not None
         assert servers.stdin is not None

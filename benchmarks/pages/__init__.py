@@ -1,1 +1,0 @@
-"""The pages of the dashboard in a real browser: `python -m benchmarks.pages`."""

@@ -1,1 +1,0 @@
-"""Poller against servers that others wrote, with the truth kept beside them: `python -m benchmarks.servers`."""
