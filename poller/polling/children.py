@@ -16,7 +16,7 @@ from poller.polling.health import HealthUpdate
 from poller.polling.recorder import Recorder
 from poller.polling.results import PollResult
 from poller.polling.source import ITEM, ActiveSource, kept_health
-from poller.polling.unit_keys import child_key, dump_position, is_swept
+from poller.polling.unit_keys import child_key, dump_position, foreign_keys, is_swept
 from state.polls import Presence, Sweep
 from state.store import NoticeStore
 
@@ -80,6 +80,12 @@ class FollowUp:
         added = sorted(wanted - w.units.keys())
         dropped = sorted(key for key in w.units.keys() - wanted if is_swept(key))
         await self._change_units(w, added=added, dropped=dropped, at=w.state.sweep_began)
+
+    async def drop_foreign(self, w: WatchedEndpoint) -> list[str]:
+        """Remove units of another pagination than the configured one. Their objects count as missing until seen."""
+        keys = foreign_keys(w.rules.endpoint, w.units)
+        _, dropped = await self._change_units(w, added=(), dropped=keys, at=self._clock.now())
+        return dropped
 
     async def _follow_parents(self, active: ActiveSource, w: WatchedEndpoint, result: PollResult) -> None:
         """Add lists of new parents, drop lists of removed parents, and expect changes in the others."""

@@ -85,6 +85,7 @@ class Opener:
                 log.info("endpoint.rebaselined", endpoint=w.label, why="its path, id or excluded fields changed")
                 _, recorded = await self._recorder.change(w, partial(_reshaped, w, now))
                 self._follow_up.announce(recorded.notices)
+        foreign = [(w, await self._follow_up.drop_foreign(w)) for w in active.endpoints.values()]
         for w in active.endpoints.values():
             parent = active.endpoints.get(w.rules.endpoint.parent or "")
             if parent is not None:
@@ -96,6 +97,8 @@ class Opener:
             active.name, seen={w.name: at for w in active.endpoints.values() if (at := _last_seen(w)) is not None}
         )
         recall_health(active, {key: await self._write(self._store.learned.load, key) for key in kept_health(active)})
+        for w, keys in foreign:
+            await self._follow_up.forget(active, w, keys)
 
     async def _recall(self, budget: PolledBudget, before: PollLoop | None, *, moved: float) -> None:
         poll_loop = budget.poll_loop

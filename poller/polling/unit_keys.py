@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -79,3 +80,14 @@ def first_units(endpoint: Endpoint) -> list[tuple[str, bytes]]:
     if endpoint.order == "newest" and key_of(endpoint.first) == "list":
         units.append((NEWEST, at))
     return units
+
+
+def foreign_keys(endpoint: Endpoint, keys: Iterable[str]) -> list[str]:
+    """Keys of stored units that the endpoint cannot have as it is configured now: its pagination was another one."""
+    selections = {key for key, _ in first_units(endpoint) if not is_swept(key)}
+    kind = _kind(CHILD if endpoint.parent is not None else key_of(endpoint.first))
+    return [key for key in keys if (_kind(key) != kind if is_swept(key) else key not in selections)]
+
+
+def _kind(key: str) -> str:
+    return key.partition("=")[0]

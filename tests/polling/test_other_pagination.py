@@ -1,0 +1,73 @@
+"""Another pagination in the configuration: units that began at positions of the old one are polled no longer."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from poller.app import App, open_app, sweep_once
+from poller.config.load import load
+from poller.hooks.loading import load_plugins
+from poller.polling.unit_keys import is_swept
+from tests.support.upstream import serving
+
+ROWS = [{"id": number, "name": f"thing {number}"} for number in range(1, 9)]
+STYLES = {
+    "list": "",
+    "page": 'pagination = { type = "page", size_param = "limit", size = 3 }',
+    "offset": 'pagination = { type = "offset", size = 3 }',
+    "larger offset": 'pagination = { type = "offset", size = 4 }',
+    "since": 'updated_since = { param = "since", field = "at" }',
+}
+
+
+async def things(request: Request) -> Response:
+    """All rows, or those that page or offset, and limit, choose."""
+    asked = {name: int(text) for name, text in request.query_params.items() if text.isdigit()}
+    size = asked.get("limit", len(ROWS))
+    begin = asked.get("offset", (asked.get("page", 1) - 1) * size)
+    return JSONResponse(ROWS[begin : begin + size])
+
+
+@asynccontextmanager
+async def opened(folder: Path, url: str, table: str) -> AsyncIterator[App]:
+    source = f'[sources.api]\nplugin = "rest"\nbase_url = "{url}"\nbudget = "api"\n'
+    text = f'[budgets.api]\nlimits = ["1000/s"]\n{source}'
+    (folder / "poller.toml").write_text(f'{text}[sources.api.endpoints.things]\npath = "/things"\n{table}\n')
+    plugins = load_plugins(lazily=True)
+    async with open_app(load(folder / "poller.toml", plugins), plugins) as app:
+        yield app
+
+
+def units(app: App) -> set[str]:
+    return set(app.engine.sources["api"].endpoints["things"].units)
+
+
+def events(app: App) -> list[Any]:
+    return [event.type for event in app.store.log.read(limit=1000)]
+
+
+@pytest.mark.parametrize(("old", "new"), [*permutations(STYLES, 2)])
+async def test_only_units_of_the_configured_pagination_are_polled(tmp_path: Path, old: str, new: str) -> None:
+    async with serving(Starlette(routes=[Route("/things", things)])) as url:
+        async with opened(tmp_path, url, STYLES[old]) as app:
+            assert await sweep_once(app) == []
+        async with opened(tmp_path, url, STYLES[new]) as app:
+            assert await sweep_once(app) == []
+            assert await sweep_once(app) == []
+            found = units(app)
+            state = app.engine.sources["api"].endpoints["things"].state
+
+            assert (state.uncertain, state.objects, events(app)) == (None, len(ROWS), [])
+    (tmp_path / "poller.db").unlink()
+    async with serving(Starlette(routes=[Route("/things", things)])) as url, opened(tmp_path, url, STYLES[new]) as app:
+        await sweep_once(app)
+        assert found == units(app)
+        assert any(map(is_swept, found))
