@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -72,6 +73,7 @@ class UrlWatch:
 
     def look(self) -> Look:
         """Count the headings of its report."""
+        time.sleep(1.0)  # urlwatch orders what it keeps by whole seconds
         said, cpu = run(self.command, self.folder)
         return Look(changes=_pages(said, "CHANGED"), cpu=cpu)
 
