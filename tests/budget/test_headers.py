@@ -48,7 +48,7 @@ def test_a_date_is_compared_with_the_servers_own_clock():
 def test_what_cannot_be_read_is_noted_and_left_out(text: str):
     found = read({"Retry-After": text})
     assert found.retry_after is None
-    assert len(found.notes) == 1
+    assert found.notes == (f"retry-after cannot be read: {text!r}",)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,27 @@ def test_what_cannot_be_read_is_noted_and_left_out(text: str):
             [Quota(name="x-ratelimit-", remaining=3, reset_in=7.0)],
         ),
         ({"X-RateLimit-Remaining": "3"}, [Quota(name="x-ratelimit-", remaining=3)]),
+        (
+            {"RateLimit-Remaining": "9", "RateLimit-Policy": "100;w=60"},
+            [Quota(name="ratelimit-", remaining=9, window=60.0)],
+        ),
+        (  # the policy is of the headers without `X-`
+            {"X-RateLimit-Remaining": "9", "RateLimit-Policy": "100;w=60"},
+            [Quota(name="x-ratelimit-", remaining=9)],
+        ),
+        (  # one of several policies that name nothing is not chosen
+            {"RateLimit-Remaining": "9", "RateLimit-Policy": "100;w=60, 5000;w=3600"},
+            [Quota(name="ratelimit-", remaining=9)],
+        ),
+        (
+            {"RateLimit": '"a";r=7', "RateLimit-Policy": '"a";q=9;w="60";note="x=y"'},
+            [Quota(name="a", remaining=7, limit=9, window=60.0)],
+        ),
+        (  # a window of at most a leap year
+            {"RateLimit": '"a";r=7, "b";r=8', "RateLimit-Policy": '"a";w=31622400, "b";w=31622401'},
+            [Quota(name="a", remaining=7, window=31_622_400.0), Quota(name="b", remaining=8)],
+        ),
+        ({"RateLimit": '"a";r=7', "RateLimit-Policy": '"a";w=0'}, [Quota(name="a", remaining=7)]),
     ],
 )
 def test_every_form_of_the_rate_limit_headers_is_read(headers: dict[str, str], quotas: list[Quota]):
@@ -100,18 +121,27 @@ def test_every_form_of_the_rate_limit_headers_is_read(headers: dict[str, str], q
 
 
 @pytest.mark.parametrize(
-    "headers",
+    ("headers", "note"),
     [
-        {"RateLimit": '"default";t=30'},
-        {"RateLimit": "garbage"},
-        {"X-RateLimit-Remaining": "many"},
-        {"X-RateLimit-Remaining": "-1"},
+        ({"RateLimit": '"default";t=30'}, "ratelimit cannot be read: 'default'"),
+        ({"RateLimit": "garbage"}, "ratelimit cannot be read: 'garbage'"),
+        ({"RateLimit": "remaining=many"}, "ratelimit remaining cannot be read: 'many'"),
+        ({"X-RateLimit-Remaining": "many"}, "x-ratelimit- remaining cannot be read: 'many'"),
+        ({"X-RateLimit-Remaining": "-1"}, "x-ratelimit- remaining cannot be read: '-1'"),
+        ({"X-RateLimit-Remaining": ""}, "x-ratelimit- remaining cannot be read: ''"),
+        ({"X-RateLimit-Remaining": "m" * 99}, "x-ratelimit- remaining cannot be read: " + repr("m" * 40)),
     ],
 )
-def test_a_quota_without_a_readable_remainder_is_noted(headers: dict[str, str]):
+def test_a_quota_without_a_readable_remainder_is_noted(headers: dict[str, str], note: str):
     found = read(headers)
     assert found.quotas == ()
-    assert found.notes
+    assert found.notes == (note,)
+
+
+def test_a_reset_that_cannot_be_read_is_noted_and_the_remainder_counts():
+    found = read({"X-RateLimit-Remaining": "3", "X-RateLimit-Reset": "soon"})
+    assert found.quotas == (Quota(name="x-ratelimit-", remaining=3),)
+    assert found.notes == ("x-ratelimit- reset cannot be read: 'soon'",)
 
 
 def test_absurd_values_are_bounded():

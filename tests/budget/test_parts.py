@@ -68,6 +68,23 @@ def test_what_is_expected_to_expire_expires_then(answered, seconds):
         assert calls.used(seconds, now + until + 2 * GUARD) <= used - expired
 
 
+def test_each_call_of_a_few_is_expected_to_expire_and_the_last_one_too():
+    assert counted([0.0, 5.0, 10.0]).expiring(60.0, 20.0) == [
+        (3, 60.0),
+        (1, pytest.approx(40.0 + GUARD)),
+        (2, pytest.approx(45.0 + GUARD)),
+        (3, pytest.approx(50.0 + GUARD)),
+    ]
+    assert counted([0.0, 5.0]).expiring(60.0, 62.0) == [(1, 60.0), (1, pytest.approx(3.0 + GUARD))]
+    assert counted([]).expiring(60.0, 62.0) == [(0, 60.0)]
+
+
+def test_a_forecast_of_many_calls_looks_at_some_of_them_spread_evenly():
+    ranks = [rank for rank, _ in counted([float(at) for at in range(10_000)], longest=86_400.0).expiring(86_400.0, 1e4)]
+
+    assert ranks == [10_000, *range(1, 10_001, 10_000 // 64)]
+
+
 @settings(max_examples=30)
 @given(st.integers(600, 1500), st.integers(0, 1500))
 def test_what_no_window_counts_is_forgotten_and_nothing_else(many, now):
@@ -143,6 +160,29 @@ class TestRemaining:
 
         assert remaining.horizons(1.0) == [(2, 59.0)]
 
+    @pytest.mark.parametrize(("reset", "left"), [(61.0, 2), (61.1, 9)])
+    def test_a_window_whose_end_moves_by_a_second_is_the_same_one(self, reset: float, left: int):
+        remaining, calls = Remaining(), CountedCalls(60.0)
+        self.note(remaining, calls, 0.0, remaining=2)
+        self.note(remaining, calls, 0.0, remaining=9, reset_in=reset)
+
+        assert [calls for calls, _ in remaining.horizons(0.0)] == [left]
+
+    def test_a_window_with_one_call_left_is_not_used_up(self):
+        remaining = Remaining()
+        self.note(remaining, CountedCalls(60.0), 0.0, remaining=1)
+
+        assert remaining.used_up_until() == -math.inf
+        remaining.spent()
+        assert remaining.used_up_until() == 60.0
+
+    def test_a_window_of_ours_whose_end_the_server_does_not_name_lasts_as_long_as_ours(self):
+        (window,) = windows_of([Limit(100, 600.0)], 1.0)
+        remaining = Remaining()
+        remaining.note(Quota(remaining=0, limit=100), window, CountedCalls(600.0), 0.0, longest=HOUR)
+
+        assert remaining.used_up_until() == window.foreign_until == 600.0
+
     def test_of_the_next_window_more_remains(self):
         remaining, calls = Remaining(), CountedCalls(60.0)
         self.note(remaining, calls, 0.0, remaining=0)
@@ -191,6 +231,9 @@ class TestRemaining:
         assert (window.foreign, window.foreign_until) == (37, 30.0)
         assert window.room(3, 10.0) == 60
         assert window.room(3, 30.0) == 97
+        window.forget_foreign()
+        assert (window.foreign, window.foreign_until) == (0, -math.inf)
+        assert window.usage(calls, [], 10.0).foreign == 0
 
 
 class TestThrottle:
@@ -250,3 +293,12 @@ class TestThrottle:
         assert (throttle.until, throttle.named) == (30.0, 30.0)
         throttle.forget()
         assert (throttle.until, throttle.named) == (-math.inf, -math.inf)
+
+    def test_who_forgets_a_pause_forgets_the_refusals_before_it(self):
+        throttle, now = Throttle(0), 0.0
+        for _ in range(5):
+            self.refused(throttle, now)
+            now = throttle.until
+        throttle.forget()
+
+        assert 0.8 <= self.refused(throttle, now) <= 1.2

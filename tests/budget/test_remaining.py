@@ -190,6 +190,22 @@ def test_a_forecast_is_the_tightest_horizon_of_the_long_windows():
     assert budget.forecast(600.0).left >= 40
 
 
+@pytest.mark.parametrize(
+    ("limits", "forecast"),
+    [
+        ([Limit(10, 3600.0), DAILY], Forecast(left=10, seconds=3600.0)),  # the tighter one of the long windows
+        ([Limit(500, 3600.0), DAILY], Forecast(left=1000, seconds=86_400.0)),
+        ([Limit(1, 10.0), Limit(10, 3600.0)], Forecast(left=10, seconds=3600.0)),
+        ([MINUTE], Forecast(left=10, seconds=60.0)),
+        ([Limit(1, 10.0), Limit(100, 60.0)], Forecast(left=100, seconds=60.0)),  # the longest of the short windows
+    ],
+)
+def test_a_forecast_looks_at_windows_of_an_hour_or_longer_or_else_at_the_longest(
+    limits: list[Limit], forecast: Forecast
+):
+    assert Budget("k", limits, share=1.0).forecast(0.0) == forecast
+
+
 def test_a_forecast_sees_when_a_spent_window_refills():
     budget = spent(Budget("k", [Limit(4, 3600.0)], share=1.0), 4)
     first = budget.forecast(3590.0)
