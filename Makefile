@@ -107,7 +107,7 @@ soak-year: $(STAMP)  ## a simulated year: memory, file and how long changes take
 prove-cluster: $(STAMP)  ## three workers on PostgreSQL, killed and stopped 30 times: nothing lost, no limit exceeded (10 minutes)
 	$(BIN)/python -m tests.proofs.cluster
 
-prove-tests: $(STAMP)  ## small mistakes in the pure core, by mutmut beside Poller: does a test see each? (80 minutes at most)
+prove-tests: $(STAMP)  ## small mistakes in the pure core, by mutmut beside Poller: does a test see each? (100 minutes at most)
 	$(BIN)/python -m tests.proofs.mutants
 
 bench-cluster: $(STAMP)  ## two workers on PostgreSQL beside Procrastinate on the same server, many budgets, a takeover (6 minutes)

@@ -3,16 +3,21 @@
 mutmut brings many packages, and is not one of ours: `python -m pip install mutmut` puts it beside Poller. A mutant that
 differs in a text alone (a message) is counted apart: what a message says is read by people, and by the tests of docs.
 
-    python -m tests.proofs.mutants [PACKAGE ...]
+    python -m tests.proofs.mutants [--sample N] [--minutes N] [--children N] [PACKAGE ...]
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
+import os
+import random
+import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,11 +29,13 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-PATIENCE: Final = 1_200.0  # seconds for one package
 ASKED: Final = 0.9  # of the mutants that are more than a text
+SEED: Final = 17  # of the samples: the same mutants each time, while the code is the same
+LOOK: Final = 30.0  # seconds from one line of progress to the next
 KILLED: Final = (1, 3, 24, -24, 36, 152, 255)  # exit statuses of mutmut: a test failed, or ran into a limit of time
 SURVIVED: Final = 0
 UNTESTED: Final = (5, 33)
+NOBODY: Final = "nobody"  # no mutant has this name: mutmut makes the mutants, looks which tests reach them, and ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,78 +44,159 @@ class Core:
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
+    slow: tuple[str, ...] = ()  # tests of these that are left out: each would cost seconds for every mutant
+
+
+def _modules(folder: str, names: str) -> tuple[str, ...]:
+    return tuple(f"{folder}/{name}.py" for name in names.split())
 
 
 CORES: Final = {
     "budget": Core(
         ("poller/budget/*.py",),
         ("tests/budget", "tests/sources/test_transport.py", "tests/planner/test_feasibility.py"),
+        ("tests/budget/test_headers.py::test_nothing_a_server_says_raises_or_blocks_for_longer_than_a_day",),
     ),
-    "changes": Core(("poller/changes/*.py",), ("tests/changes", "tests/truth")),
-    "planner": Core(("poller/planner/*.py",), ("tests/planner",)),
-    "delivery": Core(
+    "changes": Core(("poller/changes/*.py",), ("tests/changes", "tests/polling/test_truth.py")),
+    "planner": Core(
+        ("poller/planner/*.py",),
+        ("tests/planner",),
         tuple(
-            f"poller/delivery/{name}.py"
-            for name in ("retry", "breaker", "batches", "settlement", "subscription_health")
+            f"tests/planner/{name}"
+            for name in (
+                "test_planner.py::test_busier_units_are_polled_more_often_by_the_square_root",
+                "test_planner.py::test_weight_counts_like_a_higher_rate_and_cost_like_a_lower_one",
+                "test_planner.py::test_a_new_unit_is_taken_for_one_like_its_source_has",
+                "test_planner.py::test_a_new_weight_keeps_what_was_learned",
+                "test_planner_memory.py::test_two_weeks_of_coming_and_going_leave_memory_flat_and_forget_no_unit",
+            )
         ),
+    ),
+    "delivery": Core(
+        _modules("poller/delivery", "batches breaker notices retry settlement subscription subscription_health"),
         ("tests/delivery",),
+        ("tests/delivery/test_delivery_stateful.py", "tests/delivery/test_one_victim.py"),
+    ),
+    "state": Core(
+        _modules("state", "deliveries leases move operational place polls records rows tables"),
+        tuple(f"tests/store/test_{name}.py" for name in ("move_decisions", "pure_records", "records")),
     ),
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How much is tried of each package."""
+
+    sample: int | None  # this many mutants, drawn with a fixed seed; None: all
+    seconds: float  # for the mutants of one package
+    children: int  # mutants that are tried at once
+
+
 def main() -> int:
     """Exit status 0 when enough mutants of every package are killed."""
+    packages, bounds = _arguments()
     if find_spec("mutmut") is None:
         print("mutmut is not installed beside Poller: python -m pip install mutmut", file=sys.stderr)
         return 2
-    console = Console()
-    table = Table("package", "mutants", "killed", "survived", "no test", "not tried", "texts", "share")
+    table = Table("package", "mutants", "tried", "killed", "survived", "no test", "not tried", "texts", "share")
     enough = True
-    for package in sys.argv[1:] or CORES:
-        console.print(f"{package}: at most {PATIENCE / 60:.0f} minutes")
+    for package in packages:
         with tempfile.TemporaryDirectory() as name:
-            counts, survivors = judge(CORES[package], Path(name))
+            counts, survivors = judge(package, Path(name), bounds)
         tried = counts["killed"] + counts["survived"] + counts["no test"]
         share = counts["killed"] / tried if tried else 0.0
         enough = enough and share >= ASKED
         found = [f"{counts[kind]}" for kind in ("killed", "survived", "no test", "not tried", "text")]
-        table.add_row(package, f"{sum(counts.values())}", *found, f"{share:.0%}")
-        for mutant in survivors:
-            console.print(mutant, markup=False, highlight=False)
-    console.print(table)
+        table.add_row(package, f"{sum(counts.values())}", f"{tried}", *found, f"{share:.1%}")
+        print("\n".join(survivors), flush=True)
+    Console().print(table)
+    if bounds.sample is not None:
+        print(f"of each package {bounds.sample} mutants at most were tried, drawn with the seed {SEED}")
     return 0 if enough else 1
 
 
-def judge(core: Core, folder: Path) -> tuple[Counter[str], list[str]]:
-    """How many mutants of `core` came to what, and each survivor as a change."""
+def _arguments() -> tuple[list[str], Bounds]:
+    parser = argparse.ArgumentParser(description="Put small mistakes into the pure core: does a test see each?")
+    parser.add_argument("packages", nargs="*", metavar="PACKAGE", help=f"of {', '.join(CORES)}; all by default")
+    parser.add_argument("--sample", type=int, help="try this many mutants of each package, the same ones each time")
+    parser.add_argument("--minutes", type=float, default=20.0, help="for each package at most (20)")
+    parser.add_argument("--children", type=int, default=2, help="mutants that are tried at once (2)")
+    asked = parser.parse_args()
+    if unknown := set(asked.packages) - set(CORES):
+        parser.error(f"no pure core is named {', '.join(sorted(unknown))}; there are {', '.join(CORES)}")
+    return asked.packages or list(CORES), Bounds(
+        sample=asked.sample, seconds=60 * asked.minutes, children=asked.children
+    )
+
+
+def judge(package: str, folder: Path, bounds: Bounds) -> tuple[Counter[str], list[str]]:
+    """How many mutants of a package came to what, and each survivor as a change."""
     copy_project(folder)
+    configure(CORES[package], folder)
+    run_mutmut(package, folder, bounds, [NOBODY])
+    names = sorted(statuses(folder))
+    if not names:
+        raise SystemExit(folder.joinpath("output.txt").read_text()[-4_000:])
+    if bounds.sample is not None and bounds.sample < len(names):
+        names = sorted(random.Random(SEED).sample(names, bounds.sample))
+    run_mutmut(package, folder, bounds, names)
+    return results(folder)
+
+
+def configure(core: Core, folder: Path) -> None:
+    """Write the settings of mutmut."""
     lines = {
-        "source_paths": ("poller",),
+        "source_paths": ("poller", "state"),
         "only_mutate": core.modules,
-        "pytest_add_cli_args_test_selection": core.tests,
-        "also_copy": ("state", "plugins", "benchmarks", "docs", "examples", "tools"),
+        "pytest_add_cli_args_test_selection": (*core.tests, *(f"--deselect={test}" for test in core.slow)),
+        "also_copy": ("plugins", "benchmarks", "docs", "examples", "tools"),
     }
     sections = [f"{key}=\n" + "".join(f"    {value}\n" for value in values) for key, values in lines.items()]
     folder.joinpath("setup.cfg").write_text("[mutmut]\n" + "".join(sections))
+
+
+def run_mutmut(package: str, folder: Path, bounds: Bounds, names: list[str]) -> None:
+    """Try the named mutants, as far as the time allows."""
+    end = time.monotonic() + bounds.seconds
+    command = [sys.executable, "-m", "mutmut", "run", "--max-children", f"{bounds.children}", *names]
     with folder.joinpath("output.txt").open("wb") as output:
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, start_new_session=True)
         try:
-            command = [sys.executable, "-m", "mutmut", "run", "--max-children", "2"]
-            subprocess.run(command, cwd=folder, stdout=output, stderr=output, timeout=PATIENCE, check=False)
-        except subprocess.TimeoutExpired:
-            pass  # what was not tried is counted
+            while process.poll() is None and (left := end - time.monotonic()) > 0:
+                try:
+                    process.wait(min(left, LOOK))
+                except subprocess.TimeoutExpired:
+                    tried = sum(status is not None for status in statuses(folder).values())
+                    print(f"{package}: {tried} of {len(names)} tried", file=sys.stderr, flush=True)
+        finally:
+            if process.poll() is None:  # what was not tried is counted as such
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def statuses(folder: Path) -> dict[str, int | None]:
+    """The exit status of every mutant; None: it was not tried."""
+    found: dict[str, int | None] = {}
+    for meta in folder.glob("mutants/**/*.meta"):
+        if written := meta.read_bytes():
+            found |= orjson.loads(written)["exit_code_by_key"]
+    return found
+
+
+def results(folder: Path) -> tuple[Counter[str], list[str]]:
+    """How many mutants came to what, and each survivor as a change."""
     counts: Counter[str] = Counter()
     survivors: list[str] = []
-    for meta in sorted(folder.glob("mutants/poller/**/*.meta")):
+    for meta in sorted(folder.glob("mutants/**/*.meta")):
         variants = functions(meta.with_suffix(""))
         for name, status in orjson.loads(meta.read_bytes())["exit_code_by_key"].items():
             function, _, number = name.rpartition(".")[2].rpartition("__mutmut_")
             original, mutant = variants[f"{function}__mutmut_orig"], variants[f"{function}__mutmut_{number}"]
             kind = "text" if without_texts(original) == without_texts(mutant) else outcome(status)
             counts[kind] += 1
-            if kind == "survived":
-                survivors.append("\n".join([name, *changed_lines(original, mutant)]))
-    if not counts:
-        raise SystemExit(folder.joinpath("output.txt").read_text()[-4_000:])
+            if kind in ("survived", "no test"):
+                survivors.append("\n".join([f"{name} ({kind})", *changed_lines(original, mutant)]))
     return counts, survivors
 
 
@@ -123,11 +211,11 @@ def copy_project(folder: Path) -> None:
 
 def outcome(status: int | None) -> str:
     """What an exit status of mutmut stands for."""
-    if status is None:
-        return "not tried"
     if status == SURVIVED:
         return "survived"
-    return "no test" if status in UNTESTED else "killed"
+    if status in KILLED:
+        return "killed"
+    return "no test" if status in UNTESTED else "not tried"
 
 
 def functions(file: Path) -> dict[str, ast.AST]:
