@@ -29,7 +29,7 @@ from poller.sources.pagination import (
     parameters,
     same_origin,
 )
-from poller.sources.paths import CONTENT, KEY, MISSING, VALUE, Answer, compile_path, identity, wrapped
+from poller.sources.paths import CONTENT, KEY, MISSING, VALUE, Answer, Form, compile_path, identity, wrapped
 from poller.sources.protocol import Item
 
 _PARENT: Final = re.compile(r"\{parent\.([^{}]+)\}")
@@ -85,6 +85,7 @@ class EndpointTable(_Table):
     params: dict[str, Scalar | tuple[Scalar, ...]] = {}
     body: dict[str, Any] | None = None
     items: JsonPath | None = None
+    instead_of_list: tuple[Form, ...] = ()  # what may be at `items`: no objects, or a single one
     id: Annotated[str | tuple[str, ...], AfterValidator(_valid_id)] = "id"
     pagination: Pagination = Whole()
     order: Literal["id", "newest", "any"] = "any"
@@ -101,6 +102,8 @@ class EndpointTable(_Table):
             raise ValueError('body: a GET has none; set method = "POST"')
         if self.pagination.place == "body" and self.method == "GET":
             raise ValueError('pagination: in = "body" needs method = "POST"')
+        if self.instead_of_list and (self.items is None or compile_path(self.items).query or self.items == "$"):
+            raise ValueError('instead_of_list: needs a plain path in `items`, as in items = "$.data.items"')
         if self.item_path is not None:
             _check_item_path(self)
         _check_templates(self)
@@ -252,6 +255,10 @@ def _endpoint(name: str, table: EndpointTable) -> Endpoint:
 
 def _objects(answer: Answer, table: EndpointTable) -> Sequence[Mapping[str, Any] | msgspec.Raw]:
     path = compile_path(table.items) if table.items is not None else None
+    if path is not None and table.instead_of_list:
+        instead = answer.instead(path, table.instead_of_list)
+        if instead is not None:
+            return instead
     if table.id == KEY and answer.is_keyed(path):
         return answer.keyed(path)
     objects = answer.objects(path)

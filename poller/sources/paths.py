@@ -7,10 +7,10 @@ An answer is parsed only as far as needed: a list is split into `msgspec.Raw` ob
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 else:
     jsonpath = late("jsonpath")
 
+Form = Literal["null", "absent", "text", "object"]  # what an answer may have in the place of a list
+
 MISSING: Final = object()
+NO_LIST: Final = "If this stands for an empty list, or for a list of one object, name its form in `instead_of_list`."
 CONTENT: Final = "content"
 KEY: Final = "key"  # the id of objects that are members of an object: the key
 VALUE: Final = "value"  # the id of list elements that are texts or numbers: the element
@@ -121,12 +124,28 @@ class Answer:
         except (ValueError, RecursionError):  # another form, or a key that msgspec cannot skip to
             return self._explained(path)
 
+    def instead(self, path: Path, forms: Collection[Form]) -> list[msgspec.Raw] | None:
+        """The list that one of these forms at a plain path stands for: one object, or none. None: it is not there.
+
+        `absent` is a missing key of an object, `null` also stands for what contains the list, `text` is an empty one.
+        """
+        raw: msgspec.Raw | None = None
+        for depth, name in enumerate(path.names):
+            members = self.members(path.names[:depth])
+            raw = None if members is None else members.get(name)
+            if raw is None or bytes(raw) == b"null":
+                form: Form = "absent" if raw is None else "null"
+                return [] if form in forms and members is not None else None
+        if raw is not None and bytes(raw) == b'""':
+            return [] if "text" in forms else None
+        return [raw] if raw is not None and "object" in forms and _first(raw) == b"{" else None
+
     def _explained(self, path: Path) -> list[msgspec.Raw]:
         """The list at a plain path, found step by step, so that an error can name what is there instead."""
         raw = self._raw(path.names)
         if raw is None:
             _parsed(self._content)
-            raise PageError(f"the answer has no list at {path.text}")
+            raise PageError(f"the answer has no list at {path.text}", hint=NO_LIST)
         return _split(raw, path.text)
 
     def value(self, path: Path) -> Any:
@@ -286,7 +305,7 @@ def _id_text(value: Any) -> str | None:
 def _split(raw: bytes | msgspec.Raw, where: str) -> list[msgspec.Raw]:
     if _first(raw) != b"[":
         _decode(_parse, raw)
-        raise PageError(f"there is no list at {where}: it is {noun(raw)}")
+        raise PageError(f"there is no list at {where}: it is {noun(raw)}", hint=NO_LIST)
     found: list[msgspec.Raw] = _decode(_elements, raw)
     return found
 

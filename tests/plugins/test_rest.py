@@ -146,6 +146,28 @@ def test_recent_changes_are_asked_for_since_a_time(form, expected):
     assert "since" not in str(ask(source).url)
 
 
+@pytest.mark.parametrize(
+    ("body", "ids"),
+    [({"items": None}, []), ({}, []), ({"items": {"id": 7}}, [7]), ({"items": [{"id": 1}, {"id": 2}]}, [1, 2])],
+    ids=str,
+)
+def test_a_list_may_be_null_or_absent_or_one_object_where_that_is_configured(body, ids):
+    source = make_source(items="$.items", instead_of_list=["null", "absent", "object"])
+
+    assert [one["id"] for one in objects(read(source, body))] == ids
+    with pytest.raises(PageError, match="no list at") as caught:
+        read(make_source(items="$.items"), body if not ids or len(ids) == 1 else {})
+    assert "instead_of_list" in str(caught.value.hint)
+
+
+def test_objects_under_numbers_as_keys_are_read_like_a_list():
+    source = make_source(items="$.items[*]")
+
+    assert [one["id"] for one in objects(read(source, {"items": {"0": {"id": 1}, "2": {"id": 3}}}))] == [1, 3]
+    assert [one["id"] for one in objects(read(source, {"items": [{"id": 1}, {"id": 2}]}))] == [1, 2]
+    assert objects(read(source, {"items": []})) == []
+
+
 def test_a_search_is_posted_and_its_cursor_goes_into_the_body():
     source = make_source(
         method="POST",
@@ -235,6 +257,9 @@ def test_an_answer_that_is_not_the_list_is_set_aside(body, says):
         ({"pagination": {"type": "page", "more": "$.m", "last": "$.l"}}, "keep one"),
         ({"updated_since": {"param": "s", "field": "u", "format": "ISO"}}, "is not a format"),
         ({"empty_status": [40]}, "empty_status"),
+        ({"instead_of_list": ["null"]}, "needs a plain path"),
+        ({"items": "$.a[*].b", "instead_of_list": ["null"]}, "needs a plain path"),
+        ({"items": "$.a", "instead_of_list": ["nil"]}, "instead_of_list"),
         ({"id": "a..b"}, "empty step"),
         ({"items": "$.["}, "is not JSONPath"),
         ({"body": {"a": 1}}, 'set method = "POST"'),

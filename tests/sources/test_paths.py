@@ -18,6 +18,39 @@ def listed(body: object, path: str | None = None) -> list[object]:
     return [json.loads(bytes(item)) if isinstance(item, msgspec.Raw) else item for item in found]
 
 
+ONE = {"id": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "forms", "found"),
+    [
+        ({"data": {"items": None}}, ["null"], []),
+        ({"data": None}, ["null"], []),
+        ({"data": {}}, ["absent"], []),
+        ({}, ["absent"], []),
+        ({"data": {"items": ""}}, ["text"], []),
+        ({"data": {"items": ONE}}, ["object"], [ONE]),
+        ({"data": {"items": None}}, ["absent", "text", "object"], None),
+        ({"data": {}}, ["null", "text", "object"], None),
+        ({"data": {"items": ""}}, ["null", "absent", "object"], None),
+        ({"data": {"items": "x"}}, ["null", "absent", "text", "object"], None),
+        ({"data": {"items": ONE}}, ["null", "absent", "text"], None),
+        ({"data": {"items": [ONE]}}, ["null", "absent", "text", "object"], None),
+        ({"data": {"items": 0}}, ["null", "absent", "text", "object"], None),
+        ({"data": "down"}, ["null", "absent", "text", "object"], None),
+        ([], ["null", "absent", "text", "object"], None),
+        (b"<html>", ["null", "absent", "text", "object"], None),
+    ],
+    ids=str,
+)
+def test_only_a_form_that_was_named_stands_for_a_list(body, forms, found):
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    instead = Answer(content).instead(compile_path("$.data.items"), forms)
+
+    assert (instead if instead is None else [json.loads(bytes(item)) for item in instead]) == found
+
+
 @pytest.mark.parametrize(
     ("body", "path"),
     [
