@@ -92,6 +92,7 @@ INPUT_OUTPUT |= {"threading", "urllib.request", "shutil", "tempfile"}
 FRAMEWORKS = {"aiohttp", "apprise", "apscheduler", "click", "fastapi", "rich", "slack_sdk", "sqlite_utils", "starlette"}
 FRAMEWORKS |= {"structlog", "uvicorn", "aiosmtplib", "httpx_aiohttp", "prometheus_client"}
 LAYERS: tuple[tuple[str, ...], ...] = (  # docs/architecture.md; each may import what is below it, never a neighbour
+    ("poller.__main__",),
     ("poller.cli",),
     ("poller.daemon",),
     ("poller.web",),
@@ -105,7 +106,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # docs/architecture.md; each may import
     ("poller.documents", "poller.rendering", "poller.sinks", "poller.budget"),
     ("poller.clock", "poller.http_dates", "poller.late", "poller.lean", "poller.redaction", "poller.tracing"),
 )
-EDGES = ("poller.cli", "poller.daemon", "poller.web")
+EDGES = ("poller.cli", "poller.__main__", "poller.daemon", "poller.web")
 
 
 def modules() -> Iterator[tuple[str, Path]]:
