@@ -7,6 +7,7 @@ counted since 1970 in seconds, milliseconds, microseconds or nanoseconds, distin
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -38,6 +39,15 @@ def _wait(text: str, now: float) -> float | None:
     seconds = number(text)
     at = instant(text) if seconds is None else epoch(seconds)
     return seconds if at is None else at - now
+
+
+def seconds_behind(headers: Mapping[str, str], now: float) -> float:
+    """Seconds by which the clock of a server is behind `now`, by the `Date` and `Age` of its answer (RFC 9110, 6.6.1).
+
+    0 if it is ahead, or says nothing that can be read.
+    """
+    at = instant(headers.get("date", ""))
+    return 0.0 if at is None else max(0.0, now - at - (number(headers.get("age", "")) or 0.0))
 
 
 def number(text: str) -> float | None:

@@ -58,7 +58,7 @@ class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
         None  # objects not seen since then are recorded without events; None: no baseline is under way
     )
     tail_asked_at: float | None = None  # when the last page was last requested
-    since_at: float | None = None  # when the latest complete updated-since query was made
+    since_at: float | None = None  # when the latest complete updated-since query was made, by the server's clock
     held: bytes | None = None  # JSON: why and when it was held
     accepted: bytes | None = None  # JSON of the exemptions
     uncertain: bytes | None = None  # JSON of the contradictions in the latest complete sweep; None: none
@@ -205,7 +205,7 @@ class Marks(msgspec.Struct, kw_only=True):
     begin_sweep: tuple[float, int] | None = None  # the sweep under way begins anew: its time and order
     ended: Sweep | None = None
     tail_asked_at: float | None = None  # when the last page was requested
-    since_at: float | None = None  # when the updated-since query was made
+    since_at: float | None = None  # when the updated-since query was made, by the server's clock
     held: bytes | UnsetType | None = UNSET
     accepted: bytes | UnsetType | None = UNSET
 

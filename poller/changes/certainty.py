@@ -19,6 +19,7 @@ MOST: Final = 5  # doubts stored for one sweep
 PATIENCE: Final = 3  # consecutive sweeps without new objects after which a baseline ends all the same ...
 LONGEST: Final = 10  # ... or so many in a row, whatever they showed
 MOST_REPEATED: Final = 100  # stored ids of objects that two answers of a chain show
+LATE: Final = "updated_since"  # key of the note on changes that only sweeps find: they are late, not missing
 
 
 class Claims(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -24,6 +24,7 @@ class RequestTimes(msgspec.Struct, frozen=True, kw_only=True):
     answered_at: float
     order: int = 0  # order of the request among all requests and answers of the endpoint
     answered_order: int = 0
+    behind: float = 0.0  # seconds by which the server's clock is behind this one, by the `Date` of the first answer
 
 
 class ShownObject(msgspec.Struct, frozen=True, gc=False):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from poller.changes.certainty import LATE
 from poller.config.models import Config
 from poller.events.cloudevents import iso
 from poller.operations.status import BudgetStatus, EndpointStatus, SourceStatus, Status, SubscriptionStatus
@@ -176,6 +177,8 @@ def _endpoint(one: EndpointStatus) -> Iterator[Finding]:
         yield warn(about, "not read completely yet", "poller run, or poller once")
     elif one.state == "uncertain":
         yield warn(about, f"not certain to be complete: {one.reason}")
+    if LATE in one.notes:
+        yield warn(about, one.notes[LATE])
     for path in one.ignore_candidates:
         yield warn(about, f"{path} changes at every poll", f'add ignore = ["{path}"] if nobody wants to know')
 

@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from poller.budget.budget import Budget
-from poller.changes.certainty import Uncertainty
+from poller.changes.certainty import LATE, Uncertainty
 from poller.changes.exemptions import Exemptions
 from poller.clock import SystemClock
 from poller.config.models import BudgetConfig, Config
@@ -316,7 +316,8 @@ def _doubt(row: Row, watched: Watched) -> str | None:
         return f"set aside until other pages decide: {', '.join(watched.aside)}"
     misleading = Exemptions.load(row["accepted"]).misleading
     notes = [misleading.text] if misleading is not None else []
-    return "; ".join([*notes, *(f"{unit}: {note}" for unit, note in watched.notes.items())]) or None
+    missing = (f"{unit}: {note}" for unit, note in watched.notes.items() if unit != LATE)  # what is late was seen
+    return "; ".join([*notes, *missing]) or None
 
 
 def _held(raw: bytes) -> Held:

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import msgspec
 
-from poller.changes.certainty import MOST_REPEATED, Claims, claims_of
+from poller.changes.certainty import LATE, MOST_REPEATED, Claims, claims_of
 from poller.changes.comparison import PageComparison, ShownObject, digest_of
 from poller.changes.decision import Context, Decision
 from poller.changes.exemptions import Clash
+from poller.changes.late import late_changes
 from poller.changes.quarantine import is_replaced
 from poller.changes.recording import (
     appended,
@@ -194,7 +195,7 @@ def unchanged(w: WatchedEndpoint, one: Answer, draft: Draft) -> PollResult:
         if is_paged(w, one.key) and unit.next is None and unit.shown > 0:
             draft.marks.tail_asked_at = fetched.asked.at
         if one.key == SINCE:
-            draft.marks.since_at = fetched.asked.at
+            draft.marks.since_at = fetched.asked.at - fetched.asked.behind
         result.swept = _sweep(w, one.waiting, seen, draft, w.units[one.key])
     return result
 
@@ -220,6 +221,8 @@ def _sweep(w: WatchedEndpoint, waiting: PendingAnswer, seen: Seen, draft: Draft,
     if not waiting.sweep_waits and (ended := w.sweep.ended_by(seen)) is not None:
         draft.marks.ended = without_failing(w, draft, judged(w, draft, ended, seen, unit), but=unit.key)
     w.sweep.take(seen)
+    if draft.marks.ended is not None and w.oddities.late_in < w.state.sweep:
+        w.oddities.notes.pop(LATE, None)
     return draft.marks.ended is not None
 
 
@@ -343,6 +346,7 @@ def _result(
     w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision, seen: Seen, *, swept: bool
 ) -> PollResult:
     """The result of the poll."""
+    late = _note_late(w, one.key, decision)
     return PollResult(
         calls=one.fetched.calls,
         changed=decision.changed,
@@ -356,9 +360,20 @@ def _result(
             returned=decision.returned > 0,
             relisted=_relisted(decision) if decision.relisted else (),
         ),
-        notes=[*comparison.notes, *decision.notes[:1]],
+        notes=[*comparison.notes, *decision.notes[:1], *late],
         noisy=w.oddities.noise.observe(one.key, len(comparison.members), decision.updates),
     )
+
+
+def _note_late(w: WatchedEndpoint, key: str, decision: Decision) -> list[str]:
+    """Note what only complete sweeps find, until a sweep finds nothing so."""
+    late = None
+    if is_swept(key) and not w.in_baseline:
+        late = late_changes(w.rules.endpoint, decision.snapshots, w.state.since_at)
+    if late is None:
+        return []
+    w.oddities.notes[LATE], w.oddities.late_in = late, w.state.sweep
+    return [late]
 
 
 def _relisted(decision: Decision) -> list[Snapshot]:
@@ -421,7 +436,7 @@ def _draft_marks(
     if unit.next is None and is_paged(w, one.key) and is_certain(comparison) and unit.shown:
         draft.marks.tail_asked_at = asked.at
     if one.key == SINCE:
-        draft.marks.since_at = asked.at
+        draft.marks.since_at = asked.at - asked.behind
 
 
 def _repeated(w: WatchedEndpoint, decision: Decision) -> list[str]:

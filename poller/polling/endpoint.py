@@ -35,6 +35,7 @@ class Requests:
             str, int
         ] = {}  # objects that changed while another request was under way: order of the answer
         self.unmodified: dict[str, int] = {}  # by unit: consecutive answers with 304
+        self.behind = 0.0  # seconds by which the server's clock is behind this one, by its latest answer
         self._under_way: dict[str, int] = {}
 
     def next(self) -> int:
@@ -141,6 +142,7 @@ class Oddities:
     def __init__(self) -> None:
         self.noise = NoiseDetector()
         self.notes: dict[str, str] = {}  # by unit: what was set aside in its latest answer
+        self.late_in = 0  # the latest sweep that found changes which no query of recent changes shows
 
     def forget(self, unit: str) -> None:
         """Forget a unit that no longer exists."""

@@ -20,7 +20,7 @@ from poller.changes.recording import chain_digest
 from poller.clock import Clock
 from poller.documents.diff import parse
 from poller.hooks.source_adapter import SourceAdapter
-from poller.http_dates import instant
+from poller.http_dates import instant, seconds_behind
 from poller.polling.chain import Chain
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.results import Fetched
@@ -93,10 +93,10 @@ class Fetcher:
             is_list(status := response.status_code, w.rules.endpoint) or status in w.rules.endpoint.empty_status
         )
         if unmodified or (unit.calls == 1 and is_readable and digest == unit.digest):
-            asked = self._answered(w, order, asked_at)
+            asked = self._answered(w, order, asked_at, response)
             return Fetched(asked=asked, calls=1, unit=unit.id, digest=unit.digest)
         if response.status_code in AFTER_THE_END and _follows_the_end(w, key):
-            asked = self._answered(w, order, asked_at)
+            asked = self._answered(w, order, asked_at, response)
             return Fetched(asked=asked, calls=1, unit=unit.id, digest=digest, pages=[EMPTY])
         if response.status_code in REFUSALS - {*w.rules.endpoint.empty_status} and _follows_the_end(w, key):
             raise unwelcome(response, f"; set empty_status = [{response.status_code}] if the list ends so")
@@ -129,7 +129,7 @@ class Fetcher:
         """Request a suspect's own URL. Raises FetchError."""
         asked_at = self._clock.now()
         response = await self.ask(request)
-        return response, self._answered(w, order, asked_at)
+        return response, self._answered(w, order, asked_at, response)
 
     def _begin(self, w: WatchedEndpoint, unit: UnitState, at: Position) -> _Begun:
         request = self.source.request(w.rules.endpoint, at)
@@ -155,9 +155,13 @@ class Fetcher:
         return load_position(w.units[key].position)
 
     def _since(self, w: WatchedEndpoint) -> float:
-        """When the latest query was made. A time in the future comes from a clock that was wrong."""
+        """When the latest query was made, by the server's clock: the objects' modification times are the server's.
+
+        A time in the future comes from a clock that was wrong.
+        """
         now, state = self._clock.now(), w.state
-        known = [at for at in (state.since_at, state.last_sweep_began) if at is not None and at <= now]
+        began = None if state.last_sweep_began is None else state.last_sweep_began - w.requests.behind
+        known = [at for at in (state.since_at, began) if at is not None and at <= now]
         return known[0] if known else 0.0
 
     async def _parent(self, w: WatchedEndpoint, parent_id: str) -> dict[str, Any] | None:
@@ -183,7 +187,7 @@ class Fetcher:
             bodies.append(_digest(w, response))
             size += len(response.content)
             chain.add(await self._page(w, at, response))
-        digest, asked = chain_digest(bodies), self._answered(w, first.order, first.asked_at)
+        digest, asked = chain_digest(bodies), self._answered(w, first.order, first.asked_at, first.response)
         if len(bodies) > 1 and digest == unit.digest:
             return Fetched(asked=asked, calls=len(bodies), unit=unit.id, digest=digest)
         return Fetched(
@@ -216,9 +220,10 @@ class Fetcher:
             return await self._apart(self.source.page, w.rules.endpoint, at, response)
         return self.source.page(w.rules.endpoint, at, response)
 
-    def _answered(self, w: WatchedEndpoint, order: int, asked_at: float) -> RequestTimes:
-        now = self._clock.now()
-        return RequestTimes(at=asked_at, answered_at=now, order=order, answered_order=w.requests.next())
+    def _answered(self, w: WatchedEndpoint, order: int, asked_at: float, response: httpx.Response) -> RequestTimes:
+        now, behind = self._clock.now(), seconds_behind(response.headers, asked_at)
+        w.requests.behind = behind
+        return RequestTimes(at=asked_at, answered_at=now, order=order, answered_order=w.requests.next(), behind=behind)
 
 
 def _follows_the_end(w: WatchedEndpoint, key: str) -> bool:
