@@ -15,6 +15,7 @@ from state.errors import Outdated, StateError, Unavailable
 meta_migrations = Migrations("meta")
 
 PROBED = 256 * 1024  # bytes
+LARGEST_WAL = 16 * 1024 * 1024  # bytes that the -wal file keeps once nobody reads what it was before
 
 
 class State(Database):
@@ -60,6 +61,7 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
             conn.execute("PRAGMA journal_mode = WAL")
             conn.execute("PRAGMA synchronous = FULL")
             conn.execute("PRAGMA wal_autocheckpoint = 1000")
+            conn.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")  # somebody who reads for long lets it grow
             conn.execute("PRAGMA temp_store = MEMORY")  # what undoes one step of a group needs no file
             if any(migrations.pending(db) for migrations in sets):
                 _drop_views(db)
