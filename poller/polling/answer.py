@@ -251,7 +251,7 @@ def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, know
         tail_since=w.state.tail_asked_at if w.state.uncertain is None else None,
         accepted=current_shift(w),
         nulled=w.guards.exemptions.nulled,
-        recent=dict(w.requests.changed),
+        recent=w.requests.changed_among(shown.object_id for shown in comparison.fresh),
         is_chain=one.fetched.calls > 1,
     )
 
@@ -338,7 +338,7 @@ def apply(
     if new := [object_id for object_id in decision.undecided.clashes if object_id not in clashes]:
         found = dict.fromkeys(new, Clash(asked.answered_at))
         exempt(w, draft, replace(w.guards.exemptions, clashes={**clashes, **found}))
-    _remember(w, unit, comparison, decision, asked.answered_order)
+    _remember(w, unit, comparison, decision)
     return result
 
 
@@ -450,9 +450,7 @@ def _is_polled(w: WatchedEndpoint, unit: int) -> bool:
     return known is not None and is_swept(known.key) and known.asked_order >= w.sweep.order
 
 
-def _remember(
-    w: WatchedEndpoint, unit: UnitState, comparison: PageComparison, decision: Decision, answered_order: int
-) -> None:
+def _remember(w: WatchedEndpoint, unit: UnitState, comparison: PageComparison, decision: Decision) -> None:
     w.put(unit)
     before = None if unit.shown or not is_paged(w, unit.key) else w.units.before(unit.key)
     if before is not None and claims_of(before).is_last:
@@ -465,4 +463,3 @@ def _remember(
     else:
         w.oddities.notes.pop(unit.key, None)
     w.unchanged.pop(unit.id, None)
-    w.requests.remember((snapshot.object_id for snapshot in decision.snapshots), answered_order)

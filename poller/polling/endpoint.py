@@ -37,6 +37,7 @@ class Requests:
         self.unmodified: dict[str, int] = {}  # by unit: consecutive answers with 304
         self.behind = 0.0  # seconds by which the server's clock is behind this one, by its latest answer
         self._under_way: dict[str, int] = {}
+        self._most = MOST_CHANGED  # objects in `changed` before those that no longer matter are dropped
 
     def next(self) -> int:
         """The order number of the current moment."""
@@ -52,14 +53,20 @@ class Requests:
         finally:
             self._under_way.pop(what, None)
 
+    def changed_among(self, ids: Iterable[str]) -> dict[str, int]:
+        """Those of these objects that changed while another request was under way, with the order of the answer."""
+        changed = self.changed
+        return {one: changed[one] for one in ids if one in changed} if changed else {}
+
     def remember(self, ids: Iterable[str], answered_order: int) -> None:
         """Remember objects that an answer changed, because answers to earlier requests may be older."""
         others = len(self._under_way) > 1
         if others:
             self.changed.update(dict.fromkeys(ids, answered_order))
-        if self.changed and (not others or len(self.changed) > MOST_CHANGED):
+        if self.changed and (not others or len(self.changed) > self._most):
             oldest = min(self._under_way.values(), default=answered_order)
             self.changed = {i: order for i, order in self.changed.items() if order > oldest}
+            self._most = max(MOST_CHANGED, 2 * len(self.changed))
 
 
 @dataclass(slots=True)

@@ -78,7 +78,6 @@ class Turns:
         queue, draft = w.turn.waiting, Draft(at=0.0)
         batch = [queue.popleft() for _ in range(min(len(queue), MOST_AT_ONCE))]
         results: list[tuple[PendingAnswer, PollResult, int | None]] = []
-        changed = w.requests.changed.copy()  # what is decided here and not recorded has changed nothing
         try:
             written: set[str] = set()  # ids of changed objects
             for one in await self._compared(w, batch):
@@ -95,17 +94,16 @@ class Turns:
                 if draft.changes_endpoint or (is_recorded and not draft.polls[-1].stays_within_unit):
                     break  # the following answers depend on it
             recorded = await self._recorder.record(w, draft)
-            changed = w.requests.changed
             for waiting, result, at in results:
                 result.events = () if at is None else recorded.events[at]
                 waiting.result = result
+                w.requests.remember((one.object_id for one in result.snapshots), waiting.fetched.asked.answered_order)
             if results and recorded.notices:
                 last = results[-1][1]
                 last.events = [*last.events, *recorded.notices]
         except Conflict:  # read and decide again in the next turn
             w.turn.looks_up = True
         finally:
-            w.requests.changed = changed
             queue.extendleft(waiting for waiting in reversed(batch) if not waiting.is_over)
             for waiting in batch:
                 if waiting.is_over:
