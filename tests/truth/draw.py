@@ -70,9 +70,9 @@ def _step(draw: Random, world: World) -> Step:
     step = Step(pick=draw.randint(0, 7), wait=draw.choice(WAITS))
     match act:
         case "mutation":
-            return replace(step, act=draw.choice(_mutations(world)))
+            return replace(step, act=draw.choice(mutations_of(world)))
         case "fault":
-            where, kind = draw.choice(_faults(world))
+            where, kind = draw.choice(faults_of(world))
             return replace(step, act="fault", kind=kind, where=where, times=draw.randint(1, 3))
         case "crash":
             return replace(step, act="crash", kind=draw.choice(CRASHES))
@@ -85,13 +85,27 @@ def _step(draw: Random, world: World) -> Step:
     return Step(act=draw.choice(("wait", "restart")), wait=step.wait)
 
 
-def _mutations(world: World) -> list[str]:
+def is_possible(run: Run) -> bool:
+    """Whether a run might have been drawn: nothing happens in it that its world does not have."""
+    world, steps = run
+    acts = {*mutations_of(world), "fault", "crash", "conflict", "flap", "begin", "end", "wait", "restart"}
+    fitting, faults = fitting_traits(world), faults_of(world)
+    return (
+        {*world.traits} <= {*fitting}
+        and all(step.act in acts for step in steps)
+        and all(step.kind in fitting for step in steps if step.act in ("begin", "end"))
+        and all((step.where, step.kind) in faults for step in steps if step.act == "fault")
+    )
+
+
+def mutations_of(world: World) -> list[str]:
+    """What can happen to the objects of this world."""
     changes = [name for name in MUTATIONS if world.soft or name not in ("soften", "harden")]
     changes += LINE_MUTATIONS if world.lines else ()
     return changes + (["unlist", "relist"] if world.has_items else [])
 
 
-def _faults(world: World) -> list[tuple[str, str]]:
+def faults_of(world: World) -> list[tuple[str, str]]:
     """(where, kind) of all that can go wrong. Some answers say in this world that an object or page is not there."""
     kinds = [kind for kind in FAULTS if not world.content or kind not in NO_NAMES]
     no_faults = {"list": {str(world.past_end)}, "lines": {str(world.past_end)}, "item": {"404", "204", "202", "206"}}

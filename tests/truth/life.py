@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import httpx
-
 from poller.config.models import Config
 from poller.hooks.loading import Plugins
 from poller.hooks.payloads import Polled
@@ -21,12 +19,10 @@ from poller.operations.status import EndpointStatus
 from poller.polling.endpoint import status_of
 from poller.polling.engine import Engine
 from poller.polling.threads import AtOnce
-from poller.sources.transport import USER_AGENT, BudgetTransport, fetch
 from state.sqlite.connection import transaction
 from state.sqlite.read_status import StatusReader
 from state.sqlite.store import Reader, Store
 from tests.truth.loop import LoopClock
-from tests.truth.settings import TIMEOUT
 from tests.truth.upstream import Upstream
 
 
@@ -74,9 +70,9 @@ class Life:
             write=Writes(self._write),
             clock=clock,
             listener=Nobody(),
+            transport=upstream,
             apart=lambda _: AtOnce(),
         )
-        self._upstream = upstream
         self._look = look
         self._crash_in = -1  # writes until then
         self._crash_kind = ""
@@ -87,11 +83,6 @@ class Life:
     async def open(self) -> Self:
         """Begin to watch. May crash."""
         await self.engine.open()
-        for run in self.engine.sources.values():
-            limiter = self.engine.loops[run.config.budget].limiter
-            transport = BudgetTransport(self._upstream, limiter, timeout=TIMEOUT)
-            client = httpx.AsyncClient(transport=transport, timeout=None, headers={"user-agent": USER_AGENT})
-            run.fetcher.ask = partial(fetch, client, most=run.config.max_answer)
         return self
 
     async def work(self, until: float, *, done: Callable[[], bool] = lambda: False) -> None:

@@ -152,15 +152,12 @@ def smaller(run: Run) -> Iterator[Run]:
     for number in (len(happened), 4, 1):
         for at in range(0, len(happened), number or 1):
             yield world, happened[:at] + happened[at + number :]
+    for one in world.traits:
+        yield replace(world, traits=tuple(name for name in world.traits if name != one)), happened
     for name in _differing(world):
         if name not in ("style", "seed"):
-            plain = replace(world, **{name: World.__dataclass_fields__[name].default})
-            yield plain, [step for step in happened if step.act not in ("begin", "end") or _fits(step.kind, plain)]
+            yield replace(world, **{name: World.__dataclass_fields__[name].default}), happened
     for at, step in enumerate(happened):
         for plain_step in (replace(step, times=1), replace(step, pick=0), replace(step, wait=0.0)):
             if plain_step != step:
                 yield world, [*happened[:at], plain_step, *happened[at + 1 :]]
-
-
-def _fits(trait: str, world: World) -> bool:
-    return TRAITS[trait].fits(world)
