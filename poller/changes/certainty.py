@@ -29,7 +29,8 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
     doubts: tuple[str, ...] = ()  # what contradicts the configuration, as sentences
     guesses: tuple[str, ...] = ()  # what may contradict it: members of the answer that are not configured
     is_last: bool = False  # the answer itself says that it is the last
-    repeated: tuple[str, ...] = ()  # ids of objects that two answers of its chain show
+    repeated: tuple[str, ...] = ()  # ids of objects that two answers of its chain, or it and the page before it, show
+    confirms: str | None = None  # key of the page before it, which repeats an earlier page, as this one does
 
     def dump(self) -> bytes | None:
         """The claims in their stored form; None if there are none."""
@@ -95,8 +96,10 @@ def judge(swept: SweptList, before: Uncertainty | None, accepted: Iterable[str],
     known = frozenset(accepted)
     doubts = _unaccepted(_doubts(swept), known)
     guesses = _unaccepted((text for unit in swept.units.values() for text in claims_of(unit).guesses), known)
-    in_chains = [object_id for unit in swept.units.values() for object_id in claims_of(unit).repeated]
-    repeats = _unaccepted(_repeats([*swept.repeated, *in_chains]), known)
+    claims = {key: claims_of(unit) for key, unit in swept.units.items()}
+    at_the_end = {one.confirms for one in claims.values()}
+    others = [object_id for key, one in claims.items() if key not in at_the_end for object_id in one.repeated]
+    repeats = _unaccepted(_repeats([*swept.repeated, *others]), known)
     if not (doubts or guesses or repeats):
         return None
     settled = 0 if before is None else before.settled

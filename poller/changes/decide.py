@@ -144,7 +144,8 @@ def _is_undecided(
     """Whether the object must be polled again, because it may not be the known one, or may be outdated."""
     if moved and not same and shown.object_id in context.clashing:
         decision.undecided.digests[shown.digest] = False
-        decision.undecided.clashes.append(shown.object_id)
+        if context.clashing[shown.object_id]:
+            decision.undecided.clashes.append(shown.object_id)
         return True
     changed_since = context.recent.get(shown.object_id, 0) > context.asked.order
     if changed_since and (not same or old.presence is Presence.DELETED):

@@ -54,4 +54,4 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     nulled: Set[str] = frozenset()  # fields whose change to null was recorded without events
     recent: Mapping[str, int] = {}  # objects changed by other answers, with the order in which those arrived
     is_chain: bool = False  # the answers of several requests, one after the other
-    clashing: Set[str] = frozenset()  # ids that belong to other units, whatever this unit shows under them
+    clashing: Mapping[str, bool] = {}  # ids that belong to other units; False: those may have lost the object by now

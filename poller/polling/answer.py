@@ -32,6 +32,7 @@ from poller.polling.holds import current_shift, recount
 from poller.polling.results import Fetched, PollResult, SuspectNews, UnitNews
 from poller.polling.sweep import Seen
 from poller.polling.unit_keys import SINCE, dump_position, is_swept, key_of, load_position
+from poller.sources.contradictions import signs_of_more
 from poller.sources.protocol import Position
 from state.polls import EndpointState, Known, Snapshot, UnitState, UnitTimes
 
@@ -49,14 +50,28 @@ class Answer(msgspec.Struct, kw_only=True):
     comparison: PageComparison | None = None  # computed early for a unit without earlier answers
     known: Known = Known()
     takes_new: bool = False  # objects are assumed to be new without reading the state; recording checks that
-    repeats: str | None = None  # key of the previous page, if this page repeats its objects
+    repeats: Repetition | None = None
 
     @property
     def following(self) -> Position | None:
         """The next position that the answer names."""
-        if self.repeats is not None or not self.fetched.pages:
+        if not self.fetched.pages or (self.repeats is not None and self.repeats.is_end):
             return None
         return self.fetched.pages[-1].next
+
+
+class Repetition(msgspec.Struct, frozen=True, kw_only=True):
+    """The page shows exactly the objects of an earlier one."""
+
+    page: str  # key of the earlier page
+    ids: Sequence[str]
+    confirms: str | None = None  # key of the page between the two, which repeats the earlier one as well
+    is_first: bool = False  # the earlier one is the first of the list
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the list has ended with the earlier page. Once, two pages may be the same because objects move."""
+        return self.is_first or self.confirms is not None
 
 
 def is_late(unit: UnitState, fetched: Fetched) -> bool:
@@ -109,8 +124,8 @@ def repeated_page(
     comparison: PageComparison,
     known: Mapping[str, Snapshot],
     is_same: Callable[[ShownObject, Snapshot], bool],
-) -> str | None:
-    """The key of the previous page, if this page shows exactly its objects.
+) -> Repetition | None:
+    """The earlier page, if this one shows exactly its objects.
 
     Some servers repeat the last page after the end of the list, or ignore the parameter that asks for another page.
     """
@@ -119,26 +134,45 @@ def repeated_page(
     if not all(is_same(shown, known[shown.object_id]) for shown in comparison.fresh):
         return None
     owners = {snapshot.unit for snapshot in known.values()}
-    before = w.units.before(one.key) if len(owners) == 1 and None not in owners else None
-    return before.key if before is not None and owners == {before.id} and before.shown == len(known) else None
+    owner = w.units.by_id(owners.pop() or 0) if len(owners) == 1 else None
+    if owner is None or owner.shown != len(known) or not w.units.is_after(one.key, owner.key):
+        return None
+    between = w.units.before(one.key)
+    return Repetition(
+        page=owner.key,
+        ids=list(known)[:MOST_REPEATED],
+        confirms=between.key if between is not None and between is not owner and _repeats(between) else None,
+        is_first=w.units.before(owner.key) is None,
+    )
+
+
+def _repeats(unit: UnitState) -> bool:
+    """Whether the page showed what an earlier page shows."""
+    claims = claims_of(unit)
+    return bool(claims.repeated) or claims.confirms is not None
 
 
 def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison) -> Claims:
     """What the answer says about its list."""
     pages = one.fetched.pages or ()
     doubts = [doubt for page in pages for doubt in page.doubts]
-    if one.repeats is not None and w.units.before(one.repeats) is None:
+    guesses = [guess for page in pages for guess in page.guesses]
+    repeats = one.repeats
+    if repeats is not None and repeats.is_first:
         doubts.append(
-            f"{one.key} shows what {one.repeats} shows: the API ignores this parameter, or the list has only one page"
+            f"{one.key} shows what {repeats.page} shows: the API ignores this parameter, or the list has only one page"
         )
+    elif repeats is not None and repeats.is_end and one.fetched.latest is not None:
+        guesses += signs_of_more(one.fetched.latest)
     totals = [page.total for page in pages if page.total is not None]
     is_last = is_paged(w, one.key) and one.following is None
     return Claims(
         total=max(totals, default=None),
         doubts=tuple(doubts),
-        guesses=tuple(guess for page in pages for guess in page.guesses),
+        guesses=tuple(guesses),
         is_last=is_last,
-        repeated=_shown_twice(one, comparison),
+        repeated=_shown_twice(one, comparison) if repeats is None else () if repeats.is_end else tuple(repeats.ids),
+        confirms=None if repeats is None else repeats.confirms,
     )
 
 
@@ -289,21 +323,23 @@ def _appended(
     return appended(comparison, known)
 
 
-def clashes_in(w: WatchedEndpoint, one: Answer, decision: Decision) -> frozenset[str]:
+def clashes_in(w: WatchedEndpoint, one: Answer, decision: Decision) -> dict[str, bool]:
     """Ids that name other objects on this page than on the page that they belong to: `id` does not identify objects.
 
-    An object that moved between the two polls and was edited looks the same until the next sweep.
+    An object that moved between the two polls and was edited looks the same until the next sweep. False: whether the
+    other page still shows its object is not known yet. That is waited for only where ids have clashed before, because
+    it delays every edit in a list that is sorted by its changes.
     """
     if not decision.moved_from or not is_paged(w, one.key):
-        return frozenset()
+        return {}
     changed = {snapshot.object_id for snapshot in decision.snapshots}
     known = w.guards.exemptions.clashes
-    return frozenset(
-        object_id
+    return {
+        object_id: object_id in known or _is_polled(w, unit)
         for unit, ids in decision.moved_from.items()
         for object_id in ids
-        if object_id in changed and (object_id in known or _is_polled(w, unit))
-    )
+        if object_id in changed and (known or _is_polled(w, unit))
+    }
 
 
 def apply(
@@ -417,7 +453,8 @@ def _seen(
         added=added,
         dropped=dropped,
         steady=is_certain(comparison) and not (decision.moves or comparison.missing or dropped),
-        confirms=not comparison.is_partial and (bool(comparison.members) or unit.next is not None),
+        confirms=not comparison.is_partial
+        and (bool(comparison.members) or unit.next is not None or one.repeats is not None),
         nonempty=unit.shown > 0,
         repeated=_repeated(w, decision),
         clashes=decision.undecided.clashes,

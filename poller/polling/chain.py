@@ -16,6 +16,9 @@ Ids = Callable[[Objects], Sequence[str | bytes]]
 class Chain:
     """The pages of one chain, in order. The chain ends at a page that shows exactly the objects of an earlier one.
 
+    A page that shows those of the page just before it ends the chain if the next one does so, too: once, they may be
+    the same because the list moved, or because its order is not stable.
+
     `ids` names objects, and `alike` says whether two answers show the same content.
     """
 
@@ -24,6 +27,7 @@ class Chain:
         self._alike = alike
         self._ids = ids
         self._shown: dict[str | bytes, list[tuple[int, frozenset[str | bytes]]]] = {}  # by first object
+        self._repeats: set[int] = set()  # pages that show what the page before shows
 
     def add(self, page: Unparsed) -> Unparsed:
         """Add the next page, and return it in the form in which it counts."""
@@ -45,6 +49,11 @@ class Chain:
         if earlier is None:
             return page
         is_alike = self._alike(self.pages[earlier].objects, page.objects)
+        if is_alike and 0 < earlier == number - 1:
+            self._repeats.add(number)
+            if earlier not in self._repeats:
+                return page
+            self.pages[earlier] = replace(self.pages[earlier], objects=())
         return _end(page, earlier + 1, number + 1, is_alike=is_alike)
 
 
@@ -56,6 +65,11 @@ def _end(page: Unparsed, earlier: int, number: int, *, is_alike: bool) -> Unpars
             *doubts,
             f"answer {number} of the list shows what answer {earlier} shows: the API does not know the parameter that "
             "asks for the next page, or its list starts over",
+        )
+    elif is_alike and page.next is not None and page.next.cursor is not None:
+        guesses = (
+            *guesses,
+            f"answer {number} of the list shows what answer {earlier} shows, and names a next page: its list may go on",
         )
     elif not is_alike:
         guesses = (

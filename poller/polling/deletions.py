@@ -81,6 +81,9 @@ class Deletions:
         request = await self._own_urls.request(w, snapshot)
         if request is None:
             return PollResult()
+        if await self._own_urls.must_wait(w, suspect):
+            self.queue.again(w.name, suspect, self._clock.now() + AGAIN)
+            return PollResult()
         with w.requests.asking(f"item {snapshot.object_id}") as order:
             response, asked = await self._fetcher.fetch_item(w, request, order)
             if response.status_code in GONE:

@@ -199,6 +199,7 @@ class Fetcher:
             pages=pages,
             validators=_validators(response) if len(bodies) == 1 else None,
             complete=complete,
+            latest=response,
         )
 
     async def _shows_nothing_new(self, w: WatchedEndpoint, page: Unparsed) -> bool:

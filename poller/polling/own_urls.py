@@ -22,7 +22,7 @@ from poller.polling.unit_keys import own_id
 from poller.sources.statuses import is_list
 from poller.sources.urls import shown_url
 from state.notices import Notice
-from state.polls import Presence, Snapshot
+from state.polls import Presence, Snapshot, Suspect
 
 OWN_URL: Final = "own URL"  # takes the place of a unit in notes about own URLs
 GONE: Final = frozenset({404, 410})
@@ -60,6 +60,14 @@ class OwnUrls:
     async def request(self, w: WatchedEndpoint, snapshot: Snapshot) -> httpx.Request | None:
         """The request for one object's own URL."""
         return (await self.requests(w, [snapshot]))[0]
+
+    async def must_wait(self, w: WatchedEndpoint, suspect: Suspect) -> bool:
+        """Whether a suspect's own URL is not asked yet: no own URL has proved right, and the list shows no object of
+        which one could be asked. Then a whole sweep since it went missing must have looked for it on every page.
+        """
+        if w.label in self._right or suspect.missing_sweep + 2 <= w.state.sweep or self.is_in_doubt(w):
+            return False
+        return await self._to_be_asked(w) is None
 
     async def are_right(self, w: WatchedEndpoint) -> bool:
         """Whether own URLs know what its list shows. One of them is asked, once in the life of the source.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import MutableSet, Sequence
 
+import httpx
 import msgspec
 
 from poller.changes.comparison import RequestTimes
@@ -24,6 +25,7 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     pages: Sequence[Unparsed] | None = None
     validators: bytes | None = None
     complete: bool = True  # False: a newest-first list was read only up to known objects
+    latest: httpx.Response | None = None  # the last answer
 
 
 class UnitNews(msgspec.Struct, frozen=True, kw_only=True):

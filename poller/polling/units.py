@@ -76,6 +76,10 @@ class Units(dict[str, UnitState]):
         at = bisect_left(self._pages, place_of(self[key].position), key=PLACE)
         return self[self._pages[at - 1][1]] if at else None
 
+    def is_after(self, key: str, other: str) -> bool:
+        """Whether both are pages, and this one comes after the other."""
+        return _is_page(other) and place_of(self[other].position) < place_of(self[key].position)
+
     def failing(self) -> list[UnitState]:
         """Units whose latest poll failed."""
         return [unit for unit in self.values() if unit.failures]

@@ -96,6 +96,16 @@ def guesses(answer: Answer, response: httpx.Response, count: int, configured: Co
         yield from _larger(said, count)
 
 
+def signs_of_more(response: httpx.Response) -> tuple[str, ...]:
+    """What the answer says against its being the last, whatever the configuration reads of it."""
+    answer = Answer(response.content)
+    nothing = Configured(has_flag=False, has_next=False, has_link=False, has_pages=True)
+    try:
+        return (*contradictions(answer, response, 0, nothing), *guesses(answer, response, 0, nothing))
+    except PageError:  # not JSON
+        return ()
+
+
 def _nexts(answer: Answer) -> list[str]:
     """The members of an answer that may name its next page."""
     members = answer.members() or {}

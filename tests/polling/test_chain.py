@@ -37,7 +37,9 @@ def taken(*pages: Unparsed, rules: EndpointRules = RULES) -> list[tuple[int, boo
         ([page(1, 2), page(1, 2, noise=7)], (0, False, 1)),
         ([page(1, 2), page(2, 1, noise=7)], (2, True, 0)),
         ([page(1, 2), page(3), page(1, 2)], (0, False, 1)),
-        ([page(1, 2), page(3), page(3)], (0, False, 0)),
+        ([page(1, 2), page(3), page(3)], (1, True, 0)),
+        ([page(1, 2), page(3), page(3), page(3)], (0, False, 0)),
+        ([page(1, 2), page(3), page(3), page(4)], (1, True, 0)),
     ],
     ids=[
         "other objects go on",
@@ -45,11 +47,22 @@ def taken(*pages: Unparsed, rules: EndpointRules = RULES) -> list[tuple[int, boo
         "the objects count, not their bytes",
         "the same objects in another order may be a list whose order is not stable",
         "a list that starts over ends there",
-        "a server that repeats its last page says nothing",
+        "a page that is shown twice may be a list that moves",
+        "a page that is shown three times is the last one",
+        "a page that is shown twice and not a third time is none that ends the list",
     ],
 )
 def test_a_chain_ends_where_it_shows_an_earlier_page_again(pages, latest):
     assert taken(*pages)[-1] == latest
+
+
+def test_a_last_page_that_is_repeated_counts_once():
+    chain = Chain(partial(quick_ids, RULES), partial(look_alike, RULES))
+    for one in (page(1, 2), page(3), page(3), page(3)):
+        chain.add(one)
+
+    assert [len(one.objects) for one in chain.pages] == [2, 1, 0, 0]
+    assert "names a next page" in chain.pages[-1].guesses[0]
 
 
 @pytest.mark.parametrize(

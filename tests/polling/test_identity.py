@@ -15,6 +15,7 @@ from starlette.routing import Route
 from poller.app import App, open_app, sweep_once
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
+from poller.polling.poll import poll
 from tests.support.upstream import serving
 from tests.truth.run import prove
 from tests.truth.world import Step, World
@@ -98,6 +99,11 @@ async def test_a_parent_that_goes_takes_its_own_objects_along_and_no_others(tmp_
         ]
 
 
+async def poll_page(app: App, number: int) -> None:
+    source = app.engine.sources["dns"]
+    await poll(app.engine.polling, source, source.endpoints["things"], f"page={number}")
+
+
 def numbered(count: int) -> list[dict[str, Any]]:
     """Three projects' things, numbered in each from 1: the number is no id."""
     return [{"id": n, "project": project} for project in "abc" for n in range(1, count + 1)]
@@ -129,6 +135,24 @@ async def test_a_clash_that_begins_later_is_named_and_what_is_not_in_it_goes_on(
         notes = app.engine.sources["dns"].endpoints["things"].state.uncertain
         assert notes is not None
         assert b"ids that name different objects" in notes
+
+
+async def test_where_ids_have_clashed_what_moved_and_was_edited_waits_for_its_old_page(tmp_path):
+    lists = {"/things": [{"id": n, "project": "a"} for n in range(1, 31)]}
+    async with opened(tmp_path, THINGS, lists) as app:
+        assert await sweep_once(app) == []
+        lists["/things"][25] = {"id": 3, "project": "b"}
+        for _ in range(3):
+            await sweep_once(app)
+        before = told(app)
+
+        lists["/things"][26] = {"id": 4, "project": "b"}  # a second id begins to name two objects
+        lists["/things"].insert(28, {**lists["/things"].pop(11), "project": "edited"})  # and one has really moved
+        await poll_page(app, 3)  # before the pages that showed both
+        assert told(app) == before
+        for _ in range(4):
+            await sweep_once(app)
+        assert [one for one in told(app) if one not in before] == [("updated", "things/12")]
 
 
 async def test_an_object_that_moved_and_was_edited_between_two_polls_is_reported_once(tmp_path):

@@ -111,12 +111,24 @@ async def test_a_server_that_repeats_its_last_page_has_ended_there(tmp_path):
     found = List(kind="repeats its last page")
     async with opened(tmp_path, 'pagination = { type = "page" }', found) as app:
         assert await sweep_once(app) == []
-        assert found.asked == [1, 2, 3, 4]
+        assert found.asked == [1, 2, 3, 4, 5]
         assert uncertainty(app) is None
 
         found.ids.append(26)
         assert await sweep_once(app) == []
         assert told(app) == ["api.things.created"]
+
+
+async def test_deletions_are_confirmed_in_a_list_whose_last_page_is_repeated(tmp_path):
+    found = List(kind="repeats its last page", ids=[*range(1, 31)])
+    async with opened(tmp_path, f'{PAGES}\nabsent_for = "0s"', found) as app:
+        assert await sweep_once(app) == []
+
+        del found.ids[10:20]
+        for _ in range(6):
+            await sweep_once(app)
+        assert told(app) == ["api.things.deleted"] * 10
+        assert uncertainty(app) is None
 
 
 @pytest.mark.parametrize(

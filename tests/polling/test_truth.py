@@ -28,6 +28,37 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "two objects under one id are reported as one edit at most": (
+        World(style="page-open", seed=925),
+        [Step(act="crash", pick=7, kind="after", wait=30.0), Step(act="begin", kind="twin")],
+    ),
+    "an own URL that says 404 deletes nothing before the list was looked through, where it is the first to be asked": (
+        World(style="page-open", size=1, order="newest", has_items=True, soft=True, objects=0, seed=337),
+        [
+            Step(act="reorder", wait=10.0),
+            Step(act="begin", kind="own-404"),
+            Step(act="create"),
+            Step(act="create", wait=10.0),
+            Step(act="soften", pick=1),
+            Step(act="fault", pick=6, kind="202", wait=30.0),
+        ],
+    ),
+    "a page that repeats the one before and says that there is more may hide others": (
+        World(objects=6, seed=792, traits=("repeats-last",)),
+        [Step(act="begin", kind="more-at-end")],
+    ),
+    "an answer of a chain that shows the objects of the one before is not its end": (
+        World(style="cursor", size=1, objects=4, seed=974),
+        [Step(act="begin", kind="tied"), Step(act="create", wait=30.0)],
+    ),
+    "what a list shows whose parent has left its own list may be deleted at any time": (
+        World(style="page-total", has_items=True, lines=True, seed=424),
+        [Step(act="reorder", wait=1.0), Step(act="unlist")],
+    ),
+    "deletions are confirmed in a list whose last page is repeated": (
+        World(objects=6, seed=792, traits=("repeats-last",)),
+        [Step(wait=30.0), Step(act="delete"), Step(act="delete", wait=60.0)],
+    ),
     "an answer of a chain that shows another object under the id of the one before is no repetition": (
         World(style="cursor", size=1, seed=921),
         [Step(act="reorder", pick=4), Step(act="begin", kind="twin")],

@@ -56,6 +56,15 @@ class Judge:
         ]
         return "; ".join(wrong) or None
 
+    def listed(self, known: Mapping[str, State]) -> dict[str, State]:
+        """What is known of the objects that a list shows, or whose parent is in its list."""
+        return {subject: state for subject, state in known.items() if not self._is_out(subject)}
+
+    @property
+    def told_of_listed(self) -> set[str]:
+        """The ids of the events, without those of lists whose parent no list shows: nobody vouches for these."""
+        return {event.id for event in self.told.values() if not self._is_of_unlisted(event)}
+
     def _is_out(self, subject: str) -> bool:
         number = subject.split("/")[1]  # of the object, or of the parent of a line
         return number.isdigit() and self._upstream.is_unlisted(int(number))
@@ -105,6 +114,27 @@ class Judge:
                 if last - first < limit.seconds - EXACT:
                     raise Untrue(f"{limit.calls + 1} calls in {last - first:g} s: {limit} are allowed")
 
+    def _first_of_twin(self, event: Event, subject: str, after: State | None, mistaken: set[int]) -> bool:
+        """Whether an id that has begun to name two objects is reported as an edit of the one, for the first time.
+
+        Where the page of the second one is polled before that of the first, it looks like an object that has moved and
+        was edited. Only the page of the first would show that it is still there, and to wait for that would delay every
+        edit in a list that is sorted by its changes.
+        """
+        for number, twin in enumerate(self._upstream.twins):
+            is_it = twin.subject == subject and _same(twin.state, after)
+            if is_it and number not in mistaken and twin.meets(event.observed_after or 0.0, event.time):
+                mistaken.add(number)
+                return True
+        return False
+
+    def _since_twin(self, event: Event, subject: str, before: State | None, mistaken: set[int]) -> list[int]:
+        """Where in its history an object begins again that was taken for its twin, once the twin is gone."""
+        past = self._upstream.history.get(subject, [])
+        ended = [self._upstream.twins[number] for number in mistaken]
+        begins = [one.begin for one in ended if _same(one.state, before) and one.end <= event.time]
+        return [max(i for i, (at, _) in enumerate(past) if at <= begin) - 1 for begin in begins]
+
     def hear(self, store: Store) -> None:
         """Read the log whole. Raises Untrue for what cannot have been."""
         events = [event for event in store.log.read(limit=1_000_000) if event.source != "/poller"]
@@ -112,19 +142,20 @@ class Judge:
         if len({event.id for event in events}) != len(events):
             raise Untrue("an event id is told twice")
         latest: dict[str, State | None] = {}
+        mistaken: set[int] = set()  # twins that were reported as edits
         for event in events:
             versions[event.subject] += 1
             if event.data["version"] != versions[event.subject]:
                 raise Untrue(
                     f"version {event.data['version']} of {event.subject} follows {versions[event.subject] - 1}"
                 )
-            self._check(event, latest)
+            self._check(event, latest, mistaken)
         gone = [event for event in self.told if event not in {event.id for event in events}]
         if gone:
             raise Untrue(f"forgotten: {gone}")
         self.told = {event.id: event for event in events}
 
-    def _check(self, event: Event, latest: dict[str, State | None]) -> None:
+    def _check(self, event: Event, latest: dict[str, State | None], mistaken: set[int]) -> None:
         """Something that the event tells did happen, and between its two times."""
         kind, obj = event.type.rpartition(".")[2], _plain(event.data["object"])
         endpoint, _, object_id = event.subject.partition("/")
@@ -144,9 +175,12 @@ class Judge:
         was = [i for i, (_, state) in enumerate(past) if _same(state, before) and (since is None or ends[i] >= since)]
         if kind == "created" and self._was_hidden(subject, since or 0.0, event.time):
             was.append(-1)  # nobody could know better
+        was += self._since_twin(event, subject, before, mistaken)
         became = [i for i, (at, state) in enumerate(past) if _same(state, after) and at <= event.time]
         if kind == "deleted" and self._looked_gone(event, subject):
             became.append(len(past))
+        if kind == "updated" and not any(i < j for i in was for j in became):
+            became += [len(past)] if self._first_of_twin(event, subject, after, mistaken) else []
         if not any(i < j for i in was for j in became):
             raise Untrue(f"{_words(event)}: it never was like that between {since} and {event.time}, but: {past}")
 

@@ -159,10 +159,10 @@ class Watched:
                 break
         else:
             raise Untrue(f"after {SWEEPS_TO_SETTLE} sweeps: {wrong}")
-        told = len(self.judge.told)
+        listed, told = self.judge.listed(known), self.judge.told_of_listed
         for _ in range(SWEEPS_IN_PEACE):
             await self.sweep()
-        if self._known() != known or len(self.judge.told) != told:
+        if self.judge.listed(self._known()) != listed or self.judge.told_of_listed != told:
             raise Untrue("events although nothing happened")
         if wrong := await self._unwell():
             raise Untrue(wrong)

@@ -15,6 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 import poller.events.events
 import poller.polling.deletions
+import poller.polling.turn
 import state.sqlite.claims
 import state.sqlite.connection
 import state.sqlite.polls
@@ -47,6 +48,14 @@ def test_a_deletion_without_confirmation_is_found(monkeypatch):
     prove(*run)
     monkeypatch.setattr(poller.polling.deletions, "GONE", frozenset({200, 404, 410}))
     with pytest.raises(Untrue, match="deleted"):
+        prove(*run)
+
+
+def test_two_objects_under_one_id_that_are_reported_as_edits_of_one_are_found(monkeypatch):
+    run = World(style="page-open", seed=925), [Step(wait=30.0), Step(act="begin", kind="twin", wait=60.0)]
+    prove(*run)
+    monkeypatch.setattr(poller.polling.turn, "clashes_in", lambda *_: {})
+    with pytest.raises(Untrue, match="updated"):
         prove(*run)
 
 

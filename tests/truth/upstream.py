@@ -20,6 +20,7 @@ UNKNOWABLE = (
     {"ignores-page", "tied"},
     {"lines-ignore-page", "lines-tied"},
 )  # pages at random: no list
+TWIN = "twin"  # the name of the other object
 NEVER = 1e6  # seconds after which nobody waits for an answer any more
 
 
@@ -52,6 +53,14 @@ class Hidden:
 
 
 @dataclass(slots=True)
+class Twin(Hidden):
+    """A time in which the list shows another object, too, under the id of one."""
+
+    subject: str = ""
+    state: State = field(default_factory=dict)  # of the other one
+
+
+@dataclass(slots=True)
 class Upstream(httpx.AsyncBaseTransport):
     """The API. `history` has, for each subject, every state it ever had and since when."""
 
@@ -70,6 +79,7 @@ class Upstream(httpx.AsyncBaseTransport):
     )  # by trait: when nobody could see it
     hidden: dict[int, list[Hidden]] = field(default_factory=lambda: defaultdict(list))  # by number
     twin: int | None = None  # the object under whose id the list shows another one, too
+    twins: list[Twin] = field(default_factory=list)
     calls: int = 0
     arrivals: list[float] = field(default_factory=list)  # when calls came
     answers: list[tuple[str, int]] = field(default_factory=list)  # (path, status) of each
@@ -98,14 +108,20 @@ class Upstream(httpx.AsyncBaseTransport):
         self.traits.add(trait)
         self.met.add(trait)
         if trait == "twin":
-            self.twin = min((row["n"] for row in self._listed() if not row["gone"]), default=None)
+            row = min((row for row in self._listed() if not row["gone"]), key=lambda row: row["n"], default=None)
+            self.twin = None if row is None else row["n"]
+        if self.twin is not None:
+            subject = f"things/{self.twin}"
+            state = {**self.state()[subject], "name": TWIN}
+            self.twins.append(Twin(self.now(), subject=subject, state=state))
 
     def end(self, trait: str) -> None:
         """Behave again in this respect."""
         if trait in self.traits and self.unseen[trait]:
             self.unseen[trait][-1].end = self.now()
         self.traits.discard(trait)
-        if trait == "twin":
+        if trait == "twin" and self.twin is not None:
+            self.twins[-1].end = self.now()
             self.twin = None
 
     def contradicted(self) -> set[str]:
@@ -307,7 +323,7 @@ class Upstream(httpx.AsyncBaseTransport):
     def _things(self, request: httpx.Request) -> httpx.Response:
         world, rows = self.world, self._listed()
         if self.twin is not None:
-            rows += [{**row, "name": "twin"} for row in rows if row["n"] == self.twin]
+            rows += [{**row, "name": TWIN} for row in rows if row["n"] == self.twin]
         rows = [row for row in rows if stamp(row) >= request.url.params.get("since", "")]
         answer = listed(
             request,
