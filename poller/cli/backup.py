@@ -16,6 +16,7 @@ from poller.options.problems import NotThere
 from state.errors import PollerError
 from state.open import copy_state, is_there
 from state.place import DatabaseUrl
+from state.private import make_folder
 
 
 @click.command()
@@ -23,9 +24,10 @@ from state.place import DatabaseUrl
 @click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
 @click.pass_obj
 def backup(context: CliContext, dest: Path, as_json: bool) -> None:
-    """Copy the state to DEST while it is in use. DEST is a folder, or a file that does not exist yet.
+    """Copy the state to DEST while it is in use. DEST is a folder, or a new file whose name has an extension (.db).
 
-    The copy is of one moment, is checked, and is on disk when the command ends. `poller restore` puts it back.
+    A folder is created if it does not exist; the file in it is named after the state and the time. The copy shows one
+    moment, is checked, and is on disk when the command ends. `poller restore` puts it back.
 
     Example: poller backup /var/backups/poller
     """
@@ -35,13 +37,22 @@ def backup(context: CliContext, dest: Path, as_json: bool) -> None:
         raise PollerError(f"{state}: a database is not copied by Poller", hint=_dump(state, dest, now))
     if not is_there(state):
         raise NotThere(f"{state}: there is no state to copy yet", hint="poller once")
-    if dest.is_dir():
+    if dest.is_dir() or not (dest.suffix or dest.exists()):
+        _make(dest)
         dest /= f"{state.stem}-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}{state.suffix}"
     copied = copy_state(state, dest, now=now)
     if as_json:
         print_json({"path": str(dest), "bytes": copied.bytes, "events": copied.events, "objects": copied.objects})
         return
     say(f"{dest}: {size(copied.bytes)}, {copied.events} events, {copied.objects} objects; checked")
+
+
+def _make(folder: Path) -> None:
+    try:
+        make_folder(folder)
+    except OSError as error:
+        hint = "create it yourself, or name a folder of yours"
+        raise PollerError(f"{folder}: this folder cannot be created: {error.strerror}", hint=hint) from error
 
 
 def _dump(state: DatabaseUrl, dest: Path, now: float) -> str:

@@ -21,7 +21,7 @@ NUTCACHE = """\
 # Editors complete and check it by the schema above: poller check --schema > poller.schema.json
 [poller]
 state = "poller.db"
-listen = "127.0.0.1:8765"          # API and status page; "" switches them off
+listen = "127.0.0.1:8765"          # API and dashboard; "" switches them off
 
 [sources.acme]
 plugin = "nutcache"
@@ -32,8 +32,8 @@ access_token = "sandbox-access-token"
 # access_token = { env = "NUTCACHE_TOKEN" }
 # company = "11111111-2222-3333-4444-555555555555"
 
-# If you name endpoints, only those are polled; else all of Nutcache's are. Keys of each: weight, max_staleness,
-# ignore, exclude and others, see docs/configuration.md.
+# If you name endpoints, only those are polled, otherwise every endpoint of Nutcache. Keys of an endpoint: weight,
+# max_staleness, ignore, exclude and others; see docs/configuration.md.
 [sources.acme.endpoints.customers]
 [sources.acme.endpoints.projects]
 weight = 5                         # a minute of delay matters five times as much here
@@ -66,7 +66,9 @@ base_url = "https://shop.example/api"
 # auth = { type = "bearer", token = { env = "SHOP_TOKEN" } }
 [sources.shop.endpoints.items]
 path = "/items"
-id = "id"
+# items = "$.data"                 # where the list is in the answer, if the answer has more than one
+id = "id"                          # the field that identifies an object
+# How the list continues. `size` is what the server really returns on a full page; `total = "$.total"` names its count.
 pagination = { type = "page", param = "page", start = 1, size_param = "per_page", size = 100 }
 #            { type = "offset", param = "offset", size_param = "limit", size = 100 }
 #            { type = "cursor", param = "cursor", next = "$.next" }
@@ -87,6 +89,7 @@ plugin = "console"
 # url = "https://crm.example/hooks/poller"
 # secret = { env = "CRM_SECRET" }  # whsec_ and 32 random bytes: echo "whsec_$(head -c 32 /dev/urandom | base64)"
 # types = ["shop.items.*"]
+# allow_private = true             # for a receiver on this machine or in your network
 """
 
 

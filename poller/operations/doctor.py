@@ -59,7 +59,7 @@ def of_config(config: Config) -> Iterator[Finding]:
     if not config.sources:
         yield warn("configuration", "no source: nothing is polled", "add [sources.NAME]; poller init shows one")
     if not config.subscriptions:
-        yield warn("configuration", "no subscription: events are recorded and not delivered", "[[subscriptions]]")
+        yield warn("configuration", "no subscription: events are recorded, but not delivered", "add [[subscriptions]]")
     for source in config.sources.values():
         if not source.verify:
             yield warn(

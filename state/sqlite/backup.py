@@ -47,7 +47,7 @@ def copy_state(state: Path, to: Path, *, now: float) -> Copy:
         # The name is created only here, so that no existing file is overwritten, whatever happens meanwhile.
         create(to)
     except FileExistsError as error:
-        raise StateError(f"{to} is there already", hint="name another file, or move that one away") from error
+        raise StateError(f"{to} already exists", hint="name another file, or move that one away") from error
     except OSError as error:
         raise StateError(
             f"{to}: cannot be written: {error.strerror}", hint="name a file in a folder of yours"

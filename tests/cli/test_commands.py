@@ -491,6 +491,16 @@ def test_a_backup_is_restored_and_what_was_there_is_kept(told: Shop, poller: Run
     assert poller("once", "--json").json["events"] == 1  # what was created after the backup is found again
 
 
+def test_a_backup_makes_the_folder_that_it_is_written_into(told: Shop, poller: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "backups" / "poller"
+    made = Path(poller("backup", str(folder), "--json").json["path"])
+
+    assert made.parent == folder
+    assert made.match("poller-*.db")
+    refused = poller("backup", "/proc/backups")
+    assert (refused.status, refused.err.splitlines()[0][:44]) == (1, "Error: /proc/backups: this folder cannot be ")
+
+
 def test_nothing_is_restored_under_a_daemon_nor_from_what_is_no_backup(
     daemon: Daemon, poller: Run, tmp_path: Path
 ) -> None:

@@ -51,7 +51,7 @@ def test_nothing_is_overwritten(poller: Run, polled: Path, tmp_path: Path) -> No
     ran = poller("backup", there)
 
     assert (ran.status, there.read_text()) == (1, "mine")
-    assert ran.err.splitlines()[0] == f"Error: {there} is there already"
+    assert ran.err.splitlines()[0] == f"Error: {there} already exists"
 
 
 def test_a_backup_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
