@@ -138,12 +138,12 @@ def _release(conn: Connection, id_: int, released: Sequence[Release]) -> None:
     """Give lanes back: gone where nothing is pending any more, else due again, by itself where no time is given."""
     if not released:
         return
-    gone = conn.run(
+    gone = conn.changed(
         "DELETE FROM lanes l USING unnest($2::text[]) AS r (lane) WHERE l.subscription = $1 AND l.lane = r.lane "
         "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.subscription = $1 AND d.lane = l.lane "
         "AND d.state = 'pending')",
         [id_, [release.lane for release in released]],
-    ).rowcount
+    )
     if gone == len(released):
         return
     conn.run(

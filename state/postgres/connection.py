@@ -48,7 +48,13 @@ class _BinaryTextDumper(StrBinaryDumper):
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """One connection. Statements have parameters `$1`, `$2`, ...; answers come in binary."""
+    """One connection. Statements have parameters `$1`, `$2`, ...; answers come in binary.
+
+    Within `transaction` statements are sent together: one is waited for when its answer is read, and all are at the
+    end. Its error is raised then.
+    """
+
+    sending: psycopg.Pipeline | None = None  # set within `transaction`
 
     def run(self, statement: str, values: Sequence[object] = ()) -> psycopg.RawCursor[tuple[Any, ...]]:
         """Run one statement."""
@@ -64,6 +70,13 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         """The first column of the first row; None where there is none."""
         row = self.row(statement, values)
         return None if row is None else row[0]
+
+    def changed(self, statement: str, values: Sequence[object] = ()) -> int:
+        """The number of rows that it has written."""
+        cursor = self.run(statement, values)
+        if self.sending is not None:
+            self.sending.sync()
+        return cursor.rowcount
 
 
 def connect(url: str, *, read_only: bool = False) -> Connection:
@@ -174,11 +187,33 @@ def translating() -> Iterator[None]:
 def transaction(db: Database) -> Iterator[Connection]:
     """One transaction. A nested transaction is a part of the outer one, and is undone with it."""
     conn = db.conn
-    if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+    if conn.sending is not None or conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
         yield conn
         return
-    with conn.transaction():
-        yield conn
+    try:
+        with _sending(conn):
+            conn.run("BEGIN")
+            yield conn
+            conn.run("COMMIT")
+    except BaseException:
+        if not conn.closed:
+            with contextlib.suppress(psycopg.Error):  # a broken connection: the server undoes it
+                conn.rollback()
+        raise
+
+
+@contextlib.contextmanager
+def _sending(conn: Connection) -> Iterator[None]:
+    """Send statements without waiting for the answer to each."""
+    with conn.pipeline() as conn.sending:
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(psycopg.Error):  # the first error is being raised; these are what follows from it
+                conn.sending.sync()
+            raise
+        finally:
+            conn.sending = None
 
 
 @contextlib.contextmanager

@@ -166,16 +166,16 @@ def _advance(conn: Connection, id_: int, one: Dispatched) -> None:
     """Move the cursor that was read from, unless it has moved meanwhile."""
     feed = one.feed
     if feed.replay is not None:
-        moved = conn.run(
+        moved = conn.changed(
             "UPDATE replays SET cursor = $1 WHERE id = $2 AND cursor = $3", [one.upto, feed.replay, feed.cursor]
         )
         if one.done:
             conn.run("DELETE FROM replays WHERE id = $1", [feed.replay])
     else:
-        moved = conn.run(
+        moved = conn.changed(
             "UPDATE subscriptions SET cursor = $1, filter_errors = filter_errors + $2, "
             "filter_error = coalesce($3, filter_error) WHERE id = $4 AND cursor = $5",
             [one.upto, one.errors, one.error, id_, feed.cursor],
         )
-    if moved.rowcount != 1:
+    if moved != 1:
         raise Conflict(f"subscription {feed.subscription}: the cursor has moved from {feed.cursor} meanwhile")

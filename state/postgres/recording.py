@@ -74,11 +74,11 @@ KNOWN = "o.object, o.version, o.body, o.unit, greatest(u.asked_at, o.seen_at), o
 def write(conn: Connection, recording: Recording) -> Recorded:
     """Write the recording. Raises Conflict if the endpoint's revision is not the recording's base."""
     endpoint = recording.endpoint
-    changed = conn.run(
+    changed = conn.changed(
         "UPDATE endpoints SET revision = revision + 1, objects = objects + $1 WHERE id = $2 AND revision = $3",
         [recording.growth, endpoint, recording.base],
     )
-    if changed.rowcount != 1:
+    if changed != 1:
         raise Conflict(f"endpoint {endpoint} has changed since revision {recording.base}")
     _lock_units(conn, recording)
     write_times(conn, recording.unchanged)
@@ -147,7 +147,7 @@ def _write_moves(conn: Connection, recording: Recording, poll: PollRecord, unit:
 
 def _write_snapshots(conn: Connection, recording: Recording, poll: PollRecord) -> None:
     rows = list({one.object_id: one for one in poll.snapshots}.values())
-    written = conn.run(
+    written = conn.changed(
         NEW if poll.are_new else UPSERT,
         [
             recording.endpoint,
@@ -160,7 +160,7 @@ def _write_snapshots(conn: Connection, recording: Recording, poll: PollRecord) -
             [int(one.presence) for one in rows],
         ],
     )
-    if written.rowcount < len(rows):
+    if written < len(rows):
         raise Conflict(f"endpoint {recording.endpoint} knows one of the objects that were taken for new ones")
 
 
@@ -317,7 +317,7 @@ def _suspect_missing(conn: Connection, endpoint: int, sweep: Sweep) -> None:
 
 def _end_baseline(conn: Connection, endpoint: int, sweep: Sweep) -> int:
     """Take what a baseline did not show as deleted; how many objects that is."""
-    return conn.run(
+    return conn.changed(
         # A baseline takes what its sweep did not show as deleted, silently; but not what was seen since it began and
         # was reported before, nor, where the sweep is uncertain, anything that was seen since.
         "UPDATE objects SET presence = 2, missing_at = NULL WHERE endpoint = $1 AND unit IS NULL AND presence < 2 "
@@ -325,7 +325,7 @@ def _end_baseline(conn: Connection, endpoint: int, sweep: Sweep) -> int:
         "AND seen_sweep < (SELECT sweep FROM endpoints WHERE id = $1 AND baseline_before IS NOT NULL) "
         "AND (($3::bytea IS NULL AND version = 0) OR seen_at < (SELECT baseline_before FROM endpoints WHERE id = $1))",
         [endpoint, sweep.ends_baseline, sweep.uncertain],
-    ).rowcount
+    )
 
 
 def _begin_next(conn: Connection, endpoint: int, sweep: Sweep, gone: int) -> None:

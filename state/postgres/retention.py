@@ -39,7 +39,7 @@ def purge(conn: Connection, old: Expiring, *, before: float, notices: Sequence[N
             subscriptions.disable(conn, id_, REASON)
     _forget_deliveries(conn, old.upto)
     conn.run("DELETE FROM last_references WHERE at < $1::float8", [before])
-    gone = conn.run("DELETE FROM events WHERE seq <= $1", [old.upto]).rowcount
+    gone = conn.changed("DELETE FROM events WHERE seq <= $1", [old.upto])
     tell(conn, notices)
     return gone
 

@@ -225,7 +225,8 @@ MIGRATIONS: Final = (("first", FIRST), ("denied", "ALTER TABLE objects ADD COLUM
 
 def migrate(db: Database) -> None:
     """Make the tables those of this version. Raises StateError where a later version has changed them."""
-    with transaction(db) as conn:
+    conn = db.conn
+    with conn.transaction():  # statements are not sent together here: a migration has several in one text
         conn.run("SELECT pg_advisory_xact_lock($1)", [_LOCK])
         conn.run("SET LOCAL lock_timeout = 0")
         if not _applied(conn):
