@@ -4,28 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from state.deliveries import AttemptOutcome, Claim, ClaimRequest, Job, Release, Settled, Settlement, SinkHealth
 from state.leases import Lease
 from state.postgres import subscriptions
-from state.postgres.connection import Connection
+from state.postgres.connection import Answer, Connection
 from state.postgres.notices import tell
 from state.rows import EVENT, job_of
 
-# The oldest pending deliveries ($3 at most) of the lanes ($2) of a subscription ($1), lane by lane, in order.
-JOBS: Final = (
-    "SELECT c.place, d.id, d.attempts, d.retries, d.refusals, d.digest, "
-    f"{', '.join(f'e.{name}' for name in EVENT.split(', '))} "
-    "FROM unnest($2::text[]) WITH ORDINALITY AS c (lane, place) CROSS JOIN LATERAL (SELECT * FROM deliveries "
-    "WHERE subscription = $1 AND lane = c.lane AND state = 'pending' ORDER BY id LIMIT $3) d "
-    "JOIN events e ON e.seq = d.seq ORDER BY c.place, d.id"
+# Claims free lanes of a subscription ($1) that are due ($3), $4 at most, and reads their oldest pending deliveries,
+# lane by lane, in order: $5 of each lane at most, fewer if there are many lanes, and $6 in all.
+CLAIM: Final = f"""
+WITH due AS MATERIALIZED (
+    SELECT lane, due, first_seq FROM lanes WHERE subscription = $1 AND epoch < $2 AND {{condition}} <= $3::float8
+    AND EXISTS (SELECT 1 FROM subscriptions WHERE id = $1 AND state = 'active')
+    ORDER BY due, first_seq LIMIT $4
+), claimed AS (
+    UPDATE lanes l SET epoch = $2 FROM due WHERE l.subscription = $1 AND l.lane = due.lane
+    RETURNING l.lane, l.due, l.not_before, l.first_seq
 )
+SELECT c.lane, c.due, c.not_before,
+    (SELECT r.reference FROM last_references r WHERE r.subscription = $1 AND r.lane = c.lane),
+    d.id, d.attempts, d.retries, d.refusals, d.digest, {", ".join(f"e.{name}" for name in EVENT.split(", "))}
+FROM claimed c LEFT JOIN LATERAL (
+    SELECT * FROM deliveries WHERE subscription = $1 AND lane = c.lane AND state = 'pending' ORDER BY id
+    LIMIT greatest(1, least($5::bigint, $6::bigint / (SELECT count(*) FROM claimed)))
+) d ON true LEFT JOIN events e ON e.seq = d.seq ORDER BY c.due, c.first_seq, c.lane, d.id
+"""
+# Gives lanes back: gone where nothing is pending any more, else due again, by itself where no time is given. The oldest
+# pending delivery is looked up for each lane: as a join it may be planned over all that are pending.
+RELEASE: Final = """
+WITH given AS MATERIALIZED (
+    SELECT r.*, (SELECT d.due FROM deliveries d WHERE d.subscription = $1 AND d.lane = r.lane AND d.state = 'pending'
+        ORDER BY d.id LIMIT 1) AS next
+    FROM unnest($2::text[], $3::float8[], $4::float8[]) AS r (lane, due, not_before)
+), gone AS (
+    DELETE FROM lanes l USING given r WHERE l.subscription = $1 AND l.lane = r.lane AND r.next IS NULL
+)
+UPDATE lanes l SET due = coalesce(r.due, greatest(r.not_before, r.next, 0)), not_before = r.not_before, epoch = 0
+FROM given r WHERE l.subscription = $1 AND l.lane = r.lane AND r.next IS NOT NULL
+"""
+# Of a subscription ($1): its state, whether it has room for more of the log, and the health of its sink.
+STATE: Final = (
+    "SELECT state, pending < $2 AND (cursor < (SELECT max(seq) FROM events) OR EXISTS (SELECT 1 FROM replays r "
+    "WHERE r.subscription = s.id)), failures, open_until, probe_wait, last_error, dead_reported "
+    "FROM subscriptions s WHERE id = $1"
+)
+# When the next free lane is due, or may be probed. A lane claimed by an earlier owner is free.
+NEXT: Final = "SELECT due, not_before FROM lanes WHERE subscription = $1 AND epoch < $2 ORDER BY {order} LIMIT 1"
 
 
-def settle(conn: Connection, lease: Lease, batch: Settlement, request: ClaimRequest | None, limit: int) -> Settled:
+def settle(
+    conn: Connection, lease: Lease, id_: int, batch: Settlement, request: ClaimRequest | None, limit: int
+) -> Settled:
     """Write one settlement in the caller's transaction; `limit` deliveries of a subscription are pending at most."""
-    id_ = subscriptions.id_of(conn, lease.subject)
     _settle(conn, id_, batch.settled)
     _release(conn, id_, batch.released)
     if batch.health is not None:
@@ -38,41 +72,23 @@ def settle(conn: Connection, lease: Lease, batch: Settlement, request: ClaimRequ
             "AND epoch < $3",
             [batch.now, id_, lease.epoch],
         )
-    row = conn.row(
-        "SELECT state, pending < $1 AND (cursor < (SELECT max(seq) FROM events) OR EXISTS (SELECT 1 FROM replays r "
-        "WHERE r.subscription = s.id)), failures, open_until, probe_wait, last_error, dead_reported "
-        "FROM subscriptions s WHERE id = $2",
-        [limit - limit // 20, id_],
-    )
-    assert row is not None
-    state, wants_more, *health = row
     is_probe = request is not None and request.probe
-    claims = _claim(conn, id_, lease, request, batch.now) if request is not None and state == "active" else ()
-    next_due = None if claims and is_probe else _next_due(conn, id_, lease, is_probe=is_probe)
+    shown = conn.run(STATE, [id_, limit - limit // 20])
+    claimed = None if request is None else _claim(conn, id_, lease, request, batch.now)
+    next_ = conn.run(NEXT.format(order="not_before" if is_probe else "due, first_seq"), [id_, lease.epoch])
+    claims = () if request is None or claimed is None else _claims(conn, claimed, request)
+    state, wants_more, failures, open_until, wait, last_error, dead_reported = shown.fetchone() or ()
+    free = None if claims and is_probe else next_.fetchone()
     return Settled(
         state=state,
         claims=claims,
-        next_due=next_due,
+        next_due=None if free is None else free[is_probe],
         recorded=len(tell(conn, batch.notices)),
         wants_more=bool(wants_more),
         health=SinkHealth(
-            failures=health[0],
-            open_until=health[1],
-            wait=health[2],
-            last_error=health[3],
-            dead_reported=health[4],
+            failures=failures, open_until=open_until, wait=wait, last_error=last_error, dead_reported=dead_reported
         ),
     )
-
-
-def _next_due(conn: Connection, id_: int, lease: Lease, *, is_probe: bool) -> float | None:
-    """When the next free lane is due, or may be probed. A lane claimed by an earlier owner is free."""
-    order = "not_before" if is_probe else "due, first_seq"
-    row = conn.row(
-        f"SELECT due, not_before FROM lanes WHERE subscription = $1 AND epoch < $2 ORDER BY {order} LIMIT 1",
-        [id_, lease.epoch],
-    )
-    return None if row is None else row[is_probe]
 
 
 def _settle(conn: Connection, id_: int, settled: Sequence[AttemptOutcome]) -> None:
@@ -135,55 +151,36 @@ def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
 
 
 def _release(conn: Connection, id_: int, released: Sequence[Release]) -> None:
-    """Give lanes back: gone where nothing is pending any more, else due again, by itself where no time is given."""
-    if not released:
-        return
-    gone = conn.changed(
-        "DELETE FROM lanes l USING unnest($2::text[]) AS r (lane) WHERE l.subscription = $1 AND l.lane = r.lane "
-        "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.subscription = $1 AND d.lane = l.lane "
-        "AND d.state = 'pending')",
-        [id_, [release.lane for release in released]],
-    )
-    if gone == len(released):
-        return
-    conn.run(
-        "UPDATE lanes l SET due = coalesce(r.due, greatest(r.not_before, (SELECT d.due FROM deliveries d "
-        "WHERE d.subscription = $1 AND d.lane = l.lane AND d.state = 'pending' ORDER BY d.id LIMIT 1), 0)), "
-        "not_before = r.not_before, epoch = 0 "
-        "FROM unnest($2::text[], $3::float8[], $4::float8[]) AS r (lane, due, not_before) "
-        "WHERE l.subscription = $1 AND l.lane = r.lane",
-        [id_, *_columns([(one.lane, one.due, one.not_before) for one in {r.lane: r for r in released}.values()])],
-    )
+    """Give lanes back."""
+    if released:
+        lanes = {release.lane: release for release in released}.values()
+        conn.run(RELEASE, [id_, *_columns([(one.lane, one.due, one.not_before) for one in lanes])])
 
 
-def _claim(conn: Connection, id_: int, lease: Lease, request: ClaimRequest, now: float) -> tuple[Claim, ...]:
-    condition = "not_before <= $3::float8" if request.probe else "due <= $3::float8"
-    lanes = conn.run(
-        "WITH due AS (SELECT lane, due, first_seq FROM lanes WHERE subscription = $1 AND epoch < $2 "
-        f"AND {condition} ORDER BY due, first_seq LIMIT $4), "
-        "claimed AS (UPDATE lanes l SET epoch = $2 FROM due WHERE l.subscription = $1 AND l.lane = due.lane "
-        "RETURNING l.lane, l.due, l.not_before, l.first_seq) "
-        "SELECT c.lane, c.due, c.not_before, r.reference FROM claimed c LEFT JOIN last_references r "
-        "ON r.subscription = $1 AND r.lane = c.lane ORDER BY c.due, c.first_seq",
-        [id_, lease.epoch, now, 1 if request.together else request.deliveries],
-    ).fetchall()
-    if not lanes:
-        return ()
-    per_lane = max(1, min(request.per_lane, request.deliveries // len(lanes)))
-    rows = conn.run(JOBS, [id_, [lane for lane, *_ in lanes], request.together or per_lane])
-    jobs = {place: [row[1:] for row in group] for place, group in groupby(rows, key=lambda row: row[0])}
-    return tuple(
-        Claim(
-            lane=lane,
-            due=due,
-            not_before=not_before,
-            jobs=_digest(conn, jobs.get(place, []), request.max_bytes)
-            if request.together
-            else tuple(job_of(row) for row in jobs.get(place, [])),
-            last_reference=reference,
+def _claim(conn: Connection, id_: int, lease: Lease, request: ClaimRequest, now: float) -> Answer:
+    """Claim lanes, and ask for their deliveries."""
+    lanes, each, most = (
+        (1, *[request.together] * 2) if request.together else (request.deliveries, request.per_lane, request.deliveries)
+    )
+    query = CLAIM.format(condition="not_before" if request.probe else "due")
+    return conn.run(query, [id_, lease.epoch, now, lanes, each, most])
+
+
+def _claims(conn: Connection, claimed: Answer, request: ClaimRequest) -> tuple[Claim, ...]:
+    """What was claimed."""
+    claims = []
+    for (lane, due, not_before, reference), rows in groupby(claimed, key=itemgetter(0, 1, 2, 3)):
+        jobs = [row[4:] for row in rows if row[9] is not None]
+        claims.append(
+            Claim(
+                lane=lane,
+                due=due,
+                not_before=not_before,
+                jobs=_digest(conn, jobs, request.max_bytes) if request.together else tuple(map(job_of, jobs)),
+                last_reference=reference,
+            )
         )
-        for place, (lane, due, not_before, reference) in enumerate(lanes, start=1)
-    )
+    return tuple(claims)
 
 
 def _digest(conn: Connection, rows: Sequence[tuple[Any, ...]], max_bytes: int) -> tuple[Job, ...]:

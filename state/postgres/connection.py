@@ -47,6 +47,9 @@ class _BinaryTextDumper(StrBinaryDumper):
         return super().dump(obj.replace("\0", "\ufffd") if "\0" in obj else obj)
 
 
+Answer = psycopg.RawCursor[tuple[Any, ...]]  # of one statement
+
+
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """One connection. Statements have parameters `$1`, `$2`, ...; answers come in binary.
 
@@ -56,7 +59,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     sending: psycopg.Pipeline | None = None  # set within `transaction`
 
-    def run(self, statement: str, values: Sequence[object] = ()) -> psycopg.RawCursor[tuple[Any, ...]]:
+    def run(self, statement: str, values: Sequence[object] = ()) -> Answer:
         """Run one statement."""
         cursor = psycopg.RawCursor(self)
         cursor.execute(statement.encode(), values or None, binary=True)
@@ -118,7 +121,7 @@ class Database:
                 self._opened = [*(one for one in self._opened if not one.closed), conn]
         return conn
 
-    def run(self, statement: str, values: Sequence[object] = ()) -> psycopg.RawCursor[tuple[Any, ...]]:
+    def run(self, statement: str, values: Sequence[object] = ()) -> Answer:
         """Run one statement; a transaction of its own, unless one is under way."""
         return self.conn.run(statement, values)
 
@@ -149,7 +152,7 @@ class Looking(Database):
     If a connection was lost since its last use, the read is made on a new one.
     """
 
-    def run(self, statement: str, values: Sequence[object] = ()) -> psycopg.RawCursor[tuple[Any, ...]]:
+    def run(self, statement: str, values: Sequence[object] = ()) -> Answer:
         """Run one statement. Raises StateError."""
         with translating():
             conn = self.conn

@@ -22,7 +22,6 @@ from state.postgres import not_matching as passed_over
 from state.postgres import retention, subscriptions
 from state.postgres.claims import settle
 from state.postgres.connection import Connection, Database, transaction
-from state.postgres.leases import check
 from state.postgres.notices import tell
 from state.postgres.redelivery import queue_apart, redeliver
 from state.records import Event
@@ -72,15 +71,15 @@ class Deliveries:
     def dispatch(self, lease: Lease, dispatched: Sequence[Dispatched], *, now: float) -> None:
         """Queue what matched and move the cursors. Raises Conflict if a cursor has moved meanwhile, and LeaseLost."""
         with transaction(self._db) as conn:
-            check(conn, lease)
+            id_ = subscriptions.owned(conn, lease)
             for one in dispatched:
-                _dispatch(conn, one, now)
+                _dispatch(conn, id_, one, now)
 
     def settle(self, lease: Lease, batch: Settlement, claim: ClaimRequest | None = None) -> Settled:
         """Write the results of claims, and claim others. Raises LeaseLost."""
         with transaction(self._db) as conn:
-            check(conn, lease)
-            return settle(conn, lease, batch, claim, self._limit)
+            id_ = subscriptions.owned(conn, lease)
+            return settle(conn, lease, id_, batch, claim, self._limit)
 
     def redeliver(self, ids: Iterable[int], *, now: float) -> int:
         """Queue deliveries again and return how many: dead letters themselves, delivered ones as copies.
@@ -134,9 +133,8 @@ class Deliveries:
             return retention.purge(conn, expiring, before=before, notices=notices)
 
 
-def _dispatch(conn: Connection, one: Dispatched, now: float) -> None:
+def _dispatch(conn: Connection, id_: int, one: Dispatched, now: float) -> None:
     feed = one.feed
-    id_ = subscriptions.id_of(conn, feed.subscription)
     origin = "log" if feed.replay is None else "replay"
     _advance(conn, id_, one)
     if one.matches:

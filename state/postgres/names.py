@@ -147,9 +147,7 @@ def _drop_endpoint(conn: Connection, endpoint: int) -> None:
 def _empty_objects(conn: Connection, endpoint: int, limit: int) -> int:
     """Delete the content of at most `limit` objects; returns how many."""
     of = "object IN (SELECT object FROM objects WHERE endpoint = $1 AND"
-    gone = conn.changed(
-        f"DELETE FROM objects WHERE endpoint = $1 AND {of} version = 0 LIMIT $2)", [endpoint, limit]
-    )
+    gone = conn.changed(f"DELETE FROM objects WHERE endpoint = $1 AND {of} version = 0 LIMIT $2)", [endpoint, limit])
     emptied = conn.changed(
         "UPDATE objects SET body = $3::bytea, presence = 2, unit = NULL, missing_at = NULL, missing_sweep = NULL, "
         f"checks = 0, unlisted = false WHERE endpoint = $1 AND {of} (presence != 2 OR body != $3::bytea) LIMIT $2)",
