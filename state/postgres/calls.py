@@ -48,9 +48,9 @@ class Calls:
             check(conn, lease)
             write_times(conn, unchanged)
             _write_answers(conn, list(answers), at)
-            return int(
-                conn.value(f"INSERT INTO calls (budget, sent_at) VALUES ($1, {NOW}) RETURNING id", [lease.subject])
-            )
+            made = conn.run(f"INSERT INTO calls (budget, sent_at) VALUES ($1, {NOW}) RETURNING id", [lease.subject])
+        [id_] = made.fetchone() or ()
+        return int(id_)
 
     def answered(self, answers: Iterable[tuple[int, float]]) -> None:
         """Note answers without a call (at the end of a run); the latest of them counts as just arrived."""

@@ -77,9 +77,13 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     def changed(self, statement: str, values: Sequence[object] = ()) -> int:
         """The number of rows that it has written."""
         cursor = self.run(statement, values)
+        self.answer()
+        return cursor.rowcount
+
+    def answer(self) -> None:
+        """Wait until all that was sent is answered."""
         if self.sending is not None:
             self.sending.sync()
-        return cursor.rowcount
 
 
 def connect(url: str, *, read_only: bool = False) -> Connection:

@@ -14,6 +14,17 @@ _WILD: Final = {"*": ".*", "?": "."}
 _SPECIAL: Final = frozenset(".^$*+?()[]{}|\\")
 
 
+# Counts the log on by $1 and appends the events under these numbers, in order; an id already there is not repeated.
+APPEND: Final = """
+WITH counter AS (UPDATE log SET last = last + $1 RETURNING last - $1 AS before)
+INSERT INTO events (seq, id, source, type, subject, time, observed_after, data)
+SELECT before + place, id, source, type, subject, time, observed_after, data
+FROM counter, unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::float8[], $7::float8[], $8::bytea[])
+    WITH ORDINALITY AS new (id, source, type, subject, time, observed_after, data, place)
+ORDER BY place ON CONFLICT (id) DO NOTHING RETURNING seq
+"""
+
+
 def append(conn: Connection, events: Sequence[NewEvent]) -> list[int]:
     """Append within the caller's transaction and return the numbers given. An id already there is not repeated.
 
@@ -21,15 +32,10 @@ def append(conn: Connection, events: Sequence[NewEvent]) -> list[int]:
     """
     if not events:
         return []
-    last = conn.value("UPDATE log SET last = last + $1 RETURNING last", [len(events)])
     rows = conn.run(
-        "INSERT INTO events (seq, id, source, type, subject, time, observed_after, data) "
-        "SELECT $1::bigint + place, id, source, type, subject, time, observed_after, data FROM unnest($2::text[], "
-        "$3::text[], $4::text[], $5::text[], $6::float8[], $7::float8[], $8::bytea[]) WITH ORDINALITY "
-        "AS new (id, source, type, subject, time, observed_after, data, place) "
-        "ORDER BY place ON CONFLICT (id) DO NOTHING RETURNING seq",
+        APPEND,
         [
-            last - len(events),
+            len(events),
             [one.id for one in events],
             [one.source for one in events],
             [one.type for one in events],
@@ -39,9 +45,8 @@ def append(conn: Connection, events: Sequence[NewEvent]) -> list[int]:
             [one.raw for one in events],
         ],
     )
-    numbers = [seq for (seq,) in rows]
     conn.run("NOTIFY poller_log")
-    return numbers
+    return [seq for (seq,) in rows]
 
 
 def lock_log(conn: Connection) -> None:

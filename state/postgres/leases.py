@@ -15,7 +15,7 @@ from typing import Final
 
 from state.errors import LeaseLost
 from state.leases import CONFIGURATION, Lease, Shares, Worker, WorkerState
-from state.postgres.connection import NOW, Connection, Database, transaction
+from state.postgres.connection import NOW, Answer, Connection, Database, transaction
 from state.postgres.time import DatabaseTime
 
 REMEMBERED: Final = 3600.0  # seconds for which a worker that is gone is kept
@@ -29,7 +29,17 @@ FREE: Final = (
 
 def check(conn: Connection, lease: Lease) -> None:
     """Raise LeaseLost if another worker owns it now, within the transaction that writes what it guards."""
-    row = conn.row("SELECT worker, epoch FROM leases WHERE name = $1 FOR KEY SHARE", [lease.name])
+    judge(ask(conn, lease), lease)
+
+
+def ask(conn: Connection, lease: Lease) -> Answer:
+    """Ask who owns a lease, and keep it so until the commit. `judge` reads the answer."""
+    return conn.run("SELECT worker, epoch FROM leases WHERE name = $1 FOR KEY SHARE", [lease.name])
+
+
+def judge(answer: Answer, lease: Lease) -> None:
+    """Raise LeaseLost if another worker owns it."""
+    row = answer.fetchone()
     if row != (lease.worker, lease.epoch):
         owner = "nobody owns it" if row is None or not row[0] else f"{row[0]} owns it since epoch {row[1]}"
         raise LeaseLost(f"{lease.name}: {owner}, and not {lease.worker} of epoch {lease.epoch} any more")

@@ -10,7 +10,6 @@ from msgspec import structs
 from state.leases import Lease
 from state.polls import EndpointSpec, Known, Opened, Recorded, Recording, Snapshot, Suspect, UnitTimes, Wanted
 from state.postgres.connection import Database, transaction
-from state.postgres.leases import check
 from state.postgres.recording import KNOWN, make_unit, read_endpoint, read_members, rebaseline, write, write_times
 from state.rows import ENDPOINT, SUSPECT, UNIT, endpoint_of, snapshot_of, suspect_of, unit_of
 
@@ -95,8 +94,7 @@ class Polls:
         the budget by now.
         """
         with transaction(self._db) as conn:
-            check(conn, lease)
-            return write(conn, recording)
+            return write(conn, lease, recording)
 
     def touch(self, times: Iterable[UnitTimes]) -> None:
         """Note which units showed just what they showed before, and when."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from state.errors import Conflict
+from state.leases import Lease
 from state.polls import EndpointState, PollRecord, Recorded, Recording, Sweep, UnitState, UnitTimes
-from state.postgres.connection import Connection, Database
+from state.postgres.connection import Answer, Connection, Database
 from state.postgres.events import append
+from state.postgres.leases import ask, judge
 from state.postgres.notices import counted
 from state.rows import ENDPOINT, UNIT, endpoint_of, marked, members_of, packed_members, unit_of
 
@@ -71,21 +73,23 @@ JOIN locked USING (id) WHERE units.id = t.id AND units.asked_order <= t.asked_or
 KNOWN = "o.object, o.version, o.body, o.unit, greatest(u.asked_at, o.seen_at), o.presence, o.seen_sweep"
 
 
-def write(conn: Connection, recording: Recording) -> Recorded:
-    """Write the recording. Raises Conflict if the endpoint's revision is not the recording's base."""
+def write(conn: Connection, lease: Lease, recording: Recording) -> Recorded:
+    """Write the recording. Raises Conflict if the endpoint's revision is not the recording's base, and LeaseLost."""
     endpoint = recording.endpoint
-    changed = conn.changed(
-        "UPDATE endpoints SET revision = revision + 1, objects = objects + $1 WHERE id = $2 AND revision = $3",
+    owner = ask(conn, lease)
+    changed = conn.row(
+        "UPDATE endpoints SET revision = revision + 1, objects = objects + $1 WHERE id = $2 AND revision = $3 "
+        "RETURNING revision",
         [recording.growth, endpoint, recording.base],
     )
-    if changed != 1:
+    judge(owner, lease)
+    if changed is None:
         raise Conflict(f"endpoint {endpoint} has changed since revision {recording.base}")
     _lock_units(conn, recording)
     write_times(conn, recording.unchanged)
     if recording.marks.rebaseline is not None:
         rebaseline(conn, endpoint, *recording.marks.rebaseline)
-    for poll in recording.polls:
-        _write_poll(conn, recording, poll)
+    new = [answer for poll in recording.polls for answer in _write_poll(conn, recording, poll)]
     _write_failures(conn, recording)
     drop_units(conn, endpoint, recording.dropped, recording.at)
     units = [make_unit(conn, endpoint, key, position) for key, position in recording.new_units]
@@ -99,8 +103,13 @@ def write(conn: Connection, recording: Recording) -> Recorded:
     is_silent = recording.is_silent
     if is_silent:
         conn.run("SET LOCAL synchronous_commit = off")  # a crash of the database may undo it, and breaks our connection
-    state = read_endpoint(conn, endpoint) if recording.marks.is_set else None
+    shown = conn.run(f"SELECT {ENDPOINT} FROM endpoints WHERE id = $1", [endpoint]) if recording.marks.is_set else None
     events, notices = _write_log(conn, recording)
+    if not (any(events) or notices):  # else the log has answered, after all of these
+        conn.answer()
+    if any(answer.rowcount < rows for answer, rows in new):
+        raise Conflict(f"endpoint {endpoint} knows one of the objects that were taken for new ones")
+    state = None if shown is None else endpoint_of(shown.fetchone() or ())
     return Recorded(events=events, notices=notices, units=units, state=state, is_silent=is_silent)
 
 
@@ -121,14 +130,15 @@ def _lock_units(conn: Connection, recording: Recording) -> None:
         conn.run("SELECT id FROM units WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE", [list(units)])
 
 
-def _write_poll(conn: Connection, recording: Recording, poll: PollRecord) -> None:
+def _write_poll(conn: Connection, recording: Recording, poll: PollRecord) -> list[tuple[Answer, int]]:
+    """Write a poll. Returns what must have written so many rows, or the recording rests on what is no longer so."""
     unit = poll.unit
-    if poll.snapshots:
-        _write_snapshots(conn, recording, poll)
+    new = [_write_snapshots(conn, recording, poll)] if poll.snapshots else []
     if unit is not None:
         if not poll.stays_within_unit:
             _write_moves(conn, recording, poll, unit)
         _write_unit(conn, unit, poll.members)
+    return new
 
 
 def _write_moves(conn: Connection, recording: Recording, poll: PollRecord, unit: UnitState) -> None:
@@ -145,9 +155,9 @@ def _write_moves(conn: Connection, recording: Recording, poll: PollRecord, unit:
         conn.run(DOUBT, [unit.id, endpoint, list(poll.unsure)])
 
 
-def _write_snapshots(conn: Connection, recording: Recording, poll: PollRecord) -> None:
+def _write_snapshots(conn: Connection, recording: Recording, poll: PollRecord) -> tuple[Answer, int]:
     rows = list({one.object_id: one for one in poll.snapshots}.values())
-    written = conn.changed(
+    written = conn.run(
         NEW if poll.are_new else UPSERT,
         [
             recording.endpoint,
@@ -160,8 +170,7 @@ def _write_snapshots(conn: Connection, recording: Recording, poll: PollRecord) -
             [int(one.presence) for one in rows],
         ],
     )
-    if written < len(rows):
-        raise Conflict(f"endpoint {recording.endpoint} knows one of the objects that were taken for new ones")
+    return written, len(rows)
 
 
 def make_unit(conn: Connection, endpoint: int, key: str, position: bytes) -> UnitState:
