@@ -22,11 +22,16 @@ from state.postgres import not_matching as passed_over
 from state.postgres import retention, subscriptions
 from state.postgres.claims import settle
 from state.postgres.connection import Connection, Database, transaction
+from state.postgres.leases import check
 from state.postgres.notices import tell
 from state.postgres.redelivery import queue_apart, redeliver
 from state.records import Event
 from state.rows import EVENT, event_of
 
+OWNED: Final = (
+    "SELECT l.worker, l.epoch, s.id FROM leases l CROSS JOIN subscriptions s WHERE l.name = $1 AND s.name = $2 "
+    "FOR KEY SHARE OF l FOR NO KEY UPDATE OF s"
+)
 NEWS: Final = "NOTIFY poller_deliveries"  # the owner of a subscription looks at its lanes again
 
 
@@ -71,14 +76,14 @@ class Deliveries:
     def dispatch(self, lease: Lease, dispatched: Sequence[Dispatched], *, now: float) -> None:
         """Queue what matched and move the cursors. Raises Conflict if a cursor has moved meanwhile, and LeaseLost."""
         with transaction(self._db) as conn:
-            id_ = subscriptions.owned(conn, lease)
+            id_ = _owned(conn, lease)
             for one in dispatched:
                 _dispatch(conn, id_, one, now)
 
     def settle(self, lease: Lease, batch: Settlement, claim: ClaimRequest | None = None) -> Settled:
         """Write the results of claims, and claim others. Raises LeaseLost."""
         with transaction(self._db) as conn:
-            id_ = subscriptions.owned(conn, lease)
+            id_ = _owned(conn, lease)
             return settle(conn, lease, id_, batch, claim, self._limit)
 
     def redeliver(self, ids: Iterable[int], *, now: float) -> int:
@@ -131,6 +136,15 @@ class Deliveries:
         """
         with transaction(self._db) as conn:
             return retention.purge(conn, expiring, before=before, notices=notices)
+
+
+def _owned(conn: Connection, lease: Lease) -> int:
+    """The row of the subscription of a lease; both are locked until the commit. Raises LeaseLost and StateError."""
+    row = conn.row(OWNED, [lease.name, lease.subject])
+    if row is None or row[:2] != (lease.worker, lease.epoch):
+        check(conn, lease)
+        return subscriptions.id_of(conn, lease.subject)
+    return int(row[2])
 
 
 def _dispatch(conn: Connection, id_: int, one: Dispatched, now: float) -> None:

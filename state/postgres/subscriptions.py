@@ -11,9 +11,7 @@ from typing import Final
 
 from state.deliveries import LONGEST_WORD, Feed, Registration, SinkHealth
 from state.errors import StateError
-from state.leases import Lease
 from state.postgres.connection import Connection, Database
-from state.postgres.leases import check
 
 # A lane is free unless the owner of the subscription has claimed it: under the epoch of the lease that is the latest.
 FREE: Final = (
@@ -22,10 +20,6 @@ FREE: Final = (
 )
 PAUSED: Final = "on command"  # the reason of one that is paused, and of a removed one that was
 CONFIGURATION: Final = "enabled = false"  # the reason of one that the configuration switches off
-OWNED: Final = (
-    "SELECT l.worker, l.epoch, s.id FROM leases l CROSS JOIN subscriptions s WHERE l.name = $1 AND s.name = $2 "
-    "FOR KEY SHARE OF l FOR NO KEY UPDATE OF s"
-)
 LANE: Final = "e.source || ' ' || e.subject"  # as the dispatcher writes it, and "replay " before it
 
 
@@ -169,15 +163,6 @@ def update_health(conn: Connection, id_: int, health: SinkHealth, kept_until: fl
     open_until = conn.value("SELECT open_until FROM subscriptions WHERE id = $1", [id_])
     changed = open_until != kept_until
     write_health(conn, id_, replace(health, open_until=open_until) if changed and health.failures else health)
-
-
-def owned(conn: Connection, lease: Lease) -> int:
-    """The row of the subscription of a lease; both are locked until the commit. Raises LeaseLost and StateError."""
-    row = conn.row(OWNED, [lease.name, lease.subject])
-    if row is None or row[:2] != (lease.worker, lease.epoch):
-        check(conn, lease)
-        return id_of(conn, lease.subject)
-    return int(row[2])
 
 
 def id_of(conn: Connection, name: str) -> int:
