@@ -213,6 +213,32 @@ def test_a_forecast_sees_when_a_spent_window_refills():
     assert budget.forecast(3600.1) == Forecast(left=4, seconds=3600.0)
 
 
+def test_a_call_that_may_not_leave_yet_is_not_counted():
+    budget = spent(Budget("office", [Limit(2, 0.5)]), 2)
+    with pytest.raises(ValueError, match="budget office: no call may leave now"):
+        budget.spend(0.1)
+
+    assert budget.usage(0.1)[0].used == 2
+
+
+def test_four_calls_are_in_flight_unless_another_number_is_asked_for():
+    budget = Budget("k", [Limit(100, 1.0)])
+    for _ in range(4):
+        assert budget.wait(0.0) == 0.0
+        budget.spend(0.0)
+    assert (budget.wait(0.0), budget.in_flight) == (inf, 4)
+
+
+def test_a_restart_knows_what_still_counts_of_thousands_of_calls():
+    budget = Budget("k", [Limit(5000, 60.0)])
+    calls = [(float(at), float(at)) for at in range(-3000, 0)]
+    budget.restore([*calls, (-1.0, None), (0.5, 0.7)], 0.0)  # the last one was sent by another worker
+
+    assert budget.usage(0.0)[0].used == 60 + 2
+    assert budget.usage(60.6)[0].used == 1
+    assert budget.usage(60.8)[0].used == 0
+
+
 def test_without_limits_there_is_always_one_more_call():
     budget = Budget("k", [], concurrency=3)
     assert budget.forecast(0.0) == Forecast(left=1, seconds=0.0)
