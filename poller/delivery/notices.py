@@ -14,13 +14,14 @@ from state.records import Event
 ANSWER_SHOWN = 500  # characters of an answer in a notice
 
 
-def failing(name: str, event: Event, number: int, receipt: Receipt, health: SinkHealth, *, now: float) -> Notice:
-    """The notice that the breaker has opened."""
-    probe = iso(health.open_until if health.open_until is not None else now)
-    next_ = f"the next probe is sent at {probe} at the earliest, further ones at growing intervals; "
+def failing(
+    name: str, event: Event, number: int, receipt: Receipt, failures: int, *, probe: float, now: float
+) -> Notice:
+    """The notice that the breaker has opened, until `probe`."""
+    next_ = f"the next probe is sent at {iso(probe)} at the earliest, further ones at growing intervals; "
     next_ += "a probe is an ordinary attempt of a delivery, and may be its last; all other deliveries are kept; "
     next_ += f"`poller resume {name}` tries at once"
-    summary = f"Subscription {name} fails: {health.failures} attempts in a row, the latest answer {receipt.status}."
+    summary = f"Subscription {name} fails: {failures} attempts in a row, the latest answer {receipt.status}."
     return _notice("failing", name, summary, event, number, receipt, next_, now)
 
 

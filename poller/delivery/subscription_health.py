@@ -72,8 +72,10 @@ class SubscriptionHealth:
         else:
             error = f"{receipt.status} {receipt.text[:200]}".strip()
             self._set(breaker.failed(before, error, now=now, not_before=not_before), draft)
-            if self.is_open and not breaker.is_open(before):
-                draft.notices.append(notices.failing(self.name, job.event, number, receipt, self.health, now=now))
+            failures, probe = self.health.failures, self.health.open_until
+            if probe is not None and not breaker.is_open(before):
+                told = notices.failing(self.name, job.event, number, receipt, failures, probe=probe, now=now)
+                draft.notices.append(told)
 
     def report_dead(
         self, jobs: Sequence[Job], number: int, receipt: Receipt, draft: SettlementDraft, *, now: float

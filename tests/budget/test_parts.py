@@ -146,6 +146,32 @@ def test_a_pause_lasts_as_long_as_the_longest_window_and_an_hour_at_least():
     assert longest_pause([], 7200.0) == 7200.0
 
 
+@pytest.mark.parametrize(
+    ("foreign", "ours", "due"),
+    [
+        (0, 9, -math.inf),
+        (0, 10, 60.0 + GUARD),
+        (6, 3, -math.inf),
+        (6, 4, 30.0),  # others are counted until the server's window ends, before ours does
+        (10, 0, 30.0),  # others have used everything
+        (12, 0, 30.0),
+    ],
+)
+def test_a_window_has_room_beside_what_others_have_used_of_it(foreign: int, ours: int, due: float):
+    (window,) = windows_of([Limit(10, 60.0)], 1.0)
+    window.foreign, window.foreign_until = foreign, 30.0
+
+    assert window.due(counted([0.0] * ours), 1.0) == due
+    assert window.due(counted([0.0] * 3), 30.0) == -math.inf  # that window of the server is over
+
+
+def test_of_a_window_with_little_time_left_our_own_call_expires_first():
+    (window,) = windows_of([Limit(10, 60.0)], 1.0)
+    window.foreign, window.foreign_until = 6, 300.0
+
+    assert window.due(counted([0.0, 5.0, 6.0, 7.0]), 10.0) == 60.0 + GUARD
+
+
 class TestRemaining:
     """What the server leaves of its windows."""
 
@@ -251,6 +277,11 @@ class TestThrottle:
 
         for number, wait in enumerate(waits):
             assert 0.8 * min(300.0, 2.0**number) <= wait <= 1.2 * min(300.0, 2.0**number)
+
+    def test_waits_of_one_seed_are_the_same_and_those_of_another_differ(self):
+        first, second, other = (self.refused(Throttle(seed), 0.0) for seed in (1, 1, 2))
+
+        assert first == second != other
 
     def test_refusals_of_calls_that_were_in_flight_together_are_one(self):
         throttle = Throttle(0)

@@ -74,7 +74,7 @@ CORES: Final = {
     ),
     "delivery": Core(
         _modules("poller/delivery", "batches breaker notices retry settlement subscription subscription_health"),
-        tuple(f"tests/delivery/test_{name}.py" for name in ("batches", "breaker", "dead_letters", "decisions")),
+        tuple(f"tests/delivery/test_{name}.py" for name in ("batches", "breaker", "decisions", "notices")),
     ),
     "state": Core(
         _modules("state", "deliveries leases move operational place polls records rows tables"),

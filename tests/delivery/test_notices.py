@@ -1,0 +1,115 @@
+"""What operators are told of a subscription: what happened to which event, and what to do about it."""
+
+from __future__ import annotations
+
+import pytest
+
+from poller.delivery import notices
+from poller.delivery.notices import ANSWER_SHOWN
+from poller.sinks.protocol import Receipt
+from state.deliveries import Job, SinkHealth
+from state.notices import Notice
+from state.records import Event
+from tests.support.bench import make_event
+
+NOON = 1_790_000_000.0  # 2026-09-21T14:13:20Z
+NO = Receipt(status="503", text="busy")
+
+
+def event(number: int = 1) -> Event:
+    return Event(**{**vars(make_event(number)), "seq": 100 + number})
+
+
+def job(number: int) -> Job:
+    return Job(id=number, event=event(number), attempts=0, retries=0, refusals=0)
+
+
+def failing(*, receipt: Receipt = NO) -> Notice:
+    return notices.failing("crm", event(), 7, receipt, 5, probe=NOON + 60.0, now=NOON)
+
+
+@pytest.mark.parametrize(
+    ("notice", "kind"),
+    [
+        (failing(), "subscription.failing"),
+        (notices.recovered("crm", event(), 7, NO, SinkHealth(failures=9), now=NOON), "subscription.recovered"),
+        (notices.disabled("crm", event(), 7, NO, now=NOON), "subscription.disabled"),
+        (notices.dead("crm", [job(1)], 7, NO, now=NOON), "delivery.dead"),
+    ],
+)
+def test_a_notice_names_its_subscription_the_event_and_the_attempt_with_its_answer(notice: Notice, kind: str):
+    assert (notice.kind, notice.subject, notice.time) == (kind, "subscriptions/crm", NOON)
+    assert {name: notice.detail[name] for name in ("event", "sequence", "type", "attempt", "status", "answer")} == {
+        "event": "event-1",
+        "sequence": 101,
+        "type": "shop.items.updated",
+        "attempt": 7,
+        "status": "503",
+        "answer": "busy",
+    }
+    assert notice.detail["next"]
+
+
+def test_a_failing_subscription_is_told_with_its_next_probe_and_how_to_try_at_once():
+    notice = failing()
+
+    assert notice.summary == "Subscription crm fails: 5 attempts in a row, the latest answer 503."
+    assert notice.detail["next"].startswith("the next probe is sent at 2026-09-21T14:14:20")
+    assert "all other deliveries are kept" in notice.detail["next"]
+    assert notice.detail["next"].endswith("`poller resume crm` tries at once")
+
+
+def test_a_recovered_subscription_is_told_with_how_often_it_had_failed():
+    notice = notices.recovered("crm", event(), 7, NO, SinkHealth(failures=9), now=NOON)
+
+    assert notice.summary == "Subscription crm accepts events again, after 9 failed attempts."
+    assert notice.detail["next"] == "kept deliveries are sent now"
+
+
+def test_a_disabled_subscription_is_told_with_the_command_that_enables_it():
+    notice = notices.disabled("crm", event(), 7, Receipt(status="410"), now=NOON)
+
+    assert notice.summary == "Subscription crm is disabled: its receiver answered 410 and wants no more."
+    assert notice.detail["next"] == "its events are kept; `poller resume crm` enables it again"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "number", "words"),
+    [
+        ([1], 1, "event 101 (shop.items.updated, items/1), given up after 1 attempt, the last 503."),
+        ([1], 2, "event 101 (shop.items.updated, items/1), given up after 2 attempts, the last 503."),
+        ([1, 2], 9, "items/1) and 1 more of its digest, given up after 9 attempts, the last 503."),
+        ([3, 1, 2], 9, "event 103 (shop.items.updated, items/3) and 2 more of its digest"),
+    ],
+)
+def test_a_dead_letter_is_told_with_what_it_was(jobs: list[int], number: int, words: str):
+    notice = notices.dead("crm", [job(one) for one in jobs], number, NO, now=NOON)
+
+    assert notice.summary.startswith("Subscription crm has a dead letter: event ")
+    assert words in notice.summary
+    assert (notice.detail["delivery"], notice.detail["events"]) == (jobs[0], len(jobs))
+    assert f"`poller redeliver {jobs[0]}` sends it again" in notice.detail["next"]
+    assert "`poller redeliver --subscription crm` all dead letters" in notice.detail["next"]
+    assert "only after a delivery has succeeded" in notice.detail["next"]
+
+
+def test_events_that_were_dropped_are_counted():
+    notice = notices.dropped("crm", 12, now=NOON)
+
+    assert (notice.kind, notice.subject, notice.time) == ("subscription.disabled", "subscriptions/crm", NOON)
+    assert "12 events were not delivered within the retention time" in notice.summary
+    assert notice.detail == {"dropped": 12, "next": "`poller resume crm` enables it again"}
+
+
+def test_a_test_event_names_the_subscription_that_it_tests():
+    notice = notices.ping("crm", now=NOON)
+
+    assert (notice.kind, notice.subject, notice.time) == ("ping", "subscriptions/crm", NOON)
+    assert notice.summary == "A test of subscription crm."
+    assert notice.detail == {}
+
+
+def test_of_a_long_answer_the_beginning_is_shown():
+    text = "".join(str(place % 10) for place in range(900))
+
+    assert failing(receipt=Receipt(status="503", text=text)).detail["answer"] == text[:ANSWER_SHOWN]
