@@ -28,11 +28,6 @@ def failed(health: SinkHealth, error: str, *, now: float, not_before: float = 0.
     return replace(health, open_until=max(now + wait, not_before), wait=wait)
 
 
-def succeeded(health: SinkHealth) -> SinkHealth:
-    """The health after a successful attempt: the breaker is closed."""
-    return health if health == WELL else WELL
-
-
 def is_open(health: SinkHealth) -> bool:
     """Whether attempts are held back."""
     return health.open_until is not None
@@ -43,4 +38,4 @@ def may_probe(health: SinkHealth, *, now: float) -> bool:
     return health.open_until is not None and now >= health.open_until
 
 
-WELL = SinkHealth()
+WELL = SinkHealth()  # the health after a successful attempt, whatever it was before

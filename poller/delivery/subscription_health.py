@@ -65,7 +65,7 @@ class SubscriptionHealth:
                 draft.disabled = f"{receipt.status}: the receiver wants no more"
                 draft.notices.append(notices.disabled(self.name, job.event, number, receipt, now=now))
         elif isinstance(answer, Receipt):
-            self._set(breaker.succeeded(before), draft)
+            self._set(breaker.WELL, draft)
             if breaker.is_open(before):
                 draft.promote = self._promotes
                 draft.notices.append(notices.recovered(self.name, job.event, number, receipt, before, now=now))

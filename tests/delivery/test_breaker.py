@@ -29,11 +29,6 @@ def test_the_fifth_failure_in_a_row_opens_it() -> None:
     assert failed(breaker.WELL, 1, 2, 3, 4, 5).open_until == 10.0
 
 
-def test_a_success_in_between_starts_the_count_again() -> None:
-    health = breaker.succeeded(failed(breaker.WELL, 1, 2, 3, 4))
-    assert not breaker.is_open(failed(health, 5, 6, 7, 8))
-
-
 def test_probes_wait_twice_as_long_each_up_to_five_minutes() -> None:
     health = failed(breaker.WELL, 0, 0, 0, 0, 0)
     waits = []

@@ -142,8 +142,7 @@ def test_a_breaker_is_open_after_five_failures_in_a_row_and_probes_as_its_wait_a
     for what, passed, asked in attempts:
         now += passed
         if what == "up":
-            health, row = breaker.succeeded(health), 0
-            assert health == breaker.WELL
+            health, row = breaker.WELL, 0
             continue
         before, row = health, row + 1
         health = breaker.failed(health, f"error {row}", now=now, not_before=now + asked)
@@ -157,12 +156,6 @@ def test_a_breaker_is_open_after_five_failures_in_a_row_and_probes_as_its_wait_a
             assert not breaker.may_probe(health, now=health.open_until - 0.001)
             assert breaker.may_probe(health, now=health.open_until)
     assert breaker.may_probe(breaker.WELL, now=now) is False  # a closed one needs no probe
-
-
-def test_a_success_of_a_sink_that_was_well_changes_nothing_that_must_be_written():
-    assert breaker.succeeded(breaker.WELL) is breaker.WELL
-    assert breaker.succeeded(SinkHealth(failures=1)) == breaker.WELL
-    assert breaker.succeeded(SinkHealth(dead_reported=True)) == breaker.WELL
 
 
 # What an attempt adds to the next settlement
@@ -236,9 +229,11 @@ class Sub:
     def learn(self, health: SinkHealth, *, state: str = "active") -> None:
         self.health.learn(Settled(state=state, health=health), self.draft)
 
-    def after(self, answer: Receipt | BaseException, *, number: int = 2, now: float = 10.0) -> Sub:
+    def after(
+        self, answer: Receipt | BaseException, *, number: int = 2, now: float = 10.0, not_before: float = 0.0
+    ) -> Sub:
         receipt = receipt_of(answer)
-        self.health.follow(answer, job(1), number, receipt, self.draft, now=now, not_before=0.0)
+        self.health.follow(answer, job(1), number, receipt, self.draft, now=now, not_before=not_before)
         return self
 
     @property
@@ -281,8 +276,10 @@ def test_an_error_is_kept_with_two_hundred_characters_of_the_answer():
 def test_a_probe_that_succeeds_closes_the_breaker_tells_it_and_sends_what_waits(promotes: bool):
     sub = Sub(promotes=promotes, failures=9, open_until=5.0, wait=5.0).after(OK)
 
-    assert sub.told == ["subscription.recovered"]
-    assert "after 9 failed attempts" in sub.draft.notices[0].summary
+    [notice] = sub.draft.notices
+    assert (notice.kind, notice.subject, notice.time) == ("subscription.recovered", CRM, 10.0)
+    assert (notice.detail["attempt"], notice.detail["status"]) == (2, "200")
+    assert "after 9 failed attempts" in notice.summary
     assert (sub.draft.promote, sub.draft.health, sub.draft.kept_until) == (promotes, breaker.WELL, 5.0)
     assert not sub.health.is_held
 
@@ -294,10 +291,13 @@ def test_a_success_of_a_subscription_that_was_well_adds_nothing():
     assert (sub.draft.health, sub.draft.promote) == (None, False)
 
 
-def test_a_success_after_a_few_failures_is_written_and_not_told():
+def test_a_success_after_a_few_failures_starts_the_count_again_and_is_written_and_not_told():
     sub = Sub(failures=4).after(OK)
 
     assert (sub.told, sub.draft.promote, sub.draft.health) == ([], False, breaker.WELL)
+    for _ in range(4):
+        sub.after(RetryLater(None, NO))
+    assert not sub.health.is_open
 
 
 def test_a_receiver_that_wants_no_more_disables_its_subscription_once():
@@ -306,7 +306,8 @@ def test_a_receiver_that_wants_no_more_disables_its_subscription_once():
     assert sub.told == ["subscription.disabled"]
     assert sub.draft.disabled == "410: the receiver wants no more"
     assert (sub.health.active, sub.health.is_held, sub.health.is_open) == (False, True, False)
-    assert (sub.draft.notices[0].detail["attempt"], sub.draft.notices[0].time) == (3, 10.0)
+    [notice] = sub.draft.notices
+    assert (notice.subject, notice.detail["attempt"], notice.time) == (CRM, 3, 10.0)
     assert sub.draft.health is None
 
 
@@ -342,6 +343,13 @@ def test_a_new_health_is_written_with_the_probe_that_was_stored():
     assert sub.health.health.open_until == 20.0
     assert not sub.health.may_probe(19.9)
     assert sub.health.may_probe(20.0)
+
+
+def test_a_breaker_that_opens_waits_as_long_as_the_receiver_asks():
+    sub = Sub(failures=4).after(RetryLater(900.0, NO), not_before=910.0)
+
+    assert sub.health.health.open_until == 910.0
+    assert "1970-01-01T00:15:10" in sub.draft.notices[0].detail["next"]
 
 
 def test_a_dead_letter_is_reported_until_the_next_success_only_once():
