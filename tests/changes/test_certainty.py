@@ -97,3 +97,93 @@ def test_claims_are_kept_as_they_are(total, doubts, is_last):
     claims = Claims(total=total, doubts=tuple(doubts), guesses=tuple(doubts), is_last=is_last)
 
     assert claims_of(UnitState(id=1, key="list", position=b"{}", claims=claims.dump())) == claims
+
+
+def test_ids_that_name_two_objects_are_a_doubt_that_names_three_of_them():
+    clashing = SweptList(units={}, per_parent=False, clashes=["9", "8", "7", "6"])
+    found = judge(clashing, None, (), now=5.0)
+
+    assert found is not None
+    assert found.why == ("ids that name different objects on two pages: 4 (6, 7, 8): `id` must tell them apart",)
+    assert (found.is_lasting, found.repeats_only, found.since, found.sweeps) == (True, False, 5.0, 1)
+
+
+def test_objects_on_two_pages_are_told_with_those_of_chains():
+    chain = UnitState(id=1, key="chain", position=b"{}", claims=Claims(repeated=("5", "4")).dump())
+    found = judge(SweptList(units={"chain": chain}, per_parent=False, repeated=["7", "6"]), None, (), now=5.0)
+
+    assert found is not None
+    assert found.why == ("objects on two pages of one sweep: 4 (4, 5, 6): the list moved, or its order is not stable",)
+    assert (found.is_lasting, found.repeats_only) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "repeats_only", "lasting"),
+    [
+        ({"doubts": ("a",)}, False, True),
+        ({"guesses": ("a",)}, False, False),
+        ({"doubts": ("a",), "guesses": ("b",)}, False, True),
+    ],
+)
+def test_a_doubt_keeps_a_baseline_open_and_a_guess_does_not(fields, repeats_only, lasting):
+    found = judge(swept(unit("page=1", 5, **fields), repeated=("7",)), None, (), now=5.0)
+
+    assert found is not None
+    assert (found.repeats_only, found.is_lasting) == (repeats_only, lasting)
+
+
+def test_five_reasons_at_most_are_kept_doubts_first_and_each_once():
+    doubts, guesses = tuple("fedcb"), tuple("aaa")
+    found = judge(swept(unit("page=1", 5, doubts=doubts[:3], guesses=guesses), repeated=("7",)), None, (), now=5.0)
+    many = judge(swept(unit("page=1", 5, doubts=doubts, guesses=guesses), repeated=("7",)), None, (), now=5.0)
+
+    assert why(found) == ("f", "e", "d", "a", why(found)[-1])
+    assert why(found)[-1].startswith("objects on two pages")
+    assert why(many) == doubts
+    assert many is not None
+    assert many.text == "f; e; d; c; b"
+
+
+def test_the_largest_total_counts_where_pages_name_several():
+    pages = [unit("page=1", 3, total=5), unit("page=2", 3, total=9), unit("page=3", 1)]
+    assert why(judge(swept(*pages), None, (), now=5.0)) == ("9 in all, 7 seen",)
+
+
+def test_lists_per_parent_without_a_total_are_not_counted():
+    assert judge(swept(unit("a", 2), unit("b", 3, total=3), per_parent=True), None, (), now=5.0) is None
+
+
+def test_what_is_settled_counts_sweeps_without_anything_new():
+    units = {"list": unit("list", 5, guesses=("a",))}
+    first = judge(SweptList(units=units, per_parent=False), None, (), now=5.0)
+    second = judge(SweptList(units=units, per_parent=False), first, (), now=6.0)
+    third = judge(SweptList(units=units, per_parent=False, is_new=True), second, (), now=7.0)
+
+    assert [one and one.settled for one in (first, second, third)] == [1, 2, 0]
+    assert [one and one.since for one in (first, second, third)] == [5.0] * 3
+    assert [one and one.sweeps for one in (first, second, third)] == [1, 2, 3]
+
+
+def test_an_uncertainty_is_kept_as_it_is():
+    found = judge(swept(unit("page=1", 5, doubts=("a",)), repeated=("7",)), None, (), now=5.0)
+
+    assert found is not None
+    assert Uncertainty.load(found.dump()) == found
+    assert Uncertainty.load(None) is None
+
+
+def test_a_unit_without_claims_claims_nothing_and_keeps_nothing():
+    assert Claims().dump() is None
+    assert claims_of(UnitState(id=1, key="list", position=b"{}")) == Claims()
+
+
+@pytest.mark.parametrize(
+    ("doubt", "pattern"),
+    [
+        ("288 in all, 100 seen", "# in all, # seen"),
+        ("3 in all, 1 seen (in parent=2)", "# in all, # seen #"),
+        ("no numbers", "no numbers"),
+    ],
+)
+def test_a_doubt_is_accepted_without_its_numbers_and_examples(doubt, pattern):
+    assert pattern_of(doubt) == pattern
