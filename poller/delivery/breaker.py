@@ -15,7 +15,7 @@ FIRST_WAIT = 5.0  # seconds
 LONGEST_WAIT = 300.0  # seconds
 
 
-def failed(health: SinkHealth, error: str, *, now: float, not_before: float = 0.0) -> SinkHealth:
+def failed(health: SinkHealth, error: str, *, now: float, not_before: float) -> SinkHealth:
     """The health after a failed attempt. Attempts already in flight when the breaker opened do not postpone the
     probe.
     """

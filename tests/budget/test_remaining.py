@@ -247,6 +247,11 @@ def test_without_limits_there_is_always_one_more_call():
     assert budget.burst_left(0.0) == 2
 
 
+def test_thousands_of_calls_without_limits_never_wait():
+    assert spent(Budget("k", [], share=0.5), 2000).wait(0.0) == 0.0
+    assert Budget("k", [], share=0.5).share == 0.5
+
+
 def test_a_first_sweep_takes_a_quarter_of_the_longest_window_at_once():
     budget = Budget("k", [MINUTE, HOURLY], share=1.0)
     assert budget.burst_left(0.0) == 25

@@ -20,7 +20,7 @@ DOWN = RetryLater(None, Receipt(status="503"))
 
 def failed(health: SinkHealth, *instants: float) -> SinkHealth:
     for now in instants:
-        health = breaker.failed(health, "503", now=now)
+        health = breaker.failed(health, "503", now=now, not_before=0.0)
     return health
 
 

@@ -65,6 +65,26 @@ def test_each_answer_has_its_decision(answer: Receipt | BaseException, decision:
     assert found == RetryDecision(**decision)
 
 
+@pytest.mark.parametrize("refusals", [0, 1])
+def test_a_delivery_whose_schedule_is_over_is_dead_and_keeps_its_counts(refusals: int):
+    found = judge(RetryLater(90.0, NO), retries=2, refusals=refusals, schedule=(1.0, 2.0), now=0.0, chance=0.5)
+
+    assert found == RetryDecision(state="dead", retries=3, refusals=refusals)
+
+
+class Sparse(RetryLater):
+    """An exception of a plugin that does not call its parent's constructor."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "later")
+
+
+def test_a_plugin_that_asks_for_a_retry_and_names_no_wait_follows_the_schedule():
+    found = judge(Sparse(), retries=0, refusals=0, schedule=(10.0,), now=1000.0, chance=0.5)
+
+    assert found == RetryDecision(state="pending", retries=1, refusals=0, due=1010.0)
+
+
 @pytest.mark.parametrize(
     ("after", "due", "not_before"),
     [(None, 5000.0, 0.0), (90.0, 5000.0, 1090.0), (9000.0, 10000.0, 10000.0)],
