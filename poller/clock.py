@@ -6,8 +6,11 @@ it advances with steady time, and adopts a changed wall clock only in `follow_wa
 is ready for it.
 
 Steady time starts at the wall time and advances with the kernel's time since boot, including suspend. After a restart
-it continues from the saved anchor, independent of the wall clock. After a reboot it starts at the wall time again, but
-never before the anchor.
+it continues from the saved anchor, independent of the wall clock. After a reboot only the wall clock can say how long
+the machine was off. It may have been set before the anchor was saved, and may have been corrected since: the time that
+has passed is the shorter one of what the wall shows since then and of what it shows beyond steady time, and never
+negative. So steady time is ahead of the true one only where the wall clock was set ahead after the latest call, by more
+than it was behind.
 """
 
 from __future__ import annotations
@@ -58,15 +61,25 @@ class Anchor:
     boot_id: str
     boottime: float  # seconds since boot, including suspend
     steady: float
+    wall: float  # what the wall clock showed at that moment
 
     def __str__(self) -> str:
-        return f"{self.boot_id} {self.boottime!r} {self.steady!r}"
+        return f"{self.boot_id} {self.boottime!r} {self.steady!r} {self.wall!r}"
 
     @classmethod
     def parse(cls, text: str) -> Anchor:
-        """Parse what `str` wrote. Raises ValueError."""
-        boot_id, boottime, steady = text.rsplit(" ", 2)
-        return cls(boot_id=boot_id, boottime=float(boottime), steady=float(steady))
+        """Parse what `str` wrote, or an earlier version did without the wall clock. Raises ValueError."""
+        boot_id, boottime, steady, *wall = text.split(" ")
+        return cls(
+            boot_id=boot_id,
+            boottime=float(boottime),
+            steady=float(steady),
+            wall=float(wall[0]) if wall else float(steady),
+        )
+
+    def after_reboot(self, wall: float) -> float:
+        """The steady time at which another boot begins whose wall clock shows this time."""
+        return self.steady + max(0.0, min(wall - self.wall, wall - self.steady))
 
 
 def boottime() -> float:
@@ -141,12 +154,10 @@ class SystemClock:
     def anchor(self) -> Anchor:
         """The anchor for the current steady time."""
         since = self._boottime()
-        return Anchor(boot_id=self._boot, boottime=since, steady=since + self._offset)
+        return Anchor(boot_id=self._boot, boottime=since, steady=since + self._offset, wall=self._wall())
 
     def follow(self, saved: Anchor | None) -> None:
-        """Continue from `saved`: exactly within the same boot, otherwise at the wall time, but never before the
-        anchor.
-        """
+        """Continue from `saved`: exactly within the same boot, otherwise by what the wall clock says."""
         if saved is None:
             return
         since = self._boottime()
@@ -154,7 +165,7 @@ class SystemClock:
         if self._boot and saved.boot_id == self._boot and saved.boottime <= since:
             self._offset = saved.steady - saved.boottime
         else:
-            self._offset = max(self._wall(), saved.steady) - since
+            self._offset = saved.after_reboot(self._wall()) - since
 
 
 def _anchor(saved: Anchor | str | None) -> Anchor | None:

@@ -89,8 +89,37 @@ def test_an_anchor_that_cannot_be_read_counts_as_none(saved: str | None):
 
 
 def test_an_anchor_survives_being_written_down():
-    anchor = Anchor(boot_id="b", boottime=0.1 + 0.2, steady=WALL + 1 / 3)
+    anchor = Anchor(boot_id="b", boottime=0.1 + 0.2, steady=WALL + 1 / 3, wall=WALL + 2 / 3)
     assert Anchor.parse(str(anchor)) == anchor
+    assert Anchor.parse(str(Anchor(boot_id="", boottime=1.0, steady=WALL, wall=WALL))).boot_id == ""
+
+
+def test_an_anchor_of_an_earlier_version_says_that_the_wall_clock_was_right():
+    machine = Machine()
+    saved = f"boot-1 100.0 {WALL!r}"
+    machine.reboot(60)
+    assert machine.clock(saved).steady() == WALL + 60
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "passed"),
+    [
+        (3600.0, 0.0, 60.0),  # set ahead before the latest call, and so it stays
+        (-3600.0, 3600.0, 60.0),  # set back before it, and corrected while the machine was off
+        (-30.0, 0.0, 30.0),  # set back, and so it stays: the next call waits longer than it must
+        (3600.0, -3600.0, 0.0),  # set ahead and corrected: the same
+        (3600.0, -20.0, 40.0),
+        (0.0, -3600.0, 0.0),
+    ],
+)
+def test_after_a_reboot_steady_time_is_never_ahead_of_the_true_one(before: float, after: float, passed: float):
+    machine = Machine()
+    clock = machine.clock()
+    machine.wall += before
+    saved = str(clock.anchor())
+    machine.reboot(60)
+    machine.wall += after
+    assert machine.clock(saved).steady() == WALL + passed
 
 
 async def test_the_machines_own_clock_is_steady_and_sleeps():

@@ -65,8 +65,7 @@ class Machine:
         self.make = lambda: Budget("k", limits, share=share)
         self.true = START  # what the server's clock says
         self.wall = 0.0  # how far the wall clock is off
-        self.wall_at_call, self.boot_at_call = 0.0, 0
-        self.wall_at_start = 0.0  # when steady time was last taken from the wall clock
+        self.known, self.boot_at_call = inf, 0  # by how much the wall clock may be ahead for all that is known
         self.boot = 1
         self.since = START - 1000.0
         self.anchor: str | None = None
@@ -75,14 +74,13 @@ class Machine:
         self.start()
 
     def start(self) -> None:
-        """Begin. Without a call since the boot there is only the wall clock to go by, which is right then, or behind.
+        """Begin. Without a call since the boot there is only the wall clock to go by.
 
-        What no machine can know is a clock that is ahead, or that was set ahead since the latest call. Nor does this
-        program know one that was set ahead between its start and that call.
+        What no machine can know is a clock that was set ahead since the latest call: further than it was then, and
+        further than it was when steady time began with it.
         """
         if self.boot_at_call != self.boot:
-            self.wall = min(self.wall, self.wall_at_call, self.wall_at_start, 0.0)
-            self.wall_at_start = self.wall
+            self.wall = min(self.wall, self.known)
         self.clock = SystemClock.resume(
             self.anchor,
             wall=lambda: self.true + self.wall,
@@ -100,7 +98,7 @@ class Machine:
         self.true += self.budget.wait(self.clock.steady())
         call = self.budget.spend(self.clock.steady())
         self.anchor = str(self.clock.anchor())
-        self.wall_at_call, self.boot_at_call = self.wall, self.boot
+        self.known, self.boot_at_call = max(self.wall, self.clock.steady() - self.true), self.boot
         self.rows.append([self.clock.steady(), None])
         self.arrivals.append(self.true)
         self.true += seconds
@@ -131,6 +129,16 @@ MOMENTS = st.lists(
     limits=[Limit(1, 0.5)],
     share=1.0,
     moments=[("set", -1.0), ("kill", 0.0), ("set", 1.0), ("call", 0.0), ("reboot", 0.0), ("call", 0.0)],
+)
+@example(  # set ahead between the start and the latest call
+    limits=[Limit(1, 3600.0)],
+    share=1.0,
+    moments=[("set", 7200.0), ("call", 0.0), ("reboot", 0.0), ("call", 0.0)],
+)
+@example(  # set ahead before the start, and corrected after the latest call
+    limits=[Limit(1, 3600.0)],
+    share=1.0,
+    moments=[("set", 7200.0), ("reboot", 0.0), ("call", 0.0), ("set", -7200.0), ("reboot", 0.0), ("call", 0.0)],
 )
 @given(limits=LIMITS, share=st.floats(0.1, 1.0), moments=MOMENTS)
 def test_no_set_clock_and_no_restart_lets_out_more(
