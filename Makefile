@@ -53,7 +53,7 @@ clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 
 bench-planner: $(STAMP)  ## the planner against its bounds and targets (6 minutes)
-	$(BIN)/python benchmarks/planner.py
+	$(BIN)/python -m benchmarks.planner
 
 bench: bench-sweep bench-delivery  ## what sweeps and deliveries cost, as ratios to a limit of the same run
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from poller.planner.learning import DAY, HOUR
-from poller.planner.rates import base_rates
 
 if TYPE_CHECKING:
     from poller.planner.models import Models
-    from poller.planner.units import Floats, Table
+    from poller.planner.rates import Expected
+    from poller.planner.units import Table
 
 _PACE = (0.3, 3.0)  # least and most, relative to the even pace
 _RECENT = HOUR
@@ -59,16 +59,17 @@ class Pacing:
         polls_a_day = self.calls_per_second * DAY / max(units, 1)
         return 7 * DAY if polls_a_day >= 5 else 30 * DAY
 
-    def demand(self, now: float, rate: Floats) -> None:
+    def demand(self, now: float, expected: Expected) -> None:
         """Record the current demand and the sources' root rates, from which the usual demand of any hour follows."""
         table, top = self._table, self._table.top
-        weighted = np.where(np.isnan(table.last[:top]), 0.0, table.weight[:top] * table.cost[:top])
-        roots = np.sqrt(weighted * base_rates(table, self._models))
+        weighted = table.weight[:top] * table.cost[:top]
+        weighted[expected.never] = 0.0
+        roots = np.sqrt(weighted * expected.base)
         self._roots = np.bincount(table.source[:top], roots, len(list(self._models))).tolist()
         usual = sum(
             root * math.sqrt(model.rhythm.at(now)) for root, model in zip(self._roots, self._models, strict=True)
         )
-        self._current = float(np.sqrt(weighted * rate).sum())
+        self._current = float(np.sqrt(weighted * expected.rate).sum())
         elapsed = 0.0 if self._swelled is None else max(now - self._swelled, 0.0)
         if usual:
             self._swell += (self._current / usual - self._swell) * (1 - math.exp(-elapsed / DAY))

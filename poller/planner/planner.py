@@ -165,11 +165,11 @@ def explanations(planner: Planner, now: float, *, calls_per_second: float | None
 
 
 def _figures(planner: Planner, now: float, calls_per_second: float | None) -> Figures:
-    score, rate = planner._scores.at(now)
+    score, expected = planner._scores.at(now)
     return Figures(
         now=now,
         score=score,
-        rate=rate,
+        rate=expected.rate,
         mean=mean_rates(planner.units.table, planner.models),
         calls=calls_per_second or planner._pacing.calls_per_second or 1.0,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from poller.planner.rates import expected
+from poller.planner.rates import Expected, expected
 
 if TYPE_CHECKING:
     from poller.planner.models import Models
@@ -34,14 +34,14 @@ class Scores:
         if self._tie_break.size < self._table.source.size:
             self._tie_break = np.concatenate((self._tie_break, self._drawn()))[: self._table.source.size]
 
-    def at(self, now: float) -> tuple[Floats, Floats]:
-        """Accumulated weighted delay per call, and current expected rate, of each slot."""
+    def at(self, now: float) -> tuple[Floats, Expected]:
+        """Accumulated weighted delay per call of each slot, and what that follows from."""
         table, top = self._table, self._table.top
-        gathered, rate = expected(table, self._models, now)
-        score = gathered * table.weight[:top] / np.maximum(table.cost[:top], 1.0) * self._tie_break[:top]
-        never = np.flatnonzero(np.isnan(table.last[:top]))
-        score[never] = _NEVER - table.place[never] * (_NEVER * 1e-12)
-        return score, rate
+        found = expected(table, self._models, now)
+        score = found.gathered * table.weight[:top] / np.maximum(table.cost[:top], 1.0) * self._tie_break[:top]
+        if (never := found.never).size:
+            score[never] = _NEVER - table.place[never] * (_NEVER * 1e-12)
+        return score, found
 
     def _drawn(self) -> Floats:
         return self._random.uniform(1 - 1e-6, 1 + 1e-6, self._table.source.size)
@@ -137,7 +137,7 @@ class Ranking:
     def compute(self, now: float) -> None:
         """Rank the best units and those that `max_staleness` makes urgent; update what the pace depends on."""
         table, top = self._table, self._table.top
-        score, rate = self._scores.at(now)
+        score, found = self._scores.at(now)
         score[table.ready[:top] > now] = -1.0
         wanted = min(max(8, top // 200), top)
         best = np.argpartition(score, top - wanted)[top - wanted :] if wanted < top else np.arange(top)
@@ -145,7 +145,7 @@ class Ranking:
         self._queue = best[score[best] >= 0].tolist()
         self._at, self._used, self._news = now, 0, False
         self._polled.clear()
-        self._pacing.demand(now, rate)
+        self._pacing.demand(now, found)
         self._promise(now)
 
     def _first_ready(self, line: list[int], now: float) -> int | None:

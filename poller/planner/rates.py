@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from poller.planner.learning import KERNEL_SPANS, PRIOR, QUIET
 
@@ -28,11 +30,18 @@ def mean_rates(table: Table, models: Models) -> Floats:
     return rates
 
 
-def expected(table: Table, models: Models, now: float) -> tuple[Floats, Floats]:
-    """Delay that the unseen changes of each unit have accumulated, and its expected rate now.
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is expected of each unit. Of one that was never polled, the delay is NaN and the rate the base rate."""
 
-    For a unit that was never polled, the delay is NaN and the rate the base rate.
-    """
+    gathered: Floats  # delay that its unseen changes have accumulated
+    rate: Floats  # changes per second now
+    base: Floats  # changes per second without excitation, on average over the week
+    never: NDArray[np.intp]  # slots of units that were never polled
+
+
+def expected(table: Table, models: Models, now: float) -> Expected:
+    """What is expected of the units now."""
     top = table.top
     last, source = table.last[:top], table.source[:top]
     tau = np.maximum(now - last, 0.0)
@@ -41,7 +50,7 @@ def expected(table: Table, models: Models, now: float) -> tuple[Floats, Floats]:
     gathered = base * np.maximum(passed, 0.0) * tau / 2
     rate = base * np.array([model.rhythm.at(now) for model in models])[source]
     for kind, held in enumerate((table.minutes[:top], table.hours[:top])):
-        excited = np.flatnonzero(held > QUIET)
+        excited = (held > QUIET).nonzero()[0]
         if not excited.size:
             continue
         span, age = KERNEL_SPANS[kind], tau[excited]
@@ -49,6 +58,7 @@ def expected(table: Table, models: Models, now: float) -> tuple[Floats, Floats]:
         fade = np.exp(-age / span)
         gathered[excited] += eta * (age - span * (1 - fade))
         rate[excited] += eta * fade / span
-    never = np.flatnonzero(np.isnan(last))
-    rate[never] = base[never]
-    return gathered, rate
+    never = np.isnan(last).nonzero()[0]
+    if never.size:
+        rate[never] = base[never]
+    return Expected(gathered, rate, base, never)
