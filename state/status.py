@@ -70,6 +70,16 @@ class Activity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnitClaims:
+    """What the latest answer of a unit says about its list."""
+
+    source: str
+    endpoint: str
+    key: str
+    claims: bytes  # JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnitProgress:
     """One unit of an endpoint, as it was polled last; times are Unix seconds."""
 

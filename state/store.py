@@ -38,7 +38,17 @@ from state.polls import (
     Wanted,
 )
 from state.records import Event, EventQuery, NewEvent
-from state.status import Activity, MeasuredDelay, Restored, Retrying, SeenChange, SeenDelay, UnitProgress, UnitRow
+from state.status import (
+    Activity,
+    MeasuredDelay,
+    Restored,
+    Retrying,
+    SeenChange,
+    SeenDelay,
+    UnitClaims,
+    UnitProgress,
+    UnitRow,
+)
 from state.tables import TablePage
 
 
@@ -388,6 +398,10 @@ class PollReader(Protocol):
 
     def units(self, source: str, endpoint: str, *, limit: int = 1000) -> list[UnitProgress]:
         """The units of one endpoint: failing ones first, then in the order in which they were met."""
+        ...
+
+    def claims(self, member: str, *, limit: int = 1000) -> list[UnitClaims]:
+        """The units whose claims may have this member, in the order in which they were met."""
         ...
 
     def object(self, source: str, endpoint: str, object_id: str) -> Snapshot | None:

@@ -30,6 +30,7 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
     guesses: tuple[str, ...] = ()  # what may contradict it: members of the answer that are not configured
     is_last: bool = False  # the answer itself says that it is the last
     repeated: tuple[str, ...] = ()  # ids of objects that two answers of its chain, or it and the page before it, show
+    aside: tuple[str, ...] = ()  # what was set aside of its latest answer: no doubt, which would keep a baseline open
     confirms: str | None = None  # key of the page before it, which repeats an earlier page, as this one does
 
     def dump(self) -> bytes | None:
@@ -38,12 +39,13 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 NO_CLAIMS: Final = Claims()
-_decode = msgspec.json.Decoder(Claims).decode
+load_claims = msgspec.json.Decoder(Claims).decode
+ASIDE: Final = "aside"  # the member that names what was set aside
 
 
 def claims_of(unit: UnitState) -> Claims:
     """The stored claims of a unit."""
-    return NO_CLAIMS if unit.claims is None else _decode(unit.claims)
+    return NO_CLAIMS if unit.claims is None else load_claims(unit.claims)
 
 
 class Uncertainty(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from poller.budget.budget import Budget
-from poller.changes.certainty import LATE, Uncertainty
+from poller.changes.certainty import ASIDE, LATE, Uncertainty, load_claims
 from poller.changes.exemptions import Exemptions
 from poller.clock import SystemClock
 from poller.config.models import BudgetConfig, Config
@@ -44,6 +44,7 @@ from state.status import MeasuredDelay, Retrying
 from state.store import Reader
 
 DAY = 86400.0
+MOST_NOTED = 10  # units of one endpoint whose notes are shown
 Row = Mapping[str, Any]  # an endpoint's row of the state
 WELL = HealthReport(state="ok")
 
@@ -204,15 +205,27 @@ def _endpoints(
     measured = {(one.source, one.endpoint): one for one in reader.sums.measured_delays(since=now - DAY)}
     expected = _expected(reader, config, now) if live is None or live.is_shared else {}
     expected |= {} if live is None else live.expected_delays
+    noted = _noted(reader)
     found = []
     for row in reader.polls.endpoints():
         name = row["source"], row["endpoint"]
         if _is_watched(config, live, *name):
             watched = Watched() if live is None else live.endpoints.get(name, Watched())
+            watched = replace(watched, notes={**noted.get(name, {}), **watched.notes})
             delay = measured.get((source_uri(name[0]), name[1]))
             found.append(_endpoint(row, watched, health.get(name[0], WELL), expected.get(name), delay, now))
     outage = live.state_error if live is not None else None
     return tuple(found) if outage is None else tuple(_unrecorded(one, outage) for one in found)
+
+
+def _noted(reader: Reader) -> dict[tuple[str, str], dict[str, str]]:
+    """What was set aside of the latest answers of the units of each endpoint, as it is stored."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for unit in reader.polls.claims(ASIDE):
+        notes = found.setdefault((unit.source, unit.endpoint), {})
+        if len(notes) < MOST_NOTED and (aside := load_claims(unit.claims).aside):
+            notes[unit.key] = "; ".join(aside)
+    return found
 
 
 def _unrecorded(one: EndpointStatus, outage: str) -> EndpointStatus:

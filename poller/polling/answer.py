@@ -152,7 +152,7 @@ def _repeats(unit: UnitState) -> bool:
     return bool(claims.repeated) or claims.confirms is not None
 
 
-def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison) -> Claims:
+def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision) -> Claims:
     """What the answer says about its list."""
     pages = one.fetched.pages or ()
     doubts = [doubt for page in pages for doubt in page.doubts]
@@ -172,6 +172,7 @@ def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison) -> Cl
         guesses=tuple(guesses),
         is_last=is_last,
         repeated=_shown_twice(one, comparison) if repeats is None else () if repeats.is_end else tuple(repeats.ids),
+        aside=(*comparison.notes, *dict.fromkeys(decision.notes)),
         confirms=None if repeats is None else repeats.confirms,
     )
 
@@ -374,7 +375,7 @@ def apply(
     if new := [object_id for object_id in decision.undecided.clashes if object_id not in clashes]:
         found = dict.fromkeys(new, Clash(asked.answered_at))
         exempt(w, draft, replace(w.guards.exemptions, clashes={**clashes, **found}))
-    _remember(w, unit, comparison, decision)
+    _remember(w, unit, decision)
     return result
 
 
@@ -431,7 +432,7 @@ def _polled(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decisio
         shown=len(decided_members(decision, comparison.members)) + len(undecided_members(decision, comparison.members)),
         next=onward(w, one),
         calls=fetched.calls,
-        claims=claims_in(w, one, comparison).dump(),
+        claims=claims_in(w, one, comparison, decision).dump(),
     )
 
 
@@ -487,16 +488,12 @@ def _is_polled(w: WatchedEndpoint, unit: int) -> bool:
     return known is not None and is_swept(known.key) and known.asked_order >= w.sweep.order
 
 
-def _remember(w: WatchedEndpoint, unit: UnitState, comparison: PageComparison, decision: Decision) -> None:
+def _remember(w: WatchedEndpoint, unit: UnitState, decision: Decision) -> None:
     w.put(unit)
     before = None if unit.shown or not is_paged(w, unit.key) else w.units.before(unit.key)
     if before is not None and claims_of(before).is_last:
         w.units.invalidate([before.id])  # it is polled again, and drops later pages that are empty
     w.guards.quarantine.pop(unit.key, None)
     w.units.invalidate(decision.moved_from)
-    notes = [*comparison.notes, *dict.fromkeys(decision.notes)]
-    if notes:
-        w.oddities.notes[unit.key] = "; ".join(notes)
-    else:
-        w.oddities.notes.pop(unit.key, None)
+    w.oddities.note(unit)
     w.unchanged.pop(unit.id, None)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from poller.changes.certainty import claims_of
 from poller.changes.endpoint_rules import EndpointRules
 from poller.changes.exemptions import Exemptions
 from poller.changes.guards import NoiseDetector, Quarantine, Turnover
@@ -151,6 +152,13 @@ class Oddities:
         self.notes: dict[str, str] = {}  # by unit: what was set aside in its latest answer
         self.late_in = 0  # the latest sweep that found changes which no query of recent changes shows
 
+    def note(self, unit: UnitState) -> None:
+        """Note what was set aside of a unit's latest answer."""
+        if aside := claims_of(unit).aside:
+            self.notes[unit.key] = "; ".join(aside)
+        else:
+            self.notes.pop(unit.key, None)
+
     def forget(self, unit: str) -> None:
         """Forget a unit that no longer exists."""
         self.noise.forget(unit)
@@ -175,6 +183,8 @@ class WatchedEndpoint:
         self.state = opened.state
         self.sweeps_decide = opened.has_suspects  # whether complete sweeps may confirm deletions
         self.units = Units(opened.units)
+        for unit in opened.units:
+            self.oddities.note(unit)
         self.guards = Guards.load(opened.state)
         orders = [unit.asked_order for unit in opened.units]
         self.requests.latest = max(self.requests.latest, opened.state.sweep_order, *orders, 0)

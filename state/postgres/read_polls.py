@@ -8,7 +8,7 @@ from state.polls import Snapshot
 from state.postgres.connection import Database
 from state.postgres.recording import KNOWN
 from state.rows import snapshot_of
-from state.status import UnitProgress
+from state.status import UnitClaims, UnitProgress
 
 
 class PollReader:
@@ -52,6 +52,15 @@ class PollReader:
         )
         names = ("key", "asked_at", "objects", "calls", "failures", "retry_at", "error")
         return [UnitProgress(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def claims(self, member: str, *, limit: int = 1000) -> list[UnitClaims]:
+        """The units whose claims may have this member, in the order in which they were created."""
+        rows = self._db.run(
+            "SELECT e.source, e.name, u.key, u.claims FROM units u JOIN endpoints e ON e.id = u.endpoint "
+            "WHERE position($1 in u.claims) > 0 ORDER BY u.id LIMIT $2",
+            [f'"{member}":'.encode(), limit],
+        )
+        return [UnitClaims(source=row[0], endpoint=row[1], key=row[2], claims=bytes(row[3])) for row in rows]
 
     def object(self, source: str, endpoint: str, object_id: str) -> Snapshot | None:
         """The snapshot of one object, or None if it was never seen."""

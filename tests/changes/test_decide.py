@@ -451,7 +451,7 @@ def test_an_answer_that_may_be_older_than_what_is_known_is_left_to_the_next_one(
 def test_an_id_that_names_two_objects_is_never_told_as_an_edit_of_the_other_ones(
     shown: dict[str, Any], unit: int, clashes: list[str]
 ):
-    found = decided(shown, known=[make_snapshot({"id": 1, "a": 1}, unit=unit)], clashing={"1"})
+    found = decided(shown, known=[make_snapshot({"id": 1, "a": 1}, unit=unit)], clashing={"1": True})
 
     assert found.undecided.clashes == clashes
     assert [*found.undecided.digests.values()] == [False] * len(clashes)

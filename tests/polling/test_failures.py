@@ -12,6 +12,7 @@ import pytest
 from starlette.responses import Response
 
 from poller.app import sweep_once
+from poller.operations.gathering import read_status
 from tests.support.ailing import SIZE, Api, Body, Ward, Wrong, brotlied, dripping, json, redirect, thing, ward, zipped
 
 PAGE = Path(__file__).parents[2] / "docs" / "failures.md"
@@ -290,6 +291,21 @@ async def test_a_page_that_goes_wrong_is_recorded_shown_and_sent_as_the_table_sa
         await patient.heal()
 
         assert [event.type for event in patient.told()] == [*row.sent, *row.afterwards]
+
+
+@pytest.mark.parametrize("name", ["an object without its id", "two different objects under one id"])
+async def test_what_is_set_aside_is_shown_from_the_state_alone_too(name, tmp_path):
+    async with ward(tmp_path) as patient:
+        await suffer(patient, ROWS[name])
+
+        (shown,) = read_status(patient.app.config, now=patient.app.clock.now()).endpoints
+        assert shown.state == "uncertain"
+        assert "set aside" in (shown.reason or "")
+
+        await patient.heal()
+
+        (shown,) = read_status(patient.app.config, now=patient.app.clock.now()).endpoints
+        assert shown.state == "ok", shown.reason
 
 
 @pytest.mark.parametrize("packed", [zipped, brotlied])

@@ -9,6 +9,7 @@ import pytest
 from state.deliveries import DeliveryQuery, Registration
 from state.records import NewEvent
 from state.sqlite.read_status import StatusReader
+from state.status import UnitClaims
 from tests.store.test_delivery_contract import claim, opened, own, read_on, record, settle
 from tests.support.stores import Backend, SqliteBackend
 
@@ -49,6 +50,21 @@ def test_events_are_counted_by_endpoint_and_span(backend: Backend) -> None:
         ("shop", "items", 2, 1),
         ("shop", "orders", 0, 1),
     }
+
+
+def test_units_are_found_by_a_member_of_their_claims(backend: Backend) -> None:
+    backend.open()
+    known(backend)
+    for key, claims in (("page=1", '{"total":3}'), ("page=2", '{"total":3,"aside":["1 object"]}')):
+        hexed = claims.encode().hex()
+        value = f"X'{hexed}'" if isinstance(backend, SqliteBackend) else f"'\\x{hexed}'"
+        backend.run(f"UPDATE units SET claims = {value} WHERE key = '{key}'")
+
+    found = backend.look().polls.claims("aside")
+
+    assert found == [
+        UnitClaims(source="shop", endpoint="items", key="page=2", claims=b'{"total":3,"aside":["1 object"]}')
+    ]
 
 
 def test_events_are_counted_by_unit_and_those_of_forgotten_objects_apart(backend: Backend) -> None:

@@ -1,0 +1,25 @@
+"""Notes of what was set aside, and by what they are known again."""
+
+from __future__ import annotations
+
+import pytest
+
+from poller.changes.aside import SetAside, kind_of, note_of
+
+
+def note(count: int, why: str = "without an id (`id`)") -> str:
+    digests = [bytes([place]) for place in range(count)]
+    return note_of([SetAside(why=why, digest=digest, object_id=None) for digest in digests], digests)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are_same"),
+    [
+        (note(1), note(2), True),
+        (note(7), note(3), True),
+        (note(1), note(1, "given as a number"), False),
+        ("1 id shown more than once (7)", "2 ids shown more than once (7, 8)", True),
+    ],
+)
+def test_a_note_is_the_same_with_other_numbers_and_examples(one: str, other: str, are_same: bool) -> None:
+    assert (kind_of(one) == kind_of(other)) is are_same
