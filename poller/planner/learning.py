@@ -105,8 +105,9 @@ class SourceModel:
 
     def __init__(self, now: float) -> None:
         self.rhythm = Rhythm()
-        self.changes = 0.0  # discounted sums over all units; their quotient is the mean rate of a unit
-        self.exposure = 0.0
+        self.changes = 0.0  # discounted sums over all units: changes that no other one excited ...
+        self.seen = 0.0  # ... all changes that count ...
+        self.exposure = 0.0  # ... and the time in which they were seen
         self.offspring = [0.0, 0.0]
         self.parents = [0.0, 0.0]
         self.refitted = now
@@ -114,8 +115,13 @@ class SourceModel:
 
     @property
     def pooled(self) -> float:
-        """The mean rate of a unit, in changes per second; new units start with it."""
+        """The mean rate of a unit without excitation, in changes per second; new units start with it."""
         return (PRIOR + self.changes) / (PRIOR / FIRST_RATE + self.exposure)
+
+    @property
+    def mean(self) -> float:
+        """The mean rate of a unit with all its changes."""
+        return (PRIOR + self.seen) / (PRIOR / FIRST_RATE + self.exposure)
 
     def split(self, changed: float, base: float, exposed: tuple[float, float]) -> tuple[float, float]:
         """Split observed changes into those that count and those of them that no earlier change excited.

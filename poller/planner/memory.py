@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from poller.planner.pacing import Pacing
     from poller.planner.units import Floats, Units
 
-_LEARNED = ("last", "changes", "exposure", "minutes", "hours", "ready")  # statistics that are saved
+_LEARNED = ("last", "changes", "seen", "exposure", "minutes", "hours", "ready")  # statistics that are saved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +78,12 @@ def _read(data: Any, moved: float) -> Learned:
     if data["version"] != 1:
         raise ValueError(f"version {data['version']!r} is not supported, only 1")
     units = [_unit(*identity) for identity in data["units"]]
-    columns = {name: np.array(data["columns"][name], float) for name in _LEARNED}
+    saved = {"seen": data["columns"]["changes"], **data["columns"]}  # earlier versions saved no `seen`
+    columns = {name: np.array(saved[name], float) for name in _LEARNED}
     for name, values in columns.items():
         if values.shape != (len(units),):
             raise ValueError(f"{name} has {values.size} values for {len(units)} units")
-    for name in ("changes", "exposure", "minutes", "hours"):
+    for name in ("changes", "seen", "exposure", "minutes", "hours"):
         if not (columns[name] >= 0).all():
             raise ValueError(f"{name} must be numbers of at least 0")
     columns["ready"] = np.where(np.isnan(columns["ready"]), -math.inf, columns["ready"]) + moved

@@ -63,7 +63,7 @@ class Models:
         table, heir, giver = self._table, self._units.slot(new), self._units.slot(old)
         if heir is None or giver is None:
             return
-        for column in (table.changes, table.minutes, table.hours):
+        for column in (table.changes, table.seen, table.minutes, table.hours):
             column[heir] = column[giver]
             column[giver] *= keep
         table.exposure[heir] = table.exposure[giver]
@@ -73,6 +73,7 @@ class Models:
         """Subtract a unit's statistics from the sums of its source."""
         model = self.of(slot)
         model.changes -= float(self._table.changes[slot])
+        model.seen -= float(self._table.seen[slot])
         model.exposure -= float(self._table.exposure[slot])
 
     def refit(self, now: float) -> None:
@@ -103,16 +104,17 @@ class Models:
 
     def _recount(self, source: int) -> None:
         """Recompute a source's sums, because differences accumulate rounding errors."""
-        table = self._table
+        table, model = self._table, self._models[source]
         of_source = table.source[: table.top] == source
-        self._models[source].changes = float(table.changes[: table.top][of_source].sum())
-        self._models[source].exposure = float(table.exposure[: table.top][of_source].sum())
+        model.changes = float(table.changes[: table.top][of_source].sum())
+        model.seen = float(table.seen[: table.top][of_source].sum())
+        model.exposure = float(table.exposure[: table.top][of_source].sum())
 
 
 def _learn(table: Table, model: SourceModel, slot: int, now: float, changed: int, memory: float) -> None:
     last = float(table.last[slot])
     tau = now - last
-    changes, exposure = float(table.changes[slot]), float(table.exposure[slot])
+    changes, seen, exposure = float(table.changes[slot]), float(table.seen[slot]), float(table.exposure[slot])
     rate = (PRIOR + changes) / (PRIOR / model.pooled + exposure)
     passed = model.rhythm.integral(now) - float(table.profile_integral[slot])
     fades = math.exp(-tau / KERNEL_SPANS[0]), math.exp(-tau / KERNEL_SPANS[1])
@@ -124,7 +126,9 @@ def _learn(table: Table, model: SourceModel, slot: int, now: float, changed: int
         column[slot] = excited if excited > QUIET else 0.0
     remembered = math.exp(-tau / memory)
     table.changes[slot] = changes * remembered + own
+    table.seen[slot] = seen * remembered + counted
     table.exposure[slot] = exposure * remembered + passed
     model.changes += float(table.changes[slot]) - changes
+    model.seen += float(table.seen[slot]) - seen
     model.exposure += float(table.exposure[slot]) - exposure
     model.rhythm.learn(last, now, own, rate)

@@ -24,9 +24,14 @@ def base_rates(table: Table, models: Models) -> Floats:
 
 
 def mean_rates(table: Table, models: Models) -> Floats:
-    """The same with the further changes that changes bring."""
-    offspring = np.array([sum(model.eta) for model in models])
-    rates: Floats = base_rates(table, models) / (1 - offspring[table.source[: table.top]])
+    """The same with the further changes that changes bring: by all changes that were seen.
+
+    The base rate divided by what no change excites would be too high: excitation that decays before the next poll
+    is counted in the base rate.
+    """
+    top = table.top
+    pooled = np.array([model.mean for model in models])[table.source[:top]]
+    rates: Floats = (PRIOR + table.seen[:top]) / (PRIOR / pooled + table.exposure[:top])
     return rates
 
 

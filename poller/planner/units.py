@@ -39,6 +39,7 @@ class Table:
         "cost",
         "limit",
         "place",
+        "seen",
     )
 
     def __init__(self, capacity: int) -> None:
@@ -68,7 +69,7 @@ class Table:
 
     def _name(self) -> None:
         self.last, self.profile_integral, self.changes, self.exposure, self.minutes, self.hours = self.rows[:6]
-        self.ready, self.weight, self.cost, self.limit, self.place = self.rows[6:]
+        self.ready, self.weight, self.cost, self.limit, self.place, self.seen = self.rows[6:]
 
 
 class Units:

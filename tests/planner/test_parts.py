@@ -49,7 +49,7 @@ class Parts:
         """Give a unit statistics, as if it had been polled last at that time."""
         slot = self.slots[one]
         self.models.polled(slot, last)
-        for name, value in columns.items():
+        for name, value in {"seen": columns.get("changes", 0.0), **columns}.items():
             getattr(self.table, name)[slot] = value
         return slot
 
@@ -325,6 +325,23 @@ def test_a_unit_that_changes_evenly_and_is_polled_often_is_known_by_its_rate():
     assert model.exposure == pytest.approx(parts.table.exposure[slot])
 
 
+@pytest.mark.parametrize("every", [60.0, 600.0, HOUR, 4 * HOUR])
+@pytest.mark.parametrize("rate", [1 / 600, 1 / HOUR])
+def test_the_mean_rate_is_what_changes_there_are_however_rarely_they_are_looked_for(every, rate):
+    units, chance = [unit(key) for key in range(10)], np.random.default_rng(1)
+    parts = Parts(*units)
+    for one in units:
+        parts.set(one)
+    polls = int(min(400, 30 * DAY / every))
+    for number in range(1, polls):
+        for slot in parts.slots.values():
+            parts.models.observe(slot, NOON + every * number, int(chance.poisson(rate * every)), memory=30 * DAY)
+        if every * number % 1800 < every:
+            parts.models.refit(NOON + every * number)
+
+    assert mean_rates(parts.table, parts.models).mean() == pytest.approx(rate, rel=0.15)
+
+
 def test_the_first_of_two_polls_at_one_moment_teaches_all():
     one = unit(1)
     parts = Parts(one)
@@ -339,9 +356,9 @@ def test_the_first_of_two_polls_at_one_moment_teaches_all():
 def test_one_poll_is_learned_as_the_sums_say():
     one = unit(1)
     parts = Parts(one)
-    slot = parts.set(one, changes=2.0, exposure=1000.0, minutes=4.0, hours=8.0)
+    slot = parts.set(one, changes=2.0, seen=3.0, exposure=1000.0, minutes=4.0, hours=8.0)
     model = parts.models.of(slot)
-    model.changes, model.exposure = 5.0, 5000.0
+    model.changes, model.seen, model.exposure = 5.0, 7.0, 5000.0
     rate = (PRIOR + 2.0) / (PRIOR / model.pooled + 1000.0)
     fades = [math.exp(-600.0 / span) for span in KERNEL_SPANS]
     exposed = [4.0 * (1 - fades[0]), 8.0 * (1 - fades[1])]
@@ -352,6 +369,8 @@ def test_one_poll_is_learned_as_the_sums_say():
     kept = math.exp(-600.0 / (7 * DAY))
     table = parts.table
     assert table.changes[slot] == pytest.approx(2.0 * kept + own)
+    assert table.seen[slot] == pytest.approx(3.0 * kept + 3)
+    assert model.seen == pytest.approx(7.0 + table.seen[slot] - 3.0)
     assert table.exposure[slot] == pytest.approx(1000.0 * kept + 600.0)
     assert table.minutes[slot] == pytest.approx(4.0 * fades[0] + 3 * KERNEL_SPANS[0] / 600.0 * (1 - fades[0]))
     assert table.hours[slot] == pytest.approx(8.0 * fades[1] + 3 * KERNEL_SPANS[1] / 600.0 * (1 - fades[1]))
@@ -374,33 +393,34 @@ def test_an_excitation_that_has_faded_is_dropped():
 def test_a_new_last_page_takes_over_what_the_old_one_was_expected_to_show():
     old, new, other = unit(9), unit(10), unit(1)
     parts = Parts(old, new, other)
-    parts.set(old, changes=10.0, exposure=500.0, minutes=4.0, hours=2.0)
-    parts.set(other, changes=7.0, exposure=100.0)
+    parts.set(old, changes=10.0, seen=20.0, exposure=500.0, minutes=4.0, hours=2.0)
+    parts.set(other, changes=7.0, seen=8.0, exposure=100.0)
     parts.models.inherit(new, old)
     parts.models.inherit(unit("unknown"), old)
     parts.models.inherit(new, unit("unknown"))
     table, slots = parts.table, parts.slots
 
     assert [table.changes[slots[one]] for one in (new, old)] == [10.0, pytest.approx(3.0)]
+    assert [table.seen[slots[one]] for one in (new, old)] == [20.0, pytest.approx(6.0)]
     assert [table.minutes[slots[one]] for one in (new, old)] == [4.0, pytest.approx(1.2)]
     assert [table.hours[slots[one]] for one in (new, old)] == [2.0, pytest.approx(0.6)]
     assert [table.exposure[slots[one]] for one in (new, old)] == [500.0, 500.0]
     model = parts.models.of(slots[new])
-    assert (model.changes, model.exposure) == (pytest.approx(20.0), pytest.approx(1100.0))
+    assert (model.changes, model.seen, model.exposure) == (pytest.approx(20.0), pytest.approx(34.0), 1100.0)
 
 
 def test_a_source_forgets_what_its_removed_units_have_shown():
     one, two, far = unit(1), unit(2), unit(3, source="shop")
     parts = Parts(one, two, far)
-    slot = parts.set(one, changes=10.0, exposure=500.0)
-    parts.set(two, changes=1.0, exposure=50.0)
-    parts.set(far, changes=9.0, exposure=90.0)
+    slot = parts.set(one, changes=10.0, seen=20.0, exposure=500.0)
+    parts.set(two, changes=1.0, seen=2.0, exposure=50.0)
+    parts.set(far, changes=9.0, seen=9.5, exposure=90.0)
     parts.models.refit(NOON)
     parts.models.forget(slot)
 
     ours, theirs = parts.models.of(slot), parts.models.of(parts.slots[far])
-    assert (ours.changes, ours.exposure) == (1.0, 50.0)
-    assert (theirs.changes, theirs.exposure) == (9.0, 90.0)
+    assert (ours.changes, ours.seen, ours.exposure) == (1.0, 2.0, 50.0)
+    assert (theirs.changes, theirs.seen, theirs.exposure) == (9.0, 9.5, 90.0)
 
 
 def test_sources_are_numbered_as_they_come_and_their_rhythms_are_even_at_first():
@@ -432,15 +452,17 @@ def test_a_profile_that_is_fitted_again_counts_from_each_units_last_poll():
 def test_rates_are_those_of_the_unit_or_else_of_its_source():
     known, new, far = unit(1), unit(2), unit(3, source="shop")
     parts = Parts(known, new, far)
-    parts.set(known, changes=100.0, exposure=10_000.0)
+    parts.set(known, changes=100.0, seen=150.0, exposure=10_000.0)
     parts.models.refit(NOON)
-    base = base_rates(parts.table, parts.models)
-    pooled = (PRIOR + 100.0) / (PRIOR * DAY + 10_000.0)
+    base, mean = base_rates(parts.table, parts.models), mean_rates(parts.table, parts.models)
+    pooled, seen = ((PRIOR + changes) / (PRIOR * DAY + 10_000.0) for changes in (100.0, 150.0))
 
     assert base[parts.slots[known]] == pytest.approx((PRIOR + 100.0) / (PRIOR / pooled + 10_000.0))
     assert base[parts.slots[new]] == pytest.approx(pooled)
     assert base[parts.slots[far]] == pytest.approx(FIRST_RATE)
-    assert mean_rates(parts.table, parts.models).tolist() == pytest.approx((base / 0.6).tolist())
+    assert mean[parts.slots[known]] == pytest.approx((PRIOR + 150.0) / (PRIOR / seen + 10_000.0))
+    assert mean[parts.slots[new]] == pytest.approx(seen)
+    assert mean[parts.slots[far]] == pytest.approx(FIRST_RATE)
 
 
 @pytest.mark.parametrize("age", [0.0, 30.0, 600.0, 4 * HOUR, 3 * DAY])
@@ -697,8 +719,8 @@ def test_an_explanation_says_how_old_a_unit_is_and_what_is_unseen():
 
     assert (one.last_poll, one.staleness) == (NOON, HOUR)
     assert one.unseen == pytest.approx(one.rate * HOUR)
-    assert one.mean_rate == pytest.approx(one.rate / 0.6)
-    assert one.next_poll == pytest.approx(max(NOON + one.interval * math.sqrt(1 / 0.6), NOON + HOUR))
+    assert one.mean_rate == pytest.approx(one.rate)
+    assert one.next_poll == pytest.approx(NOON + max(one.interval, HOUR))
     assert one.reason == "its rate and weight per call"
     assert shown(parts, now=NOON - 50.0)[unit(1)].staleness == 0.0
 

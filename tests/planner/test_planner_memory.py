@@ -184,6 +184,19 @@ def test_garbage_is_refused_and_changes_nothing(garbage):
     assert planner.dump() == before
 
 
+def test_what_an_earlier_program_has_learned_is_read():
+    planner = Planner([named(1)], now=NOON)
+    planner.observe(named(1), NOON, 0)
+    planner.observe(named(1), NOON + 600.0, 7)
+    saved = orjson.loads(planner.dump())
+    del saved["columns"]["seen"]
+    other = Planner([named(1)], now=NOON)
+    other.load(orjson.dumps(saved))
+
+    changes = saved["columns"]["changes"]
+    assert orjson.loads(other.dump())["columns"] == {**saved["columns"], "seen": changes}
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
 def test_any_bytes_are_read_or_refused(garbage):
