@@ -12,14 +12,15 @@ import re
 import threading
 from base64 import b64encode, urlsafe_b64encode
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 MASK: Final = "**********"
 SHORTEST_IN_DATA: Final = 12  # characters; shorter secrets are not masked in list data
 SHORTEST: Final = 4  # characters; masking shorter secrets would tear words apart without hiding anything
+FEW: Final = 200  # forms that are looked for one after the other; a text is read once for more of them
 MOST: Final = 2000  # values remembered; the oldest are forgotten, for example renewed tokens
 LONG: Final = 8  # characters; a shorter secret of letters only is a word that occurs in many texts by chance
 _WORDS: Final = frozenset({"password", "username"})
@@ -32,13 +33,48 @@ _ORIGIN: Final = re.compile(
 _LOGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^:/@]*):(.*)@[^@]*", re.DOTALL)  # a password may hold / and #
 
 
+T = TypeVar("T", str, bytes)
+
+
+class Forms(Generic[T]):
+    """Forms of secrets, each at least `shortest` long, found in one pass over a text however many there are.
+
+    A thousand subscriptions have ten thousand forms.
+    """
+
+    def __init__(self, forms: Iterable[T], *, shortest: int) -> None:
+        self.all: frozenset[T] = frozenset(forms)
+        self._shortest = shortest
+        self._lengths: dict[T, list[int]] = {}  # by the first characters, the longest first
+        for form in sorted(self.all, key=len, reverse=True):
+            lengths = self._lengths.setdefault(form[:shortest], [])
+            if len(form) not in lengths:
+                lengths.append(len(form))
+
+    def found(self, text: T) -> Iterator[tuple[int, T]]:
+        """The forms in a text and where each begins: the first ones, and of those that begin together the longest."""
+        lengths, shortest, end = self._lengths, self._shortest, 0
+        for place in [at for at in range(len(text) - shortest + 1) if text[at : at + shortest] in lengths]:
+            if place < end:
+                continue
+            for length in lengths[text[place : place + shortest]]:
+                form = text[place : place + length]
+                if form in self.all:
+                    end = place + length
+                    yield place, form
+                    break
+
+    def within(self, text: T) -> Forms[T]:
+        """Those of them to look for in a text: a few are looked for one after the other, which is quicker."""
+        return self if len(self.all) > FEW else Forms((one for one in self.all if one in text), shortest=self._shortest)
+
+
 class Redactor:
     """Secrets in use. Safe to call from any thread."""
 
     def __init__(self) -> None:
-        self._values: OrderedDict[str, None] = OrderedDict()
-        self._pattern: re.Pattern[str] | None = None
-        self._in_data: list[bytes] = []
+        self._values: OrderedDict[str, frozenset[str]] = OrderedDict()  # with their forms that are masked
+        self._forms: tuple[Forms[str], Forms[bytes]] | None = None  # in texts and in list data; None: to be collected
         self._lock = threading.Lock()
 
     def add(self, value: str) -> None:
@@ -47,10 +83,10 @@ class Redactor:
             return
         with self._lock:
             for part in _parts(value):
-                self._values[part] = None
+                self._values[part] = frozenset(form for form in _forms(part) if _is_hidden(form))
             while len(self._values) > MOST:
                 self._values.popitem(last=False)
-            self._pattern = None
+            self._forms = None
 
     def add_pair(self, username: str, password: str) -> None:
         """Register a user name and a password, in the form in which they are sent together (RFC 7617)."""
@@ -65,18 +101,23 @@ class Redactor:
         """The text with a mask for every secret in it, and without passwords in URLs; secret URLs keep their host."""
         if len(text) < SHORTEST:  # such as "204"
             return text
-        pattern = self._pattern or self._compile()
-        text = pattern.sub(_masked, text)
+        known, _ = self._forms or self._collect()
+        forms = known.within(text)
+        if forms.all:
+            text = _replaced(text, forms)
         return _USERINFO.sub(f"{MASK}@", text) if "://" in text else text
 
     def redacted_data(self, body: bytes) -> bytes:
         """The body of an answer with a mask for every secret that is too long to occur by chance."""
-        if self._pattern is None:
-            self._compile()
-        for form in self._in_data:
-            if form in body:
-                body = body.replace(form, MASK.encode())
-        return body
+        _, known = self._forms or self._collect()
+        forms = known.within(body)
+        if not forms.all:
+            return body
+        parts, end = [], 0
+        for place, form in forms.found(body):
+            parts += [body[end:place], MASK.encode()]
+            end = place + len(form)
+        return b"".join([*parts, body[end:]]) if parts else body
 
     def redact(self, value: Any) -> Any:
         """The value with every text in its lists, tuples and mappings redacted."""
@@ -88,22 +129,29 @@ class Redactor:
             return type(value)(self.redact(inner) for inner in value) if type(value) in (list, tuple) else value
         return value
 
-    def _compile(self) -> re.Pattern[str]:
+    def _collect(self) -> tuple[Forms[str], Forms[bytes]]:
         with self._lock:
-            forms = {form for value in self._values for form in _forms(value) if _is_hidden(form)}
-            longest_first = sorted(forms, key=lambda form: (-len(form), form))
-            self._in_data = [form.encode(errors="replace") for form in longest_first if len(form) >= SHORTEST_IN_DATA]
-            self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-            return self._pattern
+            forms = {form for found in self._values.values() for form in found}
+            long = (form.encode(errors="replace") for form in forms if len(form) >= SHORTEST_IN_DATA)
+            self._forms = Forms(forms, shortest=SHORTEST), Forms(long, shortest=SHORTEST_IN_DATA)
+            return self._forms
 
 
-def _masked(found: re.Match[str]) -> str:
+def _replaced(text: str, forms: Forms[str]) -> str:
+    parts, end = [], 0
+    for place, form in forms.found(text):
+        parts += [text[end:place], _masked(form)]
+        end = place + len(form)
+    return "".join([*parts, text[end:]]) if parts else text
+
+
+def _masked(form: str) -> str:
     """What a secret is replaced with; of a URL, scheme and host say which one is meant."""
-    origin = _ORIGIN.match(found[0])
+    origin = _ORIGIN.match(form)
     if origin is None:
         return MASK
     shown = "".join(part or "" for part in origin.groups())
-    rest = found[0][origin.end() :]
+    rest = form[origin.end() :]
     return shown + (rest if rest in ("", "/") else f"/{MASK}")
 
 

@@ -114,3 +114,25 @@ def test_of_a_secret_url_scheme_and_host_stay(url, shown):
     redactor.add(url)
 
     assert redactor.redacted(f"{url}: no answer") == f"{shown}: no answer"
+
+
+def test_thousands_of_secrets_are_masked_as_one_is():
+    redactor = Redactor()
+    urls = [f"https://hooks.example/services/T{number:05}/B{number:012}" for number in range(1000)]
+    for url in urls:
+        redactor.add(url)
+
+    said = f"{urls[7]} answered 500: no {urls[999].rpartition('/')[2]}, not /services/T00500/B{500:012}"
+    assert redactor.redacted(said) == f"https://hooks.example/{MASK} answered 500: no {MASK}, not {MASK}"
+    body = b'{"url":"%s","other":"https://hooks.example/services"}' % urls[998].encode()
+    assert redactor.redacted_data(body) == b'{"url":"%s","other":"https://hooks.example/services"}' % MASK.encode()
+
+
+@pytest.mark.parametrize("others", [0, 1000])
+def test_of_secrets_that_begin_alike_the_longest_is_masked(others):
+    redactor = Redactor()
+    for secret in ["c4nary-secret", "c4nary-secret-2", *(f"other-{number:08}" for number in range(others))]:
+        redactor.add(secret)
+
+    assert redactor.redacted("c4nary-secret-2 c4nary-secretc4nary-secret") == f"{MASK} {MASK}{MASK}"
+    assert redactor.redacted_data(b"<c4nary-secret-2>") == b"<" + MASK.encode() + b">"
