@@ -118,11 +118,11 @@ def test_of_a_secret_url_scheme_and_host_stay(url, shown):
 
 def test_thousands_of_secrets_are_masked_as_one_is():
     redactor = Redactor()
-    urls = [f"https://hooks.example/services/T{number:05}/B{number:012}" for number in range(1000)]
+    urls = [f"https://hooks.example/services/T{number:05}/B{number:016}" for number in range(1000)]
     for url in urls:
         redactor.add(url)
 
-    said = f"{urls[7]} answered 500: no {urls[999].rpartition('/')[2]}, not /services/T00500/B{500:012}"
+    said = f"{urls[7]} answered 500: no {urls[999].rpartition('/')[2]}, not /services/T00500/B{500:016}"
     assert redactor.redacted(said) == f"https://hooks.example/{MASK} answered 500: no {MASK}, not {MASK}"
     body = b'{"url":"%s","other":"https://hooks.example/services"}' % urls[998].encode()
     assert redactor.redacted_data(body) == b'{"url":"%s","other":"https://hooks.example/services"}' % MASK.encode()
