@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from poller.cli.context import CliContext
-from poller.cli.output import print_json, say, size
+from poller.cli.output import counted, print_json, say, size
 from poller.operations import restore as restoring
 from poller.options.problems import NotThere
 from state.errors import PollerError
@@ -34,17 +34,21 @@ def backup(context: CliContext, dest: Path, as_json: bool) -> None:
     config, _ = context.load(reveal=False)
     state, now = config.poller.state, time.time()
     if isinstance(state, DatabaseUrl):
-        raise PollerError(f"{state}: a database is not copied by Poller", hint=_dump(state, dest, now))
+        raise PollerError(f"{state}: Poller does not copy a database", hint=_dump(state, dest, now))
     if not is_there(state):
         raise NotThere(f"{state}: there is no state to copy yet", hint="poller once")
-    if dest.is_dir() or not (dest.suffix or dest.exists()):
+    if _is_folder(dest):
         _make(dest)
         dest /= f"{state.stem}-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}{state.suffix}"
     copied = copy_state(state, dest, now=now)
     if as_json:
         print_json({"path": str(dest), "bytes": copied.bytes, "events": copied.events, "objects": copied.objects})
         return
-    say(f"{dest}: {size(copied.bytes)}, {copied.events} events, {copied.objects} objects; checked")
+    say(f"{dest}: {size(copied.bytes)}, {counted(copied.events, 'event')}, {counted(copied.objects, 'object')}; checked")
+
+
+def _is_folder(dest: Path) -> bool:
+    return dest.is_dir() or not (dest.suffix or dest.exists())
 
 
 def _make(folder: Path) -> None:
@@ -57,7 +61,7 @@ def _make(folder: Path) -> None:
 
 def _dump(state: DatabaseUrl, dest: Path, now: float) -> str:
     """The command that copies a database beside its workers. A password in the URL is left out of it."""
-    if dest.is_dir():
+    if _is_folder(dest):
         dest /= f"poller-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}.dump"
     return f"pg_dump --format=custom --file={shlex.quote(str(dest))} '{state}'"
 
@@ -78,11 +82,11 @@ def restore(context: CliContext, copy: Path, as_json: bool) -> None:
     if isinstance(state, DatabaseUrl):
         put_back = f"pg_restore --clean --if-exists --no-owner --dbname='{state}' {shlex.quote(str(copy))}"
         hint = f"with no worker running: {put_back}"
-        raise PollerError(f"{state}: a database is not restored by Poller", hint=hint)
+        raise PollerError(f"{state}: Poller does not restore a database", hint=hint)
     done = restoring.restore(copy, state, now=time.time())
     if as_json:
         kept = None if done.kept is None else str(done.kept)
         print_json({"events": done.events, "objects": done.objects, "kept": kept})
         return
     kept_as = "" if done.kept is None else f"; the old state is kept as {done.kept}"
-    say(f"{config.poller.state}: {done.events} events, {done.objects} objects from {copy}{kept_as}")
+    say(f"{config.poller.state}: {counted(done.events, 'event')}, {counted(done.objects, 'object')} from {copy}{kept_as}")

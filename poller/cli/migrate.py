@@ -8,7 +8,7 @@ from collections import Counter
 import click
 from rich.console import Console
 
-from poller.cli.output import print_json, say
+from poller.cli.output import counted, print_json, say
 from poller.operations.move import move_state, place_of
 from state.move import Result
 
@@ -44,7 +44,7 @@ def _say(result: Result, to: str) -> None:
     for table, rows in result.rows.items():
         if rows:
             say(f"{table:16}{rows:>12,}")
-    books = f"the books of {len(result.books)} subscriptions are the same on both sides"
+    books = f"the books of {counted(len(result.books), 'subscription')} are the same on both sides"
     if result.unbalanced:
         books += f" (and did not balance before either: {', '.join(result.unbalanced)})"
     say(f"Every row was compared; {books}.")
