@@ -104,7 +104,7 @@ ROWS: dict[str, Row] = {
     ),
     "an empty page, objects have URLs": Row(
         wrong=lambda api, body: json({"items": []}),
-        recorded="its objects are suspects; each is asked for, answers, and is none any more",
+        recorded="its objects are suspects; each is requested by its own URL, answers, and is no longer a suspect",
         shown="`suspects`, until their URLs have answered",
         shows=('"suspects":0', '"objects":60', '"failing":0'),
     ),
@@ -132,7 +132,7 @@ ROWS: dict[str, Row] = {
     ),
     "an object without its id": Row(
         wrong=lambda api, body: json(first_of(body, id=None)),
-        recorded="the others as ever; nothing is concluded about what the page does not show",
+        recorded="the others as usual; nothing is concluded about what the page does not show",
         shown="a note at the endpoint",
         shows=("1 object without an id (`id`) set aside",),
     ),
@@ -144,13 +144,13 @@ ROWS: dict[str, Row] = {
     ),
     "two different objects under one id": Row(
         wrong=lambda api, body: json({"items": [*body["items"], {**body["items"][0], "name": "another"}]}),
-        recorded="neither of the two; the others as ever",
+        recorded="neither of the two; the others as usual",
         shown="a note at the endpoint with the ids",
         shows=("1 id shown more than once with different content set aside (21)",),
     ),
     "the objects of another list": Row(
         wrong=lambda api, body: json({"items": [{"id": 9000 + n, "sku": n} for n in range(SIZE)]}),
-        recorded="nothing at first: the page is kept aside; what it still shows once others were asked is believed",
+        recorded="nothing at first: the page is set aside; what it still shows after other pages were polled is believed",
         shown="`aside`: the objects of this page are replaced",
         looks=1,
         shows=('"aside":{"page=2":{"":"replaced"}}',),
@@ -158,7 +158,7 @@ ROWS: dict[str, Row] = {
     "permission lost: 403": Row(
         wrong=lambda api, body: Response(status_code=403),
         page=0,
-        recorded="nothing; the endpoint is asked by one probe every 15 min, other endpoints go on",
+        recorded="nothing; the endpoint gets one probe every 15 min; other endpoints are polled as usual",
         shown="`blocked`, since when, next probe",
         shows=('"blocked":true', "403 Forbidden"),
         sent=("poller.source.failing",),
@@ -166,7 +166,7 @@ ROWS: dict[str, Row] = {
     ),
     "permission lost: a field is null on one page": Row(
         wrong=lambda api, body: json(everywhere(body, owner=None)),
-        recorded="nothing at first: the page is kept aside; what it still shows once others were asked is believed",
+        recorded="nothing at first: the page is set aside; what it still shows after other pages were polled is believed",
         shown="`aside`: the field is nulled",
         looks=1,
         shows=('"aside":{"page=2":{"/owner":"nulled"}}',),
@@ -183,7 +183,7 @@ ROWS: dict[str, Row] = {
     "schema changed: a field is added everywhere": Row(
         wrong=lambda api, body: json(everywhere(body, color="red")),
         page=0,
-        recorded="the new form, silently; real edits beside it are told",
+        recorded="the new form, silently; real edits at the same time are reported",
         shown="nothing is wrong",
         shows=('"failing":0',),
         sent=("poller.endpoint.schema_changed",),
@@ -200,21 +200,21 @@ ROWS: dict[str, Row] = {
     ),
     "the list shifted: one was deleted on the first page": Row(
         change=lambda api: api.objects.pop(0),
-        recorded="the deletion, once the object's URL says 404; what moved to other pages is no change",
+        recorded="the deletion, once the object's URL says 404; what moved to other pages is not a change",
         shown="nothing is wrong",
         shows=('"objects":59', '"suspects":0'),
         sent=("api.things.deleted",),
     ),
     "the list shifted: one was added in front": Row(
         change=lambda api: api.objects.insert(0, thing(1000)),
-        recorded="the new object; what moved to other pages is no change",
+        recorded="the new object; what moved to other pages is not a change",
         shown="nothing is wrong",
         shows=('"objects":61', '"suspects":0'),
         sent=("api.things.created",),
     ),
     "an object nested deeper than `max_depth`": Row(
         wrong=lambda api, body: json(first_of(body, tree=deep(20))),
-        recorded="the others as ever; how this one is now is not known",
+        recorded="the others as usual; the current state of this one is not known",
         shown="a note at the endpoint",
         shows=("1 object nested deeper than max_depth = 8 set aside",),
     ),
@@ -238,7 +238,7 @@ ROWS: dict[str, Row] = {
     ),
     "a redirect to another host": Row(
         wrong=lambda api, body: redirect(f"{api.elsewhere}/things"),
-        recorded="nothing; the other host is not asked and sees no credentials",
+        recorded="nothing; the other host gets no request and sees no credentials",
         shown=FAILS + "; it names both",
         shows=(*FAILING, "another origin"),
     ),
@@ -259,7 +259,7 @@ ROWS: dict[str, Row] = {
     "401": Row(
         wrong=lambda api, body: Response(status_code=401),
         page=0,
-        recorded="nothing; after one renewal in vain the whole source waits, one probe every 15 min",
+        recorded="nothing; after one renewal without success the whole source waits, with one probe every 15 min",
         shown="the source is `blocked`, since when, next probe",
         shows=('"state":"blocked"', "401 Unauthorized"),
         sent=("poller.source.failing",),
