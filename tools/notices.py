@@ -38,7 +38,7 @@ not by hand.
 MEANINGS: Final = {  # what a notice reports and what to do about it, by its type without "poller."
     "budget.throttled": "The server refused a call because there were too many, or asked for a pause of more than two"
     " minutes. No call of this budget leaves before the time in `until`. Sent once per episode. See [the budget]"
-    "(budget.md#the-servers-own-word).",
+    "(budget.md#what-the-server-says).",
     "clock.set": "The machine's clock was set while the daemon ran. `seconds` is negative if it was set back. Measured"
     " delays leave out what lies across such a moment.",
     "delivery.dead": "A delivery was given up and is kept as a dead letter. Sent for the first dead letter since a"
