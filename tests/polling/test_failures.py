@@ -150,7 +150,8 @@ ROWS: dict[str, Row] = {
     ),
     "the objects of another list": Row(
         wrong=lambda api, body: json({"items": [{"id": 9000 + n, "sku": n} for n in range(SIZE)]}),
-        recorded="nothing at first: the page is set aside; what it still shows after other pages were polled is believed",
+        recorded="nothing at first: the page is set aside; what it still shows after other pages were polled "
+        "is believed",
         shown="`aside`: the objects of this page are replaced",
         looks=1,
         shows=('"aside":{"page=2":{"":"replaced"}}',),
@@ -166,7 +167,8 @@ ROWS: dict[str, Row] = {
     ),
     "permission lost: a field is null on one page": Row(
         wrong=lambda api, body: json(everywhere(body, owner=None)),
-        recorded="nothing at first: the page is set aside; what it still shows after other pages were polled is believed",
+        recorded="nothing at first: the page is set aside; what it still shows after other pages were polled "
+        "is believed",
         shown="`aside`: the field is nulled",
         looks=1,
         shows=('"aside":{"page=2":{"/owner":"nulled"}}',),
