@@ -44,9 +44,11 @@ def backup(context: CliContext, dest: Path, as_json: bool) -> None:
     if as_json:
         print_json({"path": str(dest), "bytes": copied.bytes, "events": copied.events, "objects": copied.objects})
         return
-    say(
-        f"{dest}: {size(copied.bytes)}, {counted(copied.events, 'event')}, {counted(copied.objects, 'object')}; checked"
-    )
+    say(f"{dest}: {size(copied.bytes)}, {_contents(copied.events, copied.objects)}; checked")
+
+
+def _contents(events: int, objects: int) -> str:
+    return f"{counted(events, 'event')}, {counted(objects, 'object')}"
 
 
 def _is_folder(dest: Path) -> bool:
@@ -91,6 +93,4 @@ def restore(context: CliContext, copy: Path, as_json: bool) -> None:
         print_json({"events": done.events, "objects": done.objects, "kept": kept})
         return
     kept_as = "" if done.kept is None else f"; the old state is kept as {done.kept}"
-    say(
-        f"{config.poller.state}: {counted(done.events, 'event')}, {counted(done.objects, 'object')} from {copy}{kept_as}"
-    )
+    say(f"{config.poller.state}: {_contents(done.events, done.objects)} from {copy}{kept_as}")
