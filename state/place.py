@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_PASSWORD: Final = re.compile(r"(?<=:)[^:@/]*(?=@)|(?<=password=)[^&]*")
+# Up to the last @, because a password may have been written as it is, with a : or / in it.
+_PASSWORD: Final = re.compile(r"(?<=:).*(?=@)|(?<=password=)[^&]*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -10,20 +10,19 @@ from state.sqlite.connection import State, transaction
 from state.tables import Dialect, TablePage, open_tables
 
 _DATA: Final = "CAST(e.data AS TEXT)"
-TABLES: Final = open_tables(
-    Dialect(
-        iso=lambda column: f"strftime('%Y-%m-%dT%H:%M:%fZ', {column}, 'unixepoch')",
-        text=lambda column: f"CAST({column} AS TEXT)",
-        latest=lambda *values: f"max({', '.join(values)})",
-        version=f"{_DATA} ->> '$.version'",
-        changes=f"JOIN json_each({_DATA}, '$.changes') c",
-        place="c.key",
-        path="c.value ->> '$.path'",
-        before="c.value -> '$.before'",
-        after="c.value -> '$.after'",
-        unlisted="o.unlisted",
-    )
+DIALECT: Final = Dialect(
+    iso=lambda column: f"strftime('%Y-%m-%dT%H:%M:%fZ', {column}, 'unixepoch')",
+    text=lambda column: f"CAST({column} AS TEXT)",
+    latest=lambda *values: f"max({', '.join(values)})",
+    version=f"{_DATA} ->> '$.version'",
+    changes=f"JOIN json_each({_DATA}, '$.changes') c",
+    place="c.key",
+    path="c.value ->> '$.path'",
+    before="c.value -> '$.before'",
+    after="c.value -> '$.after'",
+    unlisted="o.unlisted",
 )
+TABLES: Final = open_tables(DIALECT)
 VIEWS: Final = {  # those with the name of a table are views of it
     f"{name}_view" if name in ("events", "objects", "deliveries") else name: table.selected
     for name, table in TABLES.items()

@@ -78,7 +78,7 @@ CORES: Final = {
     ),
     "state": Core(
         _modules("state", "deliveries leases move operational place polls records rows tables"),
-        tuple(f"tests/store/test_{name}.py" for name in ("move_decisions", "pure_records", "records")),
+        tuple(f"tests/store/test_{name}.py" for name in ("move_decisions", "open_tables", "pure_records", "records")),
     ),
 }
 

@@ -59,6 +59,7 @@ class Memory:
     books: list[SubscriptionLedger] = field(default_factory=list)
     clock: float = 1000.0
     changes_left: float = math.inf
+    written: list[tuple[str, Key]] = field(default_factory=list)
 
     def _changes(self) -> None:
         if self.changes_left <= 0:
@@ -72,6 +73,7 @@ class Memory:
     def write(self, table: Table, rows: Sequence[Row], mark: Mark) -> None:
         self._changes()
         self.rows[table.name] |= {table.key_of(row): row for row in rows}
+        self.written += [(table.name, table.key_of(row)) for row in rows]
         self.kept[MOVING] = encoded_mark(mark)
 
     def count(self, table: Table) -> int:
@@ -196,6 +198,7 @@ def test_a_move_that_is_killed_anywhere_is_finished_by_the_next_one(
 
     assert MOVING not in target.kept
     assert {name: [*of] for name, of in target.rows.items()} == {name: [*of] for name, of in source.rows.items()}
+    assert target.written == [(name, key) for name, of in source.rows.items() for key in of]  # each row once
     shifts = {one[2] - 40.0 for one in target.rows["calls"].values() if one[2] is not None}
     shifts |= {float(target.kept["throttled api"]) - 50.0}
     assert len(shifts | {one[3] - 40.0 for one in target.rows["calls"].values() if one[3] is not None}) == 1
@@ -234,6 +237,12 @@ def test_a_source_that_was_used_since_is_copied_from_the_beginning(how: str):
     else:
         source.given["events"] = 91
     target.rows["learned"][("stray",)] = ("stray", b"")
+    killed(source, target, after=1, id_="move 2")
+    mark = mark_of(target.kept)
+    assert mark is not None
+    assert (mark.id, mark.table, target.rows["learned"]) == ("move 2", "", {})
+    killed(source, target, after=0, id_="move 3")
+    target.kept[MOVING] = encoded_mark(replace(mark, is_stale=True))
     result = moved(source, target, id_="move 2")
 
     assert result.began_anew
@@ -324,8 +333,9 @@ def test_a_target_with_anything_in_it_is_refused_by_its_tables():
     target.kept = {}
     target.rows = {name: of if name in ("calls", "lanes") else {} for name, of in target.rows.items()}
 
-    with pytest.raises(StateError, match="it has rows in calls, lanes"):
+    with pytest.raises(StateError, match="it has rows in calls, lanes") as refused:
         moved(a_source(), target)
+    assert refused.value.hint == "name a new file or an empty database"
 
 
 def test_an_unfinished_move_of_another_state_is_left_alone():
@@ -335,8 +345,9 @@ def test_an_unfinished_move_of_another_state_is_left_alone():
     other.kept["log_id"] = "another log"
     before = replace(target).rows
 
-    with pytest.raises(StateError, match=r"unfinished move of another state \(log log\)"):
+    with pytest.raises(StateError, match=r"unfinished move of another state \(log log\)") as refused:
         moved(other, target)
+    assert refused.value.hint == "finish that one, or name a new file or an empty database"
     assert target.rows == before
 
 

@@ -165,7 +165,7 @@ def test_the_last_error_is_that_of_the_sink_or_else_of_the_filter(error: str | N
 @pytest.mark.parametrize("event", [("abc", "shop.items.created", "/sources/shop", "items/1"), (None,) * 4])
 def test_a_row_of_a_delivery_is_shown_also_where_its_event_is_forgotten(event: tuple[str | None, ...]):
     id_, type_, source, subject = (text or "" for text in event)
-    row = (3, "crm", 7, "log", "pending", *event, 2, 1.0, 9.0, None, "503", 4)
+    row = (3, "crm", 7, "log", "pending", *event, 2, 1.0, 9.0, 8.0, "503", 4)
 
     assert delivery_of(row) == Delivery(
         id=3,
@@ -180,7 +180,7 @@ def test_a_row_of_a_delivery_is_shown_also_where_its_event_is_forgotten(event: t
         attempts=2,
         queued_at=1.0,
         due=9.0,
-        finished_at=None,
+        finished_at=8.0,
         status="503",
         digest=4,
     )
@@ -293,6 +293,15 @@ def test_a_lease_is_named_after_what_it_owns():
         ("postgresql://poller@db.example:5432/poller", "postgresql://poller@db.example:5432/poller"),
         ("postgresql://db.example/p?user=x&password=secret&a=b", "postgresql://db.example/p?user=x&password=***&a=b"),
         ("postgresql:///poller", "postgresql:///poller"),
+        ("postgresql://poller:a/b@db.example/poller", "postgresql://poller:***@db.example/poller"),
+        ("postgresql://poller:a:b@db.example/poller", "postgresql://poller:***@db.example/poller"),
+        ("postgresql://poller:a@b@db.example/poller", "postgresql://poller:***@db.example/poller"),
+        ("postgresql://poller:a://b@db.example/poller", "postgresql://poller:***@db.example/poller"),
+        (
+            "postgresql://poller:a@db.example:5432/p?password=b",
+            "postgresql://poller:***@db.example:5432/p?password=***",
+        ),
+        ("postgresql://db.example/p?password=b/c:d", "postgresql://db.example/p?password=***"),
     ],
 )
 def test_a_database_is_shown_without_its_password(url: str, shown: str):
