@@ -63,6 +63,7 @@ class Exemptions:
     misleading: Misleading | None = None  # if set, own URLs confirm no deletion
     said_unlisted: bool = False  # it was reported that objects left the list and answer under their own URL
     clashes: Mapping[str, Clash] = field(default_factory=dict)  # by id: never reported as edits
+    certain_since: float | None = None  # when the first sweep ended after the latest one that was uncertain
 
     def shift_in(self, sweep: int) -> ShapeShift:
         """The schema change that is accepted silently in a sweep."""
@@ -87,6 +88,7 @@ class Exemptions:
                 "unread": sorted(self.unread),
                 "misleading": self.misleading and [self.misleading.object_id, self.misleading.url],
                 "said_unlisted": self.said_unlisted,
+                "certain_since": self.certain_since,
             }
         )
 
@@ -109,4 +111,5 @@ class Exemptions:
             unread=frozenset(data.get("unread", ())),
             misleading=None if misled is None else Misleading(object_id=misled[0], url=misled[1]),
             said_unlisted=data.get("said_unlisted", False),
+            certain_since=data.get("certain_since"),
         )

@@ -37,6 +37,8 @@ def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: Uni
     before = Uncertainty.load(w.state.uncertain)
     found = judge(swept, before, w.guards.exemptions.doubts, now=ended.ended_at)
     if found is None:
+        if before is not None:
+            exempt(w, draft, replace(w.guards.exemptions, certain_since=ended.ended_at))
         return ended
     if _is_news(before, found):
         draft.notices.append(_notice(w, found, ended.ended_at))

@@ -237,8 +237,11 @@ def _is_swept_away(w: WatchedEndpoint, suspect: Suspect, *, now: float) -> bool:
         return False
     if suspect.missing_at > now:
         return True  # the clock was wrong when it went missing: sweeps decide
-    began = w.state.last_sweep_began or 0.0
-    return began >= suspect.missing_at + w.rules.deletion.missing_time(has_own_url=False)
+    began, certain = w.state.last_sweep_began or 0.0, w.guards.exemptions.certain_since or 0.0
+    since = max(
+        suspect.missing_at, certain if certain <= now else 0.0
+    )  # an uncertain sweep did not miss it for certain
+    return began >= since + w.rules.deletion.missing_time(has_own_url=False)
 
 
 def _is_deletable(w: WatchedEndpoint, now: Snapshot, asked: RequestTimes) -> bool:

@@ -43,6 +43,7 @@ def test_exemptions_are_stored_whole():
         misleading=Misleading(object_id="7", url="https://shop.example/items/7"),
         said_unlisted=True,
         clashes={"7": Clash(20.0, 1)},
+        certain_since=12.5,
     )
     assert Exemptions.load(exemptions.dump()) == exemptions
     assert Exemptions.load(None) == Exemptions()

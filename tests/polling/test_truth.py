@@ -55,6 +55,27 @@ FOUND = {
         World(style="page-total", has_items=True, lines=True, seed=424),
         [Step(act="reorder", wait=1.0), Step(act="unlist")],
     ),
+    "what an object is like that no list shows any more is known whenever its own URL is asked": (
+        World(style="page-total", size=1, has_items=True, since=True, soft=True, concurrency=4, seed=999),
+        [
+            Step(act="end", kind="more-at-end", wait=30.0),
+            Step(act="unlist", pick=1, wait=2.0),
+            Step(act="reorder", pick=1),
+            Step(act="restart", wait=4.0),
+            Step(act="begin", kind="total-shrinks", wait=10.0),
+            Step(act="soften", pick=6, wait=2.0),
+        ],
+    ),
+    "how long an object has been missing is counted from a sweep that is certain": (
+        World(style="cursor", size=1, objects=2, absent_for=5.0, seed=519),
+        [
+            Step(act="flap", times=4),
+            Step(act="swap"),
+            Step(act="swap", wait=2.0),
+            Step(act="begin", kind="tied", wait=4.0),
+            Step(act="flap", times=4, wait=1.0),
+        ],
+    ),
     "deletions are confirmed in a list whose last page is repeated": (
         World(objects=6, seed=792, traits=("repeats-last",)),
         [Step(wait=30.0), Step(act="delete"), Step(act="delete", wait=60.0)],

@@ -62,8 +62,8 @@ class Judge:
 
     @property
     def told_of_listed(self) -> set[str]:
-        """The ids of the events, without those of lists whose parent no list shows: nobody vouches for these."""
-        return {event.id for event in self.told.values() if not self._is_of_unlisted(event)}
+        """The ids of the events, without those of objects that no list shows: their own URLs are asked now and then."""
+        return {event.id for event in self.told.values() if not self._is_out(event.subject)}
 
     def _is_out(self, subject: str) -> bool:
         number = subject.split("/")[1]  # of the object, or of the parent of a line
