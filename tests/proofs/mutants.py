@@ -68,6 +68,11 @@ CORES: Final = {
                 "test_planner.py::test_weight_counts_like_a_higher_rate_and_cost_like_a_lower_one",
                 "test_planner.py::test_a_new_unit_is_taken_for_one_like_its_source_has",
                 "test_planner.py::test_a_new_weight_keeps_what_was_learned",
+                "test_planner.py::test_a_new_last_page_inherits_the_rate_of_the_old_one",
+                "test_planner.py::test_an_excited_child_is_polled_soon",
+                "test_planner.py::test_an_import_does_not_hijack_the_budget",
+                "test_planner.py::test_explanations_say_what_is_next_and_why",
+                "test_planner.py::test_more_is_spent_in_busy_hours_within_bounds",
                 "test_planner_memory.py::test_two_weeks_of_coming_and_going_leave_memory_flat_and_forget_no_unit",
             )
         ),
