@@ -1,6 +1,7 @@
 """The parts of the planner, each by itself: against plain sums, numeric integrals and cases worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -476,27 +477,27 @@ def test_the_delay_that_has_gathered_is_the_integral_of_what_is_unseen(age, minu
     base = base_rates(parts.table, parts.models)[slot]
     at = np.linspace(0.0, age, 20_001)
     rates = base + 0.3 * minutes * np.exp(-at / 300.0) / 300.0 + 0.1 * hours * np.exp(-at / 7200.0) / 7200.0
-    gathered, rate = expected(parts.table, parts.models, NOON + age)
+    found = expected(parts.table, parts.models, NOON + age)
 
-    assert rate[slot] == pytest.approx(rates[-1])
-    assert gathered[slot] == pytest.approx(np.trapezoid(rates * (age - at), at) if age else 0.0, rel=1e-4)
-    assert rate[parts.slots[still]] == pytest.approx(base)
+    assert found.rate[slot] == pytest.approx(rates[-1])
+    assert found.gathered[slot] == pytest.approx(np.trapezoid(rates * (age - at), at) if age else 0.0, rel=1e-4)
+    assert found.rate[parts.slots[still]] == pytest.approx(base)
+    assert (found.base.tolist(), found.never.tolist()) == ([base, base], [])
 
 
 def test_of_a_unit_that_was_never_polled_only_its_rate_is_expected():
     parts = Parts(unit(1))
-    gathered, rate = expected(parts.table, parts.models, NOON)
+    found = expected(parts.table, parts.models, NOON)
 
-    assert math.isnan(gathered[0])
-    assert rate[0] == pytest.approx(FIRST_RATE)
+    assert math.isnan(found.gathered[0])
+    assert found.rate[0] == pytest.approx(FIRST_RATE)
+    assert found.never.tolist() == [0]
 
 
 def test_a_clock_that_went_back_leaves_nothing_unseen():
     parts = Parts(unit(1))
     slot = parts.set(unit(1), changes=10.0, exposure=HOUR)
-    gathered, _ = expected(parts.table, parts.models, NOON - 500.0)
-
-    assert gathered[slot] == 0.0
+    assert expected(parts.table, parts.models, NOON - 500.0).gathered[slot] == 0.0
 
 
 # Ranking
@@ -507,10 +508,9 @@ def test_the_score_of_a_unit_is_its_gathered_delay_by_weight_and_call():
     parts = Parts(plain, heavy, dear, free)
     for one in (plain, heavy, dear, free):
         parts.set(one)
-    score, _ = parts.scores.at(NOON + HOUR)
-    gathered, _ = expected(parts.table, parts.models, NOON + HOUR)
+    score, found = parts.scores.at(NOON + HOUR)
 
-    assert score.tolist() == pytest.approx((gathered * [1.0, 5.0, 0.25, 1.0]).tolist(), rel=2e-6)
+    assert score.tolist() == pytest.approx((found.gathered * [1.0, 5.0, 0.25, 1.0]).tolist(), rel=2e-6)
     assert len(set(score.tolist())) == 4  # equal units are told apart
 
 
@@ -652,12 +652,12 @@ def test_the_pace_follows_the_demand_within_its_bounds():
     parts = Parts(one, two, unit("never polled", weight=1e6))
     for each in (one, two):
         parts.set(each, changes=10.0, exposure=1000 * HOUR)
-    usual = base_rates(parts.table, parts.models)
+    usual = expected(parts.table, parts.models, NOON)
 
     def pace(factor):
         parts.pacing.forget()
         parts.pacing._swelled = None
-        parts.pacing.demand(NOON, usual * factor)
+        parts.pacing.demand(NOON, replace(usual, rate=usual.base * factor))
         return parts.pacing.pace(NOON, 3600, HOUR)
 
     assert pace(1.0) == pytest.approx(1.0)
@@ -670,9 +670,9 @@ def test_the_pace_follows_the_demand_within_its_bounds():
 def test_bursts_that_always_come_are_the_usual_demand_after_some_days():
     parts = Parts(unit(1))
     parts.set(unit(1), changes=10.0, exposure=1000 * HOUR)
-    usual = base_rates(parts.table, parts.models)
+    usual = expected(parts.table, parts.models, NOON)
     for hour in range(10 * 24):
-        parts.pacing.demand(NOON + hour * HOUR, usual * 4.0)
+        parts.pacing.demand(NOON + hour * HOUR, replace(usual, rate=usual.base * 4.0))
 
     assert parts.pacing.pace(NOON + 240 * HOUR, 3600, HOUR) == pytest.approx(1.0, rel=0.01)
 
@@ -690,8 +690,8 @@ def test_the_pace_is_saved_across_a_restart():
 
 
 def shown(parts, now=NOON + HOUR, calls=0.01):
-    score, rate = parts.scores.at(now)
-    figures = Figures(now=now, score=score, rate=rate, mean=mean_rates(parts.table, parts.models), calls=calls)
+    score, found = parts.scores.at(now)
+    figures = Figures(now=now, score=score, rate=found.rate, mean=mean_rates(parts.table, parts.models), calls=calls)
     return {one.unit: one for one in explained(parts.units.slots(), parts.table, figures)}
 
 
