@@ -30,9 +30,9 @@ def register_commands(cli: click.Group) -> None:
 
 
 class _Sandbox(click.Command):
-    """The name of the command; the command itself is loaded when it is called."""
+    """The command's name. The command itself is loaded when it is called."""
 
     def load(self) -> click.Command:
-        """The command itself."""
+        """The command, loaded now."""
         command: click.Command = import_module("plugins.nutcache.sandbox.command").sandbox
         return command

@@ -1,4 +1,4 @@
-"""Brings Nutcache records into one form, so that another serializer or release does not look like an edit of every
+"""Normalises Nutcache records, so that another serializer or release does not look like an edit of every
 record.
 
 Keys have the table's spelling, enums are codes, decimals compare by value, days are dates, instants are UTC to the
@@ -22,7 +22,7 @@ _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def normaliser(resource: Resource) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """The function that brings a record of this resource into the one form."""
+    """The function that normalises a record of this resource."""
     known = {name.lower(): (field.name, _reader(field)) for name, field in resource.fields.items()}
     known |= {field.wire: known[name.lower()] for name, field in resource.fields.items()}  # saves most calls of lower()
     blank = dict.fromkeys(field.name for field in resource.fields.values())
@@ -46,19 +46,19 @@ def normaliser(resource: Resource) -> Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def _without_blanks(value: Any) -> Any:
-    """A value without the fields within it that are null: they may as well be left out."""
+    """A value without its null fields, because the API may also leave those out."""
     if isinstance(value, dict):
         return {key: _without_blanks(inner) for key, inner in value.items() if inner is not None}
     return [_without_blanks(inner) for inner in value] if isinstance(value, list) else value
 
 
 def guid(value: Any) -> Any:
-    """A GUID in the form in which it is compared: lower case, without braces."""
+    """A GUID in its normalised form: lower case, without braces."""
     return value.strip().strip("{}").lower() if isinstance(value, str) else value
 
 
 def _reader(field: Field) -> Callable[[Any], Any] | None:
-    """The function that brings a value of this field into the one form; values of another kind stay unchanged."""
+    """The function that normalises a value of this field; values of another kind stay unchanged."""
     return _enum_reader(field) if field.kind == "enum" else _READERS.get(field.kind)
 
 
@@ -119,7 +119,7 @@ def _instant(value: Any) -> Any:
 
 
 def _wall_time(value: Any) -> Any:
-    """A wall clock's time without a zone, because the API does not say which zone it is in."""
+    """A local time without a zone, because the API does not say which zone it is in."""
     moment = _moment(value)
     return value if moment is None else moment.replace(tzinfo=None).isoformat(timespec="seconds")
 

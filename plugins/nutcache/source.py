@@ -1,7 +1,7 @@
 """Source `nutcache`: every documented list of a Nutcache company.
 
 Only the list form is read, because list and detail differ. Names, paths and links that the API leaves open are a table
-in `profiles`; docs/nutcache.md says what the API asks of a poller and what is done about it.
+in `profiles`. docs/nutcache.md says what the API requires of a poller, and how the source meets it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MOST_COMPANIES: Final = 20  # pages of companies
 
 
 class EndpointTable(BaseModel):
-    """The keys of a list besides those that every endpoint has: none."""
+    """The table of an endpoint: it has no keys besides those that every endpoint has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -136,7 +136,7 @@ class NutcacheSource:
         return self._get(resource, self._page_url(path, at.page or 1))
 
     def page(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> Page:
-        """The page of an answer. Raises PageError."""
+        """The page that an answer contains. Raises PageError."""
         answer = Answer(response.content)
         objects = answer.objects(_member(answer, endpoint.name))
         if not objects:  # a next link may even follow the last page
@@ -189,7 +189,7 @@ class NutcacheSource:
         return self._base.join(path).copy_merge_params({"limit": MAX_PAGE_SIZE, "page": page})
 
     def _own(self, href: str) -> httpx.URL:
-        """A link of the API: relative to the base URL, without a leading slash."""
+        """A link of the API, relative to the base URL and without a leading slash."""
         try:
             url = self._base.join(href)
         except httpx.InvalidURL as exc:
@@ -199,7 +199,7 @@ class NutcacheSource:
         return url
 
     def _next(self, at: Position, href: str, asked: httpx.URL) -> Position | None:
-        """The page that a next link counts to; a link by keys is followed unchanged."""
+        """The number of the page that a next link names; a link by keys is followed unchanged."""
         url = self._own(href)
         number = url.params.get("page", "")
         if number.isascii() and number.isdigit() and len(number) < 10 and at.cursor is None:

@@ -1,6 +1,6 @@
-"""What people in the sandbox's office do. An act is a generator that pauses after each thing that others can see.
+"""Acts of the people in the sandbox's office. An act is a generator that pauses after each visible change.
 
-Things that belong together (a payment moves three fields, billing marks the time entries) happen within one pause.
+Changes that belong together (a payment changes three fields, billing marks the time entries) happen without a pause.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from plugins.nutcache.sandbox.world import Record, World
 
 T = TypeVar("T")
 Act = Callable[[World, int], Iterator[None]]
-RECENT = 200  # people work on what is new
-OLD = 0.05  # and seldom on what is not
+RECENT = 200  # records that count as recent
+OLD = 0.05  # share of acts that may concern an older record
 
 
 def some(world: World, resource: str, scope: int, where: Callable[[Record], bool] | None = None) -> Record | None:
-    """A record that fits, or None: a recent one, now and then an old one."""
+    """A matching record, usually a recent one; None if there is none."""
     ids = world.ids(resource, scope)
     begin = max(0, len(ids) - RECENT)
     if world.random.random() < OLD:
@@ -49,7 +49,7 @@ def log_time(world: World, company: int) -> Iterator[None]:
 
 
 def fill_in_the_week(world: World, company: int) -> Iterator[None]:
-    """Somebody writes down several days at once."""
+    """Somebody enters the time of several days at once."""
     project = some(world, "projects", company, _running)
     if project is None:
         return
@@ -70,7 +70,7 @@ def correct_time(world: World, company: int) -> Iterator[None]:
 
 
 def tidy_up_time(world: World, company: int) -> Iterator[None]:
-    """A burst: somebody goes through what was logged lately."""
+    """A burst: somebody corrects recent time entries."""
     for _ in range(world.random.randint(3, 8)):
         entry = some(world, "time_entries", company, _unbilled)
         if entry is None:
@@ -102,7 +102,7 @@ def start_timer(world: World, company: int) -> Iterator[None]:
 
 
 def stop_timer(world: World, company: int) -> Iterator[None]:
-    """Stopping a timer writes a time entry; the stopped timer is cleared away a little later."""
+    """A timer is stopped, which writes a time entry; the stopped timer is deleted a little later."""
     timer = some(world, "timers", company, lambda row: row["status"] == 0)
     if timer is None:
         return
@@ -145,7 +145,7 @@ def rest_customer(world: World, company: int) -> Iterator[None]:
 
 
 def drop_customer(world: World, company: int) -> Iterator[None]:
-    """A customer entered twice goes again."""
+    """A customer that was entered twice is deleted."""
     twin = world.add("customers", drafts.customer(world, company))
     yield
     world.remove(twin)
@@ -193,7 +193,7 @@ def steer_project(world: World, company: int) -> Iterator[None]:
 
 
 def restaff(world: World, company: int) -> Iterator[None]:
-    """Somebody joins a project, rests in it or leaves it; a service gets another price."""
+    """Somebody joins a project, is set inactive in it or leaves it; a service gets another price."""
     project = some(world, "projects", company, _running)
     if project is None:
         return
@@ -215,7 +215,7 @@ def restaff(world: World, company: int) -> Iterator[None]:
 
 
 def bill(world: World, company: int) -> Iterator[None]:
-    """An invoice over a project's unbilled time. Its entries are marked with it."""
+    """An invoice for a project's unbilled time. Its entries are marked as billed."""
     entry = some(world, "time_entries", company, lambda row: _unbilled(row) and row["billable_minutes"] > 0)
     project = world.get("projects", entry["project"]) if entry else None
     customer = world.get("customers", project["customer"]) if project else None
@@ -233,7 +233,7 @@ def bill(world: World, company: int) -> Iterator[None]:
 
 
 def write_invoice(world: World, customer: Record, project: Record | None, *, lines: int | None = None) -> Record:
-    """A draft with its lines, its tax and amounts that add up."""
+    """A draft with lines, tax and correct totals."""
     values = drafts.invoice(world, customer)
     invoice = world.add("invoices", values)
     for _ in range(lines or world.random.randint(1, 3)):
@@ -257,7 +257,7 @@ def write_invoice(world: World, customer: Record, project: Record | None, *, lin
 
 
 def total_up(world: World, invoice: Record, *, fresh: bool = False) -> None:
-    """Make taxes, totals and balance follow from the lines; of a fresh invoice that is no change of its own."""
+    """Compute taxes, totals and balance from the lines; for a new invoice this is not a separate change."""
     put = world.touch if fresh else world.change
     before = sum((row["total_price"] for row in world.rows("invoice_details", invoice.id)), Decimal(0))
     taxes = Decimal(0)
@@ -293,7 +293,7 @@ def receive_payment(world: World, company: int) -> Iterator[None]:
 
 
 def pay(world: World, invoice: Record, *, in_full: bool) -> None:
-    """A payment moves the invoice's balance, sum paid and status together."""
+    """A payment changes the invoice's balance, paid amount and status together."""
     amount = invoice["balance"] if in_full else (invoice["balance"] / 2).quantize(drafts.CENT)
     balance = invoice["balance"] - amount
     world.change(
@@ -302,7 +302,7 @@ def pay(world: World, invoice: Record, *, in_full: bool) -> None:
 
 
 def edit_line(world: World, company: int) -> Iterator[None]:
-    """A reworded line shows in the line only; another quantity shows in the totals, too."""
+    """Edit a line: a new description changes only the line, a new quantity also the totals."""
     invoice = some(world, "invoices", company, lambda row: row["status"] == 0)
     line = some(world, "invoice_details", invoice.id) if invoice else None
     if invoice is None or line is None:
@@ -324,7 +324,7 @@ def dispute_or_void(world: World, company: int) -> Iterator[None]:
 
 
 def bin_invoice(world: World, company: int) -> Iterator[None]:
-    """A soft deletion: status 7. Its time entries are free again."""
+    """A soft deletion: status 7. Its time entries become unbilled again."""
     invoice = some(world, "invoices", company, lambda row: row["status"] in (0, 6))
     if invoice is None:
         return
@@ -383,7 +383,7 @@ def _another(world: World, choices: tuple[T, ...], now: T) -> T:
     return world.random.choice([choice for choice in choices if choice != now])
 
 
-# How often each is done, relative to the others.
+# How often each act happens, relative to the others.
 ACTS: tuple[tuple[int, Act], ...] = (
     (30, log_time),
     (3, fill_in_the_week),

@@ -1,4 +1,4 @@
-"""Who may call the sandbox: accounts, tokens, and the rate limits of each API key."""
+"""Admission of calls to the sandbox: accounts, tokens, and the rate limits of each API key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Grant:
 
 
 class Admission:
-    """Tokens and limits. `ACCESS_TOKEN` is good from the start; `clock` gives Unix seconds."""
+    """Tokens and limits. `ACCESS_TOKEN` is valid from the start; `clock` gives Unix seconds."""
 
     def __init__(
         self, limits: Sequence[Limit], variants: Variants, *, clock: Callable[[], float], token_seconds: float
@@ -45,7 +45,7 @@ class Admission:
     def admit(self, request: Request) -> None:
         """Count the call against its key. Raises Refusal with 401 or 429.
 
-        A call with an expired token has a known key, so it counts; one with no known token belongs to nobody.
+        A call with an expired token has a known key, so it counts; one without a known token counts for no key.
         """
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         grant = self._grants.get(token.strip())
@@ -73,12 +73,12 @@ class Admission:
         return as_json({"access_token": token, "token_type": "bearer", "expires_in": int(self._token_seconds)})
 
     def expire_tokens(self) -> None:
-        """Every token that was ever given, the one good from the start included, is expired from now on."""
+        """Expire every token that was ever issued, including the one that is valid from the start."""
         for grant in self._grants.values():
             grant.expires = -math.inf
 
     def tallies(self) -> dict[str, Any]:
-        """Calls, refused ones, and the worst use of each window (over all keys)."""
+        """The number of calls and of refused calls, and the highest use of each window (over all keys)."""
         limiters = list(self._limiters.values()) or [Limiter(self._limits)]
         return {
             "calls": sum(limiter.calls for limiter in limiters),

@@ -1,4 +1,4 @@
-"""The sandbox as an ASGI application: the API below `/webapi`, its own side below `/_sandbox`."""
+"""The sandbox as an ASGI application: the API below `/webapi`, the control interface below `/_sandbox`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Send = Callable[[Message], Any]
 
 
 class Application:
-    """Reads requests, sends answers, and does to a connection what a fault asks for.
+    """Reads requests, sends answers, and breaks connections where a fault demands it.
 
     `drop` closes the connection of a client (host and port).
     """
@@ -47,7 +47,7 @@ class Application:
         self._sandbox.note(request, 0 if kind == "drop" else answer.status)
         if kind == "drop":
             self._drop(client)
-            await asyncio.sleep(0)  # until the server has noticed that nobody is there to be answered
+            await asyncio.sleep(0)  # until the server has noticed that the client is gone
         else:
             await _send(send, answer, request, cut=kind == "cut")
 
@@ -78,7 +78,7 @@ async def _send(send: Send, answer: Answer, request: Request, *, cut: bool = Fal
     headers += [(name.encode(), value.encode()) for name, value in answer.headers.items()]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     body = b"" if request.method == "HEAD" else answer.body
-    if cut:  # less than the length that was promised, then the end
+    if cut:  # less than the announced length, then the end
         await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
     else:
         await send({"type": "http.response.body", "body": body})

@@ -83,7 +83,7 @@ def sandbox(
     journal: Path | None,
     list_variants: bool,
 ) -> None:
-    """Serve a strict local Nutcache API with a living office behind it.
+    """Serve a strict local Nutcache API whose records change as in a busy office.
 
     Example: poller sandbox --pace 1 --variant errors=html
     """
@@ -120,7 +120,7 @@ async def _serve(settings: Settings, *, host: str, port: int, speed: float, pace
 
 
 def introduction(server: Server) -> Mapping[str, str]:
-    """What a client of this server must know."""
+    """The address and credentials that a client needs."""
     return {
         "server": server.url,
         "profile": server.sandbox.profile.name,
@@ -135,7 +135,7 @@ def introduction(server: Server) -> Mapping[str, str]:
 
 
 def working_morning(now: datetime) -> float:
-    """Unix seconds of the latest working day's nine o'clock on the office's wall (14:00 UTC), so that life is busy."""
+    """Unix seconds of nine o'clock (14:00 UTC) of the latest working day, a busy time in the office."""
     morning = now.replace(hour=14, minute=0, second=0, microsecond=0)
     while morning > now or morning.weekday() >= 5:
         morning -= timedelta(days=1)

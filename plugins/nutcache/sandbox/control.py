@@ -1,4 +1,4 @@
-"""What the sandbox tells about itself, below `/_sandbox/`: outside the API, never counted, never limited."""
+"""The control interface of the sandbox, below `/_sandbox/`: not part of the API, never counted, never limited."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plugins.nutcache.sandbox.sandbox import Sandbox
 
 
 def answer(sandbox: Sandbox, request: Request) -> Answer:
-    """Journal, calls and office to read; edits, life and faults to order."""
+    """Answer a request: journal, calls and office can be read; edits, activity and faults can be ordered."""
     order = _ORDERS.get((request.method, request.path))
     if order is None:
         known = ", ".join(f"{method} /{path}" for method, path in _ORDERS)
@@ -80,7 +80,7 @@ def _expire(sandbox: Sandbox, _: Request) -> Any:
 
 
 def _sight(sandbox: Sandbox, request: Request) -> Any:
-    """`{"fields": ["customers.phone"], "resources": ["expenses"]}`: what the user may not see from now on."""
+    """`{"fields": ["customers.phone"], "resources": ["expenses"]}`: hide these from the user."""
     given = _object(request)
     sandbox.hide(*given.get("fields", ()))
     sandbox.forbid(*given.get("resources", ()))

@@ -1,4 +1,4 @@
-"""Believable values for new records of the sandbox's office."""
+"""Realistic values for new records of the sandbox's office."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from plugins.nutcache.sandbox.world import Record, World
 
-OFFSET = -5 * 3600  # the office's clock on the wall, in seconds from UTC
+OFFSET = -5 * 3600  # the office's time zone, in seconds from UTC
 
 FIRST = "Ana Ben Carla Dev Elif Finn Grace Hugo Ines Jonas Kira Liam Maya Noah Olga Pavel Quinn Rosa Sven Tara".split()  # noqa: SIM905
 LAST = "Roy Stone Tremblay Novak Okafor Lindqvist Costa Weber Moreau Singh Haddad Kowalski Fraser Ito Bauer".split()  # noqa: SIM905
@@ -105,7 +105,7 @@ def project(world: World, company: int) -> dict[str, Any]:
 
 
 def project_member(world: World, project: Record) -> dict[str, Any]:
-    """A membership of somebody who is not in the project yet, if anybody is left."""
+    """A membership of a person who is not in the project yet, if there is one."""
     taken = {row["member"] for row in world.rows("project_members", project.id)}
     people = list(world.rows("members", project.company))
     member = world.random.choice([row for row in people if row.id not in taken] or people)
@@ -286,6 +286,6 @@ _DRAFTS: Mapping[str, Callable[[World, int, Mapping[str, Any]], dict[str, Any]]]
 
 
 def draft(world: World, resource: str, company: int, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for a new record, with `given` taken over."""
+    """Values for a new record; those in `given` are used as they are."""
     fill = _DRAFTS.get(resource)
     return {**(fill(world, company, given) if fill else {}), **given}

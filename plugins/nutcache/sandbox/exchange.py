@@ -1,4 +1,4 @@
-"""What goes in and out of the sandbox: a request, an answer, and a refusal on the way."""
+"""Values of the sandbox's traffic: a request, an answer, and a refusal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HTML = "text/html; charset=utf-8"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One call, its path split below the base URL."""
+    """One call, with the path below the base URL split into parts."""
 
     method: str
     path: str  # below the base URL, without slashes at its ends
@@ -26,7 +26,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What is sent back."""
+    """The answer to a call."""
 
     status: int = 200
     body: bytes = b""
@@ -35,7 +35,7 @@ class Answer:
 
 
 class Refusal(Exception):
-    """The call gets an error instead of what it asked for; the body follows the variant of error bodies."""
+    """A call that is answered with an error; the variant `errors` decides the form of its body."""
 
     def __init__(self, status: int, message: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ def as_json(value: Any, *, status: int = 200) -> Answer:
 
 
 def error_answer(refusal: Refusal, style: str) -> Answer:
-    """A refusal in one of the forms that an undocumented error body may have."""
+    """The answer of a refusal, in one of the forms that an error body may have; the documentation names none."""
     match style:
         case "empty":
             body, content_type = b"", JSON

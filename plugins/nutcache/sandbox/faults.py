@@ -1,4 +1,4 @@
-"""Faults on demand: what the next answers of the sandbox shall be instead of the right ones."""
+"""Faults on demand: wrong answers that the sandbox gives to the next calls."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Fault:
     """One kind of wrong answer.
 
     `status`: that status with an error body; `html`: a page of HTML with 200; `truncated`: the first half of the right
-    JSON, as if it were whole; `body`: `body` with `status` (200 if none); `delay`: the right answer after `seconds`;
+    JSON, as if it were complete; `body`: `body` with `status` (200 if none); `delay`: the right answer after `seconds`;
     `drop`: the connection is closed without an answer; `cut`: it is closed in the middle of the body.
     """
 
     kind: FaultKind
     path: str = "*"  # glob over path or path?query below the base URL: "time_entries", "invoices/*", "*page=2"
     times: int | None = 1  # None: until cleared
-    after: int = 0  # so many calls of that path are answered well first
+    after: int = 0  # this many calls of that path are answered correctly first
     status: int | None = None
     seconds: float = 0.0
     body: str = ""
@@ -29,13 +29,13 @@ class Fault:
 
 
 class Faults:
-    """The faults that are in wait, the first one that fits is taken."""
+    """The waiting faults. The first one that matches a call is used."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Fault, list[int]]] = []  # [calls to let pass, answers left]
 
     def add(self, kind: FaultKind, path: str = "*", **fields: Any) -> None:
-        """Put one in wait; `fields` as in Fault."""
+        """Add a fault; `fields` as in Fault."""
         if kind not in get_args(FaultKind):
             raise ValueError(f"no fault {kind!r}; known: {', '.join(get_args(FaultKind))}")
         fault = Fault(kind=kind, path=path.strip("/"), **fields)

@@ -121,12 +121,12 @@ def _field(resource: Resource, name: Any, readable: Callable[[str], bool]) -> Fi
 
 
 def _folded(field: Field, value: Any) -> Any:
-    """Text is compared without regard to case."""
+    """Text folded for a comparison without regard to case."""
     return value.casefold() if field.kind in ("text", "guid") else value
 
 
 def _want(field: Field, value: Any) -> Any:
-    """A rule's value, given as a string or as it is, in the field's own kind."""
+    """A rule's value, given as a string or as JSON, converted to the field's kind."""
     text = str(value)
     try:
         match field.kind:

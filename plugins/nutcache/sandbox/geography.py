@@ -1,4 +1,4 @@
-"""Countries, states and currencies of the sandbox: a part of the world, with the documented ids."""
+"""Countries, states and currencies of the sandbox: a selection, with the documented ids."""
 
 from __future__ import annotations
 

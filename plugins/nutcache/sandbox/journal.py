@@ -1,4 +1,4 @@
-"""What truly happened in the sandbox's office: the ground truth that a poller's events are held against."""
+"""The journal of the sandbox's office: what really changed, to compare a poller's events with."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Journal:
         self.entries: list[Entry] = []
         self.clock = clock
         self._file: IO[bytes] | None = path.open("ab", buffering=0) if path else None
-        self.open = False  # while the office is set up nothing is written down
+        self.open = False  # nothing is recorded while the office is set up
 
     def write(
         self,

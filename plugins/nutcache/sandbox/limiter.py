@@ -1,4 +1,4 @@
-"""The sandbox's rate limiter: every window of an API key at once, as strict as the documentation allows."""
+"""The sandbox's rate limiter: all windows of an API key at once, as strictly as the documentation can be read."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SlidingWindow:
 
 
 class FixedWindow:
-    """Counting begins anew at every multiple of the window's length, so a day's is at midnight UTC."""
+    """Counting starts again at every multiple of the window's length, so for a day at midnight UTC."""
 
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
@@ -72,12 +72,12 @@ class FixedWindow:
 
 @dataclass(slots=True)
 class Tally:
-    """One window of one key, for whoever wants to know afterwards."""
+    """The statistics of one window of one key."""
 
     calls: int
     seconds: float
     refused: int = 0  # calls that this window refused
-    worst: int = 0  # most calls that ever counted in it at once
+    worst: int = 0  # the most calls that ever counted in it at once
 
 
 class Limiter:

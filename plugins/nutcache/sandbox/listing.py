@@ -27,7 +27,7 @@ class Listing:
         self._random = random.Random(1)
 
     def page(self, resource: Resource, ids: Sequence[int], request: Request) -> Answer:
-        """One page of a list. Raises Refusal for a page or a limit that is none."""
+        """One page of a list. Raises Refusal for an invalid page or limit."""
         number = self._number(request, "page", default=1, most=None)
         size = self._number(request, "limit", default=DEFAULT_PAGE_SIZE, most=MAX_PAGE_SIZE)
         includes = self._includes(resource, request)
@@ -58,7 +58,7 @@ class Listing:
         return most if most is not None and number > 1 else 1
 
     def _shaken(self, ids: Sequence[int]) -> list[int]:
-        """Almost ascending: what a database without ORDER BY may give, differently each time."""
+        """Almost ascending order, different each time, as a database without ORDER BY may give it."""
         places = [place + self._random.uniform(0, _JITTER) for place in range(len(ids))]
         return [record_id for _, record_id in sorted(zip(places, ids, strict=True))]
 

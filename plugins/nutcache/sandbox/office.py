@@ -1,9 +1,9 @@
-"""The sandbox's office: a seeded world, and the life that changes it, in real time or step by step.
+"""The sandbox's office: a generated world and the activity that changes it, in real time or step by step.
 
     office = Office(seed=1)
     office.create("customers", name="Bluebird Ltd")
     office.edit("customers", 154601, city="Laval")
-    office.advance(3600)  # what an hour of office life changes
+    office.advance(3600)  # the changes of an hour in the office
 
 Everything is deterministic by seed; every change that a reader can see is in `office.journal`.
 """
@@ -24,8 +24,8 @@ from plugins.nutcache.sandbox.journal import Journal
 from plugins.nutcache.sandbox.seeding import Size
 from plugins.nutcache.sandbox.world import Record, World
 
-MONDAY_MORNING = datetime(2026, 11, 23, 14, 0, tzinfo=UTC).timestamp()  # 9:00 on the office's wall
-ACTS_PER_HOUR = 30.0  # of a working hour at its busiest
+MONDAY_MORNING = datetime(2026, 11, 23, 14, 0, tzinfo=UTC).timestamp()  # 9:00 in the office's time zone
+ACTS_PER_HOUR = 30.0  # in the busiest working hour
 # How busy each hour of a working day is, from midnight on.
 _HOURS = (1, 1, 1, 1, 1, 1, 3, 15, 60, 100, 100, 90, 40, 60, 100, 100, 90, 50, 20, 10, 6, 4, 2, 1)
 _WEEKEND = 0.03
@@ -33,7 +33,7 @@ _WEEKEND = 0.03
 
 @dataclass(slots=True)
 class _Doing:
-    """The act that is going on, if any, and the office time of what happens next."""
+    """The current act, if any, and the office time of its next change."""
 
     act: Iterator[None] | None
     due: float
@@ -42,7 +42,7 @@ class _Doing:
 class Office:
     """A world with people in it. `clock` (Unix seconds) dates the journal; the office's own time is `now`.
 
-    Records are named in the profile's words. `create`, `edit` and `delete` are single edits for tests; they are
+    Records have the names of the profile. `create`, `edit` and `delete` are single edits for tests; they are
     journaled like everything else and may be called from any thread.
     """
 
@@ -75,11 +75,11 @@ class Office:
     # Looking
 
     def get(self, resource: str, record_id: int) -> dict[str, Any]:
-        """A record's fields, by their documented names. Raises KeyError."""
+        """The fields of a record, by their documented names. Raises KeyError."""
         return dict(self.world.tables[resource][record_id].values)
 
     def ids(self, resource: str, *, parent: int | None = None, company: int | None = None) -> list[int]:
-        """Ids of a list, ascending: of a parent's list where `parent` is given."""
+        """The ids of a list, ascending; with `parent`, of that parent's list."""
         known = self.world.profile.resources[resource]
         if resource == self.world.profile.companies:
             return list(self.world.visible)
@@ -89,18 +89,18 @@ class Office:
     # Single edits
 
     def create(self, resource: str, *, record_id: int | None = None, **values: Any) -> int:
-        """Add a record and give its id. Fields that are not given get believable values."""
+        """Add a record and return its id. Fields that are not given get realistic values."""
         with self.world.lock:
             full = drafts.draft(self.world, resource, self.company, values)
             return self.world.add(resource, full, record_id=record_id).id
 
     def edit(self, resource: str, record_id: int, **values: Any) -> tuple[str, ...]:
-        """Set fields; gives the names of those that changed. Raises KeyError for an unknown record or field."""
+        """Set fields, and return the names of those that changed. Raises KeyError for an unknown record or field."""
         with self.world.lock:
             return self.world.change(self.world.tables[resource][record_id], **values)
 
     def delete(self, resource: str, record_id: int) -> None:
-        """Take a record (and its children) away for good. Raises KeyError."""
+        """Delete a record and its children. Raises KeyError."""
         with self.world.lock:
             self.world.remove(self.world.tables[resource][record_id])
 
@@ -108,15 +108,15 @@ class Office:
         """Set the status that says "deleted" (invoices and expenses)."""
         self.edit(resource, record_id, status=self.world.profile.resources[resource].deleted_status)
 
-    # Life
+    # Activity
 
     @property
     def due(self) -> float:
-        """Office time of what happens next."""
+        """The office time of the next change."""
         return self._doing.due
 
     def step(self) -> int:
-        """Let the next thing happen, moving the office's clock to it; gives how many changes that were."""
+        """Move the office's clock to the next activity, and return the number of changes."""
         with self.world.lock:
             before = len(self.journal.entries)
             while len(self.journal.entries) == before:
@@ -125,7 +125,7 @@ class Office:
             return len(self.journal.entries) - before
 
     def advance(self, seconds: float) -> int:
-        """Let `seconds` of office time pass; gives how many records changed."""
+        """Let `seconds` of office time pass, and return the number of changed records."""
         with self.world.lock:
             before = len(self.journal.entries)
             end = self.world.now + seconds
@@ -136,7 +136,7 @@ class Office:
             return len(self.journal.entries) - before
 
     def _go_on(self) -> None:
-        """One more piece of the act that is going on, or the beginning of another."""
+        """Continue the current act, or begin another one."""
         act = self._doing.act or self._choose()
         try:
             next(act)
@@ -161,13 +161,13 @@ class Office:
 
 
 def busyness(at: float) -> float:
-    """From 0 to 1, by hour and weekday on the office's wall."""
+    """How busy the office is, from 0 to 1, by hour and weekday in its time zone."""
     wall = datetime.fromtimestamp(math.floor(at) + drafts.OFFSET, UTC)
     return _HOURS[wall.hour] / 100 * (_WEEKEND if wall.weekday() >= 5 else 1.0)
 
 
 def refresh(world: World, resource: str, record: Record) -> None:
-    """Let what moves by itself move: the minutes of a running timer."""
+    """Update fields that change by themselves: the minutes of running timers."""
     if resource == "timers" and record["status"] == 0:
         started = record["time_start_utc"]
         minutes = max(0, int((world.now - started) / 60))
@@ -175,5 +175,5 @@ def refresh(world: World, resource: str, record: Record) -> None:
 
 
 def describe(office: Office) -> Mapping[str, int]:
-    """How many records each table holds."""
+    """The number of records in each table."""
     return {name: len(office.world.tables[name]) for name in office.world.profile.resources}

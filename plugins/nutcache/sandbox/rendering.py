@@ -1,7 +1,7 @@
-"""How the sandbox writes a record: key spelling, nulls, dates, scales of decimals and links as the samples show them.
+"""Rendering of records as in the API's samples: spelling of keys, nulls, dates, decimal places and links.
 
-Numbers keep the text that the real server sends (`1225.7900`), so a record is put together as text; the list form is
-kept with the record until it changes.
+Numbers keep the text that the real server sends (`1225.7900`), so a record is rendered as text. The list form is
+cached with the record until it changes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from plugins.nutcache.sandbox.world import Record, World
 Form = Literal["list", "item"]
 Writer = Callable[[Any], bytes]
 
-# Digits after the point, where the samples show a fixed number of them; elsewhere trailing zeros are cut.
+# Decimal places, where the samples show a fixed number; elsewhere trailing zeros are cut.
 _SCALES = {"invoices": 4, "invoice_details": 4, "invoice_taxes": 4, "invoice_taxes.rate": 6}
 _MOVING = ("timers",)  # rendered at every read
 
 
 class Renderer:
-    """Writes records of one world in one profile; `hidden` fields (`customers.phone`) the user may not see."""
+    """Renders records of one world in one profile, without the `hidden` fields (`customers.phone`)."""
 
     def __init__(self, world: World, variants: Variants, hidden: Collection[str] = ()) -> None:
         self._world = world
@@ -42,18 +42,18 @@ class Renderer:
         }
 
     def hide(self, hidden: Collection[str]) -> None:
-        """Take fields from the user's sight, or give them back: every record is written anew."""
+        """Hide these fields and show all others; every record is rendered again."""
         self._hidden = frozenset(hidden)
         self.forget()
 
     def forget(self) -> None:
-        """Drop every kept form."""
+        """Drop every cached form."""
         for table in self._world.tables.values():
             for record in table.values():
                 record.form = None
 
     def listed(self, record: Record) -> bytes:
-        """A record as its list shows it."""
+        """A record in the form in which its list shows it."""
         if record.resource in _MOVING:
             refresh(self._world, record.resource, record)
         if record.form is None:
@@ -88,7 +88,7 @@ class Renderer:
         return key + writer(value)
 
     def _is_absent(self, record: Record, field: Field, form: Form) -> bool:
-        """Attributes that exist under a condition only."""
+        """Whether a conditional attribute is missing from this record."""
         if record.resource == "timers":
             return field.name == "guid" and form == "item"
         if record.resource == "time_entries" and field.name in ("start_time", "end_time"):
@@ -121,7 +121,7 @@ def page_link(href: str, rel: str, *, method: str = "GET") -> dict[str, str]:
 
 
 def _unlisted(record: Record) -> bytes:
-    """A type that has no documented form, embedded: what little is certain of it."""
+    """An embedded record of a type without a documented form: only the certain fields."""
     known = {"type": record.resource, **record.values, "links": []}
     return orjson.dumps(known, default=str)
 

@@ -1,4 +1,5 @@
-"""A strict local server of the Nutcache API: answers as documented, refuses what is not. `server` puts it on a port."""
+"""A strict local server of the Nutcache API: it answers as documented and refuses everything else. `server` runs it on
+a port."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from poller.options.quantities import parse_rate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a sandbox is like. `start` is where the office's time begins, `clock` the server's own (Unix seconds)."""
+    """Settings of a sandbox. The office's time begins at `start`; `clock` is the server's clock (Unix seconds)."""
 
     profile: Profile = V4
     variants: Variants = field(default_factory=Variants)
@@ -53,7 +54,7 @@ class Call:
 
 
 class Sandbox:
-    """The server without its port: the office, its faults in wait and what was asked of it."""
+    """The server without its port: the office, the waiting faults, and the calls so far."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings = settings or Settings()
@@ -84,22 +85,22 @@ class Sandbox:
         return self.office.journal
 
     def hide(self, *names: str) -> None:
-        """Take fields (`customers.phone`) from the user's sight; without names, give all back."""
+        """Hide fields (`customers.phone`) from the user; without names, show all of them again."""
         with self._world.lock:
             self._hidden = frozenset(names)
             self._renderer.hide(self._hidden)
 
     def forbid(self, *resources: str) -> None:
-        """Take the permission for whole resources away (403); without names, give all back."""
+        """Forbid whole resources (403); without names, allow all of them again."""
         self.forbidden = set(resources)
 
     def calls(self) -> dict[str, Any]:
-        """Calls so far, refused ones, the worst use of each window, and how often each status was answered."""
+        """The number of calls and of refused calls, the highest use of each window, and a count of each status."""
         statuses = {str(status): count for status, count in sorted(self.statuses.items())}
         return {**self.admission.tallies(), "statuses": statuses, "logins": self.admission.logins}
 
     def note(self, request: Request, status: int) -> None:
-        """Write down that a call was answered; status 0 if it was not."""
+        """Record that a call was answered; status 0 means that it was not."""
         self.statuses[status] += 1
         self.log.append(
             Call(
@@ -112,7 +113,7 @@ class Sandbox:
         )
 
     def answer(self, request: Request) -> tuple[Fault | None, Answer]:
-        """What is sent back, and the fault that still has to be done to it on the way."""
+        """The answer to a call, and the fault that still has to be applied to it."""
         fault = None
         try:
             with self._world.lock:
@@ -242,7 +243,7 @@ class Sandbox:
         return record
 
     def _company(self, resource: Resource, request: Request) -> int:
-        """The company of a call, GLOBAL where none is asked for. Raises Refusal."""
+        """The company of a call; GLOBAL if it needs none. Raises Refusal."""
         if resource.name in self.forbidden:
             raise Refusal(403, f"You lack permission to see {resource.name}.")
         if not resource.tenant:

@@ -1,4 +1,4 @@
-"""The office as it is found: records that belong together, with a past."""
+"""The initial records of the office: they belong together, and have a past."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DAY = 86400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How many records the office begins with. One more company exists that the user is not in."""
+    """The number of initial records. There is one more company, which the user does not belong to."""
 
     companies: int = 1
     members: int = 9
@@ -29,7 +29,7 @@ class Size:
 
 
 def seed(world: World, size: Size) -> None:
-    """Fill an empty world. Time on the office's clock ends where it began."""
+    """Fill an empty world. The office's clock shows the same time afterwards."""
     geography.settle(world)
     now = world.now
     world.visible = [2101 + number for number in range(size.companies)]
@@ -128,7 +128,7 @@ def _bill(world: World, company: int, count: int, *, until: float) -> None:
 
 
 def _age(world: World, invoice: Record, age: float) -> None:
-    """Older invoices have come further."""
+    """Advance older invoices: sent, seen, paid."""
     luck = world.random.random()
     if luck < 0.03:
         world.change(invoice, status=world.random.choice((5, 6, 7)))

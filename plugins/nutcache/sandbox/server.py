@@ -32,7 +32,7 @@ from plugins.nutcache.sandbox.sandbox import Sandbox, Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A sandbox that answers, and where."""
+    """A running sandbox and its address."""
 
     origin: str  # http://127.0.0.1:PORT; `/_sandbox/` is below it
     sandbox: Sandbox
@@ -60,7 +60,7 @@ async def serving(
     speed: float = 0.0,
     pace: float = 0.0,
 ) -> AsyncIterator[Server]:
-    """Serve while the block runs. `speed` and `pace` as in `live`; without them the office stands still.
+    """Serve while the block runs. `speed` and `pace` as in `live`; without them nothing changes by itself.
 
     Raises OSError if the port is taken.
     """
@@ -133,7 +133,7 @@ def running(settings: Settings | None = None, **options: Any) -> Iterator[Server
         served = threads.submit(run)
         started.wait()
         if not ready:
-            served.result()  # raises what kept it from starting
+            served.result()  # raises the error that prevented the start
         try:
             yield ready[0]
         finally:
@@ -142,10 +142,10 @@ def running(settings: Settings | None = None, **options: Any) -> Iterator[Server
 
 
 async def live(office: Office, *, speed: float = 0.0, pace: float = 0.0) -> None:
-    """Let the office live in real time until cancelled.
+    """Run the office in real time until cancelled.
 
-    With `speed`, that many office seconds pass in a second, nights and weekends included. With `pace`, so many changes
-    happen a second on average round the clock: quiet hours are skipped.
+    With `speed`, that many office seconds pass in a second, nights and weekends included. With `pace`, that many
+    changes happen a second on average round the clock: quiet hours are skipped.
     """
     chance = random.Random(office.journal.clock())
     changes, last = 1, time.monotonic()

@@ -1,4 +1,4 @@
-"""What the documentation leaves open, as switches of the sandbox. Each one's first value is the strict default."""
+"""Variants: switches for behaviour that the documentation leaves open. The first value of each is the default."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Literal, get_args, get_type_hints
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variants:
-    """How the server answers where nothing is documented."""
+    """The server's answers where nothing is documented."""
 
     version_header: Literal["required", "ignored"] = "required"  # `api-version` missing or another one: 400
     company_missing: Literal["400", "403"] = "400"  # company header missing or not a GUID
     company_foreign: Literal["403", "404"] = "403"  # a company that the user is not in
     company_header: Literal["profile", "CompanyGuid", "OrganizationGuid"] = "profile"
     bounds: Literal["refuse", "clamp"] = "refuse"  # `page` below 1, `limit` outside 1..100
-    past_end: Literal["empty", "404"] = "empty"  # a page behind the last one
+    past_end: Literal["empty", "404"] = "empty"  # a page after the last one
     last_link: Literal["absent", "always"] = "absent"  # next link on the last page
     order: Literal["id", "unstable"] = "id"
     filters: Literal["refuse", "ignore"] = "refuse"  # unknown property, operator, direction or key

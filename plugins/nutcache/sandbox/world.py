@@ -36,7 +36,7 @@ _PARENTS = ("project", "invoice", "expense", "customer")
 
 
 class Record:
-    """One record as it is now. `form` is its rendered list form, kept until the record changes."""
+    """One record in its current state. `form` is its rendered list form, kept until the record changes."""
 
     __slots__ = ("company", "form", "gone", "id", "resource", "scope", "values")
 
@@ -64,7 +64,7 @@ class World:
         self.lock = threading.RLock()
         self.tables: dict[str, dict[int, Record]] = {name: {} for name in (*profile.resources, *UNLISTED)}
         self.lists: dict[tuple[str, int], list[int]] = defaultdict(list)
-        self.visible: list[int] = []  # companies that the user is in; life happens in these
+        self.visible: list[int] = []  # companies that the user belongs to; activity happens in these
         self._next = {name: _FIRST_IDS.get(name, 1) for name in self.tables}
 
     # Reading
@@ -73,7 +73,7 @@ class World:
         return None if record_id is None else self.tables[resource].get(record_id)
 
     def ids(self, resource: str, scope: int) -> list[int]:
-        """Ids of one list, ascending. The list itself: not to be changed."""
+        """The ids of one list, ascending. This is the list itself: do not change it."""
         return self.lists.get((resource, scope), [])
 
     def rows(self, resource: str, scope: int) -> Iterator[Record]:
@@ -107,7 +107,7 @@ class World:
         return record
 
     def change(self, record: Record, **values: Any) -> tuple[str, ...]:
-        """Set fields; gives the names of those that changed. Nothing happens to a removed record."""
+        """Set fields, and return the names of those that changed. A removed record is left unchanged."""
         if record.gone:
             return ()
         known = self.profile.resources.get(record.resource)
@@ -124,12 +124,12 @@ class World:
         return changed
 
     def touch(self, record: Record, **values: Any) -> None:
-        """Set fields that move by themselves (a running timer's minutes): no edit, so no entry in the journal."""
+        """Set fields that change by themselves (a running timer's minutes), without an entry in the journal."""
         record.values.update(values)
         record.form = None
 
     def remove(self, record: Record) -> None:
-        """Take a record and its children out of their lists."""
+        """Remove a record and its children from their lists."""
         if record.gone:
             return
         for child in list(self.children(record)):
@@ -141,12 +141,12 @@ class World:
         self._tell(record, "deleted")
 
     def is_deleted(self, record: Record) -> bool:
-        """Whether a record says of itself that it is deleted, while it stays listed."""
+        """Whether a record that is still listed is marked as deleted."""
         known = self.profile.resources.get(record.resource)
         return known is not None and known.deleted_status is not None and record["status"] == known.deleted_status
 
     def key(self, record: Record) -> int | tuple[Any, ...]:
-        """What identifies a record in its list."""
+        """The identity of a record in its list."""
         names = self.profile.resources[record.resource].id
         return record.id if names == ("id",) else tuple(record[name] for name in names)
 
@@ -193,7 +193,7 @@ class World:
 
 
 def _coerce(field: Field, value: Any) -> Any:
-    """Tests and forms give plain numbers where the books keep exact ones."""
+    """The exact decimal of a plain number, as tests and requests give it."""
     if value is None or field.kind != "decimal" or isinstance(value, Decimal):
         return value
     return Decimal(str(value))

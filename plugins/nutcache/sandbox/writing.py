@@ -1,4 +1,4 @@
-"""Writes of time entries: the only records that the API lets anybody write."""
+"""Writes of time entries, the only records that the API allows to be written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIELDS = frozenset(
 
 
 def create(world: World, company: int, body: bytes) -> Record:
-    """A new time entry. Raises Refusal."""
+    """Create a time entry. Raises Refusal."""
     given = _given(world, company, body)
     for name in ("project", "member"):
         if given.get(name) is None:
@@ -48,7 +48,7 @@ def edit(world: World, entry: Record, body: bytes, variants: Variants) -> None:
 
 
 def delete(world: World, entry: Record, variants: Variants) -> None:
-    """Take a time entry away. Raises Refusal."""
+    """Delete a time entry. Raises Refusal."""
     _check_free(entry, variants)
     world.remove(entry)
 
@@ -101,7 +101,7 @@ def _check_references(world: World, company: int, values: Mapping[str, Any]) -> 
 
 
 def _span(values: dict[str, Any]) -> None:
-    """Start and end give day and minutes."""
+    """The day and the minutes between a start and an end."""
     start, end = values.get("start_time"), values.get("end_time")
     if start is None or end is None:
         return
