@@ -1,4 +1,4 @@
-"""What a status sums up: measured delays, units, and changes as they were seen."""
+"""Records for a status: measured delays, units, and the times of changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredDelay:
-    """How long the changes of one endpoint took to be seen; it happened between two looks: half of that counts."""
+    """Measured delays of one endpoint: half the time between the two polls that each change lies between."""
 
     source: str  # CloudEvents source
     endpoint: str
@@ -18,7 +18,7 @@ class MeasuredDelay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitRow:
-    """One unit of an endpoint, as far as a plan needs it; times are Unix seconds."""
+    """One unit of an endpoint, for a plan; times are Unix seconds."""
 
     source: str
     endpoint: str
@@ -34,13 +34,13 @@ class Retrying:
 
     subscription: str
     deliveries: int
-    next: float  # when the first of them leaves, Unix seconds
+    next: float  # when the first of them is due, Unix seconds
     status: str  # of its latest attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenChange:
-    """A recorded change: it happened after one look and before another, Unix seconds."""
+    """A recorded change: it happened after one poll and before another, Unix seconds."""
 
     source: str
     endpoint: str
@@ -51,7 +51,7 @@ class SeenChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """That a state began as a copy of another one."""
+    """The origin of a state that began as a copy of another one."""
 
     log_id: str  # the other log's
     taken_at: float
@@ -64,14 +64,14 @@ class Activity:
 
     source: str
     endpoint: str
-    unit: str | None = None  # its key; None: all of the endpoint, or no unit shows the object any more
-    span: int  # number of the span: its begin is `since + span * width`
+    unit: str | None = None  # its key; None: the whole endpoint, or no unit shows the object any more
+    span: int  # number of the span, which begins at `since + span * width`
     events: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitClaims:
-    """What the latest answer of a unit says about its list."""
+    """The claims of a unit: what its latest answer says about its list."""
 
     source: str
     endpoint: str
@@ -81,11 +81,11 @@ class UnitClaims:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitProgress:
-    """One unit of an endpoint, as it was polled last; times are Unix seconds."""
+    """One unit of an endpoint at its latest poll; times are Unix seconds."""
 
     key: str
-    asked_at: float | None  # of the latest good poll
-    objects: int  # that it showed
+    asked_at: float | None  # of the latest successful poll
+    objects: int  # number of objects shown
     calls: int
     failures: int  # in a row
     retry_at: float | None
@@ -94,7 +94,7 @@ class UnitProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenDelay:
-    """An event, and how long after it had certainly not happened yet it was seen, in seconds."""
+    """An event, and the seconds from `observed_after` to when it was seen."""
 
     seq: int
     source: str

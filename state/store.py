@@ -1,7 +1,8 @@
-"""The steps of the data's way. Each is one transaction: values in, values out; no callable, no clock, no connection.
+"""Protocols of a store: its steps, and its readers. Each step is one transaction that takes and returns values: no
+callable, no clock, no connection.
 
-Raised: StateError; Conflict (the base has changed: read and decide again); LeaseLost (another worker owns it: drop
-what is held).
+Steps raise StateError; Conflict if the base has changed (read and decide again); LeaseLost if another worker owns the
+budget or subscription (drop everything held of it).
 """
 
 from __future__ import annotations
@@ -53,38 +54,38 @@ from state.tables import TablePage
 
 
 class Leases(Protocol):
-    """Who owns a budget or a subscription. Times are those of the store."""
+    """Leases: which worker owns which budget or subscription. Times are those of the store."""
 
     def take(self, worker: Worker, wanted: Sequence[str], *, most: int, ttl: float) -> list[Lease]:
-        """At most `most` of the wanted leases that are free, expired, or this worker's own from before a restart."""
+        """Take at most `most` of the wanted leases: free ones, expired ones, and this worker's own from before a restart."""
         ...
 
     def renew(self, worker: Worker, *, ttl: float) -> list[Lease]:
-        """Every lease that this worker still holds, for `ttl` seconds more."""
+        """Renew every lease that this worker still holds for another `ttl` seconds, and return them."""
         ...
 
     def give_up(self, leases: Sequence[Lease]) -> None:
-        """Let others take them at once. A lease that is already another's stays theirs."""
+        """Let other workers take these leases at once. A lease that another worker has taken remains theirs."""
         ...
 
     def enrol(self, worker: WorkerState, *, ttl: float) -> None:
-        """Let the others see this worker for `ttl` seconds, and each `renew` that many more."""
+        """Make this worker visible to the others for `ttl` seconds; each `renew` extends that."""
         ...
 
     def leave(self, worker: Worker) -> None:
-        """Let the others see at once that this worker is gone; what it still owns is free."""
+        """Show the other workers at once that this worker is gone; everything that it still owns is free."""
         ...
 
     def shares(self) -> Shares:
-        """Who runs on the state, and who owns what."""
+        """The workers of the state, and what each owns."""
         ...
 
 
 class LeaseReader(Protocol):
-    """Who runs on a state, to be looked at."""
+    """Reads the workers of a state."""
 
     def shares(self) -> Shares:
-        """Who runs on the state, and who owns what."""
+        """The workers of the state, and what each owns."""
         ...
 
 
@@ -92,7 +93,7 @@ class CallStore(Protocol):
     """The calls of budgets. Times are steady seconds."""
 
     def restore(self, budget: str, *, since: float, now: float) -> Sequence[tuple[float, float]]:
-        """(sent, answered) of the calls answered after `since`; those that a crash left unanswered count from `now`."""
+        """(sent, answered) of the calls answered after `since`; calls that a crash left unanswered count from `now`."""
         ...
 
     def spend(
@@ -104,7 +105,10 @@ class CallStore(Protocol):
         unchanged: Iterable[UnitTimes] = (),
         anchor: str = "",
     ) -> int:
-        """Write one call down, durably, with what is known by then of others. Raises LeaseLost: it must not leave."""
+        """Write one call down durably, with the answers and unchanged units so far.
+
+        Raises LeaseLost: then the call must not be sent.
+        """
         ...
 
     def answered(self, answers: Iterable[tuple[int, float]]) -> None:
@@ -112,84 +116,86 @@ class CallStore(Protocol):
         ...
 
     def throttle(self, budget: str, until: float) -> None:
-        """Keep until when the server wants no call."""
+        """Store until when the server wants no call."""
         ...
 
     def throttled_until(self, budget: str) -> float | None:
-        """Until when the server wants no call; None: it has not said so."""
+        """The stored end of the server's pause; None if it has asked for none."""
         ...
 
     def forget(self, budget: str, *, before: float) -> None:
-        """Forget calls that were answered before that time."""
+        """Delete calls that were answered before that time."""
         ...
 
     def anchor(self) -> str | None:
-        """The clock's anchor as saved with the latest call; None where none is kept."""
+        """The clock's anchor as saved with the latest call; None if none is stored."""
         ...
 
 
 class PollStore(Protocol):
-    """Endpoints, units and objects: what a poll is decided on, and what is recorded of it."""
+    """Endpoints, units and objects: what the decision on a poll needs, and what is recorded of the poll."""
 
     def open(self, spec: EndpointSpec, *, now: float) -> Opened:
-        """The endpoint and its units, made where they are new. Where its shape has changed a new baseline begins."""
+        """The endpoint and its units, created if they are new. If its shape has changed, a new baseline begins."""
         ...
 
     def reopen(self, endpoint: int) -> Opened:
-        """The endpoint and its units as they are kept now."""
+        """The endpoint and its units as currently stored."""
         ...
 
     def known(self, endpoint: int, wanted: Sequence[Wanted]) -> list[Known]:
-        """What is known of the objects of each unit, and of those that are asked for."""
+        """What is known of the objects of each unit, and of the requested objects."""
         ...
 
     def snapshots(self, endpoint: int, ids: Sequence[str]) -> dict[str, Snapshot]:
-        """The snapshots of those objects that are known."""
+        """The snapshots of these objects, as far as they exist."""
         ...
 
     def record(self, lease: Lease, recording: Recording) -> Recorded:
-        """Write it, all or nothing. Raises LeaseLost, and Conflict where the endpoint has moved from its base or an
-        object that is recorded as a new one (`PollRecord.are_new`) is known.
+        """Write a recording, all or nothing.
+
+        Raises LeaseLost, and Conflict if the endpoint has changed since `recording.base` or an object that is recorded
+        as new (`PollRecord.are_new`) is known.
         """
         ...
 
     def touch(self, times: Iterable[UnitTimes]) -> None:
-        """Note which units showed just what they showed before, and when."""
+        """Record which units showed exactly what they showed before, and when."""
         ...
 
     def suspects(self, endpoint: int, *, limit: int = 1000) -> list[Suspect]:
-        """Objects that wait for their deletion to be confirmed, longest missing first."""
+        """Objects whose deletion is to be confirmed, longest missing first."""
         ...
 
     def suspect_count(self, endpoint: int) -> int:
-        """How many objects wait for their deletion to be confirmed."""
+        """The number of objects whose deletion is to be confirmed."""
         ...
 
     def listed(self, endpoint: int) -> Snapshot | None:
-        """An object that its list shows; None: there is none."""
+        """An object that its list shows; None if there is none."""
         ...
 
     def parents(self, endpoint: int) -> list[str]:
-        """Ids of the objects that are there, in order."""
+        """The ids of the objects that exist, in order."""
         ...
 
     def parent(self, source: str, endpoint: str, object_id: str) -> bytes | None:
-        """The last known state of an object that is there, as JSON."""
+        """The last known state of an existing object, as JSON."""
         ...
 
 
 class DeliveryStore(Protocol):
-    """The steps of the way from the log to the sinks."""
+    """The steps of deliveries, from the log to the sinks."""
 
     def register(self, registrations: Sequence[Registration], *, now: float) -> None:
-        """Make the subscriptions known. New ones begin at their `start`; those not named are kept as removed.
+        """Register the subscriptions. New ones begin at their `start`; those not named are kept as removed.
 
-        What waits until later than can be meant (the clock was wrong) is due at once.
+        Deliveries due later than is possible, because the clock was wrong, become due at once.
         """
         ...
 
     def feeds(self, leases: Sequence[Lease]) -> list[Feed]:
-        """Where the active ones of these subscriptions have room and something to read."""
+        """The positions from which active ones of these subscriptions can read on, if they have room."""
         ...
 
     def read(self, after: int, limit: int) -> list[Event]:
@@ -201,97 +207,97 @@ class DeliveryStore(Protocol):
         ...
 
     def settle(self, lease: Lease, batch: Settlement, claim: ClaimRequest | None = None) -> Settled:
-        """Write what has come of claims, and take others."""
+        """Write the results of claims, and claim others."""
         ...
 
 
 class CommandStore(Protocol):
-    """What commands change in deliveries."""
+    """The steps that commands take on deliveries."""
 
     def redeliver(self, ids: Iterable[int], *, now: float) -> int:
-        """Queue deliveries again and return how many; ids that do not exist are passed over."""
+        """Queue deliveries again and return how many; unknown ids are skipped."""
         ...
 
     def replay(self, name: str, *, after: int) -> int:
-        """Deliver again what the subscription has read after number `after`; the last number of that."""
+        """Deliver again what the subscription has read after number `after`; returns the last of these numbers."""
         ...
 
     def ping(self, name: str, notice: Notice, *, now: float) -> int:
-        """Record a test event, queue it for this subscription alone, and return the delivery's id."""
+        """Record a test event, queue it for this subscription only, and return the delivery's id."""
         ...
 
     def pause(self, name: str) -> None:
-        """Give a subscription nothing more until it is resumed."""
+        """Stop delivering to a subscription until it is resumed."""
         ...
 
     def resume(self, name: str) -> None:
-        """Give a paused, disabled or failing subscription what waits, at once."""
+        """Deliver at once what waits for a paused, disabled or failing subscription."""
         ...
 
 
 class NoticeStore(Protocol):
-    """What the program says of itself."""
+    """Notices: what the program reports about itself."""
 
     def tell(self, notices: Sequence[Notice], *, kept: Mapping[str, bytes] | None = None) -> list[int]:
-        """Append the notices to the log, each with the next version of its subject; the numbers given.
+        """Append the notices to the log, each with the next version of its subject, and return their numbers.
 
-        With them is `kept`, by key, what a restart must know of them.
+        `kept` is stored with them, by key: what a restart must know about them.
         """
         ...
 
 
 class NameStore(Protocol):
-    """Other names for what is kept, and forgetting it: while nothing is polled or delivered of it."""
+    """Renames and deletes stored data of subscriptions and sources while they are neither polled nor delivered."""
 
     def rename_subscription(self, old: str, new: str) -> None:
-        """Let what is kept of one subscription be that of another name, under which nothing was queued yet.
+        """Rename a subscription with its stored data; nothing may have been queued under the new name yet.
 
-        Raises StateError where `old` is not known, or `new` has deliveries of its own.
+        Raises StateError if `old` is not known, or `new` has deliveries of its own.
         """
         ...
 
     def rename_source(self, old: str, new: str, *, with_budget: bool) -> None:
-        """Let what is kept of one source be that of another name, under which nothing was recorded yet.
+        """Rename a source with its stored data; nothing may have been recorded under the new name yet.
 
-        With it goes its budget of the same name, where it has one: calls are counted on.
-        Raises StateError where `old` is not known, or `new` has events of its own.
+        A budget of the same name is renamed too, with the calls that it counts.
+        Raises StateError if `old` is not known, or `new` has events of its own.
         """
         ...
 
     def forget_subscription(self, name: str, *, limit: int) -> bool:
-        """Forget at most `limit` deliveries of a removed subscription, and with the last ones the subscription.
+        """Delete at most `limit` deliveries of a removed subscription, and with the last ones the subscription.
 
-        Returns whether it is forgotten. Raises StateError where it is not known, or not removed.
+        Returns whether the subscription is deleted. Raises StateError if it is not known, or not removed.
         """
         ...
 
     def forget_source(self, name: str, *, limit: int, now: float) -> bool:
-        """Forget the content of at most `limit` objects of a source, and with the last ones its endpoints.
+        """Delete the content of at most `limit` objects of a source, and with the last ones its endpoints.
 
-        Of objects that events are about, the id and the version are kept: no event id is ever given twice.
-        Returns whether it is forgotten. Raises StateError where it is not known.
+        The ids and versions of objects with events are kept, so that no event id is ever used twice.
+        Returns whether the source is deleted. Raises StateError if it is not known.
         """
         ...
 
     def sources(self) -> list[str]:
-        """Every source of which something is kept."""
+        """Every source that has stored data."""
         ...
 
 
 class LearnedStore(Protocol):
-    """What planners, health and others learned, by key."""
+    """Values that planners, health and others have learned, by key."""
 
     def save(self, values: Mapping[str, bytes]) -> None:
-        """Keep these values."""
+        """Store these values."""
         ...
 
     def load(self, key: str) -> bytes | None:
-        """A value that was kept, or None."""
+        """The value stored under `key`, or None."""
         ...
 
 
 class PollingStore(Protocol):
-    """What polling keeps, each part with steps of its own."""
+    """What polling stores, each part with its own steps."""
 
     @property
     def calls(self) -> CallStore: ...
@@ -310,16 +316,17 @@ class PollingStore(Protocol):
 
 
 class Maintenance(Protocol):
-    """Forgetting the oldest events."""
+    """Deletion of the oldest events."""
 
     def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
-        """The oldest events from before that time (at most `limit`), and who was not given them; None if none is."""
+        """The oldest events before that time (at most `limit`), and which subscriptions did not get them; None if there
+        are none."""
         ...
 
     def purge(self, expiring: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
-        """Forget these events and return how many they were; `notices` report who was not given them.
+        """Delete these events and return how many; `notices` report undelivered ones.
 
-        Raises Conflict if somebody was given, or not given, some of them meanwhile.
+        Raises Conflict if deliveries of them changed meanwhile.
         """
         ...
 
@@ -329,11 +336,11 @@ class DeliverySteps(DeliveryStore, Maintenance, Protocol):
 
 
 class LogReader(Protocol):
-    """The event log, to be looked at."""
+    """Reads the event log."""
 
     @property
     def id(self) -> str:
-        """Which log this is: a number of another log means nothing here."""
+        """The id of this log: a number of another log means nothing here."""
         ...
 
     def read(
@@ -345,15 +352,15 @@ class LogReader(Protocol):
     def find(
         self, query: EventQuery, *, limit: int, newest: bool = False, most_bytes: int | None = None
     ) -> list[Event]:
-        """At most `limit` events in order, the first ones or the newest ones; fewer once they have `most_bytes`."""
+        """At most `limit` events in order, the first ones or the newest ones; fewer if they reach `most_bytes`."""
         ...
 
     def types(self, *, limit: int = 20) -> list[str]:
-        """Some of the types that are in the log."""
+        """Some of the types in the log."""
         ...
 
     def event(self, seq: int) -> Event | None:
-        """The event with that number, or None (never given, or purged)."""
+        """The event with that number, or None (never assigned, or purged)."""
         ...
 
     def history(self, source: str, subject: str, *, limit: int = 100) -> list[Event]:
@@ -361,15 +368,15 @@ class LogReader(Protocol):
         ...
 
     def first_seq(self) -> int:
-        """The number of the oldest event kept; 0 when there is none."""
+        """The number of the oldest stored event; 0 if there is none."""
         ...
 
     def last_seq(self) -> int:
-        """The highest number ever given; 0 before the first event."""
+        """The highest number ever assigned; 0 before the first event."""
         ...
 
     def latest_time(self) -> float | None:
-        """Of the events kept, the latest time; None when there is none."""
+        """The latest time of the stored events; None if there are none."""
         ...
 
     def seq_at(self, time: float) -> int:
@@ -378,39 +385,39 @@ class LogReader(Protocol):
 
 
 class EventLog(LogReader, Protocol):
-    """The event log, to be written as well."""
+    """Reads and writes the event log."""
 
     def append(self, events: Iterable[NewEvent]) -> list[int]:
-        """Append in a transaction of its own, and return the numbers given. An id already there is not repeated."""
+        """Append in a separate transaction, and return the numbers. An id that exists already is not repeated."""
         ...
 
     def begin_anew_if_cut(self, known: int) -> int | None:
-        """Where the log ends before number `known`, which was in it: give it a new id, and return its last number."""
+        """Give the log a new id if it ends before number `known`, which was in it, and return its last number."""
         ...
 
 
 class PollReader(Protocol):
-    """Endpoints and objects, to be looked at."""
+    """Reads endpoints and objects."""
 
     def endpoints(self) -> list[dict[str, Any]]:
         """One row per endpoint: source, endpoint, units, objects, last_sweep, suspects, held, failing, error, ..."""
         ...
 
     def units(self, source: str, endpoint: str, *, limit: int = 1000) -> list[UnitProgress]:
-        """The units of one endpoint: failing ones first, then in the order in which they were met."""
+        """The units of one endpoint: failing ones first, then in the order in which they were created."""
         ...
 
     def claims(self, member: str, *, limit: int = 1000) -> list[UnitClaims]:
-        """The units whose claims may have this member, in the order in which they were met."""
+        """The units whose claims may have this member, in the order in which they were created."""
         ...
 
     def object(self, source: str, endpoint: str, object_id: str) -> Snapshot | None:
-        """The snapshot of one object, or None when it was never seen."""
+        """The snapshot of one object, or None if it was never seen."""
         ...
 
 
 class DeliveryReader(Protocol):
-    """Subscriptions and deliveries, to be looked at."""
+    """Reads subscriptions and deliveries."""
 
     def subscriptions(self) -> list[SubscriptionState]:
         """Every subscription by name, removed ones included."""
@@ -432,51 +439,51 @@ class DeliveryReader(Protocol):
         ...
 
     def delivery(self, id_: int) -> Delivery | None:
-        """One delivery, or None where there is none of that id."""
+        """The delivery with this id, or None."""
         ...
 
     def unknown(self, ids: Sequence[int]) -> list[int]:
-        """Which of these numbers no delivery has."""
+        """Those of the numbers that no delivery has."""
         ...
 
     def attempts(self, id_: int) -> list[AttemptRow]:
-        """Every attempt of a delivery, or of the digest it left with, the first one first."""
+        """Every attempt of a delivery, or of the digest that it was sent with, the first one first."""
         ...
 
     def ledger(self) -> list[SubscriptionLedger]:
-        """The books of every subscription, proven from the tables."""
+        """The books of every subscription, computed from the tables."""
         ...
 
 
 class StatusReader(Protocol):
-    """Sums for a status."""
+    """Reads the figures of a status."""
 
     def calls(self, budget: str, *, since: float) -> list[tuple[float, float | None]]:
         """(sent, answered) of the calls that a window beginning at `since` still counts; both are steady seconds."""
         ...
 
     def throttled_until(self, budget: str) -> float | None:
-        """Until when its server wanted no call, as noted last, in steady seconds; it may be over."""
+        """The stored end of the server's pause, in steady seconds; it may be over."""
         ...
 
     def anchor(self) -> str | None:
-        """The clock's anchor as saved with the latest call; None where none is kept."""
+        """The clock's anchor as saved with the latest call; None if none is stored."""
         ...
 
     def units(self) -> list[UnitRow]:
-        """Every unit, in the order in which they were met."""
+        """Every unit, in the order in which they were created."""
         ...
 
     def learned(self, key: str) -> bytes | None:
-        """What a planner saved last under `key`."""
+        """The value that a planner last saved under `key`."""
         ...
 
     def measured_delays(self, *, since: float) -> list[MeasuredDelay]:
-        """Of each endpoint with events since then, within the latest 10,000 events of the log."""
+        """Measured delays of each endpoint with events since then, among the latest 10,000 events of the log."""
         ...
 
     def seen_changes(self) -> list[SeenChange]:
-        """Every change in the log of which it is known when it had not happened yet, in order."""
+        """Every change in the log with a known `observed_after`, in order."""
         ...
 
     def seen_delays(self, *, after: int, limit: int) -> list[SeenDelay]:
@@ -492,7 +499,7 @@ class StatusReader(Protocol):
         ...
 
     def oldest_waiting(self) -> dict[str, float]:
-        """By subscription, since when the oldest event that it was not given waits: queued, or not read yet."""
+        """By subscription, since when the oldest undelivered event waits, whether queued or not read yet."""
         ...
 
     def retrying(self) -> list[Retrying]:
@@ -500,7 +507,7 @@ class StatusReader(Protocol):
         ...
 
     def delivery_counts(self) -> list[tuple[str, str, int]]:
-        """(subscription, state, deliveries) of those that are kept."""
+        """(subscription, state, deliveries) of stored deliveries."""
         ...
 
 
@@ -508,12 +515,12 @@ class TableReader(Protocol):
     """The open tables: events, changes, objects, deliveries and polls."""
 
     def page(self, name: str, *, after: str | None, limit: int) -> TablePage:
-        """At most `limit` rows of a table after a place. Raises PollerError for what is not a place."""
+        """At most `limit` rows of a table after a position. Raises PollerError for an invalid position."""
         ...
 
 
 class Reader(Protocol):
-    """Everything that only looks at a state, beside whoever runs on it. Every method raises StateError alone."""
+    """Everything that only reads a state, also while a daemon or workers run on it. Every method raises only StateError."""
 
     @property
     def log(self) -> LogReader: ...
@@ -529,43 +536,43 @@ class Reader(Protocol):
     def tables(self) -> TableReader: ...
 
     def damage(self) -> str | None:
-        """What is wrong with what is kept, reading all of it; None where it is whole, or cannot be told."""
+        """What is wrong with the stored data, which is read completely; None if it is intact, or cannot be checked."""
         ...
 
     def restored(self) -> Restored | None:
-        """From what copy this state began; None where it did not, or is a copy that nobody has used yet."""
+        """The copy from which this state began; None if it began from none, or is a copy that was never used."""
         ...
 
     def close(self) -> None:
-        """Give back what it has opened."""
+        """Close what was opened."""
         ...
 
 
 class PostedCommands(Protocol):
-    """Commands posted for whoever runs on the state, and what came of them."""
+    """Commands posted for the daemon or workers of the state, and their results."""
 
     def post(self, name: str, args: Mapping[str, Any], *, now: float) -> int:
-        """Leave a command and return its id."""
+        """Post a command and return its id."""
         ...
 
     def pending(self) -> list[Posted]:
-        """What waits, in the order in which it was posted."""
+        """The waiting commands, in order of posting."""
         ...
 
     def take(self, id_: int, *, now: float) -> bool:
-        """Begin with a command; False when it was withdrawn or taken meanwhile."""
+        """Take a command; False if it was withdrawn or taken meanwhile."""
         ...
 
     def finish(self, id_: int, outcome: Result, *, now: float) -> None:
-        """Write what came of it, and forget what is older than a day."""
+        """Write its result, and delete commands older than a day."""
         ...
 
     def result(self, id_: int) -> Result | None:
-        """What came of it; None while it is not finished."""
+        """Its result; None while it is not finished."""
         ...
 
     def withdraw(self, id_: int) -> bool:
-        """Take back a command that nobody has begun with; False when somebody has."""
+        """Withdraw a command that was not taken yet; False if it was."""
         ...
 
 
@@ -574,7 +581,7 @@ class AllDeliveries(DeliverySteps, CommandStore, Protocol):
 
 
 class Store(PollingStore, Protocol):
-    """One open state: every step that is taken on it."""
+    """One open state, with all of its steps."""
 
     @property
     def log(self) -> EventLog: ...
@@ -594,13 +601,13 @@ class Store(PollingStore, Protocol):
         ...
 
     def wall(self) -> float:
-        """Unix seconds of the clock that all who run on the state go by."""
+        """Unix seconds of the clock that all workers of the state use."""
         ...
 
     def probe(self) -> None:
-        """Write something for a trial. Raises what keeps the state from being written."""
+        """Write something, and delete it again. Raises the error that prevents writing the state."""
         ...
 
     def close(self) -> None:
-        """Give back what it has opened."""
+        """Close what was opened."""
         ...
