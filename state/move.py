@@ -1,8 +1,8 @@
-"""A state moved from one store to another: every table, row by row, resumable after a kill at any point.
+"""Moving a state from one store to another: every table, row by row, resumable after a kill at any point.
 
-Rows are copied in the order of their keys. Each batch is one transaction of the target, together with how far the move
-has come, so a move that was killed continues after the last batch. Once everything is copied both sides are read again
-and compared, the source is marked as moved (nothing runs on it any more), and last the target is opened for use.
+Rows are copied in the order of their keys. Each batch is one transaction of the target, together with the progress of
+the move, so a move that was killed continues after the last batch. When everything is copied, both sides are read again
+and compared, the source is marked as moved (nothing can run on it any more), and the target is opened for use.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Key = tuple[Any, ...]
 
 MOVING: Final = "move"  # the key in `meta` of a target that is not complete yet: a `Mark`
 MOVED: Final = "moved"  # the key in `meta` of a source that was moved: a `Moved`
-BACKUP: Final = "backup"  # the key in `meta` of a copy that nobody has used yet: it is a state by itself
+BACKUP: Final = "backup"  # the key in `meta` of a copy that was never used: it is a separate state
 THROTTLED: Final = "throttled "  # the beginning of keys in `meta` whose values are steady times
-OWN_META: Final = frozenset({MOVING, MOVED, BACKUP, "clock", "probe"})  # keys that belong to one side alone
+OWN_META: Final = frozenset({MOVING, MOVED, BACKUP, "clock", "probe"})  # keys that belong to one side only
 BATCH: Final = 2000  # rows in one transaction of the target
 APART: Final = 5.0  # seconds by which the clocks of the two sides may differ
 
@@ -37,7 +37,7 @@ class Table:
     name: str
     key: tuple[str, ...]
     columns: tuple[tuple[str, str], ...]
-    serial: bool = False  # the key is a number that is never given twice
+    serial: bool = False  # the key is a number that is never used twice
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,26 +116,26 @@ TABLES: Final = (
         "id name:text args:blob posted_at:float taken_at:float finished_at:float result:blob error:blob",
         serial=True,
     ),
-    _table("leases", "name", "name:text epoch"),  # epochs rise for ever; nobody owns anything after a move
+    _table("leases", "name", "name:text epoch"),  # epochs only rise; after a move every lease is free
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """How far a move has come, kept in its target."""
+    """Progress of a move, stored in its target."""
 
     id: str  # of the move
     log: str  # the id of the source's log
     fingerprint: str  # of the source when the move began: one that was used since is copied from the beginning
     shift: float  # added to steady times
-    table: str = ""  # what was copied last ...
+    table: str = ""  # the table that was copied last ...
     after: tuple[Any, ...] = ()  # ... up to this key
     is_stale: bool = False  # the two sides were found to differ: the next attempt copies from the beginning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """Where a state went, kept in what it was moved from."""
+    """The new place of a state, stored in the one that it was moved from."""
 
     id: str  # of the move
     to: str
@@ -144,7 +144,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What was moved: rows by table."""
+    """The result of a move: rows by table."""
 
     rows: Mapping[str, int]
     books: Sequence[SubscriptionLedger]
@@ -152,39 +152,39 @@ class Result:
 
     @property
     def unbalanced(self) -> list[str]:
-        """The subscriptions whose books do not balance, on both sides alike."""
+        """The subscriptions whose books do not balance, equally on both sides."""
         return [one.subscription for one in self.books if not one.balanced]
 
 
 class Side(Protocol):
-    """One store in a move, held so that nobody else writes to it."""
+    """One store in a move, locked so that no other process writes to it."""
 
     def read(self, table: Table, after: Key | None, limit: int) -> list[Row]:
-        """At most `limit` rows after a key, in the order of their keys; fewer where they are long."""
+        """At most `limit` rows after a key, in the order of their keys; fewer if they are long."""
         ...
 
     def write(self, table: Table, rows: Sequence[Row], mark: Mark) -> None:
-        """Write rows and how far the move has come, in one transaction."""
+        """Write rows and the progress of the move, in one transaction."""
         ...
 
     def count(self, table: Table) -> int:
-        """How many rows a table has."""
+        """The number of rows of a table."""
         ...
 
     def numbers(self) -> dict[str, int]:
-        """By table with a serial key: the highest number ever given, as far as it is known."""
+        """The highest number ever used, by table with a serial key, as far as it is known."""
         ...
 
     def complete(self, numbers: Mapping[str, int], meta: Mapping[str, str]) -> None:
-        """Continue after these numbers, and keep what the source's `meta` held."""
+        """Continue after these numbers, and store the source's `meta`."""
         ...
 
     def meta(self) -> dict[str, str]:
-        """What is kept by key beside the tables."""
+        """The values that are stored by key, beside the tables."""
         ...
 
     def write_meta(self, key: str, value: str | None) -> None:
-        """Keep a value, or forget it."""
+        """Store a value, or delete it."""
         ...
 
     def clear(self, mark: Mark) -> None:
@@ -210,10 +210,10 @@ def move(
     batch: int = BATCH,
     progress: Callable[[str, int], None] = lambda *_: None,
 ) -> Result:
-    """Copy, compare, and hand over. Raises StateError; the source stays in use until everything is proved equal.
+    """Copy a state, compare both sides, and hand over. Raises StateError; the source stays usable until both are equal.
 
-    `steady` is the source's steady time now; `to` is how the target is shown. `progress` is given the table and how
-    many rows were just copied.
+    `steady` is the source's current steady time; `to` is the name of the target in messages. `progress` is called with
+    the table and the number of rows that were just copied.
     """
     _refuse_apart(source, target)
     fresh = Mark(
@@ -252,12 +252,12 @@ def refusal(meta: Mapping[str, str], place: str) -> StateError | None:
 
 
 def mark_of(meta: Mapping[str, str]) -> Mark | None:
-    """How far a move into this store has come; None where there is none."""
+    """The progress of a move into this store; None if there is none."""
     return msgspec.json.decode(meta[MOVING], type=Mark) if MOVING in meta else None
 
 
 def encoded_mark(mark: Mark) -> str:
-    """A mark as it is kept."""
+    """A mark in its stored form."""
     return _encoded(mark)
 
 
@@ -277,7 +277,7 @@ def _refuse_apart(source: Side, target: Side) -> None:
 
 
 def _begin(target: Side, fresh: Mark) -> tuple[Mark, bool]:
-    """Where to go on, and whether an earlier attempt was thrown away. Raises StateError where the target is in use."""
+    """Where to continue, and whether an earlier attempt was discarded. Raises StateError if the target is in use."""
     meta = target.meta()
     known = mark_of(meta)
     if known is None:
@@ -309,7 +309,7 @@ def _refuse_moved(source: Side, target: Side) -> None:
 
 
 def _rest(source: Side, mark: Mark, batch: int) -> Iterator[tuple[Table, list[Row]]]:
-    """What is still to be copied, batch by batch."""
+    """The rows that are still to be copied, batch by batch."""
     names = [table.name for table in TABLES]
     first = names.index(mark.table) if mark.table else 0
     for table in TABLES[first:]:
@@ -325,7 +325,7 @@ def _batches(side: Side, table: Table, after: Key | None, batch: int) -> Iterato
 
 
 def _moved(table: Table, row: Row, shift: float) -> Row:
-    """A row as the target keeps it: steady times are moved, and texts have no NUL, which PostgreSQL cannot keep."""
+    """A row for the target: steady times are shifted, and texts have no NUL, which PostgreSQL cannot store."""
     return tuple(_value(value, kind, shift) for value, (_, kind) in zip(row, table.columns, strict=True))
 
 
@@ -346,7 +346,7 @@ def _meta(source: Side, shift: float) -> dict[str, str]:
 
 
 def _fingerprint(side: Side) -> str:
-    """Changes whenever the state was used: whoever runs on it takes its leases under higher epochs."""
+    """A digest that changes whenever the state is used, because leases are then taken under higher epochs."""
     parts: list[Any] = [side.count(table) for table in TABLES]
     leases = next(table for table in TABLES if table.name == "leases")
     epochs = [row[1] for rows in _batches(side, leases, None, BATCH) for row in rows]
@@ -359,7 +359,7 @@ def _digest(value: Any) -> str:
 
 @dataclass(slots=True)
 class _Sum:
-    """The rows of a table, counted and digested in the order of their keys."""
+    """Count and digest of the rows of a table, in the order of their keys."""
 
     rows: int = 0
     digest: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
@@ -378,7 +378,7 @@ def _summed(side: Side, table: Table, shift: float) -> tuple[int, bytes]:
 
 
 def _compared(source: Side, target: Side, mark: Mark) -> Result:
-    """Read both sides again, every row, and the books. Raises StateError where anything differs."""
+    """Read every row and the books of both sides again. Raises StateError if anything differs."""
     counts: dict[str, int] = {}
     for table in TABLES:
         counts[table.name], digest = _summed(source, table, mark.shift)

@@ -117,7 +117,7 @@ async def open_state(place: Place, *, now: float, runner: Runner | None = None) 
         try:
             yield store, write
         finally:
-            with contextlib.suppress(Unavailable):  # what could not be written is lost as in a crash, and is done again
+            with contextlib.suppress(Unavailable):  # unwritten steps are lost as in a crash, and repeated
                 await write.end(store.close)
 
 

@@ -17,17 +17,17 @@ MODE: Final = 0o600
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those that it lies in, each on the disk: else a power cut could take what is written in it."""
+    """Create a folder and its parents, each synced to disk, so that a power failure cannot lose files in it."""
     if path.is_dir():
         return
     make_folder(path.parent)
     path.mkdir(exist_ok=True)
-    with contextlib.suppress(PermissionError):  # one may make a folder where one may not look
+    with contextlib.suppress(PermissionError):  # a folder may be writable, but not readable
         sync(path.parent)
 
 
 def sync(path: Path) -> None:
-    """Put a file, or a folder's list of its files, on the disk."""
+    """Sync a file, or a folder's list of files, to disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

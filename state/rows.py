@@ -70,7 +70,7 @@ SUSPECT: Final = (  # the columns of `suspect_of`
 
 
 def suspect_of(row: Sequence[Any]) -> Suspect:
-    """The record of a suspect. What was denied before it went missing again does not count."""
+    """The record of a suspect. A denial from before it went missing again does not count."""
     missing_at, missing_sweep, checks, denied_at = row[7:]
     return Suspect(
         snapshot=snapshot_of(row[:7]),

@@ -57,7 +57,7 @@ class Leases(Protocol):
     """Leases: which worker owns which budget or subscription. Times are those of the store."""
 
     def take(self, worker: Worker, wanted: Sequence[str], *, most: int, ttl: float) -> list[Lease]:
-        """Take at most `most` of the wanted leases: free ones, expired ones, and this worker's own from before a restart."""
+        """Take at most `most` of the wanted leases: free or expired ones, and own ones from before a restart."""
         ...
 
     def renew(self, worker: Worker, *, ttl: float) -> list[Lease]:
@@ -520,7 +520,7 @@ class TableReader(Protocol):
 
 
 class Reader(Protocol):
-    """Everything that only reads a state, also while a daemon or workers run on it. Every method raises only StateError."""
+    """Everything that only reads a state, also beside a daemon or workers. Every method raises only StateError."""
 
     @property
     def log(self) -> LogReader: ...

@@ -15,7 +15,7 @@ JSON: Final = frozenset({"data", "object", "before", "after"})  # columns that h
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TablePage:
-    """Some rows of a table, in order. Read on after `next`; None: there are no more."""
+    """Some rows of a table, in order. The next page begins after `next`; None: there are no more rows."""
 
     columns: tuple[str, ...]
     rows: Sequence[Sequence[Any]]
@@ -24,7 +24,7 @@ class TablePage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """One table: how it is selected, and by what its rows are ordered."""
+    """One table: its columns, its source and its order."""
 
     columns: tuple[tuple[str, str], ...]  # (name, expression)
     rows: str  # what comes after FROM
@@ -32,7 +32,7 @@ class Table:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its columns."""
+        """The names of its columns."""
         return tuple(name for name, _ in self.columns)
 
     @property
@@ -41,7 +41,7 @@ class Table:
         return f"SELECT {', '.join(f'{how} AS {name}' for name, how in self.columns)} FROM {self.rows}"
 
     def page(self, after: str | None, placeholder: Callable[[int], str]) -> tuple[str, list[int | str]]:
-        """One page as SQL, its keys first, and its values; the limit comes as the last one. Raises PollerError."""
+        """One page as SQL with its keys first, and the values; the last value is the limit. Raises PollerError."""
         keys = ", ".join(how for how, _ in self.keys)
         values = self._values(after)
         marks = ", ".join(placeholder(place) for place in range(1, len(values) + 1))
@@ -62,7 +62,7 @@ class Table:
             ) from error
 
     def paged(self, found: Iterable[Sequence[Any]], limit: int) -> TablePage:
-        """The page that was found: at most `limit` rows, and no more after the row with which it has MOST_BYTES."""
+        """The resulting page: at most `limit` rows, and none after the row with which it reaches MOST_BYTES."""
         width, size = len(self.keys), 0
         rows: list[Sequence[Any]] = []
         last = None
@@ -77,7 +77,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """What the open tables need that databases write differently; a change of an event is `c`."""
+    """SQL expressions of the open tables that differ between databases; a change of an event is `c`."""
 
     iso: Callable[[str], str]  # Unix seconds as ISO 8601 in UTC
     text: Callable[[str], str]  # bytes as text
@@ -92,7 +92,7 @@ class Dialect:
 
 
 def open_tables(sql: Dialect) -> dict[str, Table]:
-    """The open tables in the words of one database, by name."""
+    """The open tables in the dialect of one database, by name."""
     made = (_events(sql), _changes(sql), _objects(sql), _deliveries(sql), _polls(sql))
     return dict(zip(NAMES, made, strict=True))
 

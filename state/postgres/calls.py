@@ -16,7 +16,7 @@ from state.postgres.leases import check
 from state.postgres.recording import write_times
 from state.postgres.throttles import throttle, throttled_until
 
-ON_ITS_WAY: Final = 1.0  # seconds for which a call of a worker that is gone may still be on its way
+ON_ITS_WAY: Final = 1.0  # seconds for which a call of a lost worker may still be in flight
 
 # Answers by their ids: ($1, $2), at steady times of a worker whose own time is now $3.
 ANSWER: Final = (
@@ -40,9 +40,9 @@ class Calls:
         unchanged: Iterable[UnitTimes] = (),
         anchor: str = "",  # noqa: ARG002 - steady time goes on by the database's clock
     ) -> int:
-        """Write one call down, durably, with the answers and the unchanged units known by now. Returns the call's id.
+        """Write one call down, durably, with the answers and unchanged units known so far. Returns the call's id.
 
-        Raises LeaseLost where another worker owns the budget by now: then the call must not leave.
+        Raises LeaseLost if another worker owns the budget now: then the call must not be sent.
         """
         with transaction(self._db) as conn:
             check(conn, lease)
@@ -88,7 +88,7 @@ class Calls:
         self._db.run("DELETE FROM calls WHERE budget = $1 AND answered_at < $2::float8", [budget, before])
 
     def anchor(self) -> str | None:
-        """None: steady time begins at the database's."""
+        """None: steady time begins at the database's time."""
         return None
 
 

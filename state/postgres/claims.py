@@ -33,8 +33,8 @@ FROM claimed c LEFT JOIN LATERAL (
     LIMIT greatest(1, least($5::bigint, $6::bigint / (SELECT count(*) FROM claimed)))
 ) d ON true LEFT JOIN events e ON e.seq = d.seq ORDER BY c.due, c.first_seq, c.lane, d.id
 """
-# Gives lanes back: gone where nothing is pending any more, else due again, by itself where no time is given. The oldest
-# pending delivery is looked up for each lane: as a join it may be planned over all that are pending.
+# Gives lanes back: deleted if nothing is pending in them, else due again, at their own time if none is given. The
+# oldest pending delivery is looked up for each lane, because a join may be planned over all pending deliveries.
 RELEASE: Final = """
 WITH given AS MATERIALIZED (
     SELECT r.*, (SELECT d.due FROM deliveries d WHERE d.subscription = $1 AND d.lane = r.lane AND d.state = 'pending'
@@ -46,7 +46,7 @@ WITH given AS MATERIALIZED (
 UPDATE lanes l SET due = coalesce(r.due, greatest(r.not_before, r.next, 0)), not_before = r.not_before, epoch = 0
 FROM given r WHERE l.subscription = $1 AND l.lane = r.lane AND r.next IS NOT NULL
 """
-# Of a subscription ($1): its state, whether it has room for more of the log, and the health of its sink.
+# A subscription ($1): its state, whether it has room for more of the log, and the health of its sink.
 STATE: Final = (
     "SELECT state, pending < $2 AND (cursor < (SELECT max(seq) FROM events) OR EXISTS (SELECT 1 FROM replays r "
     "WHERE r.subscription = s.id)), failures, open_until, probe_wait, last_error, dead_reported "
@@ -125,7 +125,7 @@ def _settle(conn: Connection, id_: int, settled: Sequence[AttemptOutcome]) -> No
 def _update(conn: Connection, id_: int, settled: Sequence[AttemptOutcome]) -> None:
     """Write the state of the deliveries, and how many of the subscription are pending.
 
-    Where one was attempted twice, the later attempt is the one that is written, after the earlier one.
+    If one was attempted twice, the later attempt is written after the earlier one.
     """
     rows: dict[int, tuple[Any, ...]] = {}
     for one in settled:
@@ -167,7 +167,7 @@ def _claim(conn: Connection, id_: int, lease: Lease, request: ClaimRequest, now:
 
 
 def _claims(conn: Connection, claimed: Answer, request: ClaimRequest) -> tuple[Claim, ...]:
-    """What was claimed."""
+    """The claims, from the rows that were claimed."""
     claims = []
     for (lane, due, not_before, reference), rows in groupby(claimed, key=itemgetter(0, 1, 2, 3)):
         jobs = [row[4:] for row in rows if row[9] is not None]

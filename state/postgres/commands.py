@@ -1,4 +1,4 @@
-"""Commands posted for the workers beside which they run, and what came of them."""
+"""Commands posted for the workers, and their results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Commands:
         self._db = db
 
     def post(self, name: str, args: Mapping[str, Any], *, now: float) -> int:
-        """Leave a command for a worker and return its id."""
+        """Post a command for a worker and return its id."""
         with transaction(self._db) as conn:
             id_ = conn.value(
                 "INSERT INTO commands (name, args, posted_at) VALUES ($1, $2, $3) RETURNING id",

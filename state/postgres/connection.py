@@ -1,4 +1,4 @@
-"""Connections: one for each thread that runs steps, opened when needed and again after it was lost."""
+"""Connections: one for each thread that runs steps, opened when needed, and again after a loss."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from state.postgres.failures import translated
 
 NOW: Final = "extract(epoch FROM clock_timestamp())::float8"  # Unix seconds of the database's own clock
 
-# What a server must give up by itself: a worker that was stopped, or cut off, within a transaction holds locks that
-# all others may wait for.
+# Time limits of the server: a worker that was stopped, or cut off, within a transaction holds locks that all others
+# may wait for.
 SETTINGS: Final = {
     "idle_in_transaction_session_timeout": "2000",
     "statement_timeout": "30000",
@@ -36,7 +36,7 @@ _CONNECT: Final[dict[str, Any]] = {
 
 
 class _TextDumper(StrDumper):
-    """Texts without NUL, which PostgreSQL cannot keep: peers may send one in what is quoted of them."""
+    """Removes NUL from texts, which PostgreSQL cannot store: a quoted answer may contain one."""
 
     def dump(self, obj: str) -> Any:
         return super().dump(obj.replace("\0", "\ufffd") if "\0" in obj else obj)
@@ -70,28 +70,28 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         return self.run(statement, values).fetchone()
 
     def value(self, statement: str, values: Sequence[object] = ()) -> Any:
-        """The first column of the first row; None where there is none."""
+        """The first column of the first row; None if there is no row."""
         row = self.row(statement, values)
         return None if row is None else row[0]
 
     def changed(self, statement: str, values: Sequence[object] = ()) -> int:
-        """The number of rows that it has written."""
+        """The number of written rows."""
         cursor = self.run(statement, values)
         self.answer()
         return cursor.rowcount
 
     def answer(self) -> None:
-        """Wait until all that was sent is answered."""
+        """Wait until every sent statement is answered."""
         if self.sending is not None:
             self.sending.sync()
 
 
 def connect(url: str, *, read_only: bool = False) -> Connection:
-    """One new connection. Raises what psycopg raises."""
+    """Open a new connection. Raises psycopg's errors."""
     settings = {**SETTINGS, "default_transaction_read_only": "on"} if read_only else SETTINGS
     given = psycopg.conninfo.conninfo_to_dict(url)
     ours = " ".join(f"-c {name}={value}" for name, value in settings.items())
-    options = f"{ours} {given.pop('options', '')}"  # what the operator names counts
+    options = f"{ours} {given.pop('options', '')}"  # settings in the URL have priority
     conn = Connection.connect(**{**_CONNECT, **given}, options=options.strip(), autocommit=True)
     conn.adapters.register_dumper(str, _BinaryTextDumper)
     conn.adapters.register_dumper(str, _TextDumper)
@@ -112,7 +112,7 @@ class Database:
 
     @property
     def conn(self) -> Connection:
-        """The connection of this thread. Raises what psycopg raises."""
+        """The connection of this thread. Raises psycopg's errors."""
         conn: Connection | None = getattr(self._local, "conn", None)
         if conn is not None and self._local.age != self._age:
             conn.close()
@@ -126,7 +126,7 @@ class Database:
         return conn
 
     def run(self, statement: str, values: Sequence[object] = ()) -> Answer:
-        """Run one statement; a transaction of its own, unless one is under way."""
+        """Run one statement, in a separate transaction unless one is under way."""
         return self.conn.run(statement, values)
 
     def row(self, statement: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
@@ -134,7 +134,7 @@ class Database:
         return self.conn.row(statement, values)
 
     def value(self, statement: str, values: Sequence[object] = ()) -> Any:
-        """The first column of the first row; None where there is none."""
+        """The first column of the first row; None if there is no row."""
         return self.conn.value(statement, values)
 
     def renew(self) -> None:
@@ -173,14 +173,14 @@ class Looking(Database):
         return self.run(statement, values).fetchone()
 
     def value(self, statement: str, values: Sequence[object] = ()) -> Any:
-        """The first column of the first row; None where there is none. Raises StateError."""
+        """The first column of the first row; None if there is no row. Raises StateError."""
         row = self.row(statement, values)
         return None if row is None else row[0]
 
 
 @contextlib.contextmanager
 def translating() -> Iterator[None]:
-    """Raise StateError for what psycopg raises within."""
+    """Raise StateError for psycopg's errors in the block."""
     try:
         yield
     except psycopg.Error as error:

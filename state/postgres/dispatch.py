@@ -32,7 +32,7 @@ OWNED: Final = (
     "SELECT l.worker, l.epoch, s.id FROM leases l CROSS JOIN subscriptions s WHERE l.name = $1 AND s.name = $2 "
     "FOR KEY SHARE OF l FOR NO KEY UPDATE OF s"
 )
-NEWS: Final = "NOTIFY poller_deliveries"  # the owner of a subscription looks at its lanes again
+NEWS: Final = "NOTIFY poller_deliveries"  # makes the owner of a subscription look at its lanes again
 
 
 class Deliveries:

@@ -14,7 +14,7 @@ _WILD: Final = {"*": ".*", "?": "."}
 _SPECIAL: Final = frozenset(".^$*+?()[]{}|\\")
 
 
-# Counts the log on by $1 and appends the events under these numbers, in order; an id already there is not repeated.
+# Advances the log's counter by $1 and appends the events under these numbers, in order; an existing id is not repeated.
 APPEND: Final = """
 WITH counter AS (UPDATE log SET last = last + $1 RETURNING last - $1 AS before)
 INSERT INTO events (seq, id, source, type, subject, time, observed_after, data)
@@ -26,7 +26,7 @@ ORDER BY place ON CONFLICT (id) DO NOTHING RETURNING seq
 
 
 def append(conn: Connection, events: Sequence[NewEvent]) -> list[int]:
-    """Append within the caller's transaction and return the numbers given. An id already there is not repeated.
+    """Append within the caller's transaction and return the new numbers. An id that exists is not repeated.
 
     The counter is locked from here to the commit: this comes last in every step. `lock_log` may have locked it before.
     """
@@ -50,12 +50,12 @@ def append(conn: Connection, events: Sequence[NewEvent]) -> list[int]:
 
 
 def lock_log(conn: Connection) -> None:
-    """Lock the log's counter before something that is counted under it."""
+    """Lock the log's counter before reading values that it protects."""
     conn.run("SELECT last FROM log FOR UPDATE")
 
 
 def regex_of(glob: str) -> str:
-    """A glob of SQLite as a regular expression of PostgreSQL; one that is not whole matches nothing."""
+    """A glob of SQLite as a regular expression of PostgreSQL; an incomplete one matches nothing."""
     found, place = "^", 0
     while place < len(glob):
         sign, place = glob[place], place + 1
@@ -71,7 +71,7 @@ def regex_of(glob: str) -> str:
 
 
 def _escaped_class(signs: str) -> str:
-    """What is between brackets: only a backslash and an opening bracket mean something else."""
+    """The text between brackets: only a backslash and an opening bracket have another meaning."""
     return signs.replace("\\", "\\\\").replace("[", "\\[")
 
 
@@ -107,10 +107,10 @@ class Log:
         return read_meta(self._db, "log_id") or ""
 
     def begin_anew_if_cut(self, known: int) -> int | None:
-        """Where the log ends before number `known`, which was in it: give it a new id, and return its last number.
+        """Give the log a new id if it ends before number `known`, which was in it, and return its last number.
 
-        The database is then a replica that had not received all, or a restored backup: numbers will be given again, to
-        other events, and a cursor of the log as it was means nothing any more.
+        The database is then a replica that had not received everything, or a restored backup: numbers will be assigned
+        again, to other events, and a cursor of the previous log is meaningless.
         """
         with transaction(self._db) as conn:
             last = int(conn.value("SELECT last FROM log FOR UPDATE"))
@@ -120,7 +120,7 @@ class Log:
             return last
 
     def append(self, events: Iterable[NewEvent]) -> list[int]:
-        """Append in a transaction of its own (operational events)."""
+        """Append in a separate transaction (operational events)."""
         with transaction(self._db) as conn:
             return append(conn, list(events))
 
@@ -135,7 +135,7 @@ class Log:
     ) -> list[Event]:
         """At most `limit` events in order, the first ones or the newest ones.
 
-        Stops early, after the event with which their data have `most_bytes`.
+        Stops early, after the event with which their data reaches `most_bytes`.
         """
         where, values = _conditions(query)
         order = "DESC" if newest else "ASC"

@@ -8,7 +8,7 @@ import psycopg
 
 from state.errors import StateError, Unavailable
 
-# Classes and codes of SQLSTATE of what may pass by itself, and what an operator can do.
+# Classes and codes of SQLSTATE for temporary errors, with what an operator can do.
 PASSING: Final = {
     "53100": "free space on the disk of the database",
     "53200": "give the database more memory",

@@ -1,7 +1,7 @@
 """Leases of budgets and subscriptions, each under an epoch that rises with every owner. Times are the database's.
 
 A lease lasts as long as its worker is alive: one row is renewed, however many leases there are. A worker that was
-declared dead owns nothing any more, even if no other worker has taken it yet.
+declared lost owns nothing any more, even if no other worker has taken it yet.
 
 A step locks the row of its lease until it commits, so that no worker takes the lease meanwhile. The lock is KEY SHARE,
 which does not delay renewals.
@@ -18,9 +18,9 @@ from state.leases import CONFIGURATION, Lease, Shares, Worker, WorkerState
 from state.postgres.connection import NOW, Answer, Connection, Database, transaction
 from state.postgres.time import DatabaseTime
 
-REMEMBERED: Final = 3600.0  # seconds for which a worker that is gone is kept
+REMEMBERED: Final = 3600.0  # seconds for which a lost worker is kept in the table
 
-# A lease that nobody holds who is alive, or that this worker ($1) has itself.
+# A lease that no live worker holds, or that this worker ($1) holds itself.
 FREE: Final = (
     "(leases.worker IN ('', $1) OR NOT EXISTS "
     f"(SELECT 1 FROM workers w WHERE w.name = leases.worker AND w.until > {NOW}))"
@@ -33,7 +33,7 @@ def check(conn: Connection, lease: Lease) -> None:
 
 
 def ask(conn: Connection, lease: Lease) -> Answer:
-    """Ask who owns a lease, and keep it so until the commit. `judge` reads the answer."""
+    """Ask who owns a lease, and lock it until the commit. `judge` reads the answer."""
     return conn.run("SELECT worker, epoch FROM leases WHERE name = $1 FOR KEY SHARE", [lease.name])
 
 
@@ -46,14 +46,14 @@ def judge(answer: Answer, lease: Lease) -> None:
 
 
 class LeaseTable:
-    """The leases of one database. A lease belongs to one worker at a time; `check` refuses what others write."""
+    """The leases of one database. A lease belongs to one worker at a time; `check` refuses writes of others."""
 
     def __init__(self, db: Database, clock: DatabaseTime | None = None) -> None:
         self._db = db
         self._clock = clock  # follows the database's with every renewal
 
     def take(self, worker: Worker, wanted: Sequence[str], *, most: int, ttl: float) -> list[Lease]:
-        """At most `most` of the wanted leases that are free, expired, or this worker's own from before a restart."""
+        """Take at most `most` of the wanted leases: free or expired ones, and own ones from before a restart."""
         if most < 1 or not wanted:
             return []
         with transaction(self._db) as conn:
@@ -68,7 +68,7 @@ class LeaseTable:
                 f"WHERE {FREE} ORDER BY place LIMIT $3",
                 [worker, list(wanted), most],
             ).fetchall()
-            # Locked in the order of their names, and looked at again: another worker may have been quicker.
+            # Locked in the order of their names, and checked again, because another worker may have been faster.
             names = [
                 name
                 for (name,) in conn.run(
@@ -84,7 +84,7 @@ class LeaseTable:
         return [found[name] for name in wanted if name in found]
 
     def renew(self, worker: Worker, *, ttl: float) -> list[Lease]:
-        """Every lease that this worker still holds, for `ttl` seconds more."""
+        """Renew every lease that this worker still holds for another `ttl` seconds, and return them."""
         before = time.time()
         rows = self._db.run(
             f"WITH alive AS (UPDATE workers SET until = {NOW} + $1::float8 WHERE name = $2 AND until > {NOW} "

@@ -14,7 +14,7 @@ from state.postgres.connection import connect
 
 PREFIX: Final = "poller_"
 CHANNELS: Final = (f"{PREFIX}log", f"{PREFIX}commands", f"{PREFIX}deliveries")
-LOOK_EVERY: Final = 0.5  # seconds after which the thread sees that it is to end
+LOOK_EVERY: Final = 0.5  # seconds after which the thread notices that it should end
 AGAIN_AFTER: Final = 1.0  # seconds after a connection was lost
 
 
@@ -41,7 +41,7 @@ class Listening:
         while not self._end.is_set():
             try:
                 self._listen(loop, hear)
-            except psycopg.Error:  # whoever writes is told of it
+            except psycopg.Error:  # the error is reported to the next step that writes
                 self._end.wait(AGAIN_AFTER)
 
     def _listen(self, loop: asyncio.AbstractEventLoop, hear: Callable[[str], None]) -> None:

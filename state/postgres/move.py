@@ -14,12 +14,12 @@ from state.postgres.connection import NOW, Connection, Database, translating, wr
 from state.postgres.schema import MOVE_LOCK, migrate
 from state.postgres.subscription_ledger import ledger
 
-BYTES: Final = 4_000_000  # of rows that are read at once
+BYTES: Final = 4_000_000  # bytes of rows that are read at once
 TYPES: Final = {"int": "int8", "float": "float8", "steady": "float8", "text": "text", "blob": "bytea", "bool": "bool"}
 
 
 class PostgresSide:
-    """One database, on one connection, whose end is the end of its lock."""
+    """One database, on one connection. Its lock ends with the connection."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -42,7 +42,7 @@ class PostgresSide:
 
     def write(self, table: Table, rows: Sequence[Row], mark: Mark) -> None:
         """See `state.move.Side`."""
-        more = {"leases": {"worker": ""}}.get(table.name, {})  # who owned a lease is not moved
+        more = {"leases": {"worker": ""}}.get(table.name, {})  # the owner of a lease is not moved
         columns = ", ".join([*table.names, *more])
         types = [self._type(table, name, kind) for name, kind in table.columns] + ["text" for _ in more]
         with self._conn.transaction():
@@ -117,7 +117,7 @@ class PostgresSide:
 
 @contextlib.contextmanager
 def opened(url: str) -> Iterator[PostgresSide]:
-    """A database in a move, made and brought up to date where needed. Raises Held while workers run on it."""
+    """A database in a move, created and migrated if needed. Raises Held while workers run on it."""
     db = Database(url)
     try:
         with translating():
@@ -130,7 +130,7 @@ def opened(url: str) -> Iterator[PostgresSide]:
 
 
 def _hold(conn: Connection, shown: str) -> None:
-    """Let no worker start as long as this connection lasts, and no other move begin."""
+    """Prevent that a worker starts or another move begins while this connection exists."""
     if not conn.value("SELECT pg_try_advisory_lock($1)", [MOVE_LOCK]):
         raise Held(f"{shown}: another `poller migrate` uses this database", hint="wait for it")
     workers: list[Any] = [name for (name,) in conn.run(f"SELECT name FROM workers WHERE until > {NOW} ORDER BY name")]

@@ -14,11 +14,11 @@ TOLD: Final = (  # whether there is, or was, an event of a source
     "SELECT 1 FROM events WHERE source = $1 UNION ALL SELECT 1 FROM objects o JOIN endpoints e ON e.id = o.endpoint "
     "WHERE e.source = $2 AND o.version > 0 LIMIT 1"
 )
-EMPTY: Final = b"{}"  # what is kept in place of a forgotten object's content
+EMPTY: Final = b"{}"  # stored in place of a deleted object's content
 
 
 class Names:
-    """The names in one database. Every method is one whole step."""
+    """The names in one database. Every method is one step."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -162,7 +162,7 @@ def _forget_endpoint(conn: Connection, endpoint: int, now: float) -> None:
         return
     order = conn.value("SELECT sweep_order FROM endpoints WHERE id = $1", [endpoint])
     rebaseline(conn, endpoint, now, order + 1)
-    # Without a shape it is none that is known: should it come back, it begins with a baseline.
+    # Without a shape it counts as unknown: if it returns, it begins with a baseline.
     conn.run("UPDATE endpoints SET shape = '', objects = 0, revision = revision + 1 WHERE id = $1", [endpoint])
 
 

@@ -13,7 +13,7 @@ from state.records import NewEvent
 
 
 def tell(conn: Connection, notices: Sequence[Notice]) -> list[int]:
-    """Append the notices within the caller's transaction, each with its version; the numbers given. It comes last."""
+    """Append the notices within the caller's transaction, each with its version. Returns their numbers; comes last."""
     return append(conn, counted(conn, notices))
 
 
@@ -44,7 +44,7 @@ class Notices:
     def tell(self, notices: Sequence[Notice], *, kept: Mapping[str, bytes] | None = None) -> list[int]:
         """Append the notices to the log, each with the next version of its subject; returns their numbers.
 
-        `kept`, by key, is stored with them: what a restart must know of them.
+        `kept`, by key, is stored with them: what a restart must know about them.
         """
         with transaction(self._db) as conn:
             if kept:

@@ -1,4 +1,4 @@
-"""Endpoints, units and objects: what a poll is decided on, and what is recorded of it in one transaction."""
+"""Endpoints, units and objects: what the decision on a poll needs, and what one transaction records of the poll."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ HOUR: Final = 3600.0
 
 
 class Polls:
-    """The writing side of polling. Every method is one whole step."""
+    """Steps of polling. Every method is one step."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     def open(self, spec: EndpointSpec, *, now: float) -> Opened:
-        """The endpoint and its units, made where they are new. Where its shape has changed a new baseline begins.
+        """The endpoint and its units, created if they are new. If its shape has changed, a new baseline begins.
 
-        What was known stays, for its versions; the first sweep takes whatever it shows without events.
+        Known objects stay, for their versions; the first sweep records whatever it shows without events.
         """
         with transaction(self._db) as conn:
             conn.run(
@@ -39,7 +39,7 @@ class Polls:
             )
             assert row is not None
             state = endpoint_of(row)
-            is_reshaped = state.shape not in (spec.shape, "")  # without one: it was forgotten
+            is_reshaped = state.shape not in (spec.shape, "")  # an empty one: it was deleted
             if state.shape != spec.shape:
                 conn.run(
                     "UPDATE endpoints SET shape = $1, revision = revision + 1 WHERE id = $2", [spec.shape, state.id]
@@ -60,13 +60,13 @@ class Polls:
         return [float(age) for (age,) in rows]
 
     def reopen(self, endpoint: int) -> Opened:
-        """The endpoint and its units as they are kept now."""
+        """The endpoint and its units as currently stored."""
         rows = self._db.run(f"SELECT {UNIT} FROM units WHERE endpoint = $1 ORDER BY id", [endpoint])
         units, suspects = [unit_of(row) for row in rows], self.suspects(endpoint, limit=1)
         return Opened(state=read_endpoint(self._db, endpoint), units=units, has_suspects=bool(suspects))
 
     def known(self, endpoint: int, wanted: Sequence[Wanted]) -> list[Known]:
-        """What is known of the objects of each unit, and of those that are asked for."""
+        """What is known of the objects of each unit, and of the requested objects."""
         return [self._known(endpoint, one) for one in wanted]
 
     def _known(self, endpoint: int, wanted: Wanted) -> Known:
@@ -76,7 +76,7 @@ class Polls:
         return Known(members=members, snapshots=self.snapshots(endpoint, [*ids, *wanted.ids]))
 
     def snapshots(self, endpoint: int, ids: Sequence[str]) -> dict[str, Snapshot]:
-        """The snapshots of those objects that are known."""
+        """The snapshots of these objects, as far as they exist."""
         if not ids:
             return {}
         rows = self._db.run(
@@ -88,26 +88,26 @@ class Polls:
         return {object_id: found[object_id] for object_id in ids if object_id in found}
 
     def record(self, lease: Lease, recording: Recording) -> Recorded:
-        """Write it, all or nothing.
+        """Write a recording, all or nothing.
 
-        Raises Conflict where the endpoint has changed since `recording.base`, and LeaseLost where another worker owns
-        the budget by now.
+        Raises Conflict if the endpoint has changed since `recording.base`, and LeaseLost if another worker owns the
+        budget now.
         """
         with transaction(self._db) as conn:
             return write(conn, lease, recording)
 
     def touch(self, times: Iterable[UnitTimes]) -> None:
-        """Note which units showed just what they showed before, and when."""
+        """Record which units showed exactly what they showed before, and when."""
         with transaction(self._db) as conn:
             write_times(conn, times)
 
     def suspect_count(self, endpoint: int) -> int:
-        """How many objects wait for their deletion to be confirmed."""
+        """The number of objects whose deletion is to be confirmed."""
         query = "SELECT count(*) FROM objects WHERE endpoint = $1 AND presence = 1 AND unit IS NULL"
         return int(self._db.value(query, [endpoint]))
 
     def suspects(self, endpoint: int, *, limit: int = 1000) -> list[Suspect]:
-        """Objects that wait for their deletion to be confirmed, longest missing first."""
+        """Objects whose deletion is to be confirmed, longest missing first."""
         rows = self._db.run(
             f"SELECT {SUSPECT} FROM objects WHERE endpoint = $1 AND presence = 1 AND unit IS NULL "
             "ORDER BY missing_at NULLS FIRST LIMIT $2",
@@ -116,7 +116,7 @@ class Polls:
         return [suspect_of(row) for row in rows]
 
     def listed(self, endpoint: int) -> Snapshot | None:
-        """An object that its list shows; None: there is none."""
+        """An object that its list shows; None if there is none."""
         rows = self._db.run(
             f"SELECT {KNOWN} FROM objects o JOIN units u ON u.id = o.unit WHERE o.endpoint = $1 AND o.presence = 0 "
             "LIMIT 1",
@@ -125,14 +125,14 @@ class Polls:
         return next((snapshot_of(row) for row in rows), None)
 
     def parents(self, endpoint: int) -> list[str]:
-        """Ids of the objects that are there, in order."""
+        """The ids of the objects that exist, in order."""
         rows = self._db.run(
             "SELECT object FROM objects WHERE endpoint = $1 AND presence < 2 ORDER BY object", [endpoint]
         )
         return [row[0] for row in rows]
 
     def parent(self, source: str, endpoint: str, object_id: str) -> bytes | None:
-        """The last known state of an object that is there, as JSON."""
+        """The last known state of an existing object, as JSON."""
         body: bytes | None = self._db.value(
             "SELECT o.body FROM objects o JOIN endpoints e ON e.id = o.endpoint "
             "WHERE e.source = $1 AND e.name = $2 AND o.object = $3 AND o.presence < 2",

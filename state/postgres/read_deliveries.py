@@ -107,5 +107,5 @@ class DeliveryReader:
         ]
 
     def ledger(self) -> list[SubscriptionLedger]:
-        """The books of every subscription, proved from the tables."""
+        """The books of every subscription, computed from the tables."""
         return ledger(self._db)

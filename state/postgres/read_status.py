@@ -32,7 +32,7 @@ class StatusReader:
         return throttled_until(self._db, budget)
 
     def anchor(self) -> str | None:
-        """None: steady time begins at the database's."""
+        """None: steady time begins at the database's time."""
         return None
 
     def units(self) -> list[UnitRow]:

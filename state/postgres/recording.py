@@ -13,7 +13,7 @@ from state.postgres.leases import ask, judge
 from state.postgres.notices import counted
 from state.rows import ENDPOINT, UNIT, endpoint_of, marked, members_of, packed_members, unit_of
 
-# Objects that are written: those that are new or changed, and those shown unchanged by another unit ...
+# Objects that are written: new or changed ones, and those shown unchanged by another unit ...
 INSERT = """
 INSERT INTO objects (endpoint, object, version, body, unit, seen_at, presence, seen_sweep)
 SELECT $1::bigint, object, version, body, unit, seen_at, presence, $2::bigint FROM unnest($3::text[], $4::bigint[],
@@ -31,7 +31,7 @@ UPDATE objects SET unit = coalesce($1, unit), seen_at = $2, seen_sweep = $3, mis
     checks = 0, unlisted = false, presence = CASE presence WHEN 1 THEN 0 ELSE presence END
 WHERE endpoint = $4 AND object = ANY($5::text[])
 """
-# ... those that the unit (1) does not show in an answer that was whole by then (2): suspects, seen when it was asked
+# ... those that the unit (1) does not show in an answer that was complete at that time (2): suspects, last seen at
 # before ...
 MISS = """
 UPDATE objects SET unit = NULL, seen_at = greatest(seen_at, (SELECT asked_at FROM units WHERE id = $1)),
@@ -39,7 +39,7 @@ UPDATE objects SET unit = NULL, seen_at = greatest(seen_at, (SELECT asked_at FRO
     missing_sweep = (SELECT sweep FROM endpoints WHERE id = $3)
 WHERE endpoint = $3 AND object = ANY($4::text[])
 """
-# ... and those of which the unit (1) cannot tell how they are: nobody vouches for them from now on.
+# ... and those whose state the answer of the unit (1) does not tell: they belong to no unit from now on.
 DOUBT = """
 UPDATE objects o SET seen_at = greatest(seen_at, (SELECT asked_at FROM units WHERE id = o.unit)),
     presence = CASE presence WHEN 1 THEN 0 ELSE presence END, checks = 0,
@@ -47,7 +47,7 @@ UPDATE objects o SET seen_at = greatest(seen_at, (SELECT asked_at FROM units WHE
 WHERE endpoint = $2 AND object = ANY($3::text[])
 """
 
-# A suspect whose own URL answers is none, though no list shows it.
+# A suspect whose own URL answers is no longer one, although no list shows it.
 ANSWERING = """
 UPDATE objects SET presence = 0, checks = p.checks, unlisted = p.unlisted,
     missing_sweep = (SELECT sweep FROM endpoints WHERE id = $1)
@@ -55,7 +55,7 @@ FROM unnest($2::text[], $3::bigint[], $4::boolean[]) AS p (object, checks, unlis
 WHERE objects.endpoint = $1 AND objects.object = p.object AND unit IS NULL AND presence = 1
 """
 
-# A suspect whose own URL says for the first time that it is gone.
+# A suspect whose own URL says for the first time that the object is gone.
 DENIED = """
 UPDATE objects SET denied_at = $1 WHERE endpoint = $2 AND object = ANY($3::text[]) AND unit IS NULL AND presence = 1
 """
@@ -69,7 +69,7 @@ FROM unnest($1::bigint[], $2::float8[], $3::float8[], $4::bigint[]) AS t (id, as
 JOIN locked USING (id) WHERE units.id = t.id AND units.asked_order <= t.asked_order
 """
 
-# What the unit showed last it vouches for until it is asked again: the object was seen when the unit was.
+# A unit shows its objects until its next poll: an object was last seen when its unit was.
 KNOWN = "o.object, o.version, o.body, o.unit, greatest(u.asked_at, o.seen_at), o.presence, o.seen_sweep"
 
 
@@ -105,7 +105,7 @@ def write(conn: Connection, lease: Lease, recording: Recording) -> Recorded:
         conn.run("SET LOCAL synchronous_commit = off")  # a crash of the database may undo it, and breaks our connection
     shown = conn.run(f"SELECT {ENDPOINT} FROM endpoints WHERE id = $1", [endpoint]) if recording.marks.is_set else None
     events, notices = _write_log(conn, recording)
-    if not (any(events) or notices):  # else the log has answered, after all of these
+    if not (any(events) or notices):  # otherwise the log has answered, after all of these
         conn.answer()
     if any(answer.rowcount < rows for answer, rows in new):
         raise Conflict(f"endpoint {endpoint} knows one of the objects that were taken for new ones")
@@ -114,10 +114,10 @@ def write(conn: Connection, lease: Lease, recording: Recording) -> Recorded:
 
 
 def _write_log(conn: Connection, recording: Recording) -> tuple[list[list[int]], list[int]]:
-    """Append the events of each poll, and the notices: last of all, for it locks the log until the commit."""
+    """Append the events of each poll, and the notices. This comes last, because it locks the log until the commit."""
     said = counted(conn, recording.notices)
     numbers = iter(append(conn, [*(event for poll in recording.polls for event in poll.events), *said]))
-    # An id that was in the log already has no number: then nothing tells which of them it was.
+    # An id that was in the log already gets no number, so the numbers cannot be assigned to events.
     events = [[number for _, number in zip(poll.events, numbers, strict=False)] for poll in recording.polls]
     return events, list(numbers)
 
@@ -131,7 +131,7 @@ def _lock_units(conn: Connection, recording: Recording) -> None:
 
 
 def _write_poll(conn: Connection, recording: Recording, poll: PollRecord) -> list[tuple[Answer, int]]:
-    """Write a poll. Returns what must have written so many rows, or the recording rests on what is no longer so."""
+    """Write a poll. Returns statements with the number of rows that each must have written if the base is unchanged."""
     unit = poll.unit
     new = [_write_snapshots(conn, recording, poll)] if poll.snapshots else []
     if unit is not None:
@@ -142,7 +142,7 @@ def _write_poll(conn: Connection, recording: Recording, poll: PollRecord) -> lis
 
 
 def _write_moves(conn: Connection, recording: Recording, poll: PollRecord, unit: UnitState) -> None:
-    """Write what came to the unit, and what it no longer shows, before its own time is written."""
+    """Write objects that moved to the unit and those that it no longer shows, before the unit's time is written."""
     endpoint = recording.endpoint
     if poll.moved_here:
         owner = unit.id if poll.owns_objects else None
@@ -174,7 +174,7 @@ def _write_snapshots(conn: Connection, recording: Recording, poll: PollRecord) -
 
 
 def make_unit(conn: Connection, endpoint: int, key: str, position: bytes) -> UnitState:
-    """A unit as it is kept, made where it is new."""
+    """The stored unit, which is created if it is new."""
     made = conn.value(
         "INSERT INTO units (endpoint, key, position) VALUES ($1, $2, $3) ON CONFLICT (endpoint, key) DO NOTHING "
         "RETURNING id",
@@ -211,7 +211,7 @@ def _write_unit(conn: Connection, unit: UnitState, members: Mapping[bytes, str])
 
 
 def write_times(conn: Connection, times: Iterable[UnitTimes]) -> None:
-    """Note which units showed just what they showed before, and when."""
+    """Record which units showed exactly what they showed before, and when."""
     latest = {one.unit: one for one in times}
     rows = list(latest.values())
     if rows:
@@ -244,7 +244,7 @@ def _write_marks(conn: Connection, recording: Recording) -> None:
 
 
 def rebaseline(conn: Connection, endpoint: int, now: float, order: int) -> None:
-    """Begin a new baseline: no unit is known, and the next complete sweep is taken as it is."""
+    """Begin a new baseline: units are deleted, and the next complete sweep is recorded without events."""
     conn.run("DELETE FROM units WHERE endpoint = $1", [endpoint])
     conn.run("UPDATE objects SET unit = NULL WHERE endpoint = $1", [endpoint])
     conn.run(
@@ -256,19 +256,19 @@ def rebaseline(conn: Connection, endpoint: int, now: float, order: int) -> None:
 
 
 def read_endpoint(db: Database | Connection, endpoint: int) -> EndpointState:
-    """The endpoint's own state as it is now."""
+    """The endpoint's current state."""
     row = db.row(f"SELECT {ENDPOINT} FROM endpoints WHERE id = $1", [endpoint])
     assert row is not None
     return endpoint_of(row)
 
 
 def read_members(db: Database | Connection, unit: int) -> dict[bytes, str]:
-    """What a unit showed last: the digest of each object's bytes -> its id, in order."""
+    """The members of a unit at its latest poll: the digest of each object's bytes -> its id, in order."""
     return members_of(db.value("SELECT members FROM units WHERE id = $1", [unit]))
 
 
 def _take_members(conn: Connection, unit: int, ids: frozenset[str]) -> None:
-    """Take objects from a unit that showed them before; what it shows next is compared whole."""
+    """Remove objects from a unit that showed them before; its next answer is compared completely."""
     kept = {digest: object_id for digest, object_id in read_members(conn, unit).items() if object_id not in ids}
     conn.run(
         "UPDATE units SET members = $1, digest = NULL, validators = NULL WHERE id = $2", [packed_members(kept), unit]
@@ -287,7 +287,7 @@ def drop_units(conn: Connection, endpoint: int, keys: Iterable[str], now: float)
 
 
 def end_sweep(conn: Connection, endpoint: int, sweep: Sweep) -> None:
-    """Draw the conclusions of a complete sweep, and begin the next one."""
+    """Record the consequences of a complete sweep, and begin the next one."""
     _spare_unseen(conn, endpoint, sweep)
     _suspect_missing(conn, endpoint, sweep)
     gone = _end_baseline(conn, endpoint, sweep)
@@ -301,7 +301,7 @@ def end_sweep(conn: Connection, endpoint: int, sweep: Sweep) -> None:
 
 
 def _spare_unseen(conn: Connection, endpoint: int, sweep: Sweep) -> None:
-    # What the sweep says nothing about counts as seen in it, and what was missing there begins to be so now.
+    # Objects about which the sweep says nothing count as seen in it; for those that were missing the time starts again.
     for prefix in sweep.unseen:
         conn.run(
             "UPDATE objects SET seen_sweep = (SELECT sweep FROM endpoints WHERE id = $1), missing_sweep = "
@@ -312,8 +312,8 @@ def _spare_unseen(conn: Connection, endpoint: int, sweep: Sweep) -> None:
 
 
 def _suspect_missing(conn: Connection, endpoint: int, sweep: Sweep) -> None:
-    # Who is known, belongs to no unit and was not seen in the whole sweep is a suspect now; one whose own URL
-    # has said that it lives is asked again after twice as many sweeps each time.
+    # A known object that belongs to no unit and was not seen in the sweep becomes a suspect. If its own URL
+    # has shown it, that URL is requested again after twice as many sweeps each time.
     conn.run(
         "UPDATE objects SET presence = 1, missing_at = $1, missing_sweep = (SELECT sweep FROM endpoints WHERE id = $2) "
         "WHERE endpoint = $2 AND unit IS NULL AND presence = 0 "
@@ -325,10 +325,10 @@ def _suspect_missing(conn: Connection, endpoint: int, sweep: Sweep) -> None:
 
 
 def _end_baseline(conn: Connection, endpoint: int, sweep: Sweep) -> int:
-    """Take what a baseline did not show as deleted; how many objects that is."""
+    """Mark objects that a baseline did not show as deleted, and return how many."""
     return conn.changed(
-        # A baseline takes what its sweep did not show as deleted, silently; but not what was seen since it began and
-        # was reported before, nor, where the sweep is uncertain, anything that was seen since.
+        # Objects that the sweep of a baseline did not show count as deleted, silently. Exempt are objects seen since it
+        # began that had events before and, if the sweep is uncertain, all objects seen since it began.
         "UPDATE objects SET presence = 2, missing_at = NULL WHERE endpoint = $1 AND unit IS NULL AND presence < 2 "
         "AND $2::boolean "
         "AND seen_sweep < (SELECT sweep FROM endpoints WHERE id = $1 AND baseline_before IS NOT NULL) "
@@ -338,8 +338,8 @@ def _end_baseline(conn: Connection, endpoint: int, sweep: Sweep) -> int:
 
 
 def _begin_next(conn: Connection, endpoint: int, sweep: Sweep, gone: int) -> None:
-    # One sweep may miss an object that a shift took from a page not yet read to one already read. The next one,
-    # if nothing moved in it either, shows that there was no such shift.
+    # One sweep may miss an object that a shift moved from an unread page to one already read. If nothing moved in the
+    # next sweep either, there was no such shift.
     conn.run(
         "UPDATE endpoints SET last_sweep = CASE WHEN $6::boolean OR last_sweep IS NOT NULL THEN $1::float8 END, "
         "last_sweep_began = CASE WHEN $6 OR last_sweep IS NOT NULL THEN sweep_began END, uncertain = $7, "

@@ -1,4 +1,4 @@
-"""The tables, and how they become those of this version.
+"""The tables and their migrations.
 
 They are those of SQLite, with two differences: the log's numbers come from a counter that is locked until the commit,
 so that they rise in the order of commits; and times are float8 of Unix seconds by the database's own clock.
@@ -18,7 +18,7 @@ from state.place import DatabaseUrl
 from state.postgres.connection import Connection, Database, transaction
 
 _LOCK: Final = 0x506F6C6C6572  # of the advisory lock under which the schema is changed
-MOVE_LOCK: Final = _LOCK + 1  # of the one that a move holds as long as it lasts
+MOVE_LOCK: Final = _LOCK + 1  # of the lock that a move holds until its end
 
 FIRST: Final = """
 CREATE TABLE meta (key text COLLATE "C" PRIMARY KEY, value text NOT NULL);
@@ -218,13 +218,13 @@ CREATE TABLE commands (
 CREATE INDEX commands_pending ON commands (id) WHERE taken_at IS NULL;
 """
 
-# Each is named, applied once, and stays as it is: what changes later is one more. While workers of two versions run
-# side by side the older one must find everything that it uses: a column is dropped a version after its last use.
+# Each is named, applied once, and never edited: a later change is another migration. While workers of two versions run
+# at the same time, the older one must find everything that it uses: a column is dropped a version after its last use.
 MIGRATIONS: Final = (("first", FIRST), ("denied", "ALTER TABLE objects ADD COLUMN denied_at float8"))
 
 
 def migrate(db: Database) -> None:
-    """Make the tables those of this version. Raises StateError where a later version has changed them."""
+    """Migrate the tables to this version. Raises StateError if a later version has changed them."""
     conn = db.conn
     with conn.transaction():  # statements are not sent together here: a migration has several in one text
         conn.run("SELECT pg_advisory_xact_lock($1)", [_LOCK])
@@ -240,7 +240,7 @@ def migrate(db: Database) -> None:
 
 
 def refuse_moved(db: Database) -> None:
-    """Raise StateError where the state was moved elsewhere, or is being moved."""
+    """Raise StateError if the state was moved elsewhere, or is being moved."""
     shown = str(DatabaseUrl(db.url))
     if error := refusal(dict(db.run("SELECT key, value FROM meta").fetchall()), shown):
         raise error
@@ -250,12 +250,12 @@ def refuse_moved(db: Database) -> None:
 
 
 def is_begun(db: Database) -> bool:
-    """Whether there is a state at all."""
+    """Whether the database has a state."""
     return bool(_applied(db.conn))
 
 
 def check(db: Database) -> None:
-    """Raise StateError where the tables are not those of this version."""
+    """Raise StateError if the tables are not those of this version."""
     missing = _missing(db.conn)
     if missing:
         raise Outdated(

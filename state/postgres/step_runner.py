@@ -1,4 +1,4 @@
-"""Runs the steps of a database: each on a thread with a connection of its own, in the order that leases demand."""
+"""Runs the steps of a database, each on a thread with its own connection, in the order that leases require."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from state.leases import Lease
 from state.postgres.failures import AGAIN, translated
 
 THREADS: Final = 4  # connections that write, of one worker
-TRIES: Final = 5  # of a step that another one has made impossible, as a deadlock does
+TRIES: Final = 5  # attempts of a step that failed because of another one, for example by a deadlock
 
 R = TypeVar("R")
 
@@ -32,7 +32,7 @@ class StepRunner:
     """Runs steps, and knows whether the state can be written. Steps under one lease keep their order."""
 
     def __init__(self, threads: int = THREADS) -> None:
-        self.outage: Unavailable | None = None  # why the state cannot be written at present
+        self.outage: Unavailable | None = None  # why the state cannot be written
         self.failing = asyncio.Event()  # set when an outage has begun
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._urgent = ThreadPoolExecutor(1, thread_name_prefix="leases")
@@ -40,7 +40,7 @@ class StepRunner:
         self._ending: set[asyncio.Task[Any]] = set()  # steps under way of sessions that are over
 
     async def run(self, call: partial[R], session: UnderWay | None = None) -> R:
-        """Run one step, also to its end where nobody waits for it any more."""
+        """Run one step to its end, even if nobody waits for it any more."""
         task = asyncio.create_task(self._do(call, session))
         if session is not None:
             session.tasks.add(task)
@@ -54,12 +54,12 @@ class StepRunner:
         return await self._on(self._urgent, call)
 
     async def probe(self, call: Callable[[], None]) -> None:
-        """Run one step in spite of an outage, and end it where the step succeeds. Raises Unavailable where not."""
+        """Run one step in spite of an outage, which ends if the step succeeds. Raises Unavailable if it fails."""
         await _finished(asyncio.create_task(self._on(self._threads, call)))
         self.outage = None
 
     def end(self, session: UnderWay) -> None:
-        """Run no further step of a session, and none of another one before those under way have ended."""
+        """Run no further step of a session, and no step of another session before those under way have ended."""
         session.is_over = True
         self._ending |= session.tasks
         for task in session.tasks:
@@ -73,7 +73,7 @@ class StepRunner:
 
     async def _do(self, call: partial[R], session: UnderWay | None) -> R:
         lease = next((one for one in call.args if isinstance(one, Lease)), None)
-        # A step of a session that is over may be among those that are waited for: it waits for none, and is refused.
+        # A step of a session that is over may be among the awaited ones: it waits for none, and is refused.
         if session is not None and self._ending and not session.is_over:
             await asyncio.wait([*self._ending])
         if lease is None:
@@ -108,7 +108,7 @@ async def _finished(task: asyncio.Task[R]) -> R:
 
 
 def _tried(call: Callable[[], R]) -> R:
-    """Run a step, again where two steps were in each other's way. Raises StateError for errors of the database."""
+    """Run a step, and again if another step got in its way. Raises StateError for errors of the database."""
     for left in range(TRIES, 0, -1):
         try:
             return call()
@@ -123,7 +123,7 @@ def _tried(call: Callable[[], R]) -> R:
 
 
 def _report(task: asyncio.Task[Any]) -> None:
-    """Report what a step has raised for which nobody waits any more: but not that its lease was another's by then."""
+    """Log the error of a step for which nobody waits any more, unless its lease had been lost."""
     if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, LeaseLost):
         told = {"message": "a step of the store failed that nobody waits for", "exception": error}
         task.get_loop().call_exception_handler(told)

@@ -1,4 +1,4 @@
-"""One PostgreSQL database, opened: everything that writes it, or everything that only looks at it."""
+"""One open PostgreSQL database: everything that writes it, or everything that only reads it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Store:
 
     @classmethod
     def open(cls, url: str) -> Self:
-        """Open the state for writing, made and migrated where needed. Raises StateError."""
+        """Open the state for writing; it is created and migrated if needed. Raises StateError."""
         db = Database(url)
         with _closed_if_refused(db):
             migrate(db)
@@ -69,12 +69,12 @@ class Store:
 
     @property
     def names(self) -> Names:
-        """Renaming and forgetting."""
+        """Renaming and deleting stored data."""
         return Names(self.db)
 
     @property
     def is_shared(self) -> bool:
-        """True: every worker on it owns what it has leased."""
+        """True: every worker owns what it has leased."""
         return True
 
     def wall(self) -> float:
@@ -82,11 +82,11 @@ class Store:
         return self.time()
 
     def rewind(self, *, now: float, by: float = 0.0) -> float:  # noqa: ARG002 - see `PollingStore`
-        """Nothing: every worker goes by the database's clock, and none moves the times of the others."""
+        """Does nothing: every worker uses the database's clock, and none moves the times of the others."""
         return 0.0
 
     def probe(self) -> None:
-        """Write something for a trial, on new connections. Raises what keeps the state from being written."""
+        """Write something on new connections, and delete it again. Raises the error that prevents writing the state."""
         self.db.renew()
         probe(self.db)
 
@@ -97,7 +97,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """Everything that only looks."""
+    """Everything that only reads."""
 
     db: Database
     log: Log
@@ -108,7 +108,7 @@ class Reader:
 
     @classmethod
     def open(cls, url: str) -> Self:
-        """Look at the state beside the workers. Raises StateError."""
+        """Open the state for reading, beside the workers. Raises StateError."""
         db = Looking(url, read_only=True)
         with _closed_if_refused(db):
             check(db)
@@ -128,11 +128,11 @@ class Reader:
         return Tables(self.db)
 
     def damage(self) -> str | None:
-        """None: PostgreSQL looks after its files itself (`pg_amcheck` reads all of them)."""
+        """None: PostgreSQL checks its files itself (`pg_amcheck` reads all of them)."""
         return None
 
     def restored(self) -> Restored | None:
-        """None: a restored database is told by its log, which has lost its end."""
+        """None: a restored database is recognised by its log, whose end is missing."""
         return None
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class Reader:
 
 
 def _refuse_moved(db: Database) -> None:
-    """Raise StateError, and close the connections, where the state was moved elsewhere or is being moved."""
+    """Raise StateError, and close the connections, if the state was moved elsewhere or is being moved."""
     try:
         refuse_moved(db)
     except StateError:
@@ -151,7 +151,7 @@ def _refuse_moved(db: Database) -> None:
 
 @contextlib.contextmanager
 def _closed_if_refused(db: Database) -> Iterator[None]:
-    """Raise StateError for what psycopg raises within, and leave no connection open then."""
+    """Raise StateError for psycopg's errors in the block, and close every connection then."""
     try:
         with translating():
             yield
@@ -161,7 +161,7 @@ def _closed_if_refused(db: Database) -> Iterator[None]:
 
 
 def is_there(url: str) -> bool:
-    """Whether a state was ever begun in the database. Raises StateError."""
+    """Whether the database has a state. Raises StateError."""
     db = Looking(url, read_only=True)
     try:
         with translating():

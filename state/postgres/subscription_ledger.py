@@ -1,4 +1,4 @@
-"""The books of every subscription, proven from the tables: each event it has read is on exactly one side."""
+"""The books of every subscription, computed from the tables: each event that it has read is counted exactly once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from state.deliveries import SubscriptionLedger
 from state.postgres import not_matching as passed_over
 from state.postgres.connection import Connection, Database, snapshot
 
-SHOWN: Final = 1000  # numbers that are named at most
+SHOWN: Final = 1000  # most numbers that are listed
 
 
 def ledger(db: Database) -> list[SubscriptionLedger]:
-    """The books of every subscription by name. Nothing is taken from a running sum that the rows could tell."""
+    """The books of every subscription by name. Nothing is taken from a stored sum if rows can prove it."""
     with snapshot(db) as conn:
         names = conn.run("SELECT id, name FROM subscriptions ORDER BY name").fetchall()
         return [_books(conn, id_, name) for id_, name in names]
@@ -52,7 +52,8 @@ def _books(conn: Connection, id_: int, name: str) -> SubscriptionLedger:
 def _compare(
     conn: Connection, id_: int, purged: int, cursor: int, passed: list[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """The numbers in the log that are on no side, those on a side that are not in the log, and how many the log has."""
+    """Numbers in the log that are accounted for nowhere, numbers accounted for that are not in the log, and the size of
+    the log."""
     rows = conn.run("SELECT seq FROM deliveries WHERE subscription = $1 AND origin = 'log' AND seq > $2", [id_, purged])
     accounted = {row[0] for row in rows}
     accounted.update(passed)

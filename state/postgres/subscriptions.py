@@ -1,6 +1,6 @@
-"""Rows of subscriptions: registered, paused, resumed, disabled, and where each reads on.
+"""Rows of subscriptions: registering, pausing, resuming and disabling them, and their cursors.
 
-Every step that writes lanes or deliveries of a subscription locks its row first: so no two of them meet there.
+Every step that writes lanes or deliveries of a subscription locks its row first, so no two steps do so at once.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from state.deliveries import LONGEST_WORD, Feed, Registration, SinkHealth
 from state.errors import StateError
 from state.postgres.connection import Connection, Database
 
-# A lane is free unless the owner of the subscription has claimed it: under the epoch of the lease that is the latest.
+# A lane is free unless the current owner of the subscription has claimed it, under the epoch of the latest lease.
 FREE: Final = (
     "lanes.epoch < coalesce((SELECT l.epoch FROM leases l JOIN subscriptions s ON l.name = 'subscription/' || s.name "
     "WHERE s.id = lanes.subscription), 1)"
 )
-PAUSED: Final = "on command"  # the reason of one that is paused, and of a removed one that was
-CONFIGURATION: Final = "enabled = false"  # the reason of one that the configuration switches off
+PAUSED: Final = "on command"  # the reason of a paused subscription, and of a removed one that was paused
+CONFIGURATION: Final = "enabled = false"  # the reason of a subscription that the configuration switches off
 LANE: Final = "e.source || ' ' || e.subject"  # as the dispatcher writes it, and "replay " before it
 
 
 def register(conn: Connection, registrations: Sequence[Registration]) -> None:
-    """Make the subscriptions known within the caller's transaction; those not named are kept as removed."""
+    """Register the subscriptions within the caller's transaction; those not named are kept as removed."""
     conn.run("SELECT id FROM subscriptions ORDER BY id FOR NO KEY UPDATE")
     names = [registration.name for registration in registrations]
     conn.run(
@@ -53,7 +53,7 @@ def _insert(conn: Connection, registration: Registration) -> None:
 
 
 def _change(conn: Connection, registration: Registration, id_: int, state: str, reason: str, digest: bool) -> None:
-    """Take over new settings; the cursor, a pause and a receiver's own "no more" stay."""
+    """Store new settings; the cursor, a pause, and a receiver's refusal of all events stay."""
     if not registration.enabled:
         state, reason = "disabled", CONFIGURATION
     elif state == "removed" and reason == PAUSED:
@@ -80,9 +80,9 @@ def first_cursor(conn: Connection, start: str | float) -> int:
 
 
 def _relane(conn: Connection, id_: int, *, digest: bool) -> None:
-    """Queue what is pending anew, in one lane or in one for each object; what is outside the order stays there."""
+    """Queue pending deliveries again, in one lane or one for each object; deliveries outside the order stay there."""
     conn.run("UPDATE subscriptions SET digest = $1 WHERE id = $2", [digest, id_])
-    # What the receiver itself said of any of them is its word for all: not before that.
+    # If the receiver asked for a wait for any of them, it counts for all.
     not_before = conn.value("SELECT coalesce(max(not_before), 0) FROM lanes WHERE subscription = $1", [id_])
     conn.run("DELETE FROM lanes WHERE subscription = $1", [id_])
     lane = "''" if digest else f"(SELECT {LANE} FROM events e WHERE e.seq = deliveries.seq)"
@@ -101,12 +101,12 @@ def _relane(conn: Connection, id_: int, *, digest: bool) -> None:
 
 
 def pause(conn: Connection, name: str) -> None:
-    """Give it nothing more until it is resumed."""
+    """Stop delivering to it until it is resumed."""
     conn.run("UPDATE subscriptions SET state = 'paused', reason = $1 WHERE id = $2", [PAUSED, id_of(conn, name)])
 
 
 def resume(conn: Connection, name: str) -> None:
-    """Go on at once: active, the breaker closed, and what waits for a retry, or at the receiver's word, due now.
+    """Deliver at once: make it active, close the breaker, and make waiting deliveries due now.
 
     A digest that was not attempted yet keeps its time.
     """
@@ -117,7 +117,7 @@ def resume(conn: Connection, name: str) -> None:
         "EXISTS (SELECT 1 FROM deliveries d WHERE d.subscription = lanes.subscription AND d.lane = lanes.lane "
         "AND d.state = 'pending' AND d.attempts > 0)"
     )
-    # Due at 0 is due at once without asking a clock.
+    # 0 means due at once, without reading a clock.
     conn.run(
         "UPDATE lanes SET not_before = 0, due = CASE WHEN (SELECT digest FROM subscriptions WHERE id = $1) "
         f"AND NOT {attempted} THEN due ELSE 0 END WHERE subscription = $1 AND {FREE}",
@@ -126,12 +126,12 @@ def resume(conn: Connection, name: str) -> None:
 
 
 def probe_at_once(conn: Connection, id_: int, now: float) -> None:
-    """Let the breaker, if it is open, let an attempt through now."""
+    """Let an attempt through now if the breaker is open."""
     conn.run("UPDATE subscriptions SET open_until = $1::float8 WHERE id = $2 AND open_until > $1::float8", [now, id_])
 
 
 def bound_waits(conn: Connection, registration: Registration, now: float) -> None:
-    """What waits until later than can be meant is due at once: the clock was wrong when that was written."""
+    """Make deliveries due at once if their time is later than is possible: the clock was wrong when it was written."""
     id_, latest = id_of(conn, registration.name), now + LONGEST_WORD
     conn.run("UPDATE lanes SET not_before = 0 WHERE subscription = $1 AND not_before > $2::float8", [id_, latest])
     conn.run(
@@ -145,12 +145,12 @@ def bound_waits(conn: Connection, registration: Registration, now: float) -> Non
 
 
 def disable(conn: Connection, id_: int, reason: str) -> None:
-    """Give it nothing more because of `reason`; its events are kept."""
+    """Stop delivering to it because of `reason`; its events are kept."""
     conn.run("UPDATE subscriptions SET state = 'disabled', reason = $1 WHERE id = $2", [reason, id_])
 
 
 def write_health(conn: Connection, id_: int, health: SinkHealth) -> None:
-    """Keep how its sink has fared."""
+    """Store the health of its sink."""
     conn.run(
         "UPDATE subscriptions SET failures = $1, open_until = $2, probe_wait = $3, last_error = $4, "
         "dead_reported = $5 WHERE id = $6",
@@ -159,14 +159,14 @@ def write_health(conn: Connection, id_: int, health: SinkHealth) -> None:
 
 
 def update_health(conn: Connection, id_: int, health: SinkHealth, kept_until: float | None) -> None:
-    """Keep how its sink has fared; where a command has let the breaker go meanwhile, that stays."""
+    """Store the health of its sink; if a command has closed the breaker meanwhile, that stays."""
     open_until = conn.value("SELECT open_until FROM subscriptions WHERE id = $1", [id_])
     changed = open_until != kept_until
     write_health(conn, id_, replace(health, open_until=open_until) if changed and health.failures else health)
 
 
 def id_of(conn: Connection, name: str) -> int:
-    """Its row, locked until the commit. Raises StateError where there is none of that name."""
+    """The id of its row, which is locked until the commit. Raises StateError if there is no such subscription."""
     id_ = conn.value("SELECT id FROM subscriptions WHERE name = $1 FOR NO KEY UPDATE", [name])
     if id_ is None:
         known = ", ".join(one for (one,) in conn.run("SELECT name FROM subscriptions ORDER BY name"))
@@ -175,7 +175,7 @@ def id_of(conn: Connection, name: str) -> int:
 
 
 def feeds(db: Database, names: Iterable[str], limit: int) -> list[Feed]:
-    """Where the active ones of these subscriptions have room and something to read."""
+    """The positions from which active ones of these subscriptions can read on, if they have room."""
     rows = db.run(
         "SELECT name, cursor, $1::bigint - pending, NULL::bigint, NULL::bigint FROM subscriptions "
         "WHERE state = 'active' AND name = ANY($2::text[]) AND pending < $1::bigint "

@@ -33,7 +33,7 @@ class Tables:
         self._db = db
 
     def page(self, name: str, *, after: str | None, limit: int) -> TablePage:
-        """At most `limit` rows of a table after a place. Raises PollerError for what is not a place."""
+        """At most `limit` rows of a table after a position. Raises PollerError for an invalid position."""
         table = TABLES[name]
         query, values = table.page(after, lambda place: f"${place}")
         return table.paged(self._db.run(query, [*values, limit]), limit)

@@ -1,4 +1,4 @@
-"""Until when the server of a budget wants no call, in steady seconds."""
+"""The pause that the server of a budget asked for: its end in steady seconds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from state.postgres.connection import Connection, Database, read_meta, write_met
 
 
 def throttle(conn: Connection, budget: str, until: float) -> None:
-    """Note it, within the caller's transaction."""
+    """Store it, within the caller's transaction."""
     write_meta(conn, f"throttled {budget}", repr(until))
 
 
 def throttled_until(db: Database, budget: str) -> float | None:
-    """What was noted last; it may be over."""
+    """The stored end of the pause, which may be over."""
     text = read_meta(db, f"throttled {budget}")
     return None if text is None else float(text)

@@ -1,4 +1,4 @@
-"""The time of the database, as one worker knows it without asking each time."""
+"""The time of the database, which a worker computes without asking each time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from state.postgres.connection import NOW, Database
 
 
 class DatabaseTime:
-    """Unix seconds of the database's clock: this machine's, moved by how far the two were apart when it was asked."""
+    """Unix seconds of the database's clock: this machine's clock plus the difference that was measured last."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -24,9 +24,9 @@ class DatabaseTime:
         self.heard(float(self._db.value(f"SELECT {NOW}")), before)
 
     def heard(self, now: float, before: float) -> None:
-        """Take over what the database has just said that its time is; it was asked at `before`, by this machine.
+        """Use a time that the database has just reported; it was asked at `before`, by this machine.
 
-        An answer that took long says little: half of the way there and back is its error.
+        An answer that took long is inaccurate: its error is half the round trip.
         """
         after = time.time()
         if after - before < 1.0:

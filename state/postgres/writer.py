@@ -1,7 +1,7 @@
-"""What runs steps: a few threads, each with a connection of its own, so that the event loop never waits.
+"""Runs steps on a few threads, each with its own connection, so that the event loop never waits.
 
 Steps under one lease keep their order, and so do those of one session and the session after it. Others may overlap:
-each is a transaction of its own, and a step that only reads sees what was committed before it began.
+each is a separate transaction, and a step that only reads sees what was committed before it began.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Writer:
         return await self.runner.run(partial(step, *args, **kwargs))
 
     async def unhurried(self, step: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> S:
-        """See `Steps`: a silent recording says itself that nobody waits for the disk of the database."""
+        """See `Steps`: a silent recording itself tells the database not to wait for its disk."""
         return await self.runner.run(partial(step, *args, **kwargs))
 
     async def urgent(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """See `state.steps.Writer`: on a connection of its own."""
+        """See `state.steps.Writer`: runs on a separate connection."""
         return await self.runner.run_urgently(partial(step, *args, **kwargs))
 
     @property
@@ -69,7 +69,7 @@ class Writer:
 
 
 class Session:
-    """The writer as one holder of memory has it. See `state.steps.Session`."""
+    """A session of the writer. See `state.steps.Session`."""
 
     def __init__(self, writer: Writer) -> None:
         self._runner = writer.runner
@@ -87,5 +87,5 @@ class Session:
         return await self._runner.run(partial(step, *args, **kwargs), self._under_way)
 
     def close(self) -> None:
-        """Refuse every further step, also those that wait; the next session begins after those under way."""
+        """Refuse every further step, including those that wait; the next session begins after those under way."""
         self._runner.end(self._under_way)

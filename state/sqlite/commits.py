@@ -1,4 +1,4 @@
-"""Commits of a state file: steps that wait at the same time share one, and each is undone alone where it fails."""
+"""Commits of a state file: steps that wait at the same time share one, and a step that fails is undone alone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ TOGETHER: Final = 64  # steps that share one commit, at most
 
 
 class Group(Protocol):
-    """What lets steps share one commit."""
+    """A transaction that several steps share."""
 
     def begin(self) -> None:
-        """What steps write from now on is committed together."""
+        """Begin: what steps write from now on is committed together."""
         ...
 
     def commit(self) -> None:
@@ -26,7 +26,7 @@ class Group(Protocol):
 
 
 class Apart:
-    """Steps that each see to their own commit."""
+    """For steps that commit by themselves: it does nothing."""
 
     def begin(self) -> None:
         """See `Group`."""
@@ -37,20 +37,20 @@ class Apart:
 
 @dataclass(slots=True, kw_only=True)
 class Step:
-    """One step that is asked for, and what it came to."""
+    """One requested step and its result."""
 
     call: Callable[[], Any]
     done: asyncio.Future[Any]
     may_lag: bool
     reads: bool = False
     is_probe: bool = False
-    refused: Callable[[int], Unavailable | None] = lambda _: None  # why it is not run, by how often steps were lost
+    refused: Callable[[int], Unavailable | None] = lambda _: None  # why it is refused, given how often steps were lost
     result: Any = None
     error: BaseException | None = None
 
     @property
     def is_silent(self) -> bool:
-        """It may be answered before its commit."""
+        """Whether it may be answered before its commit."""
         return self.error is None and (self.reads or (self.may_lag and self.result.is_silent))
 
     def run(self) -> None:
@@ -61,7 +61,7 @@ class Step:
             self.error = translated(error)
 
     def answer(self) -> None:
-        """Tell whoever awaits it, on the loop's thread."""
+        """Give the result to the waiting task, on the loop's thread."""
         if self.done.cancelled():
             if self.error is not None:
                 told = {"message": "a step of the store failed that nobody waits for", "exception": self.error}
@@ -73,20 +73,20 @@ class Step:
 
 
 class SharedCommits:
-    """The commit that is open, and what is known of those before. Everything here runs on the thread of the store.
+    """The open commit, and the results of earlier ones. Everything here runs on the thread of the store.
 
-    None of the steps that reports anything is answered before its commit.
+    A step that reports anything is answered only after its commit.
     """
 
     def __init__(self) -> None:
         self.group: Group = Apart()
-        self.is_open = False  # there is a group that is still to be committed
-        self.lost = 0  # times that steps were answered and could not be committed
-        self.outage: Unavailable | None = None  # why the state cannot be written, as far as the latest step has shown
+        self.is_open = False  # a group is still to be committed
+        self.lost = 0  # how often steps were answered but could not be committed
+        self.outage: Unavailable | None = None  # why the latest step could not write the state
         self._lagging = 0  # steps of the open group that were answered
 
     def run(self, steps: list[Step]) -> None:
-        """Run steps, and commit what they wrote unless that may wait."""
+        """Run steps, and commit what they wrote unless the commit may wait."""
         writes = sum(not step.reads for step in steps)
         if not writes or (not self.is_open and len(steps) == 1 and not steps[0].may_lag):
             for step in steps:
@@ -106,7 +106,7 @@ class SharedCommits:
             self._not_committed(steps, error)
 
     def _do(self, step: Step) -> None:
-        """Run one step, unless the state cannot be written or what the step rests on was lost."""
+        """Run one step, unless the state cannot be written or an earlier step that it depends on was lost."""
         refused = self.outage if not step.is_probe else None
         refused = refused or step.refused(self.lost)
         if refused is not None:
@@ -119,7 +119,7 @@ class SharedCommits:
             self.outage = None
 
     def _not_committed(self, steps: list[Step], error: BaseException) -> None:
-        """Nothing of these steps is in the state, nor of those that were answered before their commit."""
+        """Undo: nothing of these steps is in the state, nor of those that were answered before their commit."""
         error = next((step.error for step in steps if isinstance(step.error, Unavailable)), translated(error))
         if isinstance(error, Unavailable):
             self.outage = error

@@ -15,7 +15,7 @@ from state.errors import Outdated, StateError, Unavailable
 meta_migrations = Migrations("meta")
 
 PROBED = 256 * 1024  # bytes
-LARGEST_WAL = 16 * 1024 * 1024  # bytes that the -wal file keeps once nobody reads what it was before
+LARGEST_WAL = 16 * 1024 * 1024  # bytes to which the -wal file is truncated
 
 
 class State(Database):
@@ -61,8 +61,8 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
             conn.execute("PRAGMA journal_mode = WAL")
             conn.execute("PRAGMA synchronous = FULL")
             conn.execute("PRAGMA wal_autocheckpoint = 1000")
-            conn.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")  # somebody who reads for long lets it grow
-            conn.execute("PRAGMA temp_store = MEMORY")  # what undoes one step of a group needs no file
+            conn.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")  # it grows while another program reads for long
+            conn.execute("PRAGMA temp_store = MEMORY")  # undoing one step of a group needs no file
             if any(migrations.pending(db) for migrations in sets):
                 _drop_views(db)
             for migrations in sets:
@@ -79,7 +79,7 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
 
 
 def _drop_views(db: Database) -> None:
-    """Take the views away: a table that one of them reads cannot be changed. They are made again by whoever opens."""
+    """Drop the views, because a table that one of them reads cannot be changed. The next opening creates them again."""
     for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'view'").fetchall():
         db.execute(f'DROP VIEW "{name}"')
 

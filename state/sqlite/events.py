@@ -78,11 +78,11 @@ class Log:
         return read_meta(self._db, "log_id") or ""
 
     def begin_anew_if_cut(self, known: int) -> int | None:  # noqa: ARG002 - see `state.store.EventLog`
-        """None: a file that was put in the place of another one is a new log from its first opening on."""
+        """None: a file that replaced another one is a new log from its first opening on."""
         return None
 
     def append(self, events: Iterable[NewEvent]) -> list[int]:
-        """Append in a transaction of its own (operational events)."""
+        """Append in a separate transaction (operational events)."""
         with transaction(self._db) as conn:
             return append(conn, events)
 

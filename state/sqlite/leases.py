@@ -41,7 +41,7 @@ class LeaseTable:
         self._db = db
 
     def take(self, worker: Worker, wanted: Sequence[str], *, most: int, ttl: float) -> list[Lease]:
-        """At most `most` of the wanted leases that are free, expired, or this worker's own from before a restart."""
+        """Take at most `most` of the wanted leases: free or expired ones, and own ones from before a restart."""
         taken: list[Lease] = []
         with transaction(self._db) as conn:
             for name in wanted:
@@ -58,7 +58,7 @@ class LeaseTable:
         return taken
 
     def renew(self, worker: Worker, *, ttl: float) -> list[Lease]:
-        """Every lease that this worker still holds, for `ttl` seconds more."""
+        """Renew every lease that this worker still holds for another `ttl` seconds, and return them."""
         with transaction(self._db) as conn:
             rows = conn.execute(
                 f"UPDATE leases SET until = {NOW} + ? WHERE worker = ? AND until > {NOW} RETURNING name, epoch, until",

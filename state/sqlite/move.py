@@ -18,11 +18,11 @@ from state.sqlite.backup import begin_anew
 from state.sqlite.connection import State, open_database, transaction, write_meta
 from state.sqlite.subscription_ledger import ledger
 
-BYTES: Final = 4_000_000  # of rows that are read at once
+BYTES: Final = 4_000_000  # bytes of rows that are read at once
 
 
 class SqliteSide:
-    """One state file. Whoever opens it holds its lock."""
+    """One state file, opened under its lock."""
 
     def __init__(self, db: State) -> None:
         if db.conn is None:
@@ -49,7 +49,7 @@ class SqliteSide:
 
     def write(self, table: Table, rows: Sequence[Row], mark: Mark) -> None:
         """See `state.move.Side`."""
-        # Who owned a lease, and until when, is not moved.
+        # The owner of a lease and its end are not moved.
         more = {"leases": {"worker": "", "until": 0.0}}.get(table.name, {})
         columns = [*table.names, *more]
         with transaction(self._db) as conn:
@@ -64,7 +64,7 @@ class SqliteSide:
         return int(self._conn.execute(f"SELECT count(*) FROM {table.name}").fetchone()[0])
 
     def numbers(self) -> dict[str, int]:
-        """See `state.move.Side`. Only some tables remember numbers of rows that are gone."""
+        """See `state.move.Side`. Only some tables remember the numbers of deleted rows."""
         given = dict(self._conn.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
         return {table.name: max(given.get(table.name, 0), self._highest(table)) for table in TABLES if table.serial}
 
@@ -114,7 +114,7 @@ class SqliteSide:
 
 @contextlib.contextmanager
 def opened(path: Path, *, sets: tuple[Migrations, ...]) -> Iterator[SqliteSide]:
-    """A state file in a move, made and brought up to date where needed. SQLite's errors are raised as StateError."""
+    """A state file in a move, created and migrated if needed. SQLite's errors are raised as StateError."""
     db = open_database(path, sets=sets)
     try:
         begin_anew(db, now=time.time())

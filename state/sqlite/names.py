@@ -1,4 +1,4 @@
-"""Other names for what is kept of subscriptions and sources, and forgetting them."""
+"""Renaming and deleting stored data of subscriptions and sources."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ TOLD: Final = (  # whether there is, or was, an event of a source
     "SELECT 1 FROM events WHERE source = ? UNION ALL SELECT 1 FROM objects o JOIN endpoints e ON e.id = o.endpoint "
     "WHERE e.source = ? AND o.version > 0 LIMIT 1"
 )
-EMPTY: Final = b"{}"  # what is kept in place of a forgotten object's content
+EMPTY: Final = b"{}"  # stored in place of a deleted object's content
 
 
 class Names:
-    """The names in one state file. Every method is one whole step."""
+    """The names in one state file. Every method is one step."""
 
     def __init__(self, db: State) -> None:
         self._db = db
@@ -145,7 +145,7 @@ def _drop_endpoint(conn: sqlite3.Connection, endpoint: int) -> None:
 
 
 def _empty_objects(conn: sqlite3.Connection, endpoint: int, limit: int) -> int:
-    """Take the content of at most `limit` objects away; how many they were."""
+    """Delete the content of at most `limit` objects; returns how many."""
     gone = conn.execute(
         "DELETE FROM objects WHERE id IN (SELECT id FROM objects WHERE endpoint = ? AND version = 0 LIMIT ?)",
         [endpoint, limit],
@@ -165,7 +165,7 @@ def _forget_endpoint(conn: sqlite3.Connection, endpoint: int, now: float) -> Non
         return
     (order,) = conn.execute("SELECT sweep_order FROM endpoints WHERE id = ?", [endpoint]).fetchone()
     rebaseline(conn, endpoint, now, order + 1)
-    # Without a shape it is none that is known: should it come back, it begins with a baseline.
+    # Without a shape it counts as unknown: if it returns, it begins with a baseline.
     conn.execute("UPDATE endpoints SET shape = '', objects = 0, revision = revision + 1 WHERE id = ?", [endpoint])
 
 
@@ -182,7 +182,8 @@ def _move_lanes(conn: sqlite3.Connection, old: str, new: str) -> None:
 
 
 def _move_versions(conn: sqlite3.Connection, old: str, new: str) -> None:
-    """Count on under the new subject (or, where it ends in a slash, all that begin so); no version goes back."""
+    """Continue to count versions under the new subject (or, if it ends in a slash, all that begin with it); no version
+    goes back."""
     where = "substr(subject, 1, ?) = ?" if old.endswith("/") else "? > 0 AND subject = ?"
     rows = conn.execute(f"SELECT subject, version FROM versions WHERE {where}", [len(old), old]).fetchall()
     conn.executemany(

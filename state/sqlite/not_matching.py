@@ -1,4 +1,4 @@
-"""Events that a subscription read but did not want: one bit for each, so that the books can be proved.
+"""Events that a subscription read but that did not match: one bit for each, so that the books can be checked.
 
 A row of 512 bytes covers 4,096 numbers of the log; a row per event would cost more than its delivery.
 """
@@ -23,7 +23,7 @@ def create(db: Database) -> None:
 
 
 def add(conn: sqlite3.Connection, subscription: int, numbers: Iterable[int]) -> None:
-    """Add these numbers, which rise."""
+    """Add these numbers, in rising order."""
     for block, members in groupby(numbers, key=lambda number: number // WIDTH):
         bits = _bits(conn, subscription, block)
         for number in members:
@@ -46,7 +46,7 @@ def forget(conn: sqlite3.Connection, subscription: int, upto: int) -> int:
 
 
 def numbers(conn: sqlite3.Connection, subscription: int) -> Iterator[int]:
-    """All the numbers, rising."""
+    """All the numbers, in rising order."""
     for block, bits in _blocks(conn, subscription, None):
         yield from (block * WIDTH + place for place in range(bits.bit_length()) if bits >> place & 1)
 

@@ -65,7 +65,7 @@ class Notices:
     def tell(self, notices: Sequence[Notice], *, kept: Mapping[str, bytes] | None = None) -> list[int]:
         """Append the notices to the log, each with the next version of its subject; returns their numbers.
 
-        `kept`, by key, is stored with them: what a restart must know of them.
+        `kept`, by key, is stored with them: what a restart must know about them.
         """
         with transaction(self._db) as conn:
             if kept:

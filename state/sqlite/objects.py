@@ -9,7 +9,7 @@ from itertools import chain
 from state.errors import Conflict
 from state.polls import Snapshot
 
-# Objects that are written: those that are new or changed, and those shown unchanged by another unit ...
+# Objects that are written: new or changed ones, and those shown unchanged by another unit ...
 ROW = "(?, ?, ?, ?, ?, ?, ?, ?)"
 UPSERT = """
 INSERT INTO objects (endpoint, object, version, body, unit, seen_at, presence, seen_sweep) VALUES {rows}
@@ -22,7 +22,7 @@ UPDATE objects SET unit = coalesce(?, unit), seen_at = ?, seen_sweep = ?, missin
     checks = 0, unlisted = 0, presence = CASE presence WHEN 1 THEN 0 ELSE presence END
 WHERE endpoint = ? AND object = ?
 """
-# ... those that the unit (1) does not show in an answer that was whole by then (2): suspects, seen when it was asked
+# ... those that the unit (1) does not show in an answer that was complete at that time (2): suspects, last seen at
 # before ...
 MISS = """
 UPDATE objects SET unit = NULL, seen_at = max(seen_at, (SELECT coalesce(asked_at, 0) FROM units WHERE id = ?1)),
@@ -30,7 +30,7 @@ UPDATE objects SET unit = NULL, seen_at = max(seen_at, (SELECT coalesce(asked_at
     missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?3)
 WHERE endpoint = ?3 AND object = ?4
 """
-# ... and those of which the unit (1) cannot tell how they are: nobody vouches for them from now on.
+# ... and those whose state the answer of the unit (1) does not tell: they belong to no unit from now on.
 DOUBT = """
 UPDATE objects SET seen_at = max(seen_at, coalesce((SELECT asked_at FROM units WHERE id = unit), 0)),
     presence = CASE presence WHEN 1 THEN 0 ELSE presence END, checks = 0,
@@ -38,14 +38,14 @@ UPDATE objects SET seen_at = max(seen_at, coalesce((SELECT asked_at FROM units W
 WHERE endpoint = ?2 AND object = ?3
 """
 
-# A suspect whose own URL answers is none, though no list shows it.
+# A suspect whose own URL answers is no longer one, although no list shows it.
 ANSWERING = """
 UPDATE objects SET presence = 0, checks = ?1, unlisted = ?4,
     missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2)
 WHERE endpoint = ?2 AND object = ?3 AND unit IS NULL AND presence = 1
 """
 
-# A suspect whose own URL says for the first time that it is gone.
+# A suspect whose own URL says for the first time that the object is gone.
 DENIED = "UPDATE objects SET denied_at = ?1 WHERE endpoint = ?2 AND object = ?3 AND unit IS NULL AND presence = 1"
 
 # Unknown objects: their common values are bound once.

@@ -1,4 +1,4 @@
-"""Endpoints, units and objects: what a poll is decided on, and what is recorded of it in one transaction."""
+"""Endpoints, units and objects: what the decision on a poll needs, and what one transaction records of the poll."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ polls_migrations = Migrations("polls")
 
 HOUR = 3600.0
 
-# An object belongs to the one unit that showed it last: its id is in that unit's members, and nowhere else. So an
-# unchanged unit vouches for all of its objects by its own time, and no object is written for having been seen again.
+# An object belongs to the one unit that showed it last: its id is in that unit's members, and nowhere else. So the time
+# of an unchanged unit is the time of all of its objects, and no object is written only because it was seen again.
 SCHEMA = """
 CREATE TABLE endpoints (
     id INTEGER PRIMARY KEY,
@@ -99,7 +99,7 @@ def create_polls(db: Database) -> None:
 
 @polls_migrations()
 def add_orders(db: Database) -> None:
-    """What came before what is told by numbers that only rise: wall clocks are set back."""
+    """Order by numbers that only rise, because wall clocks can be set back."""
     db.executescript(
         "ALTER TABLE endpoints ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;"
         "ALTER TABLE endpoints ADD COLUMN sweep_order INTEGER NOT NULL DEFAULT 1;"
@@ -110,7 +110,7 @@ def add_orders(db: Database) -> None:
 
 @polls_migrations()
 def add_claims(db: Database) -> None:
-    """What answers say about their list, and what contradicts it."""
+    """Claims: what answers say about their list, and what contradicts it."""
     db.executescript("ALTER TABLE endpoints ADD COLUMN uncertain BLOB;ALTER TABLE units ADD COLUMN claims BLOB;")
 
 
@@ -127,20 +127,20 @@ def add_denied(db: Database) -> None:
 
 
 def _literal(text: str) -> str:
-    """A pattern of GLOB that matches just this text."""
+    """A pattern of GLOB that matches exactly this text."""
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in text)
 
 
 class Polls:
-    """The writing side of polling. Every method is one whole step."""
+    """Steps of polling. Every method is one step."""
 
     def __init__(self, db: State) -> None:
         self._db = db
 
     def open(self, spec: EndpointSpec, *, now: float) -> Opened:
-        """The endpoint and its units, made where they are new. Where its shape has changed a new baseline begins.
+        """The endpoint and its units, created if they are new. If its shape has changed, a new baseline begins.
 
-        What was known stays, for its versions; the first sweep takes whatever it shows without events.
+        Known objects stay, for their versions; the first sweep records whatever it shows without events.
         """
         with transaction(self._db) as conn:
             conn.execute(
@@ -151,7 +151,7 @@ class Polls:
             where = "WHERE source = ? AND name = ?"
             row = conn.execute(f"SELECT {ENDPOINT} FROM endpoints {where}", [spec.source, spec.name]).fetchone()
             state = endpoint_of(row)
-            is_reshaped = state.shape not in (spec.shape, "")  # without one: it was forgotten
+            is_reshaped = state.shape not in (spec.shape, "")  # an empty one: it was deleted
             if state.shape != spec.shape:
                 conn.execute(
                     "UPDATE endpoints SET shape = ?, revision = revision + 1 WHERE id = ?", [spec.shape, state.id]
@@ -172,14 +172,14 @@ class Polls:
         return [float(row[0]) for row in rows]
 
     def reopen(self, endpoint: int) -> Opened:
-        """The endpoint and its units as they are kept now."""
+        """The endpoint and its units as currently stored."""
         rows = self._db.execute(f"SELECT {UNIT} FROM units WHERE endpoint = ? ORDER BY id", [endpoint])
         units = [unit_of(row) for row in rows]
         suspects = self.suspects(endpoint, limit=1)
         return Opened(state=read_endpoint(self._db, endpoint), units=units, has_suspects=bool(suspects))
 
     def known(self, endpoint: int, wanted: Sequence[Wanted]) -> list[Known]:
-        """What is known of the objects of each unit, and of those that are asked for."""
+        """What is known of the objects of each unit, and of the requested objects."""
         members = [read_members(self._db, one.unit) if one.with_members else {} for one in wanted]
         asked = [
             [*map(before.__getitem__, set(before).difference(one.digests)), *one.ids]
@@ -192,11 +192,11 @@ class Polls:
         ]
 
     def snapshots(self, endpoint: int, ids: Sequence[str]) -> dict[str, Snapshot]:
-        """The snapshots of those objects that are known. No id has a NUL, where SQLite ends a text of JSON."""
+        """The snapshots of these objects, as far as they exist. No id has a NUL, which would end a text of JSON."""
         if not ids:
             return {}
         rows = self._db.execute(
-            # One list as JSON is found in half the time of as many host parameters.
+            # One list as JSON takes half the time of as many host parameters.
             f"SELECT {KNOWN} FROM json_each(?) asked CROSS JOIN objects o ON o.object = asked.value "
             "LEFT JOIN units u ON u.id = o.unit WHERE o.endpoint = ?",
             [orjson.dumps(ids).decode(), endpoint],
@@ -204,27 +204,27 @@ class Polls:
         return {row[0]: snapshot_of(row) for row in rows}
 
     def record(self, lease: Lease, recording: Recording) -> Recorded:
-        """Write it, all or nothing.
+        """Write a recording, all or nothing.
 
-        Raises Conflict where the endpoint has changed since `recording.base`, and LeaseLost where another worker owns
-        the budget by now.
+        Raises Conflict if the endpoint has changed since `recording.base`, and LeaseLost if another worker owns the
+        budget now.
         """
         with transaction(self._db) as conn:
             check(conn, lease)
             return write(conn, recording)
 
     def touch(self, times: Iterable[UnitTimes]) -> None:
-        """Note which units showed just what they showed before, and when."""
+        """Record which units showed exactly what they showed before, and when."""
         with transaction(self._db) as conn:
             write_times(conn, times)
 
     def suspect_count(self, endpoint: int) -> int:
-        """How many objects wait for their deletion to be confirmed."""
+        """The number of objects whose deletion is to be confirmed."""
         query = "SELECT count(*) FROM objects WHERE endpoint = ? AND presence = 1 AND unit IS NULL"
         return int(self._db.execute(query, [endpoint]).fetchone()[0])
 
     def suspects(self, endpoint: int, *, limit: int = 1000) -> list[Suspect]:
-        """Objects that wait for their deletion to be confirmed, longest missing first."""
+        """Objects whose deletion is to be confirmed, longest missing first."""
         rows = self._db.execute(
             f"SELECT {SUSPECT} FROM objects WHERE endpoint = ? AND presence = 1 AND unit IS NULL "
             "ORDER BY missing_at LIMIT ?",
@@ -233,7 +233,7 @@ class Polls:
         return [suspect_of(row) for row in rows]
 
     def listed(self, endpoint: int) -> Snapshot | None:
-        """An object that its list shows; None: there is none."""
+        """An object that its list shows; None if there is none."""
         row = self._db.execute(
             f"SELECT {KNOWN} FROM objects o JOIN units u ON u.id = o.unit WHERE o.endpoint = ? AND o.presence = 0 "
             "LIMIT 1",
@@ -242,12 +242,12 @@ class Polls:
         return None if row is None else snapshot_of(row)
 
     def parents(self, endpoint: int) -> list[str]:
-        """Ids of the objects that are there, in order."""
+        """The ids of the objects that exist, in order."""
         rows = self._db.execute("SELECT object FROM objects WHERE endpoint = ? AND presence < 2", [endpoint])
         return [row[0] for row in rows]
 
     def parent(self, source: str, endpoint: str, object_id: str) -> bytes | None:
-        """The last known state of an object that is there, as JSON."""
+        """The last known state of an existing object, as JSON."""
         row = self._db.execute(
             "SELECT o.body FROM objects o JOIN endpoints e ON e.id = o.endpoint "
             "WHERE e.source = ? AND e.name = ? AND o.object = ? AND o.presence < 2",

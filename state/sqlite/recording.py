@@ -60,7 +60,7 @@ def _write_poll(conn: sqlite3.Connection, recording: Recording, poll: PollRecord
 
 
 def _write_moves(conn: sqlite3.Connection, recording: Recording, poll: PollRecord, unit: UnitState) -> None:
-    """Write what came to the unit, and what it no longer shows, before its own time is written."""
+    """Write objects that moved to the unit and those that it no longer shows, before the unit's time is written."""
     endpoint = recording.endpoint
     if poll.moved_here:
         owner = unit.id if poll.owns_objects else None

@@ -1,4 +1,4 @@
-"""Where the steps of a state file run: on a thread of their own, or at once."""
+"""Runners of the steps of a state file: a separate thread, or at once on the caller's."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Protocol
 
 
 class Runner(Protocol):
-    """Runs what it is given, one after the other."""
+    """Runs calls one after the other."""
 
     def submit(self, work: Callable[[], None], /) -> None:
         """Run `work` now, or when its turn comes."""
         ...
 
     def close(self) -> None:
-        """Return when all that was given is done."""
+        """Return when all submitted work is done."""
         ...
 
 
 class StoreThread:
-    """A thread that runs one work after the other. Half the cost of an executor's, which makes a future of each."""
+    """A thread that runs calls one after the other. It costs half of an executor, which makes a future for each."""
 
     def __init__(self) -> None:
         self._works: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -43,7 +43,7 @@ class StoreThread:
 
 
 class Inline:
-    """Runs each work at once on the caller's thread: for a virtual clock, where nothing may happen by the way."""
+    """Runs each call at once on the caller's thread: for a virtual clock, where nothing may happen in between."""
 
     def submit(self, work: Callable[[], None], /) -> None:
         """See `Runner`."""

@@ -1,9 +1,9 @@
 """The tables of subscriptions and deliveries.
 
 A lane is one row per subscription and object. It says when the object's oldest pending delivery is due, and under which
-epoch of the subscription's lease it is claimed; claiming looks at lanes only, so what queues after a retry costs
-nothing. A lane exists as long as something is pending in it. What is redelivered or replayed has lanes of its own and
-is outside the order.
+epoch of the subscription's lease it is claimed; claiming reads lanes only, so deliveries that queue after a retry cost
+nothing. A lane exists as long as something is pending in it. Redelivered and replayed events have separate lanes and
+are outside the order.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def create_deliveries(db: Database) -> None:
 
 @delivery_migrations()
 def bound_named_waits(db: Database) -> None:
-    """Receivers could name any wait, even an endless one, which `poller deliveries` could not show."""
+    """Receivers could ask for any wait, even an endless one, which `poller deliveries` could not show."""
     latest = "(julianday('now') - 2440587.5) * 86400 + 86400"
     db.executescript(
         f"UPDATE lanes SET due = {latest} WHERE due = floor AND due > {latest};"
@@ -165,5 +165,5 @@ def drop_what_nothing_reads(db: Database) -> None:
 
 @delivery_migrations()
 def index_what_is_outside_the_order(db: Database) -> None:
-    """Deliveries are counted by indexes: that of the log has all others."""
+    """Indexes deliveries outside the order, because they are counted by indexes; that of the log has all others."""
     db.executescript("CREATE INDEX deliveries_apart ON deliveries (subscription) WHERE origin != 'log';")

@@ -1,4 +1,4 @@
-"""Queue of the steps of a state file: asked for on the event loop, run on the thread of the store."""
+"""Queue of the steps of a state file: requested on the event loop, run on the thread of the store."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from state.sqlite import commits
 from state.sqlite.commits import SharedCommits, Step
 from state.sqlite.runner import Runner, StoreThread
 
-MOMENT: Final = 0.02  # seconds for which a commit waits that nobody waits for
+MOMENT: Final = 0.02  # seconds that a commit without a waiter may be delayed
 
 
 class StepQueue:
-    """Steps that wait, and those under way. What a step has come to is reported on the loop where it was asked for."""
+    """Waiting steps and those under way. The result of a step is reported on the loop that requested it."""
 
     def __init__(self, runner: Runner | None) -> None:
         self.commits = SharedCommits()
@@ -39,7 +39,7 @@ class StepQueue:
         is_probe: bool = False,
         refused: Callable[[int], Unavailable | None] = lambda _: None,
     ) -> asyncio.Future[Any]:
-        """Run a step when its turn comes, also where nobody waits for it any more."""
+        """Run a step when its turn comes, even if nobody waits for it any more."""
         loop = asyncio.get_running_loop()
         done = loop.create_future()
         step = Step(call=call, done=done, may_lag=may_lag, reads=reads, is_probe=is_probe, refused=refused)
@@ -47,21 +47,21 @@ class StepQueue:
             self._waiting.append(step)
             begin, self._working = not self._working, True
         if begin:
-            # What else is asked for in this turn of the loop shares the commit.
+            # Other steps that are requested in this turn of the loop share the commit.
             loop.call_soon(self._runner.submit, partial(self._work, loop))
         return step.done
 
     def close(self) -> None:
-        """Return when all that was asked for is done."""
+        """Return when all requested steps are done."""
         if self._timer is not None:
             self._timer.cancel()
         self._runner.close()
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Do what waits, until nothing does."""
+        """Run waiting steps until there are none."""
         while steps := self._taken():
             self.commits.run(steps)
-            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits for these any more
+            with contextlib.suppress(RuntimeError):  # the loop has ended, so nobody waits for these any more
                 loop.call_soon_threadsafe(self._answer, steps)
 
     def _taken(self) -> list[Step]:
@@ -80,7 +80,7 @@ class StepQueue:
             self._timer = asyncio.get_running_loop().call_later(MOMENT, self._hurry)
 
     def _hurry(self) -> None:
-        """Commit what waits for it. Where that fails, whoever asks next is told."""
+        """Commit finished steps. If that fails, the next step reports it."""
         self._timer = None
         if self.commits.is_open:
             self.ask(lambda: None).add_done_callback(asyncio.Future.exception)

@@ -1,4 +1,4 @@
-"""One state file, opened: everything that writes it, or everything that only looks at it."""
+"""One open state file: everything that writes it, or everything that only reads it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SCHEMA: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """One open state. What writes is called on the store's thread alone."""
+    """One open state. Methods that write are called only on the store's thread."""
 
     db: State
     group: Group
@@ -63,7 +63,7 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, *, now: float) -> Self:
-        """Open the state for writing, made and migrated where needed; a backup begins anew. Raises StateError."""
+        """Open the state for writing, created and migrated if needed. A backup becomes a new log. Raises StateError."""
         db = open_database(path, sets=SCHEMA)
         begin_anew(db, now=now)
         create_views(db)
@@ -84,18 +84,18 @@ class Store:
         )
 
     def rewind(self, *, now: float, by: float = 0.0) -> float:
-        """Move what was written by a clock ahead of `now` back, at least by `by`. Returns the seconds, 0.0 or less."""
+        """Move back times written by a clock ahead of `now`, at least by `by`. Returns the seconds, 0.0 or less."""
         with transaction(self.db) as conn:
             return rewind(conn, now, by)
 
     @property
     def names(self) -> Names:
-        """Renaming and forgetting."""
+        """Renaming and deleting stored data."""
         return Names(self.db)
 
     @property
     def is_shared(self) -> bool:
-        """False: whoever runs on a file holds its lock."""
+        """False: the process that runs on a file holds its lock."""
         return False
 
     def wall(self) -> float:
@@ -103,7 +103,7 @@ class Store:
         return time.time()
 
     def probe(self) -> None:
-        """Write something for a trial. Raises what keeps the state from being written."""
+        """Write something, and delete it again. Raises the error that prevents writing the state."""
         probe(self.db)
 
     def close(self) -> None:
@@ -113,7 +113,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """Everything that only looks, on one connection."""
+    """Everything that only reads, on one connection."""
 
     db: Database
     log: Log
@@ -124,7 +124,7 @@ class Reader:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Look at the state beside whoever runs on it. Raises StateError."""
+        """Open the state for reading, also beside a daemon. Raises StateError."""
         db = open_database(path, sets=SCHEMA, read_only=True)
         _refuse_moved(db, path)
         return cls(
@@ -142,7 +142,7 @@ class Reader:
         return Tables(self.db)
 
     def damage(self) -> str | None:
-        """What SQLite finds wrong with the file, reading all of it; None where it is whole."""
+        """What SQLite finds wrong with the file, which is read completely; None if it is intact."""
         try:
             found = [str(row[0]) for row in self.db.execute("PRAGMA quick_check(3)")]
         except sqlite3.DatabaseError as error:
@@ -150,7 +150,7 @@ class Reader:
         return None if found == ["ok"] else "; ".join(found)
 
     def restored(self) -> Restored | None:
-        """From what copy this state began; None where it did not, or is a copy that nobody has used yet."""
+        """The copy from which this state began; None if it began from none, or is a copy that was never used."""
         return restored(self.db)
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ class Reader:
 
 @contextlib.contextmanager
 def open_reader(path: Path) -> Iterator[Reader]:
-    """The state to look at, on a read-only connection. SQLite's errors, at any look, are raised as StateError."""
+    """A reader of the state, on a read-only connection. SQLite's errors are raised as StateError by every read."""
     reader = Reader.open(path)
     try:
         yield reader
@@ -172,7 +172,7 @@ def open_reader(path: Path) -> Iterator[Reader]:
 
 @contextlib.contextmanager
 def open_commands(path: Path) -> Iterator[Commands]:
-    """The commands posted to whoever runs on the state, to post one more. Raises StateError."""
+    """The commands posted to the daemon, to post another one. Raises StateError."""
     db = open_database(path, sets=SCHEMA)
     _refuse_moved(db, path)
     try:
@@ -182,7 +182,7 @@ def open_commands(path: Path) -> Iterator[Commands]:
 
 
 def _refuse_moved(db: Database, path: Path) -> None:
-    """Raise StateError, and close the file, where the state was moved elsewhere or its move here is not complete."""
+    """Raise StateError, and close the file, if the state was moved elsewhere or its move here is not complete."""
     if error := refusal(dict(db.execute("SELECT key, value FROM meta").fetchall()), str(path)):
         db.close()
         raise error

@@ -1,4 +1,4 @@
-"""The books of every subscription, proved from the tables: each event it has read is on exactly one side."""
+"""The books of every subscription, computed from the tables: each event that it has read is counted exactly once."""
 
 from __future__ import annotations
 

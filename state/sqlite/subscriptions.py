@@ -1,4 +1,4 @@
-"""Rows of subscriptions: registered, paused, resumed, disabled, and where each reads on."""
+"""Rows of subscriptions: registering, pausing, resuming and disabling them, and their cursors."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sqlite_utils import Database
 from state.deliveries import LONGEST_WORD, Feed, Registration, SinkHealth
 from state.errors import StateError
 
-# A lane is free unless the owner of the subscription has claimed it: under the epoch of the lease that is the latest.
+# A lane is free unless the current owner of the subscription has claimed it, under the epoch of the latest lease.
 FREE = (
     "lanes.epoch < coalesce((SELECT l.epoch FROM leases l JOIN subscriptions s ON l.name = 'subscription/' || s.name "
     "WHERE s.id = lanes.subscription), 1)"
 )
-PAUSED = "on command"  # the reason of one that is paused, and of a removed one that was
-CONFIGURATION = "enabled = false"  # the reason of one that the configuration switches off
+PAUSED = "on command"  # the reason of a paused subscription, and of a removed one that was paused
+CONFIGURATION = "enabled = false"  # the reason of a subscription that the configuration switches off
 
 
 def register(conn: sqlite3.Connection, registrations: Sequence[Registration]) -> None:
-    """Make the subscriptions known within the caller's transaction; those not named are kept as removed."""
+    """Register the subscriptions within the caller's transaction; those not named are kept as removed."""
     names = {registration.name for registration in registrations}
     for (name,) in conn.execute("SELECT name FROM subscriptions WHERE state != 'removed'").fetchall():
         if name not in names:
@@ -52,7 +52,7 @@ def _insert(conn: sqlite3.Connection, registration: Registration) -> None:
 def _change(
     conn: sqlite3.Connection, registration: Registration, id_: int, state: str, reason: str, digest: int
 ) -> None:
-    """Take over new settings; the cursor, a pause and a receiver's own "no more" stay."""
+    """Store new settings; the cursor, a pause, and a receiver's refusal of all events stay."""
     if not registration.enabled:
         state, reason = "disabled", CONFIGURATION
     elif state == "removed" and reason == PAUSED:
@@ -79,9 +79,9 @@ def first_cursor(conn: sqlite3.Connection, start: str | float) -> int:
 
 
 def _relane(conn: sqlite3.Connection, id_: int, *, digest: bool) -> None:
-    """Queue what is pending anew, in one lane or in one for each object; what is outside the order stays there."""
+    """Queue pending deliveries again, in one lane or one for each object; deliveries outside the order stay there."""
     conn.execute("UPDATE subscriptions SET digest = ? WHERE id = ?", [digest, id_])
-    # What the receiver itself said of any of them is its word for all: not before that.
+    # If the receiver asked for a wait for any of them, it counts for all.
     (not_before,) = conn.execute(
         "SELECT coalesce(max(not_before), 0) FROM lanes WHERE subscription = ?", [id_]
     ).fetchone()
@@ -104,12 +104,12 @@ LANE = "e.source || ' ' || e.subject"  # as `lane_of` of the dispatcher writes i
 
 
 def pause(conn: sqlite3.Connection, name: str) -> None:
-    """Give it nothing more until it is resumed."""
+    """Stop delivering to it until it is resumed."""
     conn.execute("UPDATE subscriptions SET state = 'paused', reason = ? WHERE id = ?", [PAUSED, id_of(conn, name)])
 
 
 def resume(conn: sqlite3.Connection, name: str) -> None:
-    """Go on at once: active, the breaker closed, and what waits for a retry, or at the receiver's word, due now.
+    """Deliver at once: make it active, close the breaker, and make waiting deliveries due now.
 
     A digest that was not attempted yet keeps its time.
     """
@@ -120,7 +120,7 @@ def resume(conn: sqlite3.Connection, name: str) -> None:
         "EXISTS (SELECT 1 FROM deliveries d WHERE d.subscription = lanes.subscription AND d.lane = lanes.lane "
         "AND d.state = 'pending' AND d.attempts > 0)"
     )
-    # Due at 0 is due at once without asking a clock.
+    # 0 means due at once, without reading a clock.
     conn.execute(
         "UPDATE lanes SET not_before = 0, due = CASE WHEN (SELECT digest FROM subscriptions WHERE id = ?1) "
         f"AND NOT {attempted} THEN due ELSE 0 END WHERE subscription = ?1 AND {FREE}",
@@ -129,12 +129,12 @@ def resume(conn: sqlite3.Connection, name: str) -> None:
 
 
 def probe_at_once(conn: sqlite3.Connection, id_: int, now: float) -> None:
-    """Let the breaker, if it is open, let an attempt through now."""
+    """Let an attempt through now if the breaker is open."""
     conn.execute("UPDATE subscriptions SET open_until = ? WHERE id = ? AND open_until > ?", [now, id_, now])
 
 
 def bound_waits(conn: sqlite3.Connection, registration: Registration, now: float) -> None:
-    """What waits until later than can be meant is due at once: the clock was wrong when that was written."""
+    """Make deliveries due at once if their time is later than is possible: the clock was wrong when it was written."""
     id_, latest = id_of(conn, registration.name), now + LONGEST_WORD
     conn.execute("UPDATE lanes SET not_before = 0 WHERE subscription = ? AND not_before > ?", [id_, latest])
     conn.execute(
@@ -145,12 +145,12 @@ def bound_waits(conn: sqlite3.Connection, registration: Registration, now: float
 
 
 def disable(conn: sqlite3.Connection, id_: int, reason: str) -> None:
-    """Give it nothing more because of `reason`; its events are kept."""
+    """Stop delivering to it because of `reason`; its events are kept."""
     conn.execute("UPDATE subscriptions SET state = 'disabled', reason = ? WHERE id = ?", [reason, id_])
 
 
 def write_health(conn: sqlite3.Connection, id_: int, health: SinkHealth) -> None:
-    """Keep how its sink has fared."""
+    """Store the health of its sink."""
     conn.execute(
         "UPDATE subscriptions SET failures = ?, open_until = ?, probe_wait = ?, last_error = ?, dead_reported = ? "
         "WHERE id = ?",
@@ -159,14 +159,14 @@ def write_health(conn: sqlite3.Connection, id_: int, health: SinkHealth) -> None
 
 
 def update_health(conn: sqlite3.Connection, id_: int, health: SinkHealth, kept_until: float | None) -> None:
-    """Keep how its sink has fared; where a command has let the breaker go meanwhile, that stays."""
+    """Store the health of its sink; if a command has closed the breaker meanwhile, that stays."""
     (open_until,) = conn.execute("SELECT open_until FROM subscriptions WHERE id = ?", [id_]).fetchone()
     changed = open_until != kept_until
     write_health(conn, id_, replace(health, open_until=open_until) if changed and health.failures else health)
 
 
 def id_of(conn: sqlite3.Connection, name: str) -> int:
-    """Its row. Raises StateError where there is none of that name."""
+    """The id of its row. Raises StateError if there is no subscription of that name."""
     row = conn.execute("SELECT id FROM subscriptions WHERE name = ?", [name]).fetchone()
     if row is None:
         known = ", ".join(row[0] for row in conn.execute("SELECT name FROM subscriptions ORDER BY name"))
@@ -175,7 +175,7 @@ def id_of(conn: sqlite3.Connection, name: str) -> int:
 
 
 def feeds(db: Database, names: Iterable[str], limit: int) -> list[Feed]:
-    """Where the active ones of these subscriptions have room and something to read."""
+    """The positions from which active ones of these subscriptions can read on, if they have room."""
     last = int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
     wanted = set(names)
     own = db.execute(

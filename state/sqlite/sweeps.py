@@ -1,4 +1,4 @@
-"""The statements for an endpoint itself and its sweeps, within the caller's transaction."""
+"""Statements on endpoints and their sweeps, within the caller's transaction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from state.sqlite.connection import State
 
 
 def read_endpoint(db: State | sqlite3.Connection, endpoint: int) -> EndpointState:
-    """The endpoint's own state as it is now."""
+    """The endpoint's current state."""
     return endpoint_of(db.execute(f"SELECT {ENDPOINT} FROM endpoints WHERE id = ?", [endpoint]).fetchone())
 
 
@@ -24,7 +24,7 @@ def write_marks(conn: sqlite3.Connection, recording: Recording) -> None:
 
 
 def rebaseline(conn: sqlite3.Connection, endpoint: int, now: float, order: int) -> None:
-    """Begin a new baseline: no unit is known, and the next complete sweep is taken as it is."""
+    """Begin a new baseline: units are deleted, and the next complete sweep is recorded without events."""
     conn.execute("DELETE FROM units WHERE endpoint = ?", [endpoint])
     conn.execute("UPDATE objects SET unit = NULL WHERE endpoint = ?", [endpoint])
     conn.execute(
@@ -36,7 +36,7 @@ def rebaseline(conn: sqlite3.Connection, endpoint: int, now: float, order: int) 
 
 
 def end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
-    """Draw the conclusions of a complete sweep, and begin the next one."""
+    """Record the consequences of a complete sweep, and begin the next one."""
     _spare_unseen(conn, endpoint, sweep)
     _suspect_missing(conn, endpoint, sweep)
     gone = _end_baseline(conn, endpoint, sweep)
@@ -50,7 +50,7 @@ def end_sweep(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
 
 
 def _spare_unseen(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
-    # What the sweep says nothing about counts as seen in it, and what was missing there begins to be so now.
+    # Objects about which the sweep says nothing count as seen in it; for those that were missing the time starts again.
     conn.executemany(
         "UPDATE objects SET seen_sweep = (SELECT sweep FROM endpoints WHERE id = ?1), missing_sweep = "
         "CASE presence WHEN 1 THEN (SELECT sweep FROM endpoints WHERE id = ?1) ELSE missing_sweep END "
@@ -60,8 +60,8 @@ def _spare_unseen(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None
 
 
 def _suspect_missing(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> None:
-    # Who is known, belongs to no unit and was not seen in the whole sweep is a suspect now; one whose own URL
-    # has said that it lives is asked again after twice as many sweeps each time.
+    # A known object that belongs to no unit and was not seen in the sweep becomes a suspect. If its own URL
+    # has shown it, that URL is requested again after twice as many sweeps each time.
     conn.execute(
         "UPDATE objects SET presence = 1, missing_at = ?1, missing_sweep = (SELECT sweep FROM endpoints WHERE id = ?2) "
         "WHERE endpoint = ?2 AND unit IS NULL AND presence = 0 "
@@ -73,10 +73,10 @@ def _suspect_missing(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> N
 
 
 def _end_baseline(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> int:
-    """Take what a baseline did not show as deleted; how many objects that is."""
+    """Mark objects that a baseline did not show as deleted, and return how many."""
     return conn.execute(
-        # A baseline takes what its sweep did not show as deleted, silently; but not what was seen since it began and
-        # was reported before, nor, where the sweep is uncertain, anything that was seen since.
+        # Objects that the sweep of a baseline did not show count as deleted, silently. Exempt are objects seen since it
+        # began that had events before and, if the sweep is uncertain, all objects seen since it began.
         "UPDATE objects SET presence = 2, missing_at = NULL WHERE endpoint = ?1 AND unit IS NULL AND presence < 2 "
         "AND ?2 AND seen_sweep < (SELECT sweep FROM endpoints WHERE id = ?1 AND baseline_before IS NOT NULL) "
         "AND ((?3 IS NULL AND version = 0) OR seen_at < (SELECT baseline_before FROM endpoints WHERE id = ?1))",
@@ -85,8 +85,8 @@ def _end_baseline(conn: sqlite3.Connection, endpoint: int, sweep: Sweep) -> int:
 
 
 def _begin_next(conn: sqlite3.Connection, endpoint: int, sweep: Sweep, gone: int) -> None:
-    # One sweep may miss an object that a shift took from a page not yet read to one already read. The next one,
-    # if nothing moved in it either, shows that there was no such shift.
+    # One sweep may miss an object that a shift moved from an unread page to one already read. If nothing moved in the
+    # next sweep either, there was no such shift.
     conn.execute(
         "UPDATE endpoints SET last_sweep = CASE WHEN ?6 OR last_sweep IS NOT NULL THEN ?1 END, "
         "last_sweep_began = CASE WHEN ?6 OR last_sweep IS NOT NULL THEN sweep_began END, uncertain = ?7, "

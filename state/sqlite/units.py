@@ -1,4 +1,4 @@
-"""The statements for units, within the caller's transaction."""
+"""Statements on units, within the caller's transaction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from state.sqlite.connection import State
 
 
 def make_unit(conn: sqlite3.Connection, endpoint: int, key: str, position: bytes) -> UnitState:
-    """A unit as it is kept, made where it is new."""
+    """The stored unit, which is created if it is new."""
     made = conn.execute(
         "INSERT INTO units (endpoint, key, position) VALUES (?, ?, ?) ON CONFLICT (endpoint, key) DO NOTHING",
         [endpoint, key, position],
@@ -46,7 +46,7 @@ def write_unit(conn: sqlite3.Connection, unit: UnitState, members: Mapping[bytes
 
 
 def write_times(conn: sqlite3.Connection, times: Iterable[UnitTimes]) -> None:
-    """Note which units showed just what they showed before, and when."""
+    """Record which units showed exactly what they showed before, and when."""
     rows = [(one.asked_at, one.answered_at, one.asked_order, one.unit) for one in times]
     if rows:
         conn.executemany(
@@ -57,13 +57,13 @@ def write_times(conn: sqlite3.Connection, times: Iterable[UnitTimes]) -> None:
 
 
 def read_members(db: State | sqlite3.Connection, unit: int) -> dict[bytes, str]:
-    """What a unit showed last: the digest of each object's bytes -> its id, in order."""
+    """The members of a unit at its latest poll: the digest of each object's bytes -> its id, in order."""
     row = db.execute("SELECT members FROM units WHERE id = ?", [unit]).fetchone()
     return members_of(None if row is None else row[0])
 
 
 def take_members(conn: sqlite3.Connection, unit: int, ids: frozenset[str]) -> None:
-    """Take objects from a unit that showed them before; what it shows next is compared whole."""
+    """Remove objects from a unit that showed them before; its next answer is compared completely."""
     kept = {digest: object_id for digest, object_id in read_members(conn, unit).items() if object_id not in ids}
     conn.execute(
         "UPDATE units SET members = ?, digest = NULL, validators = NULL WHERE id = ?", [packed_members(kept), unit]

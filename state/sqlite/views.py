@@ -1,4 +1,4 @@
-"""Views for whoever opens the state file with other tools: JSON is text in them, and times are ISO 8601."""
+"""Views for other programs that open the state file: JSON is text in them, and times are ISO 8601."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VIEWS: Final = {  # those with the name of a table are views of it
 
 
 def create_views(db: State) -> None:
-    """Make the views what they are in this version, where they differ."""
+    """Create the views of this version, unless they exist already."""
     query = "SELECT name, sql FROM sqlite_master WHERE type = 'view'"
     there = dict(db.execute(query).fetchall())
     wanted = {name: f"CREATE VIEW {name} AS {sql}" for name, sql in VIEWS.items()}
@@ -49,7 +49,7 @@ class Tables:
         self._db = db
 
     def page(self, name: str, *, after: str | None, limit: int) -> TablePage:
-        """At most `limit` rows of a table after a place. Raises PollerError for what is not a place."""
+        """At most `limit` rows of a table after a position. Raises PollerError for an invalid position."""
         table = TABLES[name]
         query, values = table.page(after, lambda place: f"?{place}")
         return table.paged(self._db.execute(query, [*values, limit]), limit)

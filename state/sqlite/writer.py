@@ -1,4 +1,4 @@
-"""The one thread on which the store is written, so that the event loop never waits for a disk."""
+"""The thread that writes the store, so that the event loop never waits for a disk."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from state.steps import P, S, T
 
 
 class Writer:
-    """Steps of the store, one after the other, on a thread of their own (or on `runner`, where no commit waits).
+    """Runs steps of the store one after the other on a separate thread (or on `runner`, where no commit waits).
 
-    Steps that wait at the same time share one synced commit once `share_commits` is called; each is undone alone
-    where it fails, and none that tells anything is answered before the commit.
+    After `share_commits`, steps that wait at the same time share one synced commit. A step that fails is undone alone,
+    and a step that reports anything is answered only after the commit.
 
     Once a step has failed because the state cannot be written, an *outage* lasts: every step is refused at once with
     the same `Unavailable`, until `probe` has written something again.
@@ -35,7 +35,7 @@ class Writer:
 
     async def __call__(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         done: asyncio.Future[T] = self.queue.ask(partial(step, *args, **kwargs))
-        return await done  # a step goes on to its end also when nobody waits for it any more
+        return await done  # a step runs to its end even if nobody waits for it any more
 
     async def read(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """See `Steps`."""
@@ -48,37 +48,37 @@ class Writer:
         return await done
 
     async def urgent(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """See `state.steps.Writer`: a file has one writer, so it waits for its turn."""
+        """See `state.steps.Writer`: a file has one writer, so the step waits for its turn."""
         return await self(step, *args, **kwargs)
 
     @property
     def outage(self) -> Unavailable | None:
-        """Why the state cannot be written at present; None while it can, as far as the latest step has shown."""
+        """Why the state cannot be written; None if the latest step could write it."""
         return self.queue.commits.outage
 
     async def until_outage(self) -> Unavailable:
-        """Return what keeps the state from being written, once something does."""
+        """Wait until the state cannot be written, and return the error."""
         while (outage := self.queue.commits.outage) is None:
             self.queue.failing.clear()
             await self.queue.failing.wait()
         return outage
 
     async def probe(self, step: Callable[[], None]) -> None:
-        """Run one step in spite of an outage, and end it where the step succeeds. Raises Unavailable where not."""
+        """Run one step in spite of an outage, which ends if the step succeeds. Raises Unavailable if it fails."""
         await self.queue.ask(step, is_probe=True)
 
     async def end(self, close: Callable[[], None]) -> None:
-        """Commit what waits for it and run a last step, which closes the file, also during an outage."""
+        """Commit finished steps and run a last step, which closes the file, also during an outage."""
         with contextlib.suppress(Unavailable):
             await self(lambda: None)
         await self.queue.ask(close, is_probe=True)
 
     def session(self) -> Session:
-        """This writer for one holder of memory."""
+        """A session of this writer for one owner of memory."""
         return Session(self)
 
     def on_news(self, hear: Callable[[str], None]) -> None:
-        """See `state.steps.Writer`: nobody else writes the file."""
+        """See `state.steps.Writer`: no other process writes the file."""
 
     def __enter__(self) -> Self:
         return self
@@ -90,10 +90,10 @@ class Writer:
 
 
 class Session:
-    """The writer as one holder of memory has it, who knows what was answered and not committed yet.
+    """A session of the writer for one owner of memory, which contains results that are not committed yet.
 
-    Where such a step is lost, the memory is ahead of the state: the session is over, and each further step of it is
-    refused with `Unavailable`. Its holder reads the state again, in a new session.
+    If such a step is lost, memory is ahead of the state: the session is over, and each further step of it is refused
+    with `Unavailable`. Its owner reads the state again, in a new session.
     """
 
     def __init__(self, writer: Writer) -> None:
@@ -118,11 +118,11 @@ class Session:
         return await done
 
     def close(self) -> None:
-        """Refuse every further step, also those that wait."""
+        """Refuse every further step, including those that wait."""
         self._closed = True
 
     def refused(self, lost: int) -> Unavailable | None:
-        """Why a step of this session is not run, if it is not. `lost`: as the writer counts it by now."""
+        """Why a step of this session is refused, or None. `lost`: the writer's current count."""
         if self._closed or lost != self._lost:
             return Unavailable("what this step rests on is not in the state: it is read again")
         return None
