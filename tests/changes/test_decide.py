@@ -368,12 +368,30 @@ def test_an_edit_that_only_the_own_url_shows_is_told_and_the_object_stays_a_susp
 
     [event] = found.events
     assert told(event) == ("updated", "items/1", 4)
-    assert parse(event.raw)["changes"] == [{"path": "/a", "before": 1, "after": 2}]
+    assert parse(event.raw) == {
+        "object": {"id": 1, "a": 2},
+        "version": 4,
+        "changes": [{"path": "/a", "before": 1, "after": 2}],
+    }
     assert found.snapshots == [make_snapshot({"id": 1, "a": 2}, version=4, presence=SUSPECT, unit=None, seen_at=100.0)]
+
+    returned = Decision()  # it was no suspect any more
+    change_on_its_own(make_rules(), make_snapshot({"id": 1}), {"id": 1}, {"id": 2}, ASKED, returned)
+    assert [one.presence for one in returned.snapshots] == [SUSPECT]
 
     same = Decision()
     change_on_its_own(make_rules(), old, {"id": 1, "a": 1}, {"id": 1, "a": 1.0}, ASKED, same)
     assert same == Decision()
+
+
+def test_an_edit_that_only_the_own_url_shows_is_dropped_or_cut_like_any_other():
+    old, dropped, cut = make_snapshot({"id": 1}), Decision(), Decision()
+    change_on_its_own(make_rules(transform=lambda event: None), old, {"id": 1}, {"id": 1, "a": 1}, ASKED, dropped)
+    many = {"id": 1} | {f"f{n}": 1 for n in range(200)}
+    change_on_its_own(make_rules(), old, {"id": 1}, many, ASKED, cut)
+
+    assert ([one.version for one in dropped.snapshots], dropped.events) == ([3], [])
+    assert parse(cut.events[0].raw)["truncated"] is True
 
 
 # Moves between units

@@ -31,6 +31,15 @@ def test_a_clash_that_is_seen_again_begins_anew():
     assert clashes == {"7": Clash(20.0), "8": Clash(20.0)}
 
 
+def test_a_clash_counts_the_sweeps_that_have_missed_it():
+    clashes = {"7": Clash(100.0)}
+    for ended_at in (110.0, 120.0):
+        clashes = clashes_after(clashes, [], ended_at=ended_at, absent_for=30.0)
+
+    assert clashes == {"7": Clash(100.0, 2)}
+    assert clashes_after(clashes, [], ended_at=131.0, absent_for=30.0) == {}
+
+
 def test_exemptions_are_stored_whole():
     exemptions = Exemptions(
         shift=ShapeShift(fields={"/name": Shape.NULLED}, objects=10),

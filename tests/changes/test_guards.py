@@ -108,6 +108,17 @@ def test_what_came_and_went_more_than_an_hour_ago_is_forgotten():
     assert (turnover.deletions(2 * HOUR), turnover.net_deletions(2 * HOUR)) == (1, 1)
 
 
+def test_no_more_than_a_hundred_thousand_of_each_are_remembered():
+    turnover = Turnover()
+    turnover.created(0.0, 150_000)
+    for _ in range(150_000):
+        turnover.deleted(0.0)
+
+    assert (turnover.deletions(0.0), turnover.net_deletions(0.0)) == (100_000, 0)
+    turnover.forget()
+    assert turnover.deletions(0.0) == 0
+
+
 def poll(
     detector: NoiseDetector, *paths: str, unit: str = "page=1", shown: int = 3, changed: int = 2
 ) -> tuple[str, ...]:
@@ -131,6 +142,39 @@ def test_one_poll_without_the_change_begins_the_count_anew():
 def test_a_field_that_changes_on_few_of_the_objects_is_no_noise():
     detector = NoiseDetector(polls=2)
     assert [poll(detector, "/a", shown=100, changed=50) for _ in range(9)] == [()] * 9
+
+
+@pytest.mark.parametrize(("shown", "changed", "noisy"), [(4, 2, False), (4, 3, True), (5, 3, True), (5, 2, False)])
+def test_noise_is_on_more_than_half_of_the_objects(shown: int, changed: int, noisy: bool):
+    detector = NoiseDetector(polls=2)
+    poll(detector, "/a", shown=shown, changed=changed)
+
+    assert poll(detector, "/a", shown=shown, changed=changed) == (("/a",) if noisy else ())
+
+
+def test_a_field_that_half_of_the_objects_have_is_no_noise_beside_one_that_all_have():
+    detector = NoiseDetector(polls=2)
+    both, one = [[FieldChange(path=path, before=1, after=2) for path in paths] for paths in (["/a", "/b"], ["/a"])]
+    for _ in range(3):
+        found = detector.observe("page=1", 4, [both, both, one, one])
+
+    assert (found, detector.candidates) == ((), {"/a"})
+
+
+def test_a_unit_that_was_never_counted_can_be_forgotten():
+    NoiseDetector().forget("page=1")
+
+
+def test_the_counts_of_noise_are_bounded():
+    detector = NoiseDetector(polls=2)
+    paths = [f"/{letter}{number}" for letter in "ab" for number in range(4_000)]
+    assert poll(detector, *paths, unit="page=1") == ()
+    assert poll(detector, *paths, unit="page=2") == ()  # no room: not counted
+    assert poll(detector, "/x", unit="page=3") == ()
+
+    assert poll(detector, *paths, unit="page=2") == ()
+    assert poll(detector, "/x", unit="page=3") == ("/x",)
+    assert len(poll(detector, *paths, unit="page=1")) == len(paths)
 
 
 def test_units_are_counted_apart_and_a_gone_one_is_forgotten():

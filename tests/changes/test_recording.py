@@ -80,7 +80,7 @@ def test_an_unchanged_poll_ends_the_failures_and_keeps_what_the_unit_showed():
 @pytest.mark.parametrize("digest", [b"new", None])
 def test_a_changed_poll_ends_the_failures_and_replaces_what_the_unit_showed(digest: bytes | None):
     found = polled_unit(
-        FAILED, ASKED, digest=digest, validators=b'{"etag":"x"}', shown=8, next=None, calls=1, claims=None
+        FAILED, ASKED, digest=digest, validators=b'{"etag":"x"}', shown=8, next=b"3", calls=4, claims=b"{}"
     )
 
     assert found == UnitState(
@@ -92,6 +92,9 @@ def test_a_changed_poll_ends_the_failures_and_replaces_what_the_unit_showed(dige
         asked_order=4,
         digest=digest,
         shown=8,
+        next=b"3",
+        calls=4,
+        claims=b"{}",
         validators=None if digest is None else b'{"etag":"x"}',  # else a 304 would hide what must be compared
     )
 

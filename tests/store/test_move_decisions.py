@@ -323,8 +323,9 @@ def test_clocks_that_differ_by_more_than_five_seconds_are_refused(clock: float, 
     if words is None:
         moved(source, target)
         return
-    with pytest.raises(StateError, match=words):
+    with pytest.raises(StateError, match=words) as refused:
         moved(source, target)
+    assert refused.value.hint == "set both clocks (NTP), then move"
     assert not target.kept
 
 
