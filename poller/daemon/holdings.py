@@ -21,7 +21,7 @@ from state.errors import LeaseLost, PollerError, Unavailable
 from state.leases import Lease, budget_lease
 
 ASIDE: Final = 30.0  # seconds for which a budget that could not be opened is left to other workers
-AT_ONCE: Final = 8  # budgets that are opened side by side: each takes some milliseconds, and renewals must not wait
+AT_ONCE: Final = 2  # budgets that are opened side by side: each takes some milliseconds, and renewals must not wait
 GRACE: Final = 5.0  # seconds that running work of a released budget has to end
 
 log = structlog.get_logger("poller")

@@ -21,11 +21,15 @@ class LogEnd:
     def __init__(self, app: App) -> None:
         self._app = app
         self._known = 0
+        self._seen = 0  # where it ended at the latest look
         app.news.poll_ears.append(self._polled)
 
-    async def look(self) -> None:
-        """See how far the log goes by now, whoever wrote it."""
-        self._known = max(self._known, await self._app.write(self._app.store.log.last_seq))
+    async def look(self) -> bool:
+        """See how far the log goes by now, whoever wrote it. Returns whether it has grown since the latest look."""
+        known = self._seen
+        self._seen = await self._app.write(self._app.store.log.last_seq)
+        self._known = max(self._known, self._seen)
+        return self._seen != known
 
     async def compare(self) -> None:
         """After an outage: begin a new log where the end of the one that was known is gone."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -21,10 +21,11 @@ from poller.daemon.log_end import LogEnd
 from poller.daemon.sharing import shared_out
 from poller.polling.loop import PollLoop
 from state.errors import LeaseLost, StateError, Unavailable
-from state.leases import budget_lease, subscription_lease
+from state.leases import Shares, WorkerState, budget_lease, subscription_lease
 
 TTL: Final = 2.0  # seconds that a lease lasts
 BEAT: Final = 0.5  # seconds between two renewals, and between two looks at what is free
+LOOK_AGAIN: Final = 5.0  # seconds between two looks at what may be delivered for which there is no reason
 MOMENT: Final = 0.02  # seconds after which leases that have run out are looked at
 
 log = structlog.get_logger("poller")
@@ -40,6 +41,8 @@ class Workers:
         self._holdings = Holdings(app, woken=woken)
         self._log_end = LogEnd(app)
         self._tasks: list[asyncio.Task[None]] = []
+        self._part: tuple[object, list[str]] = (None, [])  # this worker's part, and what it was computed from
+        self._looked_at = 0.0  # steady time of the latest look at the log without a reason
         self._registered = ""  # the digest of the configuration whose subscriptions the state knows
         self._anew = False  # the outcome of the last write may be unknown: take everything anew
 
@@ -92,10 +95,17 @@ class Workers:
     async def share(self) -> float:
         """Give up what is too much, and take this worker's part. Returns the seconds until the next look."""
         if self._app.write.outage is None and not self._anew:
-            self._app.deliverer.log_grew()  # notifications may be lost
+            await self._look_at_log()
             if self._app.is_polling:
                 return await self._share()
         return BEAT
+
+    async def _look_at_log(self) -> None:
+        """See whether the log has grown; notifications may be lost, and now and then one that was not about it."""
+        has_grown, now = await self._log_end.look(), self._app.clock.steady()
+        if has_grown or now - self._looked_at >= LOOK_AGAIN:
+            self._looked_at = now
+            self._app.deliverer.log_grew()
 
     def _hear(self, news: str) -> None:
         if news == "deliveries":
@@ -113,7 +123,6 @@ class Workers:
     async def _share(self) -> float:
         """Own this worker's even part, and look again as soon as another worker's leases may be free."""
         app, worker, holdings = self._app, self._tenure.worker, self._holdings
-        await self._log_end.look()
         shares = await app.write(app.store.leases.shares)
         self._enrolment.compare(shares.workers, shares.newest)
         # Those with an older configuration do nothing: what they do not know they would take for removed.
@@ -123,25 +132,29 @@ class Workers:
             await app.register()
         elif worker not in {one.name for one in able}:
             self._registered = ""
-        budgets = [budget_lease(name) for name in app.config.budgets]
-        subscriptions = [subscription_lease(one.name) for one in app.config.subscriptions]
-        owners = {name: lease.worker for name, lease in shares.owners.items()}
-        parts = {
-            **shared_out(budgets, owners, able),
-            **shared_out(subscriptions, owners, able),
-        }
-        part = [name for name, owner in parts.items() if owner == worker]
+        part = self._part_of(shares, able)
         holdings.keep_only(part)
-        free = [name for name in part if name not in holdings and owners.get(name) in (None, worker)]
+        missing = [name for name in part if name not in holdings]
+        free = [name for name in missing if name not in shares.owners or shares.owners[name].worker == worker]
         if free:
             taken = await app.write(app.store.leases.take, worker, free, most=len(free), ttl=TTL)
             await holdings.adopt(taken)
             if taken:
                 log.info("worker.took_over", leases=len(taken), held=len(holdings))
         await holdings.serve()
-        now = app.clock.now()
-        ends = [lease.until - now for lease in shares.owners.values() if lease.worker != worker]
-        return min([BEAT, *(max(0.0, left) + MOMENT for left in ends)])
+        return min([BEAT, *(max(0.0, one.left) + MOMENT for one in shares.workers if one.name != worker)])
+
+    def _part_of(self, shares: Shares, able: Sequence[WorkerState]) -> list[str]:
+        """What this worker should own. Computed again if a lease, a worker or the configuration has changed."""
+        config = self._app.config
+        seen = (shares.owners, [(one.name, one.lacks) for one in able], config.digest)
+        if self._part[0] != seen:
+            budgets = [budget_lease(name) for name in config.budgets]
+            subscriptions = [subscription_lease(one.name) for one in config.subscriptions]
+            owners = {name: lease.worker for name, lease in shares.owners.items()}
+            parts = {**shared_out(budgets, owners, able), **shared_out(subscriptions, owners, able)}
+            self._part = seen, [name for name, owner in parts.items() if owner == self._tenure.worker]
+        return self._part[1]
 
 
 async def _again(work: Callable[[], Awaitable[float | None]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from poller.polling.budgets import Budgets
 from poller.polling.health import HealthUpdate
 from poller.polling.poll import Polling, take
@@ -28,14 +30,16 @@ class Watch:
         now = self._polling.clock.now()
         for poll_loop in self._budgets.loops.values():
             poll_loop.promises.check()
+        beside: dict[str, list[ActiveSource]] = {}
         for active in self._budgets.sources.values():
-            due = due_since(self._turns(active, now), now)
+            beside.setdefault(active.poll_loop.name, []).append(active)
+        for active in self._budgets.sources.values():
+            due = due_since(self._turns(active, beside[active.poll_loop.name], now), now)
             stalled = active.stall.check(now, due_since=due, last_poll=active.times.begun_at)
             await take(self._polling, active, HealthUpdate(notices=() if stalled is None else (stalled,)))
 
-    def _turns(self, active: ActiveSource, now: float) -> Turns:
+    def _turns(self, active: ActiveSource, beside: Sequence[ActiveSource], now: float) -> Turns:
         first = active.poll_loop.planner.choose(now)
-        beside = [other for other in self._budgets.sources.values() if other.poll_loop is active.poll_loop]
         return Turns(
             is_free=active.poll_loop.next_at() <= self._polling.clock.steady() + 1.0,
             is_first=first is not None and first.source == active.name,

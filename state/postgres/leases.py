@@ -10,7 +10,7 @@ which does not delay renewals.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from state.errors import LeaseLost
@@ -25,6 +25,10 @@ FREE: Final = (
     "(leases.worker IN ('', $1) OR NOT EXISTS "
     f"(SELECT 1 FROM workers w WHERE w.name = leases.worker AND w.until > {NOW}))"
 )
+
+
+# One value for all of the leases, which is another one if any of them is taken, lost or given up.
+SUM: Final = "coalesce(sum(hashtextextended(concat_ws(' ', name, worker, epoch), 0)), 0)::text"
 
 
 def check(conn: Connection, lease: Lease) -> None:
@@ -51,6 +55,8 @@ class LeaseTable:
     def __init__(self, db: Database, clock: DatabaseTime | None = None) -> None:
         self._db = db
         self._clock = clock  # follows the database's with every renewal
+        self._held: tuple[object, list[tuple[str, int]]] = (None, [])  # leases of a worker, and their sum
+        self._owned: tuple[object, Mapping[str, Lease]] = (None, {})  # leases of all workers, and their sum
 
     def take(self, worker: Worker, wanted: Sequence[str], *, most: int, ttl: float) -> list[Lease]:
         """Take at most `most` of the wanted leases: free or expired ones, and own ones from before a restart."""
@@ -86,15 +92,20 @@ class LeaseTable:
     def renew(self, worker: Worker, *, ttl: float) -> list[Lease]:
         """Renew every lease that this worker still holds for another `ttl` seconds, and return them."""
         before = time.time()
-        rows = self._db.run(
+        row = self._db.row(
             f"WITH alive AS (UPDATE workers SET until = {NOW} + $1::float8 WHERE name = $2 AND until > {NOW} "
-            "RETURNING name, until) "
-            "SELECT l.name, l.epoch, alive.until FROM leases l JOIN alive ON l.worker = alive.name",
+            f"RETURNING until) SELECT until, (SELECT {SUM} FROM leases WHERE worker = $2) FROM alive",
             [ttl, worker],
-        ).fetchall()
-        if rows and self._clock is not None:
-            self._clock.heard(rows[0][2] - ttl, before)
-        return [Lease(name=name, worker=worker, epoch=epoch, until=until) for name, epoch, until in rows]
+        )
+        if row is None:
+            return []
+        until, total = row
+        if self._clock is not None:
+            self._clock.heard(until - ttl, before)
+        if self._held[0] != (worker, total):
+            rows = self._db.run("SELECT name, epoch FROM leases WHERE worker = $1", [worker]).fetchall()
+            self._held = (worker, total), rows
+        return [Lease(name=name, worker=worker, epoch=epoch, until=until) for name, epoch in self._held[1]]
 
     def give_up(self, leases: Sequence[Lease]) -> None:
         """Let other workers take these leases at once. A lease that another worker has taken remains theirs."""
@@ -126,15 +137,14 @@ class LeaseTable:
         self._db.run("DELETE FROM workers WHERE name = $1", [worker])
 
     def shares(self) -> Shares:
-        """The workers of the state, and what each owns."""
-        workers = self._db.run(
-            f"SELECT name, version, digest, listen, lacks, since, until - {NOW} FROM workers WHERE until > {NOW} "
-            "ORDER BY since, name"
-        )
-        owned = self._db.run(
-            "SELECT l.name, l.worker, l.epoch, w.until FROM leases l JOIN workers w ON w.name = l.worker "
-            f"WHERE w.until > {NOW}"
-        )
+        """The workers of the state, and what each owns.
+
+        Where nothing has changed but times, the leases are those of the look before: `WorkerState.left` is of now.
+        """
+        rows = self._db.run(
+            f"SELECT name, version, digest, listen, lacks, since, until - {NOW}, until "
+            f"FROM workers WHERE until > {NOW} ORDER BY since, name"
+        ).fetchall()
         newest = self._db.value(
             "SELECT w.digest FROM workers w LEFT JOIN meta m ON m.key = $1 || w.digest "
             f"WHERE w.until > {NOW} AND w.digest != '' "
@@ -153,12 +163,21 @@ class LeaseTable:
                     since=since,
                     left=left,
                 )
-                for name, version, digest, listen, lacks, since, left in workers
+                for name, version, digest, listen, lacks, since, left, _ in rows
             ),
-            owners={
-                name: Lease(name=name, worker=worker, epoch=epoch, until=until) for name, worker, epoch, until in owned
-            },
+            owners=self._owners({row[0]: row[-1] for row in rows}),
         )
+
+    def _owners(self, ends: Mapping[Worker, float]) -> Mapping[str, Lease]:
+        """The leases of these workers, which end at these times; read again if any lease has changed."""
+        total = self._db.value(f"SELECT {SUM} FROM leases"), frozenset(ends)
+        if self._owned[0] != total:
+            owned = self._db.run("SELECT name, worker, epoch FROM leases WHERE worker = ANY($1::text[])", [[*ends]])
+            leases = {
+                name: Lease(name=name, worker=worker, epoch=epoch, until=ends[worker]) for name, worker, epoch in owned
+            }
+            self._owned = total, leases
+        return self._owned[1]
 
 
 def _live(conn: Connection, worker: Worker, ttl: float) -> float:
