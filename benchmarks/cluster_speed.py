@@ -239,7 +239,7 @@ def many(server: Server, folder: Path) -> tuple[float, float]:
 
 def _until_quiet(api: Api) -> None:
     """Wait until every budget has made its call. One that moved between two workers may have spent it unsent."""
-    asked, since = -1, 0.0
+    asked, since = -1, time.monotonic()
     while time.monotonic() < since + QUIET:
         if asked != (asked := len(api.arrivals)):
             since = time.monotonic()
