@@ -13,7 +13,7 @@ import pytest
 
 import state.postgres.calls
 import state.postgres.dispatch
-import state.postgres.polls
+import state.postgres.recording
 from poller.budget.budget import Budget
 from poller.budget.limits import Limit
 from poller.events.cloudevents import structured
@@ -59,7 +59,7 @@ def test_a_call_that_a_woken_worker_spends(backend, monkeypatch, is_compared):
 
 async def test_a_poll_that_a_woken_worker_records(tmp_path, backend, monkeypatch, is_compared):
     if not is_compared:
-        monkeypatch.setattr(state.postgres.polls, "check", lambda *_: None)
+        monkeypatch.setattr(state.postgres.recording, "judge", lambda *_: None)
     api, receiver = Api(1), Receiver(fails=0.0)
     with serving(api, receiver):
         config = configured(tmp_path, backend.url, api, receiver, subscriptions=1)
