@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from state.errors import StateError, Unavailable
 from state.lock import StateLock
-from state.move import Side
 from state.place import DatabaseUrl, Place
-from state.sqlite import writer as sqlite_writer
 from state.sqlite.backup import copy_state
-from state.sqlite.move import opened as opened_file
 from state.sqlite.runner import Inline, Runner
 from state.sqlite.store import SCHEMA
 from state.sqlite.store import Reader as SqliteReader
 from state.sqlite.store import Store as SqliteStore
 from state.sqlite.store import open_commands as open_commands_of_file
 from state.sqlite.store import open_reader as open_reader_of_file
-from state.steps import Writer
 from state.store import PostedCommands, Reader, Store
+
+if TYPE_CHECKING:
+    from state.move import Side
+    from state.steps import Writer
 
 __all__ = [
     "Inline",
@@ -111,7 +112,9 @@ async def open_state(place: Place, *, now: float, runner: Runner | None = None) 
         async with _open_database(place.url) as opened:
             yield opened
         return
-    with sqlite_writer.Writer(runner) as write:
+    from state.sqlite.writer import Writer as FileWriter  # readers need neither threads nor asyncio
+
+    with FileWriter(runner) as write:
         store = await write(SqliteStore.open, place, now=now)
         write.share_commits(store.group)
         try:
@@ -143,6 +146,8 @@ async def _open_database(url: str) -> AsyncIterator[tuple[Store, Writer]]:
 def open_side(place: Place) -> Iterator[Side]:
     """The state as one side of a move, created if needed, and held. Raises StateError, and Held."""
     if isinstance(place, Path):
+        from state.sqlite.move import opened as opened_file
+
         with StateLock(place).held(), opened_file(place, sets=SCHEMA) as file:
             yield file
         return

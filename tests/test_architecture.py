@@ -409,6 +409,9 @@ def test_late_imports_are_for_what_is_optional_or_dear() -> None:
         for other in [inner.module if isinstance(inner, ast.ImportFrom) else inner.names[0].name]
     }
     dear = {"poller.cli -> poller.hooks.loading", "poller.events.filters -> cel"}
+    dear |= {"poller.cli.output -> rich.console", "poller.cli.output -> rich.table", "poller.cli.output -> rich.text"}
+    dear |= {"poller.cli.sweep -> rich.console", "poller.cli.sweep -> rich.progress"}
+    dear |= {"state.open -> state.sqlite.writer", "state.open -> state.sqlite.move"}
     optional = {"poller.cli.simulation -> matplotlib.figure"}
     optional |= {"state.open -> state.postgres.store", "state.open -> state.postgres.writer"}
     optional |= {"state.open -> state.postgres.move"}

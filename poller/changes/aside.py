@@ -12,7 +12,7 @@ import msgspec
 
 from poller.changes.certainty import pattern_of
 from poller.documents.diff import ParseError, parse
-from poller.options.quantities import counted
+from poller.rendering.counting import counted
 
 NAMED: Final = 5  # objects named in one note
 _COUNTED: Final = re.compile(r"# (object|id)s\b")

@@ -8,7 +8,7 @@ from typing import Any
 
 from poller.documents.diff import parse
 from poller.http_dates import epoch, instant
-from poller.options.quantities import counted
+from poller.rendering.counting import counted
 from poller.sources.paths import reader
 from poller.sources.protocol import Endpoint
 from state.polls import Presence, Snapshot

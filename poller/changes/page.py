@@ -18,7 +18,7 @@ from poller.changes.aside import SetAside, id_of_unreadable, note_of, summary_of
 from poller.changes.comparison import CONTENT, PageComparison, ShownObject, digest_of
 from poller.changes.endpoint_rules import EndpointRules
 from poller.documents.diff import ParseError, dump, fingerprint, parse, stored
-from poller.options.quantities import counted
+from poller.rendering.counting import counted
 from poller.sources.paths import noun
 from poller.sources.protocol import PageError, Unparsed
 from poller.sources.unreadable import NOT_UTF8, reason_of

@@ -109,7 +109,7 @@ class _Commands(click.Group):
             return found.load() if isinstance(found, LateCommand) else found
         module = COMMANDS[cmd_name][0]
         attribute = f"{cmd_name}_" if iskeyword(cmd_name) or cmd_name == "help" else cmd_name.replace("-", "_")
-        import_module("poller.lean").load()
+        import_module("poller.lean").begin()
         command = getattr(import_module(f"poller.cli.{module}"), attribute)
         assert isinstance(command, click.Command)
         if not any(option.name == "config" for option in command.params):

@@ -10,19 +10,24 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import click
-import httpx
 import msgspec
 
 from poller.config.files import digest_of, find
 from poller.config.state_place import state_place
+from poller.late import late
 from poller.operations.local_socket import short, socket_path
 from poller.options.problems import ConfigError, NotThere
 from poller.rendering.terminal import printable
 from state.errors import PollerError, StateError
+
+if TYPE_CHECKING:
+    import httpx
+else:
+    httpx = late("httpx")  # needed where a daemon runs
 
 PATIENCE: Final = 30.0  # seconds
 Parameters = Mapping[str, Any]

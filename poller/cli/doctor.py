@@ -20,7 +20,7 @@ from rich.text import Text
 
 from poller.cli.context import CliContext
 from poller.cli.daemon_client import connected
-from poller.cli.output import clock, console, print_json_line, say
+from poller.cli.output import clock, console, print_json_line, say, say_lines
 from poller.config.models import LOOPBACK, Config, is_loopback
 from poller.config.state_place import state_place
 from poller.events.cloudevents import iso
@@ -71,8 +71,10 @@ def doctor(context: CliContext, as_json: bool) -> int:
         findings.append(finding)
         if as_json:
             print_json_line({**asdict(finding), "level": str(finding.level)})
-        else:
+        elif out is not None:
             out.print(_shown(finding), soft_wrap=True)
+        else:
+            say_lines(_shown(finding).plain)
     if not as_json:
         say(summed(findings))
     return 1 if any(finding.level is Level.BAD for finding in findings) else 0

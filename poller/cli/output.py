@@ -5,31 +5,38 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import orjson
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from poller.events.cloudevents import FIRST, LAST
-from poller.options.quantities import counted as counted
+from poller.late import late
+from poller.rendering.counting import counted as counted
 from poller.rendering.event_view import EventView, one_line
-from poller.rendering.lines import coloured, plain_line
 from poller.rendering.terminal import printable, printable_json, printable_lines
 from state.records import Event
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    import poller.rendering.lines as lines
+else:  # slow to import, and needed by events and on a terminal only
+    lines = late("poller.rendering.lines")
+
 NOTHING_YET: Final = "nothing yet: `poller once` or `poller run` begins"
-_WIDE: Final = 1_000_000  # columns: output into a file or a pipe is neither wrapped nor cut
 
 
-def console() -> Console:
-    """Standard output, on which text is printed without markup, highlighting or emoji."""
-    out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    if not out.is_terminal:
-        out.width = _WIDE
-    return out
+def console() -> Console | None:
+    """Standard output as a terminal, on which text is printed without markup, highlighting or emoji; None if it is a
+    file or a pipe.
+    """
+    if not sys.stdout.isatty():
+        return None
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -42,17 +49,17 @@ def say_lines(text: str) -> None:
     click.echo(printable_lines(text))
 
 
-def print_table(out: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(out: Console | None, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under their heads: as a table on a terminal, else as lines with aligned columns."""
-    if out.is_terminal:
+    if out is not None:
         out.print(table(title, heads, rows, out.width))
         out.print()
         return
     if title:
         say(title)
-    lines = [list(heads), *_cells(rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
+    printed = [list(heads), *_cells(rows)]
+    widths = [max(map(len, column)) for column in zip(*printed, strict=True)]
+    for line in printed:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
@@ -62,6 +69,9 @@ def _cells(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
     """A table for a terminal, without lines. If it is too wide, only cells that contain spaces are wrapped."""
+    from rich.table import Table
+    from rich.text import Text
+
     cells = _cells(rows)
     made = Table(
         title=Text(printable(title), "bold") if title else None, title_justify="left", box=None, pad_edge=False
@@ -93,14 +103,14 @@ def print_raw_json(raw: bytes) -> None:
     click.echo(printable_json(raw.decode()))
 
 
-def print_event(out: Console, event: Event, zone: tzinfo) -> None:
+def print_event(out: Console | None, event: Event, zone: tzinfo) -> None:
     """Print one event with all of its fields."""
     view = EventView(event)
     seen = view.time.astimezone(zone)
-    if out.is_terminal:
-        out.print(coloured(view, f"{view.sequence:>6} {seen:%m-%d %H:%M:%S}"), soft_wrap=True)
+    if out is not None:
+        out.print(lines.coloured(view, f"{view.sequence:>6} {seen:%m-%d %H:%M:%S}"), soft_wrap=True)
     else:
-        say(plain_line(view, f"{view.sequence} {seen:%Y-%m-%d %H:%M:%S}"))
+        say(lines.plain_line(view, f"{view.sequence} {seen:%Y-%m-%d %H:%M:%S}"))
 
 
 def span(seconds: float | None) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import numpy as np
-from rich.console import Console
 
 from poller.cli.output import counted, print_table, say
 from poller.options.quantities import duration_text
 from poller.simulation.scenarios import Scenario
 from poller.simulation.simulator import Result
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _BARS: Final = 16  # characters of the longest bar; two fit on a terminal
 _STEPS: Final = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 86400)  # seconds; steps of the chart
@@ -44,7 +46,7 @@ def scenario_row(found: Scenario) -> dict[str, Any]:
     }
 
 
-def print_scenario(found: Scenario, out: Console) -> None:
+def print_scenario(found: Scenario, out: Console | None) -> None:
     """Print the result of a budget and of each of its endpoints."""
     print_result(found.result, out)
     heads = ["endpoint", "units", "weight", "changes", "calls a day", "mean delay", "in turn"]
@@ -63,7 +65,7 @@ def print_scenario(found: Scenario, out: Console) -> None:
     print_table(out, "endpoints", heads, rows)
 
 
-def print_result(result: Result, out: Console) -> None:
+def print_result(result: Result, out: Console | None) -> None:
     """Print the delays next to polling in turn and the bounds, and a chart of both distributions."""
     means = [("planner", result.mean), ("in turn", result.in_turn)]
     means += [("D*: constant rates known", result.optimum), ("hourly rates known", result.hourly_bound)]

@@ -26,13 +26,13 @@ from poller.operations.status import (
     parse,
 )
 from state.lock import StateLock
-from state.open import holder
 from state.place import DatabaseUrl
 
 if TYPE_CHECKING:
     import poller.operations.gathering as gathering
+    import state.open as states
 else:
-    gathering = late("poller.operations.gathering")  # not needed beside a daemon
+    gathering, states = late("poller.operations.gathering"), late("state.open")  # not needed beside a daemon
 
 
 NAMED: Final = 4  # budgets, or subscriptions, of a worker that are named; of more, how many
@@ -74,10 +74,11 @@ def found_status(context: CliContext) -> tuple[Status, int | None]:
             return parse(daemon.get("/api/v1/status")), running
     config, _ = context.load(reveal=False)
     place = config.poller.state
+    found = gathering.read_status(config, now=time.time())
     if isinstance(place, DatabaseUrl):
-        return replace(gathering.read_status(config, now=time.time()), running=holder(place) is not None), None
+        return replace(found, running=states.holder(place) is not None), None
     process = StateLock(place).holder()  # it may be starting and not answer yet
-    return replace(gathering.read_status(config, now=time.time()), running=process is not None), process
+    return replace(found, running=process is not None), process
 
 
 def tables_of(found: Status) -> Iterator[tuple[list[str], list[list[str]], list[str]]]:

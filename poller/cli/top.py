@@ -32,7 +32,7 @@ def top(context: CliContext, every: str) -> None:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--every") from error
     out = console()
-    if not out.is_terminal:
+    if out is None:
         raise click.UsageError("this is for a terminal; poller status --json is for programs")
     with Live(console=out, screen=True, auto_refresh=False) as live:
         while True:

@@ -13,13 +13,12 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pluggy
-import structlog
 
 from poller.hooks import hookspecs
 from poller.hooks.contracts import check_sink, check_source
@@ -27,9 +26,15 @@ from poller.hooks.faults import PluginError, attempted, awaited, is_cancelled, s
 from poller.hooks.ownership import distrust
 from poller.hooks.registration import classes_of, implementations, known_hooks, unlike
 from poller.hooks.transforms import checked
+from poller.late import late
 from poller.sinks.protocol import Sink
 from poller.sources.protocol import Source
 from state.records import NewEvent
+
+if TYPE_CHECKING:
+    import structlog
+else:
+    structlog = late("structlog")
 
 __all__ = ["Failed", "Loaded", "PluginError", "Plugins", "attempted", "installed", "load_plugins", "said"]
 
@@ -38,8 +43,6 @@ LIMIT: Final = 30.0  # seconds that an async hook has
 LIMITS: Final = {"stopping": 5.0}  # the end of the program waits for this hook
 GRACE: Final = 1.0  # seconds that a hook has to obey its cancellation
 _OWN: Final = "poller"  # the distribution whose plugins come first
-
-log = structlog.get_logger("poller")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -245,7 +248,13 @@ def installed() -> list[importlib.metadata.EntryPoint]:
 
 
 def _distribution(entry: importlib.metadata.EntryPoint) -> str:
-    return entry.dist.name if entry.dist else ""
+    return _name(entry.dist) if entry.dist else ""
+
+
+@lru_cache
+def _name(distribution: importlib.metadata.Distribution) -> str:
+    """The name of a package; each time it is asked, it is parsed anew, with the whole README."""
+    return distribution.name
 
 
 def _load_own(path: Path) -> ModuleType:
@@ -272,4 +281,4 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def _log_failure(failed: Failed) -> None:
-    log.error("plugin.failed", plugin=failed.name, at=failed.origin, error=failed.error)
+    structlog.get_logger("poller").error("plugin.failed", plugin=failed.name, at=failed.origin, error=failed.error)

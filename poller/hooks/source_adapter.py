@@ -11,24 +11,28 @@ import contextlib
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 import httpx
 import msgspec
-import structlog
 from pydantic import BaseModel
 
 from poller.budget.limits import Limit
 from poller.documents.diff import dump
 from poller.hooks.contracts import check_auth, check_endpoints, check_limits
 from poller.hooks.faults import PluginError, is_cancelled, said, trace
+from poller.late import late
 from poller.redaction import SECRETS
 from poller.sources.errors import FetchError
 from poller.sources.protocol import Endpoint, Item, Page, PageError, Position, Unparsed
 from poller.sources.unreadable import set_apart
 from state.errors import PollerError
 
-log = structlog.get_logger("poller")
+if TYPE_CHECKING:
+    import structlog
+else:
+    structlog = late("structlog")
+
 
 T = TypeVar("T")
 # Exceptions of an auth flow that are not the plugin's fault: the flow ends, or its answer is cut off or never ends.
@@ -174,8 +178,8 @@ class _Running:
             return
         if isinstance(error, PluginError):
             raise PageError(f"the plugin {error}", hint="fix the plugin") from error
-        log.error("plugin.raised", plugin=self._plugin, call=self._what, error=said(error))
-        log.debug("plugin.traceback", plugin=self._plugin, trace=trace(error))
+        structlog.get_logger("poller").error("plugin.raised", plugin=self._plugin, call=self._what, error=said(error))
+        structlog.get_logger("poller").debug("plugin.traceback", plugin=self._plugin, trace=trace(error))
         raise PageError(
             f"the plugin {self._plugin!r} failed in {self._what}(): {said(error)}",
             hint="fix the plugin; nothing of this answer was recorded",

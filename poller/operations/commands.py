@@ -20,9 +20,9 @@ from poller.operations.inspection import inspect
 from poller.operations.places import HIGHEST, parse_place
 from poller.operations.program import Answer
 from poller.options.problems import NotNow, NotThere, find_endpoint, nearest
-from poller.options.quantities import counted
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.source import ActiveSource
+from poller.rendering.counting import counted
 from state.commands import Result
 from state.errors import PollerError
 

@@ -12,7 +12,8 @@ from poller.changes.certainty import LATE
 from poller.config.models import Config
 from poller.events.cloudevents import iso
 from poller.operations.status import BudgetStatus, EndpointStatus, SourceStatus, Status, SubscriptionStatus
-from poller.options.quantities import counted, duration_text
+from poller.options.quantities import duration_text
+from poller.rendering.counting import counted
 
 ROOM_BAD: Final = 100_000_000  # bytes of free space: SQLite, its WAL and a log file can fill them within an hour
 ROOM_WARN: Final = 1_000_000_000

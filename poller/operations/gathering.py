@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import orjson
@@ -17,6 +17,7 @@ from poller.changes.exemptions import Exemptions
 from poller.clock import SystemClock
 from poller.config.models import BudgetConfig, Config
 from poller.hooks.loading import Failed
+from poller.late import late
 from poller.operations.planners import infeasible_budgets, planner_states
 from poller.operations.program import BudgetView, Live, Watched
 from poller.operations.status import (
@@ -33,7 +34,6 @@ from poller.operations.status import (
     WorkerStatus,
 )
 from poller.planner.feasibility import Infeasible
-from poller.planner.report import Report, report
 from poller.polling.health import EndpointHealth, HealthReport, SourceHealth
 from state.deliveries import SubscriptionState
 from state.leases import Lease, WorkerState, budget_lease
@@ -42,6 +42,11 @@ from state.open import open_reader as open_reader
 from state.records import source_uri
 from state.status import MeasuredDelay, Retrying
 from state.store import Reader
+
+if TYPE_CHECKING:
+    import poller.planner.report as reports
+else:
+    reports = late("poller.planner.report")
 
 DAY = 86400.0
 MOST_NOTED = 10  # units of one endpoint whose notes are shown
@@ -52,8 +57,8 @@ WELL = HealthReport(state="ok")
 def status(reader: Reader, config: Config, *, now: float, live: Live | None = None) -> Status:
     """The whole status.
 
-    Without `live` the status has only what the file knows: nothing about pages set aside, and learned rates as of the
-    last save.
+    Without `live` the status has only what the state knows: nothing about pages set aside, and no delay to expect where
+    nobody polls.
     """
     health = _health(reader, config, live)
     budgets = _budgets(reader, config, live, now)
@@ -101,7 +106,7 @@ def _budgets(reader: Reader, config: Config, live: Live | None, now: float) -> t
     if live is not None and not live.is_shared:
         return tuple(_budget(name, view) for name, view in live.budgets.items())
     known = {} if live is None else live.budgets
-    broken = {one.budget: one for one in infeasible_budgets(config, reader.sums.units())}
+    broken = {one.budget: one for one in infeasible_budgets(config, reader.sums)}
     return tuple(
         _budget(name, known.get(name) or _spent(reader, name, budget, now, broken.get(name)))
         for name, budget in config.budgets.items()
@@ -241,11 +246,13 @@ def _is_watched(config: Config, live: Live | None, source: str, endpoint: str) -
 
 
 def _expected(reader: Reader, config: Config, now: float) -> dict[tuple[str, str], float]:
-    """Delays that the planners expect, from what they saved."""
-    return expected_delays(report(planner_states(config, reader.sums, now=now)))
+    """Delays that the planners of other workers expect, from what they saved."""
+    if not reader.leases.shares().workers:
+        return {}
+    return expected_delays(reports.report(planner_states(config, reader.sums, now=now)))
 
 
-def expected_delays(plan: Report) -> dict[tuple[str, str], float]:
+def expected_delays(plan: reports.Report) -> dict[tuple[str, str], float]:
     """Expected delay of each endpoint, in seconds."""
     return {
         (one.source, one.endpoint): one.expected_delay for one in plan.endpoints if math.isfinite(one.expected_delay)

@@ -18,12 +18,12 @@ from poller.changes.comparison import PageComparison
 from poller.changes.own_url import own_object
 from poller.changes.page import compare
 from poller.documents.diff import ParseError, parse
-from poller.options.quantities import counted
 from poller.polling.boundary import failed_poll, reason_of
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.fetch import unwelcome
 from poller.polling.own_urls import GONE
 from poller.polling.source import ActiveSource
+from poller.rendering.counting import counted
 from poller.rendering.event_view import name_of
 from poller.sources.protocol import Endpoint, Item, PageError, Position, Unparsed
 from poller.sources.statuses import is_list

@@ -13,14 +13,17 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import structlog
+from poller.late import late
+
+if TYPE_CHECKING:
+    import structlog
+else:
+    structlog = late("structlog")  # clients need none
 
 BACKLOG: Final = 64
 LONGEST: Final = 80  # bytes of a name that fits after /proc/self/fd/N/
-
-log = structlog.get_logger("poller")
 
 
 def socket_path(state: Path) -> Path:
@@ -54,6 +57,7 @@ def listening(state: Path) -> Iterator[socket.socket | None]:
     try:
         made = _made(path)
     except OSError as error:
+        log = structlog.get_logger("poller")
         log.warning("socket.not_made", path=str(path), error=error.strerror, hint="commands go through the state")
         yield None
         return

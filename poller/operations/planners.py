@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from poller.config.models import Config, SourceConfig
 from poller.hooks.loading import attempted
+from poller.late import late
 from poller.options.problems import ConfigError
 from poller.planner.feasibility import Infeasible, infeasible
-from poller.planner.planner import Planner
-from poller.planner.report import PlannerState
-from poller.planner.units import Unit
+from poller.planner.unit import Unit
 from poller.polling.unit_keys import key_of
 from state.errors import Outdated
 from state.open import is_there, open_reader
 from state.status import UnitRow
 from state.store import StatusReader
 
+if TYPE_CHECKING:
+    import poller.planner.planner as planning
+    import poller.planner.report as reports
+else:  # a status of a poller that does not run needs no planner, and numpy is slow to import
+    planning, reports = late("poller.planner.planner"), late("poller.planner.report")
 
-def planner_states(config: Config, sums: StatusReader | None, *, now: float) -> list[PlannerState]:
+
+def planner_states(config: Config, sums: StatusReader | None, *, now: float) -> list[reports.PlannerState]:
     """The planners as the daemon saved them, at most a minute ago.
 
     Without `sums` nothing has run yet: each endpoint counts as one unit that was never polled.
@@ -27,37 +33,41 @@ def planner_states(config: Config, sums: StatusReader | None, *, now: float) -> 
     rows = sums.units() if sums is not None else []
     found = []
     for name, budget in config.budgets.items():
-        planner = Planner(_units(config, name, rows), now=now)
+        planner = planning.Planner(_units(config, name, rows), now=now)
         if sums is not None:
             _recall(planner, sums.learned(f"planner:{name}"), rows)
-        found.append(PlannerState(budget=name, limits=budget.limits, share=budget.share, planner=planner, now=now))
+        limits, share = budget.limits, budget.share
+        found.append(reports.PlannerState(budget=name, limits=limits, share=share, planner=planner, now=now))
     return found
 
 
-def infeasible_budgets(config: Config, rows: Sequence[UnitRow]) -> list[Infeasible]:
+def infeasible_budgets(config: Config, sums: StatusReader | None) -> list[Infeasible]:
     """The `max_staleness` that each budget cannot keep, for the units known so far."""
+    promising = {source.budget for source in config.sources.values() if _promises(source)}
+    rows = sums.units() if sums is not None and promising else []
     found = [
         infeasible(_units(config, name, rows), budget=name, limits=budget.limits, share=budget.share)
         for name, budget in config.budgets.items()
+        if name in promising
     ]
     return [one for one in found if one is not None]
 
 
+def _promises(source: SourceConfig) -> bool:
+    return any(endpoint.max_staleness is not None for endpoint in source.endpoints.values())
+
+
 def check_promises(config: Config) -> None:
     """Check that every budget can keep its `max_staleness`. Raises ConfigError if not, or StateError."""
-    found = infeasible_budgets(config, _known(config))
-    if found:
+    if found := _broken(config):
         raise ConfigError(config.path, [one.problem for one in found])
 
 
-def _known(config: Config) -> list[UnitRow]:
-    if not is_there(config.poller.state):
-        return []
-    try:
-        with open_reader(config.poller.state) as reader:
-            return reader.sums.units()
-    except Outdated:  # the next daemon brings it up to date
-        return []
+def _broken(config: Config) -> list[Infeasible]:
+    if is_there(config.poller.state):
+        with contextlib.suppress(Outdated), open_reader(config.poller.state) as reader:
+            return infeasible_budgets(config, reader.sums)
+    return infeasible_budgets(config, None)  # the units of an earlier version are known once a daemon has updated it
 
 
 def _units(config: Config, budget: str, rows: Sequence[UnitRow]) -> list[Unit]:
@@ -87,7 +97,7 @@ def _unit(source: SourceConfig, endpoint: str, key: str, cost: int = 1) -> Unit:
     return Unit(source.name, endpoint, key, cost=cost, weight=settings.weight, max_staleness=settings.max_staleness)
 
 
-def _recall(planner: Planner, saved: bytes | None, rows: Sequence[UnitRow]) -> None:
+def _recall(planner: planning.Planner, saved: bytes | None, rows: Sequence[UnitRow]) -> None:
     if saved is not None:
         with contextlib.suppress(ValueError):  # the daemon reports it
             planner.load(saved)

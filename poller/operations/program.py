@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from poller.budget.windows import Usage
 from poller.config.models import Config
@@ -13,10 +13,12 @@ from poller.operations.delays import Delays
 from poller.operations.history import History
 from poller.operations.status import Status
 from poller.planner.feasibility import Infeasible
-from poller.planner.report import Report, WhatIf
 from poller.polling.health import HealthReport
 from state.errors import PollerError
 from state.store import Reader
+
+if TYPE_CHECKING:
+    from poller.planner.report import Report, WhatIf
 
 Answer = dict[str, Any]  # result of a command; `summary` is one sentence that says what was done
 

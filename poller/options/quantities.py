@@ -80,11 +80,6 @@ def duration_text(seconds: float) -> str:
     return f"{round(seconds * 1000)}ms"
 
 
-def counted(count: int, noun: str) -> str:
-    """Format a number of things: "1 call", "2 calls"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def _written(*examples: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "examples": list(examples)}, mode="validation")
 

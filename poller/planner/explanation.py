@@ -12,7 +12,8 @@ import numpy as np
 from poller.planner.learning import DAY
 
 if TYPE_CHECKING:
-    from poller.planner.units import Floats, Table, Unit
+    from poller.planner.unit import Unit
+    from poller.planner.units import Floats, Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

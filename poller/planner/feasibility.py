@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from poller.budget.limits import Limit, allowed, share_of
 from poller.options.problems import Problem, dotted
 from poller.options.quantities import duration_text, rate_text
-from poller.planner.units import Unit
+from poller.planner.unit import Unit
 
 DAY = 86400.0
 

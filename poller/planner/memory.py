@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from poller.planner.learning import SourceModel
-from poller.planner.units import Unit
+from poller.planner.unit import Unit
 
 if TYPE_CHECKING:
     from poller.planner.models import Models

@@ -11,7 +11,8 @@ import numpy as np
 from poller.planner.learning import HOURS, KERNEL_SPANS, PRIOR, QUIET, SourceModel
 
 if TYPE_CHECKING:
-    from poller.planner.units import Table, Unit, Units
+    from poller.planner.unit import Unit
+    from poller.planner.units import Table, Units
 
 
 class Models:

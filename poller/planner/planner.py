@@ -21,7 +21,8 @@ from poller.planner.models import Models
 from poller.planner.pacing import Pacing
 from poller.planner.ranking import Ranking, Scores
 from poller.planner.rates import mean_rates
-from poller.planner.units import Unit, Units
+from poller.planner.unit import Unit
+from poller.planner.units import Units
 
 __all__ = ["Explanation", "Planner", "Unit", "explanations"]
 

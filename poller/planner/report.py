@@ -20,7 +20,8 @@ from poller.options.problems import NotThere, nearest
 from poller.planner.feasibility import infeasible
 from poller.planner.learning import DAY, HOURS
 from poller.planner.planner import Explanation, Planner, explanations
-from poller.planner.units import Floats, Unit
+from poller.planner.unit import Unit
+from poller.planner.units import Floats
 
 _THURSDAY = 3  # weekday of the Unix epoch; Monday is 0
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

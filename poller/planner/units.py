@@ -1,27 +1,16 @@
-"""Units, and the table that has a slot of statistics for each of them."""
+"""The units of a planner, and the table that has a slot of statistics for each of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from poller.planner.unit import Unit
+
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """Unit of polling: the smallest thing that one poll can ask for. Source, endpoint and key identify it."""
-
-    source: str
-    endpoint: str
-    key: str
-    cost: int = field(default=1, compare=False)
-    weight: float = field(default=1.0, compare=False)
-    max_staleness: float | None = field(default=None, compare=False)
 
 
 class Table:

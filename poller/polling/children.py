@@ -8,7 +8,6 @@ import structlog
 
 from poller.changes.aside import kind_of
 from poller.clock import Clock
-from poller.options.quantities import counted
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint, may_delete
 from poller.polling.failing_lists import forget_lists, without_failing
@@ -17,6 +16,7 @@ from poller.polling.recorder import Recorder
 from poller.polling.results import PollResult
 from poller.polling.source import ITEM, ActiveSource, kept_health
 from poller.polling.unit_keys import child_key, dump_position, foreign_keys, is_swept
+from poller.rendering.counting import counted
 from state.polls import Presence, Sweep
 from state.store import NoticeStore
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from poller.budget.budget import Budget
 from poller.budget.limits import Limit, allowed
 from poller.planner.planner import Planner, explanations
-from poller.planner.units import Unit
+from poller.planner.unit import Unit
 from poller.simulation import bounds
 from poller.simulation.worlds import DAY, HOUR, World
 

@@ -2,18 +2,31 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.support.daemon import running_daemon
+
 DEAR = {"aiohttp", "apprise", "apscheduler", "fastapi", "httpx", "jinja2", "jsonpath", "numpy", "pydantic", "rich"}
 DEAR |= {"pygments", "slack_sdk", "sqlite_utils", "structlog", "uvicorn"}
+CONFIG = """
+[poller]
+listen = ""
+[sources.site]
+plugin = "rest"
+base_url = "http://127.0.0.1:9"
+[sources.site.endpoints.page]
+path = "/page"
+"""
 
 
 def loaded(*words: str) -> set[str]:
     """The dear libraries that a command line has loaded."""
-    code = "import sys; from poller.cli import invoke; invoke(sys.argv[1:]); sys.stderr.write(' '.join(sys.modules))"
-    ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
-    return DEAR & {name.partition(".")[0] for name in ran.stderr.split()}
+    code = "import sys; from poller.cli import invoke; invoke(sys.argv[1:])"
+    code += "; sys.stderr.write('\\n' + ' '.join(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    return DEAR & {name.partition(".")[0] for name in ran.stderr.splitlines()[-1].split()}
 
 
 @pytest.mark.parametrize("words", [("--help",), ("--version",)])
@@ -23,6 +36,31 @@ def test_help_and_version_load_no_dear_library(words: tuple[str, ...]) -> None:
 
 def test_a_sweep_loads_neither_the_server_nor_sinks_that_nobody_uses() -> None:
     assert not loaded("once", "--help") & {"aiohttp", "apprise", "fastapi", "slack_sdk", "uvicorn"}
+
+
+def test_a_status_without_a_daemon_needs_neither_planner_nor_log_nor_terminal(tmp_path: Path) -> None:
+    config = tmp_path / "poller.toml"
+    config.write_text(CONFIG)
+    assert loaded("once", "--config", str(config)) >= {"httpx", "numpy", "sqlite_utils"}
+
+    assert loaded("status", "--config", str(config)) <= {"httpx", "pydantic", "sqlite_utils"}
+
+
+def test_a_status_beside_a_daemon_needs_no_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "poller.toml"
+    config.write_text(CONFIG)
+    with running_daemon(config):
+        assert loaded("status", "--config", str(config)) <= {"httpx"}
+
+
+def test_what_is_hidden_while_a_library_is_imported_can_be_imported_afterwards() -> None:
+    code = (
+        "import poller.lean as lean; lean.begin(); import structlog, httpx, rich.traceback, httpx._main; lean.begin()"
+    )
+    code += "; import sys; print(sum(type(one).__name__ == '_LeanFinder' for one in sys.meta_path))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert ran.stdout == "1\n"
 
 
 @pytest.mark.parametrize("command", ["events", "once", "status"])

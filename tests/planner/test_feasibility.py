@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from poller.budget.limits import Limit, allowed
 from poller.planner.feasibility import infeasible
-from poller.planner.units import Unit
+from poller.planner.unit import Unit
 
 DAY = 86_400.0
 

@@ -18,7 +18,7 @@ from poller.config.load import load
 from poller.hooks.loading import load_plugins
 from poller.operations.planners import planner_states
 from poller.planner.report import report
-from poller.planner.units import Unit
+from poller.planner.unit import Unit
 from poller.simulation.scenarios import run_scenario
 from state.open import open_reader
 from tests.polling.test_engine_planning import Shop, World
