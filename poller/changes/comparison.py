@@ -47,5 +47,6 @@ class PageComparison(msgspec.Struct, frozen=True, kw_only=True):
     fresh: Sequence[ShownObject]
     missing: Sequence[str] = ()  # shown before, but not now
     unsure: Sequence[str] = ()  # ids whose state cannot be told from this answer
+    doubles: Sequence[str] = ()  # the ids among them under which it shows several different objects
     is_partial: bool = False  # it shows objects without a known id, so nothing is certainly missing
     notes: Sequence[str] = ()  # what was set aside, and why

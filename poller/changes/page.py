@@ -72,6 +72,7 @@ def compare(
         fresh=fresh,
         missing=() if is_partial else lost,
         unsure=(*sorted(unsure), *(lost if is_partial else ())),
+        doubles=sorted(doubles),
         is_partial=is_partial,
         notes=_notes(aside, doubles, digests),
     )

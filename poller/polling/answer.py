@@ -184,7 +184,7 @@ def _shown_twice(one: Answer, comparison: PageComparison) -> tuple[str, ...]:
         return ()
     times = Counter(digest_of(bytes(raw)) for page in pages for raw in page.objects)
     found = [comparison.members.get(digest, "") for digest, number in times.items() if number > 1]
-    return tuple(filter(None, found))[:MOST_REPEATED]
+    return (*filter(None, found), *comparison.doubles)[:MOST_REPEATED]
 
 
 def is_strange(w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]) -> bool:

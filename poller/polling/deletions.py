@@ -111,10 +111,12 @@ class Deletions:
 
         A sweep in which a unit was answered with 304 has not seen the whole list and confirms nothing.
         """
-        if not may_delete(w) or any(in_a_row and is_swept(key) for key, in_a_row in w.requests.unmodified.items()):
+        if not may_delete(w):
             return []
         if (listed := await self._own_urls.to_try_again(w, self._clock.steady())) is not None:
             self.queue.add_listed(w.name, [listed], now=self._clock.now())
+        if any(in_a_row and is_swept(key) for key, in_a_row in w.requests.unmodified.items()):
+            return []
         suspects = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id)
         due = [one for one in suspects if _is_swept_away(w, one, now=self._clock.now())]
         have_own_urls = {one.snapshot.object_id for one in await self._with_own_urls(w, due)}

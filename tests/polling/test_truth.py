@@ -76,6 +76,25 @@ FOUND = {
             Step(act="flap", times=4, wait=1.0),
         ],
     ),
+    "a list that could not be read before the baseline ended is silent when it is read first": (
+        World(style="offset", size=1, since=True, lines=True, line_size=1, objects=4, seed=178),
+        [
+            Step(act="fault", pick=2, kind="renamed", where="lines", wait=4.0),
+            Step(act="delete", pick=7),
+            Step(act="begin", kind="etag-stuck", wait=4.0),
+            Step(act="edit-line", pick=3, wait=1.0),
+            Step(act="crash", pick=7, kind="after", wait=30.0),
+            Step(act="restore", pick=5, wait=2.0),
+        ],
+    ),
+    "an object that a chain shows twice makes its sweep uncertain, whatever ignored field differs": (
+        World(style="cursor", noisy=True, objects=6, seed=466, traits=("tied",)),
+        [Step(act="conflict", wait=30.0)],
+    ),
+    "own URLs are tried again also where pages are answered with 304": (
+        World(style="page-open", has_items=True, etags=True, concurrency=1, objects=6, seed=325, traits=("own-404",)),
+        [Step(act="delete", wait=2.0), Step(act="conflict", wait=1.0), Step(act="restore")],
+    ),
     "deletions are confirmed in a list whose last page is repeated": (
         World(objects=6, seed=792, traits=("repeats-last",)),
         [Step(wait=30.0), Step(act="delete"), Step(act="delete", wait=60.0)],

@@ -8,8 +8,11 @@ from copy import deepcopy
 from typing import Any
 
 from poller.budget.limits import Limit
+from poller.changes.exemptions import Exemptions
 from poller.documents.diff import parse
+from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.engine import Engine
+from poller.polling.unit_keys import id_prefix
 from state.records import Event
 from state.sqlite.store import Store
 from tests.truth.upstream import State, Upstream
@@ -31,6 +34,7 @@ class Judge:
         self._baselines: dict[
             str, tuple[int, dict[str, State]]
         ] = {}  # by endpoint: the log's end then, and what was known
+        self._unread: dict[str, frozenset[str]] = {}  # by endpoint: lists that had not been read when it was complete
         self.told: dict[str, Event] = {}  # by id
 
     @property
@@ -96,11 +100,26 @@ class Judge:
         """Take the baselines that are complete. Called after every write, so that nothing lies in between."""
         for run in engine.sources.values():
             for w in run.endpoints.values():
+                if w.name in self._baselines:
+                    self._take_first_readings(store, w)
                 if w.name in self._baselines or w.state.last_sweep is None:
                     continue
                 ids = list(store.polls.parents(w.state.id))
                 known = {self.subject(w.name, i, o): o for i, o in _bodies(store, w.state.id, ids)}
                 self._baselines[w.name] = (store.log.last_seq(), known)
+                self._unread[w.name] = Exemptions.load(w.state.accepted).unread
+
+    def _take_first_readings(self, store: Store, w: WatchedEndpoint) -> None:
+        """Take what lists show first that could not be read before their baseline ended: it is silent, as in it."""
+        unread = Exemptions.load(w.state.accepted).unread
+        prefixes = [id_prefix(key) for key in self._unread[w.name] - unread]
+        self._unread[w.name] = unread
+        if not prefixes:
+            return
+        ids = [one for one in store.polls.parents(w.state.id) if one.startswith(tuple(prefixes))]
+        silent = [one for one in store.polls.snapshots(w.state.id, ids).values() if one.version == 0]
+        bodies = {self.subject(w.name, one.object_id, parse(one.body)): parse(one.body) for one in silent}
+        self._baselines[w.name] = (self._baselines[w.name][0], bodies | self._baselines[w.name][1])
 
     def subject(self, endpoint: str, object_id: str, obj: State) -> str:
         """How the upstream calls an object."""
