@@ -506,10 +506,6 @@ class StatusReader(Protocol):
         """Of each subscription, the deliveries that have failed and wait for another attempt."""
         ...
 
-    def delivery_counts(self) -> list[tuple[str, str, int]]:
-        """(subscription, state, deliveries) of stored deliveries."""
-        ...
-
 
 class TableReader(Protocol):
     """The open tables: events, changes, objects, deliveries and polls."""

@@ -26,10 +26,10 @@ Values = Iterable[tuple[Sequence[str], float | None]]
 Histograms = Iterable[tuple[Sequence[str], Histogram]]
 
 
-def exposition(status: Status, live: Live, deliveries: Sequence[tuple[str, str, int]], delays: Delays) -> bytes:
+def exposition(status: Status, live: Live, delays: Delays) -> bytes:
     """All metrics as text."""
     families = [*_program(status), *_workers(status, live), *_budgets(status, live), *_endpoints(status, live)]
-    families += _delivery(status, deliveries)
+    families += _delivery(status)
     registry = CollectorRegistry()
     registry.register(_Now([*families, *_delays(delays)]))
     ProcessCollector(registry=registry)
@@ -164,15 +164,13 @@ def _endpoints(status: Status, live: Live) -> Iterator[Metric]:
     yield _gauge("endpoint_last_sweep_timestamp_seconds", "When the latest sweep ended.", ENDPOINT, sweeps)
 
 
-def _delivery(status: Status, deliveries: Sequence[tuple[str, str, int]]) -> Iterator[Metric]:
+def _delivery(status: Status) -> Iterator[Metric]:
     rows = [((row.name,), row) for row in status.subscriptions]
 
     def of(key: str) -> Values:
         return [(at, getattr(row, key)) for at, row in rows]
 
     yield _counter("events", "Events ever recorded.", [], [((), status.last_seq)])
-    kept = [((name, state), count) for name, state, count in deliveries]
-    yield _gauge("deliveries", "Deliveries kept.", ["subscription", "state"], kept)
     yield _gauge("subscription_lag", "Events not delivered yet.", SUBSCRIPTION, of("lag"))
     yield _gauge("subscription_pending", "Deliveries that wait.", SUBSCRIPTION, of("pending"))
     yield _gauge("subscription_dead", "Dead letters.", SUBSCRIPTION, of("dead"))

@@ -97,8 +97,7 @@ async def metrics(context: Context) -> Response:
     live, status, delays = context.live(), await context.status(), context.program.delays
     while new := await context.look(_new_delays, delays.seen_upto or 0):
         delays.count(new)
-    counts = await context.look(lambda reader: reader.sums.delivery_counts())
-    return Response(exposition(status, live, counts, delays), media_type=CONTENT_TYPE)
+    return Response(exposition(status, live, delays), media_type=CONTENT_TYPE)
 
 
 def _new_delays(reader: Reader, after: int) -> list[SeenDelay]:

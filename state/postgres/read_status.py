@@ -164,11 +164,3 @@ class StatusReader:
             Retrying(subscription=name, deliveries=deliveries, next=due, status=status or "")
             for name, deliveries, due, status in rows
         ]
-
-    def delivery_counts(self) -> list[tuple[str, str, int]]:
-        """(subscription, state, deliveries) of stored deliveries."""
-        rows = self._db.run(
-            "SELECT s.name, d.state, count(*) FROM deliveries d JOIN subscriptions s ON s.id = d.subscription "
-            "GROUP BY s.name, d.state ORDER BY s.name, d.state"
-        )
-        return [(name, state, count) for name, state, count in rows]

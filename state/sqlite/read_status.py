@@ -160,17 +160,3 @@ class StatusReader:
             Retrying(subscription=name, deliveries=deliveries, next=due, status=status or "")
             for name, deliveries, due, status in rows
         ]
-
-    def delivery_counts(self) -> list[tuple[str, str, int]]:
-        """(subscription, state, deliveries) of stored deliveries."""
-        # Counted in indexes alone: rows of deliveries are long, and there are as many as events were delivered.
-        own = "(SELECT count(*) FROM deliveries d WHERE d.subscription = s.id AND"
-        rows = self._db.execute(
-            f"SELECT name, {own} origin = 'log') + {own} origin != 'log'), {own} state = 'pending'), "
-            f"{own} state = 'dead') FROM subscriptions s ORDER BY name"
-        )
-        counts = [
-            (name, {"dead": dead, "delivered": total - pending - dead, "pending": pending})
-            for name, total, pending, dead in rows
-        ]
-        return [(name, state, count) for name, states in counts for state, count in states.items() if count]

@@ -76,7 +76,7 @@ async def test_every_worker_shows_all_budgets_and_counts_in_its_metrics_what_it_
         reader, now = backend.look(), w.app.clock.now()
         live = live_of(idle)
         seen = status(reader, idle.config, now=now, live=live)
-        text = exposition(seen, live, [], Delays()).decode()
+        text = exposition(seen, live, Delays()).decode()
 
         assert [one.name for one in seen.budgets] == ["key0", "key1"]
         assert [one.label for one in seen.endpoints] == ["key0/items", "key1/items"]

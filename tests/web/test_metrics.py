@@ -90,7 +90,7 @@ def whole() -> str:
     delays.begin(0)
     delays.count([seen(1, 0.2)])
     delays.attempted(attempt())
-    return exposition(status, live, [("crm", "delivered", 3)], delays).decode()
+    return exposition(status, live, delays).decode()
 
 
 def test_a_histogram_counts_each_span_within_every_bound_above_it() -> None:
