@@ -26,6 +26,7 @@ from state.place import DatabaseUrl
 from state.records import Event
 
 PATIENCE: Final = 120.0  # seconds for the first sweep, for a takeover, and for what is still to be delivered
+MOVING: Final = 5  # events that may be on their way while everything works
 BUDGET: Final = "demo"
 RECEIVED: Final = "received.jsonl"  # what the subscription `file` was given
 
@@ -120,9 +121,14 @@ def run_workers(config: Path, state: DatabaseUrl, number: int, *, seconds: float
             heir=heir,
             seconds=took,
             events=reader.log.read(limit=1_000_000),
-            received=[orjson.loads(line) for line in (config.parent / RECEIVED).read_bytes().splitlines()],
+            received=_received(config.parent / RECEIVED),
             books=reader.deliveries.ledger(),
         )
+
+
+def _received(path: Path) -> list[dict[str, Any]]:
+    """What was delivered, in the order of its arrival; nothing if there is no file yet."""
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 def show(outcome: Outcome, refused: int, out: Console) -> None:
@@ -193,7 +199,8 @@ def _is_swept(status: Status) -> bool:
 
 
 def _is_delivered(status: Status) -> bool:
-    return all(one.lag < 5 for one in status.subscriptions)  # the office goes on, and with it its changes
+    """Whether something was delivered, and nearly everything was: the office goes on, and with it its changes."""
+    return status.last_seq >= MOVING and all(one.lag < MOVING for one in status.subscriptions)
 
 
 def _until(what: str, workers: Sequence[Running], is_so: Any) -> Status:
