@@ -328,6 +328,13 @@ def test_a_mark_that_cannot_be_read_is_noted_and_deletes_nothing():
     assert note.startswith("deleted_when: ")
 
 
+def test_a_mark_of_a_new_object_that_cannot_be_read_is_noted_and_the_object_is_created():
+    found = decided({"id": 1}, {"id": 2}, rules=make_rules(deletion=SOFT))
+
+    assert [told(event) for event in found.events] == [("created", "items/1", 1), ("created", "items/2", 1)]
+    assert (len(found.notes), found.created, found.changed) == (2, 2, 2)
+
+
 def test_a_first_sweep_looks_at_the_marks_of_its_objects():
     found = decided(
         {"id": 1, "gone": True}, {"id": 2, "gone": False}, rules=make_rules(deletion=SOFT), baseline_before=9
@@ -484,6 +491,7 @@ def test_an_id_that_names_two_objects_is_never_told_as_an_edit_of_the_other_ones
         ({"id": 1, "gone": False, "a": 2}, make_snapshot({"id": 1, "gone": False}), False),
         ({"id": 1, "gone": False}, make_snapshot({"id": 1, "gone": False}, presence=DELETED), False),
         ({"id": 1, "gone": True}, make_snapshot({"id": 1, "gone": True}, presence=DELETED), True),
+        ({"id": 1}, make_snapshot({"id": 1}, presence=DELETED), False),  # its mark cannot be read
         ({"id": 1, "gone": False}, None, False),
     ],
 )

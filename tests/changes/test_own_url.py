@@ -70,9 +70,9 @@ def test_as_many_values_are_looked_at_as_one_answer_may_need():
 
     assert own_object(make_rules(), dump([*before, {"id": 7}]), "7") == {"id": 7}
     assert own_object(make_rules(), dump([*before, {"id": 0}, {"id": 7}]), "7") is None
-    assert (
-        own_object(make_rules(), dump({"a": {"b": [*before, {"id": 7}]}}), "7") is None
-    )  # levels are counted together
+    half = [{"item": {"id": 0}}] * 499
+    assert own_object(make_rules(), dump([*half, {"item": {"id": 7}}]), "7") == {"id": 7}
+    assert own_object(make_rules(), dump([*half, {}, {"item": {"id": 7}}]), "7") is None  # 501 and 500 more
 
 
 @pytest.mark.parametrize("spec", [CONTENT, VALUE])

@@ -139,6 +139,14 @@ def test_an_object_is_too_deep_by_its_brackets_and_not_by_those_in_its_texts(val
     assert is_too_deep(msgspec.json.encode(value), most) is (depth(value) > most)
 
 
+@pytest.mark.parametrize(
+    ("body", "deepest"), [(b"[[],[[]]]", 3), (b"[[[],[[]]]]", 4), (b'{"a":[{}],"b":[[{}]]}', 4), (b"{}", 1)]
+)
+def test_depth_counts_from_where_the_last_bracket_was_closed(body: bytes, deepest: int):
+    assert is_too_deep(body, deepest - 1)
+    assert not is_too_deep(body, deepest)
+
+
 @pytest.mark.parametrize(("values", "too_many"), [(MOST_VALUES, False), (MOST_VALUES + 1, True)])
 def test_an_object_has_too_many_values_by_its_commas_and_brackets(values: int, too_many: bool):
     assert has_too_many_values(b"[" + b",".join([b"0"] * values) + b"]") is too_many
@@ -209,6 +217,26 @@ def test_an_object_that_is_set_aside_by_its_id_is_not_missing_and_one_without_ma
     assert (list(deep.unsure), list(deep.missing), deep.is_partial) == (["p/1"], ["p/3"], False)
     assert (list(unknown.unsure), list(unknown.missing), unknown.is_partial) == (["p/1", "p/3"], [], True)
     assert list(deep.members.values()) == list(unknown.members.values()) == ["p/2"]
+
+
+def test_an_object_that_is_too_deep_is_not_parsed_for_its_id():
+    found = compare(make_rules(max_depth=3), raw(b'{"id":1,\n"a":[[[]]]}', b'{"id":2}'), {})
+
+    assert (found.is_partial, list(found.unsure)) == (True, [])
+    assert list(found.members.values()) == ["2"]
+
+
+def test_an_object_of_which_nothing_is_left_out_is_stored_as_it_came():
+    [one] = compare(make_rules(id=("id", "b")), raw(b'{"id":1, "b":2}'), {}).fresh
+
+    assert one.body == b'{"id":1, "b":2}'
+
+
+def test_an_object_of_a_plugin_may_have_space_around_it():
+    found = compare(make_rules(), raw(b' {"id":1} ', b" 7"), {})
+
+    assert [one.object_id for one in found.fresh] == ["1"]
+    assert found.notes == ["1 object given as a number set aside (index 1)"]
 
 
 def test_the_prefix_precedes_every_id():

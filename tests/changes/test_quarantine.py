@@ -244,6 +244,15 @@ def test_a_form_is_torn_where_more_than_half_of_what_stands_together_has_it(plac
     assert torn(places) == expected
 
 
+def test_fields_that_come_back_within_a_chain_are_torn_only_where_their_nulling_was_silent():
+    pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = [({"vat": None}, {"vat": 1})] * 10
+
+    assert torn_shift(pairs, range(10), compile_rules()) is None
+    assert torn_shift(pairs, range(10), compile_rules(), nulled={"/vat"}) == ShapeShift(
+        fields={"/vat": Shape.RETURNED}, objects=10, is_torn=True
+    )
+
+
 # Counting anew
 
 
