@@ -21,7 +21,7 @@ from poller.budget.headers import RateLimitHeaders, is_throttled, word_of
 from poller.budget.limits import HOUR, Limit
 from poller.budget.remaining import Remaining
 from poller.budget.throttle import Throttle
-from poller.budget.windows import Usage, longest_pause, window_of, windows_of
+from poller.budget.windows import Usage, Window, longest_pause, window_of, windows_of
 
 ON_ITS_WAY: Final = 1.0  # seconds that the answer of a call sent by another worker may lie ahead
 
@@ -32,6 +32,7 @@ class Forecast:
 
     left: int
     seconds: float
+    least: float = 0.0  # calls per second below which calls of the window would be lost
 
 
 class Budget:
@@ -161,10 +162,13 @@ class Budget:
         if not self._windows:
             return Forecast(left=1, seconds=0.0)
         long = [window for window in self._windows if window.limit.seconds >= HOUR] or self._windows[-1:]
-        horizons = [horizon for window in long for horizon in window.horizons(self._calls, now)]
-        horizons += self._remaining.horizons(now)
-        left, seconds = min(horizons, key=lambda horizon: horizon[0] / horizon[1])
-        return Forecast(left=left, seconds=seconds)
+        horizons: list[tuple[int, float, Window | None]] = [
+            (*horizon, window) for window in long for horizon in window.horizons(self._calls, now)
+        ]
+        horizons += [(*horizon, None) for horizon in self._remaining.horizons(now)]
+        left, seconds, window = min(horizons, key=lambda horizon: horizon[0] / horizon[1])
+        least = 0.0 if window is None else window.least(left / seconds, self._calls, now)
+        return Forecast(left=left, seconds=seconds, least=least)
 
     def _seen(self, now: float) -> float:
         self._now = max(self._now, now)

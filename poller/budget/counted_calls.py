@@ -63,13 +63,13 @@ class CountedCalls:
         return self._answered[-room] + seconds + _GUARD
 
     def expiring(self, seconds: float, now: float) -> list[tuple[int, float]]:
-        """(calls, seconds): how many answered calls will have left the window within so many seconds.
+        """(calls, seconds): how many calls will have left the window within so many seconds.
 
-        The first one, all of them within the window's length, and others spread evenly.
+        The first one, all of them within the window's length, and others spread evenly. Calls in flight leave it last.
         """
         first = self._expired(seconds, now)
         count = len(self._answered) - first
-        found = [(count, seconds)]
+        found = [(count + len(self.in_flight), seconds)]
         for rank in range(1, count + 1, max(1, count // _SAMPLES)):
             until = self._answered[first + rank - 1] + seconds + _GUARD - now
             found.append((rank, max(until, _GUARD)))

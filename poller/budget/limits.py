@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from math import floor
 from typing import Final
 
-HOUR: Final = 3600.0
-_UNITS: Final = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "day"}
+MINUTE: Final = 60.0
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
+_UNITS: Final = {1.0: "s", MINUTE: "min", HOUR: "h", DAY: "day"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from poller.budget.limits import HOUR, Limit, calls_allowed
+from poller.budget.limits import DAY, HOUR, MINUTE, Limit, calls_allowed
 
 if TYPE_CHECKING:  # only for annotations
     from poller.budget.counted_calls import CountedCalls
     from poller.budget.headers import Quota
+
+SAVED: Final = 0.04  # the part of a window that may be left for busier times
+FEW: Final = 10  # calls; fewer are not worth saving
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,18 @@ class Window:
         """(calls, seconds): how many calls can be spent within so many seconds, at moments when calls expire."""
         left = self.room(calls.used(self.limit.seconds, now), now)
         return [(left + expired, seconds) for expired, seconds in calls.expiring(self.limit.seconds, now)]
+
+    def least(self, even: float, calls: CountedCalls, now: float) -> float:
+        """Calls per second below which calls would be lost, where `even` is the rate that can be sustained.
+
+        A sliding window does not add up what is left: it is spent within the window, or lost. So only one of a day or
+        longer, in which busy hours follow quiet ones, saves a few. One of at most a minute is not spread at all.
+        """
+        if self.limit.seconds <= MINUTE:
+            return self.allowed / self.limit.seconds
+        most = SAVED * self.allowed
+        is_worth_it = self.limit.seconds >= DAY and most >= FEW
+        return 0.0 if is_worth_it and self.room(calls.used(self.limit.seconds, now), now) <= most else even
 
     def forget_foreign(self) -> None:
         """Forget what other users have used."""

@@ -43,5 +43,5 @@ class Pace:
         forecast = self._budget.forecast(steady)
         if forecast.seconds <= 0:
             return 0.0
-        rate = self._planner.pace(self._clock.now(), forecast.left, forecast.seconds)
+        rate = max(self._planner.pace(self._clock.now(), forecast.left, forecast.seconds), forecast.least)
         return 1.0 / rate if rate > 0 else forecast.seconds

@@ -166,7 +166,7 @@ class _Run:
     def _pace(self) -> float:
         if self.now - self._paced >= _THINK_AGAIN:
             ahead = self.budget.forecast(self.now)
-            rate = self.planner.pace(self.now, ahead.left, ahead.seconds)
+            rate = max(self.planner.pace(self.now, ahead.left, ahead.seconds), ahead.least)
             self._gap = 1 / rate if rate > 0 else 1.0
             self._paced = self.now
         return self._gap
