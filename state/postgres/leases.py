@@ -181,16 +181,20 @@ class LeaseTable:
 
 
 def _live(conn: Connection, worker: Worker, ttl: float) -> float:
-    """Mark a worker as alive for `ttl` seconds. If it was not alive, everything that it owned before is free."""
-    until = conn.value(
-        f"UPDATE workers SET until = {NOW} + $1::float8 WHERE name = $2 AND until > {NOW} RETURNING until",
-        [ttl, worker],
+    """Mark a worker as alive for `ttl` seconds. If it was not alive, everything that it owned before is free.
+
+    Its row is locked first: it may say on one connection that it lives while it takes its first leases on another.
+    """
+    is_alive = conn.value(
+        "INSERT INTO workers (name, until, since) VALUES ($1, 0, 0) "
+        f"ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING until > {NOW}",
+        [worker],
     )
-    if until is None:
+    if not is_alive:
         conn.run("UPDATE leases SET worker = '' WHERE worker = $1", [worker])
-        until = conn.value(
-            f"INSERT INTO workers (name, until, since) VALUES ($1, {NOW} + $2::float8, {NOW}) "
-            "ON CONFLICT (name) DO UPDATE SET until = excluded.until, since = excluded.since RETURNING until",
-            [worker, ttl],
-        )
+    until = conn.value(
+        f"UPDATE workers SET until = {NOW} + $1::float8, since = CASE WHEN $3 THEN since ELSE {NOW} END "
+        "WHERE name = $2 RETURNING until",
+        [ttl, worker, is_alive],
+    )
     return float(until)
