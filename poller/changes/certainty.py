@@ -31,6 +31,7 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
     is_last: bool = False  # the answer itself says that it is the last
     repeated: tuple[str, ...] = ()  # ids of objects that two answers of its chain, or it and the page before it, show
     aside: tuple[str, ...] = ()  # what was set aside of its latest answer: no doubt, which would keep a baseline open
+    is_known: bool = False  # it shows only objects that other pages have shown in the same sweep
     confirms: str | None = None  # key of the page before it, which repeats an earlier page, as this one does
 
     def dump(self) -> bytes | None:

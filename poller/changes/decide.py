@@ -128,6 +128,8 @@ def _seen_again(
         _move(decision, shown.object_id, old, moved)
         snapshot = _snapshot(shown, context, version=old.version + 1, presence=presence)
         change = _change_of(kind, old, context.asked, now=shown.parsed() if pair is None else pair[1])
+        if old.presence is Presence.DELETED and old.unit is None and old.version == 0:
+            change = msgspec.structs.replace(change, observed_after=None)  # only a baseline has not shown it
         _tell(rules, decision, snapshot, change, dropped=old.version)
         return None
     if pair is None or same:

@@ -51,11 +51,14 @@ class Answer(msgspec.Struct, kw_only=True):
     known: Known = Known()
     takes_new: bool = False  # objects are assumed to be new without reading the state; recording checks that
     repeats: Repetition | None = None
+    known_pages: int = 0  # in a row, up to this one (2 at most), that show only objects of other pages of this sweep
 
     @property
     def following(self) -> Position | None:
         """The next position that the answer names."""
         if not self.fetched.pages or (self.repeats is not None and self.repeats.is_end):
+            return None
+        if self.known_pages > 1:  # the list would never end
             return None
         return self.fetched.pages[-1].next
 
@@ -173,8 +176,22 @@ def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decis
         is_last=is_last,
         repeated=_shown_twice(one, comparison) if repeats is None else () if repeats.is_end else tuple(repeats.ids),
         aside=(*comparison.notes, *dict.fromkeys(decision.notes)),
+        is_known=one.known_pages > 0,
         confirms=None if repeats is None else repeats.confirms,
     )
+
+
+def note_known(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision) -> None:
+    """Note whether the page shows only objects of other pages, as an API does that ignores the parameter while objects
+    are held aside, so that no page looks like another one.
+    """
+    if not is_paged(w, one.key):
+        return
+    shown = {*comparison.members.values()}
+    if not shown or not shown <= {*_repeated(w, decision), *decision.undecided.clashes}:
+        return
+    before = w.units.before(one.key)
+    one.known_pages = 2 if before is not None and claims_of(before).is_known else 1
 
 
 def _shown_twice(one: Answer, comparison: PageComparison) -> tuple[str, ...]:

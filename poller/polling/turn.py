@@ -26,6 +26,7 @@ from poller.polling.answer import (
     dropped_by,
     is_late,
     is_strange,
+    note_known,
     repeated_page,
     take_unchanged,
     takes_new,
@@ -178,6 +179,7 @@ class Turns:
         decision = await self._decision(w, one, comparison, known, draft)
         if decision is None:
             return PollResult(calls=one.fetched.calls, aside=True, notes=comparison.notes)
+        note_known(w, one, comparison, decision)
         written.update(snapshot.object_id for snapshot in decision.snapshots)
         return apply(w, one, comparison, known, decision, draft)
 

@@ -95,6 +95,43 @@ FOUND = {
         World(style="page-open", has_items=True, etags=True, concurrency=1, objects=6, seed=325, traits=("own-404",)),
         [Step(act="delete", wait=2.0), Step(act="conflict", wait=1.0), Step(act="restore")],
     ),
+    "pages that show only what other pages show end the list, though an object of theirs is held aside": (
+        World(style="offset", line_size=2, concurrency=1, seed=586),
+        [
+            Step(act="begin", kind="lines-ignore-page", wait=2.0),
+            Step(act="begin", kind="ignores-page"),
+            Step(act="edit"),
+        ],
+    ),
+    "so they do whatever the flag says that names a next page": (
+        World(
+            style="page-more",
+            soft=True,
+            baseline="emit",
+            past_end=416,
+            concurrency=1,
+            objects=5,
+            absent_for=5.0,
+            seed=614,
+            traits=("ignores-page",),
+        ),
+        [
+            Step(act="swap", pick=1, wait=1.0),
+            Step(act="conflict", pick=7, wait=2.0),
+            Step(wait=30.0),
+            Step(act="soften", pick=6, wait=1.0),
+            Step(act="harden", pick=1, wait=1.0),
+            Step(act="crash", kind="before", wait=1.0),
+        ],
+    ),
+    "what a baseline only has not shown was not certainly absent": (
+        World(style="link", size=1, has_items=True, concurrency=4, objects=6, seed=202, traits=("tied",)),
+        [
+            Step(wait=4.0),
+            Step(act="flap", pick=5, times=4, wait=2.0),
+            Step(act="crash", pick=5, kind="inside", wait=30.0),
+        ],
+    ),
     "deletions are confirmed in a list whose last page is repeated": (
         World(objects=6, seed=792, traits=("repeats-last",)),
         [Step(wait=30.0), Step(act="delete"), Step(act="delete", wait=60.0)],
