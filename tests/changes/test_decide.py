@@ -401,6 +401,32 @@ def test_an_edit_that_only_the_own_url_shows_is_dropped_or_cut_like_any_other():
     assert parse(cut.events[0].raw)["truncated"] is True
 
 
+def test_what_is_deleted_or_created_anew_moves_counts_and_is_dropped_like_what_is_edited():
+    present = [make_snapshot({"id": key, "gone": False}, unit=OTHER) for key in (1, 2)]
+    gone = [make_snapshot({"id": key, "gone": True}, unit=OTHER, presence=DELETED) for key in (1, 2)]
+    shown_gone, shown = ([{"id": key, "gone": is_gone} for key in (1, 2)] for is_gone in (True, False))
+    deleted = decided(*shown_gone, known=present, rules=make_rules(deletion=SOFT))
+    created = decided(*shown, known=gone, rules=make_rules(deletion=SOFT))
+    dropped = decided(*shown_gone, known=present, rules=make_rules(deletion=SOFT, transform=lambda event: None))
+
+    assert deleted.moved_from == created.moved_from == {OTHER: ["1", "2"]}
+    assert (deleted.created, created.created) == (0, 2)
+    assert [(one.version, one.presence) for one in dropped.snapshots] == [(3, DELETED), (3, DELETED)]
+
+
+def test_an_object_whose_old_mark_cannot_be_read_was_deleted_by_no_mark():
+    old = make_snapshot({"id": 1}, presence=DELETED)
+    found = decided({"id": 1, "gone": False}, known=[old], rules=make_rules(deletion=SOFT))
+
+    assert (found.relisted, found.notes) == (["1"], [])
+
+
+def test_every_suspect_that_is_shown_again_is_counted():
+    known = [make_snapshot({"id": key}, presence=SUSPECT, unit=None) for key in (1, 2)]
+
+    assert decided({"id": 1}, {"id": 2}, known=known).returned == 2
+
+
 # Moves between units
 
 
@@ -463,6 +489,12 @@ def test_an_answer_that_may_be_older_than_what_is_known_is_left_to_the_next_one(
     assert [*found.undecided.digests.values()] == undecided
     if undecided:
         assert (found.events, found.snapshots, found.moved_from) == ([], [], {})
+
+
+def test_the_first_answer_of_all_is_later_than_no_other():
+    asked = RequestTimes(at=100.0, answered_at=101.0)
+
+    assert len(decided({"id": 1, "a": 2}, known=[make_snapshot({"id": 1})], asked=asked).events) == 1
 
 
 @pytest.mark.parametrize(
@@ -563,6 +595,25 @@ def test_fields_that_come_back_are_a_change_of_form_only_where_their_nulling_was
     assert decided(*shown, known=known, is_chain=is_chain).shift is None
     found = decided(*shown, known=known, is_chain=is_chain, nulled={"/owner"})
     assert found.shift == ShapeShift(fields={"/owner": Shape.RETURNED}, objects=10)
+
+
+@pytest.mark.parametrize("nulled", [frozenset(), {"/owner"}])
+def test_fields_that_come_back_in_the_middle_of_a_chain_are_torn_where_their_nulling_was_silent(nulled: set[str]):
+    before, after = [[{"id": key} for key in keys] for keys in (range(100, 110), range(200, 210))]
+    shown = [{"id": key, "owner": key} for key in range(10)]
+    known = [make_snapshot({"id": key, "owner": None}) for key in range(10)]
+    known += map(make_snapshot, [*before, *after])
+    found = decided(*before, *shown, *after, known=known, is_chain=True, nulled=nulled)
+
+    torn = ShapeShift(fields={"/owner": Shape.RETURNED}, objects=10, is_torn=True)
+    assert found.shift == (torn if nulled else None)
+
+
+def test_edits_beside_an_ignored_field_are_no_change_of_form():
+    shown = [{"id": key, "vat": 1, "name": "new"} for key in range(20)]
+    known = [make_snapshot({"id": key, "name": "old"}) for key in range(20)]
+
+    assert decided(*shown, known=known, rules=make_rules(ignore=["/vat"])).shift is None
 
 
 def test_an_ignored_field_is_no_change_of_form():

@@ -84,6 +84,24 @@ def test_a_schema_change_explains_its_own_fields_and_nothing_else():
     assert [field.path for field in left] == ["/name", "/phone"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "before", "after", "explained"),
+    [
+        (Shape.RETURNED, None, 5, True),
+        (Shape.RETURNED, 4, 5, False),
+        (Shape.ADDED, None, 5, False),
+        (Shape.NULLED, 4, None, True),
+        (Shape.NULLED, 4, 5, False),
+        (Shape.NULLED, None, 5, False),
+        (Shape.RETURNED, 4, None, False),
+    ],
+)
+def test_a_change_is_explained_by_a_shift_of_its_own_kind_alone(shape: Shape, before: Any, after: Any, explained: bool):
+    left = unexplained([FieldChange(path="/vat", before=before, after=after)], make_shift(vat=shape))
+
+    assert (left == ()) is explained
+
+
 def test_a_value_edited_in_a_field_that_shifted_elsewhere_is_not_explained():
     left = unexplained([FieldChange(path="/vat", before=7, after=19)], make_shift(vat=Shape.ADDED))
     assert [field.after for field in left] == [19]

@@ -353,10 +353,12 @@ def test_an_unfinished_move_of_another_state_is_left_alone():
 
 
 def test_a_state_without_a_log_has_nothing_of_another_one():
-    source = a_source(0)
+    source, target = a_source(0), Memory(books=[BOOKS])
     source.kept = {}
+    killed(source, target, after=1)
 
-    assert moved(source, Memory(books=[BOOKS])).rows["events"] == 0
+    result = moved(source, target)
+    assert (result.rows["events"], result.began_anew) == (0, False)
 
 
 def test_a_source_that_was_moved_elsewhere_is_refused_also_for_a_target_that_waits_for_another_move():
