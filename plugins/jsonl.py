@@ -83,7 +83,7 @@ class JsonlSink:
                 await asyncio.to_thread(self._file.append, b"".join(batch.lines))
                 batch.written = True
         if not batch.written:
-            raise OSError(f"{self._options.path}: not written, as the line before it was not")
+            raise OSError(f"{self._options.path}: not written, because the line before it was not")
         return Receipt(status="written", text=str(self._options.path))
 
     def render(self, events: Sequence[Event]) -> str:

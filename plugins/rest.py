@@ -156,7 +156,7 @@ def _check_lineage(name: str, endpoints: Mapping[str, EndpointTable]) -> None:
                 + (f'; did you mean "{near[0]}"?' if near else f"; there are: {', '.join(endpoints)}")
             )
         if parent in seen:
-            raise ValueError(f"endpoints.{name}.parent: {' -> '.join([*seen, parent])} goes in a circle")
+            raise ValueError(f"endpoints.{name}.parent: {' -> '.join([*seen, parent])} is a circle")
         seen.append(parent)
 
 
@@ -342,7 +342,7 @@ def _filled(value: Any, parent: Mapping[str, Any] | None, *, quoted: bool = Fals
 def _quoted(part: str) -> str:
     """One segment of a URL's path. Raises PageError for a segment that would lead out of the path."""
     if part in (".", ".."):
-        raise PageError(f"{part!r} cannot stand in a URL's path")
+        raise PageError(f"{part!r} cannot be part of a URL's path")
     return quote(part, safe="")
 
 

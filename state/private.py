@@ -55,7 +55,7 @@ def opened(path: Path) -> int:
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.geteuid(), 0):
-            raise StateError(f"{path} is not a file of this user", hint=f"rm {path}")
+            raise StateError(f"{path} does not belong to this user", hint=f"rm {path}")
         if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != MODE:
             os.fchmod(fd, MODE)  # the file of an earlier version may have another mode
     except BaseException:

@@ -58,7 +58,7 @@ class Table:
             return [read(text) for (_, read), text in zip(self.keys, texts, strict=True)]
         except ValueError as error:
             raise PollerError(
-                f"{after[:100]!r} is not a place in this table", hint="give the `next` of a page"
+                f"{after[:100]!r} is not a position in this table", hint="give the `next` of a page"
             ) from error
 
     def paged(self, found: Iterable[Sequence[Any]], limit: int) -> TablePage:

@@ -41,7 +41,7 @@ class Area:
 AREAS: Final = (
     Area(
         title="The configuration",
-        text="`poller check` says them with file, line and key. A daemon that reloads keeps the old configuration.",
+        text="`poller check` reports them with file, line and key. A daemon that reloads keeps the old configuration.",
         calls=frozenset(
             (
                 "ValueError",
@@ -67,7 +67,7 @@ AREAS: Final = (
     Area(
         title="A source's answers",
         text="`poller status` shows them after the name of the unit, and the log as `poll.failed`. Nothing is concluded"
-        " from such an answer; the unit is asked again after 5 s, then after twice as long, up to 30 min.",
+        " from such an answer; the unit is polled again after 5 s, then after twice as long each time, up to 30 min.",
         calls=frozenset(
             ("PageError", "FetchError", "TooLarge", "TooSlow", "CodingError", "WrongCharset", "ParseError")
         ),
@@ -80,7 +80,7 @@ AREAS: Final = (
     ),
     Area(
         title="Plugins",
-        text="`poller plugins` lists them; `poller check` and the log say them, too. All other plugins are used.",
+        text="`poller plugins` lists them; `poller check` and the log report them as well. All other plugins are used.",
         calls=frozenset(("PluginError", "TypeError")),
         folders=("poller/hooks", "poller/delivery"),
     ),
@@ -91,12 +91,12 @@ AREAS: Final = (
     ),
     Area(
         title="What poller doctor and poller check warn of",
-        text="Warnings: everything goes on.",
+        text="Warnings: everything continues.",
         calls=frozenset(("warn", "bad")),
     ),
     Area(
         title="Commands",
-        text="Exit status 1 where something is not there or failed, 2 where a command was written wrongly.",
+        text="Exit status 1 if something does not exist or failed, 2 if a command or the configuration is wrong.",
         calls=frozenset(
             (
                 "PollerError",

@@ -37,15 +37,15 @@ not by hand.
 
 MEANINGS: Final = {  # what a notice reports and what to do about it, by its type without "poller."
     "budget.throttled": "The server refused a call because there were too many, or asked for a pause of more than two"
-    " minutes. No call of this budget leaves before the time in `until`. Sent once per episode. See [the budget]"
+    " minutes. No call is sent before the time in `until`. Sent once per episode. See [the budget]"
     "(budget.md#what-the-server-says).",
     "clock.set": "The machine's clock was set while the daemon ran. `seconds` is negative if it was set back. Measured"
-    " delays leave out what lies across such a moment.",
+    " delays leave out changes across that moment.",
     "delivery.dead": "A delivery was given up and is kept as a dead letter. Sent for the first dead letter since a"
     " delivery last succeeded. `next` names the command that sends it again.",
     "endpoint.held": "So many objects are gone at once, or an operator asked for it, that nothing of this endpoint is"
     " recorded. Look at the API, then use `poller release`. See [deletions](deletions.md).",
-    "endpoint.rebaselined": "The next sweep of the endpoint is taken as it is, without events: on command, or because"
+    "endpoint.rebaselined": "The next sweep of the endpoint is recorded without events: on command, or because"
     " its path, ids or excluded fields have changed in the configuration.",
     "endpoint.released": "A hold has ended, by itself or by `poller release`.",
     "endpoint.schema_changed": "A field was added, removed or set to null on most objects of several pages. The change"
@@ -56,7 +56,7 @@ MEANINGS: Final = {  # what a notice reports and what to do about it, by its typ
     " object of an endpoint. The key `unlisted` says how such objects are reported.",
     "gap": "An endpoint can be read again after more than five minutes in which it could not be. Changes of that"
     " time are found by the next polls; what was created and deleted within it is not known.",
-    "ping": "The test event of `poller ping NAME`. It is delivered to that subscription alone.",
+    "ping": "The test event of `poller ping NAME`. It is delivered only to that subscription.",
     "source.failing": "A source or one of its endpoints fails, or nothing is polled though something is due; `scope`"
     " says which. Sent once per episode. See [when a source fails](health.md).",
     "source.recovered": "The episode that `poller.source.failing` reported is over. `missed` lists what could not be"

@@ -61,7 +61,7 @@ class NutcacheOptions(BaseModel):
         if self.access_token is None and len(absent) == 3:
             raise ValueError('credentials are missing: set access_token = { env = "NUTCACHE_TOKEN" }')
         if self.access_token is None and absent:
-            raise ValueError(f"a login needs {' and '.join(absent)}, too")
+            raise ValueError(f"a login also needs {' and '.join(absent)}")
         return self
 
     @model_validator(mode="after")
@@ -208,7 +208,7 @@ class NutcacheSource:
                 raise PageError(f"{self._name}: the next link of page {here} leads to page {number}")
             return replace(at, page=here + 1) if int(number) > here else None
         if url == asked:
-            raise PageError(f"{self._name}: the next link is the page that was asked for")
+            raise PageError(f"{self._name}: the next link leads to the same page again")
         return replace(at, page=None, cursor=str(url))
 
 

@@ -208,7 +208,7 @@ def _until(what: str, workers: Sequence[Running], is_so: Any) -> Status:
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         if (ended := next((one for one in workers if one.process.poll() is not None), None)) is not None:
-            raise PollerError(f"the worker at {ended.url} has ended by itself", hint="is psycopg installed?")
+            raise PollerError(f"the worker at {ended.url} ended unexpectedly", hint="is psycopg installed?")
         status = workers[0].status()
         if status is not None and is_so(status):
             return status

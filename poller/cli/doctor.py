@@ -281,7 +281,7 @@ def _state(path: Path, config: Config | None, live: Status | None) -> Iterator[F
         if live is None or os.access(path, os.R_OK):
             yield bad("state", str(error), error.hint)
             return
-        yield warn("state", f"{path} may not be read by this user: only what the daemon says is looked at", "sudo")
+        yield warn("state", f"{path} may not be read by this user: only what the daemon reports is checked", "sudo")
         yield from of_status(live, config)
 
 

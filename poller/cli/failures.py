@@ -47,5 +47,5 @@ def _complain(error: Exception) -> int:
     if isinstance(error, OSError) and error.filename is not None:
         text, hint = f"{error.filename}: {error.strerror}", "check the path, its permissions and free space"
     if isinstance(error, sqlite3.Error):
-        text, hint = f"the state cannot be read or written: {error}", "poller doctor looks closer"
+        text, hint = f"the state cannot be read or written: {error}", "poller doctor checks it"
     return tell(text, hint, status=2 if isinstance(error, ConfigError) else 1)

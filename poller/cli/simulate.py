@@ -73,9 +73,9 @@ def _refuse(asked: dict[str, Any], *, with_world: bool) -> None:
     for name in names:
         if asked[name]:
             option = {"weights": "--weight"}.get(name, f"--{name.replace('_', '-')}")
-            raise click.UsageError(f"{option} goes only {'without' if with_world else 'with'} --world")
+            raise click.UsageError(f"{option} can only be used {'without' if with_world else 'with'} --world")
     if asked["from_history"] and asked["changes"] is not None:
-        raise click.UsageError("--changes goes only without --from-history: the log says how many there were")
+        raise click.UsageError("--changes can only be used without --from-history: the log says how many there were")
 
 
 def _in_world(*, world: str, days: float | None, max_staleness: str | None, seed: int, **asked: Any) -> Result:

@@ -148,7 +148,7 @@ class Settings(_Table):
     def _guarded(self) -> Settings:
         if self.address is not None and self.token is None and not is_loopback(self.address[0]):
             raise ValueError(
-                f"listening on {self.listen} lets other machines in; set poller.token, or listen on 127.0.0.1"
+                f"listening on {self.listen} lets other machines connect; set poller.token, or listen on 127.0.0.1"
             )
         return self
 

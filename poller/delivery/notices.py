@@ -33,7 +33,7 @@ def recovered(name: str, event: Event, number: int, receipt: Receipt, health: Si
 
 def disabled(name: str, event: Event, number: int, receipt: Receipt, *, now: float) -> Notice:
     """The notice that the receiver wants no more events."""
-    summary = f"Subscription {name} is disabled: its receiver answered {receipt.status} and wants no more."
+    summary = f"Subscription {name} is disabled: its receiver answered {receipt.status} and wants no more events."
     return _notice("disabled", name, summary, event, number, receipt, f"its events are kept; {_resume(name)}", now)
 
 

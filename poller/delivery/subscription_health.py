@@ -62,7 +62,7 @@ class SubscriptionHealth:
         if isinstance(answer, Gone):
             if self.active:
                 self.active = False
-                draft.disabled = f"{receipt.status}: the receiver wants no more"
+                draft.disabled = f"{receipt.status}: the receiver wants no more events"
                 draft.notices.append(notices.disabled(self.name, job.event, number, receipt, now=now))
         elif isinstance(answer, Receipt):
             self._set(breaker.WELL, draft)

@@ -224,7 +224,9 @@ def _refuse_endless(endpoint: Endpoint, at: Position, following: Position) -> No
     objects = abs((following.offset or 0) - (begin.offset or 0))
     if pages > MOST_PAGES or objects > MOST_OBJECTS:
         reached = f"{pages:,} pages" if pages > MOST_PAGES else f"{objects:,} objects"
-        raise PageError(f"{endpoint.name}: the list has not ended after {reached}", hint="does every page name a next?")
+        raise PageError(
+            f"{endpoint.name}: the list has not ended after {reached}", hint="does every page name a next one?"
+        )
 
 
 def _without_secrets(response: httpx.Response) -> httpx.Response:

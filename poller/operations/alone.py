@@ -81,7 +81,7 @@ async def _refuse_others(app: App, *, besides: int = 0) -> None:
     if len(workers) > besides:
         others = ", ".join(one.name for one in workers if app.tenure is None or one.name != app.tenure.worker)
         raise Held(
-            f"{app.config.poller.state}: workers run on it ({others}), and own what this command would spend",
+            f"{app.config.poller.state}: workers run on it ({others}), and own the budgets that this command would use",
             hint="stop them first, or use the commands that work beside them",
         )
 

@@ -138,7 +138,7 @@ def _workers(status: Status) -> Iterator[Finding]:
             if lease in owned:
                 yield warn(f"worker {worker.name}", f"it cannot open {kind} {name}; another worker has it", hint)
             else:
-                yield bad(f"worker {worker.name}", f"it cannot open {kind} {name}, and nobody else has it", hint)
+                yield bad(f"worker {worker.name}", f"it cannot open {kind} {name}, and no other worker has it", hint)
 
 
 def _budget(one: BudgetStatus) -> Iterator[Finding]:
@@ -147,7 +147,7 @@ def _budget(one: BudgetStatus) -> Iterator[Finding]:
         yield warn(
             about,
             f"the server wants no call before {_at(one.throttled_until)}",
-            f"poller resume {one.name} asks again at once; lower limits or share if it comes back",
+            f"poller resume {one.name} polls again at once; lower limits or share if it comes back",
         )
     if one.broken_promise is not None:
         yield bad(about, one.broken_promise, "poller check says what it would take")

@@ -81,7 +81,7 @@ async def forget(app: App, kind: Kind, name: str) -> Answer:
         )
     known = await _kept(app, kind)
     if name not in known:
-        raise NotThere(f"nothing is kept of a {kind} {name!r}", hint=nearest(name, known))
+        raise NotThere(f"nothing is stored of a {kind} {name!r}", hint=nearest(name, known))
     names, now = app.store.names, app.clock.now()
     if kind == "subscription":
         while not await app.write(names.forget_subscription, name, limit=AT_ONCE):

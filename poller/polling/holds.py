@@ -157,7 +157,7 @@ def rebaseline(w: WatchedEndpoint, draft: Draft) -> None:
 
 def say_rebaselined(w: WatchedEndpoint, draft: Draft) -> None:
     """Report that a new baseline begins."""
-    summary = f"{w.label} begins a new baseline: its next sweep is taken without events"
+    summary = f"{w.label} begins a new baseline: its next sweep is recorded without events"
     _say(w, draft, "endpoint.rebaselined", summary, {}, draft.at)
 
 

@@ -129,7 +129,7 @@ def budget_throttled(budget: str, *, now: float, until: float, reason: str) -> N
     return Notice(
         kind="budget.throttled",
         subject=f"budgets/{budget}",
-        summary=f"Budget {budget} is throttled: {reason}. No call of it leaves before {iso(until)}; "
+        summary=f"Budget {budget} is throttled: {reason}. No call is sent before {iso(until)}; "
         f"`poller resume {budget}` ends the pause.",
         detail={"reason": reason, "until": iso(until)},
         time=now,

@@ -92,7 +92,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         """`str.format` of the sandbox. Raises TooMuch for a width that is too large or unknown."""
         wrapped = super().wrap_str_format(value)
         if wrapped is not None and _FORMAT_WIDTH.search(value.__self__):
-            raise TooMuch(f"{value.__self__[:40]!r} fills up to a width that is too large")
+            raise TooMuch(f"{value.__self__[:40]!r} pads to a width that is too large")
         return wrapped
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -105,7 +105,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         elif operator == "+":
             _refuse_size(_length(left) + _length(right))
         elif isinstance(left, str) and _DIGITS.search(left):
-            raise TooMuch(f"{left[:40]!r} fills up to a width that is too large")
+            raise TooMuch(f"{left[:40]!r} pads to a width that is too large")
         return super().call_binop(context, operator, left, right)
 
 
@@ -141,7 +141,7 @@ def _narrow(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(given, int) and abs(given) > MOST_WIDTH:
                 raise TooMuch(f"{name}({given}) is more than {MOST_WIDTH:,}")
         if name == "format" and isinstance(args[0], str) and _DIGITS.search(args[0]):
-            raise TooMuch(f"{args[0][:40]!r} fills up to a width that is too large")
+            raise TooMuch(f"{args[0][:40]!r} pads to a width that is too large")
         return function(*args, **kwargs)
 
     for mark in ("jinja_pass_arg", "jinja_async_variant"):

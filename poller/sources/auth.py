@@ -153,7 +153,8 @@ def text(secret: Secret) -> str:
     value = revealed(secret)
     if not (value.isascii() and value.isprintable()):
         raise AuthError(
-            f"{secret!r} holds characters that no HTTP header may hold", hint="Look for a line break or a space in it."
+            f"{secret!r} contains characters that no HTTP header may contain",
+            hint="Look for a line break or a space in it.",
         )
     return value
 

@@ -29,7 +29,7 @@ def codings_of(header: str) -> list[str]:
     names = [name.strip().lower() for name in header.split(",") if name.strip()]
     codings = [name.removeprefix("x-") for name in names if name != "identity"]
     if unknown := [name for name in codings if name not in _LAYERS]:
-        raise CodingError(f"it is encoded as {unknown[0][:40]!r}, which was not asked for")
+        raise CodingError(f"it is encoded as {unknown[0][:40]!r}, which was not requested")
     if len(codings) > MOST_CODINGS:
         raise CodingError(f"it is encoded {len(codings)} times")
     return codings

@@ -314,7 +314,7 @@ def _next_cursor(style: Cursors, at: Position, answer: Answer, response: httpx.R
         cursor = str(_joined(response.request.url, cursor, rebase=style.rebase))
     if cursor == at.cursor:  # the cursor does not move: this was the end, unless a flag says that there is more
         if flag:
-            raise PageError("the next cursor is the one that was asked for: the list would never end")
+            raise PageError("the next cursor is the one that was just used: the list would never end")
         return FollowUp(doubts=doubts)
     return FollowUp(next=replace(at, cursor=cursor), doubts=doubts)
 
@@ -332,7 +332,7 @@ def _next_link(style: Links, at: Position, response: httpx.Response) -> Position
     asked = response.request.url
     url = _joined(asked, href, rebase=style.rebase)
     if url == asked:
-        raise PageError("the next link is the page that was asked for: the list would never end")
+        raise PageError("the next link leads to the same page again: the list would never end")
     page = _page_of(url, asked, style.param)
     if page is not None and at.cursor is None:
         return replace(at, page=page)

@@ -180,12 +180,12 @@ class Answer:
             lists = [names for names in members if self._starts(names, b"[")]
             if len(lists) > 1:
                 told = ", ".join("$." + ".".join(names) for names in lists[:4])
-                raise PageError(f"the answer holds several lists ({told})", hint="Set `items` to the right one.")
+                raise PageError(f"the answer contains several lists ({told})", hint="Set `items` to the right one.")
             if lists:
                 return self._raw(lists[0]) or b"null"
             level = [names for names in members if self._starts(names, b"{")]
         _parsed(self._content)
-        raise PageError("the answer holds no list", hint="Set `items` to its path if it has another form.")
+        raise PageError("the answer contains no list", hint="Set `items` to its path if it has another form.")
 
     def _starts(self, names: tuple[str, ...], sign: bytes) -> bool:
         raw = self._raw(names)

@@ -118,8 +118,8 @@ class BudgetTransport(httpx.AsyncBaseTransport):
             await response.aclose()
             raise FetchError(
                 shown_url(request.url),
-                f"{response.status_code}, redirected to {response.headers['location'][:100]!r}, which is not an "
-                "address that can be asked",
+                f"{response.status_code}, redirected to {response.headers['location'][:100]!r}, which is not a "
+                "URL that can be requested",
                 status=response.status_code,
                 hint="set the URL to where the API is",
             )

@@ -187,7 +187,7 @@ def translating() -> Iterator[None]:
         ours = translated(error)
         if isinstance(ours, StateError):
             raise ours from error
-        raise StateError(f"the state cannot be read: {error}", hint="poller doctor looks closer") from error
+        raise StateError(f"the state cannot be read: {error}", hint="poller doctor checks it") from error
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ class Names:
         with transaction(self._db) as conn:
             conn.run("SET LOCAL statement_timeout = 0")  # every event of the source is written
             if not _endpoints(conn, old):
-                raise StateError(f"nothing is known of a source {old!r}", hint=_known_sources(conn))
+                raise StateError(f"nothing is stored of a source {old!r}", hint=_known_sources(conn))
             if conn.value(TOLD, [f"/sources/{new}", new]) is not None:
                 raise StateError(f"source {new!r} has events of its own", hint=f"it cannot take over those of {old!r}")
             for endpoint in _endpoints(conn, new):
@@ -87,7 +87,7 @@ class Names:
         with transaction(self._db) as conn:
             endpoints = _endpoints(conn, name)
             if not endpoints:
-                raise StateError(f"nothing is known of a source {name!r}", hint=_known_sources(conn))
+                raise StateError(f"nothing is stored of a source {name!r}", hint=_known_sources(conn))
             left = limit
             for endpoint in endpoints:
                 left -= _empty_objects(conn, endpoint, left)
@@ -113,7 +113,7 @@ def _make_way_for_subscription(conn: Connection, old: int, new: str) -> None:
         cursor = conn.value("SELECT cursor FROM subscriptions WHERE id = $1", [old])
         raise StateError(
             f"subscription {new!r} has deliveries of its own",
-            hint=f"poller replay {new} --after {cursor} gives it what the other one was not given",
+            hint=f"poller replay {new} --after {cursor} delivers to it what the other one did not get",
         )
     _drop_subscription(conn, id_)
 

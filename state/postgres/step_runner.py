@@ -84,7 +84,9 @@ class StepRunner:
     async def _attempt(self, call: Callable[[], R], session: UnderWay | None) -> R:
         refused = self.outage
         if session is not None and session.is_over:
-            refused = refused or Unavailable("what this step rests on is not in the state: it is read again")
+            refused = refused or Unavailable(
+                "an earlier step that this one depends on is not in the state: it is read again"
+            )
         if refused is not None:
             raise refused
         return await self._on(self._threads, call)

@@ -83,7 +83,9 @@ def _sealed(part: Path, now: float) -> Copy:
     with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as conn:
         found = [row[0] for row in conn.execute("PRAGMA integrity_check(3)")]
         if found != ["ok"]:
-            raise StateError(f"the copy is damaged: {'; '.join(found)}", hint="the state itself may be: poller doctor")
+            raise StateError(
+                f"the copy is damaged: {'; '.join(found)}", hint="the state itself may be damaged: poller doctor"
+            )
         log_id = conn.execute("SELECT value FROM meta WHERE key = 'log_id'").fetchone()[0]
         write_meta(conn, _MARK, orjson.dumps({"log_id": log_id, "taken_at": now}).decode())
         events, objects = (conn.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("events", "objects"))

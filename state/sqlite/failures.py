@@ -30,7 +30,7 @@ def translated(error: BaseException) -> BaseException:
     if code in PASSING:
         return _caused(Unavailable(f"the state cannot be written: {error}", hint=PASSING[code]), error)
     if code in DAMAGED:
-        hint = "move it away and put a backup in its place (poller doctor looks closer)"
+        hint = "move it away and put a backup in its place (poller doctor checks it)"
         return _caused(StateError(f"the state is damaged: {error}", hint=hint), error)
     return error
 

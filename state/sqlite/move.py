@@ -121,7 +121,7 @@ def opened(path: Path, *, sets: tuple[Migrations, ...]) -> Iterator[SqliteSide]:
         yield SqliteSide(db)
     except sqlite3.Error as error:
         raise StateError(
-            f"{path}: cannot be moved: {error}", hint="free space on its disk; poller doctor looks closer"
+            f"{path}: cannot be moved: {error}", hint="free space on its disk; poller doctor checks it"
         ) from error
     finally:
         db.close()

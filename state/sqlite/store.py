@@ -165,7 +165,7 @@ def open_reader(path: Path) -> Iterator[Reader]:
     try:
         yield reader
     except sqlite3.Error as error:
-        raise StateError(f"{path}: cannot be read: {error}", hint="poller doctor looks closer") from error
+        raise StateError(f"{path}: cannot be read: {error}", hint="poller doctor checks it") from error
     finally:
         reader.close()
 

@@ -124,5 +124,5 @@ class Session:
     def refused(self, lost: int) -> Unavailable | None:
         """Why a step of this session is refused, or None. `lost`: the writer's current count."""
         if self._closed or lost != self._lost:
-            return Unavailable("what this step rests on is not in the state: it is read again")
+            return Unavailable("an earlier step that this one depends on is not in the state: it is read again")
         return None

@@ -59,7 +59,7 @@ def test_an_export_goes_on_where_it_ended(poller: Run, swept: Path) -> None:
 def test_what_is_no_place_is_said_in_one_line(poller: Run, swept: Path) -> None:
     ran = poller("export", "events", "--after", "soon")
 
-    assert (ran.status, ran.err.splitlines()[0]) == (1, "Error: 'soon' is not a place in this table")
+    assert (ran.status, ran.err.splitlines()[0]) == (1, "Error: 'soon' is not a position in this table")
 
 
 def test_a_daemon_exports_the_same(poller: Run, shop: Shop, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_daemon_exports_the_same(poller: Run, shop: Shop, tmp_path: Path) -> N
 
     assert [one["object"] for one in lines] == [{"id": 1, "name": "Apple"}, {"id": 2, "name": "Pear"}]
     assert (refused.status_code, wrong.status) == (400, 1)
-    assert "is not a place in this table" in wrong.err
+    assert "is not a position in this table" in wrong.err
 
 
 def answered(*words: str) -> Any:

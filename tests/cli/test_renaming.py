@@ -82,7 +82,7 @@ def test_names_follow_without_a_daemon_and_what_is_removed_is_forgotten(
 
     assert [(one["subscription"], one["events"], one["balanced"]) for one in ledger] == [("archive", 1, True)]
     assert [(one["source"], one["type"]) for one in events] == [("/sources/market", "market.items.updated")]
-    assert (again.status, "nothing is kept of a subscription 'file'" in again.err) == (1, True)
+    assert (again.status, "nothing is stored of a subscription 'file'" in again.err) == (1, True)
 
 
 @pytest.mark.parametrize("kind", ["subscription", "source"])

@@ -125,7 +125,7 @@ def test_a_sweep_beside_workers_says_who_owns_the_budgets(shop, backend, poller)
     done = poller("once", "--config", shop.path)
 
     assert done.status == 1
-    assert "workers run on it (elsewhere), and own what this command would spend" in done.err
+    assert "workers run on it (elsewhere), and own the budgets that this command would use" in done.err
     assert dict(shop.api.arrivals) == {}
 
 

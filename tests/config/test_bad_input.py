@@ -18,7 +18,7 @@ BAD = {  # name: the answer, what is said of it, what is to be done
     "page": ((200, b"<html>Please log in</html>", HTML), "the answer is HTML", ""),
     "truncated": ((200, b'[{"id": 1, "na', JSON), "not JSON", ""),
     "empty": ((200, b"", JSON), "not JSON", ""),
-    "no_list": ((200, b'{"error": "x"}', JSON), "the answer holds no list", "items"),
+    "no_list": ((200, b'{"error": "x"}', JSON), "the answer contains no list", "items"),
     "no_objects": ((200, b"[1, 2]", JSON), "given as a number", ""),
     "no_ids": ((200, b'[{"name": "x"}]', JSON), "without an id", "set `id`"),
 }

@@ -76,7 +76,7 @@ WRONG = [
     ("[poller]\nstate = 5", "poller.state", "path", ""),
     ("[poller]\nstate = 'mysql://h/d'", "poller.state", "a database", "poller.db"),
     ("[poller]\nlisten = 'all'", "poller.listen", "HOST:PORT", "127.0.0.1:8765"),
-    ("[poller]\nlisten = '0.0.0.0:80'", "poller", "lets other machines in", "set poller.token"),
+    ("[poller]\nlisten = '0.0.0.0:80'", "poller", "lets other machines connect", "set poller.token"),
     ("[poller]\ntoken = { env = 'NOT_SET' }", "poller.token", "NOT_SET is not set", "export NOT_SET="),
     ("[poller]\ntoken = { file = 'none' }", "poller.token", "cannot be read", "write the secret into that file"),
     ("[poller]\ntoken = { credential = 'x' }", "poller.token", "CREDENTIALS_DIRECTORY", "LoadCredential=x:PATH"),

@@ -324,7 +324,7 @@ def test_a_receiver_that_wants_no_more_disables_its_subscription_once():
     sub = Sub().after(Gone(Receipt(status="410")), number=3).after(Gone(Receipt(status="410")))
 
     assert sub.told == ["subscription.disabled"]
-    assert sub.draft.disabled == "410: the receiver wants no more"
+    assert sub.draft.disabled == "410: the receiver wants no more events"
     assert (sub.health.active, sub.health.is_held, sub.health.is_open) == (False, True, False)
     [notice] = sub.draft.notices
     assert (notice.subject, notice.detail["attempt"], notice.time) == (CRM, 3, 10.0)

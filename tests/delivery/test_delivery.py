@@ -347,7 +347,7 @@ async def test_gone_disables_keeps_the_events_and_resume_goes_on(bench: Bench) -
 
     assert len(box.calls) == 1
     state = bench.state("crm")
-    assert (state.state, state.pending, state.reason) == ("disabled", 3, "410: the receiver wants no more")
+    assert (state.state, state.pending, state.reason) == ("disabled", 3, "410: the receiver wants no more events")
     assert bench.notices() == ["poller.subscription.disabled"]
 
     box.answer = box.accept

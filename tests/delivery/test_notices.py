@@ -69,7 +69,7 @@ def test_a_recovered_subscription_is_told_with_how_often_it_had_failed():
 def test_a_disabled_subscription_is_told_with_the_command_that_enables_it():
     notice = notices.disabled("crm", event(), 7, Receipt(status="410"), now=NOON)
 
-    assert notice.summary == "Subscription crm is disabled: its receiver answered 410 and wants no more."
+    assert notice.summary == "Subscription crm is disabled: its receiver answered 410 and wants no more events."
     assert notice.detail["next"] == "its events are kept; `poller resume crm` enables it again"
 
 

@@ -244,7 +244,7 @@ def test_an_answer_that_is_not_the_list_is_set_aside(body, says):
     ("table", "says"),
     [
         ({"parent": "itmes", "path": "/x/{parent.id}"}, 'no endpoint "itmes"; did you mean "items"'),
-        ({"parent": "items", "path": "/x/{parent.id}"}, "goes in a circle"),
+        ({"parent": "items", "path": "/x/{parent.id}"}, "is a circle"),
         ({"parent": "items", "path": "/x"}, "needs the parent in its path"),
         ({"path": "/x/{parent.id}"}, "needs parent ="),
         ({"path": "/x/{id}"}, "is not known"),

@@ -158,9 +158,9 @@ def test_the_log_of_this_very_state_is_replayed(poller, shop, tmp_path):
     [
         (["--from-history"], "the log holds no change"),
         (["--weight", "itmes=3"], "itmes"),
-        (["--units", "5"], "--units goes only with --world"),
-        (["--world", "zipf", "--weight", "items=3"], "--weight goes only without --world"),
-        (["--from-history", "--changes", "5"], "--changes goes only without --from-history"),
+        (["--units", "5"], "--units can only be used with --world"),
+        (["--world", "zipf", "--weight", "items=3"], "--weight can only be used without --world"),
+        (["--from-history", "--changes", "5"], "--changes can only be used without --from-history"),
         (["--weight", "items"], "ENDPOINT=N"),
     ],
 )

@@ -56,7 +56,7 @@ def test_a_name_with_deliveries_of_its_own_is_not_taken(backend: Backend) -> Non
     with pytest.raises(StateError, match="'sales' has deliveries of its own") as refused:
         store.names.rename_subscription("crm", "sales")
 
-    assert refused.value.hint == "poller replay sales --after 0 gives it what the other one was not given"
+    assert refused.value.hint == "poller replay sales --after 0 delivers to it what the other one did not get"
     assert backend.dump() == before
 
 
@@ -127,7 +127,7 @@ def test_a_source_with_events_of_its_own_is_not_replaced(backend: Backend) -> No
 
     with pytest.raises(StateError, match="'shop' has events of its own"):
         items.store.names.rename_source("old", "shop", with_budget=True)
-    with pytest.raises(StateError, match="nothing is known of a source 'none'"):
+    with pytest.raises(StateError, match="nothing is stored of a source 'none'"):
         items.store.names.rename_source("none", "x", with_budget=True)
 
     assert backend.dump() == before
@@ -155,7 +155,7 @@ def test_a_source_without_events_is_forgotten_whole(backend: Backend) -> None:
 
     assert items.store.names.forget_source("shop", limit=10, now=NOW)
     assert items.store.poll_reader.endpoints() == []
-    with pytest.raises(StateError, match="nothing is known"):
+    with pytest.raises(StateError, match="nothing is stored"):
         items.store.names.forget_source("shop", limit=10, now=NOW)
 
 

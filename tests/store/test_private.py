@@ -74,7 +74,7 @@ def test_a_lock_of_another_user_is_refused(tmp_path: Path) -> None:
     path.touch()
     os.chown(path, OTHER, OTHER)
 
-    with pytest.raises(StateError, match="is not a file of this user"), StateLock(tmp_path / "poller.db").held():
+    with pytest.raises(StateError, match="does not belong to this user"), StateLock(tmp_path / "poller.db").held():
         pass
 
 

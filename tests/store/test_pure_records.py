@@ -368,7 +368,7 @@ def test_a_page_of_a_table_begins_after_the_last_key_of_the_one_before():
 
 @pytest.mark.parametrize("after", ["", "7", "x/a", "9223372036854775808/a", "-9223372036854775808/a"])
 def test_a_place_that_no_page_has_named_is_refused(after: str):
-    with pytest.raises(PollerError, match="is not a place in this table") as refused:
+    with pytest.raises(PollerError, match="is not a position in this table") as refused:
         TWO_KEYS.page(after, "${}".format)
     assert refused.value.hint == "give the `next` of a page"
 
@@ -376,7 +376,7 @@ def test_a_place_that_no_page_has_named_is_refused(after: str):
 def test_a_place_of_any_length_is_refused_in_a_hundred_characters():
     with pytest.raises(PollerError) as refused:
         TWO_KEYS.page("x" * 1000, "${}".format)
-    assert str(refused.value) == repr("x" * 100) + " is not a place in this table"
+    assert str(refused.value) == repr("x" * 100) + " is not a position in this table"
 
 
 @pytest.mark.parametrize("text", ["9223372036854775807", "-9223372036854775807", "0"])

@@ -91,7 +91,7 @@ def test_a_page_ends_where_it_becomes_large(backend: Backend) -> None:
 @pytest.mark.parametrize("after", ["", "x", "1/2", "99999999999999999999", "1e3"])
 def test_what_is_no_place_is_refused(backend: Backend, after: str) -> None:
     backend.open()
-    with pytest.raises(PollerError, match="is not a place in this table"):
+    with pytest.raises(PollerError, match="is not a position in this table"):
         backend.look().tables.page("events", after=after, limit=1)
 
 

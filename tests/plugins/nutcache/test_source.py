@@ -398,7 +398,7 @@ def test_the_one_form_stays_what_it_is(resource, data):
     ("options", "says"),
     [
         ({"access_token": None}, "credentials are missing"),
-        ({"access_token": None, "username": "u"}, "a login needs password and api_key"),
+        ({"access_token": None, "username": "u"}, "a login also needs password and api_key"),
         ({"username": "u"}, "keep one of them"),
         ({"profile": "v5"}, "v4"),
         ({"endpoints": {"invoice": {}}}, 'no "invoice"; did you mean "invoices"'),
