@@ -87,11 +87,18 @@ class OwnUrls:
         return PollResult() if asked is None else await self._look(w, asked)
 
     async def to_try_again(self, w: WatchedEndpoint, steady: float) -> Snapshot | None:
-        """An object that its list shows, where no own URL is believed: each hour one is asked whether that is over."""
+        """An object that its list shows, where no own URL is believed: each hour one is asked whether that is over.
+
+        Where the list shows nothing, an object that is missing: if its own URL shows it, own URLs are right again.
+        """
         if w.guards.exemptions.misleading is None or steady < self._try_at.get(w.label, steady):
             return None
         self._try_at[w.label] = steady + HOUR
-        return await self._recorder.steps.read(self._recorder.store.listed, w.state.id)
+        listed = await self._recorder.steps.read(self._recorder.store.listed, w.state.id)
+        if listed is not None:
+            return listed
+        suspects = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id, limit=1)
+        return suspects[0].snapshot if suspects else None
 
     def is_in_doubt(self, w: WatchedEndpoint) -> bool:
         """Whether an own URL has denied an object that its list showed, or is being asked."""

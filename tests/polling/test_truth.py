@@ -132,6 +132,20 @@ FOUND = {
             Step(act="crash", pick=5, kind="inside", wait=30.0),
         ],
     ),
+    "own URLs are tried again also where the list shows nothing any more": (
+        World(style="offset-total", has_items=True, objects=2, seed=972, traits=("own-404",)),
+        [Step(act="conflict", wait=4.0), Step(act="delete", wait=10.0), Step(act="unlist")],
+    ),
+    "a list of which the only object is unlisted is empty": (
+        World(style="page-open", has_items=True, lines=True, objects=2, seed=808),
+        [
+            Step(act="unlist"),
+            Step(act="delete", pick=5),
+            Step(act="create"),
+            Step(act="begin", kind="ignores-page", wait=4.0),
+            Step(act="delete"),
+        ],
+    ),
     "deletions are confirmed in a list whose last page is repeated": (
         World(objects=6, seed=792, traits=("repeats-last",)),
         [Step(wait=30.0), Step(act="delete"), Step(act="delete", wait=60.0)],

@@ -148,11 +148,13 @@ class Upstream(httpx.AsyncBaseTransport):
         self._remember()
 
     def keep_one(self) -> None:
-        """Be no empty list: without own URLs, an empty one where there were objects says nothing."""
-        if all(row["gone"] for row in self.rows):
+        """Be no list that shows nothing: without own URLs, an empty one where there were objects says nothing."""
+        if all(row["gone"] for row in self._listed()):
             self.change("create", 0)
-        while self.world.lines and not any(subject.startswith("lines/") for subject in self.state()):
-            self.change("create-line", len(self.lines))
+        pick = 0
+        while self.world.lines and not any(self.lines[str(row["n"])] for row in self._listed() if not row["gone"]):
+            self.change("create-line", pick)
+            pick += 1
 
     def _create(self, pick: int) -> None:
         self._ids += 1
