@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence, Set
-from itertools import repeat
+from itertools import compress, repeat
+from operator import ne
 from typing import cast
 
 import msgspec
@@ -53,8 +54,7 @@ def compare(
     answer does not show. `prefix` precedes every id.
     """
     digests = digests_of(rules, objects) if digests is None else digests
-    members = dict(zip(digests, map(before.get, digests, repeat("")), strict=True))
-    new, lost = _new_and_lost(digests, objects, before)
+    members, new, lost = _in_place(digests, objects, before) or _anywhere(digests, objects, before)
     aside: list[SetAside] = []
     fresh, doubles = _told_apart(rules, _usable(rules, new, aside, prefix), members, lost)
     unsure = doubles | {one.object_id for one in aside if one.object_id is not None} if aside else doubles
@@ -88,20 +88,37 @@ def _none_is_usable(aside: Sequence[SetAside]) -> PageError:
     )
 
 
-def _new_and_lost(
-    digests: Sequence[bytes], objects: Sequence[msgspec.Raw], before: Mapping[bytes, str]
-) -> tuple[dict[bytes, msgspec.Raw], list[str]]:
-    """The objects that the unit has not shown before, by digest, and the ids that it shows no longer.
+Matched = tuple[dict[bytes, str], dict[bytes, msgspec.Raw], Sequence[str]]  # see `_anywhere`
+
+
+def _in_place(digests: Sequence[bytes], objects: Sequence[msgspec.Raw], before: Mapping[bytes, str]) -> Matched | None:
+    """The same as `_anywhere`, in half the time, where few objects changed and all others are in their places."""
+    if len(digests) != len(before):
+        return None
+    places = list(compress(range(len(digests)), map(ne, digests, before)))
+    if len(places) > FEW or any(digests[place] in before for place in places):
+        return None
+    ids = list(before.values())
+    lost = [ids[place] for place in places]
+    for place in places:
+        ids[place] = ""
+    return dict(zip(digests, ids, strict=True)), {digests[place]: objects[place] for place in places}, lost
+
+
+def _anywhere(digests: Sequence[bytes], objects: Sequence[msgspec.Raw], before: Mapping[bytes, str]) -> Matched:
+    """The id of each object by digest, "" for those that the unit has not shown before; the latter, and the ids that it
+    shows no longer.
 
     Sets find both in half the time of loops, and most pages have only a few of them.
     """
+    members = dict(zip(digests, map(before.get, digests, repeat("")), strict=True))
     if not before:
-        return dict(zip(digests, objects, strict=True)), []
-    fresh, gone = set(digests).difference(before), set(before).difference(digests)
+        return members, dict(zip(digests, objects, strict=True)), []
+    fresh, gone = set(members).difference(before), set(before).difference(members)
     places = sorted(map(digests.index, fresh)) if len(fresh) <= FEW else range(len(digests))
     new = {digest: objects[place] for place in places if (digest := digests[place]) in fresh}
     lost = gone if len(gone) == 1 else [digest for digest in before if digest in gone] if gone else ()
-    return new, [before[digest] for digest in lost]
+    return members, new, [before[digest] for digest in lost]
 
 
 def _each_its_own(digests: Iterable[bytes]) -> list[bytes]:

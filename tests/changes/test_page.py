@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from poller.changes import page
 from poller.changes.comparison import CONTENT, PageComparison
 from poller.changes.own_url import own_object
 from poller.changes.page import MOST_VALUES, EndpointRules, compare
@@ -202,3 +203,30 @@ def test_a_key_that_is_written_otherwise_is_the_same_key() -> None:
     comparison = compare(watch(), raw(b'{"\\u0069d":1}', b'{"id":"x"}'), {})
 
     assert shown(comparison) == {"1": {"id": 1}, "x": {"id": "x"}}
+
+
+@given(
+    before=st.lists(st.integers(0, 9), unique=True, max_size=8),
+    after=st.lists(st.integers(0, 9), max_size=8),
+)
+@example(before=[0, 1, 2, 3], after=[0, 9, 2, 3])
+@example(before=[0, 1, 2], after=[0, 9, 9])
+@example(before=[0, 1, 2], after=[0, 0, 2])
+def test_a_page_whose_objects_stayed_in_their_places_is_compared_like_any_other(
+    before: list[int], after: list[int]
+) -> None:
+    known = {bytes([one]): str(one) for one in before}
+    digests, objects = [bytes([one]) for one in after], raw(*(b"%d" % one for one in after))
+    found = page._in_place(digests, objects, known)
+    if found is None:
+        return
+    members, new, lost = page._anywhere(digests, objects, known)
+    assert list(found[0].items()) == list(members.items())
+    assert (found[1], [*found[2]]) == (new, [*lost])
+
+
+def test_a_changed_object_in_its_place_is_found_without_looking_at_every_other() -> None:
+    known = {bytes([one]): str(one) for one in range(100)}
+    digests, objects = [*known], raw(*(b"%d" % one for one in range(100)))
+    digests[37] = b"changed"
+    assert page._in_place(digests, objects, known) is not None
