@@ -1,4 +1,4 @@
-"""A sink that notifies a list of services, through a process of its own (`plugins.apprise.child`)."""
+"""A sink that notifies a list of services, through a separate process (`plugins.apprise.child`)."""
 
 from __future__ import annotations
 

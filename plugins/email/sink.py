@@ -213,7 +213,7 @@ class EmailSink:
         smtp = self._client()
         await smtp.connect()
         self._smtp = smtp
-        if smtp.is_ehlo_or_helo_needed:  # before the first mail, because EHLO tells the largest size
+        if smtp.is_ehlo_or_helo_needed:  # before the first mail, because the answer to EHLO states the largest size
             await _greet(smtp)
         return smtp
 

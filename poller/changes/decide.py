@@ -300,7 +300,7 @@ def change_on_its_own(
     asked: RequestTimes,
     decision: Decision,
 ) -> None:
-    """Report the differences of an object that no list shows any more. It remains a suspect."""
+    """Report the differences of an object that is no longer listed. It remains a suspect."""
     difference = diff(before, now, rules.fields)
     if difference:
         change = _change_of(Kind.UPDATED, old, asked, now=now, fields=difference.fields, truncated=difference.truncated)

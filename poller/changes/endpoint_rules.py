@@ -15,9 +15,7 @@ from state.records import NewEvent
 ABSENT_FOR: Final = 60.0  # seconds: longer than an unstable backend or a slow cache hides objects
 ABSENT_FOR_WITH_URL: Final = 10.0  # seconds, if the object's own URL decides
 
-Unlisted = Literal[
-    "keep", "updated", "deleted"
-]  # how an object is treated that left its list but answers at its own URL
+Unlisted = Literal["keep", "updated", "deleted"]  # how to treat an object that left its list but answers at its own URL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,7 +140,7 @@ class Turnover:
         self._created.extend([at] * number)
 
     def forget(self) -> None:
-        """Begin to count anew, because an operator has decided."""
+        """Start counting again, because an operator has decided."""
         self._deleted.clear()
         self._created.clear()
 

@@ -122,7 +122,7 @@ def _anywhere(digests: Sequence[bytes], objects: Sequence[msgspec.Raw], before: 
 
 
 def _each_its_own(digests: Iterable[bytes]) -> list[bytes]:
-    """Give the second of two equal objects an id of its own, if objects are identified by their content."""
+    """Give the second of two equal objects a separate id, if objects are identified by their content."""
     taken: dict[bytes, None] = {}
     for digest in digests:
         taken[_next_equal(digest, taken)] = None
@@ -150,7 +150,7 @@ def _told_apart(
 
 
 def _named_apart(usable: Iterable[ShownObject], members: dict[bytes, str]) -> list[ShownObject]:
-    """The new objects; the second of two equal ones gets an id of its own."""
+    """The new objects; the second of two equal ones gets a separate id."""
     fresh, taken = [], {*members.values()}
     for shown in usable:
         name, nth = shown.object_id, 1

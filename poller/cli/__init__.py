@@ -103,7 +103,7 @@ class _Commands(click.Group):
         return [*COMMANDS, *sorted(self._of_plugins())]
 
     def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, loaded; None if there is none of that name."""
+        """The loaded command of that name, or None."""
         if cmd_name not in COMMANDS:
             found = self._of_plugins().get(cmd_name)
             return found.load() if isinstance(found, LateCommand) else found

@@ -77,7 +77,7 @@ def _dump(state: DatabaseUrl, dest: Path, now: float) -> str:
 def restore(context: CliContext, copy: Path, as_json: bool) -> None:
     """Replace the state by the backup COPY, and keep the old state. The daemon must be stopped.
 
-    The restored state is a log of its own: positions in the old log are refused.
+    The restored state is a new log: positions in the old log are refused.
 
     Example: poller restore /var/backups/poller/poller-20261123T220000Z.db
     """

@@ -123,7 +123,7 @@ def in_path(*names: str) -> str:
 
 
 def _refusal(answer: httpx.Response) -> PollerError:
-    """The error that a problem of the API stands for."""
+    """The error for a problem document of the API."""
     try:
         said = msgspec.json.decode(answer.content, type=dict[str, Any])
     except msgspec.DecodeError:

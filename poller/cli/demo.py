@@ -163,7 +163,7 @@ def _config(sandbox: Sandbox, listen: str, style: str) -> str:
 
 @contextlib.contextmanager
 def _sandbox() -> Iterator[Sandbox]:
-    """The sandbox in a process of its own, which ends with the demo."""
+    """The sandbox in a separate process, which ends with the demo."""
     # -P: modules in the current folder cannot replace those of Poller.
     command = [sys.executable, "-P", "-m", "poller.cli", "sandbox", "--port", "0"]
     command += ["--pace", str(PACE), "--limits", LIMITS]

@@ -172,7 +172,7 @@ def _start(config: Path, place: int) -> Running:
 
 
 def _kill_owner(workers: list[Running], console: Console) -> tuple[WorkerStatus, str, float]:
-    """Kill -9 whoever polls, and wait until another worker does."""
+    """Kill the worker that polls with SIGKILL, and wait until another one polls."""
     status = _until("a worker that polls", workers, lambda found: _owner(found) is not None)
     owner = _owner(status)
     assert owner is not None
@@ -199,7 +199,7 @@ def _is_swept(status: Status) -> bool:
 
 
 def _is_delivered(status: Status) -> bool:
-    """Whether something was delivered, and nearly everything was: the office goes on, and with it its changes."""
+    """Whether nearly everything was delivered; not all, because the office keeps changing."""
     return status.last_seq >= MOVING and all(one.lag < MOVING for one in status.subscriptions)
 
 

@@ -22,7 +22,7 @@ def migrate(source: str, target: str, as_json: bool) -> None:
 
     No process may run on either side, and TO must be empty. Everything is moved: the log with its id and numbers,
     versions, cursors, deliveries, dead letters, spent calls, learned rates. At the end both sides are compared row by
-    row. FROM is kept, but cannot be run any more. After an interruption, run the same command again: it continues.
+    row. FROM is kept, but can no longer be run. After an interruption, run the same command again: it continues.
 
     Example: poller migrate poller.db postgresql://poller@db.example/poller
     """

@@ -56,6 +56,6 @@ def end_process(status: int) -> NoReturn:
     if not held and not ABANDONED:
         sys.exit(status)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # whoever read it may be gone
+        with suppress(OSError):  # the reader may be gone
             stream.flush()
     os._exit(status)

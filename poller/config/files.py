@@ -16,7 +16,7 @@ PLACES: Final = (Path("poller.toml"), Path("/etc/poller/poller.toml"))
 def find(path: Path | None = None) -> Path:
     """The path of the configuration: `path`, `$POLLER_CONFIG`, ./poller.toml or /etc/poller/poller.toml.
 
-    Raises ConfigError if there is none, and for a file that was found by default but could have been written by another
+    Raises ConfigError without a file, and for a file that was found by default but could have been written by another
     user.
     """
     if path is None and (named := os.environ.get("POLLER_CONFIG")):

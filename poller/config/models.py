@@ -198,7 +198,7 @@ class EndpointConfig(_Table):
     deleted_when: str | None = None
     conditional: StrictBool = True  # False: neither ETag nor Last-Modified is sent back
     absent_for: Duration | None = None  # None: 10 s for an object with its own URL, else a minute
-    unlisted: Literal["keep", "updated", "deleted"] = "keep"  # what left its list, but answers at its own URL
+    unlisted: Literal["keep", "updated", "deleted"] = "keep"  # objects that left the list, but answer at their own URL
     turnover: StrictBool = False  # objects come and go: many deletions are no reason to hold it
     baseline: Literal["silent", "emit"] = "silent"
 

@@ -1,6 +1,6 @@
 """The leases that this worker holds: a poll loop for each budget, a consumer for each subscription.
 
-Opening and giving up take a while, and a lease may be lost meanwhile. Each therefore runs in a task of its own, which
+Opening and giving up take a while, and a lease may be lost meanwhile. Each therefore runs in a separate task, which
 is then cancelled, so that nothing waits for it and nothing of a lost budget remains.
 """
 
@@ -76,7 +76,7 @@ class Holdings:
                 await self._drop(lease, LeaseLost(f"{name}: the lease has run out"))
 
     def keep_only(self, names: Iterable[str]) -> None:
-        """Give up everything else, each in a task of its own."""
+        """Give up everything else, each in a separate task."""
         for name in self._held.keys() - set(names):
             if name not in self._tasks:
                 self._begin(name, self._give_up(self._held[name]))
@@ -84,7 +84,7 @@ class Holdings:
     async def serve(self) -> None:
         """Poll what is owned but not polled: newly taken budgets, and all budgets after the engine was replaced.
 
-        Work that has ended although the lease is still held (it seemed to have expired) is dropped, to be taken anew.
+        Work that has ended although the lease is still held (it seemed to have expired) is dropped, and taken again.
         """
         consumed = frozenset(self._app.deliverer.consumers.leases)
         for name, lease in list(self._held.items()):

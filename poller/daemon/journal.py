@@ -46,7 +46,7 @@ class Count:
         return cls(calls=sum(one.calls for one in budgets), refused=sum(one.refused for one in budgets), events=events)
 
     def since(self, before: Count) -> Count:
-        """What was added since. A reload counts calls anew."""
+        """What was added since. After a reload, calls are counted from zero."""
         return Count(
             calls=self.calls - before.calls if self.calls >= before.calls else self.calls,
             refused=self.refused - before.refused if self.refused >= before.refused else self.refused,

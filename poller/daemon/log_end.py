@@ -25,7 +25,7 @@ class LogEnd:
         app.news.poll_ears.append(self._polled)
 
     async def look(self) -> bool:
-        """See how far the log goes by now, whoever wrote it. Returns whether it has grown since the latest look."""
+        """Read the current end of the log, whoever wrote it. Returns whether it has grown since the last call."""
         known = self._seen
         self._seen = await self._app.write(self._app.store.log.last_seq)
         self._known = max(self._known, self._seen)

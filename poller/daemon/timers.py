@@ -22,7 +22,7 @@ log = structlog.get_logger("poller")
 
 
 class Timers:
-    """Jobs and budgets, each in a task of its own. `may_run` says whether jobs may run at present."""
+    """Jobs and budgets, each in a separate task. `may_run` says whether jobs may run now."""
 
     def __init__(self, clock: Clock, *, may_run: Callable[[], bool]) -> None:
         self._clock = clock

@@ -25,7 +25,7 @@ from state.leases import Shares, WorkerState, budget_lease, subscription_lease
 
 TTL: Final = 2.0  # seconds that a lease lasts
 BEAT: Final = 0.5  # seconds between two renewals, and between two looks at what is free
-LOOK_AGAIN: Final = 5.0  # seconds between two looks at what may be delivered for which there is no reason
+LOOK_AGAIN: Final = 5.0  # seconds between two checks for deliveries without a notification
 MOMENT: Final = 0.02  # seconds after which leases that have run out are looked at
 
 log = structlog.get_logger("poller")
@@ -44,11 +44,11 @@ class Workers:
         self._part: tuple[object, list[str]] = (None, [])  # this worker's part, and what it was computed from
         self._looked_at = 0.0  # steady time of the latest look at the log without a reason
         self._registered = ""  # the digest of the configuration whose subscriptions the state knows
-        self._anew = False  # the outcome of the last write may be unknown: take everything anew
+        self._anew = False  # the outcome of the last write may be unknown: take everything again
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Take part while the block runs; leave everything to the other workers at its end."""
+        """Take part while the block runs; at its end leave everything to the other workers."""
         self._app.write.on_news(self._hear)
         self._tasks = [
             asyncio.create_task(_again(self.renew), name="renew leases"),
@@ -93,7 +93,7 @@ class Workers:
             await self._enrolment.tell(sent, lacks=self._holdings.aside, ttl=TTL)
 
     async def share(self) -> float:
-        """Give up what is too much, and take this worker's part. Returns the seconds until the next look."""
+        """Give up what exceeds this worker's part, or take what is missing. Returns seconds until the next check."""
         if self._app.write.outage is None and not self._anew:
             await self._look_at_log()
             if self._app.is_polling:

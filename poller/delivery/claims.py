@@ -87,7 +87,7 @@ class ClaimsInHand:
         return decision
 
     def halved(self, running: RunningAttempt, answer: TooLarge, latency: float) -> None:
-        """Record an attempt that carried too much: each half is a digest of its own from now on."""
+        """Record an attempt that carried too much: each half is a separate digest from now on."""
         row = _row(running, receipt_of(answer), latency)
         first = running.jobs[0]
         decision = RetryDecision(state="pending", retries=first.retries, refusals=first.refusals)

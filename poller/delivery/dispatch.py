@@ -56,7 +56,7 @@ def read_on(feed: Feed, events: Sequence[Event], wanted: Wanted, *, now: float) 
 
 
 def lane_of(event: Event, route: Route, feed: Feed) -> str:
-    """The lane of an event: one for each object, or one for all events of a digest; replays have lanes of their own."""
+    """The lane of an event: one for each object, or one for all events of a digest; replays have separate lanes."""
     lane = "" if route.subscription.digest is not None else f"{event.source} {event.subject}"
     return lane if feed.replay is None else f"replay {lane}"
 

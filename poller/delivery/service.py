@@ -167,7 +167,7 @@ class Deliverer:
 
     async def _start(self) -> None:
         """Register the subscriptions, take their leases, and start their consumers."""
-        if self._is_shared:  # whoever shares leases out registers, and takes them
+        if self._is_shared:  # the owner of the leases registers, and takes them
             return
         async with self.changing:
             await self._register()

@@ -80,7 +80,7 @@ def trace(error: BaseException) -> str:
 async def awaited(answer: Awaitable[Any], *, limit: float, grace: float, label: str) -> Any:
     """The result of a plugin's coroutine. Raises its exception, and TimeoutError after `limit` seconds.
 
-    The coroutine runs in a task of its own. If it neither ends nor obeys its cancellation within `grace` seconds, it is
+    The coroutine runs in a separate task. If it neither ends nor obeys its cancellation within `grace` seconds, it is
     abandoned, so that neither this call nor the end of the program waits for it.
     """
     task = asyncio.create_task(_outcome(answer))

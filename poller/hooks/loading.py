@@ -225,7 +225,7 @@ def _load(plugins: Plugins, name: str, origin: str, version: str | None, load: C
 
 
 def load_plugins(folder: Path | None = None, *, lazily: bool = False, ours_lazily: bool = False) -> Plugins:
-    """All installed plugins and those of `folder`. With `lazily`, installed plugins are loaded once they are asked for
+    """All installed plugins and those of `folder`. With `lazily`, installed plugins are loaded at their first use
     by name.
 
     `lazily` is for commands that only read, because hooks of unloaded plugins are not called. `ours_lazily` is for
@@ -253,7 +253,7 @@ def _distribution(entry: importlib.metadata.EntryPoint) -> str:
 
 @lru_cache
 def _name(distribution: importlib.metadata.Distribution) -> str:
-    """The name of a package; each time it is asked, it is parsed anew, with the whole README."""
+    """The name of a package; each access parses it again, with the whole README."""
     return distribution.name
 
 
@@ -265,7 +265,7 @@ def _load_own(path: Path) -> ModuleType:
 
 
 def _load_file(path: Path) -> ModuleType:
-    """The module of one file, entered in `sys.modules` under a name of its own, where dataclasses and pydantic look."""
+    """The module of one file, entered in `sys.modules` under a separate name for dataclasses and pydantic."""
     name = f"poller_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -140,7 +140,7 @@ def _budget(name: str, view: BudgetView) -> BudgetStatus:
 
 
 def _health(reader: Reader, config: Config, live: Live | None) -> Mapping[str, HealthReport]:
-    """How every source is: as the running program knows it, else as whoever polls it has kept it."""
+    """The health of every source: from the running program, otherwise as it was stored."""
     if live is not None and not live.is_shared:
         return live.sources
     known = {} if live is None else live.sources

@@ -1,6 +1,6 @@
 """What the dashboard remembers since the daemon started: the latest polls of each endpoint, and the use of budgets.
 
-Nothing is stored: it begins anew after a restart. Its size is bounded, however long the daemon runs.
+Nothing is stored: it is empty after a restart. Its size is bounded, however long the daemon runs.
 """
 
 from __future__ import annotations

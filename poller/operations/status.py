@@ -115,7 +115,7 @@ class SubscriptionStatus:
     oldest_waiting_s: float | None = None
     retrying: int = 0  # deliveries that have failed and wait for another attempt
     next_attempt: datetime | None = None  # when the first of them leaves
-    retry_status: str | None = None  # what its latest attempt came to
+    retry_status: str | None = None  # the result of its latest attempt
     failures: int = 0  # failed attempts in a row
     next_probe: datetime | None = None
     filter_errors: int = 0

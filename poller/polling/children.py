@@ -139,7 +139,7 @@ class FollowUp:
         return [key for key, _ in draft.new_units], [*draft.dropped]
 
     async def _look_at_suspects(self, active: ActiveSource, w: WatchedEndpoint, result: PollResult) -> None:
-        """Queue missing objects to be asked for by their own URL, or confirm their deletion by sweeps."""
+        """Queue missing objects whose own URL is to be requested, or confirm their deletion by sweeps."""
         if not may_delete(w):
             active.deletions.queue.forget(w.name)
             return

@@ -49,7 +49,7 @@ class Deletions:
         self._clock = clock
 
     async def look(self, w: WatchedEndpoint, result: PollResult) -> bool:
-        """Queue missing objects. False if none of them is to be asked for by its own URL."""
+        """Queue missing objects. False if no own URL is to be requested."""
         now = self._clock.now()
         if result.suspects.relisted:
             self.queue.add_listed(w.name, result.suspects.relisted, now=now)
@@ -92,7 +92,7 @@ class Deletions:
             return await self._in_turn(w, lambda: self._answered(w, suspect, own, asked))
 
     async def _denied(self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes) -> PollResult:
-        """A suspect's own URL says that it is gone: report the deletion, or ask again where that is no proof yet."""
+        """A suspect's own URL says that it is gone: report the deletion, or ask again if that is no proof yet."""
         rules = w.rules.deletion
         if not is_proved(suspect, rules, asked=asked.at):
             at, object_id = asked.answered_at, suspect.snapshot.object_id

@@ -54,7 +54,7 @@ class Engines:
         return not (self.is_polling or self.changing.locked())
 
     def beside(self, config: Config) -> OpenedEngine:
-        """An engine for a configuration beside the one in use, in a session of its own."""
+        """An engine for a configuration beside the one in use, in a separate session."""
         session = self._write.session()
         return OpenedEngine(self._build(config, session), session)
 

@@ -100,7 +100,7 @@ def gap(source: str, endpoint: str, *, since: float, now: float) -> Notice:
 
 
 def stands_still(source: str, *, since: float, now: float, last_poll: float | None) -> Notice:
-    """Nothing is polled although something is due."""
+    """A stall: nothing is polled although something is due."""
     polled = None if last_poll is None else iso(last_poll)
     told = {"scope": "stall", "reason": "nothing is polled although something is due", "last_poll": polled}
     return Notice(

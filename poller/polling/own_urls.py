@@ -47,7 +47,7 @@ class OwnUrls:
         self._right: set[str] = set()  # endpoints in which the own URL of an object that is listed did not deny it
         self._denials: dict[str, Denial] = {}  # by endpoint: of an object that is listed
         self._try_at: dict[str, float] = {}  # by endpoint: steady time at which own URLs are tried again
-        self._looking: set[str] = set()  # endpoints of which an object that is listed is being asked for
+        self._looking: set[str] = set()  # endpoints for which the own URL of a listed object is being requested
 
     async def requests(self, w: WatchedEndpoint, snapshots: Sequence[Snapshot]) -> list[httpx.Request | None]:
         """The request for each object's own URL; None if it has none that can be trusted, so that complete sweeps

@@ -63,7 +63,7 @@ class Recorder:
         return await self.steps.read(self.store.suspect_count, w.state.id)
 
     async def change(self, w: WatchedEndpoint, decide: Callable[[], Draft]) -> tuple[Draft, Recorded]:
-        """Decide and record in a turn of its own; repeat if the base has changed."""
+        """Decide and record in a separate turn; repeat if the base has changed."""
         async with w.turn.lock:
             for _ in range(MOST_TRIES):
                 await self.refresh(w)

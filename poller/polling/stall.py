@@ -49,7 +49,7 @@ class StallWatch:
         if due_since is None:
             return None
         began = due_since if last_poll is None else max(due_since, last_poll)
-        # The earliest time counts, because a caller may compute "due since" anew at each check.
+        # The earliest time counts, because a caller may compute "due since" again at each check.
         self._waiting_since = min(now, began if self._waiting_since is None else min(began, self._waiting_since))
         if self._stalled_since is not None or now - self._waiting_since < self.limit:
             return None

@@ -25,7 +25,7 @@ def asked_at(suspect: Suspect, rules: DeletionRules, *, now: float) -> float:
     """When a suspect's own URL is to be asked: after half of the time for which it must be missing, and again all of it
     later.
 
-    One answer is no proof: a server that is behind, or is just being restarted, says 404 of what is there.
+    One answer is no proof: a server that lags behind or is restarting may answer 404 for an existing object.
     """
     wait = rules.missing_time(has_own_url=True)
     if not rules.asks_twice:
@@ -93,7 +93,7 @@ class SuspectQueue:
         return result.suspects.missing or result.swept or endpoint in self._stale
 
     def fill(self, endpoint: str, suspects: Iterable[Suspect], rules: DeletionRules, *, now: float) -> bool:
-        """Queue the suspects of an endpoint, each due when its own URL is to be asked. False if there are none."""
+        """Queue the suspects of an endpoint, each due when its own URL is to be requested. False if there are none."""
         self._stale.discard(endpoint)
         queue = [one for one in self.waiting.get(endpoint, ()) if one.suspect.snapshot.presence is Presence.PRESENT]
         queue += [

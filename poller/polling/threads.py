@@ -61,7 +61,7 @@ def _do(loop: asyncio.AbstractEventLoop, done: asyncio.Future[Any], work: Callab
 
 
 def _answer(done: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
-    if done.done():  # the result is not needed any more
+    if done.done():  # the result is no longer needed
         return
     if error is None:
         done.set_result(result)

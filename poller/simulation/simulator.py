@@ -43,7 +43,7 @@ class Delays:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a simulated period came to, compared with polling in turn and the lower bounds. Mean delays in seconds."""
+    """The result of a simulated period, compared with polling in turn and the lower bounds. Mean delays in seconds."""
 
     world: str
     units: int

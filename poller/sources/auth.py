@@ -1,6 +1,6 @@
 """Credentials of a source, as httpx auth flows. Their calls (a login, a renewal) are spent like all others.
 
-Tokens are kept in memory only. A secret is read anew for every request, so a changed file is used at once. Credentials
+Tokens are kept in memory only. A secret is read again for every request, so a changed file is used at once. Credentials
 are never added to a request for another origin than the source's own.
 """
 

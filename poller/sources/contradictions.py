@@ -25,7 +25,7 @@ _FALSE: Final = ("false", "no", "0", "", "null", "none")
 
 
 def count_of(found: Any) -> int | None:
-    """A count of objects: a number, its text, or the end of a `Content-Range`; None if it is none of these."""
+    """A count of objects: a number, its text, or the end of a `Content-Range`; None for anything else."""
     if isinstance(found, str):
         text = found.strip()
         ranged = _RANGE.fullmatch(text)

@@ -286,7 +286,7 @@ def _after(style: Pages | Offsets, at: Position, count: int, total: int | None) 
 
 
 def _capped(style: Pages | Offsets, before: int, count: int, total: int | None) -> tuple[str, ...]:
-    """A doubt if a numbered page holds fewer objects than were asked for, and its total says that there are more."""
+    """A doubt if a numbered page contains fewer objects than requested, and its total says that there are more."""
     if (
         isinstance(style, Offsets)
         or style.size is None

@@ -29,7 +29,7 @@ class Position:
     """The position in a list at which a request begins. Fields may be combined; a position without any is the whole
     list.
 
-    A `page` or an `offset` is a unit of its own. A `cursor` (a token or an opaque next URL) continues the unit that it
+    A `page` or an `offset` is a separate unit. A `cursor` (a token or an opaque next URL) continues the unit that it
     was found in: the chain is polled as one unit.
     """
 

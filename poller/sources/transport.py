@@ -1,7 +1,7 @@
 """The httpx transport of sources: each request needs a permit from the budget and is limited in time, size and origin.
 
 The first request of a poll uses the permit that was obtained before the poll was chosen. Every further one (a token, a
-redirect) waits for a permit of its own.
+redirect) waits for a separate permit.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class WebContext:
         return self.program.live(self.plan())
 
     def plan(self, what_if: WhatIf | None = None) -> Report:
-        """The current plan, at most two seconds old; hypothetical plans are computed anew."""
+        """The current plan, at most two seconds old; hypothetical plans are computed each time."""
         if what_if is not None:
             return self.program.plan(what_if)
         now = time.monotonic()

@@ -33,7 +33,7 @@ async def probe(context: Context) -> Response:
 
 @router.post("/api/v1/sources/{source}/rename", responses=DONE)
 async def rename(context: Context, source: p.Source, given: p.NewName) -> Response:
-    """Rename what is kept of a source to the name that `poller.toml` has by now, and take that file over."""
+    """Rename a source with its stored data to its new name in `poller.toml`, and apply that file."""
     return as_json(await context.execute("rename", kind="source", old=source, new=given.new))
 
 

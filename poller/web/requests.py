@@ -16,7 +16,7 @@ WITHOUT_TURN: Final = ("/healthz", "/readyz", "/api/v1/events/stream")
 
 
 class Bounds:
-    """ASGI middleware that reads a request's body before the app is called, and refuses what is too large."""
+    """ASGI middleware that reads a request's body before the app is called, and refuses bodies that are too large."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

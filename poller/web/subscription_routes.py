@@ -41,7 +41,7 @@ async def resume(context: Context, name: p.Subscription) -> Response:
 
 @router.post("/api/v1/subscriptions/{name}/rename", responses=DONE)
 async def rename(context: Context, name: p.Subscription, given: p.NewName) -> Response:
-    """Rename what is kept of a subscription to the name that `poller.toml` has by now, and take that file over."""
+    """Rename a subscription with its stored data to its new name in `poller.toml`, and apply that file."""
     return as_json(await context.execute("rename", kind="subscription", old=name, new=given.new))
 
 
