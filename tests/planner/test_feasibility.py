@@ -63,6 +63,8 @@ def test_the_least_limits_keep_it_and_one_call_less_does_not(asked, limits, shar
         assert allowed([Limit(new.calls - 1, new.seconds)], share) <= sum(found.asked.values()) + 1e-9
 
 
-@pytest.mark.parametrize(("cost", "longer"), [(1, "61s"), (100, "101m"), (1500, "26h"), (6000, "5d")])
+@pytest.mark.parametrize(
+    ("cost", "longer"), [(1, "61s"), (2, "121s"), (3, "4m"), (100, "101m"), (1500, "26h"), (6000, "5d")]
+)
 def test_a_longer_max_staleness_is_named_in_a_round_figure(cost, longer):
     assert missing(units(1, cost=cost, max_staleness=60.0), Limit(1, 60.0)).problem.hint.endswith(f"of {longer}")

@@ -165,6 +165,8 @@ def broken(**fields):
         broken(version="1"),
         broken(units=[[1, 2, 3]]),
         broken(units=[["a", "b"]]),
+        broken(units=[["a", "b", 3]]),
+        broken(units=[["a", 2, "c"]]),
         broken(units=7),
         broken(columns={}),
         broken(units=[]),

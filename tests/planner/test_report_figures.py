@@ -258,6 +258,7 @@ def test_every_budget_is_reported_by_itself():
     found = report([state(unit(1)), state(unit(2, source="shop"), budget="shop", limits=[Limit(86_400, DAY)])])
 
     assert [one.name for one in found.budgets] == ["office", "shop"]
+    assert [one.expectations[0].expected_delay for one in found.budgets] == pytest.approx([50.0, 0.5])
     office, shop = found.units
     assert office.interval == pytest.approx(100.0)
     assert shop.interval == pytest.approx(1.0)
