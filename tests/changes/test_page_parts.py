@@ -322,3 +322,12 @@ def test_pages_look_alike_where_their_objects_do_apart_from_ignored_fields(
     ours: list[bytes], theirs: list[bytes], alike: bool
 ):
     assert look_alike(make_rules(max_depth=3, ignore=["/seen"]), raw(*ours), raw(*theirs)) is alike
+
+
+def test_an_object_that_is_its_content_is_the_same_one_whatever_its_ignored_fields_show():
+    rules = make_rules(id=CONTENT, ignore=["/seen"])
+    [one] = compare(rules, raw(b'{"a":1,"seen":1}'), {}).fresh
+    [other] = compare(rules, raw(b'{"a":1,"seen":2}'), {}).fresh
+    [third] = compare(rules, raw(b'{"a":2,"seen":1}'), {}).fresh
+
+    assert one.object_id == other.object_id != third.object_id
