@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,9 @@ from tests.support.daemon import running_daemon, wait_for
 from tests.support.loopback import Handler, serving_handler
 
 PAGES: Final = 100
+KNOWN: Final = 1_000_000  # objects, 100 on each page
+READY: Final = 1.0  # CPU seconds, which is what it takes on an idle machine
+RESIDENT: Final = 100.0  # megabytes
 RUNS: Final = 5  # of which the cheapest counts
 POLLER: Final = (sys.executable, "-m", "poller.cli")
 CONFIG: Final = """
@@ -41,14 +45,14 @@ path = "out.jsonl"
 
 
 class _Page(Handler):
-    """Answers every path with the same 100 objects."""
+    """Answers every path with the same 100 objects, and every page of a list after the first with none."""
 
     protocol_version = "HTTP/1.1"
     body_of_all = b"[" + b",".join(b'{"id": %d, "name": "object"}' % number for number in range(100)) + b"]"
 
     def do_GET(self) -> None:
         """Answer."""
-        self.answer(200, self.body_of_all)
+        self.answer(200, b"[]" if "page=" in self.path and "page=1&" not in self.path else self.body_of_all)
 
 
 @contextmanager
@@ -61,11 +65,9 @@ def site() -> Iterator[str]:
 def cost(words: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> float:
     """Milliseconds of CPU time that a command takes, start included: the cheapest of some runs."""
     spent = []
-    compiled = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    compiled |= {"PYTHONPYCACHEPREFIX": str(folder / "compiled"), **(environment or {})}
     for _ in range(RUNS):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        run = subprocess.run(words, cwd=folder, env=compiled, capture_output=True)
+        run = subprocess.run(words, cwd=folder, env={**os.environ, **(environment or {})}, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if run.returncode != 0:
             raise SystemExit(f"{' '.join(words)}: {run.stderr.decode()}")
@@ -77,6 +79,8 @@ def main() -> int:
     """Print the costs; exit status 1 where a target is missed."""
     with tempfile.TemporaryDirectory() as name, site() as url:
         folder = Path(name)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "compiled")
         endpoints = "\n".join(f'[sources.site.endpoints.page{number}]\npath = "/{number}"' for number in range(PAGES))
         config = folder / "poller.toml"
         config.write_text(CONFIG.format(url=url, endpoints=endpoints))
@@ -89,7 +93,10 @@ def main() -> int:
         with running_daemon(config) as daemon:
             wait_for("a daemon that answers", lambda: (folder / "poller.db.sock").exists())
             missed.append(not _row("status beside a daemon", cost((*POLLER, "status"), folder), click, 8.0))
-            print(f"resident memory of a daemon   {_resident(daemon.pid):6.0f} MB  (at most 100)")
+            resident = _resident(daemon.pid)
+            print(f"resident memory of a daemon   {resident:6.0f} MB  (at most {RESIDENT:g})")
+            missed.append(resident > RESIDENT)
+        missed.append(_ready(folder, url) > READY)
         print(f"poller once, {PAGES} pages       {once:6.0f} ms")
         if program := os.environ.get("URLWATCH"):
             missed.append(once > _urlwatch(program, url, folder))
@@ -99,6 +106,56 @@ def main() -> int:
 def _row(name: str, spent: float, click: float, most: float) -> bool:
     print(f"poller {name:22s} {spent:6.0f} ms  {spent / click:4.1f} x  (at most {most:g} x)")
     return spent <= most * click
+
+
+def _ready(folder: Path, url: str) -> float:
+    """CPU seconds until a daemon is ready that knows a million objects; beside it, one that knows a hundred."""
+    list_of_pages = """[sources.site.endpoints.list]
+path = "/list"
+pagination = { type = "page", param = "page", start = 1, size_param = "size", size = 100 }
+"""
+    took = 0.0
+    for known in (PAGES, KNOWN):
+        home = folder / f"known{known}"
+        home.mkdir()
+        config = home / "poller.toml"
+        config.write_text(CONFIG.format(url=url, endpoints=list_of_pages).replace("1000/s", "1/s"))
+        subprocess.run((*POLLER, "once"), cwd=home, check=True, capture_output=True)
+        _fill(home / "poller.db", known)
+        took = min(_until_ready(config) for _ in range(RUNS))
+        print(f"ready, {known:9,} objects       {took * 1000:6.0f} ms  (at most {READY * 1000:g})")
+    return took
+
+
+def _until_ready(config: Path) -> float:
+    with running_daemon(config) as daemon:
+        fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _fill(state: Path, objects: int) -> None:
+    """Write what was known after sweeps of so many objects, as copies of the first page and of its first object."""
+    pages = objects // 100
+    with sqlite3.connect(state) as db:
+        copied = (("units", "id, key, position", "key = 'page=1'"), ("objects", "id, object, unit", "object = '1'"))
+        rest = {}
+        for table, other, _ in copied:
+            names = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+            rest[table] = ", ".join(name for name in names if name not in other.split(", "))
+        numbers = "WITH RECURSIVE n(i) AS (VALUES ({first}) UNION ALL SELECT i + 1 FROM n WHERE i < {last})"
+        db.execute(
+            f"{numbers.format(first=3, last=pages)} INSERT INTO units (id, key, position, {rest['units']}) SELECT "
+            f"1000 + i, 'page=' || i, CAST('{{\"page\":' || i || '}}' AS BLOB), {rest['units']} FROM units, n "
+            "WHERE key = 'page=1' AND i <= ?",
+            [pages],
+        )
+        db.execute(
+            f"{numbers.format(first=201, last=objects)} INSERT INTO objects (object, unit, {rest['objects']}) SELECT "
+            f"'known' || i, 1001 + (i - 1) / 100, {rest['objects']} FROM objects, n WHERE object = '1' AND i <= ?",
+            [objects],
+        )
+        db.execute("UPDATE endpoints SET objects = (SELECT count(*) FROM objects)")
+    db.close()
 
 
 def _resident(process: int) -> float:

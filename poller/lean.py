@@ -1,7 +1,8 @@
 """Import of libraries without those of their parts that nothing here uses and that take as long as all the rest.
 
 httpx has a command line, and structlog has tracebacks in colour, which load rich and pygments. sqlite-utils knows the
-types of numpy where it is installed. Each of them does without where a module cannot be found.
+types of numpy where it is installed, and brings conversions of dates. Each of them does without where a module cannot
+be found.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Final
 CRITICAL: Final = 50  # of `logging`
 WITHOUT: Final = {  # a library, and the modules that it does not find while it is imported
     "httpx": ("httpx._main",),
-    "sqlite_utils": ("numpy",),
+    "sqlite_utils": ("numpy", "sqlite_utils.recipes"),
     "structlog": ("rich", "rich.console", "rich.pretty", "rich.traceback", "colorama"),
 }
+
+PARTS: Final = {"sqlite_utils.recipes"}  # of the library itself
 
 
 class _LeanFinder:
@@ -64,7 +67,9 @@ def _silence(structlog: ModuleType) -> None:
 def _hidden(*names: str) -> Iterator[None]:
     """As long as it lasts, modules that were not imported yet cannot be."""
     hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None: documented as "not to be found"
+    for name in hidden:
+        # None is documented as "not to be found"; a part of the library itself is found, empty
+        sys.modules[name] = ModuleType(name) if name in PARTS else None  # type: ignore[assignment]
     try:
         yield
     finally:

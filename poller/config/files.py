@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tomllib
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from poller.hooks.ownership import distrust
 from poller.options.problems import ConfigError, Problem
@@ -39,3 +42,11 @@ def digest_of(file: Path) -> str:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:
         return ""
+
+
+@lru_cache(maxsize=1)
+def tables_of(text: str) -> Mapping[str, Any]:
+    """The tables of a file, parsed once by a command that looks for a daemon and then loads it. Raises what tomllib
+    raises.
+    """
+    return tomllib.loads(text)

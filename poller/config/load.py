@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 import tomllib
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
@@ -15,7 +16,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ValidationError
 
 from poller.config.checks import Checks
-from poller.config.files import digest_of, find
+from poller.config.files import digest_of, find, tables_of
 from poller.config.lacking import lacking
 from poller.config.models import (
     BudgetConfig,
@@ -123,8 +124,8 @@ def parse(file: Path) -> dict[str, Any]:
     A file without a single key is refused: a full disk or an editor leaves one, and a reload would stop everything.
     """
     try:
-        if tables := tomllib.loads(file.read_text(encoding="utf-8-sig")):
-            return tables
+        if tables := tables_of(file.read_text(encoding="utf-8-sig")):
+            return deepcopy(dict(tables))
         what, hint = "it is empty", "poller init shows what belongs into it"
     except tomllib.TOMLDecodeError as error:
         what, hint = (

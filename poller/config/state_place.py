@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
-from poller.config.files import find
+from poller.config.files import find, tables_of
 from poller.options.problems import ConfigError
 
 VARIABLE: Final = "POLLER_STATE"
@@ -32,7 +32,7 @@ def state_place(path: Path | None = None) -> Path | None:
 
 def _said(text: str) -> str:
     try:
-        table: Any = tomllib.loads(text).get("poller")
+        table: Any = tables_of(text).get("poller")
     except (tomllib.TOMLDecodeError, RecursionError):
         return _searched(text)
     said = table.get("state", DEFAULT) if isinstance(table, dict) else DEFAULT

@@ -84,8 +84,8 @@ class Plugins:
         wanted = [entry for entry in self._offered if name in (None, entry.name)]
         self._offered = [entry for entry in self._offered if entry not in wanted]
         for entry in wanted:
-            version = entry.dist.version if entry.dist else None
-            origin = f"{entry.value} ({_distribution(entry)} {version})"
+            name_of_package, version = _package(entry)
+            origin = f"{entry.value} ({name_of_package} {version})"
             _load(self, entry.name, origin, version, entry.load)
 
     def source(self, name: str) -> type[Source] | None:
@@ -234,7 +234,7 @@ def load_plugins(folder: Path | None = None, *, lazily: bool = False, ours_lazil
     offered = installed()
     plugins = Plugins(offered)
     for entry in () if lazily else offered:
-        if not ours_lazily or _distribution(entry) != _OWN:
+        if not ours_lazily or _package(entry)[0] != _OWN:
             plugins.load_offered(entry.name)
     if folder is not None:
         plugins.load_folder(folder)
@@ -244,17 +244,19 @@ def load_plugins(folder: Path | None = None, *, lazily: bool = False, ours_lazil
 def installed() -> list[importlib.metadata.EntryPoint]:
     """The plugins of installed packages: Poller's own first, then others, each in order of name."""
     found = importlib.metadata.entry_points(group=GROUP)
-    return sorted(found, key=lambda one: (_distribution(one) != _OWN, _distribution(one), one.name))
+    return sorted(found, key=lambda one: (_package(one)[0] != _OWN, _package(one)[0], one.name))
 
 
-def _distribution(entry: importlib.metadata.EntryPoint) -> str:
-    return _name(entry.dist) if entry.dist else ""
+def _package(entry: importlib.metadata.EntryPoint) -> tuple[str, str | None]:
+    """The name and the version of the package that a plugin is of."""
+    return _named(entry.dist) if entry.dist else ("", None)
 
 
 @lru_cache
-def _name(distribution: importlib.metadata.Distribution) -> str:
-    """The name of a package; each access parses it again, with the whole README."""
-    return distribution.name
+def _named(package: importlib.metadata.Distribution) -> tuple[str, str]:
+    """The name and version of a package; each access to its metadata parses it again, with the whole README."""
+    metadata = package.metadata
+    return metadata["Name"], metadata["Version"]
 
 
 def _load_own(path: Path) -> ModuleType:
