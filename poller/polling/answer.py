@@ -13,6 +13,7 @@ from poller.changes.comparison import PageComparison, ShownObject, digest_of
 from poller.changes.decision import Context, Decision
 from poller.changes.exemptions import Clash
 from poller.changes.late import late_changes
+from poller.changes.page import quick_ids
 from poller.changes.quarantine import is_replaced
 from poller.changes.recording import (
     appended,
@@ -174,7 +175,7 @@ def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decis
         doubts=tuple(doubts),
         guesses=tuple(guesses),
         is_last=is_last,
-        repeated=_shown_twice(one, comparison) if repeats is None else () if repeats.is_end else tuple(repeats.ids),
+        repeated=_shown_twice(w, one, comparison) if repeats is None else () if repeats.is_end else tuple(repeats.ids),
         aside=(*comparison.notes, *dict.fromkeys(decision.notes)),
         is_known=one.known_pages > 0,
         confirms=None if repeats is None else repeats.confirms,
@@ -194,13 +195,16 @@ def note_known(w: WatchedEndpoint, one: Answer, comparison: PageComparison, deci
     one.known_pages = 2 if before is not None and claims_of(before).is_known else 1
 
 
-def _shown_twice(one: Answer, comparison: PageComparison) -> tuple[str, ...]:
+def _shown_twice(w: WatchedEndpoint, one: Answer, comparison: PageComparison) -> tuple[str, ...]:
     """Objects that two answers of one chain show. The list moved while it was read, and may have hidden others."""
     pages = one.fetched.pages or ()
     if len(pages) < 2 or sum(len(page.objects) for page in pages) == len(comparison.members):
         return ()
     times = Counter(digest_of(bytes(raw)) for page in pages for raw in page.objects)
     found = [comparison.members.get(digest, "") for digest, number in times.items() if number > 1]
+    kept = set(map(id, one.objects))  # of equal objects on two pages, if the content identifies them, one is kept
+    again = [raw for page in pages for raw in page.objects if id(raw) not in kept]
+    found += [name for name in quick_ids(w.rules, again) if isinstance(name, str)] if again else []
     return (*filter(None, found), *comparison.doubles)[:MOST_REPEATED]
 
 

@@ -146,6 +146,10 @@ FOUND = {
             Step(act="delete"),
         ],
     ),
+    "equal content in two answers of a chain makes its sweep uncertain, whatever ignored field differs": (
+        World(style="cursor", size=1, content=True, noisy=True, baseline="emit", seed=951, traits=("tied",)),
+        [Step(act="conflict", wait=30.0)],
+    ),
     "deletions are confirmed in a list whose last page is repeated": (
         World(objects=6, seed=792, traits=("repeats-last",)),
         [Step(wait=30.0), Step(act="delete"), Step(act="delete", wait=60.0)],
