@@ -318,6 +318,9 @@ EXCUSED = {
     "state.polls.UnitState": "one row of units",
     "state.deliveries.Delivery": "one row of deliveries, as it is shown",
     "poller.sources.protocol.Endpoint": "what plugin authors write, as keyword arguments",
+    "plugins.rest.EndpointTable": "the keys of [sources.X.endpoints.Y]",
+    "plugins.nutcache.profiles.Resource": "one row of the table of lists that the API documents",
+    "plugins.nutcache.sandbox.variants.Variants": "one switch for each answer that the documentation leaves open",
     "poller.operations.status.EndpointStatus": "one line of `poller status --json`, whose keys are a promise",
     "poller.operations.status.SubscriptionStatus": "one line of `poller status --json`, whose keys are a promise",
 }
@@ -337,7 +340,6 @@ def test_classes_have_at_most_15_methods_and_12_fields() -> None:
     large = {
         f"{name}.{node.name}"
         for name, path in FILES.items()
-        if within(name, "poller", "state")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ClassDef)
         for methods, fields in [size_of(node)]
@@ -347,11 +349,11 @@ def test_classes_have_at_most_15_methods_and_12_fields() -> None:
     assert EXCUSED.keys() == large & EXCUSED.keys()  # an exception that nothing needs goes
 
 
-def test_functions_of_polling_changes_and_state_have_at_most_40_lines() -> None:
+def test_functions_of_polling_changes_state_and_plugins_have_at_most_40_lines() -> None:
     long = [
         f"{name}.{node.name}"
         for name, path in FILES.items()
-        if within(name, "poller.polling", "poller.changes", "state")
+        if within(name, "poller.polling", "poller.changes", "state", "plugins")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if node.end_lineno is not None and node.end_lineno - node.lineno >= 40

@@ -5,7 +5,6 @@ counted separately.
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,21 +14,20 @@ from typing import Final, Self
 
 import aiosmtplib
 
+from plugins.email.connection import Connection
 from plugins.email.mail import mail_of
-from plugins.email.options import EmailOptions, own_name, parsed_address, tls_hint
+from plugins.email.options import EmailOptions, parsed_address
 from plugins.email.replies import is_about_setup, is_later, is_too_large
 from poller import Attempt, Event, Receipt, Rejected, RetryLater, TooLarge
 from poller.rendering.rendered import rendered
 from poller.rendering.templates import RenderError
 from poller.sinks.unrendered import unrendered
 
-COMMAND: Final = 60.0  # seconds for one SMTP command
 ACCEPTANCE: Final = 600.0  # seconds after the final dot: giving up earlier causes duplicates (RFC 5321 4.5.3.2.6)
 PATIENCE: Final = 900.0  # seconds of one attempt: its commands, the acceptance, and earlier mails
 DIGEST_BYTES: Final = (
     1_000_000  # bytes of events' data in one mail, which is a few times as large; servers accept 10 MB and more
 )
-_IDLE: Final = 30.0  # seconds after which an idle connection is tested before it is used
 _REMEMBERED: Final = 1000  # deliveries for which some recipients are still to be served
 
 
@@ -77,26 +75,17 @@ class EmailSink:
         self._clock = clock
         self._recipients = tuple(dict.fromkeys(parsed_address(text).addr_spec for text in (*options.to, *options.cc)))
         self._turn = asyncio.Lock()
-        self._smtp: aiosmtplib.SMTP | None = None
-        self._used_at = float("-inf")
-        self._tls: ssl.SSLContext | None = None
-        self._helo = options.helo
+        self._connection = Connection(options, clock)
         self._progress: dict[tuple[str, str], _Progress] = {}
 
     async def __aenter__(self) -> Self:
-        self._tls = await asyncio.to_thread(_trust, self._options)
-        self._helo = self._helo or await asyncio.to_thread(own_name)
+        await self._connection.prepare()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        smtp, self._smtp = self._smtp, None
-        if smtp is not None and smtp.is_connected:
-            try:
-                await smtp.quit(timeout=2.0)
-            except (aiosmtplib.SMTPException, OSError):
-                smtp.close()  # the mails are accepted, so the reply to QUIT does not matter
+        await self._connection.quit()
 
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
         """Send one mail to the recipients of this delivery who do not have it yet."""
@@ -114,7 +103,7 @@ class EmailSink:
                 await self._transact(raw, progress)
                 progress.conclude()
             except BaseException:
-                self._forget_connection()
+                self._connection.forget()
                 raise
         return self._outcome(key, progress, mail["Message-ID"])
 
@@ -137,31 +126,33 @@ class EmailSink:
     async def _transact(self, mail: bytes, progress: _Progress) -> None:
         """One SMTP transaction; each recipient's reply is recorded in `progress`. Raises RetryLater, TooLarge."""
         try:
-            smtp = await self._connected()
+            smtp = await self._connection.opened()
             await self._begin(smtp, len(mail))
             taken = await self._offer(smtp, progress)
             if taken:
                 await self._data(smtp, mail, taken, progress)
             else:
-                await self._reset(smtp)
-            self._used_at = self._clock()
+                await self._connection.reset(smtp)
+            self._connection.used()
         except aiosmtplib.SMTPResponseException as exc:
             # Also for 5yz: replies to EHLO, the login or the sender concern every mail.
             raise RetryLater(None, _said(exc)) from exc
         except (aiosmtplib.SMTPException, OSError, ValueError) as exc:
-            raise RetryLater(None, self._unreached(exc)) from exc
+            raise RetryLater(None, self._connection.unreached(exc)) from exc
 
     async def _begin(self, smtp: aiosmtplib.SMTP, size: int) -> None:
         """Send the sender, and the mail's size if the server supports that (RFC 1870)."""
         limit = smtp.esmtp_extensions.get("size", "").strip()
         if limit.isdecimal() and 0 < int(limit[:20]) < size:
-            raise TooLarge(Receipt(status="size", text=f"the mail has {size} bytes, {self._place} takes {limit}"))
+            raise TooLarge(
+                Receipt(status="size", text=f"the mail has {size} bytes, {self._connection.place} takes {limit}")
+            )
         sender = parsed_address(self._options.sender).addr_spec
         try:
             await smtp.mail(sender, options=[f"size={size}"] if smtp.supports_extension("size") else [])
         except aiosmtplib.SMTPSenderRefused as exc:
             if not is_later(exc.code) and is_too_large(exc.code, exc.message):
-                await self._reset(smtp)
+                await self._connection.reset(smtp)
                 raise TooLarge(_said(exc)) from exc
             raise
 
@@ -184,7 +175,7 @@ class EmailSink:
             reply = await smtp.data(mail, timeout=ACCEPTANCE)
         except aiosmtplib.SMTPDataError as exc:
             if not 200 <= exc.code < 300:  # the first digit is the answer (RFC 5321 4.3.2)
-                await self._reset(smtp)
+                await self._connection.reset(smtp)
                 if not is_later(exc.code) and is_too_large(exc.code, exc.message):
                     raise TooLarge(_said(exc)) from exc
                 for who in taken:
@@ -193,85 +184,12 @@ class EmailSink:
             reply = aiosmtplib.SMTPResponse(exc.code, exc.message)
         progress.accepted.update(dict.fromkeys(taken, f"{reply.code} {reply.message}"))
 
-    async def _reset(self, smtp: aiosmtplib.SMTP) -> None:
-        """Prepare the connection for the next mail. The server's replies to this mail count, however the reset ends."""
-        try:
-            await smtp.rset()
-        except (aiosmtplib.SMTPException, OSError):
-            self._forget_connection()
-
-    async def _connected(self) -> aiosmtplib.SMTP:
-        """The open connection, tested after an idle time (servers close idle ones), or a new one."""
-        smtp = self._smtp
-        if smtp is not None and smtp.is_connected:
-            try:
-                if self._clock() - self._used_at > _IDLE:
-                    await smtp.noop()
-                return smtp
-            except (aiosmtplib.SMTPException, OSError):
-                self._forget_connection()
-        smtp = self._client()
-        await smtp.connect()
-        self._smtp = smtp
-        if smtp.is_ehlo_or_helo_needed:  # before the first mail, because the answer to EHLO states the largest size
-            await _greet(smtp)
-        return smtp
-
-    def _client(self) -> aiosmtplib.SMTP:
-        given = self._options
-        return aiosmtplib.SMTP(
-            hostname=given.host,
-            port=given.port,
-            username=given.username,
-            password=given.password.reveal() if given.password else None,
-            local_hostname=self._helo,
-            timeout=COMMAND,
-            use_tls=given.tls == "tls",
-            start_tls=None if given.is_opportunistic else given.tls in ("starttls", None),
-            tls_context=self._tls,
-        )
-
-    def _forget_connection(self) -> None:
-        if self._smtp is not None:
-            self._smtp.close()
-            self._smtp = None
-
     def _mail(self, events: Sequence[Event], last: str | None) -> EmailMessage:
         return mail_of(self.name, self._options, events, last, now=self._clock())
 
     def _encoded(self, events: Sequence[Event], last: str | None) -> tuple[EmailMessage, bytes]:
         mail = self._mail(events, last)
         return mail, mail.as_bytes()
-
-    @property
-    def _place(self) -> str:
-        return f"{self._options.host}:{self._options.port}"
-
-    def _unreached(self, exc: Exception) -> Receipt:
-        """The receipt for a connection that could not be made or broke, with a hint about ports and TLS."""
-        handshake = isinstance(exc, ssl.SSLError) or isinstance(exc.__cause__, ssl.SSLError)
-        silent = isinstance(exc, aiosmtplib.SMTPTimeoutError) and not self._options.is_opportunistic
-        hint = f" ({tls_hint(self._options)})" if handshake or silent or self._options.port == 465 else ""
-        return Receipt(status="unreachable", text=f"{self._place}: {exc}{hint}")
-
-
-async def _greet(smtp: aiosmtplib.SMTP) -> None:
-    try:
-        await smtp.ehlo()
-    except aiosmtplib.SMTPHeloError:
-        if not smtp.is_connected:
-            raise
-        await smtp.helo()
-
-
-def _trust(given: EmailOptions) -> ssl.SSLContext:
-    """The certificates to trust. Without `tls`, any certificate is better than plain text, unless there is a
-    password.
-    """
-    tls = ssl.create_default_context(cafile=given.ca_file)
-    if given.is_opportunistic:
-        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-    return tls
 
 
 def _said(exc: aiosmtplib.SMTPResponseException) -> Receipt:

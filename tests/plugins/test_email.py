@@ -296,8 +296,8 @@ async def test_a_connection_that_the_server_dropped_meanwhile_is_made_again() ->
         office = sink(first, clock=lambda: now)
         await office.__aenter__()
         await office.deliver([make_event()], FIRST)
-        assert office._smtp is not None
-        office._smtp.transport.abort()  # type: ignore[union-attr]
+        assert office._connection._smtp is not None
+        office._connection._smtp.transport.abort()  # type: ignore[union-attr]
         now = 3600.0
         await office.deliver([make_event(id="k4y")], Attempt(number=1, delivery_id="8"))
         await office.__aexit__(None, None, None)

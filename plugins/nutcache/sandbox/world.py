@@ -96,7 +96,7 @@ class World:
             raise ValueError(f"{resource}/{record_id} exists")
         self._next[resource] = max(self._next[resource], record_id + 1)
         full: dict[str, Any] = dict.fromkeys(known.fields) if known else {}
-        full.update(self._coerced(known, values))
+        full.update(_coerced(known, values))
         full["id"] = record_id
         company = self._company(resource, full)
         scope = self._scope(known, company, full)
@@ -111,7 +111,7 @@ class World:
         if record.gone:
             return ()
         known = self.profile.resources.get(record.resource)
-        new = self._coerced(known, values)
+        new = _coerced(known, values)
         changed = tuple(name for name, value in new.items() if record.values.get(name) != value)
         if changed:
             before = self.is_deleted(record)
@@ -164,14 +164,6 @@ class World:
         else:
             self._tell(record, "deleted" if after else "created", changed=changed, soft=True)
 
-    def _coerced(self, known: Resource | None, values: Mapping[str, Any]) -> dict[str, Any]:
-        if known is None:
-            return dict(values)
-        unknown = values.keys() - known.fields.keys()
-        if unknown:
-            raise KeyError(f"{known.name} has no field {', '.join(sorted(unknown))}")
-        return {name: _coerce(known.fields[name], value) for name, value in values.items()}
-
     def _company(self, resource: str, values: Mapping[str, Any]) -> int:
         if resource == self.profile.companies:
             return int(values["id"])
@@ -190,6 +182,15 @@ class World:
         if known.parent_field is not None:
             return int(values[known.parent_field])
         return company if known.tenant else GLOBAL
+
+
+def _coerced(known: Resource | None, values: Mapping[str, Any]) -> dict[str, Any]:
+    if known is None:
+        return dict(values)
+    unknown = values.keys() - known.fields.keys()
+    if unknown:
+        raise KeyError(f"{known.name} has no field {', '.join(sorted(unknown))}")
+    return {name: _coerce(known.fields[name], value) for name, value in values.items()}
 
 
 def _coerce(field: Field, value: Any) -> Any:
