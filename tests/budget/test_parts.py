@@ -95,6 +95,13 @@ def test_what_no_window_counts_is_forgotten_and_nothing_else(many, now):
     assert calls.used(100.0, float(now)) == before
 
 
+def test_many_answers_that_no_window_counts_take_no_memory():
+    calls = counted([float(at) for at in range(1500)], longest=100.0)
+    calls.forget(2000.0)
+
+    assert calls.used(1e9, 2000.0) == 0
+
+
 def test_an_answer_counts_once_and_only_where_its_call_was_in_flight():
     calls = CountedCalls(60.0)
     call = calls.spend()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import os
 import random
 import signal
@@ -173,9 +174,16 @@ def run_mutmut(package: str, folder: Path, bounds: Bounds, names: list[str]) -> 
                 except subprocess.TimeoutExpired:
                     print(f"{package}: {_progress(folder, names)}", file=sys.stderr, flush=True)
         finally:
-            if process.poll() is None:  # what was not tried is counted as such
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            _end(process)  # what was not tried is counted as such
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End mutmut and its children; it may write its results first."""
+    for way in (signal.SIGINT, signal.SIGKILL):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if process.poll() is None:
+                os.killpg(process.pid, way)
+            process.wait(10.0)
 
 
 def _progress(folder: Path, names: list[str]) -> str:
@@ -186,11 +194,11 @@ def _progress(folder: Path, names: list[str]) -> str:
 
 
 def statuses(folder: Path) -> dict[str, int | None]:
-    """The exit status of every mutant; None: it was not tried."""
+    """The exit status of every mutant; None: it was not tried. Files that are being written are left out."""
     found: dict[str, int | None] = {}
     for meta in folder.glob("mutants/**/*.meta"):
-        if written := meta.read_bytes():
-            found |= orjson.loads(written)["exit_code_by_key"]
+        with contextlib.suppress(orjson.JSONDecodeError):
+            found |= orjson.loads(meta.read_bytes())["exit_code_by_key"]
     return found
 
 
