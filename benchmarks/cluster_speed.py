@@ -76,8 +76,10 @@ asyncio.run(prepare(int(sys.argv[3])) if sys.argv[1] == "prepare" else work())
 """
 
 
-def delivered_a_second(server: Server, folder: Path, events: int, *, blocked: int) -> float:
-    """Two workers and a backlog: from the first attempt to the last one."""
+def delivered_a_second(server: Server, folder: Path, events: int, *, blocked: int) -> tuple[float, float]:
+    """Two workers and a backlog, from the first attempt to the last one; and the processor seconds of one delivery, of
+    the workers and the server together.
+    """
     url = server.database()
     names = [f"sub{n}" for n in range(SUBSCRIPTIONS)] + [f"dead{n}" for n in range(SUBSCRIPTIONS if blocked else 0)]
     (folder / "plugins").mkdir(exist_ok=True)
@@ -95,14 +97,18 @@ def delivered_a_second(server: Server, folder: Path, events: int, *, blocked: in
     store.log.append(
         [make_event(n) for n in range(blocked // SUBSCRIPTIONS + 1, blocked // SUBSCRIPTIONS + events + 1)]
     )
-    with workers(config, 2), psycopg.connect(url, autocommit=True) as conn:
+    with workers(config, 2) as two, psycopg.connect(url, autocommit=True) as conn:
+        _until(lambda: _value(conn, "SELECT EXISTS (SELECT 1 FROM attempts)"), 600)
+        busy = [*(one.pid for one in two), *server.pids]
+        before = sum(map(_cpu, busy))
         _until(lambda: _value(conn, "SELECT count(*) FROM attempts") >= events * SUBSCRIPTIONS, 600)
+        cpu = sum(map(_cpu, busy)) - before
         began, ended = conn.execute("SELECT min(at), max(at + latency) FROM attempts").fetchone() or (0.0, 1.0)
     books = store.delivery_reader.ledger()
     assert all(one.balanced for one in books), books
     store.close()
     server.drop(url)
-    return events * SUBSCRIPTIONS / (ended - began)
+    return events * SUBSCRIPTIONS / (ended - began), cpu / (events * SUBSCRIPTIONS)
 
 
 def append(store: Store, first: int, events: int) -> None:
@@ -269,7 +275,7 @@ def main() -> int:
     """Measure, print and compare with the targets."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=2000)
-    parser.add_argument("--jobs", type=int, default=2000)
+    parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "poller-peers")
     parser.add_argument("--part", action="append", choices=["deliver", "record", "many"])
     parser.add_argument("--record", nargs=3, metavar=("URL", "SECONDS", "NAME"), help=argparse.SUPPRESS)
@@ -288,10 +294,11 @@ def main() -> int:
         folder = Path(name)
         if "deliver" in parts:
             given.cache.mkdir(parents=True, exist_ok=True)
-            rate = delivered_a_second(server, folder, given.events, blocked=0)
+            rate, cpu = delivered_a_second(server, folder, given.events, blocked=0)
             peer = peer_a_second(server, folder, given.cache, given.jobs)
-            held = delivered_a_second(server, folder, given.events, blocked=BLOCKED)
+            held, _ = delivered_a_second(server, folder, given.events, blocked=BLOCKED)
             print(f"Procrastinate: {peer:,.0f} jobs a second")
+            print(f"a delivery costs {1e6 * cpu:.0f} us of a core, of the workers and PostgreSQL together")
             tell("deliveries a second", rate, f"{RATE:,.0f}", is_met=rate >= RATE)
             tell("of Procrastinate", rate / peer, f"{RATIO:g} times", is_met=rate / peer >= RATIO)
             tell("of it with 200,000 blocked", held / rate, f"{BLOCKED_RATIO:g}", is_met=held / rate >= BLOCKED_RATIO)

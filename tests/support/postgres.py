@@ -92,6 +92,14 @@ class Server:
             self._process.wait(30)
             self._process = None
 
+    @property
+    def pids(self) -> list[int]:
+        """Its processes: the first one, and those that serve its connections."""
+        assert self._process is not None
+        first = self._process.pid
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        return [first, *map(int, children)]
+
     def database(self, template: str = "template1") -> str:
         """The URL of a new database."""
         name = f"poller_{os.getpid()}_{next(_numbers)}"
