@@ -53,11 +53,9 @@ Answer = psycopg.RawCursor[tuple[Any, ...]]  # of one statement
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """One connection. Statements have parameters `$1`, `$2`, ...; answers come in binary.
 
-    Within `transaction` statements are sent together: one is waited for when its answer is read, and all are at the
-    end. Its error is raised then.
+    Each statement is waited for. Sent together, in a pipeline, they would be quicker; but between a statement and the
+    end of its batch the server knows no time limit, and a worker that was stopped there would hold its locks for good.
     """
-
-    sending: psycopg.Pipeline | None = None  # set within `transaction`
 
     def run(self, statement: str, values: Sequence[object] = ()) -> Answer:
         """Run one statement."""
@@ -76,14 +74,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     def changed(self, statement: str, values: Sequence[object] = ()) -> int:
         """The number of written rows."""
-        cursor = self.run(statement, values)
-        self.answer()
-        return cursor.rowcount
-
-    def answer(self) -> None:
-        """Wait until every sent statement is answered."""
-        if self.sending is not None:
-            self.sending.sync()
+        return self.run(statement, values).rowcount
 
 
 def connect(url: str, *, read_only: bool = False) -> Connection:
@@ -194,33 +185,11 @@ def translating() -> Iterator[None]:
 def transaction(db: Database) -> Iterator[Connection]:
     """One transaction. A nested transaction is a part of the outer one, and is undone with it."""
     conn = db.conn
-    if conn.sending is not None or conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+    if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
         yield conn
         return
-    try:
-        with _sending(conn):
-            conn.run("BEGIN")
-            yield conn
-            conn.run("COMMIT")
-    except BaseException:
-        if not conn.closed:
-            with contextlib.suppress(psycopg.Error):  # a broken connection: the server undoes it
-                conn.rollback()
-        raise
-
-
-@contextlib.contextmanager
-def _sending(conn: Connection) -> Iterator[None]:
-    """Send statements without waiting for the answer to each."""
-    with conn.pipeline() as conn.sending:
-        try:
-            yield
-        except BaseException:
-            with contextlib.suppress(psycopg.Error):  # the first error is being raised; these are what follows from it
-                conn.sending.sync()
-            raise
-        finally:
-            conn.sending = None
+    with conn.transaction():
+        yield conn
 
 
 @contextlib.contextmanager

@@ -105,8 +105,6 @@ def write(conn: Connection, lease: Lease, recording: Recording) -> Recorded:
         conn.run("SET LOCAL synchronous_commit = off")  # a crash of the database may undo it, and breaks our connection
     shown = conn.run(f"SELECT {ENDPOINT} FROM endpoints WHERE id = $1", [endpoint]) if recording.marks.is_set else None
     events, notices = _write_log(conn, recording)
-    if not (any(events) or notices):  # otherwise the log has answered, after all of these
-        conn.answer()
     if any(answer.rowcount < rows for answer, rows in new):
         raise Conflict(f"endpoint {endpoint} knows one of the objects that were taken for new ones")
     state = None if shown is None else endpoint_of(shown.fetchone() or ())
