@@ -28,6 +28,38 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "an id that was edited and moved, and is edited and moved back, waits for the other page": (
+        World(style="link", since=True, objects=2, seed=31),
+        [
+            Step(act="conflict", wait=2.0),
+            Step(act="edit"),
+            Step(act="restore", wait=4.0),
+            Step(act="conflict", wait=2.0),
+            Step(act="crash", pick=2, kind="inside", wait=0.3),
+            Step(act="reorder", wait=4.0),
+            Step(act="fault", pick=2, kind="429-date", times=2, wait=2.0),
+            Step(act="edit", wait=2.0),
+            Step(act="fault", pick=1, kind="no-id", wait=4.0),
+            Step(act="create", pick=5, wait=4.0),
+            Step(act="begin", kind="twin", wait=4.0),
+        ],
+    ),
+    "what a liar hides, and denies under its own URL, counts as deleted": (
+        World(style="cursor", has_items=True, since=True, objects=1, seed=541, traits=("etag-stuck",)),
+        [
+            Step(act="begin", kind="short-pages", wait=2.0),
+            Step(act="unlist", wait=1.0),
+            Step(act="relist", wait=2.0),
+            Step(act="delete", wait=30.0),
+            Step(act="edit", wait=1.0),
+            Step(act="flap", wait=4.0),
+            Step(act="begin", kind="own-404"),
+            Step(act="create"),
+            Step(act="flap", wait=2.0),
+            Step(act="conflict", wait=10.0),
+            Step(act="end", kind="more-at-end", wait=2.0),
+        ],
+    ),
     "two objects under one id are reported as one edit at most": (
         World(style="page-open", seed=925),
         [Step(act="crash", pick=7, kind="after", wait=30.0), Step(act="begin", kind="twin")],

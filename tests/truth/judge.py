@@ -86,7 +86,7 @@ class Judge:
 
     def _looked_gone(self, event: Event, subject: str) -> bool:
         """Whether nobody could know that what was reported as deleted is there."""
-        since = event.observed_after or 0.0
+        since = 0.0 if self._upstream.met & LIARS else event.observed_after or 0.0
         is_denied = "own-404" in self._upstream.met and self._was_hidden(subject, since, event.time)
         return is_denied or self._was_unseen(since, event.time) or self._is_of_unlisted(event)
 
