@@ -21,7 +21,7 @@ hookspec = pluggy.HookspecMarker("poller")
 
 @hookspec
 def register_sources(register: Callable[[str, type[Source]], None]) -> None:
-    """Name the source classes that this plugin brings: `register("rest", RestSource)`.
+    """Register the source classes of this plugin: `register("rest", RestSource)`.
 
     Called once at start, before the configuration is read against the plugins' `Options`.
     """
@@ -29,7 +29,7 @@ def register_sources(register: Callable[[str, type[Source]], None]) -> None:
 
 @hookspec
 def register_sinks(register: Callable[[str, type[Sink]], None]) -> None:
-    """Name the sink classes that this plugin brings: `register("http", HttpSink)`. Called once at start."""
+    """Register the sink classes of this plugin: `register("http", HttpSink)`. Called once at start."""
 
 
 @hookspec
@@ -53,12 +53,12 @@ def transform_event(event: NewEvent) -> NewEvent | bool | None:
 
 @hookspec
 def event_recorded(event: Event) -> Any:
-    """An event is in the log; its number is `event.seq`. An observer, see `poll_finished`."""
+    """Observe an event that was recorded in the log; `event.seq` is its number. See `poll_finished` for observers."""
 
 
 @hookspec
 def poll_finished(poll: Polled) -> Any:
-    """A unit was polled, or could not be (`poll.error` says why).
+    """Observe a poll of a unit that has ended; `poll.error` is set if it failed.
 
     Observers are called after the fact, one call after the other in the order of events; they may be async. Their
     exceptions are listed in `poller plugins` and change nothing. An observer that is 10,000 calls behind misses some.
@@ -67,7 +67,7 @@ def poll_finished(poll: Polled) -> Any:
 
 @hookspec
 def delivery_finished(delivery: AttemptFinished) -> Any:
-    """An attempt has ended: `delivery.state` is delivered, dead, or pending if it is retried. An observer."""
+    """Observe an attempt that has ended: `delivery.state` is delivered, dead, or pending if it will be retried."""
 
 
 @hookspec
@@ -80,9 +80,9 @@ def template_environment(env: jinja2.Environment) -> None:
 
 @hookspec
 def started() -> Any:
-    """The daemon is ready. May be async."""
+    """Called when the daemon is ready. May be async."""
 
 
 @hookspec
 def stopping() -> Any:
-    """The daemon is about to stop; sinks are still open. May be async."""
+    """Called when the daemon is about to stop, while sinks are still open. May be async."""
