@@ -47,14 +47,13 @@ def marked(marks: Marks) -> dict[str, Any]:
     """The columns of an endpoint's row that a recording sets, with their new values."""
     began, order = marks.begin_sweep or (None, None)
     times = {
-        "tail_asked_at": marks.tail_asked_at,
         "since_at": marks.since_at,
         "sweep_began": began,
         "sweep_order": order,
     }
-    texts = {"held": marks.held, "accepted": marks.accepted}
+    others = {"tail_asked_at": marks.tail_asked_at, "held": marks.held, "accepted": marks.accepted}
     return {name: value for name, value in times.items() if value is not None} | {
-        name: value for name, value in texts.items() if value is not UNSET
+        name: value for name, value in others.items() if value is not UNSET
     }
 
 

@@ -106,15 +106,20 @@ def growth_of(snapshots: Sequence[Snapshot], known: Mapping[str, Snapshot]) -> i
     return _present(snapshots) - _present(before)
 
 
-def appended(comparison: PageComparison, known: Mapping[str, Snapshot]) -> frozenset[str]:
-    """New objects after which the list shows no known object."""
-    new = {shown.object_id for shown in comparison.fresh} - known.keys()
-    found = set()
+def appended(comparison: PageComparison, known: Mapping[str, Snapshot], unit: int | None) -> frozenset[str]:
+    """New objects after which the list shows no known object.
+
+    There are none on a page that has lost objects of its own and shows none of them before the new ones: the lost ones
+    may follow on a later page, because an object that was hidden for a moment has come back.
+    """
+    fresh = {shown.object_id for shown in comparison.fresh}
+    found: set[str] = set()
     for object_id in reversed(comparison.members.values()):
-        if object_id not in new:
-            break
+        if object_id not in fresh or object_id in known:
+            is_own = object_id not in fresh or known[object_id].unit == unit
+            return frozenset(found) if is_own or not comparison.missing else frozenset()
         found.add(object_id)
-    return frozenset(found)
+    return frozenset() if comparison.missing else frozenset(found)
 
 
 def chain_digest(digests: Sequence[bytes]) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
+from msgspec import UNSET
 
 from poller.changes.certainty import LATE, MOST_REPEATED, Claims, claims_of
 from poller.changes.comparison import PageComparison, ShownObject, digest_of
@@ -342,7 +343,7 @@ def _appended(
         after = w.units.get(key_of(one.following))
         if after is not None and after.asked_at is not None:
             return frozenset()
-    return appended(comparison, known)
+    return appended(comparison, known, one.unit.id)
 
 
 def clashes_in(w: WatchedEndpoint, one: Answer, decision: Decision) -> dict[str, bool]:
@@ -404,6 +405,8 @@ def apply(
     )
     seen = _seen(w, one, comparison, decision, unit, known)
     _draft_marks(w, one, comparison, unit, seen, draft)
+    if draft.marks.tail_asked_at is UNSET and _loses_tail(w, one, comparison, decision):
+        draft.marks.tail_asked_at = None
     is_complete = _sweep(w, one.waiting, seen, draft, unit)
     result = _result(w, one, comparison, decision, seen, swept=is_complete)
     clashes = w.guards.exemptions.clashes
@@ -511,6 +514,15 @@ def _draft_marks(
         draft.marks.tail_asked_at = asked.at
     if one.key == SINCE:
         draft.marks.since_at = asked.at - asked.behind
+
+
+def _loses_tail(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision) -> bool:
+    """Whether the page that was the last one has lost objects: they may be behind what is shown as new from now on."""
+    if w.state.tail_asked_at is None or not is_paged(w, one.key):
+        return False
+    sources = [unit for number in decision.moved_from if (unit := w.units.by_id(number)) is not None]
+    losing = [*sources, *([one.unit] if comparison.missing else ())]
+    return any(unit.next is None and is_paged(w, unit.key) for unit in losing)
 
 
 def _repeated(w: WatchedEndpoint, decision: Decision) -> list[str]:

@@ -170,7 +170,7 @@ def test_an_endpoint_grows_by_what_exists_afterwards_and_did_not_before(
 def test_appended_is_what_is_new_after_the_last_known_object(ids: list[str], known: set[str]):
     members = {object_id.encode(): object_id for object_id in ids}
     fresh = [ShownObject(object_id, object_id.encode(), b"{}") for object_id in ids]
-    found = appended(PageComparison(members=members, fresh=fresh), {key: make_snapshot(key) for key in known})
+    found = appended(PageComparison(members=members, fresh=fresh), {key: make_snapshot(key) for key in known}, 1)
 
     last = max((ids.index(key) for key in known if key in ids), default=-1)
     assert found == set(ids[last + 1 :])
@@ -179,7 +179,15 @@ def test_appended_is_what_is_new_after_the_last_known_object(ids: list[str], kno
 def test_a_known_object_that_is_shown_in_the_same_bytes_ends_what_is_appended():
     page = PageComparison(members={b"a": "1", b"b": "2", b"c": "3"}, fresh=[ShownObject("3", b"c", b"{}")])
 
-    assert appended(page, {}) == {"3"}
+    assert appended(page, {}, 1) == {"3"}
+
+
+def test_nothing_is_appended_to_a_page_that_has_lost_what_it_showed_last():
+    page = PageComparison(members={b"c": "3"}, fresh=[ShownObject("3", b"c", b"{}")], missing=["4"])
+    after_own = PageComparison(members={b"a": "1", b"c": "3"}, fresh=page.fresh, missing=["0"])
+
+    assert appended(page, {}, 1) == frozenset()
+    assert appended(after_own, {}, 1) == {"3"}
 
 
 def test_the_digest_of_a_chain_is_that_of_its_answers_in_order():

@@ -28,6 +28,22 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "what an object that was hidden for a moment has pushed off the last page may follow what seems to be appended": (
+        World(style="link", size=1, order="id", soft=True, objects=6, absent_for=30.0, seed=771),
+        [
+            Step(act="create", wait=0.3),
+            Step(act="soften", wait=2.0),
+            Step(act="flap", times=2),
+        ],
+    ),
+    "nor is an object appended that takes the place of the last one": (
+        World(style="page-more", size=1, order="id", has_items=True, lines=True, concurrency=1, objects=6, seed=351),
+        [
+            Step(act="conflict", wait=0.3),
+            Step(act="edit", wait=4.0),
+            Step(act="flap"),
+        ],
+    ),
     "an id that was edited and moved, and is edited and moved back, waits for the other page": (
         World(style="link", since=True, objects=2, seed=31),
         [

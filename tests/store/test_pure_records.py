@@ -195,6 +195,7 @@ def test_a_row_of_a_delivery_is_shown_also_where_its_event_is_forgotten(event: t
         (Marks(), {}),
         (Marks(begin_sweep=(5.0, 7)), {"sweep_began": 5.0, "sweep_order": 7}),
         (Marks(begin_sweep=(0.0, 0)), {"sweep_began": 0.0, "sweep_order": 0}),
+        (Marks(tail_asked_at=None), {"tail_asked_at": None}),
         (Marks(tail_asked_at=6.0, since_at=8.0), {"tail_asked_at": 6.0, "since_at": 8.0}),
         (Marks(held=b"why", accepted=None), {"held": b"why", "accepted": None}),
         (Marks(held=None), {"held": None}),
