@@ -1,7 +1,7 @@
 """Sink `command`: runs a program for each delivery, with the events on its standard input, one CloudEvent a line.
 
-A plugin in one file: put it into the folder that `plugins_dir` names. What the program's exit status means follows
-sysexits.h: 0 delivered, 65 (EX_DATAERR) never, 75 (EX_TEMPFAIL) later, anything else three attempts.
+This is a plugin in one file: put it into the folder that `plugins_dir` names. Exit statuses have the meanings of
+sysexits.h: 0 is delivered, 65 (EX_DATAERR) never, 75 (EX_TEMPFAIL) later; any other gets three attempts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEPT = 4096  # bytes of the program's output that go into the log of attempts
 
 
 class CommandOptions(BaseModel):
-    """`[[subscriptions]]` with `plugin = "command"`. No shell: the command is a list of words."""
+    """Keys of `[[subscriptions]]` with `plugin = "command"`. The command is a list of words, without a shell."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,7 +36,7 @@ class CommandOptions(BaseModel):
 
 
 class CommandSink:
-    """One program, started anew for each delivery."""
+    """Sink that starts the program once for each delivery."""
 
     Options = CommandOptions
 
@@ -53,7 +53,7 @@ class CommandSink:
         pass
 
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
-        """Run the program to its end."""
+        """Run the program until it ends."""
         lines = b"".join(structured(event) + b"\n" for event in events)
         try:
             process = await asyncio.create_subprocess_exec(
@@ -78,7 +78,7 @@ class CommandSink:
 
 
 async def _ended(process: Process) -> None:
-    """Leave nothing behind: what still runs, and whatever it started, is killed."""
+    """Kill the program if it is still running, and every process that it started."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """Sink `nats`: publishes each event to a NATS JetStream stream, under a subject made from the event.
 
 `Nats-Msg-Id` is the event's id: within the stream's duplicate window (2 minutes by default) JetStream stores a
-message with the same id once, so an attempt whose answer was lost does no harm.
+message with the same id once, so repeating an attempt whose answer was lost causes no duplicate.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from poller.options.secrets import Secret
 
 
 class NatsOptions(BaseModel):
-    """`[[subscriptions]]` with `plugin = "nats"`."""
+    """Keys of `[[subscriptions]]` with `plugin = "nats"`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,7 +36,7 @@ class NatsOptions(BaseModel):
 
 
 class NatsSink:
-    """One connection to a NATS cluster; it reconnects by itself."""
+    """Sink with one connection to a NATS cluster, which reconnects by itself."""
 
     Options = NatsOptions
 
@@ -56,7 +56,7 @@ class NatsSink:
             self._client = None
 
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:  # noqa: ARG002 - the contract's
-        """Publish the events in order; each is stored when JetStream has acknowledged it."""
+        """Publish the events in order, and wait until JetStream has acknowledged each."""
         try:
             jetstream = (await self._connected()).jetstream(timeout=self._options.timeout)
             for event in events:
@@ -79,7 +79,7 @@ class NatsSink:
         return Receipt(status="stored", text=f"{stored.stream} no. {stored.seq}{known}")
 
     async def _connected(self) -> Client:
-        """The connection, made at the first event: a server that is down must not keep Poller from starting."""
+        """The connection, opened at the first event, so that Poller starts even if the server is down."""
         if self._client is None:
             token = None if self._options.token is None else self._options.token.reveal()
             client = Client()
@@ -92,11 +92,11 @@ class NatsSink:
 
 
 async def _quiet(error: Exception) -> None:
-    """A failed publish says the same to whom it concerns."""
+    """Ignore an error callback of the client: a failed publish raises the same error."""
 
 
 def subject_of(template: str, event: Event) -> str:
-    """The NATS subject. Blanks and wildcards in an event's names become `_`, so that none can reach elsewhere."""
+    """The NATS subject of an event. Blanks and wildcards in its names become `_`, so they cannot change the target."""
     names = {
         "source": event.source.removeprefix("/sources/").strip("/"),
         "type": event.type,
