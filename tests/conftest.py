@@ -17,6 +17,15 @@ def no_secrets() -> None:
     SECRETS.__init__()  # type: ignore[misc]
 
 
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """A command that a test calls sets up the log, or silences it: not for the next test."""
+    was_set_up = structlog.is_configured()
+    yield
+    if structlog.is_configured() and not was_set_up:
+        structlog.reset_defaults()
+
+
 @pytest.fixture
 def poller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """`poller(*words)` in an empty folder: what it printed, and its exit status."""
