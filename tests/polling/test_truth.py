@@ -28,6 +28,17 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "a list that was removed while it was polled, and was unchanged, keeps no deletion from being told": (
+        World(style="page-total", has_items=True, etags=True, lines=True, objects=5, seed=227, traits=("total-odd",)),
+        [
+            Step(act="reorder", wait=4.0),
+            Step(act="unlist", wait=1.0),
+            Step(act="delete", pick=4),
+            Step(act="conflict", pick=4, wait=10.0),
+            Step(act="delete", pick=1),
+            Step(act="delete", pick=5),
+        ],
+    ),
     "what an object that was hidden for a moment has pushed off the last page may follow what seems to be appended": (
         World(style="link", size=1, order="id", soft=True, objects=6, absent_for=30.0, seed=771),
         [
