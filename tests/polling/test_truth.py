@@ -28,6 +28,15 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "a deletion is told once its own URL has had the time to say so twice, however many sweeps that takes": (
+        World(has_items=True, objects=1, absent_for=30.0, seed=828),
+        [
+            Step(act="restart", wait=4.0),
+            Step(act="edit", wait=10.0),
+            Step(act="edit", wait=10.0),
+            Step(act="delete"),
+        ],
+    ),
     "a list that was removed while it was polled, and was unchanged, keeps no deletion from being told": (
         World(style="page-total", has_items=True, etags=True, lines=True, objects=5, seed=227, traits=("total-odd",)),
         [

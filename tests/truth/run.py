@@ -39,6 +39,16 @@ def _folder() -> Path:
     return Path(made.name)
 
 
+def _patience(world: World) -> float:
+    """Seconds after which a deletion must be told.
+
+    Its own URL is asked half of `absent_for` after an object went missing, and again all of it later; each request may
+    wait until the longest window of the budget has room. Then the lines of a parent that is gone go missing, too.
+    """
+    window = max(limit.seconds for limit in LIMITS)
+    return 1.5 * world.absent_for + 2 * window + (world.absent_for + window if world.lines else 0.0)
+
+
 class Endless(Untrue):
     """No sweep is complete in time."""
 
@@ -151,14 +161,15 @@ class Watched:
         self.upstream.keep_one()
         await self._restart()
         (await self.living()).engine.interventions.probe_now()  # as a reload does
-        for sweep in range(SWEEPS_TO_SETTLE):
+        now = asyncio.get_running_loop().time
+        sweeps, until = 0, now() + _patience(self.upstream.world)
+        wrong: str | None = None
+        while sweeps < 2 or wrong is not None:
+            if sweeps >= SWEEPS_TO_SETTLE and now() > until:
+                raise Untrue(f"after {sweeps} sweeps: {wrong}")
             await self.sweep()
-            known = self._known()
+            sweeps, known = sweeps + 1, self._known()
             wrong = self.judge.differs(known) or await self._unwell()
-            if wrong is None and sweep >= 1:
-                break
-        else:
-            raise Untrue(f"after {SWEEPS_TO_SETTLE} sweeps: {wrong}")
         listed, told = self.judge.listed(known), self.judge.told_of_listed
         for _ in range(SWEEPS_IN_PEACE):
             await self.sweep()
