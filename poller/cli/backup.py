@@ -21,7 +21,7 @@ from state.private import make_folder
 
 @click.command()
 @click.argument("dest", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def backup(context: CliContext, dest: Path, as_json: bool) -> None:
     """Copy the state to DEST while it is in use. DEST is a folder, or a new file whose name has an extension (.db).
@@ -72,7 +72,7 @@ def _dump(state: DatabaseUrl, dest: Path, now: float) -> str:
 
 @click.command()
 @click.argument("copy", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def restore(context: CliContext, copy: Path, as_json: bool) -> None:
     """Replace the state by the backup COPY, and keep the old state. The daemon must be stopped.

@@ -30,7 +30,7 @@ from state.open import holder
 
 @click.command()
 @click.option("--online", is_flag=True, help="Also ask every endpoint: may this key see it, and does the answer fit?")
-@click.option("--json", "as_json", is_flag=True, help="The findings as JSON, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of poller.toml for your editor, and check nothing.")
 @click.pass_obj
 def check(context: CliContext, online: bool, as_json: bool, schema: bool) -> int:

@@ -23,7 +23,7 @@ from state.open import open_reader
 
 PING_FOR: Final = 30.0  # seconds to wait for the answer to a test
 LOOK_EVERY: Final = 0.05
-as_json_option = click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def do_here(context: CliContext, name: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def tell(answer: dict[str, Any], as_json: bool) -> None:
 def redeliver(
     context: CliContext, ids: tuple[int, ...], subscription: str | None, state: str, everything: bool, as_json: bool
 ) -> None:
-    """Deliver again, by number or all in a state: with the same id and sequence, outside the order.
+    """Repeat deliveries by number, or all in a state, with the same event id and sequence, outside the order.
 
     Example: poller redeliver --subscription crm --state dead
     """
@@ -228,7 +228,7 @@ def _of_endpoint(name: str, text: str) -> click.Command:
 
 
 hold = _of_endpoint("hold", "Record nothing of an ENDPOINT until it is released.")
-rebaseline = _of_endpoint("rebaseline", "Take the next sweep of an ENDPOINT as it is, without events.")
+rebaseline = _of_endpoint("rebaseline", "Record the next sweep of an ENDPOINT as its new baseline, without events.")
 
 
 @click.command()
@@ -238,7 +238,7 @@ rebaseline = _of_endpoint("rebaseline", "Take the next sweep of an ENDPOINT as i
 @as_json_option
 @click.pass_obj
 def release(context: CliContext, endpoint: str, accept: bool, emit: bool, as_json: bool) -> None:
-    """End the hold of an ENDPOINT. Without an option it is counted again, and held again if nothing has changed.
+    """End the hold of an ENDPOINT. Without an option, it is counted again, and held again if nothing changed.
 
     Example: poller release acme/projects --accept
     """

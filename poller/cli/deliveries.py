@@ -67,14 +67,18 @@ class _States(click.ParamType[tuple[str, ...]]):
     type=_States(),
     default=(),
     metavar="STATES",
-    help="Only these states: pending, delivered, dead.",
+    help="Only deliveries in these states: pending, delivered, dead.",
 )
-@click.option("--subscription", metavar="NAME", help="Only of this subscription.")
-@click.option("--subject", metavar="GLOB", help='Only of this object: "projects/201001", or "projects/*".')
-@click.option("--after", metavar="PLACE", help="Later ones: a delivery's number, or a time with its offset.")
-@click.option("--before", metavar="PLACE", help="Earlier ones: a delivery's number, or a time with its offset.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="How many at most.")
-@click.option("--json", "as_json", is_flag=True, help="One delivery a line.")
+@click.option("--subscription", metavar="NAME", help="Only deliveries of this subscription.")
+@click.option("--subject", metavar="GLOB", help='Only this object: "projects/201001", or "projects/*".')
+@click.option("--after", metavar="PLACE", help="Only later deliveries: a delivery's number, or a time with its offset.")
+@click.option(
+    "--before", metavar="PLACE", help="Only earlier deliveries: a delivery's number, or a time with its offset."
+)
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="Maximum number of deliveries."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one delivery per line.")
 @click.pass_context
 def deliveries(
     context: click.Context,
@@ -120,7 +124,7 @@ def _delivery(one: Document, now: float) -> list[str]:
 @deliveries.command("show")
 @click.argument("number", metavar="ID", type=click.IntRange(1, HIGHEST))
 @click.option("--request", is_flag=True, help="Also show the request, rendered by the current configuration.")
-@click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def show(context: CliContext, number: int, request: bool, as_json: bool) -> None:
     """Show one delivery with every attempt: when, how long, status and the start of the answer.
@@ -169,7 +173,7 @@ def _attempt(one: Document, zone: tzinfo) -> list[str]:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One subscription a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one subscription per line.")
 @click.pass_obj
 def ledger(context: CliContext, as_json: bool) -> int:
     """Prove that the books of each subscription balance: every event is delivered, pending, dead, dropped or not
@@ -214,9 +218,13 @@ def _tell_imbalance(one: Document) -> None:
 @click.command()
 @click.argument("subscription", shell_complete=named("subscription"))
 @click.option(
-    "--event", "seq", type=click.IntRange(1), metavar="SEQ", help="This event. Default: the latest that matches."
+    "--event",
+    "seq",
+    type=click.IntRange(1),
+    metavar="SEQ",
+    help="Number of the event. Default: the latest that matches.",
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def preview(context: CliContext, subscription: str, seq: int | None, as_json: bool) -> None:
     """Show what SUBSCRIPTION would be sent for an event, without sending it.

@@ -85,7 +85,7 @@ class Sandbox:
     metavar="HOST:PORT",
     help='Address of API and dashboard; "" for none. Default: 127.0.0.1:8765, or a free port.',
 )
-@click.option("--json", "as_json", is_flag=True, help="Events as CloudEvents, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as CloudEvents, one per line.")
 @click.option(
     "--workers",
     type=click.IntRange(2, 9),

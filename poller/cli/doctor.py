@@ -56,12 +56,13 @@ _COLOURS: Final = {Level.OK: "green", Level.WARN: "yellow", Level.BAD: "bold red
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One finding a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one finding per line.")
 @click.pass_obj
 def doctor(context: CliContext, as_json: bool) -> int:
     """Examine configuration, state, disk, daemon, sources and subscriptions, and say what to do.
 
-    Works with and without a running daemon, asks no source, and changes nothing. Exit status 1 if something is wrong.
+    Works with and without a running daemon, sends no request to a source, and changes nothing. The exit status is 1 if
+    something is wrong.
 
     Example: poller doctor
     """

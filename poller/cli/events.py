@@ -47,7 +47,7 @@ LOOK_EVERY: Final = 0.5  # seconds between two reads of --follow
 @click.option("--follow", is_flag=True, help="Print new events as they come, until Ctrl-C.")
 @click.option("--type", "type_glob", metavar="GLOB", help='Only these types: "*.deleted".')
 @click.option("--source", metavar="NAME", help="Only events of this source.")
-@click.option("--subject", metavar="GLOB", help='Only of this object: "projects/201001", or "projects/*".')
+@click.option("--subject", metavar="GLOB", help='Only this object: "projects/201001", or "projects/*".')
 @click.option("--after", metavar="PLACE", help="Only later events: a number of the log, or a time with its offset.")
 @click.option("--before", metavar="PLACE", help="Only earlier events: a number of the log, or a time with its offset.")
 @click.option(
@@ -56,7 +56,7 @@ LOOK_EVERY: Final = 0.5  # seconds between two reads of --follow
     metavar="N",
     help=f"With --after: how many at most. Without: how many of the latest events, {LATEST} by default.",
 )
-@click.option("--json", "as_json", is_flag=True, help="CloudEvents, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print CloudEvents, one per line.")
 @click.pass_obj
 def events(
     context: CliContext,
@@ -151,10 +151,10 @@ def _teller(zone: tzinfo, as_json: bool) -> Callable[[Event], None]:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One plugin a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one plugin per line.")
 @click.pass_obj
 def plugins(context: CliContext, as_json: bool) -> None:
-    """Show which plugins are loaded, from where, what they bring, and what failed.
+    """Show the loaded plugins, their origin, what they register, and what failed.
 
     Example: poller plugins --json
     """
@@ -198,7 +198,7 @@ def _brings(sources: list[str], sinks: list[str], hooks: list[str]) -> str:
 @click.command()
 @click.argument("endpoint")
 @click.argument("object_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def show(context: CliContext, endpoint: str, object_id: str, as_json: bool) -> None:
     """Show one object of ENDPOINT (or SOURCE/ENDPOINT): its last known state and its history.

@@ -19,15 +19,19 @@ from state.tables import JSON, NAMES, TablePage
 
 @click.command()
 @click.argument("table", type=click.Choice(NAMES))
-@click.option("--csv", "as_csv", is_flag=True, help="CSV with a first line of names, in place of JSON Lines.")
-@click.option("--json", "as_json", is_flag=True, help="JSON Lines, which is the default.")
-@click.option("--after", metavar="PLACE", help="Rows after this place only: what an earlier export with --limit named.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many rows; names the place to go on after.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line, instead of JSON Lines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines (the default).")
+@click.option(
+    "--after", metavar="PLACE", help="Only rows after this place, as printed by an earlier export with --limit."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Maximum number of rows; also prints the place for the next --after."
+)
 @click.pass_obj
 def export(context: CliContext, table: str, as_csv: bool, as_json: bool, after: str | None, limit: int | None) -> None:
     """Print a whole TABLE: events, changes, objects, deliveries or polls.
 
-    A file's state has them as views as well, for Datasette and other tools.
+    A state in a SQLite file also has these tables as views, for Datasette and other tools.
 
     Example: poller export changes --csv
     """

@@ -16,7 +16,7 @@ from state.move import Result
 @click.command()
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
-@click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def migrate(source: str, target: str, as_json: bool) -> None:
     """Move the state FROM a file TO a PostgreSQL database, or the other way.
 

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One budget, endpoint or unit a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one budget, endpoint or unit per line.")
 @click.option("--all", "everything", is_flag=True, help=f"Every unit, not only the next {SHOWN}.")
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True), help="What if this share were used?")
 @click.option("--weight", "weights", multiple=True, metavar="ENDPOINT=N", help="What if an endpoint weighed that much?")

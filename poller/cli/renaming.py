@@ -10,7 +10,9 @@ from poller.cli.context import CliContext
 from poller.cli.control import as_json_option, do_here, tell
 from poller.cli.daemon_client import in_path
 
-source_option = click.option("--source", "is_source", is_flag=True, help="It is a source, not a subscription.")
+source_option = click.option(
+    "--source", "is_source", is_flag=True, help="The name is that of a source, not of a subscription."
+)
 
 
 def _asked(context: CliContext, name: str, kind: str, which: str, args: dict[str, Any]) -> dict[str, Any]:

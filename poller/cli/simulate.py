@@ -37,7 +37,7 @@ WORLD: Final[dict[str, Any]] = {"units": 200, "changes": 6000.0, "limits": ("200
 @click.option("--max-staleness", metavar="DURATION", help="`max_staleness` of every unit of the generated world.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same result.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the delays into a PNG.")
-@click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def simulate(context: CliContext, /, plot: Path | None, as_json: bool, **asked: Any) -> None:
     """Run this configuration on a virtual clock: how late are changes found, with how many calls?

@@ -39,7 +39,7 @@ NAMED: Final = 4  # budgets, or subscriptions, of a worker that are named; of mo
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="JSON for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def status(context: CliContext, as_json: bool) -> None:
     """Show the state of budgets, sources, endpoints and subscriptions.

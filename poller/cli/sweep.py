@@ -26,7 +26,7 @@ DELIVER_FOR = "60s"
 
 @click.command()
 @click.option("--wait", default=DELIVER_FOR, show_default=True, metavar="DURATION", help="Longest time for deliveries.")
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 def once(context: CliContext, wait: str, as_json: bool) -> int:
     """Sweep every endpoint once, deliver what is due, and exit.
@@ -43,7 +43,7 @@ def once(context: CliContext, wait: str, as_json: bool) -> int:
 @click.command()
 @click.argument("endpoint", shell_complete=named("endpoint"))
 @click.option("--wait", default=DELIVER_FOR, show_default=True, metavar="DURATION", help="Longest time for deliveries.")
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 def poll(context: CliContext, endpoint: str, wait: str, as_json: bool) -> int:
     """Sweep one ENDPOINT (or SOURCE/ENDPOINT) once, deliver what is due, and exit.

@@ -17,7 +17,7 @@ from poller.operations.run_command import run_command
 
 @click.command("try")
 @click.argument("endpoint", metavar="SOURCE/ENDPOINT", shell_complete=named("endpoint"))
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def try_(context: CliContext, endpoint: str, as_json: bool) -> int:
     """Ask one endpoint and show its requests, objects, ids, next page, total, and contradictions to the configuration.

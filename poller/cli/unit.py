@@ -30,7 +30,7 @@ STANDARD: Final = "ExecStart=/usr/local/bin/poller run"
 
 
 @click.command()
-@click.option("--install", is_flag=True, help="Write it to /etc, with the user and the folder that it needs.")
+@click.option("--install", is_flag=True, help="Write the unit to /etc, and create the user and folder that it needs.")
 @click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
@@ -39,8 +39,8 @@ STANDARD: Final = "ExecStart=/usr/local/bin/poller run"
 def unit(install: bool, root: Path | None) -> None:
     """Print the systemd unit of this installation, or with --install write it.
 
-    --install makes the user `poller` and the folder /etc/poller, too, which root writes and the group poller reads. It
-    starts nothing: write /etc/poller/poller.toml, then enable the unit.
+    --install also creates the user `poller` and the folder /etc/poller, which root writes and the group poller reads.
+    It starts nothing: write /etc/poller/poller.toml, then enable the unit.
 
     Example: poller unit --install
     """

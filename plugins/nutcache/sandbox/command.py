@@ -53,23 +53,49 @@ def _size(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> Size:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any free one.")
-@click.option("--host", type=click.Choice(LOOPBACK), default="127.0.0.1", show_default=True, help="Its name.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="Port; 0 takes any free one."
+)
+@click.option(
+    "--host", type=click.Choice(LOOPBACK), default="127.0.0.1", show_default=True, help="Address or name to listen on."
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same office.")
 @click.option("--speed", type=click.FloatRange(0), default=60.0, show_default=True, help="Office seconds per second.")
-@click.option("--pace", type=click.FloatRange(0), default=0.0, help="Changes per second, round the clock, instead.")
-@click.option("--profile", type=click.Choice(list(PROFILES)), default="v4", show_default=True, help="Of which API.")
 @click.option(
-    "--size", multiple=True, callback=_size, metavar="[NAME=]NUMBER", help="Such as invoices=500; repeatable."
+    "--pace", type=click.FloatRange(0), default=0.0, help="Changes per second, day and night, instead of --speed."
 )
 @click.option(
-    "--limits", default=",".join(LIMITS), show_default=True, callback=_limits, metavar="RATES", help="Enforced."
+    "--profile", type=click.Choice(list(PROFILES)), default="v4", show_default=True, help="Version of the API."
 )
 @click.option(
-    "--variant", "variants", multiple=True, callback=_variants, metavar="NAME=VALUE", help="See --list-variants."
+    "--size",
+    multiple=True,
+    callback=_size,
+    metavar="[NAME=]NUMBER",
+    help="Number of records, such as invoices=500; repeatable.",
 )
-@click.option("--journal", type=click.Path(dir_okay=False, path_type=Path), help="Appends every change as JSON Lines.")
-@click.option("--list-variants", is_flag=True, help="Names every variant and its values, the default first.")
+@click.option(
+    "--limits",
+    default=",".join(LIMITS),
+    show_default=True,
+    callback=_limits,
+    metavar="RATES",
+    help="Rate limits per API key.",
+)
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    callback=_variants,
+    metavar="NAME=VALUE",
+    help="A variant of the API, see --list-variants.",
+)
+@click.option(
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Append every change to this file, as JSON Lines.",
+)
+@click.option("--list-variants", is_flag=True, help="List every variant and its values, the default first.")
 def sandbox(
     port: int,
     host: str,

@@ -145,7 +145,7 @@ async def live(office: Office, *, speed: float = 0.0, pace: float = 0.0) -> None
     """Run the office in real time until cancelled.
 
     With `speed`, that many office seconds pass in a second, nights and weekends included. With `pace`, that many
-    changes happen a second on average round the clock: quiet hours are skipped.
+    changes happen a second on average, day and night: quiet hours are skipped.
     """
     chance = random.Random(office.journal.clock())
     changes, last = 1, time.monotonic()
