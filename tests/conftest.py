@@ -17,13 +17,16 @@ def no_secrets() -> None:
     SECRETS.__init__()  # type: ignore[misc]
 
 
-@pytest.fixture(autouse=True)
 def log_as_before() -> Iterator[None]:
-    """A command that a test calls sets up the log, or silences it: not for the next test."""
+    """A command that a test or a fixture calls sets up the log, or silences it: not for the next test."""
     was_set_up = structlog.is_configured()
     yield
     if structlog.is_configured() and not was_set_up:
         structlog.reset_defaults()
+
+
+log_of_a_test = pytest.fixture(autouse=True)(log_as_before)
+log_of_a_module = pytest.fixture(autouse=True, scope="module")(log_as_before)
 
 
 @pytest.fixture
