@@ -11,6 +11,11 @@ from poller.redaction import SECRETS
 from tests.support.command_line import Ran, Run, Shop, open_shop
 
 
+def pytest_collection_finish() -> None:
+    """Modules that test every command load the command line, which silences the log until it is set up."""
+    structlog.reset_defaults()
+
+
 @pytest.fixture(autouse=True)
 def no_secrets() -> None:
     """Secrets of one test are no secrets of the next."""
