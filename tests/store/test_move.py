@@ -120,6 +120,8 @@ async def make_history(folder: Path, there: World) -> Path:
     with closing(sqlite3.connect(state)) as conn:  # what a crash leaves: a call that nobody answered
         conn.execute("INSERT INTO calls (budget, sent_at) VALUES ('api', (SELECT max(sent_at) FROM calls))")
         # A mail's id, which no receiver here gives; and a command that nobody has done yet.
+        # A replay that has not been read on to its end: the daemon may have been quicker.
+        conn.execute("INSERT INTO replays (subscription, cursor, until) VALUES (1, 2, 5)")
         conn.execute("INSERT INTO last_references VALUES (1, '/sources/api things/1', ?, 1.0)", ["a\0b"])
         conn.commit()
     with open_commands(state) as commands:
