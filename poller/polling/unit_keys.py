@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -10,10 +10,12 @@ import msgspec
 import orjson
 
 from poller.sources.protocol import Endpoint, Position
+from state.polls import UnitState
 
 SINCE: Final = "since"
 NEWEST: Final = "newest"
 CHILD: Final = "parent="
+WHOLE: Final = "list"  # a list from its beginning, without a number
 
 
 def key_of(at: Position) -> str:
@@ -24,7 +26,7 @@ def key_of(at: Position) -> str:
         return f"page={at.page}"
     if at.offset is not None:
         return f"offset={at.offset}"
-    return "list"
+    return WHOLE
 
 
 def child_key(parent_id: str) -> str:
@@ -77,16 +79,25 @@ def first_units(endpoint: Endpoint) -> list[tuple[str, bytes]]:
     units = [] if endpoint.parent is not None else [(key_of(endpoint.first), at)]
     if endpoint.since:
         units.append((SINCE, at))
-    if endpoint.order == "newest" and key_of(endpoint.first) == "list":
+    if endpoint.order == "newest" and key_of(endpoint.first) == WHOLE:
         units.append((NEWEST, at))
     return units
 
 
-def foreign_keys(endpoint: Endpoint, keys: Iterable[str]) -> list[str]:
-    """Keys of stored units that the endpoint cannot have as it is configured now: its pagination was another one."""
+def foreign_keys(endpoint: Endpoint, units: Mapping[str, UnitState]) -> list[str]:
+    """Keys of stored units that the endpoint cannot have as it is configured now: its pagination was another one.
+
+    A list may begin without a number and continue with numbered pages: those are its own if its first page was polled.
+    """
     selections = {key for key, _ in first_units(endpoint) if not is_swept(key)}
-    kind = _kind(CHILD if endpoint.parent is not None else key_of(endpoint.first))
-    return [key for key in keys if (_kind(key) != kind if is_swept(key) else key not in selections)]
+    begin = CHILD if endpoint.parent is not None else key_of(endpoint.first)
+    first = units.get(begin)
+    may_go_on = begin == WHOLE and first is not None and first.asked_at is not None
+    return [
+        key
+        for key in units
+        if (_kind(key) != _kind(begin) and not may_go_on if is_swept(key) else key not in selections)
+    ]
 
 
 def _kind(key: str) -> str:

@@ -71,3 +71,71 @@ async def test_only_units_of_the_configured_pagination_are_polled(tmp_path: Path
         await sweep_once(app)
         assert found == units(app)
         assert any(map(is_swept, found))
+
+
+PLUGIN = """
+import httpx
+from pydantic import BaseModel
+
+from poller import Endpoint, Page, Position, hookimpl
+
+
+class Options(BaseModel):
+    url: str
+
+
+class Numbered:
+    Options = Options
+    limits = ()
+    auth = None
+
+    def __init__(self, name, options):
+        self.url = options.url
+
+    def endpoints(self):
+        return [Endpoint(name="things")]
+
+    def request(self, endpoint, at):
+        page = "" if at.page is None else f"&page={at.page}"
+        return httpx.Request("GET", f"{self.url}/things?limit=3{page}")
+
+    def page(self, endpoint, at, response):
+        rows = response.json()
+        return Page(objects=rows, next=Position(page=(at.page or 1) + 1) if rows else None)
+
+    def item_request(self, endpoint, object_id):
+        return None
+
+    def discover(self):
+        return iter(())
+
+
+@hookimpl
+def register_sources(register):
+    register("numbered", Numbered)
+"""
+
+
+async def test_numbered_pages_of_a_list_that_begins_without_a_number_are_its_own_after_a_restart(tmp_path: Path):
+    rows = [dict(row) for row in ROWS]
+
+    async def listed(request: Request) -> Response:
+        page = int(request.query_params.get("page", "1"))
+        return JSONResponse(rows[3 * page - 3 : 3 * page])
+
+    (tmp_path / "plugins.d").mkdir()
+    (tmp_path / "plugins.d" / "numbered.py").write_text(PLUGIN)
+    async with serving(Starlette(routes=[Route("/things", listed)])) as url:
+        (tmp_path / "poller.toml").write_text(
+            f'[poller]\nplugins_dir = "plugins.d"\n[budgets.api]\nlimits = ["1000/s"]\n'
+            f'[sources.api]\nplugin = "numbered"\nurl = "{url}"\nbudget = "api"\n'
+        )
+        for run in range(3):
+            plugins = load_plugins(tmp_path / "plugins.d")
+            async with open_app(load(tmp_path / "poller.toml", plugins), plugins) as app:
+                assert run == 0 or units(app) == {"list", "page=2", "page=3", "page=4"}
+                if run == 2:
+                    rows[4]["name"] = "edited"
+                await sweep_once(app)
+                subjects = [event.subject for event in app.store.log.read(limit=10)]
+    assert subjects == ["things/5"]
