@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from poller.documents.diff import parse
 from poller.http_dates import epoch, instant
@@ -12,6 +12,8 @@ from poller.rendering.counting import counted
 from poller.sources.paths import reader
 from poller.sources.protocol import Endpoint
 from state.polls import Presence, Snapshot
+
+LARGEST: Final = 1e30  # a number of which no reading is a time
 
 _reader = lru_cache(maxsize=1024)(reader)
 
@@ -39,7 +41,7 @@ def _modified(endpoint: Endpoint, snapshot: Snapshot) -> float:
     value: Any = _reader(endpoint.since_field or "")(parse(snapshot.body))
     if isinstance(value, str):
         at = instant(value)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif isinstance(value, int | float) and not isinstance(value, bool) and value < LARGEST:
         at = epoch(float(value))
     else:
         at = None

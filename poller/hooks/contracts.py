@@ -18,7 +18,7 @@ from poller.budget.limits import Limit
 from poller.documents.diff import compile_rules
 from poller.events.filters import ExpressionError, ObjectRule
 from poller.hooks.faults import PluginError
-from poller.sources.paths import identity
+from poller.sources.paths import compile_path, identity
 from poller.sources.protocol import Endpoint, Position
 
 SYNCHRONOUS: Final = frozenset(
@@ -118,6 +118,8 @@ def _check_endpoint(name: str, endpoint: Endpoint) -> None:
         compile_rules(endpoint.ignore, endpoint.exclude, endpoint.unordered)
         if endpoint.id != "content":
             identity(endpoint.id)
+        if endpoint.since_field is not None:
+            compile_path(endpoint.since_field)
         if endpoint.deleted_when is not None:
             ObjectRule(endpoint.deleted_when)
     except (ValueError, ExpressionError) as error:

@@ -42,6 +42,7 @@ def changed(*times: Any, presence: Presence = Presence.PRESENT) -> list[Snapshot
         ("2026-09-21T14:11:40Z", False),
         ("2026-09-21T16:11:39+02:00", True),
         ("yesterday", False),
+        (10**400, False),  # kept with all of its digits, and no float
         (None, False),
         (True, False),
         ([], False),

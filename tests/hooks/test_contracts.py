@@ -125,6 +125,7 @@ ENDPOINTS = {
     "[Endpoint(name=7)]": "endpoint 7: this is not a valid name",
     "[Endpoint(name='a'), Endpoint(name='a')]": "two endpoints are named 'a'",
     "[Endpoint(name='a', parent='b')]": "endpoint 'a': its parent 'b' is not offered",
+    "[Endpoint(name='a', since_field='m..x')]": "endpoint 'a': 'm..x' has an empty step",
     "[Endpoint(name='a', id=7)]": "endpoint 'a': `id` is not a path or a tuple",
     "[Endpoint(name='a', id='$..[')]": "endpoint 'a': ",
     "[Endpoint(name='a', first=3)]": "endpoint 'a': `first` is not a Position",
