@@ -164,10 +164,18 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """The console script."""
+    _replace_closed_streams()
     status = invoke()
     if "poller.hooks.faults" in sys.modules:  # plugins' code may have run
         import_module("poller.cli.process").end_process(status)
     sys.exit(status)
+
+
+def _replace_closed_streams() -> None:
+    """Write to nowhere what goes to a stream that the shell has closed (`>&-`): Python has None in its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the end
 
 
 def invoke(words: Sequence[str] | None = None) -> int:
