@@ -255,13 +255,9 @@ def _endpoint(name: str, table: EndpointTable) -> Endpoint:
 
 def _objects(answer: Answer, table: EndpointTable) -> Sequence[Mapping[str, Any] | msgspec.Raw]:
     path = compile_path(table.items) if table.items is not None else None
-    if path is not None and table.instead_of_list:
-        instead = answer.instead(path, table.instead_of_list)
-        if instead is not None:
-            return instead
     if table.id == KEY and answer.is_keyed(path):
         return answer.keyed(path)
-    objects = answer.objects(path)
+    objects = answer.objects(path, instead=table.instead_of_list)
     return wrapped(objects) if table.id in (VALUE, CONTENT) else objects
 
 

@@ -113,8 +113,13 @@ class Answer:
         """Whether there is an object where a list is expected."""
         return (path is None or path.query is None) and self._starts(path.names if path else (), b"{")
 
-    def objects(self, path: Path | None = None) -> Sequence[Object | msgspec.Raw]:
-        """The list at `path`; without a path the answer itself, or the only list in it."""
+    def objects(
+        self, path: Path | None = None, *, instead: Collection[Form] | None = None
+    ) -> Sequence[Object | msgspec.Raw]:
+        """The list at `path`; without a path the answer itself, or the only list in it.
+
+        `instead` names the forms that may be at a plain path in its place. None: the source has no key for them.
+        """
         if path is None:
             return _split(self._only_list(), "the answer")
         if path.query is not None:
@@ -122,7 +127,7 @@ class Answer:
         try:
             return _list_decoder(path.names)(self._content)
         except (ValueError, RecursionError):  # another form, or a key that msgspec cannot skip to
-            return self._explained(path)
+            return self._explained(path, instead)
 
     def instead(self, path: Path, forms: Collection[Form]) -> list[msgspec.Raw] | None:
         """The list that one of these forms at a plain path stands for: one object, or none. None: it is not there.
@@ -133,20 +138,23 @@ class Answer:
         for depth, name in enumerate(path.names):
             members = self.members(path.names[:depth])
             raw = None if members is None else members.get(name)
-            if raw is None or bytes(raw) == b"null":
+            if raw is None or _first(raw) == b"n":
                 form: Form = "absent" if raw is None else "null"
                 return [] if form in forms and members is not None else None
-        if raw is not None and bytes(raw) == b'""':
+        if raw is not None and bytes(memoryview(raw)[:3]) == b'""':
             return [] if "text" in forms else None
         return [raw] if raw is not None and "object" in forms and _first(raw) == b"{" else None
 
-    def _explained(self, path: Path) -> list[msgspec.Raw]:
+    def _explained(self, path: Path, forms: Collection[Form] | None) -> list[msgspec.Raw]:
         """The list at a plain path, found step by step, so that an error can name what is there instead."""
-        raw = self._raw(path.names)
+        found = self.instead(path, forms) if forms else None
+        if found is not None:
+            return found
+        raw, hint = self._raw(path.names), None if forms is None else NO_LIST
         if raw is None:
             _parsed(self._content)
-            raise PageError(f"the answer has no list at {path.text}", hint=NO_LIST)
-        return _split(raw, path.text)
+            raise PageError(f"the answer has no list at {path.text}", hint=hint)
+        return _split(raw, path.text, hint=hint)
 
     def value(self, path: Path) -> Any:
         """The first value at `path`, parsed, or MISSING."""
@@ -302,10 +310,10 @@ def _id_text(value: Any) -> str | None:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else None
 
 
-def _split(raw: bytes | msgspec.Raw, where: str) -> list[msgspec.Raw]:
+def _split(raw: bytes | msgspec.Raw, where: str, *, hint: str | None = None) -> list[msgspec.Raw]:
     if _first(raw) != b"[":
         _decode(_parse, raw)
-        raise PageError(f"there is no list at {where}: it is {noun(raw)}", hint=NO_LIST)
+        raise PageError(f"there is no list at {where}: it is {noun(raw)}", hint=hint)
     found: list[msgspec.Raw] = _decode(_elements, raw)
     return found
 

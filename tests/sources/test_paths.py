@@ -51,6 +51,18 @@ def test_only_a_form_that_was_named_stands_for_a_list(body, forms, found):
     assert (instead if instead is None else [json.loads(bytes(item)) for item in instead]) == found
 
 
+@pytest.mark.parametrize("body", [{"items": None}, {}, {"items": ONE}], ids=str)
+def test_a_key_is_named_only_to_a_source_that_has_it(body):
+    answer, path = Answer(json.dumps(body).encode()), compile_path("$.items")
+
+    with pytest.raises(PageError, match="no list at") as without:
+        answer.objects(path)
+    with pytest.raises(PageError, match="no list at") as with_it:
+        answer.objects(path, instead=())
+
+    assert (without.value.hint, "instead_of_list" in str(with_it.value.hint)) == (None, True)
+
+
 @pytest.mark.parametrize(
     ("body", "path"),
     [
