@@ -37,10 +37,10 @@ def clashes_after(
     """The clashes known after a sweep that saw those of `seen`.
 
     One of the two objects may be hidden for a while, as any object may: a clash is over only when two sweeps and
-    `absent_for` seconds have passed without it.
+    `absent_for` seconds have passed without it. A time in the future comes from a clock that was wrong.
     """
     kept = {
-        object_id: Clash(clash.seen_at, clash.missed + 1)
+        object_id: Clash(min(clash.seen_at, ended_at), clash.missed + 1)
         for object_id, clash in known.items()
         if clash.missed == 0 or ended_at - clash.seen_at <= absent_for
     }

@@ -56,3 +56,12 @@ def test_exemptions_are_stored_whole():
     )
     assert Exemptions.load(exemptions.dump()) == exemptions
     assert Exemptions.load(None) == Exemptions()
+
+
+def test_a_clash_seen_by_a_clock_that_was_ahead_counts_from_now():
+    clashes = {"7": Clash(9e9)}
+    for ended_at in (100.0, 120.0):
+        clashes = clashes_after(clashes, [], ended_at=ended_at, absent_for=30.0)
+        assert clashes != {}
+
+    assert clashes_after(clashes, [], ended_at=131.0, absent_for=30.0) == {}
