@@ -187,10 +187,8 @@ def note_known(w: WatchedEndpoint, one: Answer, comparison: PageComparison, deci
     """Note whether the page shows only objects of other pages, as an API does that ignores the parameter while objects
     are held aside, so that no page looks like another one.
     """
-    if not is_paged(w, one.key):
-        return
-    shown = {*comparison.members.values()}
-    if not shown or not shown <= {*_repeated(w, decision), *decision.undecided.clashes}:
+    others = {*_repeated(w, decision), *decision.undecided.clashes} if is_paged(w, one.key) else set()
+    if not others or not comparison.members or not others.issuperset(comparison.members.values()):
         return
     before = w.units.before(one.key)
     one.known_pages = 2 if before is not None and claims_of(before).is_known else 1

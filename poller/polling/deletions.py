@@ -23,6 +23,7 @@ from poller.polling.recorder import MOST_TRIES, Recorder
 from poller.polling.results import PollResult
 from poller.polling.suspects import SuspectQueue, asked_at, is_proved
 from poller.polling.threads import Apart
+from poller.polling.unit_keys import is_swept
 from state.errors import Conflict
 from state.notices import Notice
 from state.polls import Answering, PollRecord, Presence, Snapshot, Suspect
@@ -108,14 +109,13 @@ class Deletions:
     async def swept(self, w: WatchedEndpoint) -> list[PollResult]:
         """After a complete sweep, report suspects that two further sweeps did not show, if sweeps decide.
 
-        A sweep in which a unit was answered with 304 has not seen the whole list and confirms nothing. A unit that was
-        removed while it was polled counts no longer.
+        A sweep in which a unit was answered with 304 has not seen the whole list and confirms nothing.
         """
         if not may_delete(w):
             return []
         if (listed := await self._own_urls.to_try_again(w, self._clock.steady())) is not None:
             self.queue.add_listed(w.name, [listed], now=self._clock.now())
-        if any(w.requests.unmodified.get(key) for key in w.units.swept()):
+        if any(in_a_row and is_swept(key) for key, in_a_row in w.requests.unmodified.items()):
             return []
         suspects = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id)
         due = [one for one in suspects if _is_swept_away(w, one, now=self._clock.now())]

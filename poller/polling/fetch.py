@@ -87,7 +87,8 @@ class Fetcher:
         asked_at = self._clock.now()
         response = await self.ask(begun.request)
         unmodified = begun.is_conditional and response.status_code == httpx.codes.NOT_MODIFIED
-        w.requests.unmodified[key] = w.requests.unmodified.get(key, 0) + 1 if unmodified else 0
+        if key in w.units:  # else it was removed meanwhile, and forgotten
+            w.requests.unmodified[key] = w.requests.unmodified.get(key, 0) + 1 if unmodified else 0
         digest = _digest(w, response)
         is_readable = (
             is_list(status := response.status_code, w.rules.endpoint) or status in w.rules.endpoint.empty_status
