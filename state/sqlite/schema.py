@@ -167,3 +167,9 @@ def drop_what_nothing_reads(db: Database) -> None:
 def index_what_is_outside_the_order(db: Database) -> None:
     """Indexes deliveries outside the order, because they are counted by indexes; that of the log has all others."""
     db.executescript("CREATE INDEX deliveries_apart ON deliveries (subscription) WHERE origin != 'log';")
+
+
+@delivery_migrations()
+def drop_the_index_that_no_statement_uses(db: Database) -> None:
+    """Drop an index that every redelivery, replay and ping had to write, and that no statement reads any more."""
+    db.executescript("DROP INDEX deliveries_apart;")

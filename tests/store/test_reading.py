@@ -155,6 +155,15 @@ def test_a_status_reads_no_delivery_that_has_ended(backend: Backend) -> None:
     ] == []
 
 
+def test_no_index_of_deliveries_is_written_that_no_statement_reads(backend: Backend) -> None:
+    if not isinstance(backend, SqliteBackend):
+        pytest.skip("PostgreSQL has other indexes")
+    rows = backend.open().db.execute("SELECT name FROM sqlite_master WHERE tbl_name = 'deliveries' AND sql IS NOT NULL")
+
+    indexes = {name for (name,) in rows if name != "deliveries"}
+    assert indexes == {"deliveries_log", "deliveries_seq", "deliveries_pending", "deliveries_dead"}
+
+
 def test_what_waits_for_another_attempt_is_told_with_when_and_why(backend: Backend) -> None:
     store = opened(backend)
     lease = own(store, "crm")
