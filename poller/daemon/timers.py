@@ -13,7 +13,7 @@ import structlog
 
 from poller.clock import Clock
 from poller.polling.loop import PollLoop
-from state.errors import Unavailable
+from state.errors import PollerError, Unavailable
 
 LOOK_AGAIN: Final = 60.0  # seconds after which a budget is woken in any case
 SHORTEST: Final = 0.001  # shortest time between two wakes of a budget
@@ -73,8 +73,12 @@ class Timers:
                 failed = None
             except Unavailable:
                 continue  # outages are handled elsewhere
-            except Exception as error:  # one job's failure is logged and does not end the others
+            except PollerError as error:
                 if failed != repr(error):  # once, not at every run
+                    log.error("job.failed", job=name, error=str(error), hint=error.hint)
+                failed = repr(error)
+            except Exception as error:  # one job's failure is logged and does not end the others
+                if failed != repr(error):
                     log.error("job.failed", job=name, exc_info=error)
                 failed = repr(error)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 
 from state.errors import Outdated, StateError, Unavailable
+from state.sqlite.files import OpenFiles
 
 meta_migrations = Migrations("meta")
 
@@ -23,6 +24,7 @@ class State(Database):
 
     def __init__(self, conn: sqlite3.Connection) -> None:
         super().__init__(conn, execute_plugins=False)
+        self.files: OpenFiles | None = None  # of a state that is open for writing
         self.is_shared = False  # transactions currently share a commit
         self.has_begun = False  # the shared transaction has begun
         self.is_writing = False  # a transaction is under way, and nested ones are parts of it
@@ -67,6 +69,7 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
                 _drop_views(db)
             for migrations in sets:
                 migrations.apply(db)
+            db.files = OpenFiles(path)
     except (sqlite3.Error, OSError) as error:
         damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
         raise StateError(
@@ -123,6 +126,8 @@ def transaction(db: State) -> Iterator[sqlite3.Connection]:
         return
     if not conn.in_transaction:
         db.refuse_if_rolled_back()
+        if db.files is not None:
+            db.files.check()
         conn.execute("BEGIN IMMEDIATE")
         db.has_begun = db.is_shared
     if db.is_shared:

@@ -83,6 +83,27 @@ async def test_a_lock_of_another_program_is_waited_out(tmp_path: Path) -> None:
         assert len(upstream.sizes(1)) <= 2
 
 
+async def test_a_state_that_was_moved_away_is_an_outage_until_it_is_back(tmp_path: Path) -> None:
+    async with world() as upstream:
+        state, elsewhere = tmp_path / "poller.db", tmp_path / "elsewhere.db"
+        async with living(configured(tmp_path, upstream, state=state)) as daemon:
+            await until("the baseline", lambda: swept(daemon))
+            state.rename(elsewhere)
+            upstream.edit(1, 1)
+            await until("the outage", lambda: daemon.app.write.outage)
+            await until("the pause", lambda: not daemon.app.is_polling)
+            assert str(daemon.app.write.outage) == (
+                f"the state cannot be written: {state} was deleted or moved while it is in use"
+            )
+            assert not state.exists()
+            elsewhere.rename(state)
+            await until("the event", lambda: upstream.sizes(1))
+            await until(
+                "the end of it", lambda: [e for e in upstream.received if e["type"] == "poller.state.recovered"]
+            )
+        assert_told_once_in_order(upstream, state)
+
+
 async def test_a_stop_during_an_outage_ends_in_seconds_and_the_next_start_goes_on(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         async with world() as upstream:
