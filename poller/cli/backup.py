@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from datetime import UTC, datetime
@@ -20,16 +21,16 @@ from state.private import make_folder
 
 
 @click.command()
-@click.argument("dest", type=click.Path(path_type=Path))
+@click.argument("dest", metavar="DEST")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def backup(context: CliContext, dest: Path, as_json: bool) -> None:
-    """Copy the state to DEST while it is in use. DEST is a folder, or a new file whose name has an extension (.db).
+def backup(context: CliContext, dest: str, as_json: bool) -> None:
+    """Copy the state to DEST while it is in use. DEST is a folder if it is one or ends with a slash, else a new file.
 
     A folder is created if it does not exist; the file in it is named after the state and the time. The copy shows one
     moment, is checked, and is on disk when the command ends. `poller restore` puts it back.
 
-    Example: poller backup /var/backups/poller
+    Example: poller backup /var/backups/poller/
     """
     config, _ = context.load(reveal=False)
     state, now = config.poller.state, time.time()
@@ -37,22 +38,23 @@ def backup(context: CliContext, dest: Path, as_json: bool) -> None:
         raise PollerError(f"{state}: Poller does not copy a database", hint=_dump(state, dest, now))
     if not is_there(state):
         raise NotThere(f"{state}: there is no state to copy yet", hint="poller once")
+    to = Path(dest)
     if _is_folder(dest):
-        _make(dest)
-        dest /= f"{state.stem}-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}{state.suffix}"
-    copied = copy_state(state, dest, now=now)
+        _make(to)
+        to /= f"{state.stem}-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}{state.suffix}"
+    copied = copy_state(state, to, now=now)
     if as_json:
-        print_json({"path": str(dest), "bytes": copied.bytes, "events": copied.events, "objects": copied.objects})
+        print_json({"path": str(to), "bytes": copied.bytes, "events": copied.events, "objects": copied.objects})
         return
-    say(f"{dest}: {size(copied.bytes)}, {_contents(copied.events, copied.objects)}; checked")
+    say(f"{to}: {size(copied.bytes)}, {_contents(copied.events, copied.objects)}; checked")
 
 
 def _contents(events: int, objects: int) -> str:
     return f"{counted(events, 'event')}, {counted(objects, 'object')}"
 
 
-def _is_folder(dest: Path) -> bool:
-    return dest.is_dir() or not (dest.suffix or dest.exists())
+def _is_folder(dest: str) -> bool:
+    return dest.endswith(os.sep) or Path(dest).is_dir()
 
 
 def _make(folder: Path) -> None:
@@ -63,11 +65,12 @@ def _make(folder: Path) -> None:
         raise PollerError(f"{folder}: this folder cannot be created: {error.strerror}", hint=hint) from error
 
 
-def _dump(state: DatabaseUrl, dest: Path, now: float) -> str:
+def _dump(state: DatabaseUrl, dest: str, now: float) -> str:
     """The command that copies a database beside its workers. A password in the URL is left out of it."""
+    to = Path(dest)
     if _is_folder(dest):
-        dest /= f"poller-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}.dump"
-    return f"pg_dump --format=custom --file={shlex.quote(str(dest))} '{state}'"
+        to /= f"poller-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}.dump"
+    return f"pg_dump --format=custom --file={shlex.quote(str(to))} '{state}'"
 
 
 @click.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import socket
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -16,6 +15,7 @@ from urllib.parse import quote
 import click
 import msgspec
 
+from poller.cli.rights import rights
 from poller.config.files import digest_of, find
 from poller.config.state_place import state_place
 from poller.late import late
@@ -136,9 +136,6 @@ def _refusal(answer: httpx.Response) -> PollerError:
 
 def _not_ours(path: Path) -> PollerError:
     """The error if this user may not ask the daemon; it names the user who may."""
-    try:
-        owner = pwd.getpwuid(path.stat().st_uid).pw_name
-    except (OSError, KeyError):
-        owner = "its user"
-    hint = f"sudo -u {owner} poller ..." if owner != "its user" else "ask as the user that runs the daemon, or as root"
-    return PollerError(f"{path}: the daemon's socket may be used by {owner}, not by user {os.geteuid()}", hint=hint)
+    others = rights(path)
+    what = f"{path}: the daemon's socket may be used by {others}, not by user {os.geteuid()}"
+    return PollerError(what, hint=others.advice)

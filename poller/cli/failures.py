@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import click
 
+from poller.cli.rights import rights
 from poller.options.problems import ConfigError
 from poller.rendering.terminal import printable
 from state.errors import PollerError
@@ -41,11 +44,18 @@ def _leaves(group: ExceptionGroup[Exception]) -> Iterator[Exception]:
         yield from _leaves(error) if isinstance(error, ExceptionGroup) else (error,)
 
 
+def _refused_by_the_system(error: OSError, path: str) -> tuple[str, str]:
+    if not isinstance(error, PermissionError):
+        return f"{path}: {error.strerror}", "check the path, its permissions and free space"
+    others = rights(Path(path))
+    return f"{path}: may be used by {others}, not by user {os.geteuid()}", others.advice
+
+
 def _complain(error: Exception) -> int:
     hint = error.hint if isinstance(error, PollerError) else None
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None:
-        text, hint = f"{error.filename}: {error.strerror}", "check the path, its permissions and free space"
+        text, hint = _refused_by_the_system(error, str(error.filename))
     if isinstance(error, sqlite3.Error):
         text, hint = f"the state cannot be read or written: {error}", "poller doctor checks it"
     return tell(text, hint, status=2 if isinstance(error, ConfigError) else 1)

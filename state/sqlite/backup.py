@@ -47,7 +47,8 @@ def copy_state(state: Path, to: Path, *, now: float) -> Copy:
         # The name is created only here, so that no existing file is overwritten, whatever happens meanwhile.
         create(to)
     except FileExistsError as error:
-        raise StateError(f"{to} already exists", hint="name another file, or move that one away") from error
+        hint = f"name another file, or a folder for a copy named after the time: {to}-copies/"
+        raise StateError(f"{to} already exists", hint=hint) from error
     except OSError as error:
         raise StateError(
             f"{to}: cannot be written: {error.strerror}", hint="name a file in a folder of yours"

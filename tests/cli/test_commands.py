@@ -493,12 +493,24 @@ def test_a_backup_is_restored_and_what_was_there_is_kept(told: Shop, poller: Run
 
 def test_a_backup_makes_the_folder_that_it_is_written_into(told: Shop, poller: Run, tmp_path: Path) -> None:
     folder = tmp_path / "backups" / "poller"
-    made = Path(poller("backup", str(folder), "--json").json["path"])
+    made = Path(poller("backup", f"{folder}/", "--json").json["path"])
 
     assert made.parent == folder
     assert made.match("poller-*.db")
-    refused = poller("backup", "/proc/backups")
+    refused = poller("backup", "/proc/backups/")
     assert (refused.status, refused.err.splitlines()[0][:44]) == (1, "Error: /proc/backups: this folder cannot be ")
+
+
+def test_only_a_slash_or_a_folder_that_exists_says_that_a_backup_goes_into_a_folder(
+    told: Shop, poller: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "v2.0").mkdir()
+    wanted = {"poller-2026-11-26": "file", "copy.2026": "file", "new.d/": "folder", "v2.0": "folder"}
+    made = {name: Path(poller("backup", f"{tmp_path}/{name}", "--json").json["path"]) for name in wanted}
+
+    assert {name: "folder" if one.parent.name == name.strip("/") else "file" for name, one in made.items()} == wanted
+    again = poller("backup", f"{tmp_path}/copy.2026")
+    assert again.err.splitlines()[-1].endswith(f"named after the time: {tmp_path}/copy.2026-copies/")
 
 
 def test_nothing_is_restored_under_a_daemon_nor_from_what_is_no_backup(

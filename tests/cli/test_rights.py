@@ -129,3 +129,29 @@ def test_every_command_of_another_user_works_or_says_which_right_is_missing(
     assert {name for name, one in ran.items() if one.status == 0} >= plain
     assert "may be used by root, not by user 65534" in ran["status"].err
     assert (doctor.status, "may be used by root, not by user 65534" in doctor.out) == (1, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_file_that_another_user_may_not_read_is_told_with_who_may(poller: Run, tmp_path: Path) -> None:
+    for folder in [tmp_path, *tmp_path.parents[:3]]:
+        folder.chmod(0o755)
+    closed = tmp_path / "etc" / "poller.toml"
+    closed.parent.mkdir()
+    closed.touch()
+    os.chown(closed.parent, 0, 10)
+    closed.parent.chmod(0o750)
+    for codec in ("ascii", "idna"):
+        codecs.lookup(codec)
+    poller("status", "--config", str(closed))  # another user may not be able to read the modules that it loads
+    os.seteuid(NOBODY)
+    try:
+        ran = poller("status", "--config", str(closed))
+        written = poller("init", "--config", "/usr/poller.toml")
+    finally:
+        os.seteuid(0)
+
+    assert "may be used by root and the group uucp, not by user 65534" in ran.err
+    assert ran.err.endswith("Try:   as root, or as a member of the group uucp\n")
+    assert is_said_plainly(ran)
+    assert (written.status, is_said_plainly(written)) == (1, True)
+    assert "group" not in written.err
