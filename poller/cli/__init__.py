@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -164,18 +166,38 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """The console script."""
-    _replace_closed_streams()
+    _prepare_streams()
     status = invoke()
     if "poller.hooks.faults" in sys.modules:  # plugins' code may have run
         import_module("poller.cli.process").end_process(status)
     sys.exit(status)
 
 
-def _replace_closed_streams() -> None:
-    """Write to nowhere what goes to a stream that the shell has closed (`>&-`): Python has None in its place."""
+def _prepare_streams() -> None:
+    """Write to nowhere what goes to a stream that the shell has closed (`>&-`), for which Python has None; escape what
+    the terminal's charset lacks; and let no poll or delivery fail because a line cannot be written to standard error.
+    """
+    given = sys.stderr
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if given is not None:
+        sys.stderr = _Lossy(given.buffer, encoding=given.encoding, errors="backslashreplace", line_buffering=True)
+
+
+class _Lossy(io.TextIOWrapper):
+    """A stream that loses what cannot be written: its disk is full, or its reader has gone."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
 
 
 def invoke(words: Sequence[str] | None = None) -> int:

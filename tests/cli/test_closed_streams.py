@@ -1,5 +1,6 @@
 """A shell may close the streams of a command (`>&-`), as some do for jobs: that is no reason to fail."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import Run, Shop
+from tests.support.daemon import wait_for
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
@@ -20,3 +22,36 @@ def test_a_command_whose_streams_are_closed_does_its_work(poller: Run, shop: Sho
 
         assert (words, ran.returncode, "Error" in ran.stderr) == (words, 0, False)
     assert poller("status").status == 0
+
+
+def test_a_log_that_cannot_be_written_ends_neither_a_sweep_nor_a_daemon(shop: Shop, tmp_path: Path):
+    config = shop.configure(tmp_path)
+    with open("/dev/full", "w") as full:
+        swept = subprocess.run([sys.executable, "-m", "poller", "once"], cwd=tmp_path, stderr=full, check=False)
+        assert swept.returncode == 0
+
+        shop.items.append({"id": 3, "name": "Plum"})
+        command = [sys.executable, "-m", "poller", "run", "--config", str(config)]
+        with subprocess.Popen(command, stdout=full, stderr=full) as daemon:
+            wait_for("the event of the new item", (tmp_path / "out.jsonl").exists)
+            wait_for("its delivery", (tmp_path / "out.jsonl").read_bytes)
+            daemon.terminate()
+        assert daemon.returncode == 0
+
+
+@pytest.mark.parametrize("charset", ["latin-1", "cp1250"])
+def test_what_the_charset_of_the_terminal_lacks_is_escaped(poller: Run, shop: Shop, tmp_path: Path, charset: str):
+    shop.configure(tmp_path)
+    assert poller("once").status == 0
+    shop.items.append({"id": 3, "name": "Plum 東京"})
+    assert poller("once").status == 0
+    shown = subprocess.run(
+        [sys.executable, "-m", "poller", "events"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": charset},
+        capture_output=True,
+        check=False,
+    )
+
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert rb"Plum \u6771\u4eac" in shown.stdout
