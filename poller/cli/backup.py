@@ -12,6 +12,7 @@ import click
 
 from poller.cli.context import CliContext
 from poller.cli.output import counted, print_json, say, size
+from poller.config.state_place import state_place
 from poller.operations import restore as restoring
 from poller.options.problems import NotThere
 from state.errors import PollerError
@@ -32,8 +33,7 @@ def backup(context: CliContext, dest: str, as_json: bool) -> None:
 
     Example: poller backup /var/backups/poller/
     """
-    config, _ = context.load(reveal=False)
-    state, now = config.poller.state, time.time()
+    state, now = _state(context), time.time()
     if isinstance(state, DatabaseUrl):
         raise PollerError(f"{state}: Poller does not copy a database", hint=_dump(state, dest, now))
     if not is_there(state):
@@ -47,6 +47,16 @@ def backup(context: CliContext, dest: str, as_json: bool) -> None:
         print_json({"path": str(to), "bytes": copied.bytes, "events": copied.events, "objects": copied.objects})
         return
     say(f"{to}: {size(copied.bytes)}, {_contents(copied.events, copied.objects)}; checked")
+
+
+def _state(context: CliContext) -> Path | DatabaseUrl:
+    """The state to be copied. Beside a daemon, the configuration file need not be valid."""
+    with context.daemon() as daemon:
+        place = state_place(context.path)
+    if daemon is not None and place is not None:
+        return place
+    config, _ = context.load(reveal=False)
+    return config.poller.state
 
 
 def _contents(events: int, objects: int) -> str:

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 import click
 import msgspec
@@ -108,9 +109,9 @@ def _warn_of_refusal(daemon: DaemonClient, path: Path | None) -> None:
             return
         import_module("poller.cli.loading").loaded(path, reveal=False)
     except ConfigError as error:
-        read_at = datetime.fromisoformat(running["read_at"]).astimezone()
+        read_at = datetime.fromisoformat(running["read_at"]).astimezone(ZoneInfo(running["timezone"]))
         today = datetime.now(read_at.tzinfo).date()
-        shown = f"{read_at:%H:%M}" if read_at.date() == today else f"{read_at:%Y-%m-%d %H:%M}"
+        shown = f"{read_at:%H:%M %Z}" if read_at.date() == today else f"{read_at:%Y-%m-%d %H:%M %Z}"
         first = error.problems[0]
         why = f"{first.key}: {first.what}" if first.key else first.what
         text = f"{error.file}: refused ({why}); the daemon runs the one of {shown}"
