@@ -267,6 +267,20 @@ def test_an_object_that_was_told_as_deleted_and_is_shown_again_is_created_anew(s
     assert (found.created, found.relisted, found.moved_from) == (1, ["1"], {})
 
 
+@pytest.mark.parametrize(
+    ("version", "unit", "after"),
+    [(0, None, None), (1, None, 50.0), (0, OURS, 50.0)],
+    ids=["never shown after its baseline", "told before", "shown before"],
+)
+def test_an_object_that_only_a_baseline_missed_is_created_without_a_time_before(
+    version: int, unit: int | None, after: float | None
+):
+    old = make_snapshot({"id": 1, "a": 1}, presence=DELETED, unit=unit, version=version)
+    [event] = decided({"id": 1, "a": 2}, known=[old]).events
+
+    assert (told(event), event.observed_after) == (("created", "items/1", version + 1), after)
+
+
 def test_an_object_that_was_marked_as_deleted_and_is_not_any_more_is_not_relisted():
     old = make_snapshot({"id": 1, "gone": True}, presence=DELETED)
     found = decided({"id": 1, "gone": False}, known=[old], rules=make_rules(deletion=SOFT))

@@ -16,6 +16,7 @@ from poller.changes.guards import (
     shape_shift,
     unexplained,
 )
+from poller.changes.many_missing import is_most
 from poller.documents.diff import compile_rules, diff
 from state.records import FieldChange
 
@@ -113,6 +114,13 @@ def test_a_value_edited_in_a_field_that_shifted_elsewhere_is_not_explained():
 )
 def test_most_of_at_least_fifty_objects_gone_is_a_mass_deletion(known: int, deleted: int, held: bool):
     assert is_mass_deletion(known, deleted) is held
+
+
+@pytest.mark.parametrize(
+    ("gone", "objects", "counted"), [(50, 99, True), (50, 100, False), (49, 49, False), (51, 101, True)]
+)
+def test_more_than_half_and_at_least_fifty_missing_are_counted_again(gone: int, objects: int, counted: bool):
+    assert is_most(gone, objects) is counted
 
 
 def test_what_came_and_went_more_than_an_hour_ago_is_forgotten():

@@ -205,6 +205,7 @@ def test_ids_shown_more_than_once_are_counted_and_three_are_named():
     found = compare(make_rules(), raw(*bodies, b'{"id":9}'), {})
 
     assert found.notes == ["4 ids shown more than once with different content set aside (0, 1, 2)"]
+    assert found.doubles == ["0", "1", "2", "3"]
     assert list(found.unsure) == ["0", "1", "2", "3"]
 
 

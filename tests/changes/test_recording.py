@@ -190,6 +190,14 @@ def test_nothing_is_appended_to_a_page_that_has_lost_what_it_showed_last():
     assert appended(after_own, {}, 1) == {"3"}
 
 
+@pytest.mark.parametrize(("unit", "found"), [(1, {"3"}), (2, set())], ids=["its own", "of another page"])
+def test_after_a_loss_only_what_follows_an_object_of_the_page_itself_is_appended(unit: int, found: set[str]):
+    fresh = [ShownObject("2", b"b", b"{}"), ShownObject("3", b"c", b"{}")]
+    page = PageComparison(members={b"b": "2", b"c": "3"}, fresh=fresh, missing=["0"])
+
+    assert appended(page, {"2": make_snapshot("2", unit=unit)}, 1) == found
+
+
 def test_the_digest_of_a_chain_is_that_of_its_answers_in_order():
     assert chain_digest([b"a"]) == b"a"
     assert chain_digest([b"a", b"b"]) == digest_of(b"ab")
