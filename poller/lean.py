@@ -1,8 +1,7 @@
 """Import of libraries without those of their parts that nothing here uses and that take as long as all the rest.
 
-httpx has a command line, and structlog has tracebacks in colour, which load rich and pygments. sqlite-utils knows the
-types of numpy where it is installed, and brings conversions of dates. Each of them does without where a module cannot
-be found.
+httpx has a command line, and structlog has tracebacks in colour, which load rich and pygments. Each of them does
+without where a module cannot be found.
 """
 
 from __future__ import annotations
@@ -17,11 +16,8 @@ from typing import Final
 CRITICAL: Final = 50  # of `logging`
 WITHOUT: Final = {  # a library, and the modules that it does not find while it is imported
     "httpx": ("httpx._main",),
-    "sqlite_utils": ("numpy", "sqlite_utils.recipes"),
     "structlog": ("rich", "rich.console", "rich.pretty", "rich.traceback", "colorama"),
 }
-
-PARTS: Final = {"sqlite_utils.recipes"}  # of the library itself
 
 
 class _LeanFinder:
@@ -68,8 +64,7 @@ def _hidden(*names: str) -> Iterator[None]:
     """As long as it lasts, modules that were not imported yet cannot be."""
     hidden = [name for name in names if name not in sys.modules]
     for name in hidden:
-        # None is documented as "not to be found"; a part of the library itself is found, empty
-        sys.modules[name] = ModuleType(name) if name in PARTS else None  # type: ignore[assignment]
+        sys.modules[name] = None  # type: ignore[assignment] # documented as "not to be found"
     try:
         yield
     finally:

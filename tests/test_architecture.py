@@ -413,6 +413,7 @@ def test_late_imports_are_for_what_is_optional_or_dear() -> None:
     dear = {"poller.cli -> poller.hooks.loading", "poller.events.filters -> cel"}
     dear |= {"poller.cli.output -> rich.console", "poller.cli.output -> rich.table", "poller.cli.output -> rich.text"}
     dear |= {"poller.cli.sweep -> rich.console", "poller.cli.sweep -> rich.progress"}
+    dear |= {"state.sqlite.migrations -> sqlite_utils"}
     dear |= {"state.open -> state.sqlite.writer", "state.open -> state.sqlite.move"}
     optional = {"poller.cli.simulation -> matplotlib.figure"}
     optional |= {"state.open -> state.postgres.store", "state.open -> state.postgres.writer"}

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
-from sqlite_utils import Database
 
 from state.errors import StateError
 from state.move import BACKUP, MOVED
@@ -104,7 +103,7 @@ def begin_anew(db: State, *, now: float) -> None:
         conn.execute("DELETE FROM meta WHERE key IN (?, ?)", [_MARK, MOVED])
 
 
-def restored(db: Database) -> Restored | None:
+def restored(db: State) -> Restored | None:
     """The copy that this state began as; None if it did not, or is an unused copy."""
     origin = read_meta(db, _ORIGIN)
     return None if origin is None else Restored(**orjson.loads(origin))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-
-from sqlite_utils import Database, Migrations
+from typing import TYPE_CHECKING
 
 from state.leases import Lease
 from state.polls import UnitTimes
 from state.sqlite.connection import State, read_meta, transaction, write_meta
 from state.sqlite.leases import check
+from state.sqlite.migrations import Migrations
 from state.sqlite.units import write_times
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 calls_migrations = Migrations("calls")
 
@@ -96,7 +99,7 @@ class Calls:
         return read_meta(self._db, "clock")
 
 
-def throttled_until(db: Database, budget: str) -> float | None:
+def throttled_until(db: State, budget: str) -> float | None:
     """The end of the pause as `Calls.throttle` stored it."""
     text = read_meta(db, _throttled(budget))
     return None if text is None else float(text)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlite_utils import Database, Migrations
 
 from state.commands import Posted, Result
 from state.sqlite.connection import State, transaction
+from state.sqlite.migrations import Migrations
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 command_migrations = Migrations("commands")
 

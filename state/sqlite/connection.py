@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-
-from sqlite_utils import Database, Migrations
+from typing import TYPE_CHECKING, Any
 
 from state.errors import Outdated, StateError, Unavailable
 from state.sqlite.files import OpenFiles
+from state.sqlite.migrations import Migrations, applied, apply, names_of
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 meta_migrations = Migrations("meta")
 
@@ -19,11 +22,11 @@ PROBED = 256 * 1024  # bytes
 LARGEST_WAL = 16 * 1024 * 1024  # bytes to which the -wal file is truncated
 
 
-class State(Database):
+class State:
     """One connection."""
 
     def __init__(self, conn: sqlite3.Connection) -> None:
-        super().__init__(conn, execute_plugins=False)
+        self.conn = conn
         self.files: OpenFiles | None = None  # of a state that is open for writing
         self.is_shared = False  # transactions currently share a commit
         self.has_begun = False  # the shared transaction has begun
@@ -31,8 +34,16 @@ class State(Database):
 
     def refuse_if_rolled_back(self) -> None:
         """Raise Unavailable if SQLite has rolled back the shared transaction, so that earlier steps in it are lost."""
-        if self.has_begun and self.conn is not None and not self.conn.in_transaction:
+        if self.has_begun and not self.conn.in_transaction:
             raise Unavailable("the state could not be written: SQLite rolled back what shared this commit")
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run one statement."""
+        return self.conn.execute(sql, values)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.conn.close()
 
 
 @meta_migrations()
@@ -56,19 +67,19 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
         )
         db = State(conn)
         conn.execute("PRAGMA busy_timeout = 10000")
-        _refuse_newer(db, sets, path)
+        done, wanted = applied(conn), names_of(sets)
+        _refuse_newer(done - wanted, path)
         if read_only:
-            _refuse_older(db, sets, path)
+            _refuse_older(wanted - done, path)
         else:
             conn.execute("PRAGMA journal_mode = WAL")
             conn.execute("PRAGMA synchronous = FULL")
             conn.execute("PRAGMA wal_autocheckpoint = 1000")
             conn.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")  # it grows while another program reads for long
             conn.execute("PRAGMA temp_store = MEMORY")  # undoing one step of a group needs no file
-            if any(migrations.pending(db) for migrations in sets):
+            if wanted - done:
                 _drop_views(db)
-            for migrations in sets:
-                migrations.apply(db)
+                apply(conn, sets)
             db.files = OpenFiles(path)
     except (sqlite3.Error, OSError) as error:
         damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
@@ -81,29 +92,24 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
     return db
 
 
-def _drop_views(db: Database) -> None:
+def _drop_views(db: State) -> None:
     """Drop the views, because a table that one of them reads cannot be changed. The next opening creates them again."""
     for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'view'").fetchall():
         db.execute(f'DROP VIEW "{name}"')
 
 
-def _refuse_newer(db: Database, sets: Sequence[Migrations], path: Path) -> None:
+def _refuse_newer(unknown: Collection[tuple[str, str]], path: Path) -> None:
     """Refuse a file that a later version has changed, because writing into it could destroy it."""
-    if db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [Migrations.migrations_table]).fetchone() is None:
-        return
-    applied = set(db.execute(f"SELECT migration_set, name FROM {Migrations.migrations_table}").fetchall())
-    nothing = Database(memory=True)
-    known = {(one.name, migration.name) for one in sets for migration in one.pending(nothing)}
-    if unknown := applied - known:
+    if unknown:
         raise StateError(
             f"{path}: was written by a later version of Poller ({', '.join(sorted(name for _, name in unknown))})",
             hint="install that version, or restore a backup made before it",
         )
 
 
-def _refuse_older(db: Database, sets: Sequence[Migrations], path: Path) -> None:
+def _refuse_older(lacking: Collection[tuple[str, str]], path: Path) -> None:
     """Refuse a file of an earlier version, because a reader cannot bring it up to date."""
-    if any(migrations.pending(db) for migrations in sets):
+    if lacking:
         raise Outdated(
             f"{path}: is not a state of this version of Poller",
             hint="poller once, or poller run, brings an earlier one up to date",
@@ -114,13 +120,11 @@ def _refuse_older(db: Database, sets: Sequence[Migrations], path: Path) -> None:
 def transaction(db: State) -> Iterator[sqlite3.Connection]:
     """One write transaction that holds the write lock from its beginning, so that what it reads remains true.
 
-    `Database.atomic` begins deferred: a read followed by a write would fail if another process (a command beside the
+    A deferred one would not do: a read followed by a write would fail if another process (a command beside the
     daemon) has written in between. A nested transaction is a part of the outer one, and is undone with it; within a
     `Group` it is a savepoint, which is undone alone and committed with the others.
     """
     conn = db.conn
-    if conn is None:
-        raise StateError("the state is closed")
     if db.is_writing:
         yield conn
         return
@@ -165,7 +169,7 @@ class Group:
             self._db.refuse_if_rolled_back()
         finally:
             self._db.has_begun = False
-        if self._db.conn is not None and self._db.conn.in_transaction:
+        if self._db.conn.in_transaction:
             _commit(self._db.conn)
 
 
@@ -187,7 +191,7 @@ def probe(db: State) -> None:
         conn.execute("DELETE FROM meta WHERE key = 'probe'")
 
 
-def read_meta(db: Database, key: str) -> str | None:
+def read_meta(db: State, key: str) -> str | None:
     """The value stored under `key`, or None."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
     return None if row is None else str(row[0])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-
-from sqlite_utils import Database, Migrations
+from typing import TYPE_CHECKING
 
 from state.records import Event, EventQuery, NewEvent
 from state.rows import EVENT, event_of
 from state.sqlite.connection import State, read_meta, transaction
+from state.sqlite.migrations import Migrations
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 log_migrations = Migrations("log")
 

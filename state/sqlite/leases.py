@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-
-from sqlite_utils import Database, Migrations
+from typing import TYPE_CHECKING
 
 from state.errors import LeaseLost
 from state.leases import Lease, Shares, Worker, WorkerState
 from state.sqlite.connection import State, transaction
+from state.sqlite.migrations import Migrations
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 lease_migrations = Migrations("leases")
 

@@ -9,13 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sqlite_utils import Migrations
-
 from state.deliveries import SubscriptionLedger
 from state.errors import StateError
 from state.move import MOVING, TABLES, Key, Mark, Row, Table, encoded_mark
 from state.sqlite.backup import begin_anew
 from state.sqlite.connection import State, open_database, transaction, write_meta
+from state.sqlite.migrations import Migrations
 from state.sqlite.subscription_ledger import ledger
 
 BYTES: Final = 4_000_000  # bytes of rows that are read at once

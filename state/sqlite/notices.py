@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-
-from sqlite_utils import Database, Migrations
+from typing import TYPE_CHECKING
 
 from state.notices import Notice
 from state.operational import notice_event
 from state.sqlite.connection import State, transaction
 from state.sqlite.events import append
 from state.sqlite.learned import save
+from state.sqlite.migrations import Migrations
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 notice_migrations = Migrations("notices")
 

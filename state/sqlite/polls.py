@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import orjson
 from msgspec import structs
-from sqlite_utils import Database, Migrations
 
 from state.leases import Lease
 from state.polls import (
@@ -24,10 +24,14 @@ from state.polls import (
 from state.rows import ENDPOINT, SUSPECT, UNIT, endpoint_of, snapshot_of, suspect_of, unit_of
 from state.sqlite.connection import State, transaction
 from state.sqlite.leases import check
+from state.sqlite.migrations import Migrations
 from state.sqlite.objects import KNOWN
 from state.sqlite.recording import write
 from state.sqlite.sweeps import read_endpoint, rebaseline
 from state.sqlite.units import make_unit, read_members, write_times
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 polls_migrations = Migrations("polls")
 

@@ -8,9 +8,13 @@ are outside the order.
 
 from __future__ import annotations
 
-from sqlite_utils import Database, Migrations
+from typing import TYPE_CHECKING
 
 from state.sqlite import not_matching as passed_over
+from state.sqlite.migrations import Migrations
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 delivery_migrations = Migrations("deliveries")
 

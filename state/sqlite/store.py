@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from sqlite_utils import Database
-
 from state.errors import StateError
 from state.move import refusal
 from state.sqlite.backup import begin_anew, restored
@@ -115,7 +113,7 @@ class Store:
 class Reader:
     """Everything that only reads, on one connection."""
 
-    db: Database
+    db: State
     log: Log
     polls: PollReader
     deliveries: DeliveryReader
@@ -181,7 +179,7 @@ def open_commands(path: Path) -> Iterator[Commands]:
         db.close()
 
 
-def _refuse_moved(db: Database, path: Path) -> None:
+def _refuse_moved(db: State, path: Path) -> None:
     """Raise StateError, and close the file, if the state was moved elsewhere or its move here is not complete."""
     if error := refusal(dict(db.execute("SELECT key, value FROM meta").fetchall()), str(path)):
         db.close()

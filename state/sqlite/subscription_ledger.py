@@ -6,16 +6,15 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 
-from sqlite_utils import Database
-
 from state.deliveries import SubscriptionLedger
 from state.errors import StateError
 from state.sqlite import not_matching as passed_over
+from state.sqlite.connection import State
 
 SHOWN = 1000  # most numbers that are listed
 
 
-def ledger(db: Database) -> list[SubscriptionLedger]:
+def ledger(db: State) -> list[SubscriptionLedger]:
     """The books of every subscription by name. Nothing is taken from a stored sum if rows can prove it."""
     conn = db.conn
     if conn is None:

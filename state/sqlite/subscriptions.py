@@ -6,10 +6,9 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from sqlite_utils import Database
-
 from state.deliveries import LONGEST_WORD, Feed, Registration, SinkHealth
 from state.errors import StateError
+from state.sqlite.connection import State
 
 # A lane is free unless the current owner of the subscription has claimed it, under the epoch of the latest lease.
 FREE = (
@@ -174,7 +173,7 @@ def id_of(conn: sqlite3.Connection, name: str) -> int:
     return int(row[0])
 
 
-def feeds(db: Database, names: Iterable[str], limit: int) -> list[Feed]:
+def feeds(db: State, names: Iterable[str], limit: int) -> list[Feed]:
     """The positions from which active ones of these subscriptions can read on, if they have room."""
     last = int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
     wanted = set(names)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlite_utils import Database
-
 from state.sqlite.connection import State, transaction
 from state.tables import Dialect, TablePage, open_tables
 
@@ -45,7 +43,7 @@ def create_views(db: State) -> None:
 class Tables:
     """The open tables of one state file."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: State) -> None:
         self._db = db
 
     def page(self, name: str, *, after: str | None, limit: int) -> TablePage:

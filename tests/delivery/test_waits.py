@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 
 import pytest
-from sqlite_utils import Migrations
 
 from poller.delivery.notices import ping
 from poller.sinks.protocol import Receipt, RetryLater
 from state.sqlite.connection import open_database
 from state.sqlite.events import log_migrations
+from state.sqlite.migrations import Migrations
 from state.sqlite.notices import notice_migrations
 from state.sqlite.read_deliveries import DeliveryReader
 from state.sqlite.schema import create_deliveries, delivery_migrations
@@ -159,7 +159,7 @@ async def test_what_was_written_while_the_clock_was_years_ahead_is_due_at_once(b
 @pytest.mark.parametrize("until", [4e9, 1e300, math.inf])
 def test_rows_that_an_earlier_program_wrote_are_bounded(tmp_path: Path, until: float) -> None:
     old = Migrations("deliveries")
-    old(name="create_deliveries")(create_deliveries)
+    old()(create_deliveries)
     db = open_database(tmp_path / "state.db", sets=(log_migrations, old))
     db.execute("INSERT INTO subscriptions (name, state, started, cursor, pending) VALUES ('crm', 'active', 0, 0, 1)")
     db.execute("INSERT INTO lanes (subscription, lane, due, floor) VALUES (1, 'a', ?1, ?1)", [until])
