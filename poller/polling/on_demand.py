@@ -33,17 +33,21 @@ class OnDemandSweep:
         self._sources = sources
         self._in_flight = in_flight
         self._began = began
+        self._left = dict.fromkeys(began)  # those that were not yet seen complete, in order
 
     def __iter__(self) -> Iterator[tuple[ActiveSource, WatchedEndpoint]]:
         return ((self._sources[source], self._sources[source].endpoints[name]) for source, name in self._began)
 
     def goes_on(self, now: float) -> bool:
         """Whether there is still something to poll or to wait for."""
-        return any(
-            (not self.is_swept(active, w) and not self._is_stuck(active, w, now))
-            or active.deletions.queue.is_due(w.name, now)
-            or self._is_under_way(active, w)
-            for active, w in self
+        return (
+            any((source, name) in self._began for source, name, _ in self._in_flight)
+            or any(not self._is_stuck(active, w, now) for active, w in self._incomplete())
+            or any(
+                (active.name, name) in self._began and active.deletions.queue.is_due(name, now)
+                for active in self._sources.values()
+                for name in active.deletions.queue.waiting
+            )
         )
 
     def stuck(self, now: float) -> list[str]:
@@ -64,7 +68,7 @@ class OnDemandSweep:
     def progress(self) -> tuple[int, int]:
         """(units polled, units known so far)."""
         units = sum(len(w.units) for _, w in self)
-        return units - sum(len(w.sweep.pending) for active, w in self if not self.is_swept(active, w)), units
+        return units - sum(len(w.sweep.pending) for _, w in self._incomplete()), units
 
     def is_swept(self, active: ActiveSource, w: WatchedEndpoint) -> bool:
         """Whether the endpoint's sweep is complete."""
@@ -74,8 +78,8 @@ class OnDemandSweep:
         self, budget: str, now: float, held_back: Callable[[ActiveSource, WatchedEndpoint, str, float], float | None]
     ) -> tuple[ActiveSource, WatchedEndpoint, str] | None:
         """A unit that a sweep still waits for."""
-        for active, w in self:
-            if active.config.budget != budget or self.is_swept(active, w) or self.is_held(active, w):
+        for active, w in self._incomplete():
+            if active.config.budget != budget or self.is_held(active, w):
                 continue
             for key in (*w.sweep.pending, *awaited(w)):
                 if self._is_due(active, w, key, now) and held_back(active, w, key, now) is None:
@@ -86,6 +90,16 @@ class OnDemandSweep:
         """When a unit that failed may be polled again."""
         waiting = (unit.retry_at or now for _, w in self for unit in w.units.failing())
         return min((at for at in waiting if at <= now + PATIENCE), default=None)
+
+    def _incomplete(self) -> Iterator[tuple[ActiveSource, WatchedEndpoint]]:
+        """The endpoints whose sweep is not complete. One that is complete is not looked at again."""
+        for source, name in list(self._left):
+            active = self._sources[source]
+            w = active.endpoints[name]
+            if self.is_swept(active, w):
+                self._left.pop((source, name), None)
+            else:
+                yield active, w
 
     def _is_due(self, active: ActiveSource, w: WatchedEndpoint, key: str, now: float) -> bool:
         unit = w.units.get(key)

@@ -101,7 +101,10 @@ class SuspectQueue:
             for suspect in suspects
             if (endpoint, suspect.snapshot.object_id) not in self.confirming
         ]
-        self.waiting[endpoint] = deque(sorted(queue, key=attrgetter("due")))
+        if queue:
+            self.waiting[endpoint] = deque(sorted(queue, key=attrgetter("due")))
+        else:
+            self.waiting.pop(endpoint, None)
         return bool(queue) or any(name == endpoint for name, _ in self.confirming)
 
     def again(self, endpoint: str, suspect: Suspect, due: float) -> None:
