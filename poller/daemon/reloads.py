@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from poller.config.models import Config, Settings
 
-AT_START: Final = ("state", "plugins_dir")  # an open file, and loaded code
+AT_START: Final = ("state",)  # an open file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +18,7 @@ class Reload:
     """A configuration to continue with, and how it differs from the one before."""
 
     config: Config  # with the old values of keys that need a restart
-    changed: tuple[str, ...]  # "sources.shop", "poller.retention"
+    changed: tuple[str, ...]  # "sources.shop added", "poller.retention", "subscriptions.crm.where"
     kept: tuple[str, ...]  # "poller.state": changed in the file, but needs a restart
 
 
@@ -41,6 +43,30 @@ def reload_of(before: Config, after: Config) -> Reload:
 
 
 def _differences(table: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What differs between the tables of two configurations, each by the keys with which the file writes it."""
     told = [f"{table}.{name} added" for name in after if name not in before]
     told += [f"{table}.{name} removed" for name in before if name not in after]
-    return told + [f"{table}.{name}" for name in after if name in before and before[name] != after[name]]
+    both = [name for name in after if name in before and before[name] != after[name]]
+    return told + [
+        f"{table}.{name}.{key}" for name in both for key in _keys(_values(before[name]), _values(after[name]))
+    ]
+
+
+def _keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    if before.get("plugin") != after.get("plugin"):
+        return ["plugin"]
+    plain = [name for name in {**before, **after} if name != "endpoints" and before.get(name) != after.get(name)]
+    return plain + _differences("endpoints", before.get("endpoints", {}), after.get("endpoints", {}))
+
+
+def _values(table: Any) -> dict[str, Any]:
+    """The values of a table by their keys: those of the engine and those of the plugin, as in the file."""
+    if not isinstance(table, BaseModel):
+        return dict(table or {})
+    own = {name: getattr(table, name) for name in type(table).model_fields if name not in ("cls", "options")}
+    given = _values(getattr(table, "options", None))
+    lists = {name: _values(one) for name, one in (given.get("endpoints") or {}).items()}
+    if lists or "endpoints" in own:
+        known = {name: _values(one) for name, one in own.get("endpoints", {}).items()}
+        own["endpoints"] = {name: {**lists.get(name, {}), **known.get(name, {})} for name in {**known, **lists}}
+    return {**given, **own}

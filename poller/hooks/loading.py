@@ -108,15 +108,22 @@ class Plugins:
     def load_folder(self, folder: Path) -> None:
         """Load each `*.py` of `folder` by its path, in order of name; skip files that are already loaded.
 
+        What could not be loaded before is tried again, because it may have been fixed.
+
         Files that another user could have written are not loaded, because they would run as this user.
         """
+        seen = {plugin.origin for plugin in self.loaded}
+        self.failed = [
+            one
+            for one in self.failed
+            if one.origin in seen or folder not in (Path(one.origin), Path(one.origin).parent)
+        ]
         if not folder.is_dir():
             self.note(folder.name, str(folder), "this folder does not exist")
             return
         if (why := distrust(folder)) is not None:
             self.note(folder.name, str(folder), "; ".join(("nothing in it is run", *why)))
             return
-        seen = {plugin.origin for plugin in self.loaded} | {plugin.origin for plugin in self.failed}
         for path in sorted(folder.glob("*.py")):
             if not path.name.startswith("_") and str(path) not in seen:
                 _load(self, path.stem, str(path), None, partial(_load_own, path))

@@ -54,6 +54,27 @@ def register_sources(register):
     register("own", Source)
 """
 
+PAGER = """
+from pydantic import BaseModel
+from poller import Receipt, hookimpl
+
+class Pager:
+    class Options(BaseModel):
+        pass
+    def __init__(self, name, options):
+        pass
+    async def __aenter__(self):
+        return self
+    async def __aexit__(self, *error):
+        pass
+    async def deliver(self, events, attempt):
+        return Receipt("200")
+
+@hookimpl
+def register_sinks(register):
+    register("pager", Pager)
+"""
+
 OWN = """
 [poller]
 state = "poller.db"
@@ -152,13 +173,64 @@ def test_a_reload_says_what_it_changes_and_what_it_leaves(tmp_path: Path) -> Non
     reload = reload_of(before, loaded(tmp_path, after))
     assert reload.changed == (
         "poller.retention",
-        "budgets.api",
+        "budgets.api.limits",
+        "budgets.api.concurrency",
         "subscriptions.crm added",
         "subscriptions.hook removed",
     )
     assert reload.kept == ("poller.state",)
     assert reload.config.poller.state == before.poller.state
     assert reload_of(before, loaded(tmp_path, text)).changed == ()
+
+
+def test_a_reload_names_the_keys_that_differ_wherever_they_are_written(tmp_path: Path) -> None:
+    text = CONFIG.format(url="http://127.0.0.1:1", state="poller.db", listen="")
+    before = loaded(tmp_path, text)
+    after = text.replace('name = "hook"', 'name = "hook"\nheaders = { A = "b" }')
+    after = after.replace('path = "/things"', 'path = "/others"\nweight = 2')
+    after = after.replace("[[subscriptions]]", '[sources.api.endpoints.more]\npath = "/more"\n[[subscriptions]]', 1)
+    after = after.replace("[sources.api]", '[sources.api]\ntimeout = "9s"', 1)
+    changed = set(reload_of(before, loaded(tmp_path, after)).changed)
+    assert changed == {
+        "sources.api.timeout",
+        "sources.api.endpoints.more added",
+        "sources.api.endpoints.things.path",
+        "sources.api.endpoints.things.weight",
+        "subscriptions.hook.headers",
+    }
+
+
+async def test_a_plugin_file_that_was_mended_is_loaded_by_the_next_reload(tmp_path: Path) -> None:
+    async with own(tmp_path) as (upstream, daemon, config):
+        pager = tmp_path / "plugins.d" / "pager.py"
+        pager.write_text("raise RuntimeError('boom')")
+        more = '[[subscriptions]]\nname = "pager"\nplugin = "pager"\n'
+        config.write_text(OWN.format(url=upstream.url, wrong="", more=more))
+        await daemon.reload()
+        assert "RuntimeError: boom (line 1 of pager.py)" in str(daemon.app.refused)
+        pager.write_text(PAGER)
+        await daemon.reload()
+        assert daemon.app.refused is None
+        await assert_goes_on(upstream, daemon, 1)
+        assert daemon.app.plugins.failed == []
+
+
+async def test_a_reload_takes_over_the_folder_of_plugins_and_leaves_what_is_loaded(tmp_path: Path) -> None:
+    async with own(tmp_path) as (upstream, daemon, config):
+        (tmp_path / "others.d").mkdir(mode=0o700)
+        (tmp_path / "others.d" / "pager.py").write_text(PAGER)
+        more = '[[subscriptions]]\nname = "pager"\nplugin = "pager"\n'
+        text = OWN.format(url=upstream.url, wrong="", more=more).replace("plugins.d", "others.d")
+        config.write_text(text)
+        with structlog.testing.capture_logs() as logs:
+            await daemon.reload()
+            await daemon.reload()
+        await assert_goes_on(upstream, daemon, 1)
+    assert [entry["changed"] for entry in logs if entry["event"] == "config.reloaded"] == [
+        "poller.plugins_dir, subscriptions.pager added",
+        "nothing",
+    ]
+    assert [entry for entry in logs if entry["event"] == "config.not_taken_over"] == []
 
 
 @pytest.mark.parametrize(
