@@ -275,9 +275,17 @@ def _tell(
 
 
 def delete(
-    rules: EndpointRules, suspect: Suspect, asked: RequestTimes, *, now: Mapping[str, Any] | None = None
+    rules: EndpointRules,
+    suspect: Suspect,
+    asked: RequestTimes,
+    *,
+    now: Mapping[str, Any] | None = None,
+    absent_at: float | None = None,
 ) -> Decision:
-    """Report a confirmed deletion. `now` is the object as its own URL shows it; None: as it was last known."""
+    """Report a confirmed deletion. `now` is the object as its own URL shows it; None: as it was last known.
+
+    `absent_at`: when it was certainly absent, if that was before it was asked for.
+    """
     old, decision = suspect.snapshot, Decision()
     change = _change_of(Kind.DELETED, old, asked, now=parse(old.body) if now is None else now)
     gone = msgspec.structs.replace(
@@ -286,7 +294,7 @@ def delete(
         body=old.body if now is None else dump(now),
         presence=Presence.DELETED,
         unit=None,
-        seen_at=asked.at,
+        seen_at=asked.at if absent_at is None else min(asked.at, absent_at),
     )
     _tell(rules, decision, gone, change, dropped=old.version)
     return decision

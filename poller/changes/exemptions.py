@@ -1,13 +1,17 @@
-"""Decisions of operators and other pages about an endpoint, and until which sweep they hold. Pure."""
+"""What is stored of an endpoint's guards: decisions of operators and other pages, and what waits for one. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import astuple, dataclass, field, replace
+from typing import Final
 
 import orjson
 
-from poller.changes.guards import NO_SHIFT, Shape, ShapeShift
+from poller.changes.guards import NO_SHIFT, Quarantined, Shape, ShapeShift
+from poller.rendering.counting import counted
+
+MOST_UNSHOWN: Final = 100  # objects whose own URLs answer without them, that are stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +52,25 @@ def clashes_after(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unlisted:
+    """What is known of objects that left their list and whose own URLs answer."""
+
+    is_reported: bool = False  # that there are such objects
+    unshown: Mapping[str, int] = field(default_factory=dict)  # those whose answers do not show them: the status
+
+    @property
+    def text(self) -> str | None:
+        """The objects whose own URLs answer without them, for an operator; None if there are none."""
+        if not self.unshown:
+            return None
+        object_id, status = next(iter(self.unshown.items()))
+        others = f" (and {counted(len(self.unshown) - 1, 'more object')} alike)" if len(self.unshown) > 1 else ""
+        return f"{object_id}: its own URL answers {status} without the object{others}, so nothing is concluded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exemptions:
-    """What the guards of one endpoint accept."""
+    """What the guards of one endpoint accept, and what they have set aside."""
 
     shift: ShapeShift = NO_SHIFT
     shift_until: int = 0
@@ -61,9 +82,10 @@ class Exemptions:
         frozenset()
     )  # keys of lists not read when the baseline ended: their first objects are silent
     misleading: Misleading | None = None  # if set, own URLs confirm no deletion
-    said_unlisted: bool = False  # it was reported that objects left the list and answer under their own URL
+    unlisted: Unlisted = Unlisted()
     clashes: Mapping[str, Clash] = field(default_factory=dict)  # by id: never reported as edits
     certain_since: float | None = None  # when the first sweep ended after the latest one that was uncertain
+    quarantine: Mapping[str, Quarantined] = field(default_factory=dict)  # by unit: pages that are set aside
 
     def shift_in(self, sweep: int) -> ShapeShift:
         """The schema change that is accepted silently in a sweep."""
@@ -72,6 +94,21 @@ class Exemptions:
     def allow_deletions(self, sweep: int) -> bool:
         """Whether all missing objects are believed to be deleted in a sweep."""
         return sweep <= self.deletions_until
+
+    def with_unshown(self, object_id: str, status: int) -> Exemptions:
+        """The exemptions after an own URL answered without its object."""
+        known = self.unlisted.unshown
+        if len(known) >= MOST_UNSHOWN and object_id not in known:
+            return self
+        return replace(self, unlisted=replace(self.unlisted, unshown={**known, object_id: status}))
+
+    def with_shown(self, ids: Collection[str]) -> Exemptions:
+        """The exemptions after it became known of these objects whether they are there."""
+        known = self.unlisted.unshown
+        if known.keys().isdisjoint(ids):
+            return self
+        left = {one: status for one, status in known.items() if one not in ids}
+        return replace(self, unlisted=replace(self.unlisted, unshown=left))
 
     def dump(self) -> bytes:
         """The exemptions in their stored form."""
@@ -87,8 +124,10 @@ class Exemptions:
                 "failing": sorted(self.failing),
                 "unread": sorted(self.unread),
                 "misleading": self.misleading and [self.misleading.object_id, self.misleading.url],
-                "said_unlisted": self.said_unlisted,
+                "said_unlisted": self.unlisted.is_reported,
                 "certain_since": self.certain_since,
+                "quarantine": {unit: astuple(one) for unit, one in self.quarantine.items()},
+                "unshown": self.unlisted.unshown,
             }
         )
 
@@ -110,6 +149,13 @@ class Exemptions:
             failing=frozenset(data.get("failing", ())),
             unread=frozenset(data.get("unread", ())),
             misleading=None if misled is None else Misleading(object_id=misled[0], url=misled[1]),
-            said_unlisted=data.get("said_unlisted", False),
             certain_since=data.get("certain_since"),
+            quarantine={unit: _quarantined(*values) for unit, values in data.get("quarantine", {}).items()},
+            unlisted=Unlisted(is_reported=data.get("said_unlisted", False), unshown=data.get("unshown", {})),
         )
+
+
+def _quarantined(shift: tuple[Mapping[str, str], int, bool], asked_order: int, seen_order: int) -> Quarantined:
+    fields, objects, is_torn = shift
+    shapes = {path: Shape(shape) for path, shape in fields.items()}
+    return Quarantined(ShapeShift(fields=shapes, objects=objects, is_torn=is_torn), asked_order, seen_order)

@@ -42,7 +42,7 @@ class ShapeShift:
 NO_SHIFT = ShapeShift(fields={}, objects=0)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """A page that is set aside."""
 

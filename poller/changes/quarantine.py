@@ -47,9 +47,9 @@ def keep_aside(quarantine: Quarantine, key: str, shift: ShapeShift, order: int, 
         return True
     others = [unit for other, unit in units.items() if other != key and other not in quarantine]
     asked = [unit for unit in others if unit.asked_order > aside.asked_order]
-    if shift is REPLACED and any(unit.shown for unit in asked):
+    if shift == REPLACED and any(unit.shown for unit in asked):
         return False
-    aside.seen_order = order
+    quarantine[key] = replace(aside, seen_order=order)
     return len(asked) < len(others)
 
 

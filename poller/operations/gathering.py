@@ -57,8 +57,7 @@ WELL = HealthReport(state="ok")
 def status(reader: Reader, config: Config, *, now: float, live: Live | None = None) -> Status:
     """The whole status.
 
-    Without `live` the status has only what the state knows: nothing about pages set aside, and no delay to expect where
-    nobody polls.
+    Without `live` the status has only what the state knows: no delay to expect where nobody polls.
     """
     health = _health(reader, config, live)
     budgets = _budgets(reader, config, live, now)
@@ -289,7 +288,10 @@ def _endpoint(
         failing_since=None if ill is None else _at(ill.since),
         next_try=None if ill is None else _at(ill.next_try),
         in_doubt_since=_at(watched.in_doubt_since),
-        aside=watched.aside,
+        aside={
+            unit: {path: str(shape) for path, shape in one.shift.fields.items()}
+            for unit, one in Exemptions.load(row["accepted"]).quarantine.items()
+        },
         notes=watched.notes,
         ignore_candidates=tuple(watched.ignore_candidates),
     )
@@ -332,10 +334,11 @@ def _doubt(row: Row, watched: Watched) -> str | None:
         return "a new baseline is not complete yet"
     if watched.in_doubt_since is not None:
         return "most of its objects are missing: every unit is being counted first"
-    if watched.aside:
-        return f"set aside until other pages decide: {', '.join(watched.aside)}"
-    misleading = Exemptions.load(row["accepted"]).misleading
-    notes = [misleading.text] if misleading is not None else []
+    known = Exemptions.load(row["accepted"])
+    if known.quarantine:
+        return f"set aside until other pages decide: {', '.join(known.quarantine)}"
+    notes = [known.misleading.text] if known.misleading is not None else []
+    notes += [known.unlisted.text] if known.unlisted.text is not None else []
     missing = (f"{unit}: {note}" for unit, note in watched.notes.items() if unit != LATE)  # what is late was seen
     return "; ".join([*notes, *missing]) or None
 

@@ -42,7 +42,6 @@ class Watched:
     in_doubt_since: float | None = (
         None  # Unix seconds: since when it is being counted, because most objects are missing
     )
-    aside: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     ignore_candidates: Sequence[str] = ()
 

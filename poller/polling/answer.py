@@ -225,6 +225,7 @@ def take_unchanged(w: WatchedEndpoint, waiting: PendingAnswer) -> PollResult | N
         unit is None
         or fetched.pages is not None
         or w.guards.recount is not None
+        or key in w.guards.quarantine
         or key == SINCE
         or (unit.next is None and not w.is_child)
         or w.sweep.pending <= {key}
@@ -301,7 +302,7 @@ def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, know
         state=_state_for(w, one),
         unit=one.unit.id if is_swept(one.key) else None,
         asked=one.fetched.asked,
-        absent_since=_absent_since(w, one.unit),
+        absent_since=absent_since(w, one.unit),
         appended=_appended(w, one, comparison, known),
         tail_since=w.state.tail_asked_at if w.state.uncertain is None else None,
         accepted=current_shift(w),
@@ -318,8 +319,8 @@ def _state_for(w: WatchedEndpoint, one: Answer) -> EndpointState:
     return msgspec.structs.replace(w.state, baseline_before=one.fetched.asked.at)
 
 
-def _absent_since(w: WatchedEndpoint, unit: UnitState) -> float | None:
-    """Latest time at which an object that is not known yet was certainly absent.
+def absent_since(w: WatchedEndpoint, unit: UnitState | None) -> float | None:
+    """Latest time at which an object was certainly absent that the list does not show. `unit` is its list per parent.
 
     A list in a single answer is complete at one moment. A list of several pages may shift while it is read.
     """
@@ -328,7 +329,7 @@ def _absent_since(w: WatchedEndpoint, unit: UnitState) -> float | None:
     whole = unit if w.is_child else w.units.only_one()
     if whole is not None and whole.digest is not None and whole.calls == 1 and whole.next is None:
         return whole.asked_at
-    return None if w.is_child and unit.asked_at is None else w.state.steady_began
+    return None if w.is_child and (unit is None or unit.asked_at is None) else w.state.steady_began
 
 
 def _appended(
@@ -411,6 +412,8 @@ def apply(
     if new := [object_id for object_id in decision.undecided.clashes if object_id not in clashes]:
         found = dict.fromkeys(new, Clash(asked.answered_at))
         exempt(w, draft, replace(w.guards.exemptions, clashes={**clashes, **found}))
+    if (shown := w.guards.exemptions.with_shown({*comparison.members.values()})) != w.guards.exemptions:
+        exempt(w, draft, shown)
     _remember(w, unit, decision)
     _remember_moves(w, decision)
     return result

@@ -14,6 +14,7 @@ from poller.changes.decision import Decision
 from poller.changes.own_url import OwnAnswer, read_own
 from poller.changes.recording import growth_of
 from poller.clock import Clock
+from poller.polling.answer import absent_since
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint, exempt, may_delete
 from poller.polling.fetch import Fetcher
@@ -23,7 +24,7 @@ from poller.polling.recorder import MOST_TRIES, Recorder
 from poller.polling.results import PollResult
 from poller.polling.suspects import SuspectQueue, asked_at, is_proved
 from poller.polling.threads import Apart
-from poller.polling.unit_keys import is_swept
+from poller.polling.unit_keys import CHILD, is_swept, parent_of
 from state.errors import Conflict
 from state.notices import Notice
 from state.polls import Answering, PollRecord, Presence, Snapshot, Suspect
@@ -173,7 +174,10 @@ class Deletions:
         if holds_deletion(w, draft, suspects, now=asked.answered_at, steady=steady, is_denied=is_denied):
             result.events = (await self._recorder.record(w, draft)).notices
             return result
-        decision = await _called(self._apart, w, delete, w.rules, gone, asked, now=shown)
+        absent_at = _absent_at(w, gone) if is_denied and shown is None else asked.at
+        decision = await _called(self._apart, w, delete, w.rules, gone, asked, now=shown, absent_at=absent_at)
+        if (known := w.guards.exemptions.with_shown([gone.snapshot.object_id])) != w.guards.exemptions:
+            exempt(w, draft, known)
         await self._record(w, draft, gone, decision, asked, result)
         w.turnover.deleted(steady)
         self._unlisted.pop((w.name, gone.snapshot.object_id), None)
@@ -207,8 +211,8 @@ class Deletions:
         object_id, exemptions = known.snapshot.object_id, w.guards.exemptions
         answering = Answering(object_id=object_id, checks=known.checks + 1, is_unlisted=is_listed_nowhere)
         draft = Draft(at=asked.answered_at, answering=[answering])
-        if is_listed_nowhere and not exemptions.said_unlisted:
-            exempt(w, draft, replace(exemptions, said_unlisted=True))
+        if is_listed_nowhere and not exemptions.unlisted.is_reported:
+            exempt(w, draft, replace(exemptions, unlisted=replace(exemptions.unlisted, is_reported=True)))
             draft.notices.append(_unlisted_notice(w, object_id, asked.answered_at))
         return draft
 
@@ -244,6 +248,13 @@ def _is_swept_away(w: WatchedEndpoint, suspect: Suspect, *, now: float) -> bool:
         suspect.missing_at, certain if certain <= now else 0.0
     )  # an uncertain sweep did not miss it for certain
     return began >= since + w.rules.deletion.missing_time(has_own_url=False)
+
+
+def _absent_at(w: WatchedEndpoint, suspect: Suspect) -> float:
+    """When the list certainly did not show a suspect: its own URL alone may be wrong about that."""
+    object_id, seen_at = suspect.snapshot.object_id, suspect.snapshot.seen_at
+    unit = w.units.get(f"{CHILD}{parent_of(object_id)}") if w.is_child else None
+    return max(seen_at, absent_since(w, unit) or seen_at)
 
 
 def _is_deletable(w: WatchedEndpoint, now: Snapshot, asked: RequestTimes) -> bool:

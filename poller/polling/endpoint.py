@@ -81,7 +81,8 @@ class Guards:
     @classmethod
     def load(cls, state: EndpointState) -> Guards:
         """The guards as stored."""
-        return cls(Exemptions.load(state.accepted), Recount.load(state.held, state.sweep_began))
+        exemptions = Exemptions.load(state.accepted)
+        return cls(exemptions, Recount.load(state.held, state.sweep_began), {**exemptions.quarantine})
 
 
 @dataclass(slots=True, eq=False)
@@ -195,7 +196,8 @@ class WatchedEndpoint:
             self.oddities.note(unit)
         self.guards = Guards.load(opened.state)
         orders = [unit.asked_order for unit in opened.units]
-        self.requests.latest = max(self.requests.latest, opened.state.sweep_order, *orders, 0)
+        aside = [one.seen_order for one in self.guards.quarantine.values()]
+        self.requests.latest = max(self.requests.latest, opened.state.sweep_order, *orders, *aside, 0)
         self.sweep = SweepProgress(opened.state, self.units)
         if any(order >= opened.state.sweep_order for order in orders):
             self.sweep.interrupt()
@@ -284,8 +286,6 @@ def status_of(w: WatchedEndpoint) -> Mapping[str, Any]:
     shown: dict[str, Any] = {}
     if w.guards.recount is not None and w.state.held is None:
         shown["in_doubt_since"] = w.guards.recount.began
-    if w.guards.quarantine:
-        shown["aside"] = {key: dict(aside.shift.fields) for key, aside in w.guards.quarantine.items()}
     if w.oddities.notes:
         shown["notes"] = dict(list(w.oddities.notes.items())[:10])
     if w.oddities.noise.candidates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ import httpx
 import msgspec
 
 from poller.changes.comparison import RequestTimes
-from poller.changes.exemptions import Misleading
+from poller.changes.exemptions import Exemptions, Misleading
 from poller.changes.own_url import own_object
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint, exempt
@@ -24,7 +24,6 @@ from poller.sources.urls import shown_url
 from state.notices import Notice
 from state.polls import Presence, Snapshot, Suspect
 
-OWN_URL: Final = "own URL"  # takes the place of a unit in notes about own URLs
 GONE: Final = frozenset({404, 410})
 HOUR: Final = 3600.0  # seconds
 
@@ -157,12 +156,13 @@ class OwnUrls:
                 found = await self._apart(own_object, w.rules, response.content, name)
             else:
                 found = own_object(w.rules, response.content, name)
-        if found is not None:
-            w.oddities.notes.pop(OWN_URL, None)
-        elif response.is_success:
-            w.oddities.notes[OWN_URL] = (
-                f"{snapshot.object_id}: its own URL answers {status} without the object, so nothing is concluded"
-            )
+        object_id = snapshot.object_id
+
+        def noted(known: Exemptions) -> Exemptions:
+            return known.with_unshown(object_id, status) if found is None else known.with_shown([object_id])
+
+        if noted(w.guards.exemptions) != w.guards.exemptions:
+            await self._exempt(w, noted)
         return found
 
     async def _misled(
@@ -200,10 +200,14 @@ class OwnUrls:
 
     async def _forget_misleading(self, w: WatchedEndpoint) -> None:
         """Believe own URLs again."""
+        await self._exempt(w, lambda before: replace(before, misleading=None))
+
+    async def _exempt(self, w: WatchedEndpoint, change: Callable[[Exemptions], Exemptions]) -> None:
+        """Record a change of the exemptions."""
 
         def decide() -> Draft:
             draft = Draft(at=w.state.sweep_began)
-            exempt(w, draft, replace(w.guards.exemptions, misleading=None))
+            exempt(w, draft, change(w.guards.exemptions))
             return draft
 
         await self._recorder.change(w, decide)

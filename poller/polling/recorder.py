@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from msgspec import structs
 
 from poller.polling.draft import Draft
-from poller.polling.endpoint import WatchedEndpoint
+from poller.polling.endpoint import WatchedEndpoint, exempt
 from poller.tracing import span
 from state.errors import Conflict
 from state.polls import (
@@ -32,6 +33,7 @@ class Recorder:
 
     async def record(self, w: WatchedEndpoint, draft: Draft) -> Recorded:
         """Write a recording, within a turn of the endpoint. Raises Conflict if memory differs from the state."""
+        _draft_aside(w, draft)
         if draft.is_empty:
             return Recorded(events=[()] * len(draft.polls))
         w.turn.is_stale = True  # until the write has succeeded
@@ -80,6 +82,13 @@ class Recorder:
             w.load(await self.steps.read(self.store.reopen, w.state.id))
             w.turn.is_stale = False
             self._reloaded(w)
+
+
+def _draft_aside(w: WatchedEndpoint, draft: Draft) -> None:
+    """Draft which pages are set aside, if others are than are stored."""
+    aside = {key: one for key, one in w.guards.quarantine.items() if key in w.units and key not in draft.dropped}
+    if aside != w.guards.exemptions.quarantine:
+        exempt(w, draft, replace(w.guards.exemptions, quarantine=aside))
 
 
 def _as_seen(w: WatchedEndpoint, snapshots: Mapping[str, Snapshot]) -> Mapping[str, Snapshot]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from poller.changes.exemptions import Clash, Exemptions, Misleading, clashes_after
-from poller.changes.guards import Shape, ShapeShift
+from poller.changes.exemptions import Clash, Exemptions, Misleading, Unlisted, clashes_after
+from poller.changes.guards import Quarantined, Shape, ShapeShift
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,8 @@ def test_exemptions_are_stored_whole():
         failing=frozenset({"list"}),
         unread=frozenset({"parent"}),
         misleading=Misleading(object_id="7", url="https://shop.example/items/7"),
-        said_unlisted=True,
+        unlisted=Unlisted(is_reported=True, unshown={"8": 204}),
+        quarantine={"page=2": Quarantined(ShapeShift(fields={"/a": Shape.NULLED}, objects=10, is_torn=True), 3, 5)},
         clashes={"7": Clash(20.0, 1)},
         certain_since=12.5,
     )

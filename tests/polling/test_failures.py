@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from poller.app import sweep_once
 from poller.operations.gathering import read_status
+from poller.operations.status import EndpointStatus
 from tests.support.ailing import SIZE, Api, Body, Ward, Wrong, brotlied, dripping, json, redirect, thing, ward, zipped
 
 PAGE = Path(__file__).parents[2] / "docs" / "failures.md"
@@ -295,19 +296,36 @@ async def test_a_page_that_goes_wrong_is_recorded_shown_and_sent_as_the_table_sa
         assert [event.type for event in patient.told()] == [*row.sent, *row.afterwards]
 
 
-@pytest.mark.parametrize("name", ["an object without its id", "two different objects under one id"])
+def shown_without_a_daemon(patient: Ward) -> EndpointStatus:
+    """The endpoint as `poller status` shows it from the state alone."""
+    (shown,) = read_status(patient.app.config, now=patient.app.clock.now()).endpoints
+    return shown
+
+
+ASIDE = [
+    "an object without its id",
+    "two different objects under one id",
+    "the objects of another list",
+    "permission lost: a field is null on one page",
+]
+
+
+@pytest.mark.parametrize("name", ASIDE)
 async def test_what_is_set_aside_is_shown_from_the_state_alone_too(name, tmp_path):
     async with ward(tmp_path) as patient:
-        await suffer(patient, ROWS[name])
+        row = ROWS[name]
+        patient.api.break_(row.page, row.wrong)
+        await patient.look()
 
-        (shown,) = read_status(patient.app.config, now=patient.app.clock.now()).endpoints
-        assert shown.state == "uncertain"
-        assert "set aside" in (shown.reason or "")
+        shown = shown_without_a_daemon(patient)
+        assert (shown.state, "set aside" in (shown.reason or "")) == ("uncertain", True)
+
+        await patient.restart()
+        shown = shown_without_a_daemon(patient)
+        assert (shown.state, "set aside" in (shown.reason or "")) == ("uncertain", True)
 
         await patient.heal()
-
-        (shown,) = read_status(patient.app.config, now=patient.app.clock.now()).endpoints
-        assert shown.state == "ok", shown.reason
+        assert shown_without_a_daemon(patient).state == "ok"
 
 
 @pytest.mark.parametrize("packed", [zipped, brotlied])

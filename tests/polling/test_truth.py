@@ -28,6 +28,19 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "an own URL that denies what exists does not say when an object was absent": (
+        World(style="page-open", has_items=True, since=True, objects=1, absent_for=5.0, seed=926),
+        [
+            Step(act="conflict", wait=1.0),
+            Step(act="begin", kind="own-404", wait=10.0),
+            Step(act="conflict", wait=1.0),
+            Step(act="crash", pick=5, kind="after", wait=1.0),
+            Step(act="delete"),
+            Step(act="unlist", wait=10.0),
+            Step(act="begin", kind="ignores-page", wait=2.0),
+            Step(act="restore", wait=1.0),
+        ],
+    ),
     "a deletion is told once its own URL has had the time to say so twice, however many sweeps that takes": (
         World(has_items=True, objects=1, absent_for=30.0, seed=828),
         [

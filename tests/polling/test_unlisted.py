@@ -198,12 +198,28 @@ async def test_an_answer_without_the_object_neither_confirms_nor_denies_its_dele
 
         assert kinds(app) == []
         assert shown(app).unlisted == 0
-        (note,) = app.engine.sources["api"].endpoints["issues"].oddities.notes.values()
-        assert f"its own URL answers {answer.status_code} without the object" in note
+        assert shown(app).state == "uncertain"
+        assert f"2: its own URL answers {answer.status_code} without the object" in (shown(app).reason or "")
 
         issues.own = None
         await sweeps(app, 20)
         assert kinds(app) == ["deleted issues/2"]
+        assert shown(app).state == "ok"
+
+
+async def test_an_own_url_that_does_not_show_its_object_is_known_after_a_restart_until_the_list_shows_it_again(
+    tmp_path,
+):
+    issues = Issues()
+    async with tracker(issues) as url:
+        async with watching(tmp_path, url) as app:
+            issues.hidden, issues.own = {2}, Response(status_code=204)
+            await sweeps(app, 2)
+        async with watching(tmp_path, url) as app:
+            assert "2: its own URL answers 204 without the object" in (shown(app).reason or "")
+            issues.hidden = set()
+            await sweeps(app, 1)
+            assert shown(app).state == "ok"
 
 
 async def test_an_own_url_that_denies_what_is_listed_confirms_nothing_until_it_is_another(tmp_path, monkeypatch):

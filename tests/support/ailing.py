@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,13 @@ class Ward:
 
     api: Api
     app: App
+    opened: AsyncExitStack
+
+    async def restart(self) -> None:
+        """End the program, and begin it again on the same state."""
+        path = self.app.config.path
+        await self.opened.aclose()
+        self.app = await opened_app(path, self.opened)
 
     async def look(self) -> None:
         """Ask for every page once, and for the own URLs of what is missing; what fails is not tried again."""
@@ -189,7 +196,13 @@ async def ward(folder: Path, *, has_items: bool = True, timeout: str = "30s") ->
         (folder / "poller.toml").write_text(
             CONFIG.format(url=url, token=TOKEN, size=SIZE, timeout=timeout, items=items)
         )
-        plugins = load_plugins(lazily=True)
-        async with open_app(load(folder / "poller.toml", plugins), plugins) as app:
+        async with AsyncExitStack() as opened:
+            app = await opened_app(folder / "poller.toml", opened)
             assert await sweep_once(app) == []
-            yield Ward(api, app)
+            yield Ward(api, app, opened)
+
+
+async def opened_app(config: Path, stack: AsyncExitStack) -> App:
+    """The program, until the stack is closed."""
+    plugins = load_plugins(lazily=True)
+    return await stack.enter_async_context(open_app(load(config, plugins), plugins))
