@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 LONGEST: Final = 86400.0  # seconds; the longest wait
@@ -46,7 +47,8 @@ def seconds_behind(headers: Mapping[str, str], now: float) -> float:
 
     0 if it is ahead, or says nothing that can be read.
     """
-    at = instant(headers.get("date", ""))
+    date = headers.get("date")
+    at = None if date is None else instant(date)
     return 0.0 if at is None else max(0.0, now - at - (number(headers.get("age", "")) or 0.0))
 
 
@@ -64,6 +66,7 @@ def epoch(value: float) -> float | None:
     return value
 
 
+@lru_cache(maxsize=64)  # the answers of a second have the same date
 def instant(text: str) -> float | None:
     """Unix seconds of an HTTP date in any of its three forms, or of ISO text (RFC 3339), which is UTC by default."""
     if _ISO.match(text.strip()):

@@ -64,9 +64,14 @@ class Forms(Generic[T]):
                     yield place, form
                     break
 
-    def within(self, text: T) -> Forms[T]:
-        """Those of them to look for in a text: a few are looked for one after the other, which is quicker."""
-        return self if len(self.all) > FEW else Forms((one for one in self.all if one in text), shortest=self._shortest)
+    def within(self, text: T) -> Forms[T] | None:
+        """Those of them to look for in a text: a few are looked for one after the other, which is quicker. None: the
+        text has none of them.
+        """
+        if len(self.all) > FEW:
+            return self
+        found = [one for one in self.all if one in text]
+        return Forms(found, shortest=self._shortest) if found else None
 
 
 class Redactor:
@@ -103,7 +108,7 @@ class Redactor:
             return text
         known, _ = self._forms or self._collect()
         forms = known.within(text)
-        if forms.all:
+        if forms is not None:
             text = _replaced(text, forms)
         return _USERINFO.sub(f"{MASK}@", text) if "://" in text else text
 
@@ -111,7 +116,7 @@ class Redactor:
         """The body of an answer with a mask for every secret that is too long to occur by chance."""
         _, known = self._forms or self._collect()
         forms = known.within(body)
-        if not forms.all:
+        if forms is None:
             return body
         parts, end = [], 0
         for place, form in forms.found(body):

@@ -9,11 +9,12 @@ numbers only: an `..._order` counts those of one endpoint and only rises, whatev
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from state.members import NO_MEMBERS, Members
 from state.notices import Notice
 from state.records import NewEvent
 
@@ -133,7 +134,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What to read for comparing an answer of one unit."""
 
     unit: int
-    digests: Set[bytes] = frozenset()  # digests of the shown objects: members with other digests may have changed
+    digests: Collection[bytes] = ()  # digests of the shown objects: members with other digests may have changed
     ids: Sequence[str] = ()  # ids of objects that may be known, including in other units
     with_members: bool = True  # False: the unit is known to have shown nothing
 
@@ -141,7 +142,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 class Known(msgspec.Struct, frozen=True, kw_only=True):
     """What the state knows of one unit's objects."""
 
-    members: Mapping[bytes, str] = {}  # what the unit showed last: digest of each object's bytes -> its id, in order
+    members: Members = NO_MEMBERS  # what the unit showed last
     snapshots: Mapping[str, Snapshot] = {}  # by id: snapshots of members that are not among the digests, and of the ids
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
 from msgspec import UNSET
 
 from state.deliveries import Delivery, Job, SinkHealth, SubscriptionState
@@ -18,9 +17,6 @@ _ENDPOINT_FIELDS: Final = EndpointState.__struct_fields__
 _UNIT_FIELDS: Final = UnitState.__struct_fields__
 ENDPOINT: Final = ", ".join(_ENDPOINT_FIELDS)
 UNIT: Final = ", ".join(_UNIT_FIELDS)
-
-_decode_members = msgspec.msgpack.Decoder(dict[bytes, str]).decode
-_encode_members = msgspec.msgpack.Encoder().encode
 
 
 def event_of(row: Sequence[Any]) -> Event:
@@ -92,16 +88,6 @@ def snapshot_of(row: Sequence[Any]) -> Snapshot:
         presence=Presence(presence),
         seen_sweep=seen_sweep,
     )
-
-
-def packed_members(members: Mapping[bytes, str]) -> bytes:
-    """The members of a unit in their stored form: the digest of each object's bytes -> its id, in order."""
-    return _encode_members(members)
-
-
-def members_of(packed: bytes | None) -> dict[bytes, str]:
-    """The members from their stored form; empty for None."""
-    return _decode_members(packed) if packed else {}
 
 
 def job_of(row: Sequence[Any]) -> Job:

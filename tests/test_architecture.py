@@ -18,6 +18,7 @@ NOUNS = {
     "state.records",
     "state.errors",
     "state.place",
+    "state.members",
     "state.move",
     "state.polls",
     "state.deliveries",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -43,7 +43,7 @@ class ShownObject(msgspec.Struct, frozen=True, gc=False):
 class PageComparison(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer shows, compared with what its unit showed before."""
 
-    members: dict[bytes, str]  # digest of bytes -> id, of all objects shown, in order
+    members: Mapping[bytes, str]  # digest of bytes -> id, of all objects shown, in order
     fresh: Sequence[ShownObject]
     missing: Sequence[str] = ()  # shown before, but not now
     unsure: Sequence[str] = ()  # ids whose state cannot be told from this answer

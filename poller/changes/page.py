@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence, Set
-from itertools import compress, repeat
-from operator import ne
+from itertools import repeat
 from typing import cast
 
 import msgspec
@@ -23,10 +22,10 @@ from poller.rendering.counting import counted
 from poller.sources.paths import noun
 from poller.sources.protocol import PageError, Unparsed
 from poller.sources.unreadable import NOT_UTF8, reason_of
+from state.members import FEW, Members
 
 MOST_OBJECTS = 100_000  # objects in one answer
 MOST_VALUES = 200_000  # values of one object: parsing more blocks all other threads
-FEW = 4  # so few new objects on a page are found faster one by one
 
 _NEWLINE = ord("\n")
 _tokens = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL).finditer
@@ -54,7 +53,21 @@ def compare(
     answer does not show. `prefix` precedes every id.
     """
     digests = digests_of(rules, objects) if digests is None else digests
-    members, new, lost = _in_place(digests, objects, before) or _anywhere(digests, objects, before)
+    if isinstance(before, Members):
+        edited = _edited_in_place(rules, objects, before, digests, prefix)
+        return edited or _compare_all(rules, objects, before.by_digest, digests, prefix)
+    return _compare_all(rules, objects, before, digests, prefix)
+
+
+def _compare_all(
+    rules: EndpointRules,
+    objects: Sequence[msgspec.Raw],
+    before: Mapping[bytes, str],
+    digests: Sequence[bytes],
+    prefix: str,
+) -> PageComparison:
+    """The comparison of any page."""
+    members, new, lost = _anywhere(digests, objects, before)
     aside: list[SetAside] = []
     fresh, doubles = _told_apart(rules, _usable(rules, new, aside, prefix), members, lost)
     unsure = doubles | {one.object_id for one in aside if one.object_id is not None} if aside else doubles
@@ -91,18 +104,21 @@ def _none_is_usable(aside: Sequence[SetAside]) -> PageError:
 Matched = tuple[dict[bytes, str], dict[bytes, msgspec.Raw], Sequence[str]]  # see `_anywhere`
 
 
-def _in_place(digests: Sequence[bytes], objects: Sequence[msgspec.Raw], before: Mapping[bytes, str]) -> Matched | None:
-    """The same as `_anywhere`, in half the time, where few objects changed and all others are in their places."""
-    if len(digests) != len(before):
+def _edited_in_place(
+    rules: EndpointRules, objects: Sequence[msgspec.Raw], before: Members, digests: Sequence[bytes], prefix: str
+) -> PageComparison | None:
+    """The comparison of a page on which a few objects were edited and all others are in their places; None for any
+    other page.
+    """
+    run = b"".join(digests)
+    places = before.changed_places(run)
+    if places is None or any(digests[place] in before.digests for place in places):
         return None
-    places = list(compress(range(len(digests)), map(ne, digests, before)))
-    if len(places) > FEW or any(digests[place] in before for place in places):
+    aside: list[SetAside] = []
+    fresh = _usable(rules, {digests[place]: objects[place] for place in places}, aside, prefix)
+    if aside or [shown.object_id for shown in fresh] != [before.ids[place] for place in places]:
         return None
-    ids = list(before.values())
-    lost = [ids[place] for place in places]
-    for place in places:
-        ids[place] = ""
-    return dict(zip(digests, ids, strict=True)), {digests[place]: objects[place] for place in places}, lost
+    return PageComparison(members=Members(run, before.ids), fresh=fresh)
 
 
 def _anywhere(digests: Sequence[bytes], objects: Sequence[msgspec.Raw], before: Mapping[bytes, str]) -> Matched:
@@ -111,9 +127,9 @@ def _anywhere(digests: Sequence[bytes], objects: Sequence[msgspec.Raw], before: 
 
     Sets find both in half the time of loops, and most pages have only a few of them.
     """
-    members = dict(zip(digests, map(before.get, digests, repeat("")), strict=True))
     if not before:
-        return members, dict(zip(digests, objects, strict=True)), []
+        return dict.fromkeys(digests, ""), dict(zip(digests, objects, strict=True)), []
+    members = dict(zip(digests, map(before.get, digests, repeat("")), strict=True))
     fresh, gone = set(members).difference(before), set(before).difference(members)
     places = sorted(map(digests.index, fresh)) if len(fresh) <= FEW else range(len(digests))
     new = {digest: objects[place] for place in places if (digest := digests[place]) in fresh}

@@ -84,7 +84,7 @@ def is_certain(comparison: PageComparison) -> bool:
     return not (comparison.unsure or comparison.is_partial)
 
 
-def decided_members(decision: Decision, members: dict[bytes, str]) -> dict[bytes, str]:
+def decided_members(decision: Decision, members: Mapping[bytes, str]) -> Mapping[bytes, str]:
     """The members, without the digests of objects to be compared again.
 
     The unit keeps the ids of its own objects among them, so that it notices if they are gone at the next poll.
@@ -114,7 +114,7 @@ def appended(comparison: PageComparison, known: Mapping[str, Snapshot], unit: in
     """
     fresh = {shown.object_id for shown in comparison.fresh}
     found: set[str] = set()
-    for object_id in reversed(comparison.members.values()):
+    for object_id in reversed([*comparison.members.values()]):
         if object_id not in fresh or object_id in known:
             is_own = object_id not in fresh or known[object_id].unit == unit
             return frozenset(found) if is_own or not comparison.missing else frozenset()

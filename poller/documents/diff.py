@@ -348,7 +348,7 @@ def _objects(
         elif type(new := after[key]) in _SCALAR and type(old := before[key]) is type(new):
             yield FieldChange(path=pointer((*path, key)), before=old, after=new)
         else:
-            yield from _values(before[key], new, (*path, key), _below(unordered, key))
+            yield from _values(before[key], new, (*path, key), unordered and _below(unordered, key))
 
 
 def _arrays(before: list[Any], after: list[Any], path: Path, unordered: tuple[Steps, ...]) -> Iterator[FieldChange]:

@@ -129,7 +129,7 @@ class Turns:
                 continue
             if waiting.fetched.pages is not None or w.guards.recount is not None:
                 ids = [shown.object_id for shown in one.comparison.fresh] if one.comparison is not None else ()
-                asked = Wanted(unit=unit.id, digests=frozenset(one.digests), ids=ids, with_members=unit.shown > 0)
+                asked = Wanted(unit=unit.id, digests=one.digests, ids=ids, with_members=unit.shown > 0)
                 wanted.append((one, asked))
         if wanted:
             known = await self._recorder.known(w, [asked for _, asked in wanted])

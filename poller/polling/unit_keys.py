@@ -58,7 +58,13 @@ def is_swept(key: str) -> bool:
 
 def dump_position(at: Position) -> bytes:
     """A position in its stored form (the parent is known from the unit's key)."""
-    return msgspec.json.encode({k: v for k in ("page", "offset", "cursor") if (v := getattr(at, k)) is not None})
+    return _dumped(at.page, at.offset, at.cursor)
+
+
+@lru_cache(maxsize=4096)
+def _dumped(page: int | None, offset: int | None, cursor: str | None) -> bytes:
+    named = {"page": page, "offset": offset, "cursor": cursor}
+    return msgspec.json.encode({name: value for name, value in named.items() if value is not None})
 
 
 @lru_cache(maxsize=4096)

@@ -191,12 +191,14 @@ def following(style: Pagination, at: Position, *, answer: Answer, count: int, re
             found = FollowUp(next=_next_link(style, at, response))
         case _:
             found = FollowUp()
-    guessed: tuple[str, ...] = ()
-    if found.next is None:
-        configured = _configured(style)
-        doubts += tuple(contradictions(answer, response, count, configured))
-        guessed = tuple(guesses(answer, response, count, configured))
-    return FollowUp(next=found.next, total=total, doubts=found.doubts + doubts, guesses=guessed)
+    if found.next is not None:
+        return FollowUp(next=found.next, total=total, doubts=found.doubts + doubts) if total or doubts else found
+    configured = _configured(style)
+    return FollowUp(
+        total=total,
+        doubts=found.doubts + doubts + tuple(contradictions(answer, response, count, configured)),
+        guesses=tuple(guesses(answer, response, count, configured)),
+    )
 
 
 def _configured(style: Pagination) -> Configured:

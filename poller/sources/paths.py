@@ -257,6 +257,8 @@ def unparsed_identity(spec: str | tuple[str, ...]) -> Callable[[bytes], list[str
         found: list[Any] = decode(raw)
         for _ in names:
             found = [one.inner for one in found]
+        if set(map(type, found)) == {int}:  # the common case
+            return list(map(str, found))
         return list(map(_id_text, found))
 
     return identify

@@ -8,6 +8,7 @@ from typing import Final
 from msgspec import structs
 
 from state.leases import Lease
+from state.members import NO_MEMBERS
 from state.polls import EndpointSpec, Known, Opened, Recorded, Recording, Snapshot, Suspect, UnitTimes, Wanted
 from state.postgres.connection import Database, transaction
 from state.postgres.recording import KNOWN, make_unit, read_endpoint, read_members, rebaseline, write, write_times
@@ -70,10 +71,8 @@ class Polls:
         return [self._known(endpoint, one) for one in wanted]
 
     def _known(self, endpoint: int, wanted: Wanted) -> Known:
-        members = read_members(self._db, wanted.unit) if wanted.with_members else {}
-        digests = wanted.digests
-        ids = [object_id for digest, object_id in members.items() if digest not in digests]
-        return Known(members=members, snapshots=self.snapshots(endpoint, [*ids, *wanted.ids]))
+        members = read_members(self._db, wanted.unit) if wanted.with_members else NO_MEMBERS
+        return Known(members=members, snapshots=self.snapshots(endpoint, [*members.lost(wanted.digests), *wanted.ids]))
 
     def snapshots(self, endpoint: int, ids: Sequence[str]) -> dict[str, Snapshot]:
         """The snapshots of these objects, as far as they exist."""

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 
 from state.errors import Conflict
 from state.leases import Lease
+from state.members import Members, packed_as_map
 from state.polls import EndpointState, PollRecord, Recorded, Recording, Sweep, UnitState, UnitTimes
 from state.postgres.connection import Answer, Connection, Database
 from state.postgres.events import append
 from state.postgres.leases import ask, judge
 from state.postgres.notices import counted
-from state.rows import ENDPOINT, UNIT, endpoint_of, marked, members_of, packed_members, unit_of
+from state.rows import ENDPOINT, UNIT, endpoint_of, marked, unit_of
 
 # Objects that are written: new or changed ones, and those shown unchanged by another unit ...
 INSERT = """
@@ -196,7 +197,7 @@ def _write_unit(conn: Connection, unit: UnitState, members: Mapping[bytes, str])
             unit.answered_at,
             unit.asked_order,
             unit.digest,
-            packed_members(members),
+            packed_as_map(members),
             unit.shown,
             unit.validators,
             unit.next,
@@ -260,16 +261,17 @@ def read_endpoint(db: Database | Connection, endpoint: int) -> EndpointState:
     return endpoint_of(row)
 
 
-def read_members(db: Database | Connection, unit: int) -> dict[bytes, str]:
-    """The members of a unit at its latest poll: the digest of each object's bytes -> its id, in order."""
-    return members_of(db.value("SELECT members FROM units WHERE id = $1", [unit]))
+def read_members(db: Database | Connection, unit: int) -> Members:
+    """The members of a unit at its latest poll."""
+    return Members.unpacked(db.value("SELECT members FROM units WHERE id = $1", [unit]))
 
 
 def _take_members(conn: Connection, unit: int, ids: frozenset[str]) -> None:
     """Remove objects from a unit that showed them before; its next answer is compared completely."""
     kept = {digest: object_id for digest, object_id in read_members(conn, unit).items() if object_id not in ids}
     conn.run(
-        "UPDATE units SET members = $1, digest = NULL, validators = NULL WHERE id = $2", [packed_members(kept), unit]
+        "UPDATE units SET members = $1, digest = NULL, validators = NULL WHERE id = $2",
+        [packed_as_map(kept), unit],
     )
 
 

@@ -10,6 +10,7 @@ import orjson
 from msgspec import structs
 
 from state.leases import Lease
+from state.members import NO_MEMBERS
 from state.polls import (
     EndpointSpec,
     Known,
@@ -130,6 +131,11 @@ def add_denied(db: Database) -> None:
     db.executescript("ALTER TABLE objects ADD COLUMN denied_at REAL;")
 
 
+@polls_migrations()
+def add_runs_of_digests(db: Database) -> None:
+    """Members are stored as one run of digests and a list of ids, which earlier versions cannot read."""
+
+
 def _literal(text: str) -> str:
     """A pattern of GLOB that matches exactly this text."""
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in text)
@@ -184,11 +190,8 @@ class Polls:
 
     def known(self, endpoint: int, wanted: Sequence[Wanted]) -> list[Known]:
         """What is known of the objects of each unit, and of the requested objects."""
-        members = [read_members(self._db, one.unit) if one.with_members else {} for one in wanted]
-        asked = [
-            [*map(before.__getitem__, set(before).difference(one.digests)), *one.ids]
-            for one, before in zip(wanted, members, strict=True)
-        ]
+        members = [read_members(self._db, one.unit) if one.with_members else NO_MEMBERS for one in wanted]
+        asked = [[*before.lost(one.digests), *one.ids] for one, before in zip(wanted, members, strict=True)]
         found = self.snapshots(endpoint, list(chain.from_iterable(asked)))  # of all units at once
         return [
             Known(members=before, snapshots={object_id: found[object_id] for object_id in ids if object_id in found})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping
 
+from state.members import Members
 from state.polls import UnitState, UnitTimes
-from state.rows import UNIT, members_of, packed_members, unit_of
+from state.rows import UNIT, unit_of
 from state.sqlite.connection import State
 
 
@@ -33,7 +34,7 @@ def write_unit(conn: sqlite3.Connection, unit: UnitState, members: Mapping[bytes
             unit.answered_at,
             unit.asked_order,
             unit.digest,
-            bytearray(packed_members(members)),
+            bytearray(Members.of(members).packed()),
             unit.shown,
             unit.validators,
             unit.next,
@@ -56,15 +57,15 @@ def write_times(conn: sqlite3.Connection, times: Iterable[UnitTimes]) -> None:
         )
 
 
-def read_members(db: State | sqlite3.Connection, unit: int) -> dict[bytes, str]:
-    """The members of a unit at its latest poll: the digest of each object's bytes -> its id, in order."""
+def read_members(db: State | sqlite3.Connection, unit: int) -> Members:
+    """The members of a unit at its latest poll."""
     row = db.execute("SELECT members FROM units WHERE id = ?", [unit]).fetchone()
-    return members_of(None if row is None else row[0])
+    return Members.unpacked(None if row is None else row[0])
 
 
 def take_members(conn: sqlite3.Connection, unit: int, ids: frozenset[str]) -> None:
     """Remove objects from a unit that showed them before; its next answer is compared completely."""
     kept = {digest: object_id for digest, object_id in read_members(conn, unit).items() if object_id not in ids}
     conn.execute(
-        "UPDATE units SET members = ?, digest = NULL, validators = NULL WHERE id = ?", [packed_members(kept), unit]
+        "UPDATE units SET members = ?, digest = NULL, validators = NULL WHERE id = ?", [Members.of(kept).packed(), unit]
     )

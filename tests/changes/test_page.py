@@ -7,16 +7,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.changes import page
 from poller.changes.comparison import CONTENT, PageComparison
 from poller.changes.own_url import own_object
 from poller.changes.page import MOST_VALUES, EndpointRules, compare
 from poller.documents.diff import compile_rules, parse
 from poller.sources.paths import identity, unparsed_identity
 from poller.sources.protocol import Endpoint, PageError
+from state.members import Members
 
 
 def watch(*, id: str | tuple[str, ...] = "id", exclude: Sequence[str] = (), max_depth: int = 64) -> EndpointRules:
@@ -45,6 +45,37 @@ def test_what_was_shown_in_the_same_bytes_is_not_fresh_and_what_is_gone_is_missi
     assert [*comparison.members.values()] == ["3", "1"]
     assert list(comparison.missing) == ["2"]
     assert not comparison.is_partial
+
+
+OBJECTS = st.sampled_from(
+    [
+        *(b'{"id":%d,"name":"%c"}' % (number, name) for number in range(1, 7) for name in b"ab"),
+        b'{"id":1,  "name":"a"}',  # the same in other bytes
+        b'{"name":"without an id"}',
+        b"7",
+    ]
+)
+
+
+@given(st.lists(OBJECTS, min_size=1, max_size=8), st.dictionaries(st.integers(0, 7), OBJECTS, max_size=3), st.data())
+@settings(max_examples=300)
+def test_edits_in_place_are_found_as_by_comparing_everything(
+    before: list[bytes], edits: dict[int, bytes], data: st.DataObject
+) -> None:
+    rules = watch(id=data.draw(st.sampled_from(["id", CONTENT])))
+    now = [edits.get(place, one) for place, one in enumerate(before)]
+    try:
+        members = compare(rules, raw(*before), {}).members
+        expected = compare(rules, raw(*now), dict(members))
+    except PageError:
+        return
+    found = compare(rules, raw(*now), Members.of(members))
+
+    assert [*found.members.items()] == [*expected.members.items()]
+    assert list(found.fresh) == list(expected.fresh)
+    assert {*found.unsure, *found.doubles, *found.notes} == {*expected.unsure, *expected.doubles, *expected.notes}
+    assert found.is_partial == expected.is_partial
+    assert set(found.missing) == set(expected.missing)
 
 
 @pytest.mark.parametrize("odd", [b"7", b'"text"', b"null", b"[1]", b"true"])
@@ -205,28 +236,13 @@ def test_a_key_that_is_written_otherwise_is_the_same_key() -> None:
     assert shown(comparison) == {"1": {"id": 1}, "x": {"id": "x"}}
 
 
-@given(
-    before=st.lists(st.integers(0, 9), unique=True, max_size=8),
-    after=st.lists(st.integers(0, 9), max_size=8),
-)
-@example(before=[0, 1, 2, 3], after=[0, 9, 2, 3])
-@example(before=[0, 1, 2], after=[0, 9, 9])
-@example(before=[0, 1, 2], after=[0, 0, 2])
-def test_a_page_whose_objects_stayed_in_their_places_is_compared_like_any_other(
-    before: list[int], after: list[int]
-) -> None:
-    known = {bytes([one]): str(one) for one in before}
-    digests, objects = [bytes([one]) for one in after], raw(*(b"%d" % one for one in after))
-    found = page._in_place(digests, objects, known)
-    if found is None:
-        return
-    members, new, lost = page._anywhere(digests, objects, known)
-    assert list(found[0].items()) == list(members.items())
-    assert (found[1], [*found[2]]) == (new, [*lost])
+def test_only_the_edited_object_of_a_page_gets_objects_of_its_own() -> None:
+    bodies = [b'{"id":%d}' % one for one in range(100)]
+    before = Members.of(compare(watch(), raw(*bodies), {}).members)
+    bodies[37] = b'{"id":37,"name":"new"}'
 
+    comparison = compare(watch(), raw(*bodies), before)
 
-def test_a_changed_object_in_its_place_is_found_without_looking_at_every_other() -> None:
-    known = {bytes([one]): str(one) for one in range(100)}
-    digests, objects = [*known], raw(*(b"%d" % one for one in range(100)))
-    digests[37] = b"changed"
-    assert page._in_place(digests, objects, known) is not None
+    assert shown(comparison) == {"37": {"id": 37, "name": "new"}}
+    assert comparison.members == compare(watch(), raw(*bodies), {}).members
+    assert before._by_digest is None

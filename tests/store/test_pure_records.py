@@ -40,8 +40,6 @@ from state.rows import (
     event_of,
     job_of,
     marked,
-    members_of,
-    packed_members,
     snapshot_of,
     subscription_of,
     suspect_of,
@@ -106,16 +104,6 @@ def test_rows_of_endpoints_and_units_are_read_as_their_columns_are_named():
         unit_of([1, "page=1"])
     with pytest.raises(ValueError, match="shorter"):
         endpoint_of([1, "shop"])
-
-
-@given(st.dictionaries(st.binary(min_size=16, max_size=16), st.text(), max_size=20))
-def test_members_are_kept_with_their_order(members: dict[bytes, str]):
-    assert list(members_of(packed_members(members)).items()) == list(members.items())
-
-
-@pytest.mark.parametrize("packed", [None, b""])
-def test_a_unit_that_has_shown_nothing_has_no_members(packed: bytes | None):
-    assert members_of(packed) == {}
 
 
 SUBSCRIPTION_ROW = ("crm", "active", "", 40, 5, 2, None, 10.0, "503", 1, "no such field", 3, 99.0)
