@@ -79,8 +79,7 @@ class Rules:
     unordered: tuple[Steps, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """Difference between two objects. A field whose values are too large has a path, but neither `before` nor `after`.
 
     `truncated` means that more fields changed than are listed, or that values were left out.
@@ -347,7 +346,7 @@ def _objects(
             yield FieldChange(path=pointer((*path, key)), after=after[key], had_before=False)
         elif type(new := after[key]) in _SCALAR and type(old := before[key]) is type(new):
             yield FieldChange(path=pointer((*path, key)), before=old, after=new)
-        else:
+        elif dump(before[key]) != dump(new):  # most nested values are the same to the byte
             yield from _values(before[key], new, (*path, key), unordered and _below(unordered, key))
 
 

@@ -7,10 +7,11 @@ Each style has a model for the endpoint's `pagination` in `poller.toml`. Pure fu
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, Self
 
 import httpx
+import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from poller.sources.contradictions import Configured, contradictions, count_of, flag_of, guesses, next_href
@@ -125,8 +126,7 @@ class Whole(_Style):
 Pagination = Annotated[Pages | Offsets | Cursors | Links | Whole, Field(discriminator="type")]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FollowUp:
+class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer says about the rest of its list."""
 
     next: Position | None = None  # None: the answer was the last
