@@ -318,6 +318,13 @@ class PollingStore(Protocol):
 class Maintenance(Protocol):
     """Deletion of the oldest events."""
 
+    def prepare(self, before: float) -> None:
+        """Prepare the tables for a log whose events before that time are deleted.
+
+        Raises Held if another transaction uses the log for long: the next purge tries again.
+        """
+        ...
+
     def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
         """The oldest events before that time (at most `limit`), and which subscriptions did not get them; None if there
         are none."""
@@ -326,7 +333,7 @@ class Maintenance(Protocol):
     def purge(self, expiring: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
         """Delete these events and return how many; `notices` report undelivered ones.
 
-        Raises Conflict if deliveries of them changed meanwhile.
+        Raises Conflict if deliveries of them changed meanwhile, and Held if another transaction uses the log for long.
         """
         ...
 

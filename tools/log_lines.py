@@ -22,6 +22,10 @@ LOG_LINES: Final = {
     "endpoint.rebaselined": "An endpoint begins a silent baseline: its rules changed, or a command asked for it.",
     "engine.not_opened": "The sources could not be set up; the reason is in the line.",
     "events.purged": "Events older than `retention` were removed.",
+    "purge.postponed": (
+        "Another transaction, such as a dump, uses the log in PostgreSQL for long: "
+        "old events are removed half an hour later."
+    ),
     "field.noisy": "A field changes at every poll. Add it to `ignore` if nobody needs it.",
     "health.forgotten": "What was known of failures could not be read from the state; sources start as healthy.",
     "heartbeat.failed": "The heartbeat's URL did not answer. It is called again in a minute.",

@@ -20,7 +20,7 @@ from poller.delivery.subscription import Route
 from poller.delivery.wakeup import Wakeup
 from poller.events.cloudevents import iso
 from poller.hooks.payloads import AttemptFinished
-from state.errors import Conflict, StateError, Unavailable
+from state.errors import Conflict, Held, StateError, Unavailable
 from state.leases import FOREVER, LOCAL, Worker, subscription_lease
 from state.steps import Steps
 from state.store import DeliverySteps, Leases
@@ -145,13 +145,20 @@ class Deliverer:
             await self._start()
 
     async def purge(self, before: float) -> int:
-        """Delete the events before that time, and return how many. Undelivered ones are reported."""
+        """Delete the events before that time, and return how many. Undelivered ones are reported.
+
+        If another transaction uses the log for long, such as a backup, the rest is left to the next purge.
+        """
         steps, total = self.shared.steps, 0
-        while (old := await steps(self._store.expiring, before)) is not None:
-            now = self.shared.clock.now()
-            notices = [dropped(name, events, now=now) for name, events in old.dropped.items()]
-            with contextlib.suppress(Conflict):  # some were delivered meanwhile: count again
-                total += await steps(self._store.purge, old, before=before, notices=notices)
+        try:
+            await steps(self._store.prepare, before)
+            while (old := await steps(self._store.expiring, before)) is not None:
+                now = self.shared.clock.now()
+                notices = [dropped(name, events, now=now) for name, events in old.dropped.items()]
+                with contextlib.suppress(Conflict):  # some were delivered meanwhile: count again
+                    total += await steps(self._store.purge, old, before=before, notices=notices)
+        except Held as error:
+            log.info("purge.postponed", reason=str(error), hint=error.hint)
         if total:
             self.wake()
         return total

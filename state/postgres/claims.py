@@ -95,11 +95,11 @@ def _settle(conn: Connection, id_: int, settled: Sequence[AttemptOutcome]) -> No
     """Write the results of attempts, except for deliveries that were purged since."""
     if not settled:
         return
-    _update(conn, id_, settled)
     conn.run(
         "INSERT INTO attempts SELECT a.* FROM unnest($1::bigint[], $2::bigint[], $3::float8[], $4::float8[], "
         "$5::text[], $6::text[], $7::text[]) AS a (delivery, number, at, latency, status, text, reference) "
-        "WHERE EXISTS (SELECT 1 FROM deliveries d WHERE d.id = a.delivery) ON CONFLICT DO NOTHING",
+        "WHERE EXISTS (SELECT 1 FROM deliveries d WHERE d.id = a.delivery AND d.state = 'pending') "
+        "ON CONFLICT DO NOTHING",
         _columns(
             [
                 (one.ids[0], row.number, row.at, row.latency, row.status, row.text, row.reference)
@@ -108,6 +108,7 @@ def _settle(conn: Connection, id_: int, settled: Sequence[AttemptOutcome]) -> No
             ]
         ),
     )
+    _update(conn, id_, settled)
     references = {one.lane: one.attempt for one in settled if one.attempt.reference is not None}
     if references:
         conn.run(

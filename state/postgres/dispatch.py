@@ -19,7 +19,7 @@ from state.errors import Conflict
 from state.leases import Lease
 from state.notices import Notice
 from state.postgres import not_matching as passed_over
-from state.postgres import retention, subscriptions
+from state.postgres import partitions, retention, subscriptions
 from state.postgres.claims import settle
 from state.postgres.connection import Connection, Database, transaction
 from state.postgres.leases import check
@@ -121,6 +121,10 @@ class Deliveries:
             conn.run(NEWS)
             return queue_apart(conn, id_, seq, origin="ping", now=now)
 
+    def prepare(self, before: float) -> None:
+        """Begin partitions ahead for a log whose events before that time are deleted. Raises Held."""
+        partitions.extend(self._db, before)
+
     def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
         """The oldest events before that time (at most `limit`), and which subscriptions did not get them; None if there
         are none.
@@ -132,9 +136,9 @@ class Deliveries:
         """Delete these events and return how many; `notices` report undelivered ones.
 
         Undelivered events are dropped, counted in the subscription's books, and the subscription is disabled. Raises
-        Conflict if deliveries of them changed meanwhile.
+        Conflict if deliveries of them changed meanwhile, and Held if another transaction uses them for long.
         """
-        with transaction(self._db) as conn:
+        with partitions.held_if_busy(), transaction(self._db) as conn:
             return retention.purge(conn, expiring, before=before, notices=notices)
 
 

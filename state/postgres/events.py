@@ -21,7 +21,7 @@ INSERT INTO events (seq, id, source, type, subject, time, observed_after, data)
 SELECT before + place, id, source, type, subject, time, observed_after, data
 FROM counter, unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::float8[], $7::float8[], $8::bytea[])
     WITH ORDINALITY AS new (id, source, type, subject, time, observed_after, data, place)
-ORDER BY place ON CONFLICT (id) DO NOTHING RETURNING seq
+ORDER BY place ON CONFLICT DO NOTHING RETURNING seq
 """
 
 
@@ -50,8 +50,12 @@ def append(conn: Connection, events: Sequence[NewEvent]) -> list[int]:
 
 
 def lock_log(conn: Connection) -> None:
-    """Lock the log's counter before reading values that it protects."""
-    conn.run("SELECT last FROM log FOR UPDATE")
+    """Lock the log's counter before reading values that it protects.
+
+    The table of events, although nothing is read from it, is locked first, as it is where events are appended: a change
+    of partitions locks in the same order.
+    """
+    conn.run("SELECT last FROM log WHERE NOT EXISTS (SELECT 1 FROM events WHERE false) FOR UPDATE")
 
 
 def regex_of(glob: str) -> str:

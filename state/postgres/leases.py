@@ -186,8 +186,8 @@ def _live(conn: Connection, worker: Worker, ttl: float) -> float:
     Its row is locked first: it may say on one connection that it lives while it takes its first leases on another.
     """
     is_alive = conn.value(
-        "INSERT INTO workers (name, until, since) VALUES ($1, 0, 0) "
-        f"ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING until > {NOW}",
+        "INSERT INTO workers (name, until, since, knows_partitions) VALUES ($1, 0, 0, true) "
+        f"ON CONFLICT (name) DO UPDATE SET knows_partitions = true RETURNING until > {NOW}",
         [worker],
     )
     if not is_alive:

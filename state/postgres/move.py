@@ -10,6 +10,7 @@ from state.deliveries import SubscriptionLedger
 from state.errors import Held
 from state.move import MOVING, TABLES, Key, Mark, Row, Table, encoded_mark
 from state.place import DatabaseUrl
+from state.postgres import partitions
 from state.postgres.connection import NOW, Connection, Database, translating, write_meta
 from state.postgres.schema import MOVE_LOCK, migrate
 from state.postgres.subscription_ledger import ledger
@@ -102,6 +103,7 @@ class PostgresSide:
         """See `state.move.Side`."""
         with self._conn.transaction():
             self._conn.run(f"TRUNCATE {', '.join(table.name for table in TABLES)} RESTART IDENTITY")
+            partitions.reset(self._conn)
             self._conn.run("UPDATE log SET last = 0")
             self._conn.run("DELETE FROM meta WHERE key != 'log_id'")
             write_meta(self._conn, MOVING, encoded_mark(mark))

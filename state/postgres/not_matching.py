@@ -23,29 +23,30 @@ def add(conn: Connection, subscription: int, numbers: Iterable[int]) -> None:
         _write(conn, subscription, block, bits)
 
 
-def forget(conn: Connection, subscription: int, upto: int) -> int:
-    """Remove the numbers up to `upto` and return how many there were."""
-    forgotten = 0
-    for block, bits in _blocks(conn, subscription, upto // WIDTH):
-        kept = 0 if block < upto // WIDTH else bits >> (upto % WIDTH + 1) << (upto % WIDTH + 1)
-        forgotten += bits.bit_count() - kept.bit_count()
-        _write(conn, subscription, block, kept)
+def forget(conn: Connection, upto: int) -> dict[int, int]:
+    """Remove the numbers up to `upto` of every subscription, and return how many each had."""
+    rows = conn.run(
+        "WITH gone AS (DELETE FROM passed_over WHERE block < $1 RETURNING subscription, bit_count(bits) AS bits) "
+        "SELECT subscription, sum(bits)::bigint FROM gone GROUP BY subscription",
+        [upto // WIDTH],
+    )
+    forgotten: dict[int, int] = dict(rows.fetchall())
+    block = upto // WIDTH
+    for id_, stored in conn.run("SELECT subscription, bits FROM passed_over WHERE block = $1", [block]).fetchall():
+        bits, below = int.from_bytes(stored, "little"), upto % WIDTH + 1
+        kept = bits >> below << below
+        if kept != bits:
+            forgotten[id_] = forgotten.get(id_, 0) + bits.bit_count() - kept.bit_count()
+            _write(conn, id_, block, kept)
     return forgotten
 
 
 def numbers(conn: Connection, subscription: int) -> Iterator[int]:
     """All the numbers, in rising order."""
-    for block, bits in _blocks(conn, subscription, None):
+    rows = conn.run("SELECT block, bits FROM passed_over WHERE subscription = $1 ORDER BY block", [subscription])
+    for block, stored in rows:
+        bits = int.from_bytes(stored, "little")
         yield from (block * WIDTH + place for place in range(bits.bit_length()) if bits >> place & 1)
-
-
-def _blocks(conn: Connection, subscription: int, last: int | None) -> list[tuple[int, int]]:
-    rows = conn.run(
-        "SELECT block, bits FROM passed_over WHERE subscription = $1 AND ($2::bigint IS NULL OR block <= $2::bigint) "
-        "ORDER BY block",
-        [subscription, last],
-    )
-    return [(block, int.from_bytes(bits, "little")) for block, bits in rows]
 
 
 def _bits(conn: Connection, subscription: int, block: int) -> int:

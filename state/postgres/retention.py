@@ -9,107 +9,128 @@ from state.deliveries import Expiring
 from state.errors import Conflict
 from state.notices import Notice
 from state.postgres import not_matching as passed_over
-from state.postgres import subscriptions
+from state.postgres import partitions, subscriptions
 from state.postgres.connection import Connection
 from state.postgres.notices import tell
 
 REASON: Final = "retention"
 
+# How many events up to number $1 a subscription `s` has not read. Those of a subscription that has read none of them
+# are counted once for all.
+UNREAD: Final = (
+    "CASE WHEN s.cursor >= $1::bigint THEN 0 "
+    "WHEN s.cursor < (SELECT min(seq) FROM events) THEN (SELECT count(*) FROM events WHERE seq <= $1::bigint) "
+    "ELSE (SELECT count(*) FROM events WHERE seq > s.cursor AND seq <= $1::bigint) END"
+)
+# Drops queued events that were not delivered in time, including those whose delivery is being attempted.
+DROP_PENDING: Final = """
+WITH gone AS (
+    DELETE FROM deliveries WHERE state = 'pending' AND seq <= $1 RETURNING subscription, origin
+), counted AS (
+    SELECT subscription, count(*) AS pending, count(*) FILTER (WHERE origin = 'log') AS dropped FROM gone
+    GROUP BY subscription
+)
+UPDATE subscriptions s SET pending = s.pending - c.pending, dropped = s.dropped + c.dropped
+FROM counted c WHERE s.id = c.subscription RETURNING s.id
+"""
+DROP_LANES: Final = (
+    f"DELETE FROM lanes WHERE subscription = ANY($1::bigint[]) AND {subscriptions.FREE} AND NOT EXISTS (SELECT 1 "
+    "FROM deliveries d WHERE d.subscription = lanes.subscription AND d.lane = lanes.lane AND d.state = 'pending')"
+)
+# Adds the finished deliveries up to number $1 to the sums. The read events that did not match are $2 and $3.
+CLOSE_BOOKS: Final = """
+WITH counted AS (
+    SELECT subscription, count(*) FILTER (WHERE state = 'delivered') AS delivered,
+        count(*) FILTER (WHERE state = 'dead') AS dead
+    FROM deliveries WHERE origin = 'log' AND seq <= $1::bigint GROUP BY subscription
+)
+UPDATE subscriptions s SET purged_delivered = s.purged_delivered + coalesce(c.delivered, 0),
+    purged_dead = s.purged_dead + coalesce(c.dead, 0),
+    purged_not_matching = s.purged_not_matching + coalesce(n.numbers, 0),
+    purged_upto = greatest(s.purged_upto, $1::bigint)
+FROM subscriptions t LEFT JOIN counted c ON c.subscription = t.id
+LEFT JOIN unnest($2::bigint[], $3::bigint[]) AS n (id, numbers) ON n.id = t.id WHERE s.id = t.id
+"""
+
 
 def expiring(conn: Connection, before: float, limit: int) -> Expiring | None:
-    """At most `limit` of the oldest events before that time, and which subscriptions did not get them.
+    """The oldest events before that time, and which subscriptions did not get them.
 
-    Only a beginning of the log is deleted: an event after a younger one stays until that one is old enough.
+    Only a beginning of the log is deleted: an event after a younger one stays until that one is old enough. The events
+    of a partition that is over expire together if they can; others expire at most `limit` at once.
     """
-    upto = _last_old(conn, before, limit)
+    upto = _last_of_partition(conn, before) or _last_old(conn, before, limit)
     return None if upto is None else Expiring(upto=upto, dropped=_dropped(conn, upto))
 
 
 def purge(conn: Connection, old: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
     """Delete these events within the caller's transaction, and return how many. Raises Conflict."""
-    rows = conn.run("SELECT id, name FROM subscriptions ORDER BY id FOR NO KEY UPDATE").fetchall()
+    partitions.lock_subscriptions(conn)
     dropped = _dropped(conn, old.upto)
     if dropped != old.dropped:
         raise Conflict(f"deliveries of events up to {old.upto} have changed since they were counted")
-    for id_, name in rows:
-        _drop_unread(conn, id_, old.upto)
-        _drop_pending(conn, id_, old.upto)
-        _close_books(conn, id_, old.upto)
-        if name in dropped:
-            subscriptions.disable(conn, id_, REASON)
-    _forget_deliveries(conn, old.upto)
+    conn.run("SET LOCAL statement_timeout = 0")  # a partition may have millions of deliveries, which are counted
+    conn.run(
+        f"UPDATE subscriptions s SET cursor = $1::bigint, dropped = dropped + {UNREAD} WHERE cursor < $1::bigint",
+        [old.upto],
+    )
+    if late := [id_ for (id_,) in conn.run(DROP_PENDING, [old.upto])]:
+        conn.run(DROP_LANES, [late])
+    not_matching = passed_over.forget(conn, old.upto)
+    conn.run(CLOSE_BOOKS, [old.upto, list(not_matching), list(not_matching.values())])
+    conn.run("UPDATE replays SET cursor = greatest(cursor, $1)", [old.upto])
+    conn.run("DELETE FROM replays WHERE cursor >= until")
+    conn.run(
+        "UPDATE subscriptions SET state = 'disabled', reason = $1 WHERE name = ANY($2::text[])", [REASON, [*dropped]]
+    )
     conn.run("DELETE FROM last_references WHERE at < $1::float8", [before])
-    gone = conn.changed("DELETE FROM events WHERE seq <= $1", [old.upto])
+    gone = int(conn.value("SELECT count(*) FROM events WHERE seq <= $1", [old.upto]))
+    _forget(conn, old.upto)
     tell(conn, notices)
     return gone
+
+
+def _last_of_partition(conn: Connection, before: float) -> int | None:
+    """The last number of the first partition, if it is over and everything in it is old."""
+    first = partitions.oldest(conn)
+    if first is None or first.upper is None or _has_young(conn, first.upper, before):
+        return None
+    return first.upper - 1
+
+
+def _has_young(conn: Connection, upper: int, before: float) -> bool:
+    query = "SELECT EXISTS (SELECT 1 FROM events WHERE seq < $1 AND time >= $2::float8)"
+    return bool(conn.value(query, [upper, before]))
+
+
+def _last_old(conn: Connection, before: float, limit: int) -> int | None:
+    rows = conn.run("SELECT seq, time FROM events ORDER BY seq LIMIT $1", [limit]).fetchall()
+    young = next((place for place, (_, time) in enumerate(rows) if time >= before), len(rows))
+    if not young:
+        return None
+    is_over = partitions.oldest(conn) is not None
+    if is_over and rows[0][1] >= before - partitions.patience(conn, before):
+        return None
+    return int(rows[young - 1][0])
 
 
 def _dropped(conn: Connection, upto: int) -> dict[str, int]:
     """For each subscription that takes events: how many up to this number it has not read, or were not delivered."""
     rows = conn.run(
-        "SELECT name, (SELECT count(*) FROM events WHERE seq > s.cursor AND seq <= $1) + (SELECT count(*) FROM "
-        "deliveries d WHERE d.subscription = s.id AND d.state = 'pending' AND d.seq <= $1 AND d.origin = 'log') "
+        f"SELECT name, {UNREAD} + (SELECT count(*) FROM deliveries d WHERE d.subscription = s.id "
+        "AND d.state = 'pending' AND d.seq <= $1 AND d.origin = 'log') "
         "FROM subscriptions s WHERE state IN ('active', 'paused') ORDER BY id",
         [upto],
     )
     return {name: count for name, count in rows if count}
 
 
-def _last_old(conn: Connection, before: float, limit: int) -> int | None:
-    rows = conn.run("SELECT seq, time FROM events ORDER BY seq LIMIT $1", [limit]).fetchall()
-    young = next((place for place, (_, time) in enumerate(rows) if time >= before), len(rows))
-    return int(rows[young - 1][0]) if young else None
-
-
-def _drop_unread(conn: Connection, id_: int, upto: int) -> None:
-    """Skip the events that a subscription has not read yet."""
-    conn.run(
-        "UPDATE subscriptions s SET cursor = $1::bigint, dropped = dropped + "
-        "(SELECT count(*) FROM events WHERE seq > s.cursor AND seq <= $1::bigint) "
-        "WHERE id = $2 AND cursor < $1::bigint",
-        [upto, id_],
-    )
-
-
-def _drop_pending(conn: Connection, id_: int, upto: int) -> None:
-    """Drop queued events that were not delivered in time, including lanes whose delivery is being attempted."""
-    rows = conn.run(
-        "DELETE FROM deliveries WHERE subscription = $1 AND state = 'pending' AND seq <= $2 RETURNING origin",
-        [id_, upto],
-    ).fetchall()
-    if rows:
-        dropped = sum(origin == "log" for (origin,) in rows)
-        conn.run(
-            "UPDATE subscriptions SET pending = pending - $1, dropped = dropped + $2 WHERE id = $3",
-            [len(rows), dropped, id_],
-        )
-        conn.run(
-            f"DELETE FROM lanes WHERE subscription = $1 AND {subscriptions.FREE} AND NOT EXISTS "
-            "(SELECT 1 FROM deliveries d WHERE d.subscription = $1 AND d.lane = lanes.lane AND d.state = 'pending')",
-            [id_],
-        )
-
-
-def _close_books(conn: Connection, id_: int, upto: int) -> None:
-    """Add what is about to be deleted to the sums."""
-    counts: dict[str, int] = dict(
-        conn.run(
-            "SELECT state, count(*) FROM deliveries WHERE subscription = $1 AND origin = 'log' AND seq <= $2 "
-            "GROUP BY state",
-            [id_, upto],
-        ).fetchall()
-    )
-    conn.run(
-        "UPDATE subscriptions SET purged_delivered = purged_delivered + $1, purged_dead = purged_dead + $2, "
-        "purged_not_matching = purged_not_matching + $3, purged_upto = greatest(purged_upto, $4) WHERE id = $5",
-        [counts.get("delivered", 0), counts.get("dead", 0), passed_over.forget(conn, id_, upto), upto, id_],
-    )
-    conn.run("UPDATE replays SET cursor = greatest(cursor, $1) WHERE subscription = $2", [upto, id_])
-    conn.run("DELETE FROM replays WHERE subscription = $1 AND cursor >= until", [id_])
-
-
-def _forget_deliveries(conn: Connection, upto: int) -> None:
+def _forget(conn: Connection, upto: int) -> None:
+    """Delete the events, deliveries and attempts up to a number: whole partitions, and the rest row by row."""
+    if partitions.has_whole(conn, upto):
+        partitions.drop(conn, upto)
     conn.run(
         "DELETE FROM attempts USING deliveries WHERE attempts.delivery = deliveries.id AND deliveries.seq <= $1", [upto]
     )
     conn.run("DELETE FROM deliveries WHERE seq <= $1", [upto])
+    conn.run("DELETE FROM events WHERE seq <= $1", [upto])

@@ -9,6 +9,7 @@ stands for its lanes and deliveries), the log's counter last.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from typing import Final
 
@@ -16,6 +17,7 @@ from state.errors import Held, Outdated, StateError
 from state.move import refusal
 from state.place import DatabaseUrl
 from state.postgres.connection import Connection, Database, transaction
+from state.postgres.partitions import divide
 
 _LOCK: Final = 0x506F6C6C6572  # of the advisory lock under which the schema is changed
 MOVE_LOCK: Final = _LOCK + 1  # of the lock that a move holds until its end
@@ -220,7 +222,12 @@ CREATE INDEX commands_pending ON commands (id) WHERE taken_at IS NULL;
 
 # Each is named, applied once, and never edited: a later change is another migration. While workers of two versions run
 # at the same time, the older one must find everything that it uses: a column is dropped a version after its last use.
-MIGRATIONS: Final = (("first", FIRST), ("denied", "ALTER TABLE objects ADD COLUMN denied_at float8"))
+MIGRATIONS: Final = (
+    ("first", FIRST),
+    ("denied", "ALTER TABLE objects ADD COLUMN denied_at float8"),
+    # The log is divided into partitions once every worker that runs is of a version that sets this.
+    ("partitions", "ALTER TABLE workers ADD COLUMN knows_partitions boolean NOT NULL DEFAULT false"),
+)
 
 
 def migrate(db: Database) -> None:
@@ -237,6 +244,8 @@ def migrate(db: Database) -> None:
             conn.execute(statements)  # several at once
             conn.run("INSERT INTO migrations (name) VALUES ($1)", [name])
         conn.run("INSERT INTO meta VALUES ('log_id', $1) ON CONFLICT DO NOTHING", [secrets.token_hex(8)])
+    with contextlib.suppress(Held):  # the next purge tries again
+        divide(db)
 
 
 def refuse_moved(db: Database) -> None:

@@ -112,6 +112,9 @@ class Deliveries:
             [seq] = tell(conn, [notice])
             return queue_apart(conn, id_, seq, origin="ping", now=now)
 
+    def prepare(self, before: float) -> None:
+        """Does nothing: the rows of a file are deleted one by one."""
+
     def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
         """The oldest events before that time (at most `limit`), and which subscriptions did not get them; None if there
         are none.

@@ -6,6 +6,8 @@ import subprocess
 
 import pytest
 
+from tests.cluster.test_partitions import TABLES, delivered, end_partitions, parts
+from tests.store.test_delivery_contract import NOW, balanced, opened, purge
 from tests.support.postgres import binaries
 
 
@@ -41,3 +43,22 @@ def test_a_folder_is_given_a_file_named_by_the_time(tmp_path, kept, poller):
     said = poller("backup", tmp_path)
 
     assert re.search(rf"--file={tmp_path}/poller-\d{{8}}T\d{{6}}Z\.dump ", said.err)
+
+
+def test_a_copy_is_put_back_over_partitions_that_were_made_and_dropped_since(tmp_path, backend, poller):
+    (tmp_path / "poller.toml").write_text(f'[poller]\nstate = "{backend.url.partition("?")[0]}"\nlisten = ""\n')
+    store = opened(backend)
+    delivered(store, "ab", first=1)
+    end_partitions(store)
+    delivered(store, "c", first=3)
+    shown = store.delivery_reader.ledger(), store.delivery_reader.deliveries()
+    subprocess.run(hint(poller("backup", tmp_path / "copy.dump")), check=True)
+    end_partitions(store)
+    delivered(store, "d", first=4)
+    purge(store, NOW + 2.5)
+    subprocess.run(hint(poller("restore", tmp_path / "copy.dump")), check=True)
+
+    assert (store.delivery_reader.ledger(), store.delivery_reader.deliveries()) == shown
+    assert [len(parts(store, table)) for table in TABLES] == [2, 2, 2]
+    delivered(store, "d", first=4)
+    assert balanced(store)
