@@ -28,6 +28,17 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "of two objects under one id, the one that can be read first is told where the other has no id yet": (
+        World(style="cursor", baseline="emit", seed=620, traits=("twin",)),
+        [Step(act="fault", kind="no-id", wait=4.0)],
+    ),
+    "the same after a baseline that could read neither": (
+        World(style="page-open", lines=True, objects=1, seed=454, traits=("twin",)),
+        [
+            Step(act="fault", pick=7, kind="no-id", times=2),
+            Step(act="fault", kind="renamed", where="lines", wait=30.0),
+        ],
+    ),
     "an own URL that denies what exists does not say when an object was absent": (
         World(style="page-open", has_items=True, since=True, objects=1, absent_for=5.0, seed=926),
         [

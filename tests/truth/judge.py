@@ -134,11 +134,12 @@ class Judge:
                     raise Untrue(f"{limit.calls + 1} calls in {last - first:g} s: {limit} are allowed")
 
     def _first_of_twin(self, event: Event, subject: str, after: State | None, mistaken: set[int]) -> bool:
-        """Whether an id that has begun to name two objects is reported as an edit of the one, for the first time.
+        """Whether an id that has begun to name two objects is reported with the second one, for the first time.
 
         Where the page of the second one is polled before that of the first, it looks like an object that has moved and
         was edited. Only the page of the first would show that it is still there, and to wait for that would delay every
-        edit in a list that is sorted by its changes.
+        edit in a list that is sorted by its changes. Where the first one cannot be read, the second one looks like a
+        new object.
         """
         for number, twin in enumerate(self._upstream.twins):
             is_it = twin.subject == subject and _same(twin.state, after)
@@ -161,7 +162,7 @@ class Judge:
         if len({event.id for event in events}) != len(events):
             raise Untrue("an event id is told twice")
         latest: dict[str, State | None] = {}
-        mistaken: set[int] = set()  # twins that were reported as edits
+        mistaken: set[int] = set()  # twins that were reported
         for event in events:
             versions[event.subject] += 1
             if event.data["version"] != versions[event.subject]:
@@ -198,7 +199,7 @@ class Judge:
         became = [i for i, (at, state) in enumerate(past) if _same(state, after) and at <= event.time]
         if kind == "deleted" and self._looked_gone(event, subject):
             became.append(len(past))
-        if kind == "updated" and not any(i < j for i in was for j in became):
+        if kind != "deleted" and not any(i < j for i in was for j in became):
             became += [len(past)] if self._first_of_twin(event, subject, after, mistaken) else []
         if not any(i < j for i in was for j in became):
             raise Untrue(f"{_words(event)}: it never was like that between {since} and {event.time}, but: {past}")
