@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from functools import partial
 
@@ -82,13 +83,19 @@ class Interventions:
 
     async def begin_sweeps(self, endpoints: Collection[tuple[str, str]] | None = None) -> OnDemandSweep:
         """Begin a complete sweep of every endpoint, or of those named (source, endpoint), and poll nothing else."""
-        began = {}
-        for active in self._budgets.sources.values():
-            for w in active.endpoints.values():
-                if endpoints is None or (active.name, w.name) in endpoints:
-                    _forgive(active, w)
-                    await self._recorder.change(w, partial(_begin_sweep, w, self._clock.now()))
-                    began[active.name, w.name] = Begun(w.state.sweep, w.state.sweep_order)
+        chosen = [
+            (active, w)
+            for active in self._budgets.sources.values()
+            for w in active.endpoints.values()
+            if endpoints is None or (active.name, w.name) in endpoints
+        ]
+        for active, w in chosen:
+            _forgive(active, w)
+        # Steps that wait together share a commit.
+        await asyncio.gather(
+            *(self._recorder.change(w, partial(_begin_sweep, w, self._clock.now())) for _, w in chosen)
+        )
+        began = {(active.name, w.name): Begun(w.state.sweep, w.state.sweep_order) for active, w in chosen}
         sweeping = OnDemandSweep(self._budgets.sources, self._in_flight, began)
         for budget in self._budgets:
             budget.work.sweeping = sweeping

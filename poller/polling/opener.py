@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from functools import partial
 
@@ -69,13 +70,12 @@ class Opener:
 
     async def _open_source(self, active: ActiveSource, lease: Lease, built: Sequence[BuiltEndpoint]) -> None:
         poll_loop, now = active.poll_loop, self._clock.now()
-        for one in built:
-            rules, shape = one.rules, one.shape
-            spec = EndpointSpec(
-                source=active.name, name=rules.endpoint.name, shape=shape, units=first_units(rules.endpoint)
-            )
-            opened = await self._write(self._store.polls.open, spec, now=now)
-            w = active.endpoints[rules.endpoint.name] = WatchedEndpoint(rules, opened, lease)
+        # Steps that wait together share a commit.
+        found = await asyncio.gather(
+            *(self._write(self._store.polls.open, _spec(active.name, one), now=now) for one in built)
+        )
+        for one, opened in zip(built, found, strict=True):
+            w = active.endpoints[one.rules.endpoint.name] = WatchedEndpoint(one.rules, opened, lease)
             for age in opened.deletions:
                 w.turnover.deleted(self._clock.steady() - age)
             for age in opened.creations:
@@ -114,6 +114,11 @@ class Opener:
         for active in budget.sources.values():
             for w in active.endpoints.values():
                 _recall_times(active, w)
+
+
+def _spec(source: str, one: BuiltEndpoint) -> EndpointSpec:
+    endpoint = one.rules.endpoint
+    return EndpointSpec(source=source, name=endpoint.name, shape=one.shape, units=first_units(endpoint))
 
 
 def _recall_times(active: ActiveSource, w: WatchedEndpoint) -> None:
