@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -48,8 +48,8 @@ def build(context: WebContext) -> FastAPI:
         api.include_router(router)
         api.include_router(_head_of(router))
     handle_errors(api)
-    description = _with_problem(api.openapi())
-    api.openapi = lambda: description  # type: ignore[method-assign]
+    described = api.openapi
+    api.openapi = cache(lambda: _with_problem(described()))  # type: ignore[method-assign] # when somebody asks for it
     return api
 
 

@@ -47,13 +47,6 @@ class Limits:
 LIMITS: Final = Limits()
 
 
-def raise_file_limit() -> None:
-    """Raise this process's limit of open files to the maximum that it may have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def most_connections(wanted: int) -> int:
     """How many connections a listener may have, so that polling never lacks a file descriptor."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

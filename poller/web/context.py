@@ -9,9 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
-
-from fastapi import Depends, Request
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from poller.operations.program import Answer, Live, Program
 from poller.operations.status import Status
@@ -130,11 +128,3 @@ class WebContext:
     def news(self) -> asyncio.Event:
         """An event that is set at the next news. Take it before reading, so that no news is missed in between."""
         return self._news
-
-
-async def _context_of(request: Request) -> WebContext:
-    context: WebContext = request.app.state.context
-    return context
-
-
-Context = Annotated[WebContext, Depends(_context_of)]  # a route's first parameter

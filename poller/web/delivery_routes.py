@@ -11,7 +11,8 @@ from poller.operations.documents import books_document, delivery_document, deliv
 from poller.operations.places import parse_place
 from poller.options.problems import NotThere
 from poller.web.answers import Responses, as_json, problems
-from poller.web.context import Context, Reader
+from poller.web.context import Reader
+from poller.web.parameters import Context
 from poller.web.schemas import Books, DeliveryDocument, DeliveryPage, Done
 from state.deliveries import DeliveryQuery
 

@@ -10,7 +10,8 @@ import poller.web.parameters as p
 from poller.operations.documents import object_document
 from poller.options.problems import NotThere
 from poller.web.answers import Responses, as_json, problems
-from poller.web.context import Context, Reader
+from poller.web.context import Reader
+from poller.web.parameters import Context
 from poller.web.schemas import Done, ObjectDocument
 
 DONE: Responses = {200: {"model": Done}, **problems(403, 404, 409)}

@@ -10,7 +10,7 @@ import poller.web.parameters as p
 from poller.events.cloudevents import structured
 from poller.operations.log import place, place_before, read_batch, read_newest
 from poller.web.answers import Responses, as_json, problems
-from poller.web.context import Context
+from poller.web.parameters import Context
 from poller.web.schemas import EventPage
 from poller.web.stream import stream
 from state.records import EventQuery

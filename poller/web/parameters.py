@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from fastapi import Header, Path, Query
+from fastapi import Depends, Header, Path, Query, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, WithJsonSchema
 
 from poller.operations.places import HIGHEST
@@ -136,3 +136,15 @@ class AsItWas(_Body):
 
 
 ReleaseHow = Accept | Emit | AsItWas
+
+
+async def _context_of(request: Request) -> Any:
+    return request.app.state.context
+
+
+if TYPE_CHECKING:
+    from poller.web.context import WebContext
+
+    Context = WebContext
+else:  # a route's first parameter
+    Context = Annotated[Any, Depends(_context_of)]

@@ -8,73 +8,92 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
-import uvicorn
-from starlette.types import ASGIApp
 
 from poller.config.models import Settings
 from poller.operations import local_socket
 from poller.operations.history import SAMPLE_EVERY
 from poller.operations.program import Program
-from poller.web.access import Access, Guard
-from poller.web.api import build
-from poller.web.connections import LIMITS, BoundedProtocol, BoundedServer, Limits, raise_file_limit
 from poller.web.context import HEARTBEAT, WebContext
-from poller.web.requests import Bounds
 from state.errors import PollerError
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from poller.web.listener import Listener
+
 BACKLOG: Final = 128
-GRACE: Final = 3  # seconds that running requests have to end
-STARTED: Final = 0.005  # seconds between two checks whether a server has started
 
 log = structlog.get_logger("poller")
 
 
-class Listener:
-    """One socket and the guarded app behind it, serving until closed."""
+class LateListener:
+    """One socket, and what answers on it from its first connection on.
 
-    def __init__(self, listening: socket.socket, api: ASGIApp, access: Access | None, limits: Limits = LIMITS) -> None:
+    What answers is imported then: that takes as long as the rest of a start, and a fifth of the memory of a daemon that
+    nobody asks anything. Without `settings` it answers without token or `Host`.
+    """
+
+    def __init__(
+        self, listening: socket.socket, settings: Settings | None, app: Callable[[], Awaitable[ASGIApp]]
+    ) -> None:
         self.listening = listening
-        self.access = access
-        self.closing = False
-        config = uvicorn.Config(
-            Bounds(Guard(api, access)),
-            http=BoundedProtocol,
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            lifespan="off",
-            ws="none",
-            timeout_graceful_shutdown=GRACE,
-        )
-        self._server = BoundedServer(config, state={"listener": self}, limits=limits)
-        self._serving: asyncio.Task[None] | None = None
+        self.settings = settings
+        self._app = app
+        self._listener: Listener | None = None
+        self._opening: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Begin to accept connections."""
-        self._serving = asyncio.create_task(self._server.serve([self.listening]), name="http")
-        while not (self._server.started or self._serving.done()):
-            await asyncio.sleep(STARTED)
+    def start(self) -> None:
+        """Wait for the first connection."""
+        self._opening = asyncio.create_task(self._open(), name="http")
+        self._opening.add_done_callback(_report)
+
+    async def _open(self) -> None:
+        await _first_connection(self.listening)
+        app = await self._app()
+        from poller.web.access import Access
+        from poller.web.listener import Listener
+
+        self._listener = Listener(self.listening, app, None if self.settings is None else Access.of(self.settings))
+        await self._listener.start()
 
     def stop_accepting(self) -> None:
         """Accept no more connections, and end streams."""
-        self.closing = True
-        self._server.should_exit = True
-        self._server.stop_accepting()
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._listener is not None:
+            self._listener.stop_accepting()
 
     async def close(self) -> None:
         """Let requests end within the grace period, and close the socket."""
         self.stop_accepting()
-        if self._serving is not None:
-            await self._serving
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+        if self._listener is not None:
+            await self._listener.close()
         self.listening.close()
+
+
+async def _first_connection(listening: socket.socket) -> None:
+    loop, came = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(listening, came.set)
+    try:
+        await came.wait()
+    finally:
+        loop.remove_reader(listening)
+
+
+def _report(opening: asyncio.Task[None]) -> None:
+    """Log why nothing answers."""
+    error = None if opening.cancelled() else opening.exception()
+    if error is not None:
+        log.error("http.not_answering", error=str(error), exc_info=error)
 
 
 class Prepared:
@@ -94,12 +113,13 @@ class Prepared:
 class HttpServer:
     """All listeners of a daemon."""
 
-    def __init__(self, context: WebContext, api: ASGIApp, settings: Settings) -> None:
+    def __init__(self, context: WebContext, settings: Settings) -> None:
         self._context = context
-        self._api = api
+        self._api: ASGIApp | None = None  # once somebody has asked
+        self._building = asyncio.Lock()
         self._settings = settings
-        self._tcp: Listener | None = None
-        self._local: Listener | None = None
+        self._tcp: LateListener | None = None
+        self._local: LateListener | None = None
 
     @property
     def url(self) -> str | None:
@@ -112,7 +132,7 @@ class HttpServer:
         if settings.address is None:
             return Prepared(settings, None, changes=old is not None)
         if old is not None and settings.address == self._settings.address:
-            if old.access == Access.of(settings):
+            if old.settings is not None and _guards(old.settings) == _guards(settings):
                 return Prepared(settings, None, changes=False)
             return Prepared(settings, old.listening.dup())
         beside = None if old is None else old.listening
@@ -128,16 +148,23 @@ class HttpServer:
             old.stop_accepting()
             self._context.ring()
         if prepared.listening is not None:
-            self._tcp = Listener(prepared.listening, self._api, Access.of(prepared.settings))
-            await self._tcp.start()
+            self._tcp = LateListener(prepared.listening, prepared.settings, self._app)
+            self._tcp.start()
             log.info("http.listening", url=self.url)
         if old is not None:
             await old.close()
 
-    async def open_local(self, listening: socket.socket) -> None:
+    def open_local(self, listening: socket.socket) -> None:
         """Serve the socket next to the state, without token or `Host`; its file mode says who may open it."""
-        self._local = Listener(listening, self._api, None)
-        await self._local.start()
+        self._local = LateListener(listening, None, self._app)
+        self._local.start()
+
+    async def _app(self) -> ASGIApp:
+        """What answers on every socket, built in a thread, because polling goes on meanwhile."""
+        async with self._building:
+            if self._api is None:
+                self._api = await asyncio.to_thread(_built, self._context)
+            return self._api
 
     async def close(self) -> None:
         """End every listener."""
@@ -154,12 +181,12 @@ async def serve(program: Program, stop: asyncio.Event, *, heartbeat: float = HEA
 
     Raises PollerError if the address is not available.
     """
-    raise_file_limit()
+    _raise_file_limit()
     place = program.config.poller.state
     # Commands reach workers that share a database through the database.
     listening = local_socket.listening(place) if isinstance(place, Path) else contextlib.nullcontext()
     with WebContext(program, stop, heartbeat=heartbeat).opened() as context, listening as local:
-        server = HttpServer(context, build(context), program.config.poller)
+        server = HttpServer(context, program.config.poller)
         beside = [
             asyncio.create_task(_ring_at_stop(context), name="http stop"),
             asyncio.create_task(_sample(program), name="budget samples"),
@@ -167,7 +194,7 @@ async def serve(program: Program, stop: asyncio.Event, *, heartbeat: float = HEA
         try:
             await server.adopt(server.prepare(program.config.poller))
             if local is not None:
-                await server.open_local(local)
+                server.open_local(local)
             # Nothing runs between here and the daemon's READY, which is sent before the next await.
             context.ready = True
             yield server
@@ -178,6 +205,25 @@ async def serve(program: Program, stop: asyncio.Event, *, heartbeat: float = HEA
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
+
+
+def _built(context: WebContext) -> ASGIApp:
+    import poller.web.listener  # noqa: F401 - here rather than on the event loop
+    from poller.web.api import build
+
+    return build(context)
+
+
+def _guards(settings: Settings) -> tuple[object, ...]:
+    """The settings that guard a socket."""
+    return settings.hosts, settings.token
+
+
+def _raise_file_limit() -> None:
+    """Raise this process's limit of open files to the maximum that it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _ring_at_stop(context: WebContext) -> None:

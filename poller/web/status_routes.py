@@ -16,8 +16,9 @@ from poller.operations.status import Status, document
 from poller.options.quantities import parse_rate
 from poller.planner.report import Report, WhatIf, parse_weight, rows
 from poller.web.answers import as_json, problem_answer, problems
-from poller.web.context import Context, Reader
+from poller.web.context import Reader
 from poller.web.metrics import CONTENT_TYPE, exposition
+from poller.web.parameters import Context
 from poller.web.schemas import ConfigurationDocument, Plan, TableDocument
 from state.errors import PollerError
 from state.status import SeenDelay

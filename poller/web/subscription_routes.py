@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 import poller.web.parameters as p
 from poller.web.answers import Responses, as_json, problems
-from poller.web.context import Context
+from poller.web.parameters import Context
 from poller.web.schemas import Done
 
 DONE: Responses = {200: {"model": Done}, **problems(403, 404, 409)}

@@ -11,8 +11,9 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from poller.web.connections import Limits, most_connections
+from poller.web.listener import Listener
 from poller.web.requests import LARGEST
-from poller.web.server import Listener, listen
+from poller.web.server import listen
 
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\n"

@@ -13,8 +13,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from poller.options.problems import NotThere
-from poller.web.context import Context
 from poller.web.dashboard.html import ASSETS, HEADERS, Outcome, Outcomes, asset
+from poller.web.parameters import Context
 from state.errors import PollerError
 
 FIELDS: Final[Mapping[str, tuple[str, ...]]] = {  # the fields that the form of each command may have

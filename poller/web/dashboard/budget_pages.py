@@ -12,9 +12,9 @@ from poller.operations.history import Sample
 from poller.operations.program import Live
 from poller.options.quantities import parse_rate
 from poller.planner.report import BudgetPlan, Expectation, Report, WhatIf, parse_weight
-from poller.web.context import Context
 from poller.web.dashboard import charts
 from poller.web.dashboard.html import Shown
+from poller.web.parameters import Context
 from state.errors import PollerError
 
 HOUR: Final = 3600.0

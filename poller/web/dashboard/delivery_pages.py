@@ -14,8 +14,9 @@ from poller.config.models import Config, SubscriptionConfig
 from poller.operations.places import parse_place
 from poller.operations.preview import rendered
 from poller.options.problems import NotThere, nearest
-from poller.web.context import Context, Reader
+from poller.web.context import Reader
 from poller.web.dashboard.html import Shown
+from poller.web.parameters import Context
 from state.deliveries import AttemptRow, Delivery, DeliveryQuery
 from state.errors import PollerError
 from state.records import Event

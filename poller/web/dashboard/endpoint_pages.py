@@ -11,9 +11,10 @@ from poller.operations.status import EndpointStatus, Status
 from poller.options.problems import NotThere, nearest
 from poller.planner.explanation import Explanation
 from poller.rendering.event_view import EventView
-from poller.web.context import Context, Reader
+from poller.web.context import Reader
 from poller.web.dashboard import charts
 from poller.web.dashboard.html import Shown
+from poller.web.parameters import Context
 from state.polls import Snapshot
 from state.records import Event, EventQuery
 from state.status import Activity, UnitProgress

@@ -15,8 +15,9 @@ from poller.operations.log import place, place_before
 from poller.options.problems import NotThere
 from poller.planner.report import Report
 from poller.rendering.event_view import EventView
-from poller.web.context import Context, Reader
+from poller.web.context import Reader
 from poller.web.dashboard.html import Shown
+from poller.web.parameters import Context
 from state.deliveries import Delivery, DeliveryQuery
 from state.records import Event, EventQuery, FieldChange
 

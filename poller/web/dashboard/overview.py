@@ -12,9 +12,10 @@ from poller.config.models import Config
 from poller.operations.doctor import Finding, Level, of_status
 from poller.operations.status import EndpointStatus, Status
 from poller.rendering.event_view import EventView
-from poller.web.context import Context, Reader
+from poller.web.context import Reader
 from poller.web.dashboard import charts
 from poller.web.dashboard.html import Shown, endpoint_url, plural
+from poller.web.parameters import Context
 from state.records import Event
 from state.status import Activity
 
