@@ -34,10 +34,10 @@ log = structlog.get_logger("poller")
 
 
 class LateListener:
-    """One socket, and what answers on it from its first connection on.
+    """One socket, and what answers on it, which is imported and built once the socket is open.
 
-    What answers is imported then: that takes as long as the rest of a start, and a fifth of the memory of a daemon that
-    nobody asks anything. Without `settings` it answers without token or `Host`.
+    That takes as long as the rest of a start, and a fifth of the memory: the socket next to the state, which has no
+    `settings`, and answers without token or `Host`, waits with it for its first connection.
     """
 
     def __init__(
@@ -50,18 +50,21 @@ class LateListener:
         self._opening: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Wait for the first connection."""
+        """Begin to accept connections; the first of them may wait for what answers."""
         self._opening = asyncio.create_task(self._open(), name="http")
         self._opening.add_done_callback(_report)
 
     async def _open(self) -> None:
-        await _first_connection(self.listening)
+        if self.settings is None:
+            await _first_connection(self.listening)
         app = await self._app()
         from poller.web.access import Access
         from poller.web.listener import Listener
 
         self._listener = Listener(self.listening, app, None if self.settings is None else Access.of(self.settings))
         await self._listener.start()
+        if self.settings is not None:
+            log.info("http.listening", url=_url(self.listening))
 
     def stop_accepting(self) -> None:
         """Accept no more connections, and end streams."""
@@ -150,7 +153,6 @@ class HttpServer:
         if prepared.listening is not None:
             self._tcp = LateListener(prepared.listening, prepared.settings, self._app)
             self._tcp.start()
-            log.info("http.listening", url=self.url)
         if old is not None:
             await old.close()
 

@@ -324,7 +324,8 @@ def test_a_reload_takes_over_what_is_valid_and_keeps_the_old_one_else(poller: Ru
         config.write_text(valid + '[[subscriptions]]\nname = "second"\nplugin = "jsonl"\npath = "second.jsonl"\n')
         daemon.signal(signal.SIGHUP)
         wait_for("the reload", lambda: "config.reloaded" in daemon.log)
-        names = [one["name"] for one in httpx.get(f"{daemon.url()}/api/v1/status").json()["subscriptions"]]
+        url = wait_for("the URL", daemon.url)
+        names = [one["name"] for one in httpx.get(f"{url}/api/v1/status").json()["subscriptions"]]
 
     assert "poller.nope: unknown key" in daemon.log
     assert names == ["file", "second"]
