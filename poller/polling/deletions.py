@@ -31,6 +31,7 @@ from state.polls import Answering, PollRecord, Presence, Snapshot, Suspect
 
 SWEEPS_TO_CONFIRM: Final = 3  # the one in which it went missing, then two complete ones without it
 AGAIN: Final = 5.0  # seconds after which an own URL is asked again while it is in doubt
+UNPROVED: Final = 60.0  # ... and while the own URL of an object that is listed answers without it
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -103,8 +104,9 @@ class Deletions:
             self.queue.again(w.name, first, asked_at(first, rules, now=at))
         elif await self._own_urls.are_right(w):
             return await self.delete(w, suspect, asked, is_denied=True)
-        elif self._own_urls.is_in_doubt(w):
-            self.queue.again(w.name, suspect, self._clock.now() + AGAIN)
+        else:
+            wait = AGAIN if self._own_urls.is_in_doubt(w) else UNPROVED
+            self.queue.again(w.name, suspect, self._clock.now() + wait)
         return PollResult(calls=1)
 
     async def swept(self, w: WatchedEndpoint) -> list[PollResult]:

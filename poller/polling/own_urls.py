@@ -12,6 +12,7 @@ import msgspec
 from poller.changes.comparison import RequestTimes
 from poller.changes.exemptions import Exemptions, Misleading
 from poller.changes.own_url import own_object
+from poller.documents.diff import ParseError, parse
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint, exempt
 from poller.polling.fetch import LARGE, Fetcher, unwelcome
@@ -129,9 +130,13 @@ class OwnUrls:
             self._looking.discard(w.label)
         denial = self._denials.pop(w.label, None)
         if response.status_code not in GONE:
-            if await self.shown(w, listed, response) is not None and w.guards.exemptions.misleading is not None:
+            found = await self.shown(w, listed, response)
+            if found is not None and w.guards.exemptions.misleading is not None:
                 await self._forget_misleading(w)
-            self._right.add(w.label)
+            if found is not None or _is_readable(w, response):
+                self._right.add(w.label)
+            elif denial is not None:
+                self._denials[w.label] = denial
             return PollResult(calls=1)
         self._right.discard(w.label)
         if w.guards.exemptions.misleading is not None:
@@ -211,6 +216,17 @@ class OwnUrls:
             return draft
 
         await self._recorder.change(w, decide)
+
+
+def _is_readable(w: WatchedEndpoint, response: httpx.Response) -> bool:
+    """Whether an own URL has answered with anything that may be its object, in another form than is known."""
+    if not is_list(response.status_code, w.rules.endpoint):
+        return False
+    try:
+        parse(response.content)
+    except ParseError:
+        return False
+    return True
 
 
 def _is_listed(snapshot: Snapshot) -> bool:

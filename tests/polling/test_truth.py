@@ -39,6 +39,17 @@ FOUND = {
             Step(act="fault", kind="renamed", where="lines", wait=30.0),
         ],
     ),
+    "an own URL that answers 403 for an object that is listed does not show that own URLs are right": (
+        World(has_items=True, past_end=404, objects=6, absent_for=5.0, seed=348, traits=("modified-stuck", "own-404")),
+        [
+            Step(act="end", kind="ignores-page", wait=4.0),
+            Step(act="unlist"),
+            Step(wait=1.0),
+            Step(act="flap", times=4),
+            Step(act="begin", kind="etag-newest", wait=10.0),
+            Step(act="fault", pick=7, kind="403", where="item", wait=30.0),
+        ],
+    ),
     "an own URL that denies what exists does not say when an object was absent": (
         World(style="page-open", has_items=True, since=True, objects=1, absent_for=5.0, seed=926),
         [
