@@ -203,7 +203,14 @@ class RestSource:
             _refuse_errors(answer, table.error)
         objects = _objects(answer, table)
         rest = following(table.pagination, at, answer=answer, count=len(objects), response=response)
-        return Page(objects=objects, next=rest.next, total=rest.total, doubts=rest.doubts, guesses=rest.guesses)
+        return Page(
+            objects=objects,
+            next=rest.next,
+            total=rest.total,
+            doubts=rest.doubts,
+            guesses=rest.guesses,
+            guessed_total=rest.guessed_total,
+        )
 
     def item_request(self, endpoint: Endpoint, object_id: str, item: Item | None = None) -> httpx.Request | None:
         """The object's own URL by `item_path`; None without it, or if it names a field that is not known."""

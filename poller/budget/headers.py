@@ -135,6 +135,8 @@ class _Reader:
             self._unreadable(f"{name} remaining", remaining or "")
             return None
         calls = number(limit or "")
+        if calls == 0:  # some servers mean that there is no limit: a window without calls would never allow one
+            return None
         return Quota(
             name=name,
             remaining=int(min(left, _MOST_CALLS)),

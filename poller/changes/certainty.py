@@ -16,6 +16,7 @@ import msgspec
 from state.polls import UnitState
 
 MOST: Final = 5  # doubts stored for one sweep
+MOST_KNOWN: Final = 100  # stored patterns of reasons
 PATIENCE: Final = 3  # consecutive sweeps without new objects after which a baseline ends all the same ...
 LONGEST: Final = 10  # ... or so many in a row, whatever they showed
 MOST_REPEATED: Final = 100  # stored ids of objects that two answers of a chain show
@@ -33,6 +34,7 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
     aside: tuple[str, ...] = ()  # what was set aside of its latest answer: no doubt, which would keep a baseline open
     is_known: bool = False  # it shows only objects that other pages have shown in the same sweep
     confirms: str | None = None  # key of the page before it, which repeats an earlier page, as this one does
+    guessed_total: tuple[str, int] | None = None  # a member that may count the objects of the whole list, and its count
 
     def dump(self) -> bytes | None:
         """The claims in their stored form; None if there are none."""
@@ -58,6 +60,7 @@ class Uncertainty(msgspec.Struct, frozen=True, kw_only=True):
     repeats_only: bool = False  # the only reason is objects that were on two pages
     is_lasting: bool = True  # it keeps a baseline open
     settled: int = 0  # consecutive sweeps that showed no unknown object
+    known: tuple[str, ...] = ()  # patterns of all reasons of consecutive uncertain sweeps: each is reported once
 
     def dump(self) -> bytes:
         """The uncertainty in its stored form."""
@@ -98,7 +101,7 @@ def judge(swept: SweptList, before: Uncertainty | None, accepted: Iterable[str],
     """The contradictions of a complete sweep, without those that an operator has accepted; None if there are none."""
     known = frozenset(accepted)
     doubts = _unaccepted(_doubts(swept), known)
-    guesses = _unaccepted((text for unit in swept.units.values() for text in claims_of(unit).guesses), known)
+    guesses = _unaccepted(_guesses(swept), known)
     claims = {key: claims_of(unit) for key, unit in swept.units.items()}
     at_the_end = {one.confirms for one in claims.values()}
     others = [object_id for key, one in claims.items() if key not in at_the_end for object_id in one.repeated]
@@ -106,8 +109,11 @@ def judge(swept: SweptList, before: Uncertainty | None, accepted: Iterable[str],
     if not (doubts or guesses or repeats):
         return None
     settled = 0 if before is None else before.settled
+    why = (*doubts, *guesses, *repeats)[:MOST]
+    reasons = dict.fromkeys([*(before.known if before is not None else ()), *map(pattern_of, why)])
     return Uncertainty(
-        why=(*doubts, *guesses, *repeats)[:MOST],
+        why=why,
+        known=tuple(reasons)[-MOST_KNOWN:],
         since=now if before is None else before.since,
         sweeps=1 if before is None else before.sweeps + 1,
         repeats_only=not (doubts or guesses),
@@ -131,13 +137,28 @@ def _doubts(swept: SweptList) -> Iterator[str]:
     if swept.clashes:
         some = ", ".join(sorted(swept.clashes)[:3])
         yield f"ids that name different objects on two pages: {len(swept.clashes)} ({some}): `id` must tell them apart"
-    lists = [[unit] for unit in swept.units.values()] if swept.per_parent else [[*swept.units.values()]]
-    for units in lists:
+    for units in _lists(swept):
         totals = [total for unit in units if (total := claims_of(unit).total) is not None]
         seen = sum(unit.shown for unit in units)
         if totals and seen < max(totals):
             where = f" (in {units[0].key})" if swept.per_parent else ""
             yield f"{max(totals)} in all, {seen} seen{where}"
+
+
+def _lists(swept: SweptList) -> list[list[UnitState]]:
+    """The units of each list."""
+    return [[unit] for unit in swept.units.values()] if swept.per_parent else [[*swept.units.values()]]
+
+
+def _guesses(swept: SweptList) -> Iterator[str]:
+    for unit in swept.units.values():
+        yield from claims_of(unit).guesses
+    for units in _lists(swept):
+        totals = [found for unit in units if (found := claims_of(unit).guessed_total) is not None]
+        seen = sum(unit.shown for unit in units)
+        yield from (
+            f"the answer says {name} = {total}, and {seen} objects were seen" for name, total in totals if total > seen
+        )
 
 
 def _repeats(ids: Sequence[str]) -> list[str]:

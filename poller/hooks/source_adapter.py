@@ -86,7 +86,7 @@ class SourceAdapter:
             if page.total is not None:
                 _checked(page.total, int)
             doubts, guesses = tuple(map(str, page.doubts)), tuple(map(str, page.guesses))
-            return Unparsed(_unparsed(page.objects), page.next, page.total, doubts, guesses)
+            return Unparsed(_unparsed(page.objects), page.next, page.total, doubts, guesses, page.guessed_total)
 
     def _read(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> object:
         """The plugin's page of an answer. If single values make it invalid JSON, they are left out."""

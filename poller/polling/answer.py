@@ -180,6 +180,7 @@ def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decis
         aside=(*comparison.notes, *dict.fromkeys(decision.notes)),
         is_known=one.known_pages > 0,
         confirms=None if repeats is None else repeats.confirms,
+        guessed_total=pages[-1].guessed_total if pages else None,
     )
 
 

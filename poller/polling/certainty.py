@@ -55,7 +55,7 @@ def _is_news(before: Uncertainty | None, found: Uncertainty) -> bool:
     """Whether an uncertainty is reported. A list that moves while it is read is reported only if it never settles."""
     if found.repeats_only:
         return found.sweeps == PATIENCE
-    return before is None or before.repeats_only or found.why != before.why
+    return before is None or before.repeats_only or not {*map(pattern_of, found.why)} <= {*before.known}
 
 
 def accept_doubts(w: WatchedEndpoint, draft: Draft) -> bool:

@@ -39,6 +39,7 @@ from state.store import PollStore
 Ask = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 LARGE: Final = 256 * 1024  # answers of at least so many bytes are parsed in a thread
+REFUSED: Final = 3  # failures of queries of recent changes after which they begin at the latest sweep
 LONGEST_VALIDATOR: Final = 4096  # characters; a server refuses requests with longer headers
 AFTER_THE_END: Final = frozenset({404, 410, 416})  # answered for a page that does not exist
 REFUSALS: Final = frozenset({400, 422})  # answered for that by some servers, and for other reasons by many
@@ -158,12 +159,14 @@ class Fetcher:
     def _since(self, w: WatchedEndpoint) -> float:
         """When the latest query was made, by the server's clock: the objects' modification times are the server's.
 
-        A time in the future comes from a clock that was wrong.
+        A time in the future comes from a clock that was wrong. While such queries fail, the time may be too long ago
+        for the API: what was changed before a complete sweep began, that sweep has seen.
         """
         now, state = self._clock.now(), w.state
         began = None if state.last_sweep_began is None else state.last_sweep_began - w.requests.behind
         known = [at for at in (state.since_at, began) if at is not None and at <= now]
-        return known[0] if known else 0.0
+        fails = w.units[SINCE].failures >= REFUSED and state.uncertain is None
+        return max(known, default=0.0) if fails else known[0] if known else 0.0
 
     async def _parent(self, w: WatchedEndpoint, parent_id: str) -> dict[str, Any] | None:
         body = await self._steps.read(self._store.parent, w.state.source, w.rules.endpoint.parent or "", parent_id)

@@ -45,7 +45,13 @@ def flag_of(found: Any) -> bool | None:
 _NEXT_TOKENS: Final = ("next_page", "nextPage", "next_cursor", "nextCursor", "next_page_token", "nextPageToken")
 _NEXT_URLS: Final = ("next", "next_url", "nextLink", "@odata.nextLink", "nextRecordsUrl")
 _MORE: Final = ("has_more", "hasMore", "has_next", "hasNext", "hasNextPage")
-_TOTALS: Final = ("total", "total_count", "totalCount", "total_results", "totalResults", "totalSize")
+_TOTALS: Final = (
+    *("total", "total_count", "totalCount", "total_results", "totalResults", "totalSize", "count", "@odata.count"),
+    *("total_items", "totalItems", "total_records", "totalRecords", "total_elements", "totalElements"),
+    *("total_entries", "totalEntries"),
+)
+_PAGES: Final = ("total_pages", "totalPages", "last_page", "lastPage", "page_count", "pageCount", "num_pages")
+_AROUND: Final = ("meta", "_meta", "pagination", "paging", "page", "page_info", "pageInfo")  # members that have those
 _TOTAL_HEADERS: Final = ("x-total-count", "x-total", "x-wp-total")
 _RANGE_HEADER: Final = "content-range"
 
@@ -58,6 +64,8 @@ class Configured:
     has_next: bool
     has_link: bool
     has_pages: bool
+    has_total: bool = False
+    page: int | None = None  # which page of a numbered list this is, counted from 1
 
 
 def contradictions(answer: Answer, response: httpx.Response, count: int, configured: Configured) -> Iterator[str]:
@@ -77,7 +85,7 @@ def guesses(answer: Answer, response: httpx.Response, count: int, configured: Co
     """What the answer says to the same effect under names that APIs commonly use. They are not configured, so they may
     mean something else.
 
-    Only members on the top level of the answer are considered.
+    Only members on the top level of the answer are considered, and totals one level below.
     """
     members = answer.members() or {}
     values = {name: answer.value(_member(name)) for name in _MORE if name in members}
@@ -91,9 +99,33 @@ def guesses(answer: Answer, response: httpx.Response, count: int, configured: Co
             name for name, value in nexts.items() if _names_a_page(value) and not _leads_on(value, response)
         )
     if not configured.has_pages:
-        said: list[tuple[str, Any]] = [(name, answer.value(_member(name))) for name in _TOTALS if name in members]
-        said += [(name, response.headers[name]) for name in _TOTAL_HEADERS if name in response.headers]
-        yield from _larger(said, count)
+        yield from _larger(_totals(answer, response), count)
+    if configured.page is not None and not configured.has_flag:
+        for name, found in _found(answer, _PAGES):
+            if (pages := count_of(found)) is not None and pages > configured.page:
+                yield f"the answer says {name} = {pages} where the list should end with page {configured.page}"
+                break
+
+
+def guessed_total(answer: Answer, response: httpx.Response) -> tuple[str, int] | None:
+    """How many objects the list has, and the name under which the answer says so; None if it does not seem to."""
+    said = ((name, count_of(value)) for name, value in _totals(answer, response))
+    return next(((name, total) for name, total in said if total is not None), None)
+
+
+def _totals(answer: Answer, response: httpx.Response) -> list[tuple[str, Any]]:
+    headers = [(name, response.headers[name]) for name in _TOTAL_HEADERS if name in response.headers]
+    return [*_found(answer, _TOTALS), *headers]
+
+
+def _found(answer: Answer, names: Iterable[str]) -> list[tuple[str, Any]]:
+    """The members with these names, on the top level of the answer and in what usually describes pages."""
+    found = []
+    for around in ((), *((name,) for name in _AROUND)):
+        members = answer.members(around) or {}
+        paths = [(*around, name) for name in names if name in members]
+        found += [(".".join(path), answer.value(Path(text=".".join(path), names=path))) for path in paths]
+    return found
 
 
 def signs_of_more(response: httpx.Response) -> tuple[str, ...]:

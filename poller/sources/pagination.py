@@ -14,7 +14,15 @@ import httpx
 import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from poller.sources.contradictions import Configured, contradictions, count_of, flag_of, guesses, next_href
+from poller.sources.contradictions import (
+    Configured,
+    contradictions,
+    count_of,
+    flag_of,
+    guessed_total,
+    guesses,
+    next_href,
+)
 from poller.sources.paths import MISSING, Answer, compile_path
 from poller.sources.protocol import PageError, Position
 
@@ -133,6 +141,7 @@ class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
     total: int | None = None  # objects in the whole list
     doubts: tuple[str, ...] = ()  # what in the answer contradicts the configuration, so that the list may be incomplete
     guesses: tuple[str, ...] = ()  # the same by members that are not configured
+    guessed_total: tuple[str, int] | None = None  # such a member that seems to count the objects, and its count
 
 
 def first(style: Pagination) -> Position:
@@ -181,7 +190,9 @@ def following(style: Pagination, at: Position, *, answer: Answer, count: int, re
     Raises PageError for a next URL of another origin, for an answer that names itself as the next, and for a cursor or
     link that cannot be read.
     """
-    total, doubts = _total(style, answer, response)
+    total, doubts = _total(style, at, answer, response)
+    if total is not None and count > total:
+        doubts += (f"total is {total}, but this answer alone has {count} objects: it may be the number of pages",)
     match style:
         case Pages() | Offsets():
             found = _counted(style, at, answer, count, total)
@@ -193,20 +204,29 @@ def following(style: Pagination, at: Position, *, answer: Answer, count: int, re
             found = FollowUp()
     if found.next is not None:
         return FollowUp(next=found.next, total=total, doubts=found.doubts + doubts) if total or doubts else found
-    configured = _configured(style)
+    configured = _configured(style, at)
+    guessed = tuple(guesses(answer, response, count, configured))
+    if total == LARGEST_COUNTED and count > 0:
+        guessed += (f"total is exactly {total}: many search engines count no further, and the list may be longer",)
     return FollowUp(
         total=total,
         doubts=found.doubts + doubts + tuple(contradictions(answer, response, count, configured)),
-        guesses=tuple(guesses(answer, response, count, configured)),
+        guesses=guessed,
+        guessed_total=guessed_total(answer, response) if configured.has_pages and not configured.has_total else None,
     )
 
 
-def _configured(style: Pagination) -> Configured:
+LARGEST_COUNTED: Final = 10_000  # objects: the default limit of Elasticsearch and OpenSearch
+
+
+def _configured(style: Pagination, at: Position) -> Configured:
     return Configured(
         has_flag=isinstance(style, _Flagged) and bool(style.more or style.last),
         has_next=isinstance(style, Cursors),
         has_link=isinstance(style, Links),
         has_pages=not isinstance(style, Whole) or bool(style.total or style.total_header),
+        has_total=bool(style.total or style.total_header),
+        page=None if not isinstance(style, Pages) or at.page is None else at.page - style.start + 1,
     )
 
 
@@ -229,8 +249,13 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port or _PORTS.get(url.scheme)
 
 
-def _total(style: _Style, answer: Answer, response: httpx.Response) -> tuple[int | None, tuple[str, ...]]:
-    """The list's total, and a doubt if it is configured but the answer has none that can be read."""
+def _total(
+    style: Pagination, at: Position, answer: Answer, response: httpx.Response
+) -> tuple[int | None, tuple[str, ...]]:
+    """The list's total, and a doubt if it is configured but the answer has none that can be read.
+
+    Some APIs count only in the first answer, so that a later one may have no total.
+    """
     if style.total:
         where, found = f"total = {style.total!r}", answer.value(compile_path(style.total))
     elif style.total_header:
@@ -238,6 +263,8 @@ def _total(style: _Style, answer: Answer, response: httpx.Response) -> tuple[int
     else:
         return None, ()
     count = count_of(found)
+    if (found is MISSING or found is None) and replace(first(style), since=at.since, parent=at.parent) != at:
+        return None, ()
     return count, () if count is not None else (f"{where} {_unfit(found, 'a number')}",)
 
 
@@ -305,7 +332,7 @@ def _next_cursor(style: Cursors, at: Position, answer: Answer, response: httpx.R
     if flag is False:
         return FollowUp(doubts=doubts)
     found = _cursor(style, answer, response)
-    if found is MISSING or found is None or found == "" or found is False:
+    if _names_nothing(found):
         if flag:
             raise PageError(f"the answer says that there is more, but has nothing at next = {style.next!r}")
         return FollowUp(doubts=doubts)
@@ -319,6 +346,13 @@ def _next_cursor(style: Cursors, at: Position, answer: Answer, response: httpx.R
             raise PageError("the next cursor is the one that was just used: the list would never end")
         return FollowUp(doubts=doubts)
     return FollowUp(next=replace(at, cursor=cursor), doubts=doubts)
+
+
+def _names_nothing(found: Any) -> bool:
+    """Whether a cursor says that there is no next answer: nothing, `""`, `false`, the number 0, or null as a text."""
+    if isinstance(found, str):
+        return found in ("", "null", "None", "undefined")
+    return found is MISSING or found is None or found == 0
 
 
 def _cursor(style: Cursors, answer: Answer, response: httpx.Response) -> Any:

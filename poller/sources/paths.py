@@ -92,6 +92,9 @@ def _plain_names(query: jsonpath.JSONPath) -> tuple[str, ...]:
     return tuple(names)
 
 
+_NO_OBJECTS: Final = ("errors", "error", "warnings")  # names of lists that are no list of objects
+
+
 class Answer:
     """One JSON answer, parsed only as far as needed. Every method raises PageError if it is not JSON."""
 
@@ -189,6 +192,8 @@ class Answer:
             if len(lists) > 1:
                 told = ", ".join("$." + ".".join(names) for names in lists[:4])
                 raise PageError(f"the answer contains several lists ({told})", hint="Set `items` to the right one.")
+            if lists and lists[0][-1] in _NO_OBJECTS:
+                raise PageError(f"the answer contains only a list of {lists[0][-1]}", hint="Set `items` to the list.")
             if lists:
                 return self._raw(lists[0]) or b"null"
             level = [names for names in members if self._starts(names, b"{")]

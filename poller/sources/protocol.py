@@ -77,6 +77,7 @@ class Page:
     guesses: Sequence[
         str
     ] = ()  # the same by members whose meaning is guessed: they do not keep a baseline open for ever
+    guessed_total: tuple[str, int] | None = None  # a member of the last answer that seems to count all objects
 
 
 @dataclass(frozen=True, slots=True)

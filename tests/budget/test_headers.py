@@ -21,6 +21,11 @@ def test_an_answer_without_limits_says_nothing():
     assert read({"Content-Type": "application/json", "Date": "x"}, 304) == RateLimitHeaders(status=304)
 
 
+@pytest.mark.parametrize("remaining", ["0", "-1"])
+def test_a_limit_of_no_calls_is_no_limit(remaining: str):
+    assert read({"X-RateLimit-Limit": "0", "X-RateLimit-Remaining": remaining}, 200).quotas == ()
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [

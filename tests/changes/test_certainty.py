@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,11 +8,8 @@ from poller.changes.certainty import LONGEST, PATIENCE, Claims, SweptList, Uncer
 from state.polls import UnitState
 
 
-def unit(
-    key: str, shown: int, *, total: int | None = None, doubts: tuple[str, ...] = (), guesses: tuple[str, ...] = ()
-) -> UnitState:
-    claims = Claims(total=total, doubts=doubts, guesses=guesses).dump()
-    return UnitState(id=1, key=key, position=b"{}", shown=shown, claims=claims)
+def unit(key: str, shown: int, **claims: Any) -> UnitState:
+    return UnitState(id=1, key=key, position=b"{}", shown=shown, claims=Claims(**claims).dump())
 
 
 def swept(*units: UnitState, per_parent: bool = False, repeated: tuple[str, ...] = ()) -> SweptList:
@@ -162,6 +161,24 @@ def test_what_is_settled_counts_sweeps_without_anything_new():
     assert [one and one.settled for one in (first, second, third)] == [1, 2, 0]
     assert [one and one.since for one in (first, second, third)] == [5.0] * 3
     assert [one and one.sweeps for one in (first, second, third)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("total", "why"), [(58, "the answer says count = 58, and 30 objects were seen"), (30, None)])
+def test_a_total_that_nobody_configured_is_compared_with_what_all_pages_show(total, why):
+    units = swept(unit("page=1", 20), unit("page=2", 10, guessed_total=("count", total)))
+    found = judge(units, None, (), now=5.0)
+
+    assert (found and found.text) == why
+    assert judge(units, None, (pattern_of(why or ""),), now=5.0) is None
+
+
+def test_what_a_sweep_contradicts_is_known_as_long_as_sweeps_are_uncertain():
+    found = None
+    for doubts in (("a 1",), ("b 2",), ("a 3",)):
+        found = judge(swept(unit("page=1", 5, doubts=doubts)), found, (), now=5.0)
+
+    assert found is not None
+    assert (found.why, found.known) == (("a 3",), ("a #", "b #"))
 
 
 def test_an_uncertainty_is_kept_as_it_is():

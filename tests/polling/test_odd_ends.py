@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from poller.app import App, open_app, sweep_once
-from poller.changes.certainty import Uncertainty
+from poller.changes.certainty import Uncertainty, pattern_of
 from poller.clock import Clock, VirtualClock
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
@@ -53,6 +53,15 @@ class List:
                 return JSONResponse(
                     {"items": self.rows((page - 1) * size, size), "total": len(self.ids) - (page - 1) * size}
                 )
+            case "counts differently each time":
+                total = len(self.ids) + 1 + len(self.asked) % 3
+                return JSONResponse({"items": shown, "total": total})
+            case "counts its pages":
+                return JSONResponse({"items": shown, "total": last + 1})
+            case "counts once":
+                return JSONResponse({"items": shown, **({"total": len(self.ids)} if page == 1 else {})})
+            case "shows the first pages only":
+                return JSONResponse({"items": shown if page < 3 else [], "meta": {"total": len(self.ids)}})
             case "means something else":
                 return JSONResponse({"items": [{"id": n} for n in self.ids], **NOT_A_TOTAL})
             case "short in the middle" if page == 1:
@@ -149,6 +158,43 @@ async def test_a_count_that_was_not_seen_makes_the_sweep_uncertain_until_an_oper
         assert await sweep_once(app) == []
         assert uncertainty(app) is None
         assert not app.engine.sources["api"].endpoints["things"].in_baseline
+
+
+UNTOTALLED = TOTAL.replace(', total = "$.total"', "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "why"),
+    [
+        ("counts its pages", TOTAL, "total is 3, but this answer alone has 10 objects: it may be the number of pages"),
+        ("shows the first pages only", UNTOTALLED, "the answer says meta.total = 25, and 20 objects were seen"),
+    ],
+)
+async def test_a_list_that_ends_too_early_is_uncertain(tmp_path, kind, table, why):
+    async with opened(tmp_path, table, List(kind=kind)) as app:
+        await sweep_once(app)
+
+        doubt = uncertainty(app)
+        assert doubt is not None
+        assert why in doubt.text
+
+
+async def test_a_total_in_the_first_answer_alone_is_enough(tmp_path):
+    async with opened(tmp_path, TOTAL, List(kind="counts once")) as app:
+        assert await sweep_once(app) == []
+
+        assert uncertainty(app) is None
+        assert app.engine.sources["api"].endpoints["things"].state.objects == 25
+
+
+async def test_what_differs_in_its_numbers_alone_is_said_on_the_bus_once(tmp_path):
+    async with opened(tmp_path, TOTAL, List(kind="counts differently each time")) as app:
+        for _ in range(9):
+            await sweep_once(app)
+
+        notices = [event for event in app.store.log.read(limit=100) if event.type == "poller.endpoint.uncertain"]
+        reasons = {pattern_of(why) for event in notices for why in event.data["detail"]["why"]}
+        assert 1 <= len(notices) <= len(reasons)
 
 
 async def test_what_is_uncertain_is_said_on_the_bus_once(tmp_path):

@@ -33,6 +33,7 @@ class Shop:
     says_date: bool = True
     rows: list[dict[str, Any]] = field(default_factory=list)
     since: list[float] = field(default_factory=list)  # asked for
+    oldest: float = 0.0  # time that it knows changes of
 
     def now(self) -> float:
         return time.time() - self.behind
@@ -46,6 +47,8 @@ class Shop:
         rows = self.rows
         if (since := request.query_params.get("since")) is not None:
             self.since.append(float(since))
+            if float(since) < self.oldest:
+                return JSONResponse({"error": "since is too long ago"}, 400)
             rows = [row for row in rows if datetime.fromisoformat(row["modified"]).timestamp() >= float(since)]
         return JSONResponse(rows, headers={"date": formatdate(self.now(), usegmt=True)} if self.says_date else {})
 
@@ -156,3 +159,21 @@ async def test_a_change_that_a_query_could_have_shown_is_not_noted(tmp_path):
 
         assert len(app.store.log.read(limit=10)) == 2
         assert note_of(app) is None
+
+
+async def test_a_query_that_reaches_too_far_back_begins_at_the_latest_sweep(tmp_path):
+    shop = Shop(behind=HOUR)
+    async with opened(tmp_path, shop) as app:
+        assert await sweep_once(app) == []
+        await query(app)
+        shop.behind, shop.oldest = 0.0, time.time() - 600.0
+        assert await sweep_once(app) == []
+        for _ in range(3):
+            await query(app)
+        assert all(since < shop.oldest for since in shop.since)
+
+        shop.put(7, "new")
+        await query(app)
+
+        assert shop.since[-1] >= shop.oldest
+        assert app.engine.sources["api"].endpoints["things"].units[SINCE].failures == 0

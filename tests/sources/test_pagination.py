@@ -220,6 +220,10 @@ def test_a_flag_says_whether_the_list_goes_on_in_every_form(kind, flag, is_true)
         ({"type": "none"}, {"has_more": True}, "says has_more = true"),
         ({"type": "cursor", "next": "$.cursor"}, {"hasMore": "true"}, "says hasMore = true"),
         ({"type": "none"}, {"total": 288}, "total = 288 and shows 100 objects"),
+        ({"type": "none"}, {"page": {"totalElements": 288}}, "page.totalElements = 288 and shows 100 objects"),
+        ({"type": "page", "total": "$.pages"}, {"pages": 3}, "it may be the number of pages"),
+        ({"type": "page", "size": 200}, {"meta": {"last_page": 3}}, "meta.last_page = 3 where the list should end"),
+        ({"type": "none", "total": "$.total"}, {"total": 10_000}, "many search engines count no further"),
     ],
     ids=str,
 )
@@ -252,6 +256,41 @@ def test_a_member_that_nobody_configured_is_a_guess_unless_it_leads_to_the_same_
     found = following(make_style(type="none"), Position(), answer=Answer(response.content), count=9, response=response)
 
     assert (len(found.doubts), len(found.guesses)) == ((0, 1) if is_guess else (1, 0))
+
+
+@pytest.mark.parametrize("cursor", [None, "", False, 0, "null", "None", "undefined"])
+def test_a_cursor_that_is_nothing_ends_the_list(cursor):
+    assert after(make_style(type="cursor"), Position(cursor="99"), answer({"next": cursor})) is None
+
+
+@pytest.mark.parametrize(("style", "at"), [("page", Position(page=2)), ("offset", Position(offset=100))])
+def test_an_answer_after_the_first_may_have_no_total(style, at):
+    response = answer({"total": None})
+
+    found = following(
+        make_style(type=style, total="$.total"), at, answer=Answer(response.content), count=9, response=response
+    )
+
+    assert (found.total, found.doubts) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "counted"),
+    [
+        ({"count": 288}, {}, ("count", 288)),
+        ({"meta": {"total": "288"}}, {}, ("meta.total", 288)),
+        ([], {"X-Total-Count": "288"}, ("x-total-count", 288)),
+        ({"total": "many"}, {}, None),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("table", [{"type": "page", "size": 100}, {"type": "cursor"}, {"type": "link"}], ids=str)
+def test_the_last_answer_of_a_list_may_count_it_without_being_asked(table, body, headers, counted):
+    style, response = make_style(**table), answer(body, **headers)
+
+    found = following(style, first(style), answer=Answer(response.content), count=9, response=response)
+
+    assert (found.guessed_total, found.guesses) == (counted, ())
 
 
 @pytest.mark.parametrize(
