@@ -108,6 +108,9 @@ def deliveries(
     if as_json:
         for one in found:
             print_json_line(one)
+    if not found:
+        say("no delivery matches", err=True)
+    if as_json or not found:
         return
     heads = ["id", "subscription", "event", "what", "state", "attempts", "next or end", "answer"]
     print_table(console(), "", heads, [_delivery(one, time.time()) for one in found])
@@ -151,7 +154,7 @@ def show(context: CliContext, number: int, request: bool, as_json: bool) -> None
     heads = ["attempt", "at", "took", "status", "answer"]
     print_table(console(), "", heads, [_attempt(one, zone) for one in found["log"]])
     if request:
-        say_lines(found["request"])
+        say_lines("\n" + found["request"])
 
 
 def _request(context: CliContext, view: View, delivery: Document) -> str:

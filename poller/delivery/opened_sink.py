@@ -36,6 +36,7 @@ class OpenedSink:
         self._opening: asyncio.Task[BaseException | None] | None = None
         self._holder: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
+        self._raised = ""  # what `deliver` raised last, since its latest receipt: said once
         self._warned = False  # a warning that `deliver` returns no receipt was logged
         self.attempt_limit = limit  # seconds of one attempt
         self.max_bytes = BATCH_BYTES  # bytes of events in one attempt
@@ -61,9 +62,11 @@ class OpenedSink:
         except BaseException as error:  # a plugin may raise anything; it is recorded and retried
             if running_task() is not task or _is_ours(error):
                 raise  # or the task was abandoned, and the interpreter discards it
-            if not isinstance(error, DeliveryError | OSError):
+            if not isinstance(error, DeliveryError | OSError) and said(error) != self._raised:
+                self._raised = said(error)
                 self._complain("sink.raised", error)
             return error
+        self._raised = ""
         return receipt if isinstance(receipt, Receipt) else self._unreceipted()
 
     async def close(self) -> None:

@@ -42,6 +42,7 @@ def check_name(name: object, kind: str) -> None:
 def check_source(name: str, cls: Any) -> None:
     """Check that a class can be a source. Raises PluginError."""
     _check_options(name, cls)
+    _check_construction(name, cls)
     for member, count in _SOURCE.items():
         _check_method(name, cls, member, count)
     for member, count in _OPTIONAL.items():
@@ -60,6 +61,7 @@ def check_source(name: str, cls: Any) -> None:
 def check_sink(name: str, cls: Any) -> None:
     """Check that a class can be a sink. Raises PluginError."""
     _check_options(name, cls)
+    _check_construction(name, cls)
     deliver = _check_method(name, cls, "deliver", 2, asynchronous=True)
     returns = inspect.signature(deliver).return_annotation
     if (returns if isinstance(returns, str) else getattr(returns, "__name__", str(returns))) in _NOT_A_RECEIPT:
@@ -155,6 +157,16 @@ def _check_options(name: str, cls: Any) -> None:
         raise PluginError(f"{name!r}: {cls.__name__} has no `Options` class derived from pydantic.BaseModel")
 
 
+def _check_construction(name: str, cls: type[Any]) -> None:
+    """Check that the class can be built with a name and its options. Raises PluginError."""
+    try:
+        inspect.signature(cls).bind(name, None)
+    except TypeError as error:
+        raise PluginError(f"{name!r}: {cls.__name__}(name, options) cannot be called ({error})") from error
+    except ValueError:  # implemented in C, without a signature
+        pass
+
+
 def _check_method(name: str, cls: Any, member: str, count: int, *, asynchronous: bool = False) -> Callable[..., Any]:
     """Check that the class has a method that takes `count` arguments besides self. Raises PluginError."""
     method = getattr(cls, member, None)
@@ -162,6 +174,8 @@ def _check_method(name: str, cls: Any, member: str, count: int, *, asynchronous:
         raise PluginError(f"{name!r}: {cls.__name__} has no `{member}`")
     if not callable(method):
         raise PluginError(f"{name!r}: `{member}` is {_shown(method)}, not a method")
+    if asynchronous and inspect.isasyncgenfunction(method):
+        raise PluginError(f"{name!r}: `{member}` has a `yield`: it has to return its result")
     if asynchronous != _is_async(method):
         wanted = "not async: write it with `async def`" if asynchronous else "async: a source is written with `def`"
         raise PluginError(f"{name!r}: `{member}` is {wanted}")

@@ -24,6 +24,7 @@ else:
 T = TypeVar("T")
 
 LONGEST: Final = 500  # characters of a plugin's message
+_LOADER: Final = Path(__file__).with_name("loading.py")
 ABANDONED: Final[set[asyncio.Task[Any]]] = set()  # kept, since a coroutine may ignore even being thrown away
 
 
@@ -63,11 +64,17 @@ def said(error: BaseException) -> str:
         text = f"a message that cannot be shown ({type(unprintable).__name__})"
     if isinstance(error, PluginError):
         return text
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    where = f" (line {last.tb_lineno} of {Path(last.tb_frame.f_code.co_filename).name})" if last else ""
-    return f"{type(error).__name__}: {text}{where}"
+    return f"{type(error).__name__}: {text}{_place(error)}"
+
+
+def _place(error: BaseException) -> str:
+    """The line that raised an exception; "" if the plugin's file could not even be compiled."""
+    steps = [(step.f_code.co_filename, line) for step, line in traceback.walk_tb(error.__traceback__)]
+    run = [(Path(file), line) for file, line in steps if not file.startswith("<frozen importlib")]
+    if not run or run[-1][0] == _LOADER:
+        return ""
+    file, line = run[-1]
+    return f" (line {line} of {file.name})"
 
 
 def trace(error: BaseException) -> str:

@@ -138,6 +138,8 @@ class Plugins:
         try:
             self._manager.register(plugin, name)
             loaded.hooks = known_hooks(self._manager, plugin)
+            if not loaded.hooks:
+                raise PluginError("it has no hook: mark a function such as `register_sinks` with @hookimpl")
             for name, cls in classes_of(self._manager, plugin, "register_sources", check_source):
                 self._take(name, cls, self.sources, loaded.sources)
             for name, cls in classes_of(self._manager, plugin, "register_sinks", check_sink):

@@ -75,5 +75,5 @@ async def redeliver(context: Context, number: p.DeliveryId) -> Response:
 def _one_delivery(reader: Reader, number: int) -> dict[str, Any]:
     found = reader.deliveries.delivery(number)
     if found is None:
-        raise NotThere(f"there is no delivery {number}", hint="/api/v1/deliveries lists them")
+        raise NotThere(f"there is no delivery {number}", hint="poller deliveries, or /api/v1/deliveries, lists them")
     return delivery_with_attempts(found, reader.deliveries.attempts(number))

@@ -176,6 +176,12 @@ def test_what_matches_nothing_says_what_there_is(poller: Run, daemon: Daemon) ->
     assert "no event matches; types in the log: shop.items.updated" in ran.err
 
 
+def test_no_delivery_that_matches_is_said(poller: Run, daemon: Daemon) -> None:
+    for words in (("--state", "dead"), ("--subject", "none/*", "--json")):
+        ran = poller("deliveries", *words)
+        assert (ran.status, ran.out, ran.err.splitlines()[-1]) == (0, "", "no delivery matches")
+
+
 def test_a_test_that_does_not_arrive_is_told_with_the_answer(poller: Run, shop: Shop, tmp_path: Path) -> None:
     hook = CRM.format(url=f"{shop.url}/hook").replace('secret = { env = "CRM_SECRET" }\n', "")  # it refuses every POST
     with running_daemon(shop.configure(tmp_path, more=hook)):

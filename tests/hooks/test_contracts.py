@@ -60,6 +60,9 @@ AT_LOAD = {  # what is added to the file: what is said
     "def deliver(self, events, attempt): pass\nNotes.deliver = deliver": "'notes': `deliver` is not async",
     "async def deliver(self, events): pass\nNotes.deliver = deliver": "'notes': `deliver` must take 2 arguments",
     "async def deliver(self, events, attempt) -> None: 0\nNotes.deliver = deliver": "'notes': `deliver` returns None",
+    "async def deliver(self, events, attempt): yield\nNotes.deliver = deliver": "'notes': `deliver` has a `yield`",
+    "Wiki.__init__ = lambda self: None": "'wiki': Wiki(name, options) cannot be called (too many",
+    "def build(self): pass\nNotes.__init__ = build": "'notes': Notes(name, options) cannot be called (too many",
     "del Notes.deliver": "'notes': Notes has no `deliver`",
     "del Notes.__aexit__": "'notes': it has no `__aexit__`: a sink is opened with `async with`",
     "def enter(self): return self\nNotes.__aenter__ = enter": "'notes': `__aenter__` is not async",
@@ -101,6 +104,25 @@ def test_a_breach_is_one_line_and_other_plugins_are_loaded(tmp_path: Path, breac
     assert name == "mine"
     assert AT_LOAD[breach] in error
     assert "\n" not in error
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "it has no hook: mark a function such as `register_sinks` with @hookimpl"),
+        ("def register_sinks(register): pass", "it has no hook: mark a function"),
+        ("def f(:", "SyntaxError: invalid syntax (mine.py, line 1)"),
+        ("x = '\0'", "source code string cannot contain null bytes"),
+        ("import nowhere", "ModuleNotFoundError: No module named 'nowhere' (line 1 of mine.py)"),
+    ],
+)
+def test_a_file_that_brings_nothing_says_so_without_lines_that_are_not_its_own(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    [(_, error)] = failures_of(tmp_path, mine=text)
+
+    assert told in error
+    assert "importlib" not in error
 
 
 @pytest.mark.parametrize("name", ["rest", "http", "nutcache"])
@@ -166,7 +188,6 @@ def test_endpoints_are_checked_when_the_source_is_built(tmp_path: Path, given: s
         ("def init(self, name, options): self.limits = '60/min'\nWiki.__init__ = init", "`limits` is '60/min'"),
         ("def init(self, name, options): self.auth = 'token'\nWiki.__init__ = init", "`auth` is 'token'"),
         ("Wiki.limits = property(lambda self: 1 / 0)", "failed in limits(): ZeroDivisionError"),
-        ("Wiki.__init__ = lambda self: None", "failed in __init__(): TypeError"),
         (
             "def init(self, name, options): raise SystemExit(3)\nWiki.__init__ = init",
             "failed in __init__(): SystemExit: 3",
