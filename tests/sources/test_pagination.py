@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -110,6 +110,7 @@ def ways(ids: range, size: int) -> list[tuple[Pagination, Serve]]:
     ]
 
 
+@settings(deadline=None)  # a deadline would measure the machine
 @given(count=st.integers(0, 40), size=st.integers(1, 12), way=st.integers(0, 8))
 def test_every_style_shows_every_object_once_and_ends(count, size, way):
     style, serve = ways(range(count), size)[way]

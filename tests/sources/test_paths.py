@@ -90,6 +90,7 @@ def test_the_list_is_found_anywhere_in_the_answer(body, path):
     [
         ({"a": [], "b": []}, None, r"several lists \(\$\.a, \$\.b\)"),
         ({"a": {"b": []}, "c": {"d": []}}, None, "several lists"),
+        ({"errors": [{"id": 1}]}, None, "contains only a list of errors"),
         ({"items": None}, "$.items", "it is null"),
         ({"items": {}}, "$.items", "it is an object"),
         ({"error": "x"}, "$.items", "no list at"),

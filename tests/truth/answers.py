@@ -33,10 +33,13 @@ def listed(
         case "page-more":
             body["more"] = end < len(rows)
         case "page-total" | "offset-total":
-            body["total"] = _total(len(rows), begin, traits)
+            if begin == 0 or "total-once" not in traits:
+                body["total"] = _total(len(rows), begin, traits)
         case "link" if end < len(rows):
             onward = request.url.copy_set_param("page", int(params.get("page", 1)) + 1)
             headers["link"] = f'<{onward}>; rel="next"'
+    if "counts-more" in traits:
+        body["count"] = len(rows) + 2
     if "more-at-end" in traits:
         body["has_more"] = True
     return as_json(body, headers)

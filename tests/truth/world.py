@@ -76,6 +76,9 @@ TRAITS: dict[str, Trait] = {
     "total-high": Trait(fits=lambda w: w.knows_total, is_contradiction=lambda _: True),  # it counts what is hidden
     "total-shrinks": Trait(fits=lambda w: w.knows_total),  # it counts what is left from this page on
     "total-odd": Trait(fits=lambda w: w.knows_total, is_contradiction=lambda _: True),  # it is no number
+    "total-once": Trait(fits=lambda w: w.knows_total),  # only the first answer has it
+    # A count that nobody has configured is more than the list shows.
+    "counts-more": Trait(fits=lambda w: not w.knows_total, is_contradiction=lambda w: w.past_end == 200),
     # The last page says that there is another one.
     "more-at-end": Trait(fits=lambda w: w.style != "page-more", is_contradiction=lambda w: w.past_end == 200),
     "tied": Trait(fits=lambda w: w.order == "any" and w.style != "keyset"),  # the order is another one at every call
