@@ -15,14 +15,16 @@ from state.postgres.notices import tell
 from state.rows import EVENT, job_of
 
 # Claims free lanes of a subscription ($1) that are due ($3), $4 at most, and reads their oldest pending deliveries,
-# lane by lane, in order: $5 of each lane at most, fewer if there are many lanes, and $6 in all.
+# lane by lane, in order: $5 of each lane at most, fewer if there are many lanes, and $6 in all. Lanes are updated by
+# their place in the table, which cannot change while the subscription is locked: a join by name may be planned over all
+# lanes of a subscription that the statistics do not know yet.
 CLAIM: Final = f"""
 WITH due AS MATERIALIZED (
-    SELECT lane, due, first_seq FROM lanes WHERE subscription = $1 AND epoch < $2 AND {{condition}} <= $3::float8
+    SELECT ctid AS place FROM lanes WHERE subscription = $1 AND epoch < $2 AND {{condition}} <= $3::float8
     AND EXISTS (SELECT 1 FROM subscriptions WHERE id = $1 AND state = 'active')
     ORDER BY due, first_seq LIMIT $4
 ), claimed AS (
-    UPDATE lanes l SET epoch = $2 FROM due WHERE l.subscription = $1 AND l.lane = due.lane
+    UPDATE lanes l SET epoch = $2 FROM due WHERE l.ctid = due.place
     RETURNING l.lane, l.due, l.not_before, l.first_seq
 )
 SELECT c.lane, c.due, c.not_before,
@@ -34,17 +36,18 @@ FROM claimed c LEFT JOIN LATERAL (
 ) d ON true LEFT JOIN events e ON e.seq = d.seq ORDER BY c.due, c.first_seq, c.lane, d.id
 """
 # Gives lanes back: deleted if nothing is pending in them, else due again, at their own time if none is given. The
-# oldest pending delivery is looked up for each lane, because a join may be planned over all pending deliveries.
+# lane and its oldest pending delivery are looked up one by one, because a join may be planned over all of them.
 RELEASE: Final = """
 WITH given AS MATERIALIZED (
-    SELECT r.*, (SELECT d.due FROM deliveries d WHERE d.subscription = $1 AND d.lane = r.lane AND d.state = 'pending'
+    SELECT r.*, (SELECT l.ctid FROM lanes l WHERE l.subscription = $1 AND l.lane = r.lane) AS place,
+        (SELECT d.due FROM deliveries d WHERE d.subscription = $1 AND d.lane = r.lane AND d.state = 'pending'
         ORDER BY d.id LIMIT 1) AS next
     FROM unnest($2::text[], $3::float8[], $4::float8[]) AS r (lane, due, not_before)
 ), gone AS (
-    DELETE FROM lanes l USING given r WHERE l.subscription = $1 AND l.lane = r.lane AND r.next IS NULL
+    DELETE FROM lanes l USING given r WHERE l.ctid = r.place AND r.next IS NULL
 )
 UPDATE lanes l SET due = coalesce(r.due, greatest(r.not_before, r.next, 0)), not_before = r.not_before, epoch = 0
-FROM given r WHERE l.subscription = $1 AND l.lane = r.lane AND r.next IS NOT NULL
+FROM given r WHERE l.ctid = r.place AND r.next IS NOT NULL
 """
 # A subscription ($1): its state, whether it has room for more of the log, and the health of its sink.
 STATE: Final = (

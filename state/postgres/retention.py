@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from state.deliveries import Expiring
@@ -31,26 +31,23 @@ WITH gone AS (
     GROUP BY subscription
 )
 UPDATE subscriptions s SET pending = s.pending - c.pending, dropped = s.dropped + c.dropped
-FROM counted c WHERE s.id = c.subscription RETURNING s.id
+FROM counted c WHERE s.id = c.subscription RETURNING s.id, c.dropped
 """
 DROP_LANES: Final = (
     f"DELETE FROM lanes WHERE subscription = ANY($1::bigint[]) AND {subscriptions.FREE} AND NOT EXISTS (SELECT 1 "
     "FROM deliveries d WHERE d.subscription = lanes.subscription AND d.lane = lanes.lane AND d.state = 'pending')"
 )
-# Adds the finished deliveries up to number $1 to the sums. The read events that did not match are $2 and $3.
-CLOSE_BOOKS: Final = """
-WITH counted AS (
-    SELECT subscription, count(*) FILTER (WHERE state = 'delivered') AS delivered,
-        count(*) FILTER (WHERE state = 'dead') AS dead
-    FROM deliveries WHERE origin = 'log' AND seq <= $1::bigint GROUP BY subscription
+# What must not change from the count of the deliveries up to number $1 until the subscriptions are locked.
+MARKS: Final = "SELECT id, least(cursor, $1::bigint), purged_upto FROM subscriptions ORDER BY id"
+COUNT: Final = (
+    "SELECT subscription, count(*) FROM deliveries WHERE {of} origin = 'log' AND seq <= $1 GROUP BY subscription"
 )
-UPDATE subscriptions s SET purged_delivered = s.purged_delivered + coalesce(c.delivered, 0),
-    purged_dead = s.purged_dead + coalesce(c.dead, 0),
-    purged_not_matching = s.purged_not_matching + coalesce(n.numbers, 0),
-    purged_upto = greatest(s.purged_upto, $1::bigint)
-FROM subscriptions t LEFT JOIN counted c ON c.subscription = t.id
-LEFT JOIN unnest($2::bigint[], $3::bigint[]) AS n (id, numbers) ON n.id = t.id WHERE s.id = t.id
-"""
+CLOSE_BOOKS: Final = (
+    "UPDATE subscriptions s SET purged_delivered = purged_delivered + n.delivered, purged_dead = purged_dead + n.dead, "
+    "purged_not_matching = purged_not_matching + n.not_matching, purged_upto = greatest(purged_upto, $1::bigint) "
+    "FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) AS n (id, delivered, dead, not_matching) "
+    "WHERE s.id = n.id"
+)
 
 
 def expiring(conn: Connection, before: float, limit: int) -> Expiring | None:
@@ -64,30 +61,46 @@ def expiring(conn: Connection, before: float, limit: int) -> Expiring | None:
 
 
 def purge(conn: Connection, old: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
-    """Delete these events within the caller's transaction, and return how many. Raises Conflict."""
+    """Delete these events within the caller's transaction, and return how many. Raises Conflict.
+
+    A partition may have millions of deliveries: they are counted before anything is locked.
+    """
+    conn.run("SET LOCAL statement_timeout = 0")
+    marks = conn.run(MARKS, [old.upto]).fetchall()
+    counts: dict[int, int] = dict(conn.run(COUNT.format(of=""), [old.upto]).fetchall())
+    gone = int(conn.value("SELECT count(*) FROM events WHERE seq <= $1", [old.upto]))
     partitions.lock_subscriptions(conn)
-    dropped = _dropped(conn, old.upto)
-    if dropped != old.dropped:
+    if conn.run(MARKS, [old.upto]).fetchall() != marks or _dropped(conn, old.upto) != old.dropped:
         raise Conflict(f"deliveries of events up to {old.upto} have changed since they were counted")
-    conn.run("SET LOCAL statement_timeout = 0")  # a partition may have millions of deliveries, which are counted
     conn.run(
         f"UPDATE subscriptions s SET cursor = $1::bigint, dropped = dropped + {UNREAD} WHERE cursor < $1::bigint",
         [old.upto],
     )
-    if late := [id_ for (id_,) in conn.run(DROP_PENDING, [old.upto])]:
-        conn.run(DROP_LANES, [late])
-    not_matching = passed_over.forget(conn, old.upto)
-    conn.run(CLOSE_BOOKS, [old.upto, list(not_matching), list(not_matching.values())])
+    _close_books(conn, old.upto, [mark[0] for mark in marks], counts)
     conn.run("UPDATE replays SET cursor = greatest(cursor, $1)", [old.upto])
     conn.run("DELETE FROM replays WHERE cursor >= until")
     conn.run(
-        "UPDATE subscriptions SET state = 'disabled', reason = $1 WHERE name = ANY($2::text[])", [REASON, [*dropped]]
+        "UPDATE subscriptions SET state = 'disabled', reason = $1 WHERE name = ANY($2::text[])",
+        [REASON, [*old.dropped]],
     )
     conn.run("DELETE FROM last_references WHERE at < $1::float8", [before])
-    gone = int(conn.value("SELECT count(*) FROM events WHERE seq <= $1", [old.upto]))
     _forget(conn, old.upto)
     tell(conn, notices)
     return gone
+
+
+def _close_books(conn: Connection, upto: int, ids: Sequence[int], counts: Mapping[int, int]) -> None:
+    """Drop what is pending, and add the rest of what is about to be deleted to the sums."""
+    pending: dict[int, int] = dict(conn.run(DROP_PENDING, [upto]).fetchall())
+    if pending:
+        conn.run(DROP_LANES, [list(pending)])
+    dead: dict[int, int] = dict(conn.run(COUNT.format(of="state = 'dead' AND"), [upto]).fetchall())
+    not_matching = passed_over.forget(conn, upto)
+    rows = [
+        (id_, counts.get(id_, 0) - pending.get(id_, 0) - dead.get(id_, 0), dead.get(id_, 0), not_matching.get(id_, 0))
+        for id_ in ids
+    ]
+    conn.run(CLOSE_BOOKS, [upto, *([list(column) for column in zip(*rows, strict=True)] or [[]] * 4)])
 
 
 def _last_of_partition(conn: Connection, before: float) -> int | None:

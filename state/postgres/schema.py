@@ -227,6 +227,9 @@ MIGRATIONS: Final = (
     ("denied", "ALTER TABLE objects ADD COLUMN denied_at float8"),
     # The log is divided into partitions once every worker that runs is of a version that sets this.
     ("partitions", "ALTER TABLE workers ADD COLUMN knows_partitions boolean NOT NULL DEFAULT false"),
+    # A subscription that had no lanes when statistics were made would be expected to have none, and all of its lanes
+    # would be read to find one. Without statistics each is expected to have some.
+    ("lanes", "ALTER TABLE lanes ALTER COLUMN subscription SET STATISTICS 0"),
 )
 
 

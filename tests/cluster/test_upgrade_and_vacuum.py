@@ -8,12 +8,14 @@ import psycopg
 import pytest
 
 import state.postgres.schema as schema
+from state.deliveries import Release, Settlement
 from state.errors import StateError
 from state.leases import FOREVER, Worker, budget_lease
 from state.open import open_reader
 from state.place import DatabaseUrl
+from state.postgres.connection import transaction
 from state.postgres.store import Store
-from tests.store.test_delivery_contract import claim, opened, read_on, record, settle
+from tests.store.test_delivery_contract import NOW, claim, opened, read_on, record, settle
 from tests.support.bench import make_event
 from tests.support.stores import PostgresBackend, own
 
@@ -72,3 +74,27 @@ def test_a_transaction_that_stays_open_changes_no_answer_while_dead_rows_pile_up
         assert len(store.leases.renew(Worker("local"), ttl=FOREVER)) == 2
     [books] = store.delivery_reader.ledger()
     assert (books.balanced, books.delivered, store.log.last_seq()) == (True, ROUNDS, ROUNDS)
+
+
+def test_a_claim_does_not_read_every_lane_of_a_subscription_that_the_statistics_do_not_know(
+    backend: PostgresBackend,
+) -> None:
+    store = opened(backend)
+    lease = own(store, "crm")
+    record(store, map(str, range(2000)))
+    store.db.run("INSERT INTO lanes SELECT 1000000 + n % 20, n::text, 1e12 FROM generate_series(1, 4000) n")
+    store.db.run("ANALYZE")
+    while read_on(store, lease):
+        pass
+    assert store.db.value("SELECT count(*) FROM lanes WHERE subscription < 1000000") == 2000
+
+    def read() -> int:
+        query = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'lanes'"
+        return int(store.db.value(query))
+
+    with transaction(store.db):
+        before = read()
+        claims = claim(store, lease, most=10)
+        claimed = read()
+        store.deliveries.settle(lease, Settlement(now=NOW, released=tuple(Release(lane=one.lane) for one in claims)))
+        assert (claimed - before < 100, read() - claimed < 100) == (True, True)
