@@ -332,7 +332,7 @@ def _next_cursor(style: Cursors, at: Position, answer: Answer, response: httpx.R
     if flag is False:
         return FollowUp(doubts=doubts)
     found = _cursor(style, answer, response)
-    if _names_nothing(found):
+    if found is MISSING or found is None or found == "" or found is False:  # 0 and "null" may be the id of an object
         if flag:
             raise PageError(f"the answer says that there is more, but has nothing at next = {style.next!r}")
         return FollowUp(doubts=doubts)
@@ -346,13 +346,6 @@ def _next_cursor(style: Cursors, at: Position, answer: Answer, response: httpx.R
             raise PageError("the next cursor is the one that was just used: the list would never end")
         return FollowUp(doubts=doubts)
     return FollowUp(next=replace(at, cursor=cursor), doubts=doubts)
-
-
-def _names_nothing(found: Any) -> bool:
-    """Whether a cursor says that there is no next answer: nothing, `""`, `false`, the number 0, or null as a text."""
-    if isinstance(found, str):
-        return found in ("", "null", "None", "undefined")
-    return found is MISSING or found is None or found == 0
 
 
 def _cursor(style: Cursors, answer: Answer, response: httpx.Response) -> Any:

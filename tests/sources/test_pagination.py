@@ -259,9 +259,19 @@ def test_a_member_that_nobody_configured_is_a_guess_unless_it_leads_to_the_same_
     assert (len(found.doubts), len(found.guesses)) == ((0, 1) if is_guess else (1, 0))
 
 
-@pytest.mark.parametrize("cursor", [None, "", False, 0, "null", "None", "undefined"])
+@pytest.mark.parametrize("cursor", [None, "", False])
 def test_a_cursor_that_is_nothing_ends_the_list(cursor):
     assert after(make_style(type="cursor"), Position(cursor="99"), answer({"next": cursor})) is None
+
+
+@pytest.mark.parametrize("object_id", [0, "0", "null", "None", "undefined"])
+def test_a_cursor_that_is_the_id_of_an_object_does_not_end_the_list(object_id):
+    style = make_style(type="cursor", next="$.data[-1].id")
+
+    following_it = after(style, first(style), answer({"data": [{"id": object_id}]}))
+
+    assert following_it is not None
+    assert following_it.cursor == str(object_id)
 
 
 @pytest.mark.parametrize(("style", "at"), [("page", Position(page=2)), ("offset", Position(offset=100))])
