@@ -26,6 +26,8 @@ AFTERWARDS: Final = (  # what makes systemd know of the files: each is left out 
     ("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/poller.conf"),
     ("systemctl", "daemon-reload"),
 )
+CLOSED: Final = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))
+ELSEWHERE: Final = "python3 -m venv /opt/poller, and install Poller into it"
 STANDARD: Final = "ExecStart=/usr/local/bin/poller run"
 
 
@@ -44,7 +46,10 @@ def unit(install: bool, root: Path | None) -> None:
 
     Example: poller unit --install
     """
-    text = unit_of(_program())
+    program = _program()
+    text = unit_of(program)
+    if any(program.resolve().is_relative_to(folder) for folder in CLOSED):
+        say(f"Warning: {program} is in a folder that the unit closes to the service; {ELSEWHERE}", err=True)
     if not install and root is None:
         say_lines(text.rstrip())
         return

@@ -35,6 +35,18 @@ def test_it_is_installed_below_a_folder_with_all_that_it_needs(poller: Run, tmp_
     }
 
 
+def test_a_program_that_the_service_may_not_see_is_warned_of(
+    poller: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "poller"  # below /tmp
+    program.touch(mode=0o755)
+    monkeypatch.setattr("sys.argv", [str(program), "unit"])
+    ran = poller("unit")
+
+    assert ran.err.startswith(f"Warning: {program} is in a folder that the unit closes to the service; python3 -m venv")
+    assert f"ExecStart={program} run" in ran.out
+
+
 def test_where_it_may_not_write_it_says_so_in_one_line(poller: Run, tmp_path: Path) -> None:
     (tmp_path / "root").write_text("a file")
     ran = poller("unit", "--root", tmp_path / "root" / "below")
