@@ -51,6 +51,8 @@ class LateListener:
 
     def start(self) -> None:
         """Begin to accept connections; the first of them may wait for what answers."""
+        if self.settings is not None:
+            log.info("http.listening", url=_url(self.listening))
         self._opening = asyncio.create_task(self._open(), name="http")
         self._opening.add_done_callback(_report)
 
@@ -63,8 +65,6 @@ class LateListener:
 
         self._listener = Listener(self.listening, app, None if self.settings is None else Access.of(self.settings))
         await self._listener.start()
-        if self.settings is not None:
-            log.info("http.listening", url=_url(self.listening))
 
     def stop_accepting(self) -> None:
         """Accept no more connections, and end streams."""

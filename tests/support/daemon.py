@@ -36,6 +36,7 @@ class Daemon:
         self.config = config
         self._module = module
         self._process: subprocess.Popen[bytes] | None = None
+        self._began = 0  # where its latest start begins in the log
 
     def start(self) -> "Daemon":
         """Start it and wait until it says that it is ready."""
@@ -45,6 +46,7 @@ class Daemon:
             notify.bind(str(path))
             notify.settimeout(PATIENCE)
             log = (self.config.parent / "daemon.log").open("ab")
+            self._began = len(self.log)
             with log:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", self._module, "run", "--config", str(self.config)],
@@ -81,7 +83,7 @@ class Daemon:
 
     def url(self) -> str | None:
         """Where it listens since its latest start; None before it has said so."""
-        found = re.findall(r'"url": "(http://[^"]+)"', self.log)
+        found = re.findall(r'"url": "(http://[^"]+)"', self.log[self._began :])
         return found[-1] if found else None
 
     @property

@@ -118,6 +118,15 @@ def test_the_socket_is_for_its_owner_and_needs_no_token(shop: Shop, tmp_path: Pa
     assert not path.exists()
 
 
+def test_where_it_listens_is_in_the_log_before_it_is_ready(shop: Shop, tmp_path: Path) -> None:
+    with running_daemon(configure(shop, tmp_path, "127.0.0.1:0")) as daemon:
+        first = daemon.url()
+        daemon.stop()
+        daemon.start()
+        assert None not in (first, daemon.url())
+        assert daemon.log.index("http.listening") < daemon.log.index("poller.started")
+
+
 def test_a_stale_socket_is_replaced(shop: Shop, tmp_path: Path) -> None:
     path = socket_path(tmp_path / "poller.db")
     with running_daemon(configure(shop, tmp_path, "")) as daemon:
