@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from state.notices import Notice
 from state.records import Event
 
@@ -93,8 +95,7 @@ class Dispatched:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One event of one subscription that is to be delivered now."""
 
     id: int
@@ -104,8 +105,7 @@ class Job:
     refusals: int  # so far
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A claimed lane with its oldest deliveries, in order."""
 
     lane: str
@@ -115,8 +115,7 @@ class Claim:
     last_reference: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptRow:
+class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt of one delivery, as stored."""
 
     number: int
@@ -127,8 +126,7 @@ class AttemptRow:
     reference: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptOutcome:
+class AttemptOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """The result of an attempt, for a delivery or the whole digest that it carried."""
 
     lane: str
@@ -140,8 +138,7 @@ class AttemptOutcome:
     attempt: AttemptRow
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
+class Release(msgspec.Struct, frozen=True, kw_only=True):
     """A lane that is given back. `due` None: when its oldest delivery is due."""
 
     lane: str

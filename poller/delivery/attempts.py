@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import TypeVar
+
+from msgspec import structs
 
 from poller.clock import Clock
 from poller.delivery.batches import batches, halves
@@ -150,7 +151,7 @@ class AttemptRunner:
         decision = None
         if isinstance(answer, TooLarge) and len(running.jobs) > 1:
             self._hand.halved(running, answer, latency)
-            attempted = [replace(job, attempts=running.jobs[0].attempts + 1) for job in running.jobs]
+            attempted = [structs.replace(job, attempts=running.jobs[0].attempts + 1) for job in running.jobs]
             running.waiting.extendleft(reversed(halves(attempted)) if self._hand.may_go_on else ())
         else:
             decision = self._hand.answered(running, answer, latency)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from poller.http_dates import LONGEST
 from poller.sinks.protocol import DeliveryError, Gone, Receipt, Refused, Rejected, RetryLater
@@ -18,8 +19,7 @@ class Unfinished(Exception):
     """The program stopped before the answer arrived."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryDecision:
+class RetryDecision(msgspec.Struct, frozen=True, kw_only=True):
     """The decision on a delivery after an attempt."""
 
     state: State

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from state.deliveries import AttemptRow, Job
 
 
@@ -20,8 +22,7 @@ class Polled:
     error: str | None = None  # why nothing was recorded
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptFinished:
+class AttemptFinished(msgspec.Struct, frozen=True, kw_only=True):
     """A finished attempt."""
 
     subscription: str

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import orjson
+from msgspec import structs
 
 from poller.events.cloudevents import iso, structured
 from state.deliveries import AttemptRow, Delivery, SubscriptionLedger
@@ -24,7 +25,7 @@ def delivery_document(one: Delivery) -> Document:
 
 def delivery_with_attempts(one: Delivery, attempts: Sequence[AttemptRow]) -> Document:
     """A delivery with every attempt, the first one first."""
-    return {**delivery_document(one), "log": [{**asdict(row), "at": iso(row.at)} for row in attempts]}
+    return {**delivery_document(one), "log": [{**structs.asdict(row), "at": iso(row.at)} for row in attempts]}
 
 
 def object_document(source: str, endpoint: str, snapshot: Snapshot, history: Sequence[Event]) -> Document:

@@ -6,10 +6,10 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from random import Random
 
 import pytest
+from msgspec import structs
 
 from poller.delivery.notices import dropped
 from state.deliveries import (
@@ -275,7 +275,7 @@ def test_of_two_attempts_at_one_delivery_that_are_settled_together_the_later_one
     read_on(store, lease)
     [one] = claim(store, lease)
     first = outcome(one, one.jobs, "pending")
-    second = replace(first, attempt=replace(first.attempt, number=2, status="503"), retries=2)
+    second = structs.replace(first, attempt=structs.replace(first.attempt, number=2, status="503"), retries=2)
 
     batch = Settlement(now=NOW, settled=(first, second), released=(Release(lane=one.lane),))
     [again] = store.deliveries.settle(lease, batch, ClaimRequest(deliveries=100)).claims
@@ -304,11 +304,13 @@ def test_times_and_words_are_read_as_they_were_written(backend: Backend) -> None
     read_on(store, lease, due=due)
     [one] = claim(store, lease, now=due)
     row = AttemptRow(number=1, at=due, latency=0.1, status='"é"', text="{\\u0000\n}", reference="")
-    store.deliveries.settle(lease, Settlement(now=NOW, settled=(replace(outcome(one, one.jobs, "dead"), attempt=row),)))
+    store.deliveries.settle(
+        lease, Settlement(now=NOW, settled=(structs.replace(outcome(one, one.jobs, "dead"), attempt=row),))
+    )
 
     assert one.due == pytest.approx(due, abs=1e-6)
     [kept] = store.delivery_reader.attempts(one.jobs[0].id)
-    assert replace(kept, at=due) == row
+    assert structs.replace(kept, at=due) == row
     assert kept.at == pytest.approx(due, abs=1e-6)
 
 
