@@ -153,7 +153,7 @@ class App:
     async def open(self) -> None:
         """Register the subscriptions and open the engine. Raises PollerError."""
         try:
-            self.engine.prepare()
+            await self.engine.prepare()
             if self.tenure is None:
                 await self.register()
             await self.engines.open()
@@ -186,7 +186,7 @@ class App:
                 raise self.write.outage
             opened = self.engines.beside(config)
             try:
-                opened.engine.prepare()
+                await opened.engine.prepare()
                 self.deliverer.check(routes_of(config))
                 await self.engines.close()
                 if renaming is None:

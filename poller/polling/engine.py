@@ -90,16 +90,17 @@ class Engine:
         """The sources by name, as the configuration lists them."""
         return self.budgets.sources
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Build every budget, source, client and rule without reading the state.
 
         Raises PollerError if a plugin or rule is unusable. Every error that the configuration alone can cause is raised
-        here.
+        here. Other tasks run between two budgets: a thousand of them take seconds, and leases must be renewed.
         """
         system_trust.cache_clear()  # a reload reads the certificates again
         for name in self.config.budgets:
             if budget_lease(name) not in self.config.lacks:
                 self._prepare_budget(name)
+                await asyncio.sleep(0)
 
     def _prepare_budget(self, name: str) -> None:
         """Build a budget with its sources. Raises PollerError."""
@@ -119,7 +120,7 @@ class Engine:
         """
         back = await self._opener.rewind(moved)
         if not self.loops:
-            self.prepare()
+            await self.prepare()
         if not self._is_alone:
             for name in self.loops:
                 await self.drop(name)

@@ -49,8 +49,7 @@ class Deliveries:
         """
         with transaction(self._db) as conn:
             subscriptions.register(conn, registrations)
-            for registration in registrations:
-                subscriptions.bound_waits(conn, registration, now)
+            subscriptions.bound_waits(conn, registrations, now)
 
     def pause(self, name: str) -> None:
         """Stop delivering to a subscription until it is resumed. Raises StateError if it does not exist."""

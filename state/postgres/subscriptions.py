@@ -24,45 +24,68 @@ LANE: Final = "e.source || ' ' || e.subject"  # as the dispatcher writes it, and
 
 
 def register(conn: Connection, registrations: Sequence[Registration]) -> None:
-    """Register the subscriptions within the caller's transaction; those not named are kept as removed."""
-    conn.run("SELECT id FROM subscriptions ORDER BY id FOR NO KEY UPDATE")
+    """Register the subscriptions within the caller's transaction; those not named are kept as removed.
+
+    A few statements for all of them: there may be thousands.
+    """
+    known = {
+        row[1]: row
+        for row in conn.run("SELECT id, name, state, reason, digest FROM subscriptions ORDER BY id FOR NO KEY UPDATE")
+    }
     names = [registration.name for registration in registrations]
     conn.run(
         "UPDATE subscriptions SET state = 'removed', reason = CASE state WHEN 'paused' THEN $2 ELSE '' END "
         "WHERE state != 'removed' AND name != ALL($1::text[])",
         [names, PAUSED],
     )
-    for registration in registrations:
-        row = conn.row(
-            "SELECT id, state, reason, digest FROM subscriptions WHERE name = $1 FOR NO KEY UPDATE", [registration.name]
+    _insert(conn, [one for one in registrations if one.name not in known])
+    changed = []
+    for one in registrations:
+        if one.name in known:
+            id_, _, state, reason, digest = known[one.name]
+            if (wanted := _wanted(one, state, reason)) != (state, reason):
+                changed.append((id_, *wanted))
+            if digest != one.digest:
+                _relane(conn, id_, digest=one.digest)
+    if changed:
+        conn.run(
+            "UPDATE subscriptions s SET state = n.state, reason = n.reason "
+            "FROM unnest($1::bigint[], $2::text[], $3::text[]) AS n (id, state, reason) WHERE s.id = n.id",
+            [list(column) for column in zip(*changed, strict=True)],
         )
-        if row is None:
-            _insert(conn, registration)
-        else:
-            _change(conn, registration, *row)
 
 
-def _insert(conn: Connection, registration: Registration) -> None:
-    begin = first_cursor(conn, registration.start)
-    state, reason = ("active", "") if registration.enabled else ("disabled", CONFIGURATION)
-    conn.run(
-        "INSERT INTO subscriptions (name, state, reason, cursor, purged_upto, digest) "
-        "VALUES ($1, $2, $3, $4::bigint, $4::bigint, $5) ON CONFLICT (name) DO NOTHING",
-        [registration.name, state, reason, begin, registration.digest],
-    )
+def _insert(conn: Connection, new: Sequence[Registration]) -> None:
+    starts = {one.start: first_cursor(conn, one.start) for one in new}
+    rows = [
+        (
+            one.name,
+            "active" if one.enabled else "disabled",
+            "" if one.enabled else CONFIGURATION,
+            starts[one.start],
+            one.digest,
+        )
+        for one in new
+    ]
+    if rows:
+        conn.run(
+            "INSERT INTO subscriptions (name, state, reason, cursor, purged_upto, digest) "
+            "SELECT name, state, reason, cursor, cursor, digest FROM unnest($1::text[], $2::text[], $3::text[], "
+            "$4::bigint[], $5::boolean[]) WITH ORDINALITY AS n (name, state, reason, cursor, digest, place) "
+            "ORDER BY place ON CONFLICT (name) DO NOTHING",
+            [list(column) for column in zip(*rows, strict=True)],
+        )
 
 
-def _change(conn: Connection, registration: Registration, id_: int, state: str, reason: str, digest: bool) -> None:
-    """Store new settings; the cursor, a pause, and a receiver's refusal of all events stay."""
+def _wanted(registration: Registration, state: str, reason: str) -> tuple[str, str]:
+    """Its new state and reason. A pause and a receiver's refusal of all events stay."""
     if not registration.enabled:
-        state, reason = "disabled", CONFIGURATION
-    elif state == "removed" and reason == PAUSED:
-        state = "paused"
-    elif state == "removed" or reason == CONFIGURATION:
-        state, reason = "active", ""
-    conn.run("UPDATE subscriptions SET state = $1, reason = $2 WHERE id = $3", [state, reason, id_])
-    if digest != registration.digest:
-        _relane(conn, id_, digest=registration.digest)
+        return "disabled", CONFIGURATION
+    if state == "removed" and reason == PAUSED:
+        return "paused", reason
+    if state == "removed" or reason == CONFIGURATION:
+        return "active", ""
+    return state, reason
 
 
 def first_cursor(conn: Connection, start: str | float) -> int:
@@ -130,17 +153,24 @@ def probe_at_once(conn: Connection, id_: int, now: float) -> None:
     conn.run("UPDATE subscriptions SET open_until = $1::float8 WHERE id = $2 AND open_until > $1::float8", [now, id_])
 
 
-def bound_waits(conn: Connection, registration: Registration, now: float) -> None:
+def bound_waits(conn: Connection, registrations: Sequence[Registration], now: float) -> None:
     """Make deliveries due at once if their time is later than is possible: the clock was wrong when it was written."""
-    id_, latest = id_of(conn, registration.name), now + LONGEST_WORD
-    conn.run("UPDATE lanes SET not_before = 0 WHERE subscription = $1 AND not_before > $2::float8", [id_, latest])
+    latest = now + LONGEST_WORD
+    bounds = {one.name: now + one.longest_wait for one in registrations}
+    rows = conn.run("SELECT id, name FROM subscriptions WHERE name = ANY($1::text[])", [list(bounds)]).fetchall()
+    ids = [id_ for id_, _ in rows]
     conn.run(
-        "UPDATE lanes SET due = greatest(not_before, $1::float8) WHERE subscription = $2 AND due > $3::float8",
-        [now, id_, now + registration.longest_wait],
+        "UPDATE lanes SET not_before = 0 WHERE subscription = ANY($1::bigint[]) AND not_before > $2::float8",
+        [ids, latest],
     )
     conn.run(
-        "UPDATE subscriptions SET open_until = $1::float8 WHERE id = $2 AND open_until > $3::float8",
-        [now, id_, latest],
+        "UPDATE lanes SET due = greatest(not_before, $1::float8) "
+        "FROM unnest($2::bigint[], $3::float8[]) AS n (id, bound) WHERE subscription = n.id AND due > n.bound",
+        [now, ids, [bounds[name] for _, name in rows]],
+    )
+    conn.run(
+        "UPDATE subscriptions SET open_until = $1::float8 WHERE id = ANY($2::bigint[]) AND open_until > $3::float8",
+        [now, ids, latest],
     )
 
 
