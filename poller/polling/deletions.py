@@ -102,7 +102,7 @@ class Deletions:
             await self._recorder.change(w, lambda: Draft(at=at, answering=[denied]))
             first = structs.replace(suspect, denied_at=at)
             self.queue.again(w.name, first, asked_at(first, rules, now=at))
-        elif await self._own_urls.are_right(w):
+        elif await self._own_urls.are_right(w, suspect):
             return await self.delete(w, suspect, asked, is_denied=True)
         else:
             wait = AGAIN if self._own_urls.is_in_doubt(w) else UNPROVED

@@ -63,21 +63,22 @@ class OwnUrls:
 
     async def must_wait(self, w: WatchedEndpoint, suspect: Suspect) -> bool:
         """Whether a suspect's own URL is not asked yet: no own URL has proved right, and the list shows no object of
-        which one could be asked. Then a whole sweep since it went missing must have looked for it on every page.
+        which one could be asked. Then a whole sweep must have looked for it.
         """
-        if w.label in self._right or suspect.missing_sweep + 2 <= w.state.sweep or self.is_in_doubt(w):
+        if w.label in self._right or _is_looked_for(w, suspect) or self.is_in_doubt(w):
             return False
         return await self._to_be_asked(w) is None
 
-    async def are_right(self, w: WatchedEndpoint) -> bool:
+    async def are_right(self, w: WatchedEndpoint, suspect: Suspect) -> bool:
         """Whether own URLs know what its list shows. One of them is asked, once in the life of the source.
 
-        Else a wrong `item_path` would confirm whatever is missing. Where the list shows nothing, none is asked.
+        Else a wrong `item_path` would confirm whatever is missing. Where the list shows nothing, none is asked, and a
+        whole sweep must have looked for the suspect.
         """
         if w.label not in self._right:
             listed = await self._to_be_asked(w)
             if listed is None:
-                return not self.is_in_doubt(w)
+                return not self.is_in_doubt(w) and _is_looked_for(w, suspect)
             await self._look(w, listed)
         return w.label in self._right
 
@@ -216,6 +217,11 @@ class OwnUrls:
             return draft
 
         await self._recorder.change(w, decide)
+
+
+def _is_looked_for(w: WatchedEndpoint, suspect: Suspect) -> bool:
+    """Whether the latest sweep began since the suspect went missing, and has certainly seen the whole list."""
+    return w.state.uncertain is None and (w.state.last_sweep_began or 0.0) >= suspect.missing_at
 
 
 def _is_readable(w: WatchedEndpoint, response: httpx.Response) -> bool:

@@ -28,6 +28,24 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "an own URL is not believed where the list shows nothing and its sweeps are uncertain": (
+        World(
+            style="page-more",
+            size=1,
+            has_items=True,
+            soft=True,
+            concurrency=1,
+            seed=237,
+            traits=("ignores-page", "own-404"),
+        ),
+        [
+            Step(act="crash", kind="inside", wait=2.0),
+            Step(act="crash", kind="after"),
+            Step(act="flap", times=3, wait=2.0),
+            Step(act="reorder", wait=4.0),
+            Step(act="soften", wait=10.0),
+        ],
+    ),
     "of two objects under one id, the one that can be read first is told where the other has no id yet": (
         World(style="cursor", baseline="emit", seed=620, traits=("twin",)),
         [Step(act="fault", kind="no-id", wait=4.0)],
