@@ -102,12 +102,16 @@ class Deletions:
             await self._recorder.change(w, lambda: Draft(at=at, answering=[denied]))
             first = structs.replace(suspect, denied_at=at)
             self.queue.again(w.name, first, asked_at(first, rules, now=at))
-        elif await self._own_urls.are_right(w, suspect):
-            return await self.delete(w, suspect, asked, is_denied=True)
+            return PollResult(calls=1)
+        control = await self._own_urls.control(w, suspect, asked)
+        result = PollResult(calls=1)
+        if control.is_right:
+            result = await self.delete(w, suspect, asked, is_denied=True)
         else:
             wait = AGAIN if self._own_urls.is_in_doubt(w) else UNPROVED
             self.queue.again(w.name, suspect, self._clock.now() + wait)
-        return PollResult(calls=1)
+        result.calls += control.calls
+        return result
 
     async def swept(self, w: WatchedEndpoint) -> list[PollResult]:
         """After a complete sweep, report suspects that two further sweeps did not show, if sweeps decide.

@@ -27,6 +27,7 @@ from state.polls import Presence, Snapshot, Suspect
 
 GONE: Final = frozenset({404, 410})
 HOUR: Final = 3600.0  # seconds
+NEVER: Final = float("-inf")
 
 
 class Denial(msgspec.Struct, frozen=True):
@@ -34,6 +35,13 @@ class Denial(msgspec.Struct, frozen=True):
 
     object_id: str
     order: int  # of the answer
+
+
+class Control(msgspec.Struct, frozen=True):
+    """Whether own URLs can be believed about a suspect, and the calls that were needed to know."""
+
+    is_right: bool
+    calls: int = 0
 
 
 class OwnUrls:
@@ -44,7 +52,7 @@ class OwnUrls:
         self._recorder = recorder
         self._apart = apart
         self._checked: set[str] = set()  # endpoints whose misleading URL was checked against the configuration
-        self._right: set[str] = set()  # endpoints in which the own URL of an object that is listed did not deny it
+        self._right: dict[str, float] = {}  # by endpoint: when the own URL of an object that is listed showed it
         self._denials: dict[str, Denial] = {}  # by endpoint: of an object that is listed
         self._try_at: dict[str, float] = {}  # by endpoint: steady time at which own URLs are tried again
         self._looking: set[str] = set()  # endpoints for which the own URL of a listed object is being requested
@@ -69,18 +77,23 @@ class OwnUrls:
             return False
         return await self._to_be_asked(w) is None
 
-    async def are_right(self, w: WatchedEndpoint, suspect: Suspect) -> bool:
-        """Whether own URLs know what its list shows. One of them is asked, once in the life of the source.
+    async def control(self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes) -> Control:
+        """Whether own URLs know what its list shows, since that of a suspect first denied it, or, if it is asked once,
+        since the suspect went missing: that of a listed object is asked.
 
-        Else a wrong `item_path` would confirm whatever is missing. Where the list shows nothing, none is asked, and a
-        whole sweep must have looked for the suspect.
+        Else a wrong `item_path`, or a server that answers 404 to everything for a while, would confirm whatever is
+        missing. Where the list shows nothing, none is asked, and a whole sweep must have looked for the suspect.
         """
-        if w.label not in self._right:
-            listed = await self._to_be_asked(w)
-            if listed is None:
-                return not self.is_in_doubt(w) and _is_looked_for(w, suspect)
-            await self._look(w, listed)
-        return w.label in self._right
+        since = min(
+            suspect.denied_at or suspect.missing_at, asked.at
+        )  # a time in the future is of a clock that was wrong
+        if self._right.get(w.label, NEVER) >= since:
+            return Control(is_right=True)
+        listed = await self._to_be_asked(w)
+        if listed is None:
+            return Control(is_right=not self.is_in_doubt(w) and _is_looked_for(w, suspect))
+        looked = await self._look(w, listed)
+        return Control(is_right=self._right.get(w.label, NEVER) >= since, calls=looked.calls)
 
     async def check(self, w: WatchedEndpoint, listed: Snapshot) -> PollResult:
         """Ask the own URL of an object that is listed again after its deletion: it may be wrong after all."""
@@ -116,6 +129,8 @@ class OwnUrls:
                 unit = None if known.unit is None else w.units.by_id(known.unit)
                 return known if unit is not None and unit.asked_order > denial.order else None
             del self._denials[w.label]  # it had just gone
+        if not any(unit.shown for unit in w.units.values()):
+            return None
         return await self._recorder.steps.read(self._recorder.store.listed, w.state.id)
 
     async def _look(self, w: WatchedEndpoint, listed: Snapshot) -> PollResult:
@@ -135,11 +150,11 @@ class OwnUrls:
             if found is not None and w.guards.exemptions.misleading is not None:
                 await self._forget_misleading(w)
             if found is not None or _is_readable(w, response):
-                self._right.add(w.label)
+                self._right[w.label] = asked.at
             elif denial is not None:
                 self._denials[w.label] = denial
             return PollResult(calls=1)
-        self._right.discard(w.label)
+        self._right.pop(w.label, None)
         if w.guards.exemptions.misleading is not None:
             return PollResult(calls=1)
         if denial is not None and denial.object_id == listed.object_id:

@@ -102,14 +102,15 @@ def test_a_wrong_item_path_deletes_nothing_is_said_and_leaves_deletions_to_the_s
     within(replace(LIST, absent_for=absent_for), story)
 
 
-def test_only_the_first_deletion_asks_for_an_object_that_is_listed():
+def test_deletions_of_the_same_time_ask_together_for_one_object_that_is_listed():
     async def story(watching):
-        for _ in range(2):
-            watching.upstream.change("delete", 3)
+        for many in (2, 1):
+            for _ in range(many):
+                watching.upstream.change("delete", 3)
             await watching.do(Step(wait=60.0))
 
-        assert await kinds(watching) == ["deleted things/4", "deleted things/5"]
+        assert await kinds(watching) == ["deleted things/4", "deleted things/5", "deleted things/1"]
         asked = [path for path, status in watching.upstream.answers if path.startswith("/things/") and status == 200]
-        assert len(asked) == 1
+        assert len(asked) == 2
 
     within(LIST, story)

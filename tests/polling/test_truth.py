@@ -28,6 +28,16 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "own URLs that were right deny what exists later on": (
+        World(style="page-open", has_items=True, concurrency=4, objects=6, seed=770),
+        [
+            Step(act="restart", wait=30.0),
+            Step(act="delete", pick=2),
+            Step(act="end", kind="etag-newest", wait=30.0),
+            Step(act="begin", kind="own-404"),
+            Step(act="restore", wait=4.0),
+        ],
+    ),
     "an own URL is not believed where the list shows nothing and its sweeps are uncertain": (
         World(
             style="page-more",
