@@ -19,7 +19,7 @@ from poller.budget.limits import Limit
 from poller.clock import VirtualClock
 from poller.sources.auth import TokenAuth
 from poller.sources.errors import FetchError, TooLarge, TooSlow
-from poller.sources.transport import Network, build_client, fetch
+from poller.sources.transport import Network, build_client, fetch, system_trust
 from tests.support.upstream import serving
 
 DAY = 86_400.0
@@ -316,3 +316,15 @@ async def test_a_proxy_that_does_not_answer_is_named_without_its_password():
         with pytest.raises(FetchError, match=r"no answer through the proxy http://127\.0\.0\.1:1") as raised:
             await it.get()
     assert "password" not in str(raised.value)
+
+
+async def test_certificates_are_read_for_the_first_call_with_tls():
+    system_trust.cache_clear()
+    async with setup() as s:
+        await s.get()
+        assert system_trust.cache_info().currsize == 0
+
+        s.url = s.url.replace("http://", "https://")
+        with pytest.raises(FetchError):
+            await s.get()
+        assert system_trust.cache_info().currsize == 1
