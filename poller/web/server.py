@@ -34,9 +34,9 @@ log = structlog.get_logger("poller")
 
 
 class LateListener:
-    """One socket, and what answers on it, which is imported and built once the socket is open.
+    """One socket, and what answers on it, which is imported and built when it is needed.
 
-    That takes as long as the rest of a start, and a fifth of the memory: the socket next to the state, which has no
+    That takes as long as the rest of a start, and a fifth of the memory. The socket next to the state, which has no
     `settings`, and answers without token or `Host`, waits with it for its first connection.
     """
 
@@ -49,22 +49,32 @@ class LateListener:
         self._listener: Listener | None = None
         self._opening: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to accept connections; the first of them may wait for what answers."""
+    async def start(self) -> None:
+        """Accept connections. A socket with settings answers when this returns: probes have little patience."""
         if self.settings is not None:
-            log.info("http.listening", url=_url(self.listening))
-        self._opening = asyncio.create_task(self._open(), name="http")
-        self._opening.add_done_callback(_report)
+            await self._open()
+            return
+        self._opening = asyncio.create_task(self._open_late(), name="http")
+        self._opening.add_done_callback(self._opened)
+
+    async def _open_late(self) -> None:
+        await _first_connection(self.listening)
+        await self._open()
 
     async def _open(self) -> None:
-        if self.settings is None:
-            await _first_connection(self.listening)
         app = await self._app()
         from poller.web.access import Access
         from poller.web.listener import Listener
 
         self._listener = Listener(self.listening, app, None if self.settings is None else Access.of(self.settings))
         await self._listener.start()
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        """Log why nothing answers, and refuse connections, which would wait in vain."""
+        error = None if opening.cancelled() else opening.exception()
+        if error is not None:
+            log.error("http.not_answering", error=str(error), exc_info=error)
+            self.listening.close()
 
     def stop_accepting(self) -> None:
         """Accept no more connections, and end streams."""
@@ -90,13 +100,6 @@ async def _first_connection(listening: socket.socket) -> None:
         await came.wait()
     finally:
         loop.remove_reader(listening)
-
-
-def _report(opening: asyncio.Task[None]) -> None:
-    """Log why nothing answers."""
-    error = None if opening.cancelled() else opening.exception()
-    if error is not None:
-        log.error("http.not_answering", error=str(error), exc_info=error)
 
 
 class Prepared:
@@ -152,14 +155,15 @@ class HttpServer:
             self._context.ring()
         if prepared.listening is not None:
             self._tcp = LateListener(prepared.listening, prepared.settings, self._app)
-            self._tcp.start()
+            await self._tcp.start()
+            log.info("http.listening", url=self.url)
         if old is not None:
             await old.close()
 
-    def open_local(self, listening: socket.socket) -> None:
+    async def open_local(self, listening: socket.socket) -> None:
         """Serve the socket next to the state, without token or `Host`; its file mode says who may open it."""
         self._local = LateListener(listening, None, self._app)
-        self._local.start()
+        await self._local.start()
 
     async def _app(self) -> ASGIApp:
         """What answers on every socket, built in a thread, because polling goes on meanwhile."""
@@ -196,7 +200,7 @@ async def serve(program: Program, stop: asyncio.Event, *, heartbeat: float = HEA
         try:
             await server.adopt(server.prepare(program.config.poller))
             if local is not None:
-                server.open_local(local)
+                await server.open_local(local)
             # Nothing runs between here and the daemon's READY, which is sent before the next await.
             context.ready = True
             yield server
