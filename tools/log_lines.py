@@ -31,7 +31,8 @@ LOG_LINES: Final = {
     "heartbeat.failed": "The heartbeat's URL did not answer. It is called again in a minute.",
     "http.listening": "API and dashboard listen at this URL.",
     "http.not_accepting": "No file descriptor was free for a new connection. Accepting continues a second later.",
-    "http.not_answering": "An internal error: nothing answers at the address of `listen`. Polling continues.",
+    "http.not_answering": "What answers commands could not be loaded; `exception` says why. Polling continues, and "
+    "commands reach the daemon through the state. Install Poller again.",
     "job.failed": "A regular task (purge, planner, heartbeat) failed; it runs again at its next time.",
     "log.cut": "The database has lost the end of the log, by a failover or a restored backup: a new log begins.",
     "notify.failed": "systemd's socket did not take a notification.",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import running_daemon
+from tests.support.daemon import running_daemon, wait_for
 
 DEAR = {"aiohttp", "apprise", "apscheduler", "fastapi", "httpx", "jinja2", "jsonpath", "numpy", "pydantic", "rich"}
 DEAR |= {"pygments", "slack_sdk", "sqlite_utils", "structlog", "uvicorn"}
@@ -21,12 +21,18 @@ path = "/page"
 """
 
 
+PRINTING = "import sys; from poller.cli import invoke; invoke(sys.argv[1:])"
+PRINTING += "; sys.stderr.write('\\n' + ' '.join(sys.modules))"
+
+
 def loaded(*words: str) -> set[str]:
     """The dear libraries that a command line has loaded."""
-    code = "import sys; from poller.cli import invoke; invoke(sys.argv[1:])"
-    code += "; sys.stderr.write('\\n' + ' '.join(sys.modules))"
-    ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-    return DEAR & {name.partition(".")[0] for name in ran.stderr.splitlines()[-1].split()}
+    return dear(subprocess.run([sys.executable, "-c", PRINTING, *words], capture_output=True, text=True).stderr)
+
+
+def dear(printed: str) -> set[str]:
+    """The dear libraries among the modules on the last line."""
+    return DEAR & {name.partition(".")[0] for name in printed.splitlines()[-1].split()}
 
 
 @pytest.mark.parametrize("words", [("--help",), ("--version",)])
@@ -36,6 +42,20 @@ def test_help_and_version_load_no_dear_library(words: tuple[str, ...]) -> None:
 
 def test_a_sweep_loads_neither_the_server_nor_sinks_that_nobody_uses() -> None:
     assert not loaded("once", "--help") & {"aiohttp", "apprise", "fastapi", "slack_sdk", "uvicorn"}
+
+
+def test_a_daemon_that_nobody_asks_loads_nothing_that_answers(tmp_path: Path) -> None:
+    config = tmp_path / "poller.toml"
+    config.write_text(CONFIG)
+    words = [sys.executable, "-c", PRINTING, "run", "--config", str(config)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as daemon:
+        wait_for("its socket", (tmp_path / "poller.db.sock").exists)
+        daemon.terminate()
+        _, printed = daemon.communicate()
+
+    found = dear(printed)
+    assert "httpx" in found
+    assert not found & {"aiohttp", "apprise", "fastapi", "jinja2", "pygments", "rich", "slack_sdk", "uvicorn"}
 
 
 def test_a_status_without_a_daemon_needs_neither_planner_nor_log_nor_terminal(tmp_path: Path) -> None:
