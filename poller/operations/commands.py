@@ -30,7 +30,7 @@ log = structlog.get_logger("poller")
 
 LOOK_EVERY: Final = 0.05  # seconds between two checks for a result
 AT_ONCE: Final = 500  # deliveries queued again in one transaction
-UNLOGGED: Final = ("ids", "summary")
+UNLOGGED: Final = ("ids", "summary")  # nor lists and tables, such as the objects that `poller try` shows
 
 
 class _Args(BaseModel):
@@ -123,7 +123,8 @@ async def execute(app: App, name: str, args: Mapping[str, Any]) -> Answer:
         where = ".".join(map(str, first["loc"])) or "arguments"
         raise PollerError(f"{name}: {where}: {first['msg']}") from error
     answer = await command.do(app, given)
-    log.info("command.done", command=name, **{key: value for key, value in answer.items() if key not in UNLOGGED})
+    short = {key: value for key, value in answer.items() if key not in UNLOGGED and not isinstance(value, list | dict)}
+    log.info("command.done", command=name, **short)
     return answer
 
 

@@ -176,6 +176,13 @@ def test_what_matches_nothing_says_what_there_is(poller: Run, daemon: Daemon) ->
     assert "no event matches; types in the log: shop.items.updated" in ran.err
 
 
+def test_what_a_command_shows_is_not_in_the_daemons_log(poller: Run, daemon: Daemon) -> None:
+    assert '"ids"' in poller("try", "items", "--json").out
+    [line] = [one for one in daemon.log.splitlines() if '"command": "inspect"' in one]
+
+    assert '"pages"' not in line
+
+
 def test_no_delivery_that_matches_is_said(poller: Run, daemon: Daemon) -> None:
     for words in (("--state", "dead"), ("--subject", "none/*", "--json")):
         ran = poller("deliveries", *words)
