@@ -31,7 +31,9 @@ retry = ["1h"]
 
 def ask(state: Path, path: str) -> object:
     """What the daemon answers on its socket."""
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket_path(state))), base_url="http://x") as client:
+    with httpx.Client(
+        transport=httpx.HTTPTransport(uds=str(socket_path(state))), base_url="http://x", timeout=60
+    ) as client:
         return client.get(path).json()
 
 
