@@ -68,13 +68,15 @@ class Meter:
         size, place = self._size(tables), db.value("SELECT pg_current_wal_insert_lsn()::text")
         act()
         wal = float(db.value("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), $1::text::pg_lsn)", [place]))
+        db.run("VACUUM")
         return Cost(what=what, kept=(self._size(tables) - size) / count, wal=wal / count)
 
     def _size(self, tables: tuple[str, ...]) -> int:
-        names = list(tables)
-        return int(
-            self._store.db.value("SELECT sum(pg_total_relation_size(t::regclass)) FROM unnest($1::text[]) t", [names])
+        query = (
+            "SELECT sum(pg_total_relation_size(coalesce(part.relid, name::regclass))) FROM unnest($1::text[]) name "
+            "LEFT JOIN LATERAL pg_partition_tree(name::regclass) part ON true"
         )
+        return int(self._store.db.value(query, [list(tables)]))
 
 
 class Shop:

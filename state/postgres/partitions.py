@@ -27,7 +27,7 @@ PARTS: Final = 14  # partitions that a retention is divided into, unless they wo
 LEAST: Final = 100_000  # numbers in a partition, at least
 MOST: Final = 100_000_000
 LONGEST_WAIT: Final = "500ms"  # for the locks of a change of partitions, while which all others wait
-LOCK: Final = 0x506F6C6C6572 + 2  # of the advisory lock under which the tables are divided
+LOCK: Final = 0x506F6C6C6572 + 2  # of the advisory lock under which partitions are changed
 
 # The statements that create a partition which has no upper end yet; `{lower}` is its first number.
 _EVENTS: Final = """
@@ -102,7 +102,6 @@ def divide(db: Database) -> bool:
     if is_divided(db):
         return True
     with _change(db) as conn:
-        conn.run("SELECT pg_advisory_xact_lock($1)", [LOCK])
         if not is_divided(conn) and not _earlier_workers(conn):
             lock_subscriptions(conn)
             _lock_tables(conn, "events, deliveries, attempts")
@@ -245,6 +244,14 @@ def _partition(name: str, bounds: str) -> Partition:
     )
 
 
+def wait_for_others(conn: Connection) -> None:
+    """Wait until no other worker purges or changes partitions; until the commit none does.
+
+    A purge reads tables before it locks subscriptions: two of them would wait for each other.
+    """
+    conn.run("SELECT pg_advisory_xact_lock($1)", [LOCK])
+
+
 def lock_subscriptions(conn: Connection) -> None:
     """Lock every subscription, as steps do before they use their deliveries."""
     conn.run("SELECT id FROM subscriptions ORDER BY id FOR NO KEY UPDATE")
@@ -262,6 +269,7 @@ def _change(db: Database) -> Iterator[Connection]:
     with held_if_busy(), transaction(db) as conn:
         conn.run(f"SET LOCAL lock_timeout = '{LONGEST_WAIT}'")
         conn.run("SET LOCAL statement_timeout = 0")  # a partition that gets an end is read
+        wait_for_others(conn)
         yield conn
 
 

@@ -55,6 +55,7 @@ def parts(store: Store, table: str = "events") -> list[tuple[int | None, int | N
 def end_partitions(store: Store, *, room: int = 0) -> None:
     """Begin new partitions after the last number of the log, and after so many others."""
     with partitions.held_if_busy(), transaction(store.db) as conn:
+        partitions.wait_for_others(conn)
         partitions.lock_subscriptions(conn)
         conn.run("SET LOCAL lock_timeout = '500ms'")
         partitions._lock_tables(conn)
