@@ -8,7 +8,8 @@ integer 1. CEL compares integers with doubles, but does not calculate with a mix
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from state.errors import PollerError
@@ -32,6 +33,9 @@ _MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(")
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 _UNDEFINED = "Undefined variable or function"
 _OPERATIONAL = "poller."
+_PATH = re.compile(r"\bobject((?:\.[A-Za-z_]\w*+(?!\s*\())+)")  # of a field, without the methods called on it
+_KINDS: tuple[Any, ...] = (True, 1, "text", [], None)
+MOST_FIELDS = 4
 
 _FIELD = re.compile(r"\bdata\.(?:object\.([A-Za-z_]\w*)|(version|changes))(?!\w|\s*\()")
 
@@ -72,13 +76,18 @@ class Expression:
 
     def refuse_other_types(self) -> None:
         """Raise ExpressionError if the result is not true or false, as far as that can be known without an event."""
-        try:
-            answer = self._evaluate({name: _SAMPLE[name] for name in self._variables})
-        except (*_EVALUATION, FilterError):
-            return  # the result depends on fields of an event
-        if not isinstance(answer, bool):
+        other: Any = None
+        for sample in _samples(self.text):
+            try:
+                answer = self._evaluate({name: sample[name] for name in self._variables})
+            except (*_EVALUATION, FilterError):
+                continue  # not with values of these types
+            if isinstance(answer, bool):
+                return
+            other = answer if other is None else other
+        if other is not None:
             hint = 'write a comparison, for example data.object.status == "won"'
-            raise self._refused(f"it is neither true nor false but {answer!r:.40}", hint)
+            raise self._refused(f"it is neither true nor false but {other!r:.40}", hint)
 
     def _evaluate(self, context: Mapping[str, Any]) -> Any:
         given = _numbers(context, _by_value)
@@ -194,6 +203,26 @@ def _only(data: Mapping[str, Any], fields: frozenset[str]) -> dict[str, Any]:
     if isinstance(obj := data.get("object"), dict):
         seen["object"] = {key: obj[key] for key in fields & obj.keys()}
     return seen
+
+
+def _samples(text: str) -> Iterator[dict[str, Any]]:
+    """Events for an expression: its fields of the object have values of every type, in every combination.
+
+    One of more than `MOST_FIELDS` fields is given an object without fields.
+    """
+    paths = sorted(set(_PATH.findall(text)), key=len)
+    kinds = product(_KINDS, repeat=len(paths)) if len(paths) <= MOST_FIELDS else [()]
+    for values in kinds:
+        shown: dict[str, Any] = {}
+        for path, value in zip(paths, values, strict=False):
+            *outer, last = path.split(".")[1:]
+            inner = shown
+            for name in outer:
+                if not isinstance(inner.get(name), dict):
+                    inner[name] = {}
+                inner = inner[name]
+            inner[last] = value
+        yield {**_SAMPLE, "data": {**_SAMPLE["data"], "object": shown}, "object": shown}
 
 
 def _literal(glob: str) -> str:

@@ -36,6 +36,12 @@ REFUSED = {  # the file: the key, what is said of it
     f'{ENDPOINT}id = "$..["': ("sources.a.endpoints.x.id", ""),
     f"{SINK}where = 'type'": ("subscriptions.s.where", "neither true nor false but 'shop.items.updated'"),
     f"{SINK}where = 'size(data.changes)'": ("subscriptions.s.where", "neither true nor false but 0"),
+    f"{SINK}where = 'data.object.amount + 1'": ("subscriptions.s.where", "neither true nor false but 2"),
+    f"{SINK}where = 'size(data.object.tags)'": ("subscriptions.s.where", "neither true nor false but 4"),
+    f"{ENDPOINT}deleted_when = 'object.state.name + object.note'": (
+        "sources.a.endpoints.x.deleted_when",
+        "neither true nor false but",
+    ),
     f"{SINK}where = 'data.object'": ("subscriptions.s.where", "neither true nor false but {}"),
     f'{SINK}ca_file = "spaced"': ("subscriptions.s.ca_file", "does not contain certificates in PEM format"),
     f'{SINK}template = "{{{{ event.type"': ("subscriptions.s.template", "is not valid Jinja2"),
