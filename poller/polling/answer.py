@@ -34,7 +34,7 @@ from poller.polling.holds import current_shift, recount
 from poller.polling.results import Fetched, PollResult, SuspectNews, UnitNews
 from poller.polling.sweep import Seen
 from poller.polling.unit_keys import SINCE, dump_position, is_swept, key_of, load_position
-from poller.sources.contradictions import signs_of_more
+from poller.sources.contradictions import counted_in, signs_of_more
 from poller.sources.protocol import Position
 from state.polls import EndpointState, Known, Snapshot, UnitState, UnitTimes
 
@@ -162,6 +162,8 @@ def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decis
     pages = one.fetched.pages or ()
     doubts = [doubt for page in pages for doubt in page.doubts]
     guesses = [guess for page in pages for guess in page.guesses]
+    totals = [page.total for page in pages if page.total is not None]
+    guessed_total = pages[-1].guessed_total if pages else None
     repeats = one.repeats
     if repeats is not None and repeats.is_first:
         doubts.append(
@@ -169,7 +171,7 @@ def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decis
         )
     elif repeats is not None and repeats.is_end and one.fetched.latest is not None:
         guesses += signs_of_more(one.fetched.latest)
-    totals = [page.total for page in pages if page.total is not None]
+        guessed_total = guessed_total if totals else counted_in(one.fetched.latest)
     is_last = is_paged(w, one.key) and one.following is None
     return Claims(
         total=max(totals, default=None),
@@ -180,7 +182,7 @@ def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decis
         aside=(*comparison.notes, *dict.fromkeys(decision.notes)),
         is_known=one.known_pages > 0,
         confirms=None if repeats is None else repeats.confirms,
-        guessed_total=pages[-1].guessed_total if pages else None,
+        guessed_total=guessed_total,
     )
 
 

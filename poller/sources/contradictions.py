@@ -138,6 +138,14 @@ def signs_of_more(response: httpx.Response) -> tuple[str, ...]:
         return ()
 
 
+def counted_in(response: httpx.Response) -> tuple[str, int] | None:
+    """See `guessed_total`, for an answer that was taken for one in the middle of its list."""
+    try:
+        return guessed_total(Answer(response.content), response)
+    except PageError:  # not JSON
+        return None
+
+
 def _nexts(answer: Answer) -> list[str]:
     """The members of an answer that may name its next page."""
     members = answer.members() or {}
