@@ -45,9 +45,9 @@ def _leaves(group: ExceptionGroup[Exception]) -> Iterator[Exception]:
 
 
 def _refused_by_the_system(error: OSError, path: str) -> tuple[str, str]:
-    if not isinstance(error, PermissionError):
-        return f"{path}: {error.strerror}", "check the path, its permissions and free space"
     others = rights(Path(path))
+    if not isinstance(error, PermissionError) or others.is_ours:
+        return f"{path}: {error.strerror}", "check the path, its permissions and free space"
     return f"{path}: may be used by {others}, not by user {os.geteuid()}", others.advice
 
 

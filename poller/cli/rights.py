@@ -19,6 +19,7 @@ class Rights:
 
     owner: str
     group: str | None = None
+    is_ours: bool = False  # this user is the owner, or root: another user is no remedy
 
     @property
     def advice(self) -> str:
@@ -43,7 +44,8 @@ def rights(path: Path) -> Rights:
             continue
         # What may be read, but was refused, was to be written.
         needed = stat.S_IWGRP if os.access(place, os.R_OK, effective_ids=True) else stat.S_IRGRP
-        return Rights(owner=_user(found.st_uid), group=_group(found.st_gid) if found.st_mode & needed else None)
+        group = _group(found.st_gid) if found.st_mode & needed else None
+        return Rights(owner=_user(found.st_uid), group=group, is_ours=os.geteuid() in (0, found.st_uid))
     return Rights(owner=HIDDEN)
 
 
