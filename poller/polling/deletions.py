@@ -19,7 +19,7 @@ from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint, exempt, may_delete
 from poller.polling.fetch import Fetcher
 from poller.polling.holds import holds_deletion
-from poller.polling.own_urls import GONE, OwnUrls
+from poller.polling.own_urls import GONE, Control, OwnUrls
 from poller.polling.recorder import MOST_TRIES, Recorder
 from poller.polling.results import PollResult
 from poller.polling.suspects import SuspectQueue, asked_at, is_proved
@@ -86,12 +86,18 @@ class Deletions:
         if await self._own_urls.must_wait(w, suspect):
             self.queue.again(w.name, suspect, self._clock.now() + AGAIN)
             return PollResult()
+        control = Control(is_right=True)
+        if suspect.denied_at is not None and not (control := await self._controlled(w, suspect)).is_right:
+            return PollResult(calls=control.calls)
         with w.requests.asking(f"item {snapshot.object_id}") as order:
             response, asked = await self._fetcher.fetch_item(w, request, order)
             if response.status_code in GONE:
-                return await self._denied(w, suspect, asked)
-            own = await self._own_urls.shown(w, snapshot, response)
-            return await self._in_turn(w, lambda: self._answered(w, suspect, own, asked))
+                result = await self._denied(w, suspect, asked)
+            else:
+                own = await self._own_urls.shown(w, snapshot, response)
+                result = await self._in_turn(w, lambda: self._answered(w, suspect, own, asked))
+        result.calls += control.calls
+        return result
 
     async def _denied(self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes) -> PollResult:
         """A suspect's own URL says that it is gone: report the deletion, or ask again if that is no proof yet."""
@@ -103,15 +109,21 @@ class Deletions:
             first = structs.replace(suspect, denied_at=at)
             self.queue.again(w.name, first, asked_at(first, rules, now=at))
             return PollResult(calls=1)
-        control = await self._own_urls.control(w, suspect, asked)
-        result = PollResult(calls=1)
-        if control.is_right:
-            result = await self.delete(w, suspect, asked, is_denied=True)
-        else:
-            wait = AGAIN if self._own_urls.is_in_doubt(w) else UNPROVED
-            self.queue.again(w.name, suspect, self._clock.now() + wait)
-        result.calls += control.calls
-        return result
+        if suspect.denied_at is None:
+            control = await self._controlled(w, suspect)
+            if control.is_right and control.calls:  # known only after this answer: asked once more
+                self.queue.again(w.name, suspect, self._clock.now())
+            if control.calls or not control.is_right:
+                return PollResult(calls=1 + control.calls)
+        return await self.delete(w, suspect, asked, is_denied=True)
+
+    async def _controlled(self, w: WatchedEndpoint, suspect: Suspect) -> Control:
+        """Whether own URLs can be believed about a suspect; if not, it is asked again later."""
+        now = self._clock.now()
+        control = await self._own_urls.control(w, suspect, now=now)
+        if not control.is_right:
+            self.queue.again(w.name, suspect, now + (AGAIN if self._own_urls.is_in_doubt(w) else UNPROVED))
+        return control
 
     async def swept(self, w: WatchedEndpoint) -> list[PollResult]:
         """After a complete sweep, report suspects that two further sweeps did not show, if sweeps decide.

@@ -77,16 +77,15 @@ class OwnUrls:
             return False
         return await self._to_be_asked(w) is None
 
-    async def control(self, w: WatchedEndpoint, suspect: Suspect, asked: RequestTimes) -> Control:
-        """Whether own URLs know what its list shows, since that of a suspect first denied it, or, if it is asked once,
-        since the suspect went missing: that of a listed object is asked.
+    async def control(self, w: WatchedEndpoint, suspect: Suspect, *, now: float) -> Control:
+        """Whether own URLs know what its list shows: that of a listed object must have been right since a suspect's
+        first denied it or, if it is asked once, since it went missing.
 
         Else a wrong `item_path`, or a server that answers 404 to everything for a while, would confirm whatever is
         missing. Where the list shows nothing, none is asked, and a whole sweep must have looked for the suspect.
+        Call it before a second request: what is right only after both denials says nothing about them.
         """
-        since = min(
-            suspect.denied_at or suspect.missing_at, asked.at
-        )  # a time in the future is of a clock that was wrong
+        since = min(suspect.denied_at or suspect.missing_at, now)  # a time in the future is of a clock that was wrong
         if self._right.get(w.label, NEVER) >= since:
             return Control(is_right=True)
         listed = await self._to_be_asked(w)

@@ -28,6 +28,14 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "own URLs that are right only after both of their denials prove nothing": (
+        World(style="keyset", has_items=True, seed=363, traits=("ignores-page", "own-404")),
+        [
+            Step(act="end", kind="etag-newest", wait=30.0),
+            Step(act="flap"),
+            Step(act="end", kind="counts-more", wait=10.0),
+        ],
+    ),
     "a list that repeats its last page is not as long as a count says because that page was seen twice": (
         World(style="page-open", seed=432, traits=("counts-more", "repeats-last")),
         [],
