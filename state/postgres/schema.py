@@ -236,7 +236,7 @@ MIGRATIONS: Final = (
 def migrate(db: Database) -> None:
     """Migrate the tables to this version. Raises StateError if a later version has changed them."""
     conn = db.conn
-    with conn.transaction():  # statements are not sent together here: a migration has several in one text
+    with conn.transaction():
         conn.run("SELECT pg_advisory_xact_lock($1)", [_LOCK])
         conn.run("SET LOCAL lock_timeout = 0")
         if not _applied(conn):
