@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -38,7 +38,7 @@ from tests.store.test_delivery_contract import (
     settle,
 )
 from tests.support.bench import make_event
-from tests.support.stores import PostgresBackend, own
+from tests.support.stores import PostgresBackend, failures_of, own
 
 TABLES = tuple(partitions.FAMILIES)
 OLD = NOW + 1e6  # a time before which everything is that `record` has recorded
@@ -138,16 +138,7 @@ def test_workers_that_prepare_at_once_make_one_partition(backend: PostgresBacken
 
 def together(*acts: Callable[[], object]) -> None:
     """Do all of it at once; one may find that another is faster."""
-
-    def do(act: Callable[[], object]) -> None:
-        with suppress(Held):
-            act()
-
-    threads = [threading.Thread(target=do, args=[act]) for act in acts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    assert all(isinstance(failure, Held) for failure in failures_of(*acts))
 
 
 # Dropped.
@@ -318,20 +309,11 @@ def test_the_ledger_balances_over_random_partitions(backend: PostgresBackend) ->
 @pytest.mark.slow  # beside much else a worker loses its leases
 def test_workers_that_write_while_partitions_end_and_are_dropped_lose_nothing(backend: PostgresBackend) -> None:
     opened(backend, "a", "b")
-    failures: list[BaseException] = []
 
     def live(name: str, seed: int) -> None:
-        try:
-            Divided(backend.open(), Random(seed), name).live(60)
-        except BaseException as error:  # noqa: BLE001 - shown below, in the thread of the test
-            failures.append(error)
+        Divided(backend.open(), Random(seed), name).live(60)
 
-    threads = [threading.Thread(target=live, args=[name, seed]) for seed, name in enumerate("ab")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    assert failures_of(partial(live, "a", 0), partial(live, "b", 1)) == []
 
 
 # What must not change.

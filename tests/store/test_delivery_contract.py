@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from functools import partial
 from random import Random
 
 import pytest
@@ -31,7 +32,7 @@ from state.leases import Lease, Worker
 from state.notices import Notice
 from state.store import Store
 from tests.support.bench import make_event
-from tests.support.stores import Backend, own
+from tests.support.stores import Backend, failures_of, own
 
 NOW = 1_700_000_000.0
 HISTORIES = int(os.environ.get("POLLER_HISTORIES", "40"))
@@ -419,20 +420,11 @@ def test_the_ledger_balances_after_random_histories(backend: Backend) -> None:
 @pytest.mark.slow  # beside much else a worker loses its leases
 def test_two_workers_on_one_state_neither_block_each_other_for_good_nor_upset_the_books(backend: Backend) -> None:
     opened(backend, "a", "b")
-    failures: list[BaseException] = []
 
     def live(name: str, seed: int) -> None:
-        try:
-            History(backend.open(), Random(seed), name).live(60)
-        except BaseException as error:  # noqa: BLE001 - shown below, in the thread of the test
-            failures.append(error)
+        History(backend.open(), Random(seed), name).live(60)
 
-    threads = [threading.Thread(target=live, args=[name, seed]) for seed, name in enumerate("ab")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    assert failures_of(partial(live, "a", 0), partial(live, "b", 1)) == []
 
 
 # Commands.

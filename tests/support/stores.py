@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,25 @@ from state.sqlite.store import Reader as SqliteReader
 from state.sqlite.store import Store as SqliteStore
 from state.store import Reader, Store
 from tests.support.postgres import Server, running_server
+
+
+def failures_of(*acts: Callable[[], object]) -> list[BaseException]:
+    """Do all of it at once, each in a thread of its own, and return what was raised."""
+    failures: list[BaseException] = []
+
+    def do(act: Callable[[], object]) -> None:
+        try:
+            act()
+        except BaseException as error:  # noqa: BLE001 - shown in the thread of the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=do, args=[act]) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failures
+
 
 COUNTERS = ("migrations", "log")  # tables whose rows say nothing about what is kept
 
