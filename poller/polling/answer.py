@@ -415,8 +415,8 @@ def apply(
     if new := [object_id for object_id in decision.undecided.clashes if object_id not in clashes]:
         found = dict.fromkeys(new, Clash(asked.answered_at))
         exempt(w, draft, replace(w.guards.exemptions, clashes={**clashes, **found}))
-    if (shown := w.guards.exemptions.with_shown({*comparison.members.values()})) != w.guards.exemptions:
-        exempt(w, draft, shown)
+    if w.guards.exemptions.unlisted.unshown:
+        _forget_unshown(w, comparison, draft)
     _remember(w, unit, decision)
     _remember_moves(w, decision)
     return result
@@ -538,6 +538,13 @@ def _is_polled(w: WatchedEndpoint, unit: int) -> bool:
     """Whether a unit was polled in the current sweep."""
     known = w.units.by_id(unit)
     return known is not None and is_swept(known.key) and known.asked_order >= w.sweep.order
+
+
+def _forget_unshown(w: WatchedEndpoint, comparison: PageComparison, draft: Draft) -> None:
+    """An object that is listed again needs no own URL that shows it."""
+    known = w.guards.exemptions.with_shown({*comparison.members.values()})
+    if known != w.guards.exemptions:
+        exempt(w, draft, known)
 
 
 def _remember(w: WatchedEndpoint, unit: UnitState, decision: Decision) -> None:
