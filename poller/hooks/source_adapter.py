@@ -85,8 +85,12 @@ class SourceAdapter:
                 _refuse_endless(endpoint, at, _checked(page.next, Position))
             if page.total is not None:
                 _checked(page.total, int)
+            guessed_total = None
+            if page.guessed_total is not None:
+                name, count = _checked(page.guessed_total, tuple)
+                guessed_total = _checked(name, str), _checked(count, int)
             doubts, guesses = tuple(map(str, page.doubts)), tuple(map(str, page.guesses))
-            return Unparsed(_unparsed(page.objects), page.next, page.total, doubts, guesses, page.guessed_total)
+            return Unparsed(_unparsed(page.objects), page.next, page.total, doubts, guesses, guessed_total)
 
     def _read(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> object:
         """The plugin's page of an answer. If single values make it invalid JSON, they are left out."""

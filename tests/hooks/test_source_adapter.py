@@ -80,7 +80,10 @@ def test_what_a_plugin_raises_is_told_with_its_name_and_where(member, call):
 
 @pytest.mark.parametrize(
     "given",
-    [None, [{"id": 1}], Page([object()]), Page(None), Page([], next=2), Page([], next="x"), Page([], total="7")],
+    [
+        *(None, [{"id": 1}], Page([object()]), Page(None), Page([], next=2), Page([], next="x"), Page([], total="7")),
+        *(Page([], guessed_total=wrong) for wrong in (7, ["count", 7], ("count",), ("count", "7"), (7, 7))),
+    ],
 )
 def test_a_page_that_is_none_is_told(given):
     source = plugged(page=lambda *_: given)
