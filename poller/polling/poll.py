@@ -105,7 +105,7 @@ async def _poll_failed(
     failures = (w.units[key].failures if key in w.units else 0) + 1
     update = await _failed(polling, active, w.name, key, error, failures)
     now, reason = polling.clock.now(), reason_of(error)
-    retry_at = update.retry_at or now + 5.0
+    retry_at = _next_try(polling, update)
 
     def decide() -> Draft:
         known = w.units.get(key)  # the current unit: another unit may have shown its objects meanwhile
@@ -153,6 +153,11 @@ async def _failed(
     return update
 
 
+def _next_try(polling: Polling, update: HealthUpdate) -> float:
+    """When a request that failed is to be repeated."""
+    return update.retry_at or polling.clock.now() + 5.0
+
+
 async def confirm(polling: Polling, active: ActiveSource, w: WatchedEndpoint, suspect: Suspect) -> None:
     """Request a suspect's own URL."""
     try:
@@ -160,7 +165,8 @@ async def confirm(polling: Polling, active: ActiveSource, w: WatchedEndpoint, su
     except Exception as error:
         if (failure := failed_poll(error, source=active.name)) is None:
             raise
-        await _failed(polling, active, w.name, ITEM, failure, 1)
+        update = await _failed(polling, active, w.name, ITEM, failure, 1)
+        active.deletions.queue.again(w.name, suspect, _next_try(polling, update))
         return
     finally:
         active.deletions.queue.finished(w.name, suspect)
@@ -184,7 +190,7 @@ async def discover(polling: Polling, active: ActiveSource) -> None:
             raise
         discovery.failures += 1
         update = await _failed(polling, active, DISCOVER, DISCOVER, failure, discovery.failures)
-        discovery.at = update.retry_at or polling.clock.now() + 5.0
+        discovery.at = _next_try(polling, update)
         return
     discovery.is_done, discovery.failures = True, 0
     await take(polling, active, active.health.succeeded(DISCOVER, DISCOVER, polling.clock.now()))

@@ -77,6 +77,17 @@ def test_a_second_404_after_a_restart_confirms_what_the_first_one_said():
     within(LIST, story)
 
 
+def test_an_own_url_that_fails_is_asked_again_only_after_a_wait():
+    async def story(watching):
+        await watching.do(Step(act="fault", kind="500", where="item", times=1000))
+        watching.upstream.change("delete", 2)
+        await watching.do(Step(wait=60.0))
+
+        assert 8 <= watching.upstream.answers.count(("/things/3", 500)) <= 12
+
+    within(LIST, story)
+
+
 @pytest.mark.parametrize("absent_for", [0.0, ABSENT_FOR_WITH_URL])
 def test_a_wrong_item_path_deletes_nothing_is_said_and_leaves_deletions_to_the_sweeps(monkeypatch, absent_for):
     monkeypatch.setattr(poller.polling.own_urls, "HOUR", 150.0)
