@@ -183,7 +183,7 @@ def _prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the end
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    if given is not None:
+    if isinstance(given, io.TextIOWrapper):
         sys.stderr = _Lossy(given.buffer, encoding=given.encoding, errors="backslashreplace", line_buffering=True)
 
 

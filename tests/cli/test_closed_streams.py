@@ -1,5 +1,7 @@
 """A shell may close the streams of a command (`>&-`), as some do for jobs: that is no reason to fail."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from poller.cli import main
 from tests.support.command_line import Run, Shop
 from tests.support.daemon import wait_for
 
@@ -55,3 +58,12 @@ def test_what_the_charset_of_the_terminal_lacks_is_escaped(poller: Run, shop: Sh
 
     assert (shown.returncode, shown.stderr) == (0, b"")
     assert rb"Plum \u6771\u4eac" in shown.stdout
+
+
+def test_streams_that_another_program_has_put_in_place_are_left_to_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["poller", "chek"])
+    with contextlib.redirect_stderr(io.StringIO()) as told, pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 2
+    assert "did you mean 'check'?" in told.getvalue()
