@@ -71,6 +71,11 @@ def _found(context: CliContext, daemon: DaemonClient | None) -> tuple[Config, Pl
     config, plugins, warnings = _loaded(context, daemon)
     check_promises(config)
     warnings += [f"plugin {one.name}: {one.error} ({one.origin})" for one in plugins.failed]
+    warnings += [
+        f"plugin {one.name}: it has no hook, so it does nothing by itself ({one.origin})"
+        for one in plugins.loaded
+        if not one.hooks
+    ]
     for finding in advice(config):
         warnings.append(f"{finding.about}: {finding.what}" + (f"; {finding.hint}" if finding.hint else ""))
     return config, plugins, warnings

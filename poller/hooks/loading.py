@@ -24,7 +24,7 @@ from poller.hooks import hookspecs
 from poller.hooks.contracts import check_sink, check_source
 from poller.hooks.faults import PluginError, attempted, awaited, is_cancelled, said
 from poller.hooks.ownership import distrust
-from poller.hooks.registration import classes_of, implementations, known_hooks, unlike
+from poller.hooks.registration import classes_of, has_no_hook, implementations, known_hooks, unlike
 from poller.hooks.transforms import checked
 from poller.late import late
 from poller.sinks.protocol import Sink
@@ -108,10 +108,11 @@ class Plugins:
     def load_folder(self, folder: Path) -> None:
         """Load each `*.py` of `folder` by its path, in order of name; skip files that are already loaded.
 
-        What could not be loaded before is tried again, because it may have been fixed.
+        What could not be loaded before, or had no hook, is tried again, because it may have been changed.
 
         Files that another user could have written are not loaded, because they would run as this user.
         """
+        self.loaded = [plugin for plugin in self.loaded if plugin.hooks]
         seen = {plugin.origin for plugin in self.loaded}
         self.failed = [
             one
@@ -126,10 +127,21 @@ class Plugins:
             return
         for path in sorted(folder.glob("*.py")):
             if not path.name.startswith("_") and str(path) not in seen:
-                _load(self, path.stem, str(path), None, partial(_load_own, path))
+                _load(self, path.stem, str(path), None, partial(_load_own, path), may_help=True)
 
-    def add(self, name: str, plugin: object, *, origin: str = "given", version: str | None = None) -> None:
-        """Use a plugin object (module or instance). Raises PluginError, and then leaves nothing behind."""
+    def add(
+        self,
+        name: str,
+        plugin: object,
+        *,
+        origin: str = "given",
+        version: str | None = None,
+        may_help: bool = False,
+    ) -> None:
+        """Use a plugin object (module or instance). Raises PluginError, and then leaves nothing behind.
+
+        With `may_help`, a module that defines no hook at all is loaded too: other plugins may import it.
+        """
         self.load_offered(name)  # an installed plugin keeps its name, even if it would be loaded later
         if self._manager.has_plugin(name):
             raise PluginError(f"another plugin is named {name!r}: rename this one")
@@ -138,12 +150,12 @@ class Plugins:
         try:
             self._manager.register(plugin, name)
             loaded.hooks = known_hooks(self._manager, plugin)
-            if not loaded.hooks:
+            if not loaded.hooks and not (may_help and has_no_hook(plugin)):
                 raise PluginError("it has no hook: mark a function such as `register_sinks` with @hookimpl")
-            for name, cls in classes_of(self._manager, plugin, "register_sources", check_source):
-                self._take(name, cls, self.sources, loaded.sources)
-            for name, cls in classes_of(self._manager, plugin, "register_sinks", check_sink):
-                self._take(name, cls, self.sinks, loaded.sinks)
+            for word, cls in classes_of(self._manager, plugin, "register_sources", check_source):
+                self._take(word, cls, self.sources, loaded.sources)
+            for word, cls in classes_of(self._manager, plugin, "register_sinks", check_sink):
+                self._take(word, cls, self.sinks, loaded.sinks)
         except BaseException as error:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
@@ -151,6 +163,8 @@ class Plugins:
             if isinstance(error, pluggy.PluginValidationError):
                 raise PluginError(unlike(error)) from error
             raise
+        if not loaded.hooks:
+            self._manager.unregister(name=name)  # so that it can be loaded again
         self.loaded.append(loaded)
 
     def _take(self, name: str, cls: type[Any], into: dict[str, Any], names: list[str]) -> None:
@@ -226,9 +240,17 @@ class Plugins:
                 yield implementation.plugin_name, answer
 
 
-def _load(plugins: Plugins, name: str, origin: str, version: str | None, load: Callable[[], object]) -> None:
+def _load(
+    plugins: Plugins,
+    name: str,
+    origin: str,
+    version: str | None,
+    load: Callable[[], object],
+    *,
+    may_help: bool = False,
+) -> None:
     """Load one plugin and use it, or record why it cannot be."""
-    _, error = attempted(lambda: plugins.add(name, load(), origin=origin, version=version))
+    _, error = attempted(lambda: plugins.add(name, load(), origin=origin, version=version, may_help=may_help))
     if error is not None:
         plugins.note(name, origin, error)
 

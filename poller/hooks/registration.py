@@ -8,13 +8,15 @@ import inspect
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final
 
 import pluggy
 
 from poller.hooks import hookspecs
 from poller.hooks.contracts import check_hook, check_name
 from poller.hooks.faults import PluginError
+
+HOOKS: Final = tuple(name for name, spec in vars(hookspecs).items() if hasattr(spec, "poller_spec"))
 
 
 def implementations(manager: pluggy.PluginManager, hook: str) -> list[pluggy.HookImpl]:
@@ -34,6 +36,11 @@ def known_hooks(manager: pluggy.PluginManager, plugin: object) -> list[str]:
             if implementation.plugin is plugin:
                 check_hook(caller.name, implementation)
     return sorted(caller.name for caller in callers)
+
+
+def has_no_hook(plugin: object) -> bool:
+    """Whether nothing in a plugin has the name of a hook: it is code that others import, not a forgotten @hookimpl."""
+    return not any(hasattr(plugin, name) for name in HOOKS)
 
 
 def classes_of(

@@ -109,8 +109,10 @@ def test_a_breach_is_one_line_and_other_plugins_are_loaded(tmp_path: Path, breac
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "it has no hook: mark a function such as `register_sinks` with @hookimpl"),
-        ("def register_sinks(register): pass", "it has no hook: mark a function"),
+        (
+            "def register_sinks(register): pass",
+            "it has no hook: mark a function such as `register_sinks` with @hookimpl",
+        ),
         ("def f(:", "SyntaxError: invalid syntax (mine.py, line 1)"),
         ("x = '\0'", "source code string cannot contain null bytes"),
         ("import nowhere", "ModuleNotFoundError: No module named 'nowhere' (line 1 of mine.py)"),
@@ -123,6 +125,47 @@ def test_a_file_that_brings_nothing_says_so_without_lines_that_are_not_its_own(
 
     assert told in error
     assert "importlib" not in error
+
+
+def test_a_file_that_others_import_is_mentioned_by_check_alone(poller: Run, shop: Shop, tmp_path: Path) -> None:
+    folder = tmp_path / "plugins.d"
+    folder.mkdir()
+    (folder / "helper.py").write_text("def shout(text): return text.upper()\n")
+    path = shop.configure(tmp_path)
+    path.write_text(path.read_text().replace("[poller]", '[poller]\nplugins_dir = "plugins.d"'))
+
+    assert failures_of(folder) == []
+    assert "helper" not in poller("once").err
+    assert "helper" not in poller("doctor").out
+    assert "Warning: plugin helper: it has no hook, so it does nothing by itself (" in poller("check").err
+    assert [one["name"] for one in poller("plugins", "--json").lines if not one["hooks"]] == ["helper"]
+
+
+def test_a_file_that_gets_its_hooks_later_is_loaded_at_the_next_reload(tmp_path: Path) -> None:
+    plugins = Plugins(installed())
+    (tmp_path / "mine.py").write_text("")
+    plugins.load_folder(tmp_path)
+    (tmp_path / "mine.py").write_text(SOURCE)
+
+    plugins.load_folder(tmp_path)
+
+    assert "notes" in plugins.sinks
+    assert [one.name for one in plugins.loaded] == ["mine"]
+
+
+def test_a_plugin_that_fails_because_a_name_is_taken_leaves_no_hook_behind(tmp_path: Path) -> None:
+    """It must not switch off the hooks of the plugin that has the name either."""
+    first = f"{SOURCE}\n@hookimpl\ndef template_environment(env): env.append('first')\n"
+    (tmp_path / "notes.py").write_text(first)
+    (tmp_path / "other.py").write_text(first.replace("'first'", "'second'").replace('"wiki"', '"other"'))
+    plugins = Plugins(installed())
+    plugins.load_folder(tmp_path)
+    called: list[str] = []
+
+    plugins.call("template_environment", env=called)
+
+    assert [one.name for one in plugins.failed] == ["other"]
+    assert called == ["first"]
 
 
 @pytest.mark.parametrize("name", ["rest", "http", "nutcache"])

@@ -224,9 +224,10 @@ def test_a_plugin_that_fails_to_load_is_bad(poller: Run, shop: Shop, tmp_path: P
     (tmp_path / "mine" / "broken.py").write_text("1 / 0")
     config = shop.configure(tmp_path)
     config.write_text(config.read_text().replace("[poller]", '[poller]\nplugins_dir = "mine"'))
-    ran = poller("doctor", "--json")
-
-    assert "ZeroDivisionError" in about(ran, "plugin broken")["what"]
+    assert "ZeroDivisionError" in about(poller("doctor", "--json"), "plugin broken")["what"]
+    with running_daemon(config):  # which it fails in as well
+        rows = poller("doctor", "--json").lines
+    assert [row["about"] for row in rows].count("plugin broken") == 1
 
 
 def test_a_restored_backup_is_a_new_beginning_and_says_so(poller: Run, shop: Shop, tmp_path: Path) -> None:
