@@ -50,7 +50,10 @@ class OutageKeeper:
         began = app.clock.now()
         if outage is not None:
             log.error(
-                "state.failing", error=str(outage), hint=outage.hint, policy="polling pauses until it can be written"
+                "state.failing",
+                summary=f"Nothing is polled or delivered for now: {outage}.",
+                hint=outage.hint,
+                policy="it continues by itself once the state can be written",
             )
         is_relapse = app.clock.steady() - self._ended_at < RELAPSE
         self._rest = min(RELAPSE, 2 * self._rest) if is_relapse else FIRST_WAIT
@@ -100,7 +103,7 @@ class OutageKeeper:
             detail=detail,
             time=now,
         )
-        log.info("state.recovered", paused_seconds=round(now - began, 1))
+        log.info("state.recovered", summary=recovered.summary)
         with contextlib.suppress(Unavailable):  # the next outage has begun, and will be reported itself
             await app.write(app.store.notices.tell, [failing, recovered])
             app.deliverer.log_grew()

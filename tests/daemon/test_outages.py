@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from pathlib import Path
 
 import httpx
-import pytest
+import structlog
 
 from tests.support.disk import small_disk
 from tests.support.living import CONFIG, World, living, log_of, swept, until, world
@@ -122,21 +123,24 @@ async def test_a_stop_during_an_outage_ends_in_seconds_and_the_next_start_goes_o
             assert_told_once_in_order(upstream, state)
 
 
-async def test_one_outage_is_one_line_of_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with world() as upstream:
-        state = tmp_path / "poller.db"
-        async with living(configured(tmp_path, upstream, state=state)) as daemon:
-            await until("the baseline", lambda: swept(daemon))
-            await daemon.app.write(limit_pages, daemon)
-            for number in upstream.things:
-                upstream.things[number] = {"id": number, "size": "x" * 100_000}
-            await until("the pause", lambda: not daemon.app.is_polling)
-            await asyncio.sleep(2.0)
-            daemon.app.store.db.execute(f"PRAGMA max_page_count = {2**30}")
-            await until("the events", lambda: len(upstream.told) == len(upstream.things))
-    lines = [line for line in capsys.readouterr().out.splitlines() if "error" in line or "warning" in line]
-    assert len(lines) == 1
-    assert "state.failing" in lines[0]
+async def test_an_outage_and_its_end_are_a_sentence_of_the_log_each(tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as rows:
+        async with world() as upstream:
+            state = tmp_path / "poller.db"
+            async with living(configured(tmp_path, upstream, state=state)) as daemon:
+                await until("the baseline", lambda: swept(daemon))
+                await daemon.app.write(limit_pages, daemon)
+                for number in upstream.things:
+                    upstream.things[number] = {"id": number, "size": "x" * 100_000}
+                await until("the pause", lambda: not daemon.app.is_polling)
+                await asyncio.sleep(2.0)
+                daemon.app.store.db.execute(f"PRAGMA max_page_count = {2**30}")
+                await until("the events", lambda: len(upstream.told) == len(upstream.things))
+    (failing,) = (row for row in rows if row["log_level"] in ("error", "warning"))
+    (recovered,) = (row for row in rows if row["event"] == "state.recovered")
+    assert failing["event"] == "state.failing"
+    assert failing["summary"].startswith("Nothing is polled or delivered for now: the state cannot be written: ")
+    assert re.fullmatch(r"The state can be written again, and polling continues after \d+ s\.", recovered["summary"])
 
 
 def limit_pages(daemon: object) -> None:
