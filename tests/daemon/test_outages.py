@@ -84,6 +84,25 @@ async def test_a_lock_of_another_program_is_waited_out(tmp_path: Path) -> None:
         assert len(upstream.sizes(1)) <= 2
 
 
+async def test_a_state_that_becomes_read_only_is_an_outage_until_it_can_be_written(tmp_path: Path) -> None:
+    async with world() as upstream:
+        state = tmp_path / "poller.db"
+        async with living(configured(tmp_path, upstream, state=state)) as daemon:
+            await until("the baseline", lambda: swept(daemon))
+            daemon.app.store.db.execute("PRAGMA query_only = ON")
+            upstream.edit(1, 1)
+            await until("the pause", lambda: not daemon.app.is_polling)
+            outage = daemon.app.write.outage
+            assert "read" in str(outage)
+            assert outage.hint == "make the file and its folder writable"
+            daemon.app.store.db.execute("PRAGMA query_only = OFF")
+            await until("the event", lambda: upstream.sizes(1))
+            await until(
+                "the end of it", lambda: [e for e in upstream.received if e["type"] == "poller.state.recovered"]
+            )
+        assert_told_once_in_order(upstream, state)
+
+
 async def test_a_state_that_was_moved_away_is_an_outage_until_it_is_back(tmp_path: Path) -> None:
     async with world() as upstream:
         state, elsewhere = tmp_path / "poller.db", tmp_path / "elsewhere.db"

@@ -127,12 +127,12 @@ async def test_a_host_that_is_not_there_fails_its_own_poll(url: str, reason: str
     assert reason in await error_of(tmp_path, url)
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that nobody has signed, with its key."""
-    file = tmp_path_factory.mktemp("tls") / "own.pem"
-    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    words += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(file), "-out", f"{file}.crt"]
+@pytest.fixture
+def certificate(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A certificate that nobody has signed, with its key; for 127.0.0.1, or another address."""
+    file, address = tmp_path / "own.pem", getattr(request, "param", "127.0.0.1")
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={address}"]
+    words += ["-addext", f"subjectAltName=IP:{address}", "-keyout", str(file), "-out", f"{file}.crt"]
     if subprocess.run(words, capture_output=True, check=False).returncode != 0:
         pytest.skip("there is no openssl here")
     file.write_text(file.read_text() + Path(f"{file}.crt").read_text())
@@ -146,6 +146,14 @@ async def test_a_certificate_that_nobody_signed_is_refused_unless_it_is_named(ce
         assert "certificate verify failed" in await error_of(tmp_path, url)
         with pytest.raises(AssertionError):
             await error_of(tmp_path, url, more=f'ca_file = "{certificate}.crt"')
+
+
+@pytest.mark.parametrize("certificate", ["127.0.0.2"], indirect=True)
+async def test_a_certificate_of_another_host_is_refused_whoever_signed_it(certificate: Path, tmp_path: Path):
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    async with served(saying(GOOD), tls) as url:
+        assert "IP address mismatch" in await error_of(tmp_path, url, more=f'ca_file = "{certificate}.crt"')
 
 
 async def test_a_server_without_tls_is_refused_by_a_source_that_wants_it(tmp_path: Path):

@@ -13,7 +13,9 @@ CODES = {
     "disk I/O error": sqlite3.SQLITE_IOERR,
     "database or disk is full": sqlite3.SQLITE_FULL,
     "database is locked": sqlite3.SQLITE_BUSY,
+    "attempt to write a readonly database": sqlite3.SQLITE_READONLY,
 }
+ROLLS_BACK = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 UNDOING = ("ROLLBACK", "RELEASE", "PRAGMA")  # SQLite has done that already where it fails
 
 
@@ -30,7 +32,7 @@ class Faults:
         if self.armed is None or self.armed[0] != sql:
             return
         message, self.armed = self.armed[1], None
-        if CODES[message] != sqlite3.SQLITE_BUSY and connection.in_transaction:
+        if CODES[message] in ROLLS_BACK and connection.in_transaction:
             sqlite3.Connection.execute(connection, "ROLLBACK")  # https://www.sqlite.org/lang_transaction.html 3.1
         error = sqlite3.OperationalError(message)
         error.sqlite_errorcode = CODES[message]
