@@ -182,3 +182,14 @@ def test_the_judge_finds_a_window_that_is_exceeded():
         api.answer("key0")
 
     assert judge(api, Receiver(), []).exceeded == ("key0: 5 calls within 1 s",)
+
+
+def test_a_full_window_allows_a_call_once_its_oldest_one_has_left_it():
+    api = Api(1)
+    api.arrivals["key0"] = [one / 4 for one in range(30)]  # until 7.25; the windows take 4 in 1 s, and 25 in 10 s
+
+    assert api.free_at("key0", 0.5) == 0.5
+    assert api.free_at("key0", 0.75) == 1.0
+    assert api.free_at("key0", 6.0) == 10.0
+    assert api.free_at("key0", 7.25) == 11.25
+    assert api.free_at("key0", 20.0) == 20.0

@@ -3,7 +3,8 @@
 Each round ends a worker by SIGKILL, and starts another one, or stops one by SIGSTOP for longer than its leases last and
 wakes it. Meanwhile objects change behind a strict API of many keys, and receivers fail one time in ten. At the end
 every subscription must know every object as it is, every version once and in order of first receipt, and no window of
-any key may have been exceeded by the API's own count. How soon others take over is measured for each round.
+any key may have been exceeded by the API's own count. How soon others take over is measured for each round. A window
+that is full when a lease runs out allows nobody a call: then it is measured how soon one follows once it does.
 
 `--without spend|record|settle` takes the check of the epoch out of that step, and the lease's end out of the workers'
 own sight: then the proof must fail.
@@ -26,6 +27,7 @@ from random import Random
 
 import psycopg
 
+from poller.daemon.workers import TTL
 from state.errors import StateError
 from state.open import open_reader
 from state.place import DatabaseUrl
@@ -36,6 +38,7 @@ from tests.support.postgres import Server, running_server
 KEYS, SUBSCRIPTIONS, WORKERS = 12, 6, 3
 SETTINGS = ("fsync=off", "shared_buffers=64MB", "max_connections=200", "io_method=sync", "jit=off")
 SOURCES_WITHIN, SUBSCRIPTIONS_WITHIN = 3.0, 5.0  # seconds
+FULL_WITHIN = SOURCES_WITHIN - TTL  # seconds once the windows of a key allow a call, if they do so after its lease
 GONE = 20.0  # seconds after which nobody is expected to take over any more
 MUTANT = """
 import state.postgres.{module} as module
@@ -60,6 +63,7 @@ class Proof:
         self.folder = folder
         self.code = code
         self.sources: list[float] = []  # seconds until another worker asked for a key
+        self.full: list[float] = []  # the same of keys whose windows were full, from when they allowed a call
         self.subscriptions: list[float] = []
         self._stop = threading.Event()
 
@@ -112,20 +116,26 @@ class Proof:
         victim = self.random.choice(found)
         leases, is_kill = self.owned(victim.pid), self.random.random() < 0.5
         victim.send(signal.SIGKILL if is_kill else signal.SIGSTOP)
-        took = self.taken_over(leases, victim.name, time.monotonic())
+        at = time.monotonic()
+        took = self.taken_over(leases, victim.name, at)
         if is_kill:
             victim.kill()
             found[found.index(victim)] = WorkerProcess(config, 100 + number, code=self.code).start()
         else:
             victim.send(signal.SIGCONT)
         is_even = _until(self.is_shared_out, 240.0)
-        sources = [seconds for name, seconds in took.items() if name.startswith("budget/")]
+        budgets = {name.partition("/")[2]: seconds for name, seconds in took.items() if name.startswith("budget/")}
+        free = {key: self.api.free_at(key, at) - at for key in budgets}
+        sources = [seconds for key, seconds in budgets.items() if free[key] <= TTL]
+        full = [seconds - free[key] for key, seconds in budgets.items() if free[key] > TTL]
         subscriptions = [seconds for name, seconds in took.items() if name.startswith("subscription/")]
         self.sources += sources
+        self.full += full
         self.subscriptions += subscriptions
+        asked, given = (max(seconds, default=0.0) for seconds in (budgets.values(), subscriptions))
         print(
             f"round {number}: {'killed' if is_kill else 'stopped'} with {len(took)} leases; its sources asked after "
-            f"{max(sources, default=0.0):.1f} s, subscriptions given after {max(subscriptions, default=0.0):.1f} s; "
+            f"{asked:.1f} s, subscriptions given after {given:.1f} s; "
             f"load {os.getloadavg()[0]:.1f}{'' if is_even else '; NOT SHARED OUT'}",
             flush=True,
         )
@@ -184,6 +194,7 @@ def main() -> int:
         windows = [f"{proof.api.fullest[seconds]} of {most} in {seconds:g} s" for most, seconds in LIMITS]
         print(f"fullest windows by the API's count: {', '.join(windows)}")
         in_time = _report("sources", proof.sources, SOURCES_WITHIN)
+        in_time &= _report("sources with a full window, once it allowed a call", proof.full, FULL_WITHIN)
         in_time &= _report("subscriptions", proof.subscriptions, SUBSCRIPTIONS_WITHIN)
         print(*faults.all[:20], sep="\n")
         print(faults)

@@ -55,6 +55,12 @@ class Api:
             listed = [{"id": one, "n": self.states.get((key, one), 0)} for one in range(self.objects)]
         return orjson.dumps(listed)
 
+    def free_at(self, key: str, at: float) -> float:
+        """When the windows of a key allow another call, by the calls that arrived until `at`."""
+        with self.lock:
+            arrived = self.arrivals[key][: bisect_right(self.arrivals[key], at)]
+        return max([at, *(arrived[-calls] + seconds for calls, seconds in LIMITS if len(arrived) >= calls)])
+
     def change(self, random: Random) -> None:
         """Change an object of some key."""
         place = f"key{random.randrange(self.keys)}", random.randrange(self.objects)
