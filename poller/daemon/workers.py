@@ -21,12 +21,13 @@ from poller.daemon.log_end import LogEnd
 from poller.daemon.sharing import shared_out
 from poller.polling.loop import PollLoop
 from state.errors import LeaseLost, StateError, Unavailable
-from state.leases import Shares, WorkerState, budget_lease, subscription_lease
+from state.leases import Lease, Shares, WorkerState, budget_lease, subscription_lease
 
 TTL: Final = 2.0  # seconds that a lease lasts
 BEAT: Final = 0.5  # seconds between two renewals, and between two looks at what is free
 LOOK_AGAIN: Final = 5.0  # seconds between two checks for deliveries without a notification
 MOMENT: Final = 0.02  # seconds after which leases that have run out are looked at
+IN_USE: Final = 0.1  # seconds until the next attempt to take leases that steps of an earlier owner still use
 
 log = structlog.get_logger("poller")
 
@@ -95,9 +96,9 @@ class Workers:
     async def share(self) -> float:
         """Give up what exceeds this worker's part, or take what is missing. Returns seconds until the next check."""
         if self._app.write.outage is None and not self._anew:
+            wait = await self._share() if self._app.is_polling else BEAT
             await self._look_at_log()
-            if self._app.is_polling:
-                return await self._share()
+            return wait
         return BEAT
 
     async def _look_at_log(self) -> None:
@@ -121,28 +122,37 @@ class Workers:
         self._anew = False
 
     async def _share(self) -> float:
-        """Own this worker's even part, and look again as soon as another worker's leases may be free."""
-        app, worker, holdings = self._app, self._tenure.worker, self._holdings
-        shares = await app.write(app.store.leases.shares)
+        """Own this worker's even part, and look again as soon as another worker's leases may be free.
+
+        Leases are read and taken on the connection that renews them: other steps may wait for the lost worker's locks.
+        """
+        app, worker, holdings, looked_at = self._app, self._tenure.worker, self._holdings, self._app.clock.steady()
+        shares = await app.write.urgent(app.store.leases.shares)
         self._enrolment.compare(shares.workers, shares.newest)
         # Those with an older configuration do nothing: what they do not know they would take for removed.
         able = [one for one in shares.workers if one.digest == shares.newest]
-        if worker in {one.name for one in able} and self._registered != app.config.digest:
-            self._registered = app.config.digest
-            await app.register()
-        elif worker not in {one.name for one in able}:
-            self._registered = ""
+        await self._register(is_able=worker in {one.name for one in able})
         part = self._part_of(shares, able)
         holdings.keep_only(part)
         missing = [name for name in part if name not in holdings]
         free = [name for name in missing if name not in shares.owners or shares.owners[name].worker == worker]
+        taken: list[Lease] = []
         if free:
-            taken = await app.write(app.store.leases.take, worker, free, most=len(free), ttl=TTL)
+            taken = await app.write.urgent(app.store.leases.take, worker, free, most=len(free), ttl=TTL)
             await holdings.adopt(taken)
             if taken:
                 log.info("worker.took_over", leases=len(taken), held=len(holdings))
         await holdings.serve()
-        return min([BEAT, *(max(0.0, one.left) + MOMENT for one in shares.workers if one.name != worker)])
+        passed = app.clock.steady() - looked_at
+        ends = [max(0.0, one.left - passed) + MOMENT for one in shares.workers if one.name != worker]
+        return min([BEAT if len(taken) == len(free) else IN_USE, *ends])
+
+    async def _register(self, *, is_able: bool) -> None:
+        """Register the subscriptions once, unless this worker has an older configuration than others."""
+        digest = self._app.config.digest if is_able else ""
+        if digest and digest != self._registered:
+            await self._app.register()
+        self._registered = digest
 
     def _part_of(self, shares: Shares, able: Sequence[WorkerState]) -> list[str]:
         """What this worker should own. Computed again if a lease, a worker or the configuration has changed."""

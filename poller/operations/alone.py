@@ -23,6 +23,8 @@ from state.leases import Lease, WorkerState, budget_lease, subscription_lease
 
 TTL: Final = 5.0  # seconds that a lease lasts
 BEAT: Final = 1.0  # seconds between two renewals
+IN_USE: Final = 3.0  # seconds for which leases that a step of a lost worker still uses are waited for
+LOOK_AGAIN: Final = 0.1  # seconds between two attempts to take them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +47,14 @@ async def opened_alone(config: Config, plugins: Plugins) -> AsyncIterator[Alone]
         if app.tenure is None:
             yield Alone(app=app)
             return
-        async with _owning(app, app.tenure) as leases, _renewing(app, app.tenure):
-            yield Alone(app=app, subscriptions=leases)
+        async with _owning(app, app.tenure) as leases, _renewing(app, app.tenure), _polling(app, leases):
+            is_subscription = {subscription_lease(one.name) for one in app.config.subscriptions}.__contains__
+            yield Alone(app=app, subscriptions=[lease for lease in leases if is_subscription(lease.name)])
 
 
 @contextlib.asynccontextmanager
 async def _owning(app: App, tenure: Tenure) -> AsyncIterator[list[Lease]]:
-    """Own everything, with every budget open; yields the leases of subscriptions."""
+    """Own everything."""
     leases = app.store.leases
     await _refuse_others(app)
     sent = app.clock.steady()
@@ -59,21 +62,45 @@ async def _owning(app: App, tenure: Tenure) -> AsyncIterator[list[Lease]]:
     try:
         names = [budget_lease(name) for name in app.config.budgets]
         names += [subscription_lease(one.name) for one in app.config.subscriptions]
-        taken = await app.write(leases.take, tenure.worker, names, most=len(names), ttl=TTL)
-        if len(taken) < len(names):
-            await _refuse_others(app, besides=1)
+        taken = await _take(app, tenure, names)
         tenure.until = sent + TTL
         await app.register()
-        for lease in taken:
+        yield taken
+    finally:
+        with contextlib.suppress(StateError):
+            await app.write(leases.leave, tenure.worker)
+
+
+async def _take(app: App, tenure: Tenure, names: list[str]) -> list[Lease]:
+    """Take all of these leases. Raises Held if others own any, or a step of a lost worker uses one for long."""
+    taken: list[Lease] = []
+    until = app.clock.steady() + IN_USE
+    while True:
+        missing = [name for name in names if name not in {lease.name for lease in taken}]
+        taken += await app.write(app.store.leases.take, tenure.worker, missing, most=len(missing), ttl=TTL)
+        if len(taken) == len(names):
+            return taken
+        await _refuse_others(app, besides=1)
+        if app.clock.steady() >= until:
+            raise Held(
+                f"{app.config.poller.state}: a transaction of an earlier worker still uses its leases",
+                hint="try again; pg_stat_activity shows the transaction",
+            )
+        await app.clock.sleep(LOOK_AGAIN)
+
+
+@contextlib.asynccontextmanager
+async def _polling(app: App, leases: list[Lease]) -> AsyncIterator[None]:
+    """Poll every budget of these leases."""
+    try:
+        for lease in leases:
             if lease.name == budget_lease(lease.subject):
                 await app.engines.adopt(lease)
-        yield [lease for lease in taken if lease.name == subscription_lease(lease.subject)]
+        yield
     finally:
         for name in list(app.engine.loops):
             with contextlib.suppress(StateError):
                 await app.engine.release(name, seconds=TTL)
-        with contextlib.suppress(StateError):
-            await app.write(leases.leave, tenure.worker)
 
 
 async def _refuse_others(app: App, *, besides: int = 0) -> None:

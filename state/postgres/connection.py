@@ -16,12 +16,14 @@ from state.postgres.failures import translated
 NOW: Final = "extract(epoch FROM clock_timestamp())::float8"  # Unix seconds of the database's own clock
 
 # Time limits of the server: a worker that was stopped, or cut off, within a transaction holds locks that all others
-# may wait for.
+# may wait for. `tcp_user_timeout` is for one that was stopped while it received a long answer: the server is then
+# sending, and knows no other limit.
 SETTINGS: Final = {
     "idle_in_transaction_session_timeout": "2000",
     "statement_timeout": "30000",
     "lock_timeout": "10000",
     "client_connection_check_interval": "1000",
+    "tcp_user_timeout": "5000",
     "bytea_output": "hex",
     "timezone": "UTC",
 }

@@ -59,7 +59,10 @@ class LeaseTable:
         self._owned: tuple[object, Mapping[str, Lease]] = (None, {})  # leases of all workers, and their sum
 
     def take(self, worker: Worker, wanted: Sequence[str], *, most: int, ttl: float) -> list[Lease]:
-        """Take at most `most` of the wanted leases: free or expired ones, and own ones from before a restart."""
+        """Take at most `most` of the wanted leases: free or expired ones, and own ones from before a restart.
+
+        A lease that a step of its earlier owner still uses is left out rather than waited for.
+        """
         if most < 1 or not wanted:
             return []
         with transaction(self._db) as conn:
@@ -74,11 +77,13 @@ class LeaseTable:
                 f"WHERE {FREE} ORDER BY place LIMIT $3",
                 [worker, list(wanted), most],
             ).fetchall()
-            # Locked in the order of their names, and checked again, because another worker may have been faster.
+            # Checked again, because another worker may have been faster. An earlier owner that was stopped within a
+            # step locks its leases until the database ends the transaction: the other leases must not wait for that.
             names = [
                 name
                 for (name,) in conn.run(
-                    f"SELECT name FROM leases WHERE name = ANY($2::text[]) AND {FREE} ORDER BY name FOR UPDATE",
+                    f"SELECT name FROM leases WHERE name = ANY($2::text[]) AND {FREE} "
+                    "ORDER BY name FOR UPDATE SKIP LOCKED",
                     [worker, [name for (name,) in free]],
                 )
             ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+import psycopg
 import pytest
 
 from poller.app import open_app
@@ -143,6 +144,41 @@ async def test_a_command_whose_leases_have_run_out_ends(shop, backend):
         await command()
 
     assert backend.look().leases.shares().owners["budget/key0"].worker == ELSEWHERE.name
+
+
+async def test_a_command_renews_its_leases_while_it_opens_many_budgets(shop, backend):
+    plugins = load_plugins()
+
+    async def command():
+        async with opened_alone(load(shop.path, plugins), plugins) as alone:
+            return sorted(alone.app.engine.loops)
+
+    store = backend.open()
+    until = "SELECT max(until) FROM workers"
+    with psycopg.connect(backend.url) as other:
+        other.execute("LOCK TABLE calls IN ACCESS EXCLUSIVE MODE")  # the first budget is not opened yet
+        running = asyncio.create_task(command())
+        for _ in range(3):
+            before = store.db.value(until)
+            while store.db.value(until) == before:
+                await asyncio.sleep(0.01)
+    assert await running == ["key0", "key1"]
+
+
+async def test_a_command_waits_for_the_last_step_of_a_worker_that_was_lost(shop, backend):
+    plugins, store = load_plugins(), backend.open()
+    store.leases.take(ELSEWHERE.name, ["budget/key0"], most=1, ttl=-1.0)
+
+    async def command():
+        async with opened_alone(load(shop.path, plugins), plugins) as alone:
+            return sorted(alone.app.engine.loops)
+
+    with psycopg.connect(backend.url) as stopped:
+        stopped.execute("SELECT FROM leases WHERE name = 'budget/key0' FOR KEY SHARE")
+        running = asyncio.create_task(command())
+        while "budget/key1" not in store.leases.shares().owners:
+            await asyncio.sleep(0.01)
+    assert await running == ["key0", "key1"]
 
 
 async def test_two_commands_at_once_do_not_both_begin(shop):

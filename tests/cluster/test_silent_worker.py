@@ -7,8 +7,10 @@ import time
 import psycopg
 import pytest
 
-from state.postgres.connection import transaction
+from state.postgres.connection import SETTINGS, connect, transaction
 from state.postgres.store import Store
+from tests.support.loopback import free_port
+from tests.support.postgres import running_server
 from tests.support.stores import PostgresBackend
 
 
@@ -31,3 +33,20 @@ def test_a_worker_that_is_silent_within_a_step_holds_no_lock_for_long(backend: P
     assert waited, raised.value
     assert 1.0 < waited[0] < 15.0
     store.close()
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_stopped_while_it_received_a_long_answer_holds_no_lock_for_good() -> None:
+    """The server is sending, so neither the time limit of statements nor that of idle transactions applies."""
+    assert 2000 <= int(SETTINGS["tcp_user_timeout"]) < 10_000
+    with running_server(port=free_port()) as server:
+        url = server.database()
+        Store.open(url).close()
+        conn = connect(f"{url}?options=-c%20tcp_user_timeout%3D500")
+        with psycopg.connect(url, autocommit=True) as other:
+            conn.execute("BEGIN")
+            conn.execute("SELECT last FROM log FOR UPDATE")
+            conn.pgconn.send_query(b"SELECT repeat('x', 1000000) FROM generate_series(1, 60)")
+            other.execute("SET lock_timeout = '30s'")
+            other.execute("SELECT last FROM log FOR UPDATE")
+        conn.close()

@@ -9,6 +9,8 @@ import psycopg
 import pytest
 
 from poller.clock import VirtualClock
+from poller.daemon.workers import BEAT, IN_USE, MOMENT
+from state.errors import StateError
 from tests.support.one_worker import one_worker
 
 
@@ -99,3 +101,54 @@ async def test_calls_count_in_full_however_long_the_database_took_to_tell_of_the
 
         wait = w.app.engine.loops["key0"].budget.wait(clock.steady())
         assert wait > 9.0 - (time.monotonic() - began)
+
+
+NOW = "extract(epoch FROM clock_timestamp())"
+
+
+async def test_the_next_look_is_when_the_first_lease_of_another_worker_ends(tmp_path, backend):
+    async with one_worker(tmp_path, backend.url) as w:
+        await w.settled()
+        w.sql(f"INSERT INTO workers (name, until, since) VALUES ('far', {NOW} + 60, 0)")
+        assert await w.workers.share() == BEAT
+
+        w.sql(f"INSERT INTO workers (name, until, since) VALUES ('near', {NOW} + 0.3, 0)")
+        assert MOMENT <= await w.workers.share() <= 0.3 + MOMENT
+
+
+async def test_a_lease_that_a_stopped_worker_still_uses_keeps_no_other_one_from_being_taken(tmp_path, backend):
+    async with one_worker(tmp_path, backend.url, keys=2) as w:
+        w.sql("INSERT INTO leases VALUES ('budget/key0', 'stopped', 1), ('budget/key1', 'stopped', 1)")
+        with psycopg.connect(backend.url) as stopped:
+            stopped.execute("SELECT FROM leases WHERE name = 'budget/key0' FOR KEY SHARE")  # as each of its steps
+            await w.workers.renew()
+            assert await w.workers.share() <= IN_USE
+            assert w.leases.keys() == {"budget/key1", "subscription/sub0"}
+        await w.settled()
+
+        assert w.leases["budget/key0"].epoch == 2
+
+
+async def test_leases_are_taken_while_every_other_step_waits(tmp_path, backend):
+    async with one_worker(tmp_path, backend.url) as w:
+        with psycopg.connect(backend.url) as stopped:
+            stopped.execute("LOCK TABLE learned IN ACCESS EXCLUSIVE MODE")
+            waiting = [asyncio.create_task(w.app.write(w.app.store.learned.load, "any")) for _ in range(8)]
+            await asyncio.sleep(0)
+            await w.workers.renew()
+            w.sql("INSERT INTO subscriptions (name, state, cursor) VALUES ('sub0', 'active', 0)")
+            w.workers._registered = w.app.config.digest
+            sharing = asyncio.create_task(w.workers.share())
+            await w.until(lambda: len(w.leases) == 2)
+        await asyncio.gather(*waiting, sharing)
+
+
+async def test_subscriptions_that_could_not_be_registered_are_registered_later(tmp_path, backend):
+    async with one_worker(tmp_path, backend.url) as w:
+        w.sql("ALTER TABLE subscriptions RENAME TO elsewhere")
+        with pytest.raises(StateError):
+            await w.beat()
+        w.sql("ALTER TABLE elsewhere RENAME TO subscriptions")
+        await w.settled()
+
+        assert [one.name for one in w.app.store.delivery_reader.subscriptions()] == ["sub0"]

@@ -15,6 +15,7 @@ from poller.operations.local_socket import listening, socket_path
 from poller.web.context import STREAMS
 from tests.support.command_line import Shop
 from tests.support.daemon import Daemon, running_daemon, wait_for
+from tests.support.loopback import free_port
 
 ASK = "/api/v1/status"
 
@@ -26,11 +27,6 @@ def files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def configure(shop: Shop, folder: Path, listen: str, token: str | None = None) -> Path:
