@@ -38,7 +38,8 @@ def dumped(units: Units, models: Models, pacing: Pacing) -> bytes:
         {
             "version": 1,
             "units": [[unit.source, unit.endpoint, unit.key] for _, unit in used],
-            "columns": {name: _plain(getattr(units.table, name)[slots]) for name in _LEARNED},
+            # NaN and infinity become null: a unit in flight is ready after a restart.
+            "columns": {name: getattr(units.table, name)[slots].tolist() for name in _LEARNED},
             "sources": models.dump(),
             "pace": pacing.dump(),
         }
@@ -55,7 +56,7 @@ def restore(saved: Learned, units: Units, models: Models, pacing: Pacing) -> Non
     pacing.load(saved.pace)
 
 
-def read(saved: bytes, *, moved: float = 0.0) -> Learned:
+def read(saved: bytes, *, moved: float) -> Learned:
     """Parse what `dumped` gave, with all times shifted by `moved` seconds. Raises ValueError for other data."""
     try:
         return _read(orjson.loads(saved), moved)
@@ -96,11 +97,6 @@ def _read(data: Any, moved: float) -> Learned:
     calls, began, answered, swell, swelled = data["pace"]
     pace = [float(calls), _time(began, moved), float(answered) + moved, float(swell), _time(swelled, moved)]
     return Learned(units=units, columns=columns, sources=sources, pace=pace)
-
-
-def _plain(values: Floats) -> list[float | None]:
-    """The values as JSON, with null for NaN and infinity: a unit in flight is ready after a restart."""
-    return [value if math.isfinite(value) else None for value in values.tolist()]
 
 
 def _time(value: float | None, moved: float) -> float | None:

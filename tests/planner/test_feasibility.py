@@ -41,6 +41,22 @@ def test_the_problem_names_the_key_the_demand_and_what_would_do():
     assert found.hint == "it requires at least 32162/day with share = 0.9, or a max_staleness of 97s"
 
 
+def test_the_three_most_demanding_endpoints_are_named_the_first_one_first():
+    asked = [
+        unit for number in range(4) for unit in units(1, endpoint="abcd"[number], max_staleness=400.0 - 100 * number)
+    ]
+    found = missing(asked, Limit(864, DAY)).problem
+
+    assert found.key == "sources.acme.endpoints.d.max_staleness"
+    assert "requires 1800 calls a day (acme/d 864, acme/c 432, acme/b 288), and" in found.what
+
+
+def test_no_longer_max_staleness_is_named_where_the_others_ask_for_every_call():
+    asked = [*units(1, cost=2, max_staleness=1.0), *units(1, endpoint="users", max_staleness=1.0)]
+
+    assert missing(asked, Limit(1, 1.0)).problem.hint == "it requires at least 4/s"
+
+
 def test_no_longer_max_staleness_is_named_where_the_others_ask_too_much():
     asked = [*units(9, max_staleness=60.0), *units(8, endpoint="users", max_staleness=60.0)]
 

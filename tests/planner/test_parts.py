@@ -189,6 +189,7 @@ def test_a_mean_root_looks_a_second_ahead_at_least_and_a_week_at_most():
     rhythm = learned(*BUSY, weeks=1)
 
     assert rhythm.mean_root(10 * HOUR, 0.0) == pytest.approx(math.sqrt(rhythm.levels[10]))
+    assert rhythm.mean_root(8 * HOUR - 1.0, 0.0) == pytest.approx(math.sqrt(rhythm.levels[7]))
     week = float(np.sqrt(rhythm.levels).mean())
     assert rhythm.mean_root(5.0, WEEK) == rhythm.mean_root(5.0, 9 * WEEK) == pytest.approx(week)
 
@@ -283,6 +284,17 @@ def test_a_model_is_restored_as_it_was_dumped():
     assert other.dump() == model.dump()
     assert other.rhythm.at(10 * HOUR) == model.rhythm.at(10 * HOUR)
     assert other.rhythm.integral(NOON) == model.rhythm.integral(NOON)
+
+
+def test_a_model_of_whole_numbers_is_one_of_numbers():
+    model, plain = SourceModel(NOON), SourceModel(NOON)
+    saved = model.dump()
+    plain.load({**saved, **{name: [int(at) for at in saved[name]] for name in ("seen", "expected", "levels")}})
+    for each in (model, plain):
+        each.rhythm.learn(NOON, NOON + 60.0, 3.0, 1 / HOUR)
+        each.refit(NOON + HOUR)
+
+    assert plain.dump() == model.dump()
 
 
 @pytest.mark.parametrize(
@@ -665,6 +677,18 @@ def test_the_pace_follows_the_demand_within_its_bounds():
     assert pace(0.25) == pytest.approx(0.5)
     assert pace(100.0) == pytest.approx(3.0)
     assert pace(0.001) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("hour", [3, 7, 10, 15, 20])
+def test_the_pace_is_that_of_this_hour_relative_to_the_hours_to_come(hour):
+    one, now = unit(1), NOON - NOON % DAY + hour * HOUR
+    parts = Parts(one)
+    rhythm = parts.models.of(parts.slots[one]).rhythm = learned(*BUSY, weeks=1)
+    parts.set(one, changes=10.0, exposure=1000 * HOUR)
+    parts.pacing.demand(now, expected(parts.table, parts.models, now))
+    factor = math.sqrt(rhythm.at(now)) / rhythm.mean_root(now, 5 * HOUR)
+
+    assert parts.pacing.pace(now, 18_000, 5 * HOUR) == pytest.approx(min(max(factor, 0.3), 3.0))
 
 
 def test_bursts_that_always_come_are_the_usual_demand_after_some_days():

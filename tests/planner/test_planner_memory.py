@@ -147,6 +147,32 @@ def test_deferrals_survive_a_restart():
     assert other.next_due(NOON + 10) == NOON + 100
 
 
+def test_a_clock_that_was_set_moves_each_time_that_was_saved_and_nothing_else():
+    units = [named(number) for number in range(4)]
+    planner = Planner(units, now=NOON)
+    for number in (5, 65, 4000):
+        planner.observe(named(0), NOON + number, 2)
+    planner.defer(named(1), NOON + 9000)
+    planner.started(named(2))
+    planner.pace(NOON + 4001, 1000, DAY)
+    other = Planner(units, now=NOON)
+    other.load(planner.dump(), moved=500.0)
+    before, after = orjson.loads(planner.dump()), orjson.loads(other.dump())
+
+    def later(values):
+        return [None if at is None else at + 500.0 for at in values]
+
+    columns, sources = before["columns"], before["sources"]
+    assert columns["ready"] == [None, NOON + 9000, None, None]
+    assert after["columns"] == {**columns, "last": later(columns["last"]), "ready": later(columns["ready"])}
+    assert after["sources"] == {
+        name: {**model, "refitted": model["refitted"] + 500.0} for name, model in sources.items()
+    }
+    calls, began, answered, swell, swelled = before["pace"]
+    assert None not in (began, swelled)
+    assert after["pace"] == [calls, began + 500.0, answered + 500.0, swell, swelled + 500.0]
+
+
 def broken(**fields):
     planner = Planner([named(1)], now=NOON)
     planner.observe(named(1), NOON, 1)
@@ -184,6 +210,25 @@ def test_garbage_is_refused_and_changes_nothing(garbage):
     with pytest.raises(ValueError, match="not a saved planner"):
         planner.load(garbage)
     assert planner.dump() == before
+
+
+@pytest.mark.parametrize(
+    ("garbage", "why"),
+    [
+        (b'{"version": 2}', "version 2 is not supported, only 1"),
+        (broken(units=[["a", 2, "c"]]), "'a', 2, 'c' do not name a unit"),
+        (broken(units=[]), "last has 1 values for 0 units"),
+        (
+            broken(
+                columns={name: [-1.0] for name in ["last", "changes", "seen", "exposure", "minutes", "hours", "ready"]}
+            ),
+            "changes must be numbers of at least 0",
+        ),
+    ],
+)
+def test_what_is_refused_is_refused_with_its_reason(garbage, why):
+    with pytest.raises(ValueError, match=f"this is not a saved planner: {why}"):
+        Planner([named(1)], now=NOON).load(garbage)
 
 
 def test_what_an_earlier_program_has_learned_is_read():

@@ -106,6 +106,23 @@ def test_the_next_unit_of_a_source_is_due_when_it_may(source, due):
     assert planner.next_due(NOON + 7.0, "acme") == NOON + 7.0
 
 
+def test_a_unit_may_be_chosen_at_the_moment_to_which_it_was_deferred():
+    planner, now = polled(ONE), NOON + 60.0
+    assert planner.choose(now) == ONE
+    planner.started(ONE)
+    assert planner.choose(now) is None
+    planner.defer(ONE, now)
+
+    assert planner.choose(now) == ONE
+
+
+def test_a_unit_that_is_not_known_is_named_where_it_is_to_be_explained():
+    with pytest.raises(KeyError) as unknown:
+        polled(ONE).explain(TWO, NOON)
+
+    assert unknown.value.args == (TWO,)
+
+
 def test_a_unit_that_is_in_flight_is_due_when_its_answer_has_come():
     planner = polled(ONE)
     planner.started(ONE)
