@@ -20,12 +20,13 @@ class Members(Mapping[bytes, str]):
     object for each of its other members.
     """
 
-    __slots__ = ("_by_digest", "digests", "ids")
+    __slots__ = ("_by_digest", "_compared", "digests", "ids")
 
     def __init__(self, digests: bytes = b"", ids: Sequence[str] = ()) -> None:
         self.digests = digests
         self.ids = ids
         self._by_digest: dict[bytes, str] | None = None
+        self._compared: tuple[bytes, list[int] | None] | None = None  # the latest other run, and where it differs
 
     @classmethod
     def of(cls, members: Mapping[bytes, str]) -> Members:
@@ -45,30 +46,37 @@ class Members(Mapping[bytes, str]):
     def changed_places(self, digests: bytes) -> list[int] | None:
         """The places at which another run of digests differs. None: they are more than a few, or it is longer or
         shorter.
+
+        The latest result is kept, because a store and then the comparison ask for the same.
         """
+        if self._compared is None or self._compared[0] != digests:
+            self._compared = digests, self._changed_places(digests)
+        return self._compared[1]
+
+    def _changed_places(self, digests: bytes) -> list[int] | None:
         if len(digests) != len(self.digests):
             return None
-        found: list[int] = []
-        parts = [(0, len(self.ids))]
-        width = self._width
-        while parts:
-            start, end = parts.pop()
-            if digests[start * width : end * width] == self.digests[start * width : end * width]:
-                continue
-            if end - start > 1:
-                middle = (start + end) // 2
-                parts += [(middle, end), (start, middle)]
-            elif len(found) < FEW:
-                found.append(start)
-            else:
+        width, found, start = self._width, list[int](), 0
+        while digests[start:] != self.digests[start:]:
+            if len(found) == FEW:
                 return None
+            low, high = start // width, len(self.ids)  # the first change is at one of these places
+            while high - low > 1:
+                middle = (low + high) // 2
+                if digests[low * width : middle * width] == self.digests[low * width : middle * width]:
+                    low = middle
+                else:
+                    high = middle
+            found.append(low)
+            start = high * width
         return found
 
     def lost(self, digests: Collection[bytes]) -> list[str]:
         """The ids of the members that are not among these digests."""
-        places = self.changed_places(b"".join(digests))
-        if places is not None:
-            return [self.ids[place] for place in places if self._digest(place) not in digests]
+        run = b"".join(digests)
+        places = self.changed_places(run)
+        if places is not None and not any(self._digest(place) in run for place in places):
+            return [self.ids[place] for place in places]
         shown = set(digests)
         return [object_id for digest, object_id in self.by_digest.items() if digest not in shown]
 
