@@ -36,6 +36,14 @@ class CliContext:
         )
         return found
 
+    def load_file(self) -> Config:
+        """The configuration on disk, for commands that show what the file means, whatever a daemon runs: then they
+        warn. Raises ConfigError.
+        """
+        config, _ = self.load(reveal=False)
+        import_module("poller.cli.daemon_client").warn_of_another(self.path)
+        return config
+
     @contextlib.contextmanager
     def daemon(self) -> Iterator[DaemonClient | None]:
         """The client of the daemon that runs on the state; None if none runs.

@@ -109,13 +109,30 @@ def _warn_of_refusal(daemon: DaemonClient, path: Path | None) -> None:
             return
         import_module("poller.cli.loading").loaded(path, reveal=False)
     except ConfigError as error:
-        read_at = datetime.fromisoformat(running["read_at"]).astimezone(ZoneInfo(running["timezone"]))
-        today = datetime.now(read_at.tzinfo).date()
-        shown = f"{read_at:%H:%M %Z}" if read_at.date() == today else f"{read_at:%Y-%m-%d %H:%M %Z}"
         first = error.problems[0]
         why = f"{first.key}: {first.what}" if first.key else first.what
-        text = f"{error.file}: refused ({why}); the daemon runs the one of {shown}"
+        text = f"{error.file}: refused ({why}); the daemon runs the one of {_read_at(running)}"
         click.echo(printable(text), err=True)
+
+
+def warn_of_another(path: Path | None) -> None:
+    """Warn if the daemon on the state runs another configuration than the file, which the command goes by."""
+    state = state_place(path)
+    with contextlib.suppress(PollerError), contextlib.ExitStack() as stack:  # nothing is known of it then
+        daemon = None if state is None else stack.enter_context(connected(state))
+        if daemon is None:
+            return
+        running, file = daemon.get("/api/v1/configuration"), find(path)
+        if digest_of(file) not in ("", running["digest"]):
+            what = f"shown as {file.name} is now; the daemon still runs the one of {_read_at(running)}"
+            click.echo(printable(f"Warning: {what}"), err=True)
+
+
+def _read_at(running: Parameters) -> str:
+    """When the daemon read its configuration: "03:50 UTC", with the date unless it was today."""
+    read_at = datetime.fromisoformat(running["read_at"]).astimezone(ZoneInfo(running["timezone"]))
+    today = datetime.now(read_at.tzinfo).date()
+    return f"{read_at:%H:%M %Z}" if read_at.date() == today else f"{read_at:%Y-%m-%d %H:%M %Z}"
 
 
 def in_path(*names: str) -> str:

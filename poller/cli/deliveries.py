@@ -126,7 +126,7 @@ def _delivery(one: Document, now: float) -> list[str]:
 
 @deliveries.command("show")
 @click.argument("number", metavar="ID", type=click.IntRange(1, HIGHEST))
-@click.option("--request", is_flag=True, help="Also show the request, rendered by the current configuration.")
+@click.option("--request", is_flag=True, help="Also show the request, rendered by the configuration file as it is now.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def show(context: CliContext, number: int, request: bool, as_json: bool) -> None:
@@ -159,7 +159,7 @@ def show(context: CliContext, number: int, request: bool, as_json: bool) -> None
 
 def _request(context: CliContext, view: View, delivery: Document) -> str:
     """The request of a delivery's event. Raises PollerError."""
-    config, _ = context.load(reveal=False)
+    config = context.load_file()
     seq = delivery["seq"]
     event = next((one for one in view.events(EventFilter(after=str(seq - 1)), limit=1).events if one.seq == seq), None)
     if event is None:
@@ -232,9 +232,11 @@ def _tell_imbalance(one: Document) -> None:
 def preview(context: CliContext, subscription: str, seq: int | None, as_json: bool) -> None:
     """Show what SUBSCRIPTION would be sent for an event, without sending it.
 
+    Goes by the configuration file as it is now, so that a template can be tried before a reload.
+
     Example: poller preview team --event 1234
     """
-    config, _ = context.load(reveal=False)
+    config = context.load_file()
     settings = _settings(config, subscription)
     event = _event(config, settings, seq)
     text = rendered(settings, event).rstrip("\n")

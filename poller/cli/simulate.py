@@ -53,7 +53,7 @@ def simulate(context: CliContext, /, plot: Path | None, as_json: bool, **asked: 
         found, results = result_row(result), [result]
     else:
         _refuse(asked, with_world=False)
-        scenarios = list(_scenarios(context.load(reveal=False)[0], asked))
+        scenarios = list(_scenarios(context.load_file(), asked))
         if not scenarios:
             raise click.ClickException("the log holds no change that could be replayed; leave out --from-history")
         found, results = {"budgets": [scenario_row(one) for one in scenarios]}, [one.result for one in scenarios]

@@ -70,11 +70,14 @@ def print_result(result: Result, out: Console | None) -> None:
     means = [("planner", result.mean), ("in turn", result.in_turn)]
     means += [("D*: constant rates known", result.optimum), ("hourly rates known", result.hourly_bound)]
     title = f"{result.world}: {counted(result.units, 'unit')}, {result.days:.3g} days"
-    rows = [[name, _seconds(delay), f"{delay / result.in_turn:.2f}"] for name, delay in means]
+    rows = [
+        [name, _seconds(delay), "-" if delay != delay else f"{delay / result.in_turn:.2f}"] for name, delay in means
+    ]
     print_table(out, title, ["", "mean delay", "of in turn"], rows)
     if result.delays.found.size:
         print_table(out, "changes found within", ["", "planner", "", "in turn", ""], _chart(result))
-    say(_told(result))
+    for line in _told(result):
+        say(line)
 
 
 def draw(results: Sequence[Result], path: Path) -> None:
@@ -112,15 +115,17 @@ def _chart(result: Result) -> list[list[str]]:
     return rows
 
 
-def _told(result: Result) -> str:
+def _told(result: Result) -> list[str]:
+    """The figures in lines for people."""
     calls = f"{result.calls:,} calls ({result.used:.1%} of those allowed)"
     if not result.delays.found.size:
-        return f"{calls}; no change was found"
-    return (
-        f"{calls}; {result.delays.found.size:,} changes found\n"
-        f"half of them within {result.delays.percentile(50):.0f} s, 99 % within {result.delays.percentile(99):.0f} s;"
-        f" no unit unpolled for more than {result.stalest:,.0f} s\n"
-    )
+        return [f"{calls}; no change was found"]
+    half, most = (result.delays.percentile(percent) for percent in (50, 99))
+    return [
+        f"{calls}; {result.delays.found.size:,} changes found",
+        f"half of them within {half:.0f} s, 99 % within {most:.0f} s;"
+        f" no unit unpolled for more than {result.stalest:,.0f} s",
+    ]
 
 
 def _seconds(delay: float) -> str:

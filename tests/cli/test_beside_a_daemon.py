@@ -116,6 +116,24 @@ def test_secrets_of_the_daemon_are_missed_by_neither_doctor_nor_check(
     assert "CRM_SECRET is not set" in check.err
 
 
+def test_commands_that_go_by_the_file_warn_if_the_daemon_runs_another(
+    poller: Run, daemon: Daemon, tmp_path: Path
+) -> None:
+    path = tmp_path / "poller.toml"
+    as_run = path.read_text().replace("\n[sources.shop\n", "")
+    going_by_the_file = ("preview crm", "deliveries show 1 --request", "simulate --days 0.1 --limits 10/h")
+    path.write_text(as_run + "# later\n")
+    for words in going_by_the_file:
+        ran = poller(*words.split())
+        assert ran.status == 0
+        assert re.fullmatch(
+            r"Warning: shown as poller\.toml is now; the daemon still runs the one of .*\d\d:\d\d UTC\n", ran.err
+        ), words
+    path.write_text(as_run)
+    for words in going_by_the_file:
+        assert poller(*words.split()).err == "", words
+
+
 def test_a_daemon_is_found_where_the_environment_says_it_is(
     poller: Run, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,7 +137,17 @@ def test_the_tables_and_the_picture_show_the_same(poller, shop, tmp_path):
     assert "budget shop: 1 unit, 1 days" in ran.out
     assert "shop/items" in ran.out
     assert "█" in ran.out
+    assert "\\n" not in ran.out
+    assert "nan" not in ran.out
     assert (tmp_path / "delays.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_quiet_api_is_simulated_without_a_delay(poller, shop, tmp_path):
+    small(shop, tmp_path)
+    ran = poller("simulate", "--days", "0.1", "--changes", "1")
+
+    assert ran.status == 0, ran.err
+    assert "nan" not in ran.out
 
 
 def test_the_log_of_this_very_state_is_replayed(poller, shop, tmp_path):
