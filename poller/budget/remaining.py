@@ -51,7 +51,7 @@ class Remaining:
         if window is not None:
             limit = quota.limit if quota.limit is not None else window.limit.calls
             window.foreign = max(0, limit - quota.remaining - calls.used(window.limit.seconds, now))
-            window.foreign_until = until
+            window.foreign_until, window.server_limit = until, limit
         known = self._caps.get(quota.name)
         # Answers may arrive out of order: within a window, the remaining number cannot rise.
         same = known is not None and known.until > now and until <= known.until + 1.0

@@ -40,18 +40,18 @@ class Window:
     allowed: int
     foreign: int = 0
     foreign_until: float = -inf
+    server_limit: int | None = None  # the server's limit, of which the others use a part; None: the configured one
 
     def room(self, used: int, now: float) -> int:
         """Calls that may still be spent if `used` calls count."""
-        others = self.foreign if now < self.foreign_until else 0
-        return max(0, min(self.allowed, self.limit.calls - others) - used)
+        most = min(self.allowed, self._left_by_others()) if now < self.foreign_until else self.allowed
+        return max(0, most - used)
 
     def due(self, calls: CountedCalls, now: float) -> float:
         """When the window has room for one more call; `inf` if only an answer can make room."""
         due = calls.due(self.allowed, self.limit.seconds)
         if now < self.foreign_until:
-            room = max(0, self.limit.calls - self.foreign)
-            due = max(due, min(self.foreign_until, calls.due(room, self.limit.seconds)))
+            due = max(due, min(self.foreign_until, calls.due(self._left_by_others(), self.limit.seconds)))
         return due
 
     def usage(self, calls: CountedCalls, left: Iterable[int], now: float) -> Usage:
@@ -84,6 +84,9 @@ class Window:
     def forget_foreign(self) -> None:
         """Forget what other users have used."""
         self.foreign, self.foreign_until = 0, -inf
+
+    def _left_by_others(self) -> int:
+        return max(0, (self.limit.calls if self.server_limit is None else self.server_limit) - self.foreign)
 
 
 def windows_of(limits: Iterable[Limit], share: float) -> list[Window]:

@@ -57,6 +57,21 @@ def test_a_limit_that_the_server_names_is_believed_rather_than_ours():
     budget = Budget("k", [MINUTE])
     budget.obey(told(Quota(remaining=4, reset_in=30.0, window=60.0, limit=8)), 0.0)
     assert budget.usage(0.0)[0].foreign == 4
+    assert budget.usage(0.0)[0].remaining == 4
+
+
+@pytest.mark.parametrize(("remaining", "left", "wait"), [(500, 90, 0.0), (95, 90, 0.0), (30, 30, 0.0), (0, 0, 1800.0)])
+def test_what_others_use_is_a_part_of_the_servers_limit_where_ours_is_lower(remaining: int, left: int, wait: float):
+    budget = spent(Budget("k", [HOURLY], share=1.0), 10)
+    budget.obey(told(Quota(remaining=remaining, reset_in=1800.0, window=3600.0, limit=1000)), 0.0)
+
+    assert budget.usage(0.0)[0].foreign == 990 - remaining
+    assert budget.usage(0.0)[0].remaining == left
+    assert budget.wait(0.0) == wait
+    assert budget.forecast(0.0).left <= left + 10
+    if left:
+        spent(budget, left)
+    assert budget.wait(0.0) > 0.0
 
 
 @pytest.mark.parametrize(
