@@ -574,6 +574,58 @@ def test_a_ranking_holds_for_a_minute_and_is_outdated_when_the_clock_went_back(p
     assert parts.ranking.is_outdated(NOON + passed) is outdated
 
 
+def crowd(number, *, since=NOON):
+    """So many units that are alike and were polled at that time, the heavier the later they were added."""
+    units = [unit(key, weight=1.0 + key) for key in range(number)]
+    parts = Parts(*units)
+    for one in units:
+        parts.set(one, last=since)
+    return parts, units
+
+
+def test_a_ranking_of_many_units_holds_for_longer():
+    parts = Parts(unit(1))
+    parts.ranking.compute(NOON)
+    parts.ranking._units = range(20_000)  # only their number counts here
+
+    assert not parts.ranking.is_outdated(NOON + 119.99)
+    assert parts.ranking.is_outdated(NOON + 120.0)
+
+
+def test_many_units_are_ranked_once_for_every_500_polls():
+    now = NOON + HOUR
+    parts, units = crowd(1000)
+    assert parts.ranking.next(now) == parts.slots[units[999]]
+    parts.table.minutes[parts.slots[units[0]]] = 1e9
+    parts.ranking.started()
+    assert parts.ranking.next(now) == parts.slots[units[999]]
+    parts.ranking.started()
+
+    assert parts.ranking.next(now) == parts.slots[units[0]]
+
+
+def test_a_unit_that_was_polled_is_followed_by_the_next_one_of_the_same_ranking():
+    now = NOON + HOUR
+    parts, units = crowd(2000)
+    taken = []
+    for _ in range(4):
+        slot = parts.ranking.next(now)
+        taken.append(slot)
+        parts.ranking.observed(slot)
+
+    assert taken == [parts.slots[one] for one in reversed(units[-4:])]
+
+
+def test_units_that_wait_leave_room_in_the_ranking_for_those_that_are_ready():
+    parts, units = crowd(20, since=NOON - 0.001)
+    for one in units[4:]:
+        parts.table.ready[parts.slots[one]] = math.inf
+
+    assert parts.ranking.next(NOON) == parts.slots[units[3]]
+    parts.table.ready[parts.slots[units[3]]] = math.inf
+    assert parts.ranking.next(NOON) == parts.slots[units[2]]
+
+
 def promised(*limits, calls=0.1, age=0.0):
     """Units with these promises, polled so many seconds ago; and as many calls a second as that in the last hour."""
     units = [unit(key, max_staleness=limit) for key, limit in enumerate(limits)]
@@ -745,6 +797,7 @@ def test_an_explanation_says_how_old_a_unit_is_and_what_is_unseen():
     assert (one.last_poll, one.staleness) == (NOON, HOUR)
     assert one.unseen == pytest.approx(one.rate * HOUR)
     assert one.mean_rate == pytest.approx(one.rate)
+    assert one.score == pytest.approx(one.rate * HOUR * HOUR / 2, rel=1e-5)
     assert one.next_poll == pytest.approx(NOON + max(one.interval, HOUR))
     assert one.reason == "its rate and weight per call"
     assert shown(parts, now=NOON - 50.0)[unit(1)].staleness == 0.0
@@ -767,17 +820,53 @@ def test_an_explanation_names_its_reason(columns, limit, reason):
     found = shown(parts)
 
     assert found[one].reason == reason
+    assert found[one].next_poll < math.inf
     assert found[unit("new")].reason == "never polled: it goes first"
     new = found[unit("new")]
     assert (new.rank, new.last_poll, new.staleness, new.unseen, new.score) == (1, None, None, 0.0, math.inf)
     assert new.next_poll == NOON + HOUR
 
 
+@pytest.mark.parametrize(("times", "is_burst"), [(1.9, False), (2.1, True)])
+def test_a_burst_is_a_rate_of_more_than_twice_the_mean(times, is_burst):
+    one = unit(1)
+    parts = Parts(one)
+    slot = parts.set(one, changes=100.0, exposure=100 * HOUR)
+    mean = mean_rates(parts.table, parts.models)[slot]
+    parts.table.hours[slot] = (times - 1) * mean * KERNEL_SPANS[1] / 0.1
+    found = shown(parts, now=NOON)[one]
+
+    assert found.rate == pytest.approx(times * mean)
+    assert (found.reason == "more changes are expected now than usual") is is_burst
+
+
+def test_a_unit_without_weight_has_no_interval():
+    idle, busy = unit(1, weight=0.0), unit(2)
+    parts = Parts(idle, busy)
+    for one in (idle, busy):
+        parts.set(one, changes=100.0, exposure=100 * HOUR)
+    found = shown(parts)
+
+    assert (found[idle].interval, found[idle].next_poll) == (math.inf, math.inf)
+    assert found[busy].interval == pytest.approx(100.0)
+
+
+def test_a_unit_that_was_deferred_to_this_moment_waits_no_longer():
+    heavy, light = unit(1, weight=9.0), unit(2)
+    parts = Parts(heavy, light)
+    parts.set(heavy, ready=NOON + HOUR)
+    parts.set(light)
+    found = shown(parts, now=NOON + HOUR)
+
+    assert (found[heavy].rank, found[light].rank) == (1, 2)
+    assert found[heavy].reason == "its rate and weight per call"
+
+
 def test_a_unit_that_waits_is_ranked_last_and_polled_when_it_may():
     waiting, ready = unit(1, weight=1e6), unit(2)
     parts = Parts(waiting, ready)
     parts.set(waiting, changes=100.0, exposure=HOUR, ready=NOON + 3 * HOUR)
-    parts.set(ready)
+    parts.set(ready, last=NOON + HOUR)
     found = shown(parts)
 
     assert (found[waiting].rank, found[ready].rank) == (2, 1)

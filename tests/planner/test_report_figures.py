@@ -259,6 +259,7 @@ def test_every_budget_is_reported_by_itself():
     found = report([state(unit(1)), state(unit(2, source="shop"), budget="shop", limits=[Limit(86_400, DAY)])])
 
     assert [one.name for one in found.budgets] == ["office", "shop"]
+    assert [(one.source, one.endpoint) for one in found.endpoints] == [("acme", "projects"), ("shop", "projects")]
     assert [one.expectations[0].expected_delay for one in found.budgets] == pytest.approx([50.0, 0.5])
     office, shop = found.units
     assert office.interval == pytest.approx(100.0)
