@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -15,6 +16,9 @@ from state.postgres.failures import translated
 
 NOW: Final = "extract(epoch FROM clock_timestamp())::float8"  # Unix seconds of the database's own clock
 
+# Settings that the steps rely on, whatever the database, its role or the environment has. They are set by a statement,
+# because poolers refuse them in the startup packet. A connection that waits for its next step is not closed.
+#
 # Time limits of the server: a worker that was stopped, or cut off, within a transaction holds locks that all others
 # may wait for. `tcp_user_timeout` is for one that was stopped while it received a long answer: the server is then
 # sending, and knows no other limit.
@@ -24,9 +28,13 @@ SETTINGS: Final = {
     "lock_timeout": "10000",
     "client_connection_check_interval": "1000",
     "tcp_user_timeout": "5000",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+    "default_transaction_isolation": "read committed",
     "bytea_output": "hex",
     "timezone": "UTC",
 }
+_SINCE: Final = {"transaction_timeout": 170000}  # version of the server that a setting needs
 _CONNECT: Final[dict[str, Any]] = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -34,7 +42,9 @@ _CONNECT: Final[dict[str, Any]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
     "application_name": "poller",
+    "client_encoding": "utf8",
 }
+_OPTION: Final = re.compile(r"(?:-c\s*|--)([\w.-]+)=")  # in `options` of a URL
 
 
 class _TextDumper(StrDumper):
@@ -80,15 +90,58 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
 
 def connect(url: str, *, read_only: bool = False) -> Connection:
-    """Open a new connection. Raises psycopg's errors."""
-    settings = {**SETTINGS, "default_transaction_read_only": "on"} if read_only else SETTINGS
-    given = psycopg.conninfo.conninfo_to_dict(url)
-    ours = " ".join(f"-c {name}={value}" for name, value in settings.items())
-    options = f"{ours} {given.pop('options', '')}"  # settings in the URL have priority
-    conn = Connection.connect(**{**_CONNECT, **given}, options=options.strip(), autocommit=True)
+    """Open a new connection. Raises psycopg's errors, and StateError for a database that cannot store every text."""
+    conn = _plain(url)
+    try:
+        _refuse_encoding(conn)
+        _set(conn, url, read_only=read_only)
+    except BaseException:
+        conn.close()
+        raise
     conn.adapters.register_dumper(str, _BinaryTextDumper)
     conn.adapters.register_dumper(str, _TextDumper)
     return conn
+
+
+def _plain(url: str) -> Connection:
+    """A connection without our settings."""
+    return Connection.connect(**{**_CONNECT, **psycopg.conninfo.conninfo_to_dict(url)}, autocommit=True)
+
+
+def _refuse_encoding(conn: Connection) -> None:
+    encoding = conn.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise StateError(
+            f"the database has the encoding {encoding}, which cannot store every text",
+            hint="create it by CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
+        )
+
+
+def _set(conn: Connection, url: str, *, read_only: bool) -> None:
+    """Apply the settings, except for those in the URL, which have priority."""
+    options = psycopg.conninfo.conninfo_to_dict(url).get("options") or ""
+    chosen = {name.replace("-", "_").lower() for name in _OPTION.findall(str(options))}
+    settings = {**SETTINGS, "default_transaction_read_only": "on"} if read_only else SETTINGS
+    version = conn.info.server_version
+    ours = [name for name in settings if name not in chosen and version >= _SINCE.get(name, 0)]
+    conn.run(
+        "SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) AS s (name, value)",
+        [ours, [settings[name] for name in ours]],
+    )
+
+
+def refuse_pooled(url: str) -> None:
+    """Raise StateError if two connections share a session of the server, as behind a pooler of transactions.
+
+    Settings, notifications, prepared statements and locks of a session would belong to whoever uses it next. So this is
+    found out before anything is set. Raises psycopg's errors.
+    """
+    with contextlib.closing(_plain(url)) as one, contextlib.closing(_plain(url)) as other:
+        if len({conn.value("SELECT pg_backend_pid()") for conn in (one, other)}) == 1:
+            raise StateError(
+                "a pooler gives one session of the database to several connections",
+                hint="let it pool sessions instead of transactions, or connect to the database itself",
+            )
 
 
 class Database:

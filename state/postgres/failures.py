@@ -21,7 +21,7 @@ PASSING: Final = {
     "25P03": "the worker was stopped, or starved, within a transaction",
     "58": "look after the disk of the database: its log says more",
     "40": "two workers wanted the same at once: it is done again",
-    "08": "is the database up, and can it be reached?",
+    "08": "is the database up, can it be reached, and are its name, the user and the password in the URL right?",
 }
 DAMAGED: Final = ("XX001", "XX002")
 AGAIN: Final = ("40001", "40P01")  # nothing was written, and the same step may succeed at once

@@ -11,7 +11,7 @@ from state.errors import Held
 from state.move import MOVING, TABLES, Key, Mark, Row, Table, encoded_mark
 from state.place import DatabaseUrl
 from state.postgres import partitions
-from state.postgres.connection import NOW, Connection, Database, translating, write_meta
+from state.postgres.connection import NOW, Connection, Database, refuse_pooled, translating, write_meta
 from state.postgres.schema import MOVE_LOCK, migrate
 from state.postgres.subscription_ledger import ledger
 
@@ -123,6 +123,7 @@ def opened(url: str) -> Iterator[PostgresSide]:
     db = Database(url)
     try:
         with translating():
+            refuse_pooled(url)
             migrate(db)
             db.run("SET statement_timeout = 0")  # a large table is counted
             _hold(db.conn, str(DatabaseUrl(url)))

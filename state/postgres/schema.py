@@ -237,8 +237,9 @@ def migrate(db: Database) -> None:
     """Migrate the tables to this version. Raises StateError if a later version has changed them."""
     conn = db.conn
     with conn.transaction():
+        conn.run("SET LOCAL lock_timeout = 0")  # whoever migrates a large state is waited for
+        conn.run("SET LOCAL statement_timeout = 0")
         conn.run("SELECT pg_advisory_xact_lock($1)", [_LOCK])
-        conn.run("SET LOCAL lock_timeout = 0")
         if not _applied(conn):
             conn.run(
                 "CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY, at timestamptz NOT NULL DEFAULT now())"

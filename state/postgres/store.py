@@ -10,7 +10,7 @@ from typing import Self
 from state.errors import StateError
 from state.postgres.calls import Calls
 from state.postgres.commands import Commands
-from state.postgres.connection import Database, Looking, probe, translating
+from state.postgres.connection import Database, Looking, probe, refuse_pooled, translating
 from state.postgres.dispatch import Deliveries
 from state.postgres.events import Log
 from state.postgres.learned import Learned
@@ -49,6 +49,7 @@ class Store:
         """Open the state for writing; it is created and migrated if needed. Raises StateError."""
         db = Database(url)
         with _closed_if_refused(db):
+            refuse_pooled(url)
             migrate(db)
             _refuse_moved(db)
         clock = DatabaseTime(db)
@@ -111,6 +112,7 @@ class Reader:
         """Open the state for reading, beside the workers. Raises StateError."""
         db = Looking(url, read_only=True)
         with _closed_if_refused(db):
+            refuse_pooled(url)
             check(db)
             _refuse_moved(db)
         return cls(
