@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from poller.options.problems import NotThere
 from state.lock import StateLock
 from state.open import copy_state, is_there
+from state.private import sync
 
 BESIDE = ("", "-wal", "-shm")  # the files of one state
 
@@ -32,6 +34,8 @@ def restore(backup: Path, state: Path, *, now: float) -> Restoration:
         copied = copy_state(backup, made, now=now)  # checked, and on disk, before anything is moved
         kept = _set_aside(state, stamp)
         made.replace(state)
+        with contextlib.suppress(PermissionError):  # a folder may be writable, but not readable
+            sync(state.parent)
     return Restoration(events=copied.events, objects=copied.objects, kept=kept)
 
 

@@ -8,12 +8,15 @@ it for writing gives it a new log id.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import shutil
 import sqlite3
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import orjson
 
@@ -24,6 +27,7 @@ from state.sqlite.connection import State, read_meta, transaction, write_meta
 from state.status import Restored
 
 _MARK = BACKUP  # in an unused copy: the id of its log, and when it was made
+_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: no such table
 _ORIGIN = "restored"  # in a state that began as a copy: the same, and when it was first used
 
 
@@ -56,6 +60,7 @@ def copy_state(state: Path, to: Path, *, now: float) -> Copy:
         part = _part(to)
         with contextlib.closing(sqlite3.connect(f"file:{state}?mode=ro", uri=True, isolation_level=None)) as conn:
             conn.execute("PRAGMA busy_timeout = 10000")
+            conn.execute("SELECT value FROM meta")  # raises for a damaged file what VACUUM would put otherwise
             conn.execute("VACUUM INTO ?", [str(part)])
         copied = _sealed(part, now)
         sync(part)  # SQLite does not sync what VACUUM INTO writes
@@ -65,10 +70,24 @@ def copy_state(state: Path, to: Path, *, now: float) -> Copy:
         for made in (part, to):
             if made is not None:
                 made.unlink(missing_ok=True)
+                made.with_name(f"{made.name}-journal").unlink(missing_ok=True)  # left by a full disk
         if isinstance(error, StateError):
             raise
-        raise StateError(f"{state}: cannot be copied to {to}: {error}", hint="is there space? poller doctor") from error
+        raise _refusal(state, to, error) from error
     return copied
+
+
+def _refusal(state: Path, to: Path, error: sqlite3.Error | OSError) -> StateError:
+    """Why a state could not be copied: it is damaged, the copy has no room, or something else."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in _DAMAGED:
+        what = f"{state}: damaged, or not a state of Poller: {error}"
+        return StateError(what, hint="an earlier backup may be whole: poller restore COPY")
+    if code == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) == errno.ENOSPC:
+        needed, free = state.stat().st_size, shutil.disk_usage(to.parent).free
+        what = f"{to.parent}: no room for a copy of {needed / 1e6:.1f} MB; {free / 1e6:.1f} MB are free"
+        return StateError(what, hint="free some space there; nothing was changed")
+    return StateError(f"{state}: cannot be copied to {to}: {error}", hint="poller doctor examines the state")
 
 
 def _part(to: Path) -> Path:

@@ -1,16 +1,19 @@
 """A backup is the state of one moment, and what is made of it is a log of its own."""
 
+import contextlib
+import re
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
-from state.errors import StateError
 from state.sqlite.backup import copy_state, restored
 from state.sqlite.store import Store, open_reader
 from tests.support.command_line import Run, Shop
 from tests.support.daemon import Daemon, running_daemon, wait_for
+from tests.support.disk import small_disk
 
 
 @pytest.fixture
@@ -54,14 +57,45 @@ def test_nothing_is_overwritten(poller: Run, polled: Path, tmp_path: Path) -> No
     assert ran.err.splitlines()[0] == f"Error: {there} already exists"
 
 
-def test_a_backup_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    damaged = tmp_path / "poller.db"
-    damaged.write_bytes(b"SQLite format 3\0" + b"?" * 5000)
-    (tmp_path / "to").mkdir()
+def cut(state: bytes) -> bytes:
+    return state[:20_000]
 
-    with pytest.raises(StateError, match="cannot be copied"):
-        copy_state(damaged, tmp_path / "to" / "copy.db", now=0.0)
-    assert list((tmp_path / "to").iterdir()) == []
+
+def overwritten(state: bytes) -> bytes:
+    return state[:40_000] + b"\xff" * (len(state) - 40_000)
+
+
+def of_another_program(_: bytes) -> bytes:
+    with contextlib.closing(sqlite3.connect(":memory:")) as conn:
+        conn.execute("CREATE TABLE other (a)")
+        return conn.serialize()
+
+
+@pytest.mark.parametrize("damage", [cut, overwritten, of_another_program, lambda _: b"", lambda _: b"text"])
+def test_a_damaged_backup_is_called_damaged_and_nothing_is_changed(
+    poller: Run, polled: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    copy, before = tmp_path / "copy.db", polled.read_bytes()
+    poller("backup", copy)
+    copy.write_bytes(damage(copy.read_bytes()))
+    (tmp_path / "to").mkdir()
+    ran = poller("restore", copy)
+
+    assert ran.status == 1
+    assert ran.err.startswith(f"Error: {copy}: damaged, or not a state of Poller: ")
+    assert ".part" not in ran.err
+    assert polled.read_bytes() == before
+    assert not [file.name for file in tmp_path.iterdir() if "restoring" in file.name]
+
+
+def test_a_disk_without_room_for_a_copy_is_named_and_left_as_it_was(poller: Run, polled: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", size="100k") as disk:
+        ran = poller("backup", disk.folder / "copy.db")
+        left = list(disk.folder.iterdir())
+
+    assert ran.status == 1
+    assert re.match(rf"Error: {disk.folder}: no room for a copy of \d+\.\d MB; 0\.\d MB are free\n", ran.err)
+    assert left == []
 
 
 @pytest.mark.parametrize("to", ["none/copy.db", "poller.toml/copy.db"])
