@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poller.budget.budget import Budget
 from poller.budget.counted_calls import CountedCalls
 from poller.budget.headers import Quota
 from poller.budget.limits import HOUR, Limit, allowed, calls_allowed
@@ -340,3 +341,13 @@ class TestThrottle:
         throttle.forget()
 
         assert 0.8 <= self.refused(throttle, now) <= 1.2
+
+
+def test_a_budget_without_limits_lets_every_call_out_and_holds_on_to_few():
+    budget = Budget("k", [], share=0.5)
+    for number in range(3000):
+        assert budget.wait(float(number)) == 0.0
+        budget.answered(budget.spend(float(number)), float(number))
+
+    assert (budget.share, budget.limits, budget.usage(3000.0)) == (0.5, (), ())
+    assert len(budget._calls._answered) <= 513

@@ -161,6 +161,14 @@ def test_a_day_that_differs_from_the_others_is_told_apart_once_it_was_seen_often
     assert rhythm.levels[3 * 24 + 12] < 0.35 * rhythm.levels[2 * 24 + 12]
 
 
+def test_the_quietest_hour_counts_as_a_twentieth_of_the_mean_however_much_more_was_seen_than_expected():
+    rhythm = Rhythm()
+    rhythm.seen[0] = 100_000.0
+    rhythm.refit(0.0)
+
+    assert rhythm.levels.min() == pytest.approx(0.05, rel=0.1)
+
+
 def test_what_was_seen_fades_over_four_weeks():
     rhythm = Rhythm()
     rhythm.learn(0.0, HOUR / 2, 8.0, 1 / HOUR)
@@ -479,6 +487,17 @@ def test_rates_are_those_of_the_unit_or_else_of_its_source():
     assert mean[parts.slots[far]] == pytest.approx(FIRST_RATE)
 
 
+def test_the_rate_now_is_that_of_the_hour_of_the_week():
+    one = unit(1)
+    parts = Parts(one)
+    rhythm = parts.models.of(parts.slots[one]).rhythm = learned(*BUSY, weeks=1)
+    slot = parts.set(one, changes=100.0, exposure=100 * HOUR)
+    for hour in (3, 10):
+        at = NOON - NOON % DAY + DAY + hour * HOUR
+        found = expected(parts.table, parts.models, at)
+        assert found.rate[slot] == pytest.approx(found.base[slot] * rhythm.at(at))
+
+
 @pytest.mark.parametrize("age", [0.0, 30.0, 600.0, 4 * HOUR, 3 * DAY])
 @pytest.mark.parametrize(("minutes", "hours"), [(0.0, 0.0), (5.0, 0.0), (0.0, 5.0), (3.0, 2.0)])
 def test_the_delay_that_has_gathered_is_the_integral_of_what_is_unseen(age, minutes, hours):
@@ -648,6 +667,34 @@ def test_promises_need_as_many_calls_as_come_due_until_each_deadline():
     assert promised(None).pacing.needed == 0.0
 
 
+def test_promises_need_no_calls_for_units_in_flight_nor_before_any_call_was_answered():
+    parts = promised(100.0)
+    [slot] = parts.slots.values()
+    parts.table.ready[slot] = NOON
+    parts.ranking.compute(NOON)
+    assert parts.pacing.needed > 0.0
+    parts.table.ready[slot] = math.inf
+    parts.ranking.compute(NOON)
+    assert parts.pacing.needed == 0.0
+
+    fresh = Parts(unit(1, max_staleness=100.0))
+    fresh.set(unit(1))
+    fresh.ranking.compute(NOON)
+    assert fresh.pacing.needed == 0.0
+
+
+def test_urgent_promises_are_kept_in_the_order_of_their_deadlines_and_then_the_best_unit_is_polled():
+    parts, now = promised(300.0, 100.0, 200.0, None, None), NOON + 99.0
+    parts.table.weight[:5] = 9.0, 1.0, 5.0, 1.0, 2.0
+    order = []
+    for _ in range(5):
+        slot = parts.ranking.next(now)
+        order.append(slot)
+        parts.table.ready[slot] = math.inf
+
+    assert order == [1, 2, 0, 4, 3]
+
+
 def test_a_promise_is_urgent_two_calls_before_it_must_leave():
     parts = promised(100.0, None, calls=0.1)
     quiet, busy = (parts.slots[unit(key)] for key in (0, 1))
@@ -672,6 +719,13 @@ def test_calls_per_second_are_those_of_about_the_last_hour():
     for number in range(1, 2000):
         parts.pacing.answered(NOON + 60_000.0 + 300.0 * number, 3)
     assert parts.pacing.calls_per_second == pytest.approx(0.01, rel=0.06)
+
+
+def test_the_calls_of_a_first_answer_are_those_of_one_second():
+    pacing = Parts(unit(1)).pacing
+    pacing.answered(NOON, 3)
+
+    assert pacing.calls_per_second == pytest.approx(3.0, rel=1e-3)
 
 
 def test_an_answer_out_of_order_counts_and_takes_nothing_back():
@@ -737,10 +791,23 @@ def test_the_pace_is_that_of_this_hour_relative_to_the_hours_to_come(hour):
     parts = Parts(one)
     rhythm = parts.models.of(parts.slots[one]).rhythm = learned(*BUSY, weeks=1)
     parts.set(one, changes=10.0, exposure=1000 * HOUR)
-    parts.pacing.demand(now, expected(parts.table, parts.models, now))
+    for at in (now - 2 * DAY, now - DAY - 5 * HOUR, now):  # the demand is the usual one of each hour
+        parts.pacing.demand(at, expected(parts.table, parts.models, at))
     factor = math.sqrt(rhythm.at(now)) / rhythm.mean_root(now, 5 * HOUR)
 
     assert parts.pacing.pace(now, 18_000, 5 * HOUR) == pytest.approx(min(max(factor, 0.3), 3.0))
+
+
+def test_a_demand_that_is_measured_again_at_once_is_no_longer_usual_for_that():
+    parts = Parts(unit(1), unit(2, source="shop"))
+    for slot in parts.slots.values():
+        parts.models.polled(slot, NOON)
+    parts.units.remove(unit(2, source="shop"))  # a source without a unit has no demand
+    usual = expected(parts.table, parts.models, NOON)
+    for _ in range(100):
+        parts.pacing.demand(NOON, replace(usual, rate=usual.base * 4.0))
+
+    assert parts.pacing.pace(NOON, 3600, HOUR) == pytest.approx(2.0, rel=1e-9)
 
 
 def test_bursts_that_always_come_are_the_usual_demand_after_some_days():

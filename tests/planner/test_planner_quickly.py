@@ -106,14 +106,28 @@ def test_the_next_unit_of_a_source_is_due_when_it_may(source, due):
     assert planner.next_due(NOON + 7.0, "acme") == NOON + 7.0
 
 
-def test_a_unit_may_be_chosen_at_the_moment_to_which_it_was_deferred():
+def test_a_unit_may_be_chosen_at_the_moment_to_which_it_was_deferred_or_at_which_it_was_polled():
     planner, now = polled(ONE), NOON + 60.0
     assert planner.choose(now) == ONE
     planner.started(ONE)
     assert planner.choose(now) is None
     planner.defer(ONE, now)
+    assert planner.choose(now) == ONE
+    planner.started(ONE)
+    assert planner.choose(now) is None
+    planner.observe(ONE, now, 0)
 
     assert planner.choose(now) == ONE
+
+
+def test_a_planner_that_grows_ranks_old_and_new_units_alike():
+    planner = Planner([], now=NOON)
+    units = [Unit("acme", "projects", str(key), weight=1.0 + key) for key in range(40)]
+    for one in units:
+        planner.add(one, now=NOON)
+        planner.observe(one, NOON, 0)
+
+    assert [one.unit for one in explanations(planner, NOON + 60.0)] == units[::-1]
 
 
 def test_a_unit_that_is_not_known_is_named_where_it_is_to_be_explained():
