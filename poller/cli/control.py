@@ -44,7 +44,12 @@ def tell(answer: dict[str, Any], as_json: bool) -> None:
 
 @click.command()
 @click.argument("ids", nargs=-1, type=click.IntRange(1, HIGHEST))
-@click.option("--subscription", help="All deliveries of one subscription.")
+@click.option(
+    "--subscription",
+    metavar="NAME",
+    shell_complete=named("subscription"),
+    help="All deliveries of one subscription.",
+)
 @click.option(
     "--state",
     type=click.Choice(["dead", "delivered", "pending"]),

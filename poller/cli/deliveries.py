@@ -69,7 +69,12 @@ class _States(click.ParamType[tuple[str, ...]]):
     metavar="STATES",
     help="Only deliveries in these states: pending, delivered, dead.",
 )
-@click.option("--subscription", metavar="NAME", help="Only deliveries of this subscription.")
+@click.option(
+    "--subscription",
+    metavar="NAME",
+    shell_complete=named("subscription"),
+    help="Only deliveries of this subscription.",
+)
 @click.option("--subject", metavar="GLOB", help='Only this object: "projects/201001", or "projects/*".')
 @click.option("--after", metavar="PLACE", help="Only later deliveries: a delivery's number, or a time with its offset.")
 @click.option(

@@ -16,6 +16,7 @@ import msgspec
 import orjson
 
 from poller.cli.context import CliContext
+from poller.cli.names import named
 from poller.cli.output import (
     clock,
     console,
@@ -46,7 +47,7 @@ LOOK_EVERY: Final = 0.5  # seconds between two reads of --follow
 @click.command()
 @click.option("--follow", is_flag=True, help="Print new events as they come, until Ctrl-C.")
 @click.option("--type", "type_glob", metavar="GLOB", help='Only these types: "*.deleted".')
-@click.option("--source", metavar="NAME", help="Only events of this source.")
+@click.option("--source", metavar="NAME", shell_complete=named("source"), help="Only events of this source.")
 @click.option("--subject", metavar="GLOB", help='Only this object: "projects/201001", or "projects/*".')
 @click.option("--after", metavar="PLACE", help="Only later events: a number of the log, or a time with its offset.")
 @click.option("--before", metavar="PLACE", help="Only earlier events: a number of the log, or a time with its offset.")
@@ -196,7 +197,7 @@ def _brings(sources: list[str], sinks: list[str], hooks: list[str]) -> str:
 
 
 @click.command()
-@click.argument("endpoint")
+@click.argument("endpoint", shell_complete=named("endpoint"))
 @click.argument("object_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj

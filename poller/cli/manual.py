@@ -38,14 +38,23 @@ the state where no file does.
 """
 
 
+def _commands(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Completes the names of commands."""
+    top = context.find_root()
+    assert isinstance(top.command, click.Group)
+    return [name for name in top.command.list_commands(top) if name.startswith(incomplete)]
+
+
 @click.command("help")
-@click.argument("words", nargs=-1, metavar="[COMMAND]...")
+@click.argument("words", nargs=-1, metavar="[COMMAND]...", shell_complete=_commands)
 @click.option("--man", is_flag=True, help="Print the manual page instead, for man(1).")
 @click.pass_context
 def help_(context: click.Context, words: tuple[str, ...], man: bool) -> None:
     """Show the help of a command, or of all commands.
 
     Example: poller help deliveries show
+
+    Example: poller help --man
     """
     top = context.find_root()
     if man:
@@ -66,6 +75,9 @@ def help_(context: click.Context, words: tuple[str, ...], man: bool) -> None:
 def completion(context: click.Context, shell: str) -> None:
     """Print the completion of commands, options and names for a shell.
 
+    Write it where the shell looks for completions: /etc/bash_completion.d/poller, a file _poller in a folder of zsh's
+    $fpath, ~/.config/fish/completions/poller.fish.
+
     Example: poller completion bash
     """
     cls = get_completion_class(shell)
@@ -78,18 +90,23 @@ def page(top: click.Context) -> str:
     return HEAD + ".SH COMMANDS\n" + "".join(_entries(top)) + TAIL
 
 
-def _entries(top: click.Context) -> Iterator[str]:
-    group = top.command
-    assert isinstance(group, click.Group)
-    for name in group.list_commands(top):
-        command = group.get_command(top, name)
+def _entries(group: click.Context, before: str = "") -> Iterator[str]:
+    """The commands of a group with their options, and then those within them."""
+    assert isinstance(group.command, click.Group)
+    for name in group.command.list_commands(group):
+        command = group.command.get_command(group, name)
         if command is None:
             continue
-        usage = " ".join(command.collect_usage_pieces(click.Context(command, parent=top, info_name=name)))
-        yield f".TP\n\\fB{_plain(name)}\\fR {_plain(usage)}\n{_plain(' '.join((command.help or '').split()))}\n"
+        context = click.Context(command, parent=group, info_name=name)
+        usage = " ".join(command.collect_usage_pieces(context))
+        words = f"{before}{name}"
+        yield f".TP\n\\fB{_plain(words)}\\fR {_plain(usage)}\n{_plain(' '.join((command.help or '').split()))}\n"
         for option in command.params:
             if isinstance(option, click.Option) and option.help and option.name != "config":
-                yield f".RS\n.TP\n\\fB{_plain(', '.join(option.opts))}\\fR\n{_plain(option.help)}\n.RE\n"
+                value = "" if option.is_flag else f" \\fI{_plain(option.make_metavar(context))}\\fR"
+                yield f".RS\n.TP\n\\fB{_plain(', '.join(option.opts))}\\fR{value}\n{_plain(option.help)}\n.RE\n"
+        if isinstance(command, click.Group):
+            yield from _entries(context, f"{words} ")
 
 
 def _plain(text: str) -> str:

@@ -9,6 +9,7 @@ import click
 from poller.cli.context import CliContext
 from poller.cli.control import as_json_option, do_here, tell
 from poller.cli.daemon_client import in_path
+from poller.cli.names import named
 
 source_option = click.option(
     "--source", "is_source", is_flag=True, help="The name is that of a source, not of a subscription."
@@ -28,7 +29,7 @@ PATIENCE = 600.0  # seconds: every event of a source may have to be written
 
 @click.command()
 @click.argument("old")
-@click.argument("new")
+@click.argument("new", shell_complete=named("subscription", "source"))
 @source_option
 @as_json_option
 @click.pass_obj

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import BashComplete
 
 from poller.cli import COMMANDS, cli
 from poller.cli.context import CliContext
@@ -64,6 +65,42 @@ def test_the_manual_page_names_every_command(poller: Run) -> None:
 
     assert page.startswith(".TH POLLER 1\n")
     assert all(f"\\fB{name}\\fR".replace("-", "\\-") in page for name in COMMANDS)
+
+
+def test_the_manual_page_shows_commands_within_commands_and_what_options_take(poller: Run) -> None:
+    page = poller("help", "--man").out.replace("\\-", "-")
+
+    assert "\\fBdeliveries show\\fR [OPTIONS] ID\n" in page
+    assert "\\fB--for\\fR \\fIDURATION\\fR\n" in page
+    assert "\\fB--json\\fR\n" in page
+
+
+def offered(words: str) -> list[str]:
+    *given, typed = words.split(" ")
+    return [one.value for one in BashComplete(cli, {}, "poller", "_POLLER_COMPLETE").get_completions(given, typed)]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("pause ", ["chat", "crm"]),
+        ("redeliver --subscription ", ["chat", "crm"]),
+        ("deliveries --subscription cr", ["crm"]),
+        ("events --source ", ["shop"]),
+        ("show ", ["shop/items"]),
+        ("hold sh", ["shop/items"]),
+        ("rename old ", ["chat", "crm", "shop"]),
+        ("help compl", ["completion"]),
+    ],
+)
+def test_a_shell_is_offered_names_wherever_a_command_takes_one(
+    words: str, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "poller.toml").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("POLLER_CONFIG", raising=False)
+
+    assert offered(words) == names
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
