@@ -77,4 +77,7 @@ def _end(page: Unparsed, earlier: int, number: int, *, is_alike: bool) -> Unpars
             f"answer {number} of the list shows the ids of answer {earlier} with other content: fields that differ in "
             "every answer (`ignore` them), or an `id` that two objects share",
         )
-    return replace(page, objects=(), next=None, doubts=doubts, guesses=guesses)
+    objects = (
+        page.objects if earlier < number - 1 and not is_alike else ()
+    )  # ids that name several objects are set aside
+    return replace(page, objects=objects, next=None, doubts=doubts, guesses=guesses)
