@@ -28,7 +28,7 @@ from poller.changes.recording import (
 )
 from poller.polling.certainty import judged
 from poller.polling.draft import Draft
-from poller.polling.endpoint import EditedMove, PendingAnswer, WatchedEndpoint, exempt
+from poller.polling.endpoint import PendingAnswer, WatchedEndpoint, exempt
 from poller.polling.failing_lists import first_reading, without_failing
 from poller.polling.holds import current_shift, recount
 from poller.polling.results import Fetched, PollResult, SuspectNews, UnitNews
@@ -348,37 +348,28 @@ def _appended(
     return appended(comparison, known, one.unit.id)
 
 
-def clashes_in(w: WatchedEndpoint, one: Answer, decision: Decision) -> dict[str, bool]:
+def clashes_in(w: WatchedEndpoint, one: Answer, decision: Decision, known: Mapping[str, Snapshot]) -> dict[str, bool]:
     """Ids that name other objects on this page than on the page that they belong to: `id` does not identify objects.
 
     An object that moved between the two polls and was edited looks the same until the next sweep. False: whether the
     other page still shows its object is not known yet. That is waited for only where ids have clashed before, because
-    it delays every edit in a list that is sorted by its changes, and where an object was edited and moved, and then was
-    edited and moved back.
+    it delays every edit in a list that is sorted by its changes, and for objects that have changed twice within two
+    sweeps.
     """
     if not decision.moved_from or not is_paged(w, one.key):
         return {}
-    changed = {snapshot.object_id for snapshot in decision.snapshots}
-    known, moved = w.guards.exemptions.clashes, w.oddities.edited_moves
-    returned = {object_id for object_id in changed if object_id in moved and moved[object_id].left == one.unit.id}
+    changed, clashes = {snapshot.object_id for snapshot in decision.snapshots}, w.guards.exemptions.clashes
     return {
-        object_id: object_id in known or _is_polled(w, unit)
+        object_id: object_id in clashes or _is_polled(w, unit)
         for unit, ids in decision.moved_from.items()
         for object_id in ids
-        if object_id in changed and (known or object_id in returned or _is_polled(w, unit))
+        if object_id in changed
+        and (clashes or _is_polled(w, unit) or _has_just_changed(known.get(object_id), w.state.sweep))
     }
 
 
-def _remember_moves(w: WatchedEndpoint, decision: Decision) -> None:
-    """Remember which objects moved and were edited at once, for a sweep."""
-    sweep, kept = w.state.sweep, w.oddities.edited_moves
-    if kept:
-        kept = {object_id: move for object_id, move in kept.items() if move.sweep >= sweep - 1}
-    if decision.moved_from:
-        changed = {snapshot.object_id for snapshot in decision.snapshots}
-        for unit, ids in decision.moved_from.items():
-            kept |= {object_id: EditedMove(unit, sweep) for object_id in ids if object_id in changed}
-    w.oddities.edited_moves = kept
+def _has_just_changed(old: Snapshot | None, sweep: int) -> bool:
+    return old is not None and old.version > 0 and old.seen_sweep >= sweep - 1
 
 
 def apply(
@@ -418,7 +409,6 @@ def apply(
     if w.guards.exemptions.unlisted.unshown:
         _forget_unshown(w, comparison, draft)
     _remember(w, unit, decision)
-    _remember_moves(w, decision)
     return result
 
 

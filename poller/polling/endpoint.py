@@ -7,7 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from poller.changes.certainty import claims_of
 from poller.changes.endpoint_rules import EndpointRules
@@ -145,18 +145,10 @@ class Turn:
                     self._taker.wake()
 
 
-class EditedMove(NamedTuple):
-    """An object that moved to another unit and was edited at once."""
-
-    left: int  # id of the unit that showed it before
-    sweep: int
-
-
 class Oddities:
     """Oddities in the answers of one endpoint: what is shown to operators, and what is remembered to find more."""
 
     def __init__(self) -> None:
-        self.edited_moves: dict[str, EditedMove] = {}  # by object: the latest one, of this sweep or the one before
         self.noise = NoiseDetector()
         self.notes: dict[str, str] = {}  # by unit: what was set aside in its latest answer
         self.late_in = 0  # the latest sweep that found changes which no query of recent changes shows

@@ -210,7 +210,7 @@ class Turns:
         """What the answer changes; None if the page is set aside."""
         context = context_of(w, one, comparison, known)
         decision = await self._call(one, decide, w.rules, comparison, known, context)
-        if clashing := clashes_in(w, one, decision):
+        if clashing := clashes_in(w, one, decision, known):
             context = structs.replace(context, clashing=clashing)
             decision = await self._call(one, decide, w.rules, comparison, known, context)
         asked, guards = one.fetched.asked, w.guards
