@@ -210,6 +210,7 @@ class RestSource:
             doubts=rest.doubts,
             guesses=rest.guesses,
             guessed_total=rest.guessed_total,
+            beyond=rest.beyond,
         )
 
     def item_request(self, endpoint: Endpoint, object_id: str, item: Item | None = None) -> httpx.Request | None:

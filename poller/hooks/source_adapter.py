@@ -83,6 +83,8 @@ class SourceAdapter:
             page = _checked(self._read(endpoint, at, _without_secrets(response)), Page)
             if page.next is not None:
                 _refuse_endless(endpoint, at, _checked(page.next, Position))
+            if page.beyond is not None:
+                _refuse_endless(endpoint, at, _checked(page.beyond, Position))
             if page.total is not None:
                 _checked(page.total, int)
             guessed_total = None
@@ -90,7 +92,8 @@ class SourceAdapter:
                 name, count = _checked(page.guessed_total, tuple)
                 guessed_total = _checked(name, str), _checked(count, int)
             doubts, guesses = tuple(map(str, page.doubts)), tuple(map(str, page.guesses))
-            return Unparsed(_unparsed(page.objects), page.next, page.total, doubts, guesses, guessed_total)
+            objects = _unparsed(page.objects)
+            return Unparsed(objects, page.next, page.total, doubts, guesses, guessed_total, page.beyond)
 
     def _read(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> object:
         """The plugin's page of an answer. If single values make it invalid JSON, they are left out."""

@@ -1,6 +1,6 @@
 """Inspection of one endpoint through its API: its requests, its answers, and contradictions to the configuration.
 
-Nothing is recorded. An inspection makes at most five calls, each paid from the budget like any other.
+Nothing is recorded. An inspection makes at most six calls, each paid from the budget like any other.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from poller.polling.own_urls import GONE
 from poller.polling.source import ActiveSource
 from poller.rendering.counting import counted
 from poller.rendering.event_view import name_of
+from poller.sources.errors import FetchError
+from poller.sources.pagination import COMMON_CAPS
 from poller.sources.protocol import Endpoint, Item, PageError, Position, Unparsed
 from poller.sources.statuses import is_list
 from poller.sources.urls import shown_url
 
 EXAMPLES: Final = 5  # ids shown of a page
-CAPS: Final = frozenset({10, 20, 25, 30, 50, 100, 200, 250, 500, 1000})  # common maximum page sizes
 
 
 class PageLook(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,13 +103,15 @@ async def inspect(active: ActiveSource, w: WatchedEndpoint) -> Inspection:
             found.problem = f"its parent list {w.rules.endpoint.parent!r} shows no object"
             return found
         first, comparison = await _page(active, w, at, found)
+        found.calls_per_sweep = _calls(first)
         if first.next is not None:
             await _second(active, w, at, first, comparison, found)
-        elif len(first.objects) in CAPS and first.total is None:
+        elif first.beyond is not None:
+            await _beyond(active, w, at, first, comparison, found)
+        elif len(first.objects) in COMMON_CAPS and first.total is None:
             found.doubts.append(
                 f"exactly {len(first.objects)} objects and no next page: if the list has more, see `pagination`"
             )
-        found.calls_per_sweep = _calls(first)
         await _item(active, w, at, comparison, found)
     except Exception as error:
         if not _failed(found, error, active):
@@ -181,6 +184,25 @@ async def _second(
     elif again:
         found.doubts.append(
             f"{counted(len(again), 'object')} of the first page also on the second: {', '.join(sorted(again)[:3])}"
+        )
+
+
+async def _beyond(
+    active: ActiveSource, w: WatchedEndpoint, at: Position, first: Unparsed, before: PageComparison, found: Inspection
+) -> None:
+    """Look whether the list goes on after a page that has fewer objects than were asked for."""
+    assert first.beyond is not None
+    beyond = replace(first.beyond, parent=at.parent)
+    try:
+        page = await _asked(active, w.rules.endpoint, beyond)
+        comparison = await active.apart(compare, w.rules, page.objects, {})
+    except (FetchError, PageError):  # there is no such page
+        return
+    if set(comparison.members.values()) - set(before.members.values()):
+        found.calls_per_sweep = None
+        found.doubts.append(
+            f"the first page has only {counted(len(first.objects), 'object')}, and the list goes on at "
+            f"{_place(beyond)}: set `size` to the server's real page size"
         )
 
 

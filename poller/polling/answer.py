@@ -32,10 +32,11 @@ from poller.polling.endpoint import PendingAnswer, WatchedEndpoint, exempt
 from poller.polling.failing_lists import first_reading, without_failing
 from poller.polling.holds import current_shift, recount
 from poller.polling.results import Fetched, PollResult, SuspectNews, UnitNews
-from poller.polling.sweep import Seen
+from poller.polling.sweep import GIVEN_UP, Seen
 from poller.polling.unit_keys import SINCE, dump_position, is_swept, key_of, load_position
 from poller.sources.contradictions import counted_in, signs_of_more
-from poller.sources.protocol import Position
+from poller.sources.pagination import COMMON_CAPS
+from poller.sources.protocol import Position, Unparsed
 from state.polls import EndpointState, Known, Snapshot, UnitState, UnitTimes
 
 
@@ -43,8 +44,6 @@ class Answer(msgspec.Struct, kw_only=True):
     """An answer with its objects, and what the state knows of them."""
 
     waiting: PendingAnswer
-    key: str  # key of the unit
-    fetched: Fetched
     unit: UnitState
     apart: bool = False  # large, or handled by plugin code: not on the event loop
     objects: Sequence[msgspec.Raw] = ()
@@ -54,15 +53,31 @@ class Answer(msgspec.Struct, kw_only=True):
     takes_new: bool = False  # objects are assumed to be new without reading the state; recording checks that
     repeats: Repetition | None = None
     known_pages: int = 0  # in a row, up to this one (2 at most), that show only objects of other pages of this sweep
+    beyond: Position | None = None  # the position after a page that is short but may not be the last
+
+    @property
+    def key(self) -> str:
+        """The key of the unit."""
+        return self.waiting.key
+
+    @property
+    def fetched(self) -> Fetched:
+        """What was fetched."""
+        return self.waiting.fetched
 
     @property
     def following(self) -> Position | None:
-        """The next position that the answer names."""
+        """The next position: the one that the answer names, or the one beyond a short page."""
         if not self.fetched.pages or (self.repeats is not None and self.repeats.is_end):
             return None
         if self.known_pages > 1:  # the list would never end
             return None
-        return self.fetched.pages[-1].next
+        return self.fetched.pages[-1].next or self.beyond
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the answer itself says that it is the last."""
+        return self.following is None or self.following is self.beyond
 
 
 class Repetition(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,11 +87,12 @@ class Repetition(msgspec.Struct, frozen=True, kw_only=True):
     ids: Sequence[str]
     confirms: str | None = None  # key of the page between the two, which repeats the earlier one as well
     is_first: bool = False  # the earlier one is the first of the list
+    follows_last: bool = False  # the page before it says that it is the last, and nothing speaks against that
 
     @property
     def is_end(self) -> bool:
         """Whether the list has ended with the earlier page. Once, two pages may be the same because objects move."""
-        return self.is_first or self.confirms is not None
+        return self.is_first or self.follows_last or self.confirms is not None
 
 
 def is_late(unit: UnitState, fetched: Fetched) -> bool:
@@ -87,6 +103,21 @@ def is_late(unit: UnitState, fetched: Fetched) -> bool:
 def is_paged(w: WatchedEndpoint, key: str) -> bool:
     """Whether the unit is one page of a list of several pages."""
     return is_swept(key) and not w.is_child
+
+
+def beyond(w: WatchedEndpoint, unit: UnitState, page: Unparsed) -> Position | None:
+    """The position after a short page, if the page may not be the last: some servers cap pages at fewer objects than
+    were asked for, or take objects out of a page.
+
+    It is requested after the first answer of the last page, and whenever that page has as many objects as servers often
+    cap pages at. If an earlier page was short and not the last, the list ends at an empty page.
+    """
+    if page.beyond is None or not is_paged(w, unit.key):
+        return None
+    after = w.units.get(key_of(page.beyond))
+    is_awaited = after is not None and after.asked_at is None and after.failures < GIVEN_UP
+    may_go_on = unit.asked_at is None or len(page.objects) in COMMON_CAPS or w.units.goes_on(unit.key)
+    return page.beyond if may_go_on or is_awaited else None
 
 
 def dropped_by(w: WatchedEndpoint, one: Answer) -> list[str]:
@@ -142,12 +173,14 @@ def repeated_page(
     owner = w.units.by_id(owners.pop() or 0) if len(owners) == 1 else None
     if owner is None or owner.shown != len(known) or not w.units.is_after(one.key, owner.key):
         return None
-    between = w.units.before(one.key)
+    between, is_first = w.units.before(one.key), w.units.before(owner.key) is None
+    may_be_capped = is_first and len(known) in COMMON_CAPS  # an API that knows neither the size nor the page
     return Repetition(
         page=owner.key,
         ids=list(known)[:MOST_REPEATED],
         confirms=between.key if between is not None and between is not owner and _repeats(between) else None,
-        is_first=w.units.before(owner.key) is None,
+        is_first=is_first,
+        follows_last=between is not None and claims_of(between).is_last and not may_be_capped,
     )
 
 
@@ -165,14 +198,14 @@ def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decis
     totals = [page.total for page in pages if page.total is not None]
     guessed_total = pages[-1].guessed_total if pages else None
     repeats = one.repeats
-    if repeats is not None and repeats.is_first:
+    if repeats is not None and repeats.is_first and not repeats.follows_last:
         doubts.append(
             f"{one.key} shows what {repeats.page} shows: the API ignores this parameter, or the list has only one page"
         )
-    elif repeats is not None and repeats.is_end and one.fetched.latest is not None:
+    elif repeats is not None and repeats.confirms is not None and one.fetched.latest is not None:
         guesses += signs_of_more(one.fetched.latest)
         guessed_total = guessed_total if totals else counted_in(one.fetched.latest)
-    is_last = is_paged(w, one.key) and one.following is None
+    is_last = is_paged(w, one.key) and one.is_last
     return Claims(
         total=max(totals, default=None),
         doubts=tuple(doubts),
@@ -455,7 +488,7 @@ def _polled(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decisio
     """The unit's state after the poll."""
     fetched = one.fetched
     is_final = (
-        is_certain(comparison) and not decision.undecided.digests and one.repeats is None
+        is_certain(comparison) and not decision.undecided.digests and one.repeats is None and one.beyond is None
     )  # whatever other pages show
     return polled_unit(
         one.unit,
@@ -480,20 +513,29 @@ def _seen(
     """What the poll contributes to the current sweep."""
     following = one.following if is_paged(w, one.key) else None
     added = [] if following is None or key_of(following) in w.units else [key_of(following)]
-    dropped = dropped_by(w, one)
+    dropped, is_no_page = dropped_by(w, one), _is_no_page(w, one, comparison)
     return Seen(
         key=one.key,
         asked=one.fetched.asked,
         added=added,
-        dropped=dropped,
+        dropped=[*dropped, one.key] if is_no_page else dropped,
         steady=is_certain(comparison) and not (decision.moves or comparison.missing or dropped),
         confirms=not comparison.is_partial
-        and (bool(comparison.members) or unit.next is not None or one.repeats is not None),
+        and (bool(comparison.members) or unit.next is not None or one.repeats is not None or is_no_page),
         nonempty=unit.shown > 0,
         repeated=_repeated(w, decision),
         clashes=decision.undecided.clashes,
         is_new=any(one.object_id not in known for one in decision.snapshots),
     )
+
+
+def _is_no_page(w: WatchedEndpoint, one: Answer, comparison: PageComparison) -> bool:
+    """Whether it is nothing but the place beyond the last page, where nothing was ever shown."""
+    if not is_paged(w, one.key) or one.unit.shown or comparison.members or one.following is not None:
+        return False
+    before = w.units.before(one.key)
+    is_empty = not comparison.is_partial and (one.repeats is None or one.repeats.follows_last)
+    return is_empty and before is not None and claims_of(before).is_last
 
 
 def _draft_marks(

@@ -184,6 +184,7 @@ class WatchedEndpoint:
         self.state = opened.state
         self.sweeps_decide = opened.has_suspects  # whether complete sweeps may confirm deletions
         self.units = Units(opened.units)
+        self.units.invalidate_ends()
         for unit in opened.units:
             self.oddities.note(unit)
         self.guards = Guards.load(opened.state)

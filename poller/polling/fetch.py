@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import orjson
 
-from poller.budget.headers import is_throttled, read_headers
+from poller.budget.headers import RateLimitHeaders, is_throttled, read_headers
 from poller.changes.certainty import claims_of
 from poller.changes.comparison import RequestTimes, digest_of
 from poller.changes.decide import is_known
@@ -29,6 +29,7 @@ from poller.polling.unit_keys import CHILD, NEWEST, SINCE, is_swept, load_positi
 from poller.redaction import SECRETS
 from poller.sources.charsets import opening
 from poller.sources.errors import FetchError
+from poller.sources.pagination import COMMON_CAPS
 from poller.sources.protocol import Item, PageError, Position, Unparsed
 from poller.sources.statuses import is_list
 from poller.sources.urls import shown_url
@@ -43,6 +44,7 @@ REFUSED: Final = 3  # failures of queries of recent changes after which they beg
 LONGEST_VALIDATOR: Final = 4096  # characters; a server refuses requests with longer headers
 AFTER_THE_END: Final = frozenset({404, 410, 416})  # answered for a page that does not exist
 REFUSALS: Final = frozenset({400, 422})  # answered for that by some servers, and for other reasons by many
+NO_PAGE: Final = AFTER_THE_END | REFUSALS | {403, 500}  # answered for a page beyond one that seemed to be the last
 EMPTY: Final = Unparsed(())
 MOST_UNMODIFIED: Final = 9  # consecutive answers with 304; the next request is unconditional
 STRONG: Final = 60.0  # seconds
@@ -97,12 +99,11 @@ class Fetcher:
         if unmodified or (unit.calls == 1 and is_readable and digest == unit.digest):
             asked = self._answered(w, order, asked_at, response)
             return Fetched(asked=asked, calls=1, unit=unit.id, digest=unit.digest)
-        if response.status_code in AFTER_THE_END and _follows_the_end(w, key):
-            asked = self._answered(w, order, asked_at, response)
-            return Fetched(asked=asked, calls=1, unit=unit.id, digest=digest, pages=[EMPTY])
-        if response.status_code in REFUSALS - {*w.rules.endpoint.empty_status} and _follows_the_end(w, key):
+        first = _First(at, response, digest, asked_at, order)
+        no_page = _no_page(w, unit)
+        if no_page is AFTER_THE_END and response.status_code in REFUSALS - {*w.rules.endpoint.empty_status}:
             raise unwelcome(response, f"; set empty_status = [{response.status_code}] if the list ends so")
-        return await self._read_on(w, unit, _First(at, response, digest, asked_at, order))
+        return await self._read_on(w, unit, first, no_page)
 
     async def item_requests(self, w: WatchedEndpoint, snapshots: Sequence[Snapshot]) -> list[httpx.Request | None]:
         """The request for each object's own URL; None for objects without one."""
@@ -172,15 +173,15 @@ class Fetcher:
         body = await self._steps.read(self._store.parent, w.state.source, w.rules.endpoint.parent or "", parent_id)
         return None if body is None else parse(body)
 
-    async def _read_on(self, w: WatchedEndpoint, unit: UnitState, first: _First) -> Fetched:
-        """Read a chain to its end: cursors, and every page of a list that is one unit."""
+    async def _read_on(self, w: WatchedEndpoint, unit: UnitState, first: _First, no_page: Set[int]) -> Fetched:
+        """Read a chain to its end: cursors, and every page of a list that is one unit. `no_page`: see `_no_page`."""
         one_unit = w.is_child or not is_swept(unit.key)
         at, response = first.at, first.response
         chain = Chain(partial(quick_ids, w.rules), partial(look_alike, w.rules))
         bodies, complete = [first.digest], True
         pages, size = chain.pages, len(response.content)
-        chain.add(await self._page(w, at, response))
-        while (following := pages[-1].next) is not None and (following.cursor is not None or one_unit):
+        chain.add(await self._page(w, at, response, no_page))
+        while (following := _following(pages[-1], one_unit=one_unit)) is not None:
             if unit.key == NEWEST and await self._shows_nothing_new(w, pages[-1]):
                 complete = False
                 break
@@ -190,7 +191,7 @@ class Fetcher:
             response = await self.ask(self.source.request(w.rules.endpoint, at))
             bodies.append(_digest(w, response))
             size += len(response.content)
-            chain.add(await self._page(w, at, response))
+            chain.add(await self._page(w, at, response, NO_PAGE if pages[-1].next is None else frozenset()))
         digest, asked = chain_digest(bodies), self._answered(w, first.order, first.asked_at, first.response)
         if len(bodies) > 1 and digest == unit.digest:
             return Fetched(asked=asked, calls=len(bodies), unit=unit.id, digest=digest)
@@ -216,14 +217,23 @@ class Fetcher:
         known = await self._steps.read(self._store.snapshots, w.state.id, ids)
         return bool(ids) and all(is_known(w.rules, shown, known.get(shown.object_id)) for shown in comparison.fresh)
 
-    async def _page(self, w: WatchedEndpoint, at: Position, response: httpx.Response) -> Unparsed:
-        if response.status_code == httpx.codes.NO_CONTENT or response.status_code in w.rules.endpoint.empty_status:
+    async def _page(self, w: WatchedEndpoint, at: Position, response: httpx.Response, no_page: Set[int]) -> Unparsed:
+        """The page of an answer; an empty one if its status, or a form that is no list, means that there is none."""
+        status = response.status_code
+        if status == httpx.codes.NO_CONTENT or status in w.rules.endpoint.empty_status:
             return EMPTY
-        if not is_list(response.status_code, w.rules.endpoint):
+        if status in no_page and not is_throttled(_headers(response)):
+            return EMPTY
+        if not is_list(status, w.rules.endpoint):
             raise unwelcome(response)
-        if len(response.content) > LARGE:
-            return await self._apart(self.source.page, w.rules.endpoint, at, response)
-        return self.source.page(w.rules.endpoint, at, response)
+        try:
+            if len(response.content) > LARGE:
+                return await self._apart(self.source.page, w.rules.endpoint, at, response)
+            return self.source.page(w.rules.endpoint, at, response)
+        except PageError:
+            if no_page is not NO_PAGE:
+                raise
+            return EMPTY
 
     def _answered(self, w: WatchedEndpoint, order: int, asked_at: float, response: httpx.Response) -> RequestTimes:
         now, behind = self._clock.now(), seconds_behind(response.headers, asked_at)
@@ -231,10 +241,25 @@ class Fetcher:
         return RequestTimes(at=asked_at, answered_at=now, order=order, answered_order=w.requests.next(), behind=behind)
 
 
-def _follows_the_end(w: WatchedEndpoint, key: str) -> bool:
-    """Whether a page is polled only because the list was longer before: the previous page says that it is the last."""
-    before = None if w.is_child or not is_swept(key) else w.units.before(key)
-    return before is not None and claims_of(before).is_last
+def _following(page: Unparsed, *, one_unit: bool) -> Position | None:
+    """The position at which a chain goes on after this page.
+
+    A list that is one unit, such as one of a parent, also goes on after a short page that has as many objects as
+    servers often cap a page at.
+    """
+    if page.next is None:
+        return page.beyond if one_unit and len(page.objects) in COMMON_CAPS else None
+    return page.next if one_unit or page.next.cursor is not None else None
+
+
+def _no_page(w: WatchedEndpoint, unit: UnitState) -> Set[int]:
+    """Statuses that mean that the page does not exist. There are some if the previous page says that it is the last,
+    and more, besides any other answer that is no list, if the page has never shown an object.
+    """
+    before = None if w.is_child or not is_swept(unit.key) else w.units.before(unit.key)
+    if before is None or not claims_of(before).is_last:
+        return frozenset()
+    return AFTER_THE_END if unit.shown else NO_PAGE
 
 
 class _Begun(msgspec.Struct, frozen=True):
@@ -265,13 +290,17 @@ def _digest(w: WatchedEndpoint, response: httpx.Response) -> bytes:
 
 def unwelcome(response: httpx.Response, advice: str = "") -> Unwelcome:
     """The error for an answer with an unexpected status: the status and the start of the answer's text."""
-    headers = read_headers(response.status_code, response.headers, now=0.0)
+    headers = _headers(response)
     start = " ".join(opening(response).split())
     return Unwelcome(
         shown_url(response.request.url),
         f"{response.status_code} {response.reason_phrase}" + (f": {start}" if start else "") + advice,
         status=httpx.codes.TOO_MANY_REQUESTS if is_throttled(headers) else response.status_code,
     )
+
+
+def _headers(response: httpx.Response) -> RateLimitHeaders:
+    return read_headers(response.status_code, response.headers, now=0.0)
 
 
 def _validators(response: httpx.Response) -> bytes | None:

@@ -21,6 +21,7 @@ from poller.changes.quarantine import REPLACED, keep_aside, others_agree
 from poller.polling.answer import (
     Answer,
     apply,
+    beyond,
     clashes_in,
     context_of,
     dropped_by,
@@ -139,8 +140,9 @@ class Turns:
 
     async def _prepared(self, w: WatchedEndpoint, waiting: PendingAnswer, unit: UnitState) -> Answer:
         pages = waiting.fetched.pages
-        one = Answer(waiting=waiting, key=waiting.key, fetched=waiting.fetched, unit=unit)
+        one = Answer(waiting=waiting, unit=unit)
         if pages is not None:
+            one.beyond = beyond(w, unit, pages[-1]) if pages else None
             one.apart = w.rules.runs_plugins or waiting.fetched.size > LARGE
             one.objects = await self._call(one, gathered, w.rules, pages)
             one.digests = digests_of(w.rules, one.objects)

@@ -9,6 +9,7 @@ from typing import Final
 
 from msgspec import structs
 
+from poller.changes.certainty import claims_of
 from poller.polling.unit_keys import CHILD, is_swept, place_of
 from state.polls import UnitState
 
@@ -76,6 +77,11 @@ class Units(dict[str, UnitState]):
         at = bisect_left(self._pages, place_of(self[key].position), key=PLACE)
         return self[self._pages[at - 1][1]] if at else None
 
+    def goes_on(self, key: str) -> bool:
+        """Whether an earlier page says that it is the last, and is not: this one shows objects."""
+        at = bisect_left(self._pages, place_of(self[key].position), key=PLACE)
+        return any(unit.shown and claims_of(unit).is_last for _, other in self._pages[:at] if (unit := self[other]))
+
     def is_after(self, key: str, other: str) -> bool:
         """Whether both are pages, and this one comes after the other."""
         return _is_page(other) and place_of(self[other].position) < place_of(self[key].position)
@@ -89,6 +95,17 @@ class Units(dict[str, UnitState]):
         for unit_id in unit_ids:
             if (unit := self.by_id(unit_id)) is not None:
                 self[unit.key] = structs.replace(unit, digest=None, validators=None)
+
+    def invalidate_ends(self) -> None:
+        """Compare pages completely at their next poll that say that they are the last, and after which pages are known
+        that show nothing: these are to be dropped.
+        """
+        for _, key in reversed(self._pages):
+            unit = self[key]
+            if unit.next is not None and claims_of(unit).is_last:
+                self.invalidate([unit.id])
+            if unit.shown:
+                return
 
 
 def _is_page(key: str) -> bool:

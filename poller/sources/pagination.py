@@ -142,6 +142,7 @@ class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
     doubts: tuple[str, ...] = ()  # what in the answer contradicts the configuration, so that the list may be incomplete
     guesses: tuple[str, ...] = ()  # the same by members that are not configured
     guessed_total: tuple[str, int] | None = None  # such a member that seems to count the objects, and its count
+    beyond: Position | None = None  # where the list would go on that ends here only because the answer is short
 
 
 def first(style: Pagination) -> Position:
@@ -213,9 +214,13 @@ def following(style: Pagination, at: Position, *, answer: Answer, count: int, re
         doubts=found.doubts + doubts + tuple(contradictions(answer, response, count, configured)),
         guesses=guessed,
         guessed_total=guessed_total(answer, response) if configured.has_pages and not configured.has_total else None,
+        beyond=found.beyond,
     )
 
 
+COMMON_CAPS: Final = frozenset(
+    {10, 20, 25, 30, 40, 50, 100, 150, 200, 250, 300, 500, 1000}
+)  # objects of a page at most
 LARGEST_COUNTED: Final = 10_000  # objects: the default limit of Elasticsearch and OpenSearch
 
 
@@ -296,7 +301,10 @@ def _counted(style: Pages | Offsets, at: Position, answer: Answer, count: int, t
     else:
         goes_on = count >= (style.size or 1)
     doubts = (*doubts, *_capped(style, before, count, total))
-    return FollowUp(next=_after(style, at, count, total) if goes_on else None, doubts=doubts)
+    if goes_on:
+        return FollowUp(next=_after(style, at, count, total), doubts=doubts)
+    is_short = flag is None and total is None and count > 0
+    return FollowUp(beyond=_after(style, at, count, count) if is_short else None, doubts=doubts)
 
 
 def _before(style: Pages | Offsets, at: Position) -> int:

@@ -78,6 +78,7 @@ class Page:
         str
     ] = ()  # the same by members whose meaning is guessed: they do not keep a baseline open for ever
     guessed_total: tuple[str, int] | None = None  # a member of the last answer that seems to count all objects
+    beyond: Position | None = None  # where a list would go on that ends here only because the page is short
 
 
 @dataclass(frozen=True, slots=True)

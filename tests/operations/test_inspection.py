@@ -16,6 +16,7 @@ from tests.support.upstream import serving_in_a_thread
 LISTS: dict[str, Callable[[int, int], Any]] = {
     "plain": lambda page, size: rows(page, size, 25),
     "ignores its page": lambda page, size: rows(1, size, 25),
+    "capped in silence": lambda page, size: rows(page, min(size, 100), 288),
     "capped": lambda page, size: {"total": 288, "items": rows(page, min(size, 100), 288)},
 }
 
@@ -61,6 +62,14 @@ PAGES = 'pagination = { type = "page", size_param = "size", size = 10 }\n'
             'items = "$.items"\npagination = { type = "page", size_param = "size", size = 300, total = "$.total" }',
             "size = 300, but the answer holds 100 of 288",
         ),
+        (
+            "capped in silence",
+            200,
+            'pagination = { type = "page", size_param = "size", size = 300 }',
+            "the first page has only 100 objects, and the list goes on at page 2: set `size`",
+        ),
+        ("plain", 200, 'pagination = { type = "page", size_param = "size", size = 300 }', None),
+        ("ignores its page", 200, 'pagination = { type = "page", size_param = "size", size = 300 }', None),
         ("plain", 404, 'item_path = "/things/{id}"\nparams = { size = 7 }', "says 404: is `item_path` right?"),
         ("plain", 202, 'item_path = "/things/{id}"\nparams = { size = 7 }', "answers 202 without an object of this id"),
         ("plain", 299, 'item_path = "/things/{id}"\nparams = { size = 7 }', "answers 200 without an object of this id"),

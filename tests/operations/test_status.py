@@ -163,7 +163,7 @@ async def test_a_source_does_not_answer_while_every_unit_of_it_fails(tmp_path: P
 
 async def test_one_failing_page_among_others_is_no_failing_source(tmp_path: Path) -> None:
     async with town(tmp_path) as t, t.watched() as w:
-        await w.run(60)
+        await w.run(600)
         t.shop.failing = {"/items?2": 500}
         while not standing(w).sources[0].failing:
             await w.run(5)

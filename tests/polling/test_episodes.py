@@ -150,7 +150,7 @@ async def test_a_child_list_that_failed_and_lost_its_parent_ends_its_episode(tmp
 
 async def test_an_object_whose_own_url_failed_and_that_is_listed_again_leaves_nothing_failing(tmp_path: Path) -> None:
     async with town(tmp_path) as t, t.watched() as w:
-        await w.run(60)
+        await w.run(120)
         gone = t.shop.items.pop(10)
         t.shop.failing = {"/items/10": 500}
         await w.run(60)

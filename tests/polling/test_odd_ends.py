@@ -210,7 +210,8 @@ async def test_what_is_uncertain_is_said_on_the_bus_once(tmp_path):
 async def test_a_page_that_was_full_and_is_short_does_not_end_a_list_whose_later_pages_show_objects(tmp_path):
     found = List()
     async with opened(tmp_path, PAGES, found) as app:
-        assert await sweep_once(app) == []
+        for _ in range(2):
+            assert await sweep_once(app) == []
         found.kind, found.asked = "short in the middle", []
         assert await sweep_once(app) == []
 

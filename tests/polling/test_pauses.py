@@ -112,7 +112,7 @@ async def test_a_short_pause_with_a_200_is_not_told(tmp_path):
 
 async def test_a_short_refusal_that_becomes_a_long_pause_is_told_again(tmp_path):
     async with town(tmp_path) as t, t.watched() as w:
-        await w.run(60)
+        await w.run(600)
         t.shop.words = [(429, {}), (429, {"retry-after": "3600"})]
         await w.run(300)
 

@@ -28,6 +28,62 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "a page beyond a short one is not dropped before it was read": (
+        World(style="offset", size=3, objects=5, seed=371, traits=("caps-size",)),
+        [Step(act="create")],
+    ),
+    "a list that grows where its server shows fewer objects than were asked for": (
+        World(objects=2, seed=829, traits=("caps-size",)),
+        [Step(act="delete", wait=1.0), Step(act="restore", pick=3, wait=1.0), Step(act="swap")],
+    ),
+    "an API that knows neither the page nor its size may have more than it shows": (
+        World(seed=560, traits=("caps-size",)),
+        [Step(act="begin", kind="ignores-page", wait=30.0), Step(act="delete")],
+    ),
+    "the last page of a list that became shorter is known as that after a restart": (
+        World(style="page-open", size=1, content=True, objects=2, seed=797),
+        [
+            Step(act="conflict", pick=7, wait=1.0),
+            Step(act="create", pick=4),
+            Step(act="fault", pick=4, kind="502", times=2, wait=0.3),
+            Step(act="reorder", pick=1, wait=0.3),
+            Step(act="crash", kind="after", wait=4.0),
+            Step(act="flap", wait=0.3),
+            Step(act="delete", wait=1.0),
+            Step(wait=1.0),
+            Step(act="create", pick=5, wait=10.0),
+            Step(act="delete", wait=1.0),
+            Step(act="delete", wait=0.3),
+            Step(act="fault", pick=4, kind="403-wait", wait=4.0),
+        ],
+    ),
+    "an id that names two objects in answers of one chain is set aside": (
+        World(size=1, since=True, concurrency=1, seed=104),
+        [
+            Step(act="swap", wait=4.0),
+            Step(act="flap", wait=2.0),
+            Step(act="fault", kind="503", times=3),
+            Step(act="begin", kind="twin", wait=4.0),
+        ],
+    ),
+    "an id that names two objects is no object that is edited and edited back, whenever the process restarts": (
+        World(style="link", size=3, noisy=True, objects=5, absent_for=30.0, seed=97),
+        [
+            Step(act="flap", times=3, wait=1.0),
+            Step(act="conflict", pick=2, times=2, wait=10.0),
+            Step(act="conflict", pick=1, times=3, wait=0.3),
+            Step(act="swap", pick=1, wait=2.0),
+            Step(act="crash", pick=2, kind="after", wait=1.0),
+            Step(act="delete", pick=1, wait=30.0),
+            Step(act="crash", kind="inside"),
+            Step(act="conflict", pick=5, times=3, wait=1.0),
+            Step(act="crash", pick=2, kind="after", wait=4.0),
+            Step(wait=2.0),
+            Step(act="end", kind="ignores-page", wait=4.0),
+            Step(act="begin", kind="twin", wait=2.0),
+            Step(act="create", pick=5, wait=4.0),
+        ],
+    ),
     "own URLs that are right only after both of their denials prove nothing": (
         World(style="keyset", has_items=True, seed=363, traits=("ignores-page", "own-404")),
         [

@@ -414,6 +414,39 @@ def test_an_answer_short_of_its_size_goes_on_after_its_last_object_where_the_tot
 
 
 @pytest.mark.parametrize(
+    ("table", "count", "beyond"),
+    [
+        ({"type": "page", "size": 10}, 7, Position(page=4)),
+        ({"type": "page", "size": 10, "size_param": "n"}, 1, Position(page=4)),
+        ({"type": "offset", "size": 10}, 7, Position(offset=37)),
+        ({"type": "page", "size": 10}, 0, None),
+        ({"type": "page", "size": 10}, 10, None),
+        ({"type": "page"}, 0, None),
+        ({"type": "page", "size": 10, "total": "$.total"}, 7, None),
+        ({"type": "page", "size": 10, "more": "$.more"}, 7, None),
+        ({"type": "link"}, 7, None),
+        ({"type": "cursor"}, 7, None),
+        ({"type": "none"}, 7, None),
+    ],
+    ids=str,
+)
+def test_a_list_may_go_on_beyond_a_page_that_is_the_last_only_by_its_number_of_objects(table, count, beyond):
+    at = (
+        Position(page=3)
+        if table["type"] == "page"
+        else Position(offset=30)
+        if table["type"] == "offset"
+        else Position()
+    )
+    response = answer({"total": 27, "more": False})
+
+    assert (
+        following(make_style(**table), at, answer=Answer(response.content), count=count, response=response).beyond
+        == beyond
+    )
+
+
+@pytest.mark.parametrize(
     ("cursor", "expected"),
     [
         ("https://a.example/x", True),

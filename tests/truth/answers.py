@@ -18,7 +18,7 @@ def listed(
     request: httpx.Request, rows: Rows, *, style: str, size: int, past_end: int, traits: Collection[str]
 ) -> httpx.Response:
     """The part of a list that a request asks for, as an API with these traits shows it."""
-    params = request.url.params
+    params, size = request.url.params, size - ("caps-size" in traits)
     pages = _pages(len(rows), size, style, is_short="short-pages" in traits)
     begin, end = (0, len(rows)) if style == "none" else _slice(rows, params, pages, size, style, traits)
     if begin >= len(rows) and begin > 0 and past_end != 200:

@@ -17,6 +17,7 @@ from tests.truth.world import (
     Step,
     World,
     fitting_traits,
+    later_traits,
 )
 
 MOST_STEPS = 16
@@ -65,7 +66,7 @@ def _world(draw: Random) -> World:
 def _step(draw: Random, world: World) -> Step:
     """Anything that may happen in this world."""
     acts = ["mutation"] * 3 + ["fault", "crash", "conflict", "flap", "other"]
-    fitting = fitting_traits(world)
+    fitting = later_traits(world)
     act = draw.choice([*acts, "trait"] if fitting else acts)
     step = Step(pick=draw.randint(0, 7), wait=draw.choice(WAITS))
     match act:
@@ -89,9 +90,9 @@ def is_possible(run: Run) -> bool:
     """Whether a run might have been drawn: nothing happens in it that its world does not have."""
     world, steps = run
     acts = {*mutations_of(world), "fault", "crash", "conflict", "flap", "begin", "end", "wait", "restart"}
-    fitting, faults = fitting_traits(world), faults_of(world)
+    fitting, faults = later_traits(world), faults_of(world)
     return (
-        {*world.traits} <= {*fitting}
+        {*world.traits} <= {*fitting_traits(world)}
         and all(step.act in acts for step in steps)
         and all(step.kind in fitting for step in steps if step.act in ("begin", "end"))
         and all((step.where, step.kind) in faults for step in steps if step.act == "fault")

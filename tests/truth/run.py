@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from poller.config.models import Config
+from poller.polling import answer
 from poller.polling.endpoint import WatchedEndpoint
 from state.sqlite.store import Store
 from tests.truth.judge import Judge, Untrue
@@ -76,7 +77,9 @@ async def _prove(world: World, steps: Sequence[Step]) -> Judge:
 @contextlib.asynccontextmanager
 async def watched(world: World) -> AsyncIterator[Watched]:
     """A world with a poller that begins with an empty state."""
-    path = _folder() / "run.db"
+    path, caps = _folder() / "run.db", answer.COMMON_CAPS
+    if "caps-size" in world.traits:
+        answer.COMMON_CAPS = frozenset({world.size - 1})
     for suffix in ("-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     shutil.copy(_folder() / "empty.db", path)
@@ -84,6 +87,7 @@ async def watched(world: World) -> AsyncIterator[Watched]:
     try:
         yield watching
     finally:
+        answer.COMMON_CAPS = caps
         await watching.end()
 
 

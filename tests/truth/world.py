@@ -62,6 +62,7 @@ class Trait:
     fits: Callable[[World], bool]  # worlds in which it can
     is_contradiction: Callable[[World], bool] = lambda _: False  # every sweep of the things must be called uncertain
     is_visible: Callable[[World], bool] = lambda _: True  # a client can know that the list may be short
+    may_begin: bool = True  # later than the list
 
 
 TRAITS: dict[str, Trait] = {
@@ -73,6 +74,8 @@ TRAITS: dict[str, Trait] = {
     "short-pages": Trait(
         fits=lambda w: w.style != "none" and w.size > 1, is_visible=lambda w: w.style not in ("page", "offset")
     ),
+    # Pages have an object less than was asked for.
+    "caps-size": Trait(fits=lambda w: w.style in ("page", "offset") and w.size > 1, may_begin=False),
     "total-high": Trait(fits=lambda w: w.knows_total, is_contradiction=lambda _: True),  # it counts what is hidden
     "total-shrinks": Trait(fits=lambda w: w.knows_total),  # it counts what is left from this page on
     "total-odd": Trait(fits=lambda w: w.knows_total, is_contradiction=lambda _: True),  # it is no number
@@ -123,6 +126,11 @@ Run = tuple[World, list[Step]]
 def fitting_traits(world: World) -> list[str]:
     """The ways in which this API can misbehave."""
     return [name for name, trait in TRAITS.items() if trait.fits(world)]
+
+
+def later_traits(world: World) -> list[str]:
+    """Those of them that may begin, or end, while it is watched."""
+    return [name for name in fitting_traits(world) if TRAITS[name].may_begin]
 
 
 # A run as text, so that one command tries it again.
