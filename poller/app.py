@@ -10,12 +10,12 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import httpx
+import msgspec
 import structlog
 
 from poller.clock import Clock, SystemClock
@@ -44,14 +44,13 @@ else:
 log = structlog.get_logger("poller")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class News:
+class News(msgspec.Struct, frozen=True, kw_only=True):
     """Receives what the engine does, wakes delivery for new events, and informs plugins."""
 
     deliverer: Deliverer
     observers: Observers
-    poll_ears: list[Callable[[Polled], None]] = field(default_factory=list)  # called with every finished poll
-    attempt_ears: list[Callable[[AttemptFinished], None]] = field(
+    poll_ears: list[Callable[[Polled], None]] = msgspec.field(default_factory=list)  # called with every finished poll
+    attempt_ears: list[Callable[[AttemptFinished], None]] = msgspec.field(
         default_factory=list
     )  # called with every finished attempt
 
@@ -73,8 +72,7 @@ class News:
             hear(attempt)
 
 
-@dataclass(slots=True, kw_only=True)
-class Tenure:
+class Tenure(msgspec.Struct, kw_only=True):
     """Until when this worker certainly owns what it has leased. Other workers run on the same state."""
 
     worker: Worker

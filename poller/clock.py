@@ -19,10 +19,11 @@ import asyncio
 import heapq
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Final, Protocol
+
+import msgspec
 
 JUMP: Final = 1.0  # seconds of deviation from which a wall clock counts as set rather than adjusted gradually
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -54,8 +55,7 @@ class Clock(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Anchor:
+class Anchor(msgspec.Struct, frozen=True, kw_only=True):
     """Steady time at one moment of a boot; saved with every recorded call."""
 
     boot_id: str

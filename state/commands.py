@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Posted:
+
+class Posted(msgspec.Struct, frozen=True, kw_only=True):
     """A command that waits to be executed."""
 
     id: int
@@ -15,8 +15,7 @@ class Posted:
     args: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a command, or an error's message and hint."""
 
     result: dict[str, Any] | None = None

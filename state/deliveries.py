@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -18,8 +17,7 @@ LONGEST_WORD = 86_400.0  # longest wait in seconds that a receiver may ask for
 PENDING_LIMIT = 10_000  # pending deliveries of one subscription; further events stay in the log
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
     """What a store must know of a subscription."""
 
     name: str
@@ -29,8 +27,7 @@ class Registration:
     longest_wait: float = LONGEST_WORD  # seconds; none of its deliveries is due later than that
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SinkHealth:
+class SinkHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Health of a subscription's sink, stored so that the breaker survives a restart."""
 
     failures: int = 0  # consecutive failed attempts
@@ -40,8 +37,7 @@ class SinkHealth:
     dead_reported: bool = False  # a dead letter was reported since a delivery last succeeded
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubscriptionState:
+class SubscriptionState(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a subscription."""
 
     name: str
@@ -62,8 +58,7 @@ class SubscriptionState:
         return self.health.last_error or self.filter_error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Feed:
+class Feed(msgspec.Struct, frozen=True, kw_only=True):
     """A position from which a subscription reads on: its own cursor, or that of a replay."""
 
     subscription: str
@@ -73,8 +68,7 @@ class Feed:
     until: int | None = None  # the last number of a replay
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
+class Match(msgspec.Struct, frozen=True, kw_only=True):
     """An event that a subscription wants: its lane, and when it is due."""
 
     seq: int
@@ -82,8 +76,7 @@ class Match:
     due: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dispatched:
+class Dispatched(msgspec.Struct, frozen=True, kw_only=True):
     """The matches of a subscription among the events between `feed.cursor` and `upto`."""
 
     feed: Feed
@@ -146,8 +139,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     not_before: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """The results of claims of one subscription, to be written at once."""
 
     now: float
@@ -162,8 +154,7 @@ class Settlement:
     promote: bool = False  # deliveries that wait for a retry are due now
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimRequest:
+class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """How much of one subscription to claim."""
 
     deliveries: int  # most deliveries
@@ -173,8 +164,7 @@ class ClaimRequest:
     probe: bool = False  # the next lane, even before it is due
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a settlement."""
 
     state: str
@@ -185,8 +175,7 @@ class Settled:
     wants_more: bool = False  # there is room for more events of the log
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """One delivery for display."""
 
     id: int
@@ -206,8 +195,7 @@ class Delivery:
     digest: int | None  # the first delivery of its digest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryQuery:
+class DeliveryQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A query for deliveries. A position is a delivery's number (int), or the time when one was queued (float)."""
 
     states: tuple[str, ...] = ()  # empty: all
@@ -219,8 +207,7 @@ class DeliveryQuery:
     before: int | float | None = None  # earlier ones only
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubscriptionLedger:
+class SubscriptionLedger(msgspec.Struct, frozen=True, kw_only=True):
     """The books of one subscription: `events` is the sum of the five numbers after it, or events are missing."""
 
     subscription: str
@@ -241,8 +228,7 @@ class SubscriptionLedger:
         return self.events == parts and not self.missing and not self.stray
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expiring:
+class Expiring(msgspec.Struct, frozen=True, kw_only=True):
     """The oldest part of the log, old enough to be deleted."""
 
     upto: int  # the last number

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, NewType
+
+import msgspec
 
 Worker = NewType("Worker", str)  # the name of one process among those that share a state
 
@@ -13,8 +14,7 @@ CONFIGURATION: Final = "configuration "  # before a digest, a key in `meta`: sin
 FOREVER: Final = float("inf")  # duration of a lease that no other worker can take
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """The ownership of one budget or subscription. Each owner has a higher epoch than the one before it."""
 
     name: str  # "budget/office", "subscription/crm"
@@ -28,8 +28,7 @@ class Lease:
         return self.name.partition("/")[2]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerState:
+class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     """One worker as the others see it."""
 
     name: Worker
@@ -42,8 +41,7 @@ class WorkerState:
     left: float = 0.0  # seconds until its leases run out, unless it renews them
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shares:
+class Shares(msgspec.Struct, frozen=True, kw_only=True):
     """The workers of a state, and what each owns, at one moment."""
 
     workers: tuple[WorkerState, ...]  # those that are alive, the oldest first

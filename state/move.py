@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import msgspec
+from msgspec import structs
 
 from state.deliveries import SubscriptionLedger
 from state.errors import StateError
@@ -30,8 +30,7 @@ BATCH: Final = 2000  # rows in one transaction of the target
 APART: Final = 5.0  # seconds by which the clocks of the two sides may differ
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class Table(msgspec.Struct, frozen=True, kw_only=True):
     """One table as both stores have it. Columns are `name:kind`; a kind is int, float, text, blob, bool or steady."""
 
     name: str
@@ -120,8 +119,7 @@ TABLES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """Progress of a move, stored in its target."""
 
     id: str  # of the move
@@ -133,8 +131,7 @@ class Mark:
     is_stale: bool = False  # the two sides were found to differ: the next attempt copies from the beginning
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
     """The new place of a state, stored in the one that it was moved from."""
 
     id: str  # of the move
@@ -142,8 +139,7 @@ class Moved:
     at: float  # Unix seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a move: rows by table."""
 
     rows: Mapping[str, int]
@@ -225,14 +221,14 @@ def move(
     _refuse_moved(source, target)
     mark, began_anew = _begin(target, fresh)
     for table, rows in _rest(source, mark, batch):
-        mark = replace(mark, table=table.name, after=table.key_of(rows[-1]))
+        mark = structs.replace(mark, table=table.name, after=table.key_of(rows[-1]))
         target.write(table, rows, mark)
         progress(table.name, len(rows))
     target.complete(source.numbers(), _meta(source, mark.shift))
     result = _compared(source, target, mark)
     source.write_meta(MOVED, _encoded(Moved(id=mark.id, to=to, at=source.now())))
     target.write_meta(MOVING, None)
-    return replace(result, began_anew=began_anew)
+    return structs.replace(result, began_anew=began_anew)
 
 
 def refusal(meta: Mapping[str, str], place: str) -> StateError | None:
@@ -357,12 +353,11 @@ def _digest(value: Any) -> str:
     return hashlib.blake2b(msgspec.msgpack.encode(value), digest_size=16).hexdigest()
 
 
-@dataclass(slots=True)
-class _Sum:
+class _Sum(msgspec.Struct):
     """Count and digest of the rows of a table, in the order of their keys."""
 
     rows: int = 0
-    digest: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
+    digest: Any = msgspec.field(default_factory=lambda: hashlib.blake2b(digest_size=16))
 
     def add(self, row: Row) -> None:
         self.rows += 1
@@ -395,5 +390,5 @@ def _compared(source: Side, target: Side, mark: Mark) -> Result:
 
 
 def _differs(target: Side, mark: Mark, what: str) -> StateError:
-    target.write_meta(MOVING, _encoded(replace(mark, is_stale=True)))
+    target.write_meta(MOVING, _encoded(structs.replace(mark, is_stale=True)))
     return StateError(what, hint="stop whatever uses either side, and run the same command again: it begins anew")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """A message for operators. The store counts its version per subject and makes the event."""
 
     kind: str  # "source.failing": the event's type without "poller."

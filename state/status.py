@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredDelay:
+class MeasuredDelay(msgspec.Struct, frozen=True, kw_only=True):
     """Measured delays of one endpoint: half the time between the two polls that each change lies between."""
 
     source: str  # CloudEvents source
@@ -16,8 +15,7 @@ class MeasuredDelay:
     p95: float  # seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitRow:
+class UnitRow(msgspec.Struct, frozen=True, kw_only=True):
     """One unit of an endpoint, for a plan; times are Unix seconds."""
 
     source: str
@@ -28,8 +26,7 @@ class UnitRow:
     retry_at: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retrying:
+class Retrying(msgspec.Struct, frozen=True, kw_only=True):
     """Deliveries of one subscription that have failed and wait for another attempt."""
 
     subscription: str
@@ -38,8 +35,7 @@ class Retrying:
     status: str  # of its latest attempt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenChange:
+class SeenChange(msgspec.Struct, frozen=True, kw_only=True):
     """A recorded change: it happened after one poll and before another, Unix seconds."""
 
     source: str
@@ -49,8 +45,7 @@ class SeenChange:
     time: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restored:
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
     """The origin of a state that began as a copy of another one."""
 
     log_id: str  # the other log's
@@ -58,8 +53,7 @@ class Restored:
     since: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Activity:
+class Activity(msgspec.Struct, frozen=True, kw_only=True):
     """Events of one endpoint, or of one of its units, in one span of time."""
 
     source: str
@@ -69,8 +63,7 @@ class Activity:
     events: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitClaims:
+class UnitClaims(msgspec.Struct, frozen=True, kw_only=True):
     """The claims of a unit: what its latest answer says about its list."""
 
     source: str
@@ -79,8 +72,7 @@ class UnitClaims:
     claims: bytes  # JSON
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitProgress:
+class UnitProgress(msgspec.Struct, frozen=True, kw_only=True):
     """One unit of an endpoint at its latest poll; times are Unix seconds."""
 
     key: str
@@ -92,8 +84,7 @@ class UnitProgress:
     error: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenDelay:
+class SeenDelay(msgspec.Struct, frozen=True, kw_only=True):
     """An event, and the seconds from `observed_after` to when it was seen."""
 
     seq: int

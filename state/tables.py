@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from state.errors import PollerError
 
@@ -13,8 +14,7 @@ MOST_BYTES: Final = 500_000  # of one page, about
 JSON: Final = frozenset({"data", "object", "before", "after"})  # columns that hold JSON
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TablePage:
+class TablePage(msgspec.Struct, frozen=True, kw_only=True):
     """Some rows of a table, in order. The next page begins after `next`; None: there are no more rows."""
 
     columns: tuple[str, ...]
@@ -22,8 +22,7 @@ class TablePage:
     next: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class Table(msgspec.Struct, frozen=True, kw_only=True):
     """One table: its columns, its source and its order."""
 
     columns: tuple[tuple[str, str], ...]  # (name, expression)
@@ -75,8 +74,7 @@ class Table:
         return TablePage(columns=self.names, rows=rows, next=last)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
+class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """SQL expressions of the open tables that differ between databases; a change of an event is `c`."""
 
     iso: Callable[[str], str]  # Unix seconds as ISO 8601 in UTC

@@ -12,9 +12,10 @@ one index or one bisection.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import floor, inf
 from typing import Final
+
+import msgspec
 
 from poller.budget.counted_calls import CountedCalls
 from poller.budget.headers import RateLimitHeaders, is_throttled, word_of
@@ -26,8 +27,7 @@ from poller.budget.windows import Usage, Window, longest_pause, window_of, windo
 ON_ITS_WAY: Final = 1.0  # seconds that the answer of a call sent by another worker may lie ahead
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """`left` calls for the next `seconds` seconds: the tightest horizon, whose rate can be sustained."""
 
     left: int

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from poller.http_dates import LONGEST, instant, number, retry_after
 
@@ -23,8 +24,7 @@ _MEMBER: Final = re.compile(r'(?:[^,"]|"[^"]*")+')
 _PART: Final = re.compile(r'(?:[^;"]|"[^"]*")+')
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quota:
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
     """What is left of one of the server's windows."""
 
     name: str = ""
@@ -34,8 +34,7 @@ class Quota:
     window: float | None = None  # seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateLimitHeaders:
+class RateLimitHeaders(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer says about further calls."""
 
     status: int = 200

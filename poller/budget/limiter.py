@@ -6,11 +6,11 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self
 
+import msgspec
 import structlog
 
 from poller.budget.budget import Budget
@@ -25,8 +25,7 @@ MOMENT: Final = 0.1  # seconds; no restart is quicker, so shorter pauses need no
 Answers = list[tuple[int, float]]  # a call's id in the state, and when it was answered (steady)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRecords:
+class CallRecords(msgspec.Struct, frozen=True, kw_only=True):
     """The steps that write down the calls of a budget."""
 
     spend: Callable[

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 if TYPE_CHECKING:  # only for annotations
     from poller.budget.counted_calls import CountedCalls
@@ -14,13 +15,12 @@ if TYPE_CHECKING:  # only for annotations
 _UNTOLD_RESET: Final = 60.0  # seconds that "nothing remains" holds if the server names neither reset nor window
 
 
-@dataclass(slots=True)
-class _Cap:
+class _Cap(msgspec.Struct):
     """The server's limit of `left` more calls before `until`."""
 
     left: int
     until: float
-    unsure: set[int] = field(
+    unsure: set[int] = msgspec.field(
         default_factory=set
     )  # calls in flight at that moment, which may or may not be counted in it
 

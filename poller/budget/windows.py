@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from poller.budget.limits import DAY, HOUR, MINUTE, Limit, calls_allowed
 
@@ -17,8 +18,7 @@ SAVED: Final = 0.04  # the part of a window that may be left for busier times
 FEW: Final = 10  # calls; fewer are not worth saving
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Use of one window: `remaining` is what this program may still spend now."""
 
     limit: Limit
@@ -32,8 +32,7 @@ class Usage:
         return str(self.limit)
 
 
-@dataclass(slots=True)
-class Window:
+class Window(msgspec.Struct):
     """One limit, the part of it that Poller may use, and what other users have used."""
 
     limit: Limit

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -86,8 +85,7 @@ class Uncertainty(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join(self.why)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweptList:
+class SweptList(msgspec.Struct, frozen=True, kw_only=True):
     """What a complete sweep has seen of an endpoint."""
 
     units: Mapping[str, UnitState]  # units that sweeps poll, at the end of the sweep

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+import msgspec
+
 from poller.documents.diff import NOTHING, Rules
 from poller.events.filters import ObjectRule
 from poller.sources.paths import identity, unparsed_identity
@@ -18,8 +20,7 @@ ABSENT_FOR_WITH_URL: Final = 10.0  # seconds, if the object's own URL decides
 Unlisted = Literal["keep", "updated", "deleted"]  # how to treat an object that left its list but answers at its own URL
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeletionRules:
+class DeletionRules(msgspec.Struct, frozen=True, kw_only=True):
     """Which objects count as deleted, and when that is believed."""
 
     deletes: bool = True  # False: no deletion is reported
@@ -48,7 +49,7 @@ class EndpointRules:
     namespace: str
     endpoint: Endpoint
     fields: Rules  # which fields are compared, stored and sent
-    deletion: DeletionRules = DeletionRules()
+    deletion: DeletionRules = field(default_factory=DeletionRules)
     conditional: bool = True  # ETag and Last-Modified of an answer are sent back
     baseline: Literal["silent", "emit"] = "silent"
     max_depth: int = 64  # nesting of an object; deeper ones are set aside

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import astuple, dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 import orjson
+from msgspec import structs
 
 from poller.changes.guards import NO_SHIFT, Quarantined, Shape, ShapeShift
 from poller.rendering.counting import counted
@@ -14,8 +15,7 @@ from poller.rendering.counting import counted
 MOST_UNSHOWN: Final = 100  # objects whose own URLs answer without them, that are stored
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Misleading:
+class Misleading(msgspec.Struct, frozen=True, kw_only=True):
     """An own URL that answered 404 or 410 for an object that its list shows."""
 
     object_id: str
@@ -27,8 +27,7 @@ class Misleading:
         return f"{self.object_id} is in the list, but {self.url} says that it is gone: is `item_path` right?"
 
 
-@dataclass(frozen=True, slots=True)
-class Clash:
+class Clash(msgspec.Struct, frozen=True):
     """An id that names different objects on two pages."""
 
     seen_at: float  # when the latest sweep that saw both ended
@@ -51,12 +50,11 @@ def clashes_after(
     return kept | {object_id: Clash(ended_at) for object_id in seen}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unlisted:
+class Unlisted(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of objects that left their list and whose own URLs answer."""
 
     is_reported: bool = False  # that there are such objects
-    unshown: Mapping[str, int] = field(default_factory=dict)  # those whose answers do not show them: the status
+    unshown: Mapping[str, int] = msgspec.field(default_factory=dict)  # those whose answers do not show them: the status
 
     @property
     def text(self) -> str | None:
@@ -68,8 +66,7 @@ class Unlisted:
         return f"{object_id}: its own URL answers {status} without the object{others}, so nothing is concluded"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exemptions:
+class Exemptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the guards of one endpoint accept, and what they have set aside."""
 
     shift: ShapeShift = NO_SHIFT
@@ -83,9 +80,9 @@ class Exemptions:
     )  # keys of lists not read when the baseline ended: their first objects are silent
     misleading: Misleading | None = None  # if set, own URLs confirm no deletion
     unlisted: Unlisted = Unlisted()
-    clashes: Mapping[str, Clash] = field(default_factory=dict)  # by id: never reported as edits
+    clashes: Mapping[str, Clash] = msgspec.field(default_factory=dict)  # by id: never reported as edits
     certain_since: float | None = None  # when the first sweep ended after the latest one that was uncertain
-    quarantine: Mapping[str, Quarantined] = field(default_factory=dict)  # by unit: pages that are set aside
+    quarantine: Mapping[str, Quarantined] = msgspec.field(default_factory=dict)  # by unit: pages that are set aside
 
     def shift_in(self, sweep: int) -> ShapeShift:
         """The schema change that is accepted silently in a sweep."""
@@ -100,7 +97,7 @@ class Exemptions:
         known = self.unlisted.unshown
         if len(known) >= MOST_UNSHOWN and object_id not in known:
             return self
-        return replace(self, unlisted=replace(self.unlisted, unshown={**known, object_id: status}))
+        return structs.replace(self, unlisted=structs.replace(self.unlisted, unshown={**known, object_id: status}))
 
     def with_shown(self, ids: Collection[str]) -> Exemptions:
         """The exemptions after it became known of these objects whether they are there."""
@@ -108,7 +105,7 @@ class Exemptions:
         if known.keys().isdisjoint(ids):
             return self
         left = {one: status for one, status in known.items() if one not in ids}
-        return replace(self, unlisted=replace(self.unlisted, unshown=left))
+        return structs.replace(self, unlisted=structs.replace(self.unlisted, unshown=left))
 
     def dump(self) -> bytes:
         """The exemptions in their stored form."""
@@ -126,7 +123,7 @@ class Exemptions:
                 "misleading": self.misleading and [self.misleading.object_id, self.misleading.url],
                 "said_unlisted": self.unlisted.is_reported,
                 "certain_since": self.certain_since,
-                "quarantine": {unit: astuple(one) for unit, one in self.quarantine.items()},
+                "quarantine": {unit: _as_list(one) for unit, one in self.quarantine.items()},
                 "unshown": self.unlisted.unshown,
             }
         )
@@ -153,6 +150,11 @@ class Exemptions:
             quarantine={unit: _quarantined(*values) for unit, values in data.get("quarantine", {}).items()},
             unlisted=Unlisted(is_reported=data.get("said_unlisted", False), unshown=data.get("unshown", {})),
         )
+
+
+def _as_list(one: Quarantined) -> list[Any]:
+    """A quarantined page as JSON-compatible values, for `_quarantined`."""
+    return [structs.astuple(one.shift), one.asked_order, one.seen_order]
 
 
 def _quarantined(shift: tuple[Mapping[str, str], int, bool], asked_order: int, seen_order: int) -> Quarantined:

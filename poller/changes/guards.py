@@ -6,8 +6,9 @@ import enum
 import re
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from poller.documents.diff import DEPTH, Rules, compared, pointer
 from state.records import FieldChange
@@ -30,8 +31,7 @@ class Shape(enum.StrEnum):
     REPLACED = "replaced"  # not a field: the objects were replaced
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShapeShift:
+class ShapeShift(msgspec.Struct, frozen=True, kw_only=True):
     """Fields, by JSON Pointer, whose form changed on most objects of one page."""
 
     fields: Mapping[str, Shape]
@@ -42,8 +42,7 @@ class ShapeShift:
 NO_SHIFT = ShapeShift(fields={}, objects=0)
 
 
-@dataclass(frozen=True, slots=True)
-class Quarantined:
+class Quarantined(msgspec.Struct, frozen=True):
     """A page that is set aside."""
 
     shift: ShapeShift

@@ -5,20 +5,19 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
+import msgspec
 import orjson
 
 from poller.changes.guards import AT_LEAST_DELETED
 from state.polls import Presence, Snapshot
 
 
-@dataclass(slots=True)
-class Recount:
+class Recount(msgspec.Struct):
     """A count of the known objects that each unit shows. The endpoint is held if a whole round confirms the loss."""
 
     began: float
-    seen: dict[str, int] = field(default_factory=dict)  # known objects shown, by unit
+    seen: dict[str, int] = msgspec.field(default_factory=dict)  # known objects shown, by unit
     last: int | None = None  # position of the page that says it is the last
     deleted: int = 0  # objects whose deletion was reported before the rest was held
     judged_order: int = 0  # order of the answer that completed the latest round

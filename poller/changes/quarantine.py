@@ -5,7 +5,8 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec import structs
 
 from poller.changes.comparison import CONTENT, PageComparison
 from poller.changes.decision import Decision
@@ -49,7 +50,7 @@ def keep_aside(quarantine: Quarantine, key: str, shift: ShapeShift, order: int, 
     asked = [unit for unit in others if unit.asked_order > aside.asked_order]
     if shift == REPLACED and any(unit.shown for unit in asked):
         return False
-    quarantine[key] = replace(aside, seen_order=order)
+    quarantine[key] = structs.replace(aside, seen_order=order)
     return len(asked) < len(others)
 
 
@@ -66,7 +67,7 @@ def exempted(before: Exemptions, fields: Mapping[str, Shape], objects: int, *, s
     accepted = ShapeShift(fields={**before.shift_in(sweep).fields, **fields}, objects=objects)
     nulled = before.nulled | {path for path, shape in fields.items() if shape is Shape.NULLED}
     nulled -= {path for path, shape in fields.items() if shape is Shape.RETURNED}
-    return replace(before, shift=accepted, shift_until=sweep + 1, nulled=nulled)
+    return structs.replace(before, shift=accepted, shift_until=sweep + 1, nulled=nulled)
 
 
 def like_quarantined(

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from poller.cli.daemon_client import DaemonClient
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from poller.hooks.loading import Plugins
 
 
-@dataclass(slots=True)
-class CliContext:
+class CliContext(msgspec.Struct):
     """The path of the configuration; None if it is to be found in the usual places."""
 
     path: Path | None = None

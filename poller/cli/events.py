@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import tzinfo
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Final
 import click
 import msgspec
 import orjson
+from msgspec import structs
 
 from poller.cli.context import CliContext
 from poller.cli.names import named
@@ -163,9 +164,9 @@ def plugins(context: CliContext, as_json: bool) -> None:
     _load_configured(context, found)
     if as_json:
         for one in found.loaded:
-            print_json_line({"state": "loaded", **asdict(one)})
+            print_json_line({"state": "loaded", **structs.asdict(one)})
         for failed in found.failed:
-            print_json_line({"state": "failed", **asdict(failed)})
+            print_json_line({"state": "failed", **structs.asdict(failed)})
         return
     out = console()
     rows = [

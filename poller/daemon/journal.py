@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import orjson
 import structlog
 
@@ -31,8 +31,7 @@ GOOD: Final = (
 )  # what a notice of a good thing ends in
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
+class Count(msgspec.Struct, frozen=True, kw_only=True):
     """What the daemon has done up to some moment."""
 
     calls: int = 0

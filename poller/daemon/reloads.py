@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from pydantic import BaseModel
 
 from poller.config.models import Config, Settings
@@ -13,8 +13,7 @@ from poller.config.models import Config, Settings
 AT_START: Final = ("state",)  # an open file
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reload:
+class Reload(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration to continue with, and how it differs from the one before."""
 
     config: Config  # with the old values of keys that need a restart

@@ -6,7 +6,7 @@ long each time, up to 5 min, and never before the receiver's own `Retry-After`. 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec import structs
 
 from state.deliveries import SinkHealth
 
@@ -19,13 +19,13 @@ def failed(health: SinkHealth, error: str, *, now: float, not_before: float) -> 
     """The health after a failed attempt. Attempts already in flight when the breaker opened do not postpone the
     probe.
     """
-    health = replace(health, failures=health.failures + 1, last_error=error)
+    health = structs.replace(health, failures=health.failures + 1, last_error=error)
     if is_open(health) and not may_probe(health, now=now):
         return health
     if health.failures < OPENS_AFTER:
         return health
     wait = min(LONGEST_WAIT, 2 * health.wait) if is_open(health) else FIRST_WAIT
-    return replace(health, open_until=max(now + wait, not_before), wait=wait)
+    return structs.replace(health, open_until=max(now + wait, not_before), wait=wait)
 
 
 def is_open(health: SinkHealth) -> bool:

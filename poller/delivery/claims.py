@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
 from typing import Final
+
+import msgspec
 
 from poller.clock import Clock
 from poller.delivery.batches import BATCH_EVENTS, halves
@@ -22,8 +23,7 @@ Answer = Receipt | BaseException
 OUTSIDE: Final = ("!", "replay ")  # prefixes of the lanes of redelivered and replayed events
 
 
-@dataclass(slots=True, kw_only=True)
-class RunningAttempt:
+class RunningAttempt(msgspec.Struct, kw_only=True):
     """A claim whose attempts are under way, and the current attempt."""
 
     claim: Claim
@@ -34,7 +34,7 @@ class RunningAttempt:
     deadline: float  # steady time at which it is given up
     expired: bool = False  # it was given up and cancelled
     abandoned: bool = False  # it did not end when cancelled, so its answer is already decided
-    waiting: deque[tuple[Job, ...]] = field(default_factory=deque)  # jobs of the claim after the current attempt
+    waiting: deque[tuple[Job, ...]] = msgspec.field(default_factory=deque)  # jobs after the current attempt
 
 
 class ClaimsInHand:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 
+import msgspec
 import structlog
 
 from poller.clock import Clock
@@ -31,8 +31,7 @@ WINDOW = 64  # least number of deliveries claimed at once
 log = structlog.get_logger("poller.delivery")
 
 
-@dataclass(slots=True, kw_only=True)
-class Shared:
+class Shared(msgspec.Struct, kw_only=True):
     """What all consumers share."""
 
     store: DeliveryStore

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from poller.delivery.consumer import Consumer, Shared
@@ -16,8 +16,7 @@ from state.leases import Lease
 log = structlog.get_logger("poller.delivery")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
+class Running(msgspec.Struct, frozen=True, kw_only=True):
     """A consumer, and the event that ends it."""
 
     lease: Lease

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from poller.delivery.subscription import Route
 from poller.events.filters import Filter, FilterError
@@ -18,8 +19,7 @@ from state.store import DeliveryStore
 BATCH = 250  # events read and matched at once, which takes some milliseconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """A subscription's route with its filter, compiled."""
 
     route: Route
@@ -70,8 +70,7 @@ def _matches(filter_: Filter, event: Event, errors: list[str]) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
+class Round(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one round of reading on."""
 
     queued: frozenset[str]  # subscriptions with new deliveries

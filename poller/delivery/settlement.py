@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from poller.delivery.retry import RetryDecision
 from state.deliveries import AttemptOutcome, AttemptRow, Claim, Job, Release, Settlement, SinkHealth
 from state.notices import Notice
 
 
-@dataclass(slots=True, kw_only=True)
-class SettlementDraft:
+class SettlementDraft(msgspec.Struct, kw_only=True):
     """The part of a settlement that attempts fill."""
 
     digest: bool = False  # the subscription's deliveries are sent together
-    settled: list[AttemptOutcome] = field(default_factory=list)
-    released: list[Release] = field(default_factory=list)
-    notices: list[Notice] = field(default_factory=list)
+    settled: list[AttemptOutcome] = msgspec.field(default_factory=list)
+    released: list[Release] = msgspec.field(default_factory=list)
+    notices: list[Notice] = msgspec.field(default_factory=list)
     health: SinkHealth | None = None  # None: unchanged
     kept_until: float | None = None  # with a new health: `open_until` as stored before
     disabled: str | None = None  # why the subscription is disabled

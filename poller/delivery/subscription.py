@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from poller.delivery.retry import SCHEDULE, jittered
 from poller.events.filters import Filter
@@ -12,8 +13,7 @@ from poller.sinks.protocol import Sink
 from state.deliveries import Registration
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subscription:
+class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     """Which events go to which sink, and how."""
 
     name: str
@@ -28,8 +28,7 @@ class Subscription:
     digest: float | str | None = None  # seconds, or a crontab line
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(msgspec.Struct, frozen=True, kw_only=True):
     """A subscription with the sink that it opens.
 
     `next_digest` returns the next time of a digest after a given time; it is required if `digest` is a crontab line.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec import structs
 
 from poller.delivery import breaker, notices
 from poller.delivery.retry import Unfinished
@@ -82,7 +83,7 @@ class SubscriptionHealth:
     ) -> None:
         """Report a dead letter, unless one was reported since a delivery last succeeded."""
         if not self.health.dead_reported:
-            self._set(replace(self.health, dead_reported=True), draft)
+            self._set(structs.replace(self.health, dead_reported=True), draft)
             draft.notices.append(notices.dead(self.name, jobs, number, receipt, now=now))
 
     def _set(self, health: SinkHealth, draft: SettlementDraft) -> None:

@@ -15,7 +15,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
 from operator import is_
@@ -59,8 +58,7 @@ class ParseError(PollerError, ValueError):
     """Bytes that are not JSON."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
+class Cut(msgspec.Struct, frozen=True, kw_only=True):
     """Fields to leave out: keys of the object itself, and deeper paths."""
 
     keys: frozenset[str] = frozenset()
@@ -70,8 +68,7 @@ class Cut:
 NOTHING = Cut()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Rules by which the objects of an endpoint are compared and stored. Made by `compile_rules`."""
 
     hidden: Cut = NOTHING  # left out of comparisons: ignored and excluded fields

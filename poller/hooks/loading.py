@@ -12,12 +12,12 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import pluggy
 
 from poller.hooks import hookspecs
@@ -45,20 +45,18 @@ GRACE: Final = 1.0  # seconds that a hook has to obey its cancellation
 _OWN: Final = "poller"  # the distribution whose plugins come first
 
 
-@dataclass(slots=True, kw_only=True)
-class Loaded:
+class Loaded(msgspec.Struct, kw_only=True):
     """One plugin in use, and what it registered."""
 
     name: str
     origin: str  # "nutcache = plugins.nutcache (poller 1.0)", or a path
     version: str | None
-    sources: list[str] = field(default_factory=list)
-    sinks: list[str] = field(default_factory=list)
-    hooks: list[str] = field(default_factory=list)
+    sources: list[str] = msgspec.field(default_factory=list)
+    sinks: list[str] = msgspec.field(default_factory=list)
+    hooks: list[str] = msgspec.field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True, kw_only=True):
     """One plugin that could not be loaded or raised an exception, and its message."""
 
     name: str

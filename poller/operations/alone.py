@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Final
+
+import msgspec
 
 from poller.app import App, Tenure, opened
 from poller.config.models import Config
@@ -27,12 +28,11 @@ IN_USE: Final = 3.0  # seconds for which leases that a step of a lost worker sti
 LOOK_AGAIN: Final = 0.1  # seconds between two attempts to take them
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alone:
+class Alone(msgspec.Struct, frozen=True, kw_only=True):
     """An app that owns everything."""
 
     app: App
-    subscriptions: list[Lease] = field(default_factory=list)  # leases of subscriptions, on a database
+    subscriptions: list[Lease] = msgspec.field(default_factory=list)  # leases of subscriptions, on a database
 
     async def drain(self, until: float) -> None:
         """Deliver everything that is due, then return, at `until` at the latest."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -20,7 +19,7 @@ Document = dict[str, Any]
 def delivery_document(one: Delivery) -> Document:
     """A delivery without its attempts."""
     times = {"queued_at": one.queued_at, "due": one.due, "finished_at": one.finished_at}
-    return {**asdict(one), **{name: None if at is None else iso(at) for name, at in times.items()}}
+    return {**structs.asdict(one), **{name: None if at is None else iso(at) for name, at in times.items()}}
 
 
 def delivery_with_attempts(one: Delivery, attempts: Sequence[AttemptRow]) -> Document:
@@ -44,4 +43,4 @@ def object_document(source: str, endpoint: str, snapshot: Snapshot, history: Seq
 
 def books_document(one: SubscriptionLedger) -> Document:
     """The books of a subscription."""
-    return {**asdict(one), "balanced": one.balanced}
+    return {**structs.asdict(one), "balanced": one.balanced}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import orjson
+from msgspec import structs
 
 from poller.budget.budget import Budget
 from poller.changes.certainty import ASIDE, LATE, Uncertainty, load_claims
@@ -215,7 +216,7 @@ def _endpoints(
         name = row["source"], row["endpoint"]
         if _is_watched(config, live, *name):
             watched = Watched() if live is None else live.endpoints.get(name, Watched())
-            watched = replace(watched, notes={**noted.get(name, {}), **watched.notes})
+            watched = structs.replace(watched, notes={**noted.get(name, {}), **watched.notes})
             delay = measured.get((source_uri(name[0]), name[1]))
             found.append(_endpoint(row, watched, health.get(name[0], WELL), expected.get(name), delay, now))
     outage = live.state_error if live is not None else None

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from poller.budget.windows import Usage
 from poller.hooks.payloads import Polled
@@ -18,16 +19,14 @@ SAMPLES: Final = 720  # samples of each budget
 SAMPLE_EVERY: Final = 5.0  # seconds: an hour of samples
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PollSeen:
+class PollSeen(msgspec.Struct, frozen=True, kw_only=True):
     """One finished poll; `at` is Unix seconds."""
 
     at: float
     poll: Polled
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """Use of the windows of a budget at one moment, in the order of its limits; `at` is Unix seconds."""
 
     at: float

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from poller.operations.places import parse_place
 from state.errors import PollerError
@@ -17,8 +18,7 @@ class OtherLog(PollerError):
     """A position in another log, because this one was restored or replaced."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Some events, and the number after which to read on."""
 
     events: tuple[Event, ...]

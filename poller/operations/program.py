@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 from poller.budget.windows import Usage
 from poller.config.models import Config
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 Answer = dict[str, Any]  # result of a command; `summary` is one sentence that says what was done
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetView:
+class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
     """A budget's current state."""
 
     usage: tuple[Usage, ...]
@@ -35,26 +35,24 @@ class BudgetView:
     infeasible: Infeasible | None = None  # a `max_staleness` that it cannot keep
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
+class Watched(msgspec.Struct, frozen=True, kw_only=True):
     """What only the running program knows of an endpoint."""
 
     in_doubt_since: float | None = (
         None  # Unix seconds: since when it is being counted, because most objects are missing
     )
-    notes: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = msgspec.field(default_factory=dict)
     ignore_candidates: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Live:
+class Live(msgspec.Struct, frozen=True, kw_only=True):
     """What only the running program knows, at one moment."""
 
     budgets: Mapping[str, BudgetView]
     sources: Mapping[str, HealthReport]
     endpoints: Mapping[tuple[str, str], Watched]
-    expected_delays: Mapping[tuple[str, str], float] = field(default_factory=dict)  # seconds
-    last_polls: Mapping[str, float | None] = field(default_factory=dict)
+    expected_delays: Mapping[tuple[str, str], float] = msgspec.field(default_factory=dict)  # seconds
+    last_polls: Mapping[str, float | None] = msgspec.field(default_factory=dict)
     failed_plugins: Sequence[Failed] = ()
     state_error: str | None = None
     config_error: str | None = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import msgspec
 
 from poller.options.problems import NotThere
 from state.lock import StateLock
@@ -15,8 +16,7 @@ from state.private import sync
 BESIDE = ("", "-wal", "-shm")  # the files of one state
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restoration:
+class Restoration(msgspec.Struct, frozen=True, kw_only=True):
     """What was restored, and where the old state is kept."""
 
     events: int

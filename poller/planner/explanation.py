@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from poller.planner.learning import DAY
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from poller.planner.units import Floats, Table
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Explanation of how often a unit is polled: rates per second, times in Unix seconds, spans in seconds."""
 
     unit: Unit
@@ -43,8 +42,7 @@ class Explanation:
         return self.unit.cost * DAY / self.interval
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Figures of every slot at one instant; calls and rates per second."""
 
     now: float

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from poller.budget.limits import Limit, allowed, share_of
 from poller.options.problems import Problem, dotted
@@ -14,8 +15,7 @@ from poller.planner.unit import Unit
 DAY = 86400.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Infeasible:
+class Infeasible(msgspec.Struct, frozen=True, kw_only=True):
     """Infeasible budget: the `max_staleness` of its units requires more calls than it has. In calls per second."""
 
     budget: str

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import orjson
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 _LEARNED = ("last", "changes", "seen", "exposure", "minutes", "hours", "ready")  # statistics that are saved
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Learned:
+class Learned(msgspec.Struct, frozen=True, kw_only=True):
     """What was saved, read."""
 
     units: list[Unit]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,8 +35,7 @@ def mean_rates(table: Table, models: Models) -> Floats:
     return rates
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(msgspec.Struct, frozen=True):
     """What is expected of each unit. Of one that was never polled, the delay is NaN and the rate the base rate."""
 
     gathered: Floats  # delay that its unseen changes have accumulated

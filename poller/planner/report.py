@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
 from poller.budget.limits import Limit, allowed
 from poller.events.cloudevents import iso
@@ -151,7 +152,7 @@ def rows(found: Report) -> Iterator[dict[str, Any]]:
         unit = one.unit
         identity = {"source": unit.source, "endpoint": unit.endpoint, "key": unit.key}
         settings = {"cost": unit.cost, "weight": unit.weight, "max_staleness": unit.max_staleness}
-        figures = {name: value for name, value in asdict(one).items() if name != "unit"}
+        figures = {name: value for name, value in structs.asdict(one).items() if name != "unit"}
         figures |= {"expected_delay": one.expected_delay, "calls_per_day": one.calls_per_day}
         yield {"kind": "unit", **identity, **_in_seconds(settings | figures)}
 

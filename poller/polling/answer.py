@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from poller.changes.certainty import LATE, MOST_REPEATED, Claims, claims_of
 from poller.changes.comparison import PageComparison, ShownObject, digest_of
@@ -438,7 +437,7 @@ def apply(
     clashes = w.guards.exemptions.clashes
     if new := [object_id for object_id in decision.undecided.clashes if object_id not in clashes]:
         found = dict.fromkeys(new, Clash(asked.answered_at))
-        exempt(w, draft, replace(w.guards.exemptions, clashes={**clashes, **found}))
+        exempt(w, draft, structs.replace(w.guards.exemptions, clashes={**clashes, **found}))
     if w.guards.exemptions.unlisted.unshown:
         _forget_unshown(w, comparison, draft)
     _remember(w, unit, decision)

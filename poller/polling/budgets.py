@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import httpx
+import msgspec
 
 from poller.changes.endpoint_rules import EndpointRules
 from poller.polling.endpoint import WatchedEndpoint
@@ -19,23 +19,21 @@ if TYPE_CHECKING:  # what chooses the work of a budget
     from poller.polling.budget_work import BudgetWork
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltEndpoint:
+class BuiltEndpoint(msgspec.Struct, frozen=True):
     """An endpoint that was built and not opened yet."""
 
     rules: EndpointRules
     shape: str
 
 
-@dataclass(slots=True, kw_only=True)
-class PolledBudget:
+class PolledBudget(msgspec.Struct, kw_only=True):
     """One budget and everything that lives with it."""
 
     poll_loop: PollLoop
     work: BudgetWork
     lease: Lease | None = None  # None: it was built, and nothing of the state was read
-    clients: list[httpx.AsyncClient] = field(default_factory=list)
-    built: dict[str, list[BuiltEndpoint]] = field(default_factory=dict)  # by source
+    clients: list[httpx.AsyncClient] = msgspec.field(default_factory=list)
+    built: dict[str, list[BuiltEndpoint]] = msgspec.field(default_factory=dict)  # by source
 
     @property
     def name(self) -> str:

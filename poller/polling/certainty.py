@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from msgspec import structs
 
 from poller.changes.certainty import PATIENCE, SweptList, Uncertainty, judge, pattern_of
@@ -33,12 +31,12 @@ def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: Uni
         absent_for=w.rules.deletion.missing_time(has_own_url=False),
     )
     if w.guards.exemptions.clashes != clashes:
-        exempt(w, draft, replace(w.guards.exemptions, clashes=clashes))
+        exempt(w, draft, structs.replace(w.guards.exemptions, clashes=clashes))
     before = Uncertainty.load(w.state.uncertain)
     found = judge(swept, before, w.guards.exemptions.doubts, now=ended.ended_at)
     if found is None:
         if before is not None:
-            exempt(w, draft, replace(w.guards.exemptions, certain_since=ended.ended_at))
+            exempt(w, draft, structs.replace(w.guards.exemptions, certain_since=ended.ended_at))
         return ended
     if _is_news(before, found):
         draft.notices.append(_notice(w, found, ended.ended_at))
@@ -64,7 +62,7 @@ def accept_doubts(w: WatchedEndpoint, draft: Draft) -> bool:
     if found is None:
         return False
     patterns = {pattern_of(doubt) for doubt in found.why}
-    exempt(w, draft, replace(w.guards.exemptions, doubts=w.guards.exemptions.doubts | patterns))
+    exempt(w, draft, structs.replace(w.guards.exemptions, doubts=w.guards.exemptions.doubts | patterns))
     return True
 
 

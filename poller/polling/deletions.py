@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any, Final, ParamSpec, TypeVar
 
 from msgspec import structs
@@ -230,7 +229,9 @@ class Deletions:
         answering = Answering(object_id=object_id, checks=known.checks + 1, is_unlisted=is_listed_nowhere)
         draft = Draft(at=asked.answered_at, answering=[answering])
         if is_listed_nowhere and not exemptions.unlisted.is_reported:
-            exempt(w, draft, replace(exemptions, unlisted=replace(exemptions.unlisted, is_reported=True)))
+            exempt(
+                w, draft, structs.replace(exemptions, unlisted=structs.replace(exemptions.unlisted, is_reported=True))
+            )
             draft.notices.append(_unlisted_notice(w, object_id, asked.answered_at))
         return draft
 

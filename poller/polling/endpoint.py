@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from poller.changes.certainty import claims_of
 from poller.changes.endpoint_rules import EndpointRules
@@ -70,13 +71,12 @@ class Requests:
             self._most = max(MOST_CHANGED, 2 * len(self.changed))
 
 
-@dataclass(slots=True)
-class Guards:
+class Guards(msgspec.Struct):
     """The guards that keep one odd answer from causing many events."""
 
     exemptions: Exemptions
     recount: Recount | None
-    quarantine: Quarantine = field(default_factory=dict)
+    quarantine: Quarantine = msgspec.field(default_factory=dict)
 
     @classmethod
     def load(cls, state: EndpointState) -> Guards:
@@ -85,8 +85,7 @@ class Guards:
         return cls(exemptions, Recount.load(state.held, state.sweep_began), {**exemptions.quarantine})
 
 
-@dataclass(slots=True, eq=False)
-class PendingAnswer:
+class PendingAnswer(msgspec.Struct, eq=False):
     """An answer that waits to be recorded."""
 
     key: str

@@ -6,8 +6,9 @@ An episode lasts from the notice of a failure until it is over. Its beginning an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from poller.events.cloudevents import iso
 from poller.http_dates import LONGEST
@@ -43,8 +44,7 @@ def backoff(failures: int, retry_after: float | None = None) -> float:
     return max(wait, min(retry_after or 0.0, LONGEST))
 
 
-@dataclass(slots=True, kw_only=True)
-class Gate:
+class Gate(msgspec.Struct, kw_only=True):
     """Lets one probe through at a time."""
 
     since: float
@@ -71,14 +71,12 @@ class Gate:
         return REFUSED_WAIT if self.refused else backoff(self.probes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Episode:
+class Episode(msgspec.Struct, frozen=True, kw_only=True):
     since: float
     reason: str
 
 
-@dataclass(slots=True, kw_only=True)
-class FailingUnit:
+class FailingUnit(msgspec.Struct, kw_only=True):
     """A unit that fails."""
 
     since: float
@@ -96,8 +94,7 @@ class FailingUnit:
         return self.failures >= SEVERAL and not (self.of_parent and seen is not None and seen >= self.since)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatestFailure:
+class LatestFailure(msgspec.Struct, frozen=True, kw_only=True):
     """The failure that was just observed."""
 
     endpoint: str
@@ -107,16 +104,15 @@ class LatestFailure:
     not_before: float  # the budget allows no call before then
 
 
-@dataclass(slots=True, kw_only=True)
-class EndpointView:
+class EndpointView(msgspec.Struct, kw_only=True):
     """Health of one endpoint."""
 
     seen: float | None = None  # its latest success
     unseen_since: float | None = None  # since when none of it could be read
     gate: Gate | None = None
     episode: Episode | None = None
-    units: dict[str, FailingUnit] = field(default_factory=dict)
-    refused: set[str] = field(
+    units: dict[str, FailingUnit] = msgspec.field(default_factory=dict)
+    refused: set[str] = msgspec.field(
         default_factory=set
     )  # lists per parent that were answered with 403 since the latest success
 
@@ -144,8 +140,7 @@ class EndpointView:
         return self.gate is not None or any(unit.is_sick(seen) for unit in self.units.values())
 
 
-@dataclass(slots=True, kw_only=True)
-class KnownSource:
+class KnownSource(msgspec.Struct, kw_only=True):
     """Health of a source: its endpoints, its gate, and the episode that was reported."""
 
     source: str
@@ -153,7 +148,7 @@ class KnownSource:
     seen: float | None  # the latest success
     gate: Gate | None = None
     episode: Episode | None = None
-    row: set[tuple[str, str]] = field(default_factory=set)  # units that failed since the latest success
+    row: set[tuple[str, str]] = msgspec.field(default_factory=set)  # units that failed since the latest success
     failing_since: float | None = None
 
     def gates(self, endpoint: str) -> Iterator[Gate]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from msgspec import structs
 
@@ -37,7 +36,7 @@ def without_failing(w: WatchedEndpoint, draft: Draft, ended: Sweep, *, but: str 
     unread = before.unread
     if w.in_baseline and ended.ends_baseline:
         unread |= {key for key in failing if w.units[key].asked_at is None}
-    now = replace(before, failing=frozenset(failing), unread=unread)
+    now = structs.replace(before, failing=frozenset(failing), unread=unread)
     if now != before:
         exempt(w, draft, now)
     if failing and not before.failing:
@@ -48,14 +47,14 @@ def without_failing(w: WatchedEndpoint, draft: Draft, ended: Sweep, *, but: str 
 def first_reading(w: WatchedEndpoint, draft: Draft, key: str) -> None:
     """Note the first successful read of a list that had failed since the baseline."""
     if key in w.guards.exemptions.unread:
-        exempt(w, draft, replace(w.guards.exemptions, unread=w.guards.exemptions.unread - {key}))
+        exempt(w, draft, structs.replace(w.guards.exemptions, unread=w.guards.exemptions.unread - {key}))
 
 
 def forget_lists(w: WatchedEndpoint, draft: Draft, keys: Sequence[str]) -> None:
     """Forget lists whose parents are gone. If a parent returns, the objects of its list are new."""
     before = w.guards.exemptions
     if not before.unread.isdisjoint(keys):
-        exempt(w, draft, replace(before, unread=before.unread.difference(keys)))
+        exempt(w, draft, structs.replace(before, unread=before.unread.difference(keys)))
 
 
 def failing_text(w: WatchedEndpoint) -> str | None:

@@ -8,10 +8,10 @@ endpoint if it is forbidden.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
 from typing import Literal
 
 import msgspec
+from msgspec import structs
 
 from poller.polling.episodes import (
     OF_ONE_PARENT,
@@ -35,8 +35,7 @@ from state.notices import Notice
 SourceState = Literal["ok", "failing", "probing", "blocked"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthUpdate:
+class HealthUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """What follows from an answer, or from the removal of a unit."""
 
     retry_at: float | None = None  # the unit is not polled before then; None: the planner decides
@@ -44,8 +43,7 @@ class HealthUpdate:
     reopened: bool = False  # units that the source or the endpoint held back may be polled now
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointHealth:
+class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Problems of one endpoint."""
 
     endpoint: str
@@ -56,8 +54,7 @@ class EndpointHealth:
     next_try: float  # Unix seconds; a past time means at once
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthReport:
+class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
     """Health of a source for the status. `ok` may include failing units whose failure was not reported yet."""
 
     state: SourceState
@@ -70,12 +67,11 @@ class HealthReport:
     def not_before(self, at: float) -> HealthReport:
         """The same report for a source that cannot be polled before then."""
         probe = None if self.next_probe is None else max(self.next_probe, at)
-        endpoints = tuple(replace(one, next_try=max(one.next_try, at)) for one in self.endpoints)
-        return replace(self, next_probe=probe, endpoints=endpoints)
+        endpoints = tuple(structs.replace(one, next_try=max(one.next_try, at)) for one in self.endpoints)
+        return structs.replace(self, next_probe=probe, endpoints=endpoints)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _KeptView:
+class _KeptView(msgspec.Struct, frozen=True, kw_only=True):
     """Health of an endpoint as stored. Gates are not stored, because a restart and a reload poll at once."""
 
     unseen_since: float | None
@@ -83,8 +79,7 @@ class _KeptView:
     units: dict[str, FailingUnit]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kept:
+class _Kept(msgspec.Struct, frozen=True, kw_only=True):
     """Health of a source as `dump` writes it."""
 
     failing_since: float | None

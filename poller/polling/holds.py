@@ -6,10 +6,10 @@ Every function works on one endpoint in memory, within its turn, and writes the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Final
 
 import orjson
+from msgspec import structs
 
 from poller.changes.comparison import PageComparison, RequestTimes
 from poller.changes.decision import Decision
@@ -70,7 +70,7 @@ def _judge(w: WatchedEndpoint, draft: Draft, counted: Recount, asked: RequestTim
             _hold(w, draft, asked.answered_at, gone=gone, objects=objects)
         return
     _end(w, draft, asked.answered_at, why="the missing objects are listed again")
-    exempt(w, draft, replace(w.guards.exemptions, deletions_until=w.state.sweep + 1))
+    exempt(w, draft, structs.replace(w.guards.exemptions, deletions_until=w.state.sweep + 1))
 
 
 def holds_deletion(
@@ -131,7 +131,7 @@ def release(w: WatchedEndpoint, draft: Draft, *, why: str, accept: bool = False,
     if accept:
         rebaseline(w, draft)
     elif emit:
-        exempt(w, draft, replace(w.guards.exemptions, deletions_until=w.state.sweep + TRUSTED_SWEEPS))
+        exempt(w, draft, structs.replace(w.guards.exemptions, deletions_until=w.state.sweep + TRUSTED_SWEEPS))
     elif not by_hand:
         w.guards.recount = Recount(draft.at)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from poller.events.cloudevents import iso
 from state.notices import Notice
@@ -12,8 +13,7 @@ from state.notices import Notice
 NAMED: Final = 10  # units or endpoints named in one notice
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """The failure that begins an episode. Times are Unix seconds."""
 
     endpoint: str
@@ -26,8 +26,7 @@ class Failure:
     now: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Missed:
+class Missed(msgspec.Struct, frozen=True, kw_only=True):
     """A span in which an endpoint, or a single unit of it, could not be read."""
 
     endpoint: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from poller.changes.certainty import Uncertainty
 from poller.events.cloudevents import iso
@@ -16,8 +17,7 @@ TRIES = 3  # failures of a unit after which the sweep continues without it
 PATIENCE = 60.0  # seconds; the sweep does not wait longer for a pause that a server asks for
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(msgspec.Struct, frozen=True):
     """The sweep that was under way when the new one was requested, and the request from which the new one counts."""
 
     sweep: int

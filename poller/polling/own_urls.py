@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import httpx
 import msgspec
+from msgspec import structs
 
 from poller.changes.comparison import RequestTimes
 from poller.changes.exemptions import Exemptions, Misleading
@@ -196,7 +196,7 @@ class OwnUrls:
             draft = Draft(at=asked.answered_at)
             if now is not None and _is_listed(now) and w.requests.changed.get(object_id, 0) <= asked.order:
                 misleading = Misleading(object_id=object_id, url=url)
-                exempt(w, draft, replace(w.guards.exemptions, misleading=misleading))
+                exempt(w, draft, structs.replace(w.guards.exemptions, misleading=misleading))
                 draft.notices.append(_notice(w, misleading, asked.answered_at))
             return draft
 
@@ -220,7 +220,7 @@ class OwnUrls:
 
     async def _forget_misleading(self, w: WatchedEndpoint) -> None:
         """Believe own URLs again."""
-        await self._exempt(w, lambda before: replace(before, misleading=None))
+        await self._exempt(w, lambda before: structs.replace(before, misleading=None))
 
     async def _exempt(self, w: WatchedEndpoint, change: Callable[[Exemptions], Exemptions]) -> None:
         """Record a change of the exemptions."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 
 import httpx
+import msgspec
 import structlog
 from msgspec import structs
 
@@ -29,8 +29,7 @@ from state.polls import FailedPoll, Suspect
 log = structlog.get_logger("poller")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Polling:
+class Polling(msgspec.Struct, frozen=True, kw_only=True):
     """What polls need besides their source: the recorder, the follow-up and the listener."""
 
     recorder: Recorder
@@ -38,7 +37,7 @@ class Polling:
     in_flight: InFlight
     clock: Clock
     polled: Callable[[Polled], None]
-    said: dict[tuple[str, str, str], str] = field(default_factory=dict)  # by unit: the failure that was last logged
+    said: dict[tuple[str, str, str], str] = msgspec.field(default_factory=dict)  # by unit: the last logged failure
 
 
 async def do(polling: Polling, work: Work) -> None:
@@ -148,7 +147,7 @@ async def _failed(
         per_parent=unit.startswith(CHILD),
     )
     if status == httpx.codes.TOO_MANY_REQUESTS and (throttled := active.poll_loop.pauses.refused(reason)) is not None:
-        update = replace(update, notices=(throttled, *update.notices))
+        update = structs.replace(update, notices=(throttled, *update.notices))
     await take(polling, active, update)
     return update
 
@@ -201,7 +200,7 @@ async def discover(polling: Polling, active: ActiveSource) -> None:
 async def take(polling: Polling, active: ActiveSource, update: HealthUpdate) -> None:
     """Report changes of the source's health and its server's pauses, and let units be polled that are free again."""
     if (paused := active.poll_loop.pauses.long_one()) is not None:
-        update = replace(update, notices=(*update.notices, paused))
+        update = structs.replace(update, notices=(*update.notices, paused))
     await polling.follow_up.say(active, update)
     if update.reopened:
         _release(polling, active)

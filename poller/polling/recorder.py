@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from msgspec import structs
 
@@ -88,7 +87,7 @@ def _draft_aside(w: WatchedEndpoint, draft: Draft) -> None:
     """Draft which pages are set aside, if others are than are stored."""
     aside = {key: one for key, one in w.guards.quarantine.items() if key in w.units and key not in draft.dropped}
     if aside != w.guards.exemptions.quarantine:
-        exempt(w, draft, replace(w.guards.exemptions, quarantine=aside))
+        exempt(w, draft, structs.replace(w.guards.exemptions, quarantine=aside))
 
 
 def _as_seen(w: WatchedEndpoint, snapshots: Mapping[str, Snapshot]) -> Mapping[str, Snapshot]:

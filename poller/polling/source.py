@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 
 from poller.planner.planner import Unit
@@ -28,8 +28,7 @@ ITEM = "item"  # takes the place of a unit for all own URLs, where health counts
 DISCOVER = "discover"  # takes the place of endpoint and unit for discovery
 
 
-@dataclass(slots=True)
-class Discovery:
+class Discovery(msgspec.Struct):
     """Whether a source has completed its discovery."""
 
     is_done: bool
@@ -37,8 +36,7 @@ class Discovery:
     failures: int = 0
 
 
-@dataclass(slots=True)
-class PollTimes:
+class PollTimes(msgspec.Struct):
     """When a source was last polled, in Unix seconds."""
 
     opened_at: float
@@ -46,8 +44,7 @@ class PollTimes:
     begun_at: float | None = None  # when a poll last began, successful or not
 
 
-@dataclass(slots=True, kw_only=True)
-class ActiveSource:
+class ActiveSource(msgspec.Struct, kw_only=True):
     """One source with everything that belongs to it."""
 
     config: SourceConfig
@@ -61,7 +58,7 @@ class ActiveSource:
     discovery: Discovery
     times: PollTimes
     apart: Apart  # the source's thread
-    endpoints: dict[str, WatchedEndpoint] = field(default_factory=dict)
+    endpoints: dict[str, WatchedEndpoint] = msgspec.field(default_factory=dict)
 
     @property
     def name(self) -> str:

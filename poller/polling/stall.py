@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -57,8 +56,7 @@ class StallWatch:
         return stands_still(self.source, since=self._stalled_since, now=now, last_poll=last_poll)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turns:
+class Turns(msgspec.Struct, frozen=True, kw_only=True):
     """Position of one source's units in the planner of their budget. Times are Unix seconds."""
 
     is_free: bool  # the budget allows a call now

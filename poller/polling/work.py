@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.source import ActiveSource
 from state.polls import Suspect
 
 
-@dataclass(frozen=True, slots=True)
-class PollUnit:
+class PollUnit(msgspec.Struct, frozen=True):
     """Poll a unit."""
 
     active: ActiveSource
@@ -18,8 +17,7 @@ class PollUnit:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConfirmDeletion:
+class ConfirmDeletion(msgspec.Struct, frozen=True):
     """Request a suspect's own URL."""
 
     active: ActiveSource
@@ -27,8 +25,7 @@ class ConfirmDeletion:
     suspect: Suspect
 
 
-@dataclass(frozen=True, slots=True)
-class Discover:
+class Discover(msgspec.Struct, frozen=True):
     """Make the calls that a source needs before its first poll."""
 
     active: ActiveSource

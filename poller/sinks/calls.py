@@ -10,13 +10,13 @@ from __future__ import annotations
 import base64
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
+import msgspec
 from yarl import URL
 
 from poller.late import late
@@ -154,8 +154,7 @@ class Calls:
         return _unreached(name, exc)
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(msgspec.Struct, frozen=True):
     """A URL as it is requested: without user and password, which are sent as headers so that no error repeats them."""
 
     url: URL

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
 import httpx
+import msgspec
 from httplink import parse_link_header
 
 from poller.sources.paths import MISSING, Answer, Path
@@ -56,8 +56,7 @@ _TOTAL_HEADERS: Final = ("x-total-count", "x-total", "x-wp-total")
 _RANGE_HEADER: Final = "content-range"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Configured:
+class Configured(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of an answer that the configuration reads itself, and which are not looked for under other names."""
 
     has_flag: bool

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 import httpx
+import msgspec
 
 from poller.budget.limiter import Paused, Permit, RateLimiter, current_permit
 from poller.events.cloudevents import iso
@@ -146,8 +146,7 @@ def _codings(request: httpx.Request, response: httpx.Response) -> list[str]:
         raise FetchError(shown_url(request.url), str(error), status=response.status_code) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Limits:
+class _Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of one answer."""
 
     url: str  # the URL without secrets
@@ -209,8 +208,7 @@ class _Stream(httpx.AsyncByteStream):
         await self._inner.aclose()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
+class Network(msgspec.Struct, frozen=True, kw_only=True):
     """The network settings of one source, and the size of an answer."""
 
     source: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Self
+
+import msgspec
 
 from state.errors import StateError
 from state.postgres.calls import Calls
@@ -27,8 +28,7 @@ from state.postgres.time import DatabaseTime
 from state.status import Restored
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Store:
+class Store(msgspec.Struct, frozen=True, kw_only=True):
     """One open state. Each thread that calls a step has a connection of its own."""
 
     db: Database
@@ -96,8 +96,7 @@ class Store:
         self.db.close()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
+class Reader(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that only reads."""
 
     db: Database

@@ -6,8 +6,9 @@ Every step that writes lanes or deliveries of a subscription locks its row first
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Final
+
+from msgspec import structs
 
 from state.deliveries import LONGEST_WORD, Feed, Registration, SinkHealth
 from state.errors import StateError
@@ -192,7 +193,7 @@ def update_health(conn: Connection, id_: int, health: SinkHealth, kept_until: fl
     """Store the health of its sink; if a command has closed the breaker meanwhile, that stays."""
     open_until = conn.value("SELECT open_until FROM subscriptions WHERE id = $1", [id_])
     changed = open_until != kept_until
-    write_health(conn, id_, replace(health, open_until=open_until) if changed and health.failures else health)
+    write_health(conn, id_, structs.replace(health, open_until=open_until) if changed and health.failures else health)
 
 
 def id_of(conn: Connection, name: str) -> int:

@@ -14,10 +14,10 @@ import secrets
 import shutil
 import sqlite3
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import orjson
 
 from state.errors import StateError
@@ -31,8 +31,7 @@ _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE
 _ORIGIN = "restored"  # in a state that began as a copy: the same, and when it was first used
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
+class Copy(msgspec.Struct, frozen=True, kw_only=True):
     """The content of a backup."""
 
     bytes: int

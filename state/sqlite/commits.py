@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
+
+import msgspec
 
 from state.errors import Unavailable
 from state.sqlite.failures import translated
@@ -35,8 +36,7 @@ class Apart:
         """See `Group`."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Step:
+class Step(msgspec.Struct, kw_only=True):
     """One requested step and its result."""
 
     call: Callable[[], Any]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from state.sqlite.calls import throttled_until
 from state.sqlite.connection import State, read_meta
 from state.status import Activity, MeasuredDelay, Retrying, SeenChange, SeenDelay, UnitRow
@@ -39,7 +37,7 @@ class StatusReader:
             "SELECT e.source, e.name, u.key, u.calls, u.answered_at, u.retry_at "
             "FROM units u JOIN endpoints e ON e.id = u.endpoint ORDER BY u.id"
         )
-        names = [field.name for field in fields(UnitRow)]
+        names = UnitRow.__struct_fields__
         return [UnitRow(**dict(zip(names, row, strict=True))) for row in rows]
 
     def learned(self, key: str) -> bytes | None:
@@ -92,7 +90,7 @@ class StatusReader:
             WHERE v.observed_after IS NOT NULL AND v.observed_after <= v.time ORDER BY v.seq
             """
         )
-        names = [field.name for field in fields(SeenChange)]
+        names = SeenChange.__struct_fields__
         return [SeenChange(**dict(zip(names, row, strict=True))) for row in rows]
 
     def seen_delays(self, *, after: int, limit: int) -> list[SeenDelay]:

@@ -6,9 +6,10 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
+
+import msgspec
 
 from state.errors import StateError
 from state.move import refusal
@@ -42,8 +43,7 @@ SCHEMA: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Store:
+class Store(msgspec.Struct, frozen=True, kw_only=True):
     """One open state. Methods that write are called only on the store's thread."""
 
     db: State
@@ -109,8 +109,7 @@ class Store:
         self.db.close()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
+class Reader(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that only reads, on one connection."""
 
     db: State

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+
+from msgspec import structs
 
 from state.deliveries import LONGEST_WORD, Feed, Registration, SinkHealth
 from state.errors import StateError
@@ -161,7 +162,7 @@ def update_health(conn: sqlite3.Connection, id_: int, health: SinkHealth, kept_u
     """Store the health of its sink; if a command has closed the breaker meanwhile, that stays."""
     (open_until,) = conn.execute("SELECT open_until FROM subscriptions WHERE id = ?", [id_]).fetchone()
     changed = open_until != kept_until
-    write_health(conn, id_, replace(health, open_until=open_until) if changed and health.failures else health)
+    write_health(conn, id_, structs.replace(health, open_until=open_until) if changed and health.failures else health)
 
 
 def id_of(conn: sqlite3.Connection, name: str) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Sequence
 
 import pytest
+from msgspec import structs
 
 from poller.delivery.notices import ping
 from poller.events.cloudevents import iso
@@ -561,8 +561,8 @@ async def test_reconfiguring_keeps_the_cursor_and_starts_the_new_one_now(bench: 
     await bench.start()
     await bench.record(1, 2)
 
-    bench.routes[0] = dataclasses.replace(
-        bench.routes[0], subscription=dataclasses.replace(bench.routes[0].subscription, types=("*.deleted",))
+    bench.routes[0] = structs.replace(
+        bench.routes[0], subscription=structs.replace(bench.routes[0].subscription, types=("*.deleted",))
     )
     fresh = bench.route("fresh", start="now")
     await bench.delivering.reconfigure(bench.routes)

@@ -21,6 +21,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec import structs
 from pydantic import BaseModel
 
 from poller.delivery.notices import ping
@@ -167,7 +168,7 @@ class World(Bench):
     def receiver(self, name: str, wants: Callable[[Event], bool], **keys: Any) -> None:
         self.route(name, **keys)
         receiver = self.receivers[name] = Receiver(self, wants)
-        self.routes[-1] = dataclasses.replace(self.routes[-1], open_sink=lambda: receiver)
+        self.routes[-1] = structs.replace(self.routes[-1], open_sink=lambda: receiver)
 
     def present(self) -> list[Any]:
         return [route for route in self.routes if route.subscription.name not in self.absent]
@@ -329,8 +330,8 @@ class Deliveries(RuleBasedStateMachine):
         for first_seq, route in enumerate(self.world.routes):
             if route.subscription.name == name:
                 digest = 30.0 if route.subscription.digest is None else None
-                subscription = dataclasses.replace(route.subscription, digest=digest)
-                self.world.routes[first_seq] = dataclasses.replace(route, subscription=subscription)
+                subscription = structs.replace(route.subscription, digest=digest)
+                self.world.routes[first_seq] = structs.replace(route, subscription=subscription)
         self.do(self._reconfigure())
 
     async def _reconfigure(self) -> None:

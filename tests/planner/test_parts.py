@@ -1,12 +1,12 @@
 """The parts of the planner, each by itself: against plain sums, numeric integrals and cases worked out by hand."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from poller.planner.explanation import Figures, explained
 from poller.planner.learning import (
@@ -775,7 +775,7 @@ def test_the_pace_follows_the_demand_within_its_bounds():
     def pace(factor):
         parts.pacing.forget()
         parts.pacing._swelled = None
-        parts.pacing.demand(NOON, replace(usual, rate=usual.base * factor))
+        parts.pacing.demand(NOON, structs.replace(usual, rate=usual.base * factor))
         return parts.pacing.pace(NOON, 3600, HOUR)
 
     assert pace(1.0) == pytest.approx(1.0)
@@ -805,7 +805,7 @@ def test_a_demand_that_is_measured_again_at_once_is_no_longer_usual_for_that():
     parts.units.remove(unit(2, source="shop"))  # a source without a unit has no demand
     usual = expected(parts.table, parts.models, NOON)
     for _ in range(100):
-        parts.pacing.demand(NOON, replace(usual, rate=usual.base * 4.0))
+        parts.pacing.demand(NOON, structs.replace(usual, rate=usual.base * 4.0))
 
     assert parts.pacing.pace(NOON, 3600, HOUR) == pytest.approx(2.0, rel=1e-9)
 
@@ -815,7 +815,7 @@ def test_bursts_that_always_come_are_the_usual_demand_after_some_days():
     parts.set(unit(1), changes=10.0, exposure=1000 * HOUR)
     usual = expected(parts.table, parts.models, NOON)
     for hour in range(10 * 24):
-        parts.pacing.demand(NOON + hour * HOUR, replace(usual, rate=usual.base * 4.0))
+        parts.pacing.demand(NOON + hour * HOUR, structs.replace(usual, rate=usual.base * 4.0))
 
     assert parts.pacing.pace(NOON + 240 * HOUR, 3600, HOUR) == pytest.approx(1.0, rel=0.01)
 

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from state.deliveries import SubscriptionLedger
 from state.errors import StateError
@@ -169,7 +170,7 @@ def test_progress_counts_every_row_once():
 
 def test_books_that_do_not_balance_are_moved_and_named():
     source, target = a_source(), Memory()
-    source.books = target.books = [BOOKS, replace(BOOKS, subscription="mail", events=9)]
+    source.books = target.books = [BOOKS, structs.replace(BOOKS, subscription="mail", events=9)]
 
     assert moved(source, target).unbalanced == ["mail"]
 
@@ -242,7 +243,7 @@ def test_a_source_that_was_used_since_is_copied_from_the_beginning(how: str):
     assert mark is not None
     assert (mark.id, mark.table, target.rows["learned"]) == ("move 2", "", {})
     killed(source, target, after=0, id_="move 3")
-    target.kept[MOVING] = encoded_mark(replace(mark, is_stale=True))
+    target.kept[MOVING] = encoded_mark(structs.replace(mark, is_stale=True))
     result = moved(source, target, id_="move 2")
 
     assert result.began_anew
@@ -293,7 +294,7 @@ def test_a_copy_of_a_row_too_many_is_found():
 
 def test_books_that_differ_afterwards_are_found():
     with pytest.raises(StateError, match="the books of the two sides differ") as found:
-        moved(a_source(), Memory(books=[replace(BOOKS, dead=1)]))
+        moved(a_source(), Memory(books=[structs.replace(BOOKS, dead=1)]))
     assert found.value.hint is not None
     assert "begins anew" in found.value.hint
 
@@ -395,4 +396,4 @@ def test_a_mark_is_read_as_it_was_kept():
     assert mark_of({}) is None
     found = mark_of({MOVING: encoded_mark(mark)})
     assert found is not None
-    assert replace(found, after=tuple(found.after)) == mark
+    assert structs.replace(found, after=tuple(found.after)) == mark
