@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import threading
@@ -34,6 +35,7 @@ class _UnwaitedThreads(ThreadPoolExecutor):
 
 def run_coroutine(main: Coroutine[Any, Any, T]) -> T:
     """`asyncio.run` without waiting for threads that a plugin has left running."""
+    gc.freeze()  # what is loaded by now stays: it is not looked through for garbage
     with asyncio.Runner() as runner:
         runner.get_loop().set_default_executor(_UnwaitedThreads(thread_name_prefix="asyncio"))
         return runner.run(main)
