@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import msgspec
-from yarl import URL
 
 from poller.late import late
 from poller.sinks.protocol import Receipt, RetryLater
@@ -25,10 +24,12 @@ from poller.sinks.ssrf import AddressRefused
 
 if TYPE_CHECKING:
     import aiohttp
+    import yarl
+    from yarl import URL
 
     import poller.sinks.connections as connections
 else:
-    aiohttp, connections = late("aiohttp"), late("poller.sinks.connections")
+    aiohttp, connections, yarl = late("aiohttp"), late("poller.sinks.connections"), late("yarl")
 
 READ: Final = 64 * 1024  # bytes of an answer that are read before the connection is closed
 CONNECTIONS: Final = 100
@@ -52,7 +53,7 @@ class Answer(NamedTuple):
 def parsed_url(text: str) -> URL:
     """An http or https URL. Raises ValueError that does not repeat the URL, because it may hold a password."""
     try:
-        url = URL(text)
+        url = yarl.URL(text)
         port = url.explicit_port
     except ValueError:
         raise ValueError(f"not a URL; {_SPECIAL}") from None

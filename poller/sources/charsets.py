@@ -8,6 +8,7 @@ not charsets, raise arbitrary exceptions, and may be arbitrarily expensive.
 from __future__ import annotations
 
 import codecs
+from functools import cache
 from typing import Final
 
 import httpx
@@ -67,7 +68,6 @@ _KNOWN: Final = [
     "utf-32-be",
     "utf-32-le",
 ]
-_CHARSETS: Final = frozenset(codecs.lookup(name).name for name in _KNOWN)
 _UTF_8: Final = frozenset({"ascii", "utf-8", "utf-8-sig"})
 _SEVEN_BITS: Final = "iso2022"  # looks like ASCII, but is not
 _LOOKED_AT: Final = 100  # bytes; UTF-16 and UTF-32 have a zero among them
@@ -83,7 +83,13 @@ def charset_of(response: httpx.Response) -> str | None:
         name = codecs.lookup(response.charset_encoding or "").name
     except (LookupError, ValueError):  # not a name, or not even text
         return None
-    return name if name in _CHARSETS else None
+    return name if name in _UTF_8 or name in _charsets() else None
+
+
+@cache
+def _charsets() -> frozenset[str]:
+    """The known charsets by Python's names. Each is a module that Python loads."""
+    return frozenset(codecs.lookup(name).name for name in _KNOWN)
 
 
 def opening(response: httpx.Response, characters: int = OPENING) -> str:
