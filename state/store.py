@@ -295,6 +295,10 @@ class LearnedStore(Protocol):
         """The value stored under `key`, or None."""
         ...
 
+    def load_all(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The values stored under these keys, as far as there are any."""
+        ...
+
 
 class PollingStore(Protocol):
     """What polling stores, each part with its own steps."""

@@ -11,6 +11,8 @@ import contextlib
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 import httpx
@@ -158,6 +160,18 @@ class SourceAdapter:
 
 
 def _takes(function: Callable[..., Any], number: int) -> bool:
+    """Whether it can be called with so many arguments. Answered once for a method of many sources."""
+    if isinstance(function, MethodType) and isinstance(function.__func__, FunctionType):
+        return _function_takes(function.__func__, number + 1)
+    return _accepts(function, number)
+
+
+@lru_cache(maxsize=256)
+def _function_takes(function: FunctionType, number: int) -> bool:
+    return _accepts(function, number)
+
+
+def _accepts(function: Callable[..., Any], number: int) -> bool:
     try:
         inspect.signature(function).bind(*[None] * number)
     except (TypeError, ValueError):

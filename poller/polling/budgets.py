@@ -56,16 +56,13 @@ class PolledBudget(msgspec.Struct, kw_only=True):
 
 
 class Budgets:
-    """The budgets by name. `loops` and `sources` are replaced by new dictionaries, so no iteration is disturbed.
-
-    `order`: the names of all sources of the configuration.
-    """
+    """The budgets by name. `order`: the names of all sources of the configuration."""
 
     def __init__(self, order: Sequence[str]) -> None:
-        self.loops: dict[str, PollLoop] = {}
-        self.sources: dict[str, ActiveSource] = {}
         self._order = order
         self._budgets: dict[str, PolledBudget] = {}
+        self._loops: dict[str, PollLoop] | None = None  # None: to be made again, once for all that has changed
+        self._sources: dict[str, ActiveSource] | None = None
 
     def __iter__(self) -> Iterator[PolledBudget]:
         return iter(list(self._budgets.values()))
@@ -73,20 +70,32 @@ class Budgets:
     def __getitem__(self, name: str) -> PolledBudget:
         return self._budgets[name]
 
+    @property
+    def loops(self) -> dict[str, PollLoop]:
+        """The loop of each budget. Another dictionary after each change, so that no iteration is disturbed."""
+        if self._loops is None:
+            self._loops = {name: budget.poll_loop for name, budget in self._budgets.items()}
+        return self._loops
+
+    @property
+    def sources(self) -> dict[str, ActiveSource]:
+        """The sources of all budgets, in order. Another dictionary after each change."""
+        if self._sources is None:
+            found = {name: active for budget in self._budgets.values() for name, active in budget.sources.items()}
+            self._sources = {name: found[name] for name in self._order if name in found}
+        return self._sources
+
     def add(self, budget: PolledBudget) -> None:
         """Add a budget, and the sources that it has by now."""
         self._budgets[budget.name] = budget
-        self.loops = {**self.loops, budget.name: budget.poll_loop}
-        found = self.sources | budget.sources
-        self.sources = {name: found[name] for name in self._order if name in found}
+        self._loops = self._sources = None
 
     async def drop(self, name: str) -> None:
         """Remove a budget, and close it."""
         budget = self._budgets.pop(name, None)
         if budget is None:
             return
-        self.loops = {other: one for other, one in self.loops.items() if other != name}
-        self.sources = {other: one for other, one in self.sources.items() if other not in budget.sources}
+        self._loops = self._sources = None
         await budget.close()
 
     async def close(self) -> None:

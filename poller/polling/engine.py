@@ -9,7 +9,7 @@ from typing import Protocol
 import httpx
 
 from poller.clock import Clock
-from poller.config.models import Config
+from poller.config.models import Config, SourceConfig
 from poller.hooks.loading import Plugins
 from poller.hooks.payloads import Polled
 from poller.polling.budgets import Budgets
@@ -63,6 +63,9 @@ class Engine:
         If given, there are other workers: budgets are added by `adopt`, and removed by `release` and `drop`.
         """
         self.config = config
+        self._sources_of: dict[str, list[SourceConfig]] = {name: [] for name in config.budgets}
+        for source in config.sources.values():
+            self._sources_of[source.budget].append(source)
         self.budgets = Budgets(list(config.sources))
         recorder = Recorder(store.polls, write, reloaded=self.budgets.sync_planner)
         follow_up = FollowUp(recorder, store.notices, clock=clock, recorded=listener.recorded)
@@ -106,9 +109,8 @@ class Engine:
         """Build a budget with its sources. Raises PollerError."""
         budget = self._builder.budget(name, self.config.budgets[name])
         self.budgets.add(budget)
-        for source in self.config.sources.values():
-            if source.budget == name:
-                self._builder.add(budget, source)
+        for source in self._sources_of[name]:
+            self._builder.add(budget, source)
         self.budgets.add(budget)
 
     async def open(self, before: Engine | None = None, *, moved: float = 0.0) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -50,9 +50,16 @@ class Opener:
         """Read the state of a budget that was built. What only `before` has in memory is taken over."""
         budget.lease = lease
         await self._restore(budget.poll_loop, before)
+        learned = await self._learned(budget)
         for active in list(budget.sources.values()):
-            await self._open_source(active, lease, budget.built.pop(active.name))
-        await self._recall(budget, before, moved=moved)
+            await self._open_source(active, lease, budget.built.pop(active.name), learned)
+        saved = learned.get(_planner_key(budget)) if before is None else before.planner.dump()
+        self._recall(budget, saved, moved=moved)
+
+    async def _learned(self, budget: PolledBudget) -> dict[str, bytes]:
+        """What was saved of the budget's planner and of the health of its sources: one step for all of it."""
+        keys = [key for active in budget.sources.values() for key in kept_health(active)]
+        return await self._write(self._store.learned.load_all, [_planner_key(budget), *dict.fromkeys(keys)])
 
     async def _restore(self, poll_loop: PollLoop, before: PollLoop | None) -> None:
         """Restore the calls that the windows still count, and the end of the server's pause."""
@@ -68,7 +75,9 @@ class Opener:
         budget.restore(calls, steady, throttled_until=until or None)
         poll_loop.limiter.noted = until or poll_loop.limiter.noted
 
-    async def _open_source(self, active: ActiveSource, lease: Lease, built: Sequence[BuiltEndpoint]) -> None:
+    async def _open_source(
+        self, active: ActiveSource, lease: Lease, built: Sequence[BuiltEndpoint], learned: Mapping[str, bytes]
+    ) -> None:
         poll_loop, now = active.poll_loop, self._clock.now()
         # Steps that wait together share a commit.
         found = await asyncio.gather(
@@ -96,16 +105,12 @@ class Opener:
         active.health = SourceHealth(
             active.name, seen={w.name: at for w in active.endpoints.values() if (at := _last_seen(w)) is not None}
         )
-        recall_health(active, {key: await self._write(self._store.learned.load, key) for key in kept_health(active)})
+        recall_health(active, learned)
         for w, keys in foreign:
             await self._follow_up.forget(active, w, keys)
 
-    async def _recall(self, budget: PolledBudget, before: PollLoop | None, *, moved: float) -> None:
+    def _recall(self, budget: PolledBudget, saved: bytes | None, *, moved: float) -> None:
         poll_loop = budget.poll_loop
-        if before is not None:
-            saved: bytes | None = before.planner.dump()
-        else:
-            saved = await self._write(self._store.learned.load, f"planner:{poll_loop.name}")
         if saved is not None:
             try:
                 poll_loop.planner.load(saved, moved=moved)
@@ -114,6 +119,10 @@ class Opener:
         for active in budget.sources.values():
             for w in active.endpoints.values():
                 _recall_times(active, w)
+
+
+def _planner_key(budget: PolledBudget) -> str:
+    return f"planner:{budget.name}"
 
 
 def _spec(source: str, one: BuiltEndpoint) -> EndpointSpec:

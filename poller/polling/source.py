@@ -102,17 +102,17 @@ def kept_episode(poll_loop: PollLoop) -> str:
     return f"throttle:{poll_loop.name}"
 
 
-def recall_health(active: ActiveSource, kept: Mapping[str, bytes | None]) -> None:
+def recall_health(active: ActiveSource, kept: Mapping[str, bytes]) -> None:
     """Restore a source's health: episodes are reported once and ended once, over any number of restarts."""
     units = {w.name: {*w.units, ITEM} for w in active.endpoints.values()}
     if active.source.asks_first():
         units[DISCOVER] = {DISCOVER}
     try:
-        if (health := kept[f"health:{active.name}"]) is not None:
+        if (health := kept.get(f"health:{active.name}")) is not None:
             active.health.recall(health, units)
-        if (stall := kept[f"stall:{active.name}"]) is not None:
+        if (stall := kept.get(f"stall:{active.name}")) is not None:
             active.stall.recall(stall)
-        if (throttle := kept[kept_episode(active.poll_loop)]) is not None:
+        if (throttle := kept.get(kept_episode(active.poll_loop))) is not None:
             active.poll_loop.pauses.recall(throttle)
     except ValueError as error:
         log.warning("health.forgotten", source=active.name, why=str(error))

@@ -246,6 +246,12 @@ def system_trust() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+@cache
+def _no_trust() -> ssl.SSLContext:
+    """Trusts nobody: for calls without TLS."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 class _LateTrust(httpx.AsyncBaseTransport):
     """The system's certificates are read for the first call with TLS: reading them takes as long as many calls without.
 
@@ -254,7 +260,7 @@ class _LateTrust(httpx.AsyncBaseTransport):
 
     def __init__(self, made: Callable[[ssl.SSLContext], httpx.AsyncBaseTransport]) -> None:
         self._made = made
-        self._plain = made(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))  # it trusts nobody
+        self._plain = made(_no_trust())
         self._secure: httpx.AsyncBaseTransport | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

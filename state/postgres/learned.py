@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from state.postgres.connection import Connection, Database, transaction
 
@@ -31,3 +31,7 @@ class Learned:
         """The value stored under `key`."""
         value: bytes | None = self._db.value("SELECT value FROM learned WHERE key = $1", [key])
         return value
+
+    def load_all(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The values stored under these keys, as far as there are any."""
+        return dict(self._db.run("SELECT key, value FROM learned WHERE key = ANY($1::text[])", [list(keys)]))

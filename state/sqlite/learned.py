@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from state.sqlite.connection import State, transaction
 
@@ -31,3 +31,9 @@ class Learned:
         """The value stored under `key`."""
         row = self._db.execute("SELECT value FROM learned WHERE key = ?", [key]).fetchone()
         return None if row is None else bytes(row[0])
+
+    def load_all(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The values stored under these keys, as far as there are any."""
+        signs = ", ".join("?" for _ in keys)
+        rows = self._db.execute(f"SELECT key, value FROM learned WHERE key IN ({signs})", list(keys))
+        return {key: bytes(value) for key, value in rows}

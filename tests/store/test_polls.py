@@ -212,3 +212,11 @@ def test_deletions_of_the_last_hour_are_counted_in_the_log(items: Items) -> None
         items.record(items.shown(snapshot(name), events=(gone,)))
 
     assert items.store.polls.open(SPEC, now=NOW).deletions == [3000.0, 10.0]
+
+
+def test_learned_values_are_loaded_together_as_far_as_there_are_any(backend: Backend) -> None:
+    learned = backend.open().learned
+    learned.save({"planner:a": b"1", "health:a": b"", "planner:b": b"2"})
+
+    assert learned.load_all(["planner:a", "health:a", "stall:a"]) == {"planner:a": b"1", "health:a": b""}
+    assert learned.load_all([]) == {}
