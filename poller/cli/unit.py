@@ -53,10 +53,13 @@ def unit(install: bool, root: Path | None) -> None:
     if not install and root is None:
         say_lines(text.rstrip())
         return
-    _write({UNIT: text, **OTHERS}, root or Path("/"))
-    if root is None:
-        for words in AFTERWARDS:
-            _run(words)
+    written = {UNIT: text, **OTHERS}
+    _write(written, root or Path("/"))
+    if root is not None:
+        say(f"wrote {', '.join(str(root / name) for name in written)}", err=True)
+        return
+    for words in AFTERWARDS:
+        _run(words)
     config = "/etc/poller/poller.toml"
     say(f"wrote /{UNIT}; next: poller init --config {config}, then systemctl enable --now poller", err=True)
 

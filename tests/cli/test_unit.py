@@ -33,6 +33,14 @@ def test_it_is_installed_below_a_folder_with_all_that_it_needs(poller: Run, tmp_
     assert {UNIT, *OTHERS} == {
         str(path.relative_to(tmp_path / "root")) for path in (tmp_path / "root").rglob("*") if path.is_file()
     }
+    assert ran.err.splitlines()[-1].startswith(f"wrote {tmp_path / 'root' / UNIT}, ")
+
+
+def test_uninstalling_as_the_page_says_removes_all_that_was_installed() -> None:
+    """What is left of sysusers.d and tmpfiles.d would create the user and the folder again at the next boot."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "upgrade.md").read_text().partition("## Uninstall")[2]
+
+    assert [name for name in (UNIT, *OTHERS) if f"/{name}" not in page] == []
 
 
 def test_a_program_that_the_service_may_not_see_is_warned_of(

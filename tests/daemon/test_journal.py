@@ -119,6 +119,20 @@ async def test_every_hour_is_summed_up_from_what_was_done_in_it(tmp_path: Path) 
     ]
 
 
+async def test_a_quiet_time_is_nothing_but_its_summary_in_the_log(tmp_path: Path) -> None:
+    async with town(tmp_path) as t, t.watched() as w:
+        journal = Journal(RunningProgram(w.app))
+        journal.open()
+        await w.run(60)  # the first sweep
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(10):
+                await w.run(60)
+                await journal.tell_notices()
+            await journal.sum_up()
+
+    assert [entry["event"] for entry in logs if entry["log_level"] != "debug"] == ["poller.hour"]
+
+
 async def test_a_notice_is_told_once_and_not_again_after_a_restart(tmp_path: Path) -> None:
     async with town(tmp_path) as t:
         for expected in (["source.failing"], []):
