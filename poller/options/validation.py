@@ -77,11 +77,11 @@ def _problem(detail: Any, at: Sequence[str], model: type[BaseModel], also: Also)
         key = dotted((*at, *_written(model, loc[:-1]), loc[-1]))
         known = known_keys(model, loc[:-1]) | set(also(loc))
         return Problem(key=key, what="unknown key", hint=nearest(str(loc[-1]), known))
-    what, hint = _words(detail)
+    what, hint = words_of(detail)
     return Problem(key=key, what=f"{what[:1].lower()}{what[1:]}", hint=hint)
 
 
-def _words(detail: Any) -> tuple[str, str | None]:
+def words_of(detail: Any) -> tuple[str, str | None]:
     """What is wrong and what to do; in pydantic's own words where ours do not have it."""
     words, hint = _WORDS.get(detail["type"], (None, None))
     if words is None:

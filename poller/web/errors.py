@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from poller.operations.log import OtherLog
 from poller.operations.places import BadPlace
 from poller.options.problems import NotNow, NotThere
+from poller.options.validation import words_of
 from poller.web.answers import problem_answer, storable
 from poller.web.context import Busy
 from poller.web.dashboard.html import Page
@@ -62,8 +63,13 @@ async def _refused(request: Request, error: HTTPException) -> Response:
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:
-    found = [f"{'.'.join(str(part) for part in one['loc'][1:])}: {one['msg']}" for one in error.errors()]
+    found = [f"{_place(one['loc'])}: {words_of(one)[0]}" for one in error.errors()]
     return _answer(request, 422, "; ".join(found)[:LONGEST], "/openapi.json describes every parameter")
+
+
+def _place(loc: tuple[str | int, ...]) -> str:
+    """The name of a parameter or a member of the body; "body" for the whole."""
+    return ".".join(str(part) for part in loc[1:] or loc)
 
 
 async def _failed(_: Request, __: Exception) -> Response:

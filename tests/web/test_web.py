@@ -155,6 +155,18 @@ def test_a_command_that_cannot_be_done_is_a_problem(api: httpx.Client, path: str
     assert answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "detail"),
+    [
+        ("GET", "/api/v1/events?limit=x", "limit: this is not a whole number"),
+        ("GET", "/api/v1/events?limit=0", "limit: this must be at least 1"),
+        ("POST", "/api/v1/redeliver", "body: required, but missing"),
+    ],
+)
+def test_an_invalid_request_is_told_in_plain_words(api: httpx.Client, method: str, path: str, detail: str) -> None:
+    assert api.request(method, path).json()["detail"] == detail
+
+
 def test_every_problem_is_described(api: httpx.Client) -> None:
     for path, operations in api.get("/openapi.json").json()["paths"].items():
         for operation in operations.values():
