@@ -124,7 +124,7 @@ class Workers:
     async def _share(self) -> float:
         """Own this worker's even part, and look again as soon as another worker's leases may be free.
 
-        Leases are read and taken on the connection that renews them: other steps may wait for the lost worker's locks.
+        Leases are read and taken on a connection for leases alone: other steps may wait for the lost worker's locks.
         """
         app, worker, holdings, looked_at = self._app, self._tenure.worker, self._holdings, self._app.clock.steady()
         shares = await app.write.urgent(app.store.leases.shares)

@@ -15,6 +15,7 @@ from state.leases import Lease
 from state.postgres.failures import AGAIN, translated
 
 THREADS: Final = 4  # connections that write, of one worker
+URGENT: Final = 2  # connections for leases: one renews them while the other looks for free ones
 TRIES: Final = 5  # attempts of a step that failed because of another one, for example by a deadlock
 
 R = TypeVar("R")
@@ -35,7 +36,7 @@ class StepRunner:
         self.outage: Unavailable | None = None  # why the state cannot be written
         self.failing = asyncio.Event()  # set when an outage has begun
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store")
-        self._urgent = ThreadPoolExecutor(1, thread_name_prefix="leases")
+        self._urgent = ThreadPoolExecutor(URGENT, thread_name_prefix="leases")
         self._turns: dict[str, asyncio.Lock] = {}  # by lease
         self._ending: set[asyncio.Task[Any]] = set()  # steps under way of sessions that are over
 
@@ -48,7 +49,7 @@ class StepRunner:
         return await _finished(task)
 
     async def run_urgently(self, call: Callable[[], R]) -> R:
-        """Run one step on a connection that no other step uses."""
+        """Run one step on a connection that only such steps use."""
         if self.outage is not None:
             raise self.outage
         return await self._on(self._urgent, call)

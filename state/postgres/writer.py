@@ -35,7 +35,7 @@ class Writer:
         return await self.runner.run(partial(step, *args, **kwargs))
 
     async def urgent(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """See `state.steps.Writer`: runs on a separate connection."""
+        """See `state.steps.Writer`: runs on one of the connections for leases."""
         return await self.runner.run_urgently(partial(step, *args, **kwargs))
 
     @property
