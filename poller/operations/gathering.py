@@ -275,7 +275,7 @@ def _endpoint(
         objects=row["objects"],
         last_sweep=_at(row["last_sweep"]),
         staleness_s=None if oldest is None else _seconds(max(0.0, now - oldest)),
-        expected_delay_s=_seconds(expected),
+        expected_delay_s=_seconds(expected) if _is_seen(row, state) else None,
         measured_delay_s=None if measured is None else _seconds(measured.mean),
         measured_delay_p95_s=None if measured is None else _seconds(measured.p95),
         measured_events=0 if measured is None else measured.events,
@@ -301,6 +301,11 @@ def _endpoint(
 def _error(row: Row, ill: EndpointHealth | None) -> str | None:
     error: str | None = row["error"] if ill is None else ill.reason
     return error
+
+
+def _is_seen(row: Row, state: EndpointState) -> bool:
+    """Whether changes are seen now: a list that is refused, held or fails as a whole has no expected delay."""
+    return state not in ("blocked", "held") and not (state == "failing" and row["failing"] >= row["units"])
 
 
 def _state(

@@ -111,6 +111,7 @@ def test_lists_of_a_refused_source_are_blocked_and_not_ok(poller: Run, shop: Sho
         found = screens(poller, told)
 
     assert [one["state"] for one in found.json["endpoints"]] == ["blocked", "blocked"]
+    assert [one["expected_delay_s"] for one in found.json["endpoints"]] == [None, None]
     assert all("401" in one["reason"] for one in found.json["endpoints"])
     assert '"ok"' not in found.dashboard.partition("<h2>Endpoints</h2>")[2].partition("<h2>Subscriptions</h2>")[0]
     assert "answers" not in next(line for line in found.doctor.splitlines() if "source shop" in line)
