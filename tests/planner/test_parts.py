@@ -798,11 +798,21 @@ def test_the_pace_is_that_of_this_hour_relative_to_the_hours_to_come(hour):
     assert parts.pacing.pace(now, 18_000, 5 * HOUR) == pytest.approx(min(max(factor, 0.3), 3.0))
 
 
+def test_a_unit_that_was_never_polled_is_no_part_of_the_demand():
+    known, new = unit(1), unit(2)
+    parts = Parts(known, new)
+    parts.set(known)
+    found = expected(parts.table, parts.models, NOON)
+    found.rate[parts.slots[known]] *= 4.0
+    parts.pacing.demand(NOON, found)
+
+    assert parts.pacing.pace(NOON, 3600, HOUR) == pytest.approx(2.0)
+
+
 def test_a_demand_that_is_measured_again_at_once_is_no_longer_usual_for_that():
-    parts = Parts(unit(1), unit(2, source="shop"))
-    for slot in parts.slots.values():
-        parts.models.polled(slot, NOON)
-    parts.units.remove(unit(2, source="shop"))  # a source without a unit has no demand
+    parts = Parts(unit(1))
+    parts.set(unit(1))
+    parts.models.number("shop", NOON)  # a source without a unit has no demand
     usual = expected(parts.table, parts.models, NOON)
     for _ in range(100):
         parts.pacing.demand(NOON, structs.replace(usual, rate=usual.base * 4.0))
