@@ -83,7 +83,7 @@ bench-delivery: $(STAMP)  ## deliveries a second and their delay, beside a bare 
 prove-slow: $(STAMP)  ## the tests that take too long for every run (5 minutes)
 	$(BIN)/python -m pytest -m slow
 
-prove-servers: $(STAMP)  ## no event false or missing against four servers that others wrote (4 minutes; needs npm)
+prove-servers: $(STAMP)  ## no event false or missing against four servers that others wrote (8 minutes; needs npm)
 	$(BIN)/python -m tests.proofs.servers
 
 prove-receivers: $(STAMP)  ## hostile answers to every sink: nothing ends, little memory, no pause (5 minutes)

@@ -34,6 +34,7 @@ class Judge:
         self._baselines: dict[
             str, tuple[int, dict[str, State]]
         ] = {}  # by endpoint: the log's end then, and what was known
+        self._ended: dict[str, float] = {}  # by endpoint: when its baseline was complete
         self._unread: dict[str, frozenset[str]] = {}  # by endpoint: lists that had not been read when it was complete
         self.told: dict[str, Event] = {}  # by id
 
@@ -88,7 +89,14 @@ class Judge:
         """Whether nobody could know that what was reported as deleted is there."""
         since = 0.0 if self._upstream.met & LIARS else event.observed_after or 0.0
         is_denied = "own-404" in self._upstream.met and self._was_hidden(subject, since, event.time)
-        return is_denied or self._was_unseen(since, event.time) or self._is_of_unlisted(event)
+        is_of_lost = self._is_of_unlisted(event) or self._is_of_early_parent(event, since)
+        return is_denied or self._was_unseen(since, event.time) or is_of_lost
+
+    def _is_of_early_parent(self, event: Event, since: float) -> bool:
+        """Whether its parent was not in its own list when the baseline of that list ended."""
+        endpoint, number, *_ = event.subject.split("/")
+        until = min(self._ended.get("things", event.time), event.time)
+        return endpoint == "lines" and any(one.meets(since, until) for one in self._upstream.hidden[int(number)])
 
     def _is_of_unlisted(self, event: Event) -> bool:
         """Whether it is in the list of a parent that no list shows: nobody vouches for it."""
@@ -107,6 +115,7 @@ class Judge:
                 ids = list(store.polls.parents(w.state.id))
                 known = {self.subject(w.name, i, o): o for i, o in _bodies(store, w.state.id, ids)}
                 self._baselines[w.name] = (store.log.last_seq(), known)
+                self._ended[w.name] = self._upstream.now()
                 self._unread[w.name] = Exemptions.load(w.state.accepted).unread
 
     def _take_first_readings(self, store: Store, w: WatchedEndpoint) -> None:

@@ -157,7 +157,7 @@ class Kinto(Rest):
 path = "/v1/buckets/b/collections/c/records"
 params = { _limit = 25, _sort = "-last_modified" }
 items = "$.data"
-pagination = { type = "cursor", next = "header:Next-Page", total_header = "Total-Records" }
+pagination = { type = "cursor", next = "header:Next-Page" }
 item_path = "/v1/buckets/b/collections/c/records/{id}"
 ignore = ["/last_modified", "/schema"]
 """
