@@ -50,6 +50,8 @@ def begin() -> None:
     """From now on, import the libraries so, and log nothing until the log is set up."""
     # OpenBLAS, of numpy, starts a thread for each core: a fifth of its import. The planner multiplies no matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # pydantic would read the metadata of every installed package for plugins of its own. An empty variable lets it.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if "structlog" in sys.modules:
         _silence(sys.modules["structlog"])
     if not any(isinstance(finder, _LeanFinder) for finder in sys.meta_path):
