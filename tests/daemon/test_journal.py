@@ -123,7 +123,7 @@ async def test_a_quiet_time_is_nothing_but_its_summary_in_the_log(tmp_path: Path
     async with town(tmp_path) as t, t.watched() as w:
         journal = Journal(RunningProgram(w.app))
         journal.open()
-        await w.run(60)  # the first sweep
+        await w.run(120)  # the first sweep
         with structlog.testing.capture_logs() as logs:
             for _ in range(10):
                 await w.run(60)

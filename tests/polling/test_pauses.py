@@ -206,7 +206,7 @@ async def test_a_long_pause_that_begins_while_a_poll_waits_for_its_turn_is_no_si
 
 async def test_a_pause_of_some_length_is_said_once_with_its_reason(tmp_path):
     async with town(tmp_path) as t, t.watched() as w:
-        await w.run(60)
+        await w.run(120)
         with structlog.testing.capture_logs() as said:
             t.shop.words = [(200, {"retry-after": "5"}), (200, {"retry-after": "40"}), (200, {"retry-after": "3"})]
             await w.run(300)
