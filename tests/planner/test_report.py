@@ -8,8 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from poller.budget.limits import Limit, allowed
-from poller.cli.context import CliContext
-from poller.cli.plan import plan
+from poller.cli import cli
 from poller.planner.planner import Planner, Unit
 from poller.planner.report import PlannerState, WhatIf, busiest, intervals, report, rows
 from poller.simulation import bounds
@@ -137,7 +136,7 @@ def test_promises_that_cannot_be_kept_are_reported_for_the_budget_and_for_what_i
     "wrong", [["--weight", "projects"], ["--weight", "x=-1"], ["--limits", "fast"], ["--share", "2"]]
 )
 def test_wrong_what_ifs_are_refused(wrong):
-    answer = CliRunner().invoke(plan, wrong, obj=CliContext())
+    answer = CliRunner().invoke(cli, ["plan", *wrong])
 
     assert answer.exit_code == 2
     assert wrong[0] in answer.output

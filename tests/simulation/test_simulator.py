@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from poller.budget.limits import Limit
-from poller.cli.simulate import simulate
+from poller.cli import cli
 from poller.planner.planner import Unit
 from poller.simulation.simulator import simulate_world, units_of
 from poller.simulation.worlds import DAY, make, recorded
@@ -91,7 +91,7 @@ def test_units_must_match_the_world():
 
 def command(*arguments):
     return CliRunner().invoke(
-        simulate, ["--world", "lognormal", "--days", "0.2", "--units", "10", "--changes", "500", *arguments]
+        cli, ["simulate", "--world", "lognormal", "--days", "0.2", "--units", "10", "--changes", "500", *arguments]
     )
 
 

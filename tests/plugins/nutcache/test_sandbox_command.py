@@ -13,8 +13,9 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from plugins.nutcache.sandbox.command import sandbox, working_morning
+from plugins.nutcache.sandbox.command import working_morning
 from plugins.nutcache.sandbox.variants import choices
+from poller.cli import cli
 
 RUN = [sys.executable, "-c", "from plugins.nutcache.sandbox.command import sandbox; sandbox()"]
 
@@ -53,14 +54,14 @@ def test_it_serves_until_told_to_stop_and_sums_up(tmp_path, stop):
     ],
 )
 def test_a_wrong_option_names_what_is_right(options, says):
-    result = CliRunner().invoke(sandbox, options)
+    result = CliRunner().invoke(cli, ["sandbox", *options])
 
     assert result.exit_code == 2
     assert says in result.output
 
 
 def test_every_variant_is_listed_with_its_default_first():
-    lines = CliRunner().invoke(sandbox, ["--list-variants"]).output.splitlines()
+    lines = CliRunner().invoke(cli, ["sandbox", "--list-variants"]).output.splitlines()
 
     assert len(lines) == len(choices())
     assert "order=id|unstable" in lines
@@ -68,7 +69,7 @@ def test_every_variant_is_listed_with_its_default_first():
 
 def test_a_taken_port_is_one_line_with_a_way_out():
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = CliRunner().invoke(sandbox, ["--port", str(taken.getsockname()[1])])
+        result = CliRunner().invoke(cli, ["sandbox", "--port", str(taken.getsockname()[1])])
 
     assert result.exit_code == 1
     assert result.output.count("\n") == 1
