@@ -151,9 +151,9 @@ class Bench:
             await poller.sweep()
         for fault in [*_gaps({one.seq: one for one in poller.events}), *self._unknown(app, poller.events)]:
             yield fault
-        waiting = [one.id for one in poller.deliveries if one.state == "pending"]
+        waiting = [f"{one.id} of {one.subscription}" for one in poller.deliveries if one.state == "pending"]
         if waiting:
-            yield f"{len(waiting)} deliveries still wait"
+            yield f"{len(waiting)} deliveries still wait: {', '.join(waiting[:5])}"
 
     def _unknown(self, app: App, events: list[Event]) -> Iterator[str]:
         """What the log tells of the API and what is known of it, where it is otherwise."""
