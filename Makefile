@@ -66,7 +66,7 @@ bench-start: $(STAMP)  ## CPU time of commands from a cold start, beside bare im
 bench-peers: $(STAMP)  ## Poller beside urlwatch, webchanges, changedetection.io and dlt: faults and costs (10 minutes)
 	$(BIN)/python -m benchmarks.peers
 
-prove-budget: $(STAMP)  ## the budget against the sandbox's count, over 50 restarts by SIGKILL (5 minutes)
+prove-budget: $(STAMP)  ## the budget against the sandbox's count, over 50 restarts by SIGKILL (8 minutes)
 	$(BIN)/python -m tests.proofs.budget
 
 prove: prove-slow prove-truth prove-crash prove-power prove-delivery prove-backlog  ## long proofs, each bounded in time

@@ -161,6 +161,27 @@ def test_a_day_that_differs_from_the_others_is_told_apart_once_it_was_seen_often
     assert rhythm.levels[3 * 24 + 12] < 0.35 * rhythm.levels[2 * 24 + 12]
 
 
+def test_all_changes_of_an_hour_are_learned():
+    rhythm = Rhythm()
+    for begin, changed in ((0.0, 1.0), (20.0, 2.0)):
+        rhythm.learn(begin, begin + 10.0, changed, 0.1)
+    assert rhythm.seen[0] == 3.0
+    assert rhythm.expected[0] == pytest.approx(2.0)
+
+
+def test_a_change_that_was_hardly_expected_is_split_as_well():
+    model = SourceModel(NOON)
+    excited = model.eta[0] * 0.5
+    assert model.split(1, 0.2, (0.5, 0.0)) == (1, pytest.approx(0.2 / (0.2 + excited)))
+
+
+def test_calls_that_are_answered_at_once_all_count():
+    parts = Parts(unit(1))
+    for _ in range(1000):
+        parts.pacing.answered(NOON, 1)
+    assert parts.pacing.calls_per_second == pytest.approx(1000.0, rel=1e-3)
+
+
 def test_the_quietest_hour_counts_as_a_twentieth_of_the_mean_however_much_more_was_seen_than_expected():
     rhythm = Rhythm()
     rhythm.seen[0] = 100_000.0
@@ -498,7 +519,7 @@ def test_the_rate_now_is_that_of_the_hour_of_the_week():
         assert found.rate[slot] == pytest.approx(found.base[slot] * rhythm.at(at))
 
 
-@pytest.mark.parametrize("age", [0.0, 30.0, 600.0, 4 * HOUR, 3 * DAY])
+@pytest.mark.parametrize("age", [0.0, 0.5, 30.0, 600.0, 4 * HOUR, 3 * DAY])
 @pytest.mark.parametrize(("minutes", "hours"), [(0.0, 0.0), (5.0, 0.0), (0.0, 5.0), (3.0, 2.0)])
 def test_the_delay_that_has_gathered_is_the_integral_of_what_is_unseen(age, minutes, hours):
     one, still = unit(1), unit(2)
