@@ -164,6 +164,7 @@ class Watched:
             self.upstream.end(trait)
         self.upstream.keep_one()
         await self._restart()
+        await self._pass(self.upstream.still_hidden_until())
         (await self.living()).engine.interventions.probe_now()  # as a reload does
         now = asyncio.get_running_loop().time
         sweeps, until = 0, now() + _patience(self.upstream.world)

@@ -253,6 +253,11 @@ class Upstream(httpx.AsyncBaseTransport):
         """The objects that a list shows now."""
         return [row for row in self.rows if not any(one.lasts(self.now()) for one in self.hidden[row["n"]])]
 
+    def still_hidden_until(self) -> float:
+        """When the last object is shown again that is hidden for a while."""
+        ends = [one.end for spans in self.hidden.values() for one in spans if one.end != float("inf")]
+        return max(ends, default=0.0)
+
     def is_unlisted(self, number: int) -> bool:
         """Whether no list shows the object until somebody lists it again."""
         return bool(self.hidden[number]) and self.hidden[number][-1].end == float("inf")
