@@ -452,7 +452,9 @@ def _result(
     return PollResult(
         calls=one.fetched.calls,
         changed=decision.changed,
-        units=UnitNews(added=seen.added, dropped=seen.dropped, tail_moves=[(new, one.key) for new in seen.added]),
+        units=UnitNews(
+            added=seen.added, dropped=seen.dropped, tail_moves=[(new, one.key) for new in seen.added if not one.is_last]
+        ),
         swept=swept,
         baseline=w.in_baseline,
         snapshots=decision.snapshots,

@@ -218,9 +218,7 @@ def following(style: Pagination, at: Position, *, answer: Answer, count: int, re
     )
 
 
-COMMON_CAPS: Final = frozenset(
-    {10, 20, 25, 30, 40, 50, 100, 150, 200, 250, 300, 500, 1000}
-)  # objects of a page at most
+COMMON_CAPS: Final = frozenset({10, 20, 25, 30, 50, 100, 200, 250, 500, 1000})  # objects of a page at most
 LARGEST_COUNTED: Final = 10_000  # objects: the default limit of Elasticsearch and OpenSearch
 
 
