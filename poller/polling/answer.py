@@ -173,7 +173,8 @@ def repeated_page(
     if owner is None or owner.shown != len(known) or not w.units.is_after(one.key, owner.key):
         return None
     between, is_first = w.units.before(one.key), w.units.before(owner.key) is None
-    may_be_capped = is_first and len(known) in COMMON_CAPS  # an API that knows neither the size nor the page
+    is_second = is_first and between is owner
+    may_be_capped = is_second and len(known) in COMMON_CAPS  # an API that knows neither the size nor the page
     return Repetition(
         page=owner.key,
         ids=list(known)[:MOST_REPEATED],

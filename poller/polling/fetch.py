@@ -24,6 +24,7 @@ from poller.http_dates import instant, seconds_behind
 from poller.polling.chain import Chain
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.results import Fetched
+from poller.polling.sweep import GIVEN_UP
 from poller.polling.threads import Apart
 from poller.polling.unit_keys import CHILD, NEWEST, SINCE, is_swept, load_position, own_id, parent_of
 from poller.redaction import SECRETS
@@ -45,6 +46,7 @@ LONGEST_VALIDATOR: Final = 4096  # characters; a server refuses requests with lo
 AFTER_THE_END: Final = frozenset({404, 410, 416})  # answered for a page that does not exist
 REFUSALS: Final = frozenset({400, 422})  # answered for that by some servers, and for other reasons by many
 NO_PAGE: Final = AFTER_THE_END | REFUSALS | {403, 500}  # answered for a page beyond one that seemed to be the last
+ALWAYS_FAILS: Final = frozenset(range(402, 600))  # the same, if it was answered before as well: not 401
 EMPTY: Final = Unparsed(())
 MOST_UNMODIFIED: Final = 9  # consecutive answers with 304; the next request is unconditional
 STRONG: Final = 60.0  # seconds
@@ -231,7 +233,7 @@ class Fetcher:
                 return await self._apart(self.source.page, w.rules.endpoint, at, response)
             return self.source.page(w.rules.endpoint, at, response)
         except PageError:
-            if no_page is not NO_PAGE:
+            if no_page <= AFTER_THE_END:
                 raise
             return EMPTY
 
@@ -254,12 +256,15 @@ def _following(page: Unparsed, *, one_unit: bool) -> Position | None:
 
 def _no_page(w: WatchedEndpoint, unit: UnitState) -> Set[int]:
     """Statuses that mean that the page does not exist. There are some if the previous page says that it is the last,
-    and more, besides any other answer that is no list, if the page has never shown an object.
+    more, besides any other answer that is no list, if the page has never shown an object, and most if it has failed
+    each time.
     """
     before = None if w.is_child or not is_swept(unit.key) else w.units.before(unit.key)
     if before is None or not claims_of(before).is_last:
         return frozenset()
-    return AFTER_THE_END if unit.shown else NO_PAGE
+    if unit.shown:
+        return AFTER_THE_END
+    return NO_PAGE if unit.failures + 1 < GIVEN_UP else NO_PAGE | ALWAYS_FAILS
 
 
 class _Begun(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from poller.app import App, open_app, sweep_once
+from poller.clock import Clock, VirtualClock
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
+from tests.polling.test_odd_ends import jumping
 from tests.support.upstream import serving
 
 PAGES = 'pagination = { type = "page", size_param = "size", size = 10 }'
@@ -43,7 +46,9 @@ class List:
 
 
 @asynccontextmanager
-async def opened(folder: Path, table: str, found: List, more: str = "") -> AsyncIterator[App]:
+async def opened(
+    folder: Path, table: str, found: List, more: str = "", clock: Clock | None = None, limits: str = "1000/s"
+) -> AsyncIterator[App]:
     async def things(request: Request) -> Response:
         return found.answer(request.query_params)
 
@@ -53,12 +58,12 @@ async def opened(folder: Path, table: str, found: List, more: str = "") -> Async
     routes = [Route("/things", things), Route("/parents", parents)]
     async with serving(Starlette(routes=routes)) as url:
         source = f'[sources.api]\nplugin = "rest"\nbase_url = "{url}"\nbudget = "api"\n{more}'
-        text = f'[budgets.api]\nlimits = ["1000/s"]\n{source}'
+        text = f'[budgets.api]\nlimits = ["{limits}"]\n{source}'
         path = "/things?of={parent.id}" if more else "/things"
         endpoint = f'[sources.api.endpoints.things]\npath = "{path}"\nabsent_for = "0s"\n{table}\n'
         (folder / "poller.toml").write_text(f"{text}{endpoint}")
         plugins = load_plugins(lazily=True)
-        async with open_app(load(folder / "poller.toml", plugins), plugins) as app:
+        async with open_app(load(folder / "poller.toml", plugins), plugins, clock=clock) as app:
             yield app
 
 
@@ -145,11 +150,12 @@ async def test_whatever_is_answered_behind_a_short_last_page_it_is_looked_at_onc
 
 
 async def test_a_refusal_for_too_many_calls_is_no_end(tmp_path):
-    answers = iter([429, 404])
+    answers, clock = chain([429], repeat(404)), VirtualClock()
     found = List(beyond=lambda: JSONResponse({}, next(answers), headers={"retry-after": "0"}))
-    async with opened(tmp_path, PAGES, found) as app:
-        await sweep_once(app)
-        assert found.asked == [0, 10, 20, 30, 30]
+    async with opened(tmp_path, PAGES, found, clock=clock, limits="1/s") as app:
+        await jumping(app, clock).run(60)
+        assert found.asked.count(30) == 2
+        assert known(app) == 25
 
 
 @pytest.mark.parametrize("beyond", ["the first page", "the last page"])
@@ -162,6 +168,34 @@ async def test_a_server_that_repeats_a_page_behind_a_short_last_page_contradicts
             assert await sweep_once(app) == []
             assert (known(app), told(app)) == (len(ids), [])
         assert len(app.engine.sources["api"].endpoints["things"].units) == (len(ids) + 9) // 10
+
+
+async def test_a_server_that_begins_anew_behind_the_last_page_contradicts_nothing(tmp_path):
+    found = List()
+    found.beyond = lambda: found.answer({"size": 10, "page": 1})
+    async with opened(tmp_path, PAGES, found) as app:
+        for _ in range(3):
+            assert await sweep_once(app) == []
+            assert (known(app), told(app)) == (25, [])
+        assert len(app.engine.sources["api"].endpoints["things"].units) == 3
+
+
+@pytest.mark.parametrize("ids", [range(1, 26), range(1, 21)])
+async def test_a_list_with_as_many_objects_on_its_last_page_as_servers_often_show_is_as_it_was(tmp_path, ids):
+    found = List(ids=[*ids], cap=30)
+    async with opened(tmp_path, LARGE.replace("25", "30"), found) as app:
+        for _ in range(3):
+            assert await sweep_once(app) == []
+            assert (known(app), told(app)) == (len(ids), [])
+
+
+async def test_a_server_that_always_fails_behind_the_last_page_keeps_no_list_open(tmp_path):
+    found, clock = List(beyond=lambda: JSONResponse({}, 503)), VirtualClock()
+    async with opened(tmp_path, PAGES, found, clock=clock, limits="1/s") as app:
+        await jumping(app, clock).run(90)
+        assert (known(app), told(app)) == (25, [])
+        assert app.engine.sources["api"].health.snapshot().state == "ok"
+        assert "page=4" not in app.engine.sources["api"].endpoints["things"].units
 
 
 async def test_a_server_that_knows_neither_size_nor_page_may_have_more_than_it_shows(tmp_path):
