@@ -532,7 +532,7 @@ def _seen(
 
 
 def _is_no_page(w: WatchedEndpoint, one: Answer, comparison: PageComparison) -> bool:
-    """Whether it is nothing but the place beyond the last page, where nothing was ever shown."""
+    """Whether the unit is no page: the page before it is the last, and nothing was ever shown here."""
     if not is_paged(w, one.key) or one.unit.shown or comparison.members or one.following is not None:
         return False
     before = w.units.before(one.key)
