@@ -6,11 +6,17 @@
 import logging
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
+from poller.clock import VirtualClock
+from poller.testing import Poller
+from state.open import Inline
+from tests.proofs.power import judge
 from tests.proofs.power.disk import Create, Delete, Disk, Sync, Truncate, Write
+from tests.proofs.power.run import Api, Recording, opened, plugins_with
 from tests.truth.power_loss import losses, recording
 
 
@@ -28,6 +34,38 @@ async def test_nothing_that_was_told_is_lost_when_the_power_goes(tmp_path):
     assert found.is_complete
     assert found.syncs > 50
     assert found.gone_on >= 2
+
+
+@pytest.mark.parametrize(("resumed", "found"), [(judge.SUBSCRIPTIONS, 0), (("paused",), 1)])
+async def test_what_still_waits_after_the_power_came_back_is_found_unless_it_was_only_disabled(
+    tmp_path, monkeypatch, resumed, found
+):
+    monkeypatch.setattr(judge, "SUBSCRIPTIONS", resumed)
+    run = await disabled_by_retention(tmp_path / "run")
+    image = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    faults = await judge.Bench(tmp_path / "bench", run).faults(image, judge.Promises(), goes_on=True)
+    assert [fault.split(" (")[0] for fault in faults] == ["box is disabled"] * found
+
+
+class Unlucky(random.Random):
+    """Chance by which every attempt fails."""
+
+    def random(self) -> float:
+        """Less than is needed."""
+        return 0.05
+
+
+async def disabled_by_retention(folder: Path) -> Recording:
+    """A run that ends after events were forgotten that no receiver had accepted."""
+    folder.mkdir()
+    api, clock = Api(1, lambda: None), VirtualClock()
+    plugins = plugins_with(lambda _: None, Unlucky())
+    async with opened(folder, plugins, api, clock=clock, runner=Inline()) as app:
+        poller = Poller(app, clock)
+        await poller.sweep()
+        await app.deliverer.purge(clock.now() + 1.0)
+        await poller.sweep()
+    return Recording(entries=[], api=api, ended=clock.now())
 
 
 def test_a_disk_keeps_what_was_synced_and_any_part_of_the_rest():

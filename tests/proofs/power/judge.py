@@ -39,6 +39,7 @@ SWEEPS: Final = 3  # after which everything must be known again
 LATER: Final = 3600.0  # seconds that the power was away
 CLOSE: Final = 0.1  # seconds between a call's time and the clock's anchor that is saved with it
 BUDGET: Final = "shop"
+SUBSCRIPTIONS: Final = ("box", "paused")
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ class Promises:
         """Expect nothing of old events, nor that a subscription that was not given some of them is as it was."""
         self.forgotten_before = before
         self.events = {seq: told for seq, told in self.events.items() if told.time >= before}
-        self.commanded["paused"] = None
+        self.commanded |= dict.fromkeys(SUBSCRIPTIONS)
         if self.shown is not None:
             self.shown = replace(self.shown, ended=frozenset())
 
@@ -107,7 +108,8 @@ class Bench:
             ledgers = reader.deliveries.ledger()
             spent = reader.sums.calls(BUDGET, since=0.0)
             anchor = reader.sums.anchor()
-            states = {one.name: one.state for one in reader.deliveries.subscriptions()}
+            # It is failing while the receiver is, whatever was commanded.
+            states = {one.name: one.state.replace("failing", "active") for one in reader.deliveries.subscriptions()}
             rows = reader.polls.endpoints()
             held = {row["endpoint"]: "held" if row["held"] else "released" for row in rows}
         yield from self._damage()
@@ -144,9 +146,10 @@ class Bench:
     async def _gone_on(self, app: App, clock: VirtualClock) -> AsyncIterator[str]:
         """Let it poll and deliver until it knows everything."""
         poller = Poller(app, clock)
-        for name, args in (("resume", {"subscription": "paused"}), ("release", {"endpoint": "shop/others"})):
-            with contextlib.suppress(PollerError):  # it is not held
-                await execute(app, name, args)
+        for name in SUBSCRIPTIONS:  # one is paused, or disabled because events were dropped
+            await execute(app, "resume", {"subscription": name})
+        with contextlib.suppress(PollerError):  # it is not held
+            await execute(app, "release", {"endpoint": "shop/others"})
         for _ in range(SWEEPS):
             await poller.sweep()
         for fault in [*_gaps({one.seq: one for one in poller.events}), *self._unknown(app, poller.events)]:
@@ -154,6 +157,9 @@ class Bench:
         waiting = [f"{one.id} of {one.subscription}" for one in poller.deliveries if one.state == "pending"]
         if waiting:
             yield f"{len(waiting)} deliveries still wait: {', '.join(waiting[:5])}"
+        for one in app.store.delivery_reader.subscriptions():
+            if one.state != "active" or one.lag:
+                yield f"{one.name} is {one.state} ({one.reason}), and was not given {one.lag} events"
 
     def _unknown(self, app: App, events: list[Event]) -> Iterator[str]:
         """What the log tells of the API and what is known of it, where it is otherwise."""
