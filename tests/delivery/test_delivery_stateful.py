@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import os
 import tempfile
 from collections import defaultdict, deque
@@ -152,10 +153,20 @@ class Receiver:
         pass
 
 
+@functools.cache
+def new_state() -> bytes:
+    """A state that was just created. To create one takes a fifth of a history's time, and syncs the disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.db"
+        Bench(path).db.close()
+        return path.read_bytes()
+
+
 class World(Bench):
     """A bench whose process may die."""
 
     def __init__(self, path: Path) -> None:
+        path.write_bytes(new_state())
         super().__init__(path, pending_limit=ROOM)
         self.receivers: dict[str, Receiver] = {}
         self.absent: set[str] = set()
