@@ -851,6 +851,18 @@ def test_bursts_that_always_come_are_the_usual_demand_after_some_days():
     assert parts.pacing.pace(NOON + 240 * HOUR, 3600, HOUR) == pytest.approx(1.0, rel=0.01)
 
 
+@pytest.mark.parametrize("hours", [1, 12, 24])
+def test_a_burst_becomes_usual_over_a_day_and_not_at_once(hours):
+    parts = Parts(unit(1))
+    parts.set(unit(1), changes=10.0, exposure=1000 * HOUR)
+    usual = expected(parts.table, parts.models, NOON)
+    parts.pacing.demand(NOON, usual)
+    now = NOON + hours * HOUR
+    parts.pacing.demand(now, structs.replace(usual, rate=usual.base * 4.0))
+
+    assert parts.pacing.pace(now, 3600, HOUR) == pytest.approx(2.0 / (2.0 - math.exp(-hours / 24)))
+
+
 def test_the_pace_is_saved_across_a_restart():
     parts = promised(100.0)
     other = Parts(unit(1)).pacing

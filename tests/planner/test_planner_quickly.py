@@ -145,3 +145,33 @@ def test_a_unit_that_is_in_flight_is_due_when_its_answer_has_come():
 
     assert planner.next_due(NOON + 1.0) == NOON + 1.0
     assert math.isfinite(planner.explain(ONE, NOON + 1.0).next_poll)
+
+
+def several(number, *, seed=0):
+    """A planner of equal units, all of which were polled at noon, and a function that polls the next of them."""
+    planner = Planner([Unit("acme", "projects", str(key)) for key in range(number)], now=NOON, seed=seed)
+    for one in list(planner.units):
+        planner.observe(one, NOON, 0)
+
+    def poll_next(now):
+        chosen = planner.choose(now)
+        assert chosen is not None
+        planner.started(chosen)
+        planner.observe(chosen, now, 0)
+        return chosen.key
+
+    return poll_next
+
+
+def test_the_seed_decides_between_equal_units():
+    one, same, other = (several(30, seed=seed) for seed in (7, 7, 8))
+    orders = [[poll_next(NOON + 3600.0) for _ in range(30)] for poll_next in (one, same, other)]
+
+    assert orders[0] == orders[1] != orders[2]
+    assert all(len(set(order)) == 30 for order in orders)
+
+
+def test_several_polls_of_one_ranking_are_of_different_units():
+    poll_next = several(3000)  # so many that six picks share a ranking
+
+    assert len({poll_next(NOON + 3600.0) for _ in range(12)}) == 12
