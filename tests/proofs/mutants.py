@@ -3,7 +3,10 @@
 mutmut brings many packages, and is not one of ours: `python -m pip install mutmut` puts it beside Poller. A mutant that
 differs in a text alone (a message) is counted apart: what a message says is read by people, and by the tests of docs.
 
-    python -m tests.proofs.mutants [--sample N] [--minutes N] [--children N] [PACKAGE ...]
+    python -m tests.proofs.mutants [--sample N] [--minutes N] [--children N] [--keep FOLDER] [PACKAGE ...]
+
+With `--keep`, a run goes on where an earlier one ended. A mutant that was killed stays killed unless its function has
+changed since, whatever else has; all others are tried again.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import ast
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,7 +104,7 @@ class Bounds:
 
 def main() -> int:
     """Exit status 0 when enough mutants of every package are killed."""
-    packages, bounds = _arguments()
+    packages, bounds, keep = _arguments()
     if find_spec("mutmut") is None:
         print("mutmut is not installed beside Poller: python -m pip install mutmut", file=sys.stderr)
         return 2
@@ -108,7 +112,7 @@ def main() -> int:
     enough = True
     for package in packages:
         with tempfile.TemporaryDirectory() as name:
-            counts, survivors = judge(package, Path(name), bounds)
+            counts, survivors = judge(package, Path(name) if keep is None else keep / package, bounds)
         tried = counts["killed"] + counts["survived"] + counts["no test"]
         share = counts["killed"] / tried if tried else 0.0
         enough = enough and share >= ASKED
@@ -121,18 +125,18 @@ def main() -> int:
     return 0 if enough else 1
 
 
-def _arguments() -> tuple[list[str], Bounds]:
+def _arguments() -> tuple[list[str], Bounds, Path | None]:
     parser = argparse.ArgumentParser(description="Put small mistakes into the pure core: does a test see each?")
     parser.add_argument("packages", nargs="*", metavar="PACKAGE", help=f"of {', '.join(CORES)}; all by default")
     parser.add_argument("--sample", type=int, help="try this many mutants of each package, the same ones each time")
     parser.add_argument("--minutes", type=float, default=20.0, help="for each package at most (20)")
     parser.add_argument("--children", type=int, default=2, help="mutants that are tried at once (2)")
+    parser.add_argument("--keep", type=Path, help="a folder whose results an earlier run has left, and this one leaves")
     asked = parser.parse_args()
     if unknown := set(asked.packages) - set(CORES):
         parser.error(f"no pure core is named {', '.join(sorted(unknown))}; there are {', '.join(CORES)}")
-    return asked.packages or list(CORES), Bounds(
-        sample=asked.sample, seconds=60 * asked.minutes, children=asked.children
-    )
+    bounds = Bounds(sample=asked.sample, seconds=60 * asked.minutes, children=asked.children)
+    return asked.packages or list(CORES), bounds, asked.keep
 
 
 def judge(package: str, folder: Path, bounds: Bounds) -> tuple[Counter[str], list[str]]:
@@ -145,7 +149,9 @@ def judge(package: str, folder: Path, bounds: Bounds) -> tuple[Counter[str], lis
         raise SystemExit(folder.joinpath("output.txt").read_text()[-4_000:])
     if bounds.sample is not None and bounds.sample < len(names):
         names = sorted(random.Random(SEED).sample(names, bounds.sample))
-    run_mutmut(package, folder, bounds, names)
+    wanted = to_try(folder)
+    if names := [name for name in names if name in wanted]:
+        run_mutmut(package, folder, bounds, names)
     return results(folder)
 
 
@@ -202,24 +208,52 @@ def statuses(folder: Path) -> dict[str, int | None]:
     return found
 
 
-def results(folder: Path) -> tuple[Counter[str], list[str]]:
-    """How many mutants came to what, and each survivor as a change."""
-    counts: Counter[str] = Counter()
-    survivors: list[str] = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """A mutant that was made, and what came of it."""
+
+    name: str
+    kind: str  # text, killed, survived, no test, not tried
+    original: ast.AST
+    changed: ast.AST
+
+
+def mutants(folder: Path) -> Iterator[Mutant]:
+    """Every mutant of a folder."""
     for meta in sorted(folder.glob("mutants/**/*.meta")):
         variants = functions(meta.with_suffix(""))
         for name, status in orjson.loads(meta.read_bytes())["exit_code_by_key"].items():
             function, _, number = name.rpartition(".")[2].rpartition("__mutmut_")
-            original, mutant = variants[f"{function}__mutmut_orig"], variants[f"{function}__mutmut_{number}"]
-            kind = "text" if without_texts(original) == without_texts(mutant) else outcome(status)
-            counts[kind] += 1
-            if kind in ("survived", "no test"):
-                survivors.append("\n".join([f"{name} ({kind})", *changed_lines(original, mutant)]))
+            original, changed = variants[f"{function}__mutmut_orig"], variants[f"{function}__mutmut_{number}"]
+            kind = "text" if without_texts(original) == without_texts(changed) else outcome(status)
+            yield Mutant(name=name, kind=kind, original=original, changed=changed)
+
+
+def to_try(folder: Path) -> set[str]:
+    """The mutants that a run tries: not those of texts, nor those that are known to be killed."""
+    return {one.name for one in mutants(folder) if one.kind not in ("text", "killed")}
+
+
+def results(folder: Path) -> tuple[Counter[str], list[str]]:
+    """How many mutants came to what, and each survivor as a change."""
+    counts: Counter[str] = Counter()
+    survivors: list[str] = []
+    for one in mutants(folder):
+        counts[one.kind] += 1
+        if one.kind in ("survived", "no test"):
+            survivors.append("\n".join([f"{one.name} ({one.kind})", *changed_lines(one.original, one.changed)]))
     return counts, survivors
 
 
 def copy_project(folder: Path) -> None:
-    """The files of this project that are tracked."""
+    """Copy the files of this project that are tracked, in place of an earlier copy.
+
+    mutmut keeps what it knows of functions that are as they were, and looks again which tests reach them.
+    """
+    for earlier in set(folder.glob("*")) - {folder / "mutants"}:
+        shutil.rmtree(earlier) if earlier.is_dir() else earlier.unlink()
+    shutil.rmtree(folder / "mutants" / "tests", ignore_errors=True)
+    folder.joinpath("mutants", "mutmut-stats.json").unlink(missing_ok=True)
     names = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True).stdout.splitlines()
     for name in names:
         place = folder / name
