@@ -77,13 +77,14 @@ class ClaimsInHand:
         decision = self._judged(running, answer, now)
         row = _row(running, receipt, latency)
         self.draft.settle(running.claim, running.jobs, decision, row)
-        held = self.health.is_open
+        held, before = self.health.is_open, self.health.health
         self.health.follow(answer, first, row.number, receipt, self.draft, now=now, not_before=decision.not_before)
         if decision.state == "dead":
             self.health.report_dead(running.jobs, row.number, receipt, self.draft, now=now)
         if self.health.is_open and not held:
             self.give_back()
-        self._report(running, decision, row)
+        repeated = before.dead_reported if decision.state == "dead" else before.failures > 0
+        self._report(running, decision, row, is_repeated=repeated and decision.state != "delivered")
         return decision
 
     def halved(self, running: RunningAttempt, answer: TooLarge, latency: float) -> None:
@@ -128,7 +129,9 @@ class ClaimsInHand:
             was_due=running.was_due,
         )
 
-    def _report(self, running: RunningAttempt, decision: RetryDecision, row: AttemptRow) -> None:
+    def _report(
+        self, running: RunningAttempt, decision: RetryDecision, row: AttemptRow, *, is_repeated: bool = False
+    ) -> None:
         self._finished(
             AttemptFinished(
                 subscription=self._settings.name,
@@ -137,6 +140,7 @@ class ClaimsInHand:
                 attempt=row,
                 due=decision.due,
                 is_in_order=not running.claim.lane.startswith(OUTSIDE),
+                is_repeated=is_repeated,
             )
         )
 

@@ -234,8 +234,8 @@ def _report(
     observe: Callable[[AttemptFinished], None] | None,
     attempt: AttemptFinished,
 ) -> None:
-    """Log an attempt that has ended, and report it to observers."""
-    getattr(logger, _LOUD[attempt.state])(
+    """Log an attempt that has ended, quietly if it only repeats what was logged, and report it to observers."""
+    getattr(logger, "debug" if attempt.is_repeated else _LOUD[attempt.state])(
         "delivery.failed" if attempt.state == "pending" else f"delivery.{attempt.state}",
         subscription=attempt.subscription,
         sequence=attempt.jobs[0].event.seq,

@@ -28,3 +28,4 @@ class AttemptFinished(msgspec.Struct, frozen=True, kw_only=True):
     attempt: AttemptRow
     due: float | None = None  # while pending: time of the next attempt, unless the breaker delays it further
     is_in_order: bool = True  # False: replayed or redelivered, outside the object's order
+    is_repeated: bool = False  # an earlier failure, or an earlier dead letter, of the same episode was reported
