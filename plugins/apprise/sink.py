@@ -9,6 +9,7 @@ from typing import Final, Self
 from plugins.apprise.notifier import PATIENCE, Notifier, Outcome
 from plugins.apprise.options import AppriseOptions
 from poller import Attempt, Event, Receipt, RetryLater
+from poller.rendering.counting import counted
 from poller.rendering.event_view import EventView
 from poller.rendering.rendered import rendered
 from poller.rendering.templates import RenderError, render, render_default
@@ -66,7 +67,7 @@ class AppriseSink:
         if failed:
             self._remember(attempt.delivery_id, done)
             raise RetryLater(None, Receipt(status="failed", text=f"not accepted by the services {', '.join(failed)}"))
-        return Receipt(status="sent", text=f"{len(done)} services")
+        return Receipt(status="sent", text=counted(len(done), "service"))
 
     def render(self, events: Sequence[Event]) -> str:
         """The notification's text."""

@@ -17,6 +17,7 @@ from typing import Final
 from slack_sdk.models.blocks import Block, ContextBlock, HeaderBlock, MarkdownTextObject, SectionBlock
 
 from poller import Event
+from poller.rendering.counting import counted
 from poller.rendering.event_view import EventView, one_line
 from poller.rendering.mrkdwn import escaped
 from poller.rendering.templates import Escape, render
@@ -58,14 +59,14 @@ def message(view: EventView) -> list[Block]:
 
 def digest(views: Sequence[EventView]) -> list[Block]:
     """Several events in one message: as many as fit, then the number of those left out."""
-    blocks: list[Block] = [HeaderBlock(text=f"{len(views)} events")]
+    blocks: list[Block] = [HeaderBlock(text=counted(len(views), "event"))]
     left = TOTAL - 200
     for number, event in enumerate(views):
         head = f"*{escaped(event.headline)}*"
         text = fitted([head, *_lines(event), f"_{escaped(_origin(event))}_"], max(_IN_DIGEST, len(head) + 40))
         left -= len(text)
         if left < 0 or len(blocks) == BLOCKS - 1:
-            blocks.append(ContextBlock(elements=[_mrkdwn(f"… and {len(views) - number} more events")]))
+            blocks.append(ContextBlock(elements=[_mrkdwn(f"… and {counted(len(views) - number, 'more event')}")]))
             break
         blocks.append(_section(text))
     return blocks
@@ -81,7 +82,7 @@ def templated(text: str) -> list[Block]:
             part.append(rest.pop(0))
         blocks.append(_section(_whole_entities("\n".join(part)) or " "))
     if rest:
-        blocks.append(ContextBlock(elements=[_mrkdwn(f"… and {len(rest)} more lines")]))
+        blocks.append(ContextBlock(elements=[_mrkdwn(f"… and {counted(len(rest), 'more line')}")]))
     return blocks
 
 
@@ -99,7 +100,7 @@ def digest_text(views: Sequence[EventView]) -> str:
     """Every event of a digest as text, with details as long as there is room for all headlines."""
     heads = [escaped(event.headline) for event in views]
     spare = TEXT - 40 - sum(len(head) + 1 for head in heads)
-    lines = [f"{len(views)} events"]
+    lines = [counted(len(views), "event")]
     for head, event in zip(heads, views, strict=True):
         details = "\n".join(_text_lines(event)[1:])
         spare -= len(details) + 2

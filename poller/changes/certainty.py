@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from poller.rendering.counting import counted
 from state.polls import UnitState
 
 MOST: Final = 5  # doubts stored for one sweep
@@ -155,7 +156,9 @@ def _guesses(swept: SweptList) -> Iterator[str]:
         totals = [found for unit in units if (found := claims_of(unit).guessed_total) is not None]
         seen = sum(unit.shown for unit in units)
         yield from (
-            f"the answer says {name} = {total}, and {seen} objects were seen" for name, total in totals if total > seen
+            f"the answer says {name} = {total}, and {counted(seen, 'object')} {'was' if seen == 1 else 'were'} seen"
+            for name, total in totals
+            if total > seen
         )
 
 

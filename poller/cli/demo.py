@@ -27,6 +27,7 @@ from poller.daemon.daemon import Daemon, run_daemon
 from poller.daemon.logs import configure
 from poller.hooks.loading import load_plugins
 from poller.options.quantities import parse_duration
+from poller.rendering.counting import counted
 from state.errors import PollerError
 
 PORT = 8765
@@ -279,8 +280,7 @@ def _print(report: dict[str, Any], out: Console) -> None:
     delays = sorted(report["delays"])
     if delays:
         p95 = delays[min(len(delays) - 1, int(len(delays) * 0.95))]
-        text = (
-            f"median {statistics.median(delays):.1f} s, 95 % below {p95:.1f} s ({len(delays)} changes of the journal)"
-        )
+        changes = counted(len(delays), "change")
+        text = f"median {statistics.median(delays):.1f} s, 95 % below {p95:.1f} s ({changes} of the journal)"
         table.add_row("detection delay", text)
     out.print(table)

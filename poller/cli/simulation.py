@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import numpy as np
 
-from poller.cli.output import counted, print_table, say
+from poller.cli.output import print_table, say
 from poller.options.quantities import duration_text
+from poller.rendering.counting import counted, plural
 from poller.simulation.scenarios import Scenario
 from poller.simulation.simulator import Result
 
@@ -69,7 +70,7 @@ def print_result(result: Result, out: Console | None) -> None:
     """Print the delays next to polling in turn and the bounds, and a chart of both distributions."""
     means = [("planner", result.mean), ("in turn", result.in_turn)]
     means += [("D*: constant rates known", result.optimum), ("hourly rates known", result.hourly_bound)]
-    title = f"{result.world}: {counted(result.units, 'unit')}, {result.days:.3g} days"
+    title = f"{result.world}: {counted(result.units, 'unit')}, {_days(result)}"
     rows = [
         [name, _seconds(delay), "-" if delay != delay else f"{delay / result.in_turn:.2f}"] for name, delay in means
     ]
@@ -100,7 +101,10 @@ def _panel(axes: Any, result: Result) -> None:
             axes.plot(np.sort(delays), places, color=colour, label=f"{label}, mean {delays.mean():.0f} s")
     axes.axvline(result.optimum, color="grey", linestyle=":", label=f"D* = {result.optimum:.0f} s")
     axes.set(xscale="log", xlabel="detection delay, seconds", ylabel="share of changes", xlim=(1, None), ylim=(0, 1))
-    axes.set_title(f"{result.world}: {result.units:,} units, {result.days:.3g} days, {result.calls:,} calls")
+    units, calls = (
+        f"{count:,} {plural(noun, count)}" for noun, count in (("unit", result.units), ("call", result.calls))
+    )
+    axes.set_title(f"{result.world}: {units}, {_days(result)}, {calls}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(loc="upper left", frameon=False)
@@ -117,15 +121,20 @@ def _chart(result: Result) -> list[list[str]]:
 
 def _told(result: Result) -> list[str]:
     """The figures in lines for people."""
-    calls = f"{result.calls:,} calls ({result.used:.1%} of those allowed)"
+    calls = f"{result.calls:,} {plural('call', result.calls)} ({result.used:.1%} of those allowed)"
     if not result.delays.found.size:
         return [f"{calls}; no change was found"]
+    found = result.delays.found.size
     half, most = (result.delays.percentile(percent) for percent in (50, 99))
     return [
-        f"{calls}; {result.delays.found.size:,} changes found",
+        f"{calls}; {found:,} {plural('change', found)} found",
         f"half of them within {half:.0f} s, 99 % within {most:.0f} s;"
         f" no unit unpolled for more than {result.stalest:,.0f} s",
     ]
+
+
+def _days(result: Result) -> str:
+    return f"{result.days:.3g} {plural('day', result.days)}"
 
 
 def _seconds(delay: float) -> str:

@@ -107,7 +107,7 @@ async def _sweep_and_deliver(
 
 def _say(swept: Swept) -> None:
     done = [counted(swept.calls, "call"), counted(swept.events, "event")]
-    say(", ".join([*done, *([f"{swept.pending} deliveries pending"] if swept.pending else [])]), err=True)
+    say(", ".join([*done, *([f"{counted(swept.pending, 'delivery')} pending"] if swept.pending else [])]), err=True)
     if swept.baselines:
         say(f"First sweep of {counted(swept.baselines, 'endpoint')}: changes are reported from now on.", err=True)
     for line in swept.not_seen:

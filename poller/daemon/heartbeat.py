@@ -8,6 +8,7 @@ import httpx
 import structlog
 
 from poller.app import App
+from poller.rendering.counting import counted
 
 log = structlog.get_logger("poller")
 
@@ -41,4 +42,4 @@ def status_line(app: App) -> str:
         return f"paused: {outage}"
     endpoints = sum(len(run.endpoints) for run in app.engine.sources.values())
     calls = sum(poll_loop.tasks.begun for poll_loop in app.engine.loops.values())
-    return f"watching {endpoints} endpoints, {calls} calls since the start"
+    return f"watching {counted(endpoints, 'endpoint')}, {counted(calls, 'call')} since the start"

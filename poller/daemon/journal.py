@@ -14,6 +14,7 @@ import structlog
 from poller.operations.gathering import open_reader
 from poller.operations.program import Live, Program
 from poller.operations.status import Status
+from poller.rendering.counting import counted
 from state.errors import StateError
 from state.operational import SOURCE
 from state.records import Event
@@ -116,15 +117,11 @@ def tell(event: Event) -> None:
 
 def hour(status: Status, count: Count) -> str:
     """A summary of the latest hour and of the state at its end, in one line."""
-    done = [_counted(count.calls, "call"), _counted(count.events, "event")]
+    done = [counted(count.calls, "call"), counted(count.events, "event")]
     if count.refused:
         done.insert(1, f"{count.refused} of them refused with 429")
     wrong = [f"{one.label} {one.state}" for one in status.endpoints if one.state != "ok"]
     wrong += [f"subscription {one.name} {one.state}" for one in status.subscriptions if one.state != "active"]
     waiting, dead = sum(one.lag for one in status.subscriptions), sum(one.dead for one in status.subscriptions)
-    standing = [f"{waiting} to deliver", f"{_counted(dead, 'dead letter')}", "; ".join(wrong) or "all is well"]
+    standing = [f"{waiting} to deliver", counted(dead, "dead letter"), "; ".join(wrong) or "all is well"]
     return f"The latest hour: {', '.join(done)}. Now: {', '.join(standing)}."
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

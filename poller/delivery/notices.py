@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from poller.events.cloudevents import iso
+from poller.rendering.counting import counted
 from poller.sinks.protocol import Receipt
 from state.deliveries import Job, SinkHealth
 from state.notices import Notice
@@ -42,7 +43,7 @@ def dead(name: str, jobs: Sequence[Job], number: int, receipt: Receipt, *, now: 
     first, more = jobs[0], len(jobs) - 1
     event = first.event
     what = f"event {event.seq} ({event.type}, {event.subject})" + (f" and {more} more of its digest" * (more > 0))
-    attempts = f"{number} attempt{'s' * (number > 1)}"
+    attempts = counted(number, "attempt")
     next_ = f"`poller redeliver {first.id}` sends it again, `poller redeliver --subscription {name}` all dead letters; "
     next_ += "the next dead letter is reported only after a delivery has succeeded"
     return Notice(
@@ -56,10 +57,11 @@ def dead(name: str, jobs: Sequence[Job], number: int, receipt: Receipt, *, now: 
 
 def dropped(name: str, events: int, *, now: float) -> Notice:
     """The notice that events were dropped because they were not delivered in time."""
+    what = counted(events, "event")
     return Notice(
         kind="subscription.disabled",
         subject=f"subscriptions/{name}",
-        summary=f"Subscription {name} is disabled: {events} events were not delivered within the retention time.",
+        summary=f"Subscription {name} is disabled: {what} could not be delivered within the retention time.",
         detail={"dropped": events, "next": _resume(name)},
         time=now,
     )

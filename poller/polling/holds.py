@@ -115,7 +115,7 @@ def _hold(
         draft,
         "endpoint.held",
         f"{w.label} is held, {why}: nothing is recorded until {until}`poller release {w.label}` "
-        "with `--accept` or `--emit` decides",
+        "with `--accept` or `--emit` decides.",
         detail,
         now,
     )
@@ -142,7 +142,7 @@ def _end(w: WatchedEndpoint, draft: Draft, now: float, *, why: str) -> None:
     w.guards.quarantine.clear()
     if w.state.held is not None:
         draft.marks.held = None
-        _say(w, draft, "endpoint.released", f"{w.label} is released: {why}", {"why": why}, now)
+        _say(w, draft, "endpoint.released", f"{w.label} is released: {why}.", {"why": why}, now)
 
 
 def rebaseline(w: WatchedEndpoint, draft: Draft) -> None:
@@ -157,7 +157,7 @@ def rebaseline(w: WatchedEndpoint, draft: Draft) -> None:
 
 def say_rebaselined(w: WatchedEndpoint, draft: Draft) -> None:
     """Report that a new baseline begins."""
-    summary = f"{w.label} begins a new baseline: its next sweep is recorded without events"
+    summary = f"{w.label} begins a new baseline: its next sweep is recorded without events."
     _say(w, draft, "endpoint.rebaselined", summary, {}, draft.at)
 
 

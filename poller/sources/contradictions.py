@@ -15,6 +15,7 @@ import httpx
 import msgspec
 from httplink import parse_link_header
 
+from poller.rendering.counting import counted
 from poller.sources.paths import MISSING, Answer, Path
 from poller.sources.protocol import PageError
 
@@ -173,7 +174,7 @@ def _larger(said: Iterable[tuple[str, Any]], count: int) -> list[str]:
     totals = [(name, count_of(value)) for name, value in said]
     larger = [(name, total) for name, total in totals if total is not None and total > count]
     return [
-        f"the answer says {name} = {total} and shows {count} objects, but no pagination is configured"
+        f"the answer says {name} = {total} and shows {counted(count, 'object')}, but no pagination is configured"
         for name, total in larger[:1]
     ]
 

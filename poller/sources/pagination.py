@@ -14,6 +14,7 @@ import httpx
 import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from poller.rendering.counting import counted
 from poller.sources.contradictions import (
     Configured,
     contradictions,
@@ -193,7 +194,9 @@ def following(style: Pagination, at: Position, *, answer: Answer, count: int, re
     """
     total, doubts = _total(style, at, answer, response)
     if total is not None and count > total:
-        doubts += (f"total is {total}, but this answer alone has {count} objects: it may be the number of pages",)
+        doubts += (
+            f"total is {total}, but this answer alone has {counted(count, 'object')}: it may be the number of pages",
+        )
     match style:
         case Pages() | Offsets():
             found = _counted(style, at, answer, count, total)

@@ -97,7 +97,7 @@ def test_events_that_were_dropped_are_counted():
     notice = notices.dropped("crm", 12, now=NOON)
 
     assert (notice.kind, notice.subject, notice.time) == ("subscription.disabled", "subscriptions/crm", NOON)
-    assert "12 events were not delivered within the retention time" in notice.summary
+    assert "12 events could not be delivered within the retention time" in notice.summary
     assert notice.detail == {"dropped": 12, "next": "`poller resume crm` enables it again"}
 
 

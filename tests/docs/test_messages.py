@@ -29,3 +29,7 @@ def test_every_notice_is_explained_and_no_other() -> None:
     assert {one.kind for one in made} == MEANINGS.keys()
     assert "Subscription {name} fails: {failures} attempts" in " ".join(one.summary for one in made)
     assert any("next_try" in one.detail for one in made if one.kind == "source.failing")
+
+
+def test_every_summary_of_a_notice_is_a_sentence_with_its_period() -> None:
+    assert [one.summary for one in kinds() if not one.summary.endswith(".") or one.summary.endswith("..")] == []

@@ -134,7 +134,7 @@ def test_the_tables_and_the_picture_show_the_same(poller, shop, tmp_path):
     ran = poller("simulate", "--days", "1", "--changes", "300", "--plot", tmp_path / "delays.png")
 
     assert ran.status == 0, ran.err
-    assert "budget shop: 1 unit, 1 days" in ran.out
+    assert "budget shop: 1 unit, 1 day\n" in ran.out
     assert "shop/items" in ran.out
     assert "█" in ran.out
     assert "\\n" not in ran.out

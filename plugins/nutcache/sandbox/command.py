@@ -19,6 +19,7 @@ from plugins.nutcache.sandbox.server import Server, serving
 from plugins.nutcache.sandbox.variants import Variants, choices, parse_variants
 from poller import Limit
 from poller.options.quantities import parse_rate
+from poller.rendering.counting import counted
 
 LOOPBACK = ("127.0.0.1", "localhost")
 DEFAULT_PORT = 8764
@@ -142,7 +143,8 @@ async def _serve(settings: Settings, *, host: str, port: int, speed: float, pace
             click.echo(f"{name:<14}{text}")
         await over.wait()
         calls = server.sandbox.calls()
-    click.echo(f"{calls['calls']} calls, {calls['refused']} refused, {len(server.journal.entries)} changes", err=True)
+    made, changes = counted(calls["calls"], "call"), counted(len(server.journal.entries), "change")
+    click.echo(f"{made}, {calls['refused']} refused, {changes}", err=True)
 
 
 def introduction(server: Server) -> Mapping[str, str]:
