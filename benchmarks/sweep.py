@@ -40,10 +40,10 @@ from poller.app import App, open_app, sweep_once
 from poller.config.load import load
 from poller.daemon.logs import configure
 from poller.hooks.loading import load_plugins
-from poller.hooks.source_adapter import SourceAdapter
 from poller.polling.endpoint import PendingAnswer
 from poller.polling.fetch import Fetcher
 from poller.polling.loop import PER_CALL
+from poller.polling.source_calls import SourceCalls
 
 SIZE = 100  # objects on a page
 UNDER_WAY = 4 * PER_CALL
@@ -133,11 +133,11 @@ def loads_of(pages: Sequence[bytes]) -> float:
 class Asked:
     """A source whose requests are ready-made: making them is the transport's side."""
 
-    def __init__(self, source: SourceAdapter) -> None:
+    def __init__(self, source: SourceCalls) -> None:
         self._request = httpx.Request("GET", "http://127.0.0.1:1/items")
         self.page = source.page
 
-    def request(self, _endpoint: Endpoint, _at: Position) -> httpx.Request:
+    async def request(self, _endpoint: Endpoint, _at: Position) -> httpx.Request:
         return self._request
 
 
@@ -147,7 +147,7 @@ class Sweeper:
     def __init__(self, app: App) -> None:
         run = app.engine.sources["shop"]
         self._w = run.endpoints["items"]
-        source = cast(SourceAdapter, Asked(run.source))
+        source = cast(SourceCalls, Asked(run.source))
         self._fetcher = Fetcher(
             source, self._answer, store=app.store.polls, steps=app.write, clock=app.clock, apart=run.apart
         )

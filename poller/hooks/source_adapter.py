@@ -37,9 +37,10 @@ else:
 
 
 T = TypeVar("T")
-# Exceptions of an auth flow that are not the plugin's fault: the flow ends, or its answer is cut off or never ends.
+OURS: Final = "plugins"  # the package of the plugins that belong to Poller, which do not block
 MOST_PAGES: Final = 100_000  # of a numbered list; a list without an end is an error
 MOST_OBJECTS: Final = 10_000_000  # objects before an offset
+# Exceptions of an auth flow that are not the plugin's fault: the flow ends, or its answer is cut off or never ends.
 _OF_AUTH: Final = (httpx.TransportError, httpx.DecodingError, FetchError, StopAsyncIteration)
 Normalise = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -52,6 +53,7 @@ class SourceAdapter:
     def __init__(self, plugin: str, source: Any) -> None:
         self._plugin = plugin
         self._source = source
+        self.is_ours = type(source).__module__.partition(".")[0] == OURS
         with self._running("limits"):
             self.limits: Sequence[Limit] = getattr(source, "limits", ())
             check_limits(plugin, self.limits)
@@ -138,7 +140,9 @@ class SourceAdapter:
                 steps.close()
 
     def asks_first(self) -> bool:
-        """Whether `discover` makes any request; if not, no call needs to be paid for it."""
+        """Whether `discover` makes any request. That of an installed plugin is not called for this: it might block."""
+        if not self.is_ours:
+            return hasattr(self._source, "discover")
         try:
             return next(self.discover(), None) is not None
         except PollerError:

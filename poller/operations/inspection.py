@@ -5,7 +5,6 @@ Nothing is recorded. An inspection makes at most six calls, each paid from the b
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
@@ -81,11 +80,7 @@ async def _discovered(active: ActiveSource) -> Inspection | None:
     """Make the calls that the source needs first; returns what prevents them."""
     found = Inspection(endpoint=f"sources.{active.name}")
     try:
-        steps = active.source.discover()
-        with contextlib.suppress(StopIteration):
-            request = next(steps)
-            while True:
-                request = steps.send(await active.ask(request))
+        await active.source.discover(active.ask)
     except Exception as error:
         if not _failed(found, error, active):
             raise
@@ -144,16 +139,16 @@ async def _first(active: ActiveSource, w: WatchedEndpoint) -> Position | None:
 
 
 async def _asked(active: ActiveSource, endpoint: Endpoint, at: Position) -> Unparsed:
-    response = await active.ask(active.source.request(endpoint, at))
+    response = await active.ask(await active.source.request(endpoint, at))
     if not is_list(response.status_code, endpoint):
         raise unwelcome(response)
-    return await active.apart(active.source.page, endpoint, at, response)
+    return await active.source.page(endpoint, at, response)
 
 
 async def _page(
     active: ActiveSource, w: WatchedEndpoint, at: Position, found: Inspection
 ) -> tuple[Unparsed, PageComparison]:
-    request = active.source.request(w.rules.endpoint, at)
+    request = await active.source.request(w.rules.endpoint, at)
     page = await _asked(active, w.rules.endpoint, at)
     comparison = await active.apart(compare, w.rules, page.objects, {})
     found.pages.append(
@@ -213,7 +208,7 @@ async def _item(
         return
     shown = comparison.fresh[0]
     item = Item(object=await active.apart(shown.parsed), parent=at.parent)
-    request = active.source.item_request(w.rules.endpoint, shown.object_id, item)
+    request = await active.source.item_request(w.rules.endpoint, shown.object_id, item)
     if request is None:
         return
     response = await active.ask(request)

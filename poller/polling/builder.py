@@ -23,6 +23,7 @@ from poller.polling.loop import PollLoop
 from poller.polling.poll import Polling, do
 from poller.polling.rules import rules_of, shape_of
 from poller.polling.source import ActiveSource, Discovery, PollTimes
+from poller.polling.source_calls import SourceCalls
 from poller.polling.stall import StallWatch
 from poller.polling.threads import Apart
 from poller.polling.turn import Turns
@@ -84,17 +85,18 @@ class Builder:
         budget.clients.append(client)
         ask = asked_again_if_refused(partial(fetch, client, most=config.max_answer))
         apart = self._apart(config.name)
-        fetcher = Fetcher(source, ask, store=recorder.store, steps=recorder.steps, clock=self._clock, apart=apart)
+        calls, asks_first = SourceCalls(source, apart), source.asks_first()
+        fetcher = Fetcher(calls, ask, store=recorder.store, steps=recorder.steps, clock=self._clock, apart=apart)
         active = ActiveSource(
             config=config,
-            source=source,
+            source=calls,
             poll_loop=poll_loop,
             fetcher=fetcher,
             turns=Turns(recorder, apart),
             deletions=Deletions(fetcher, recorder, apart, self._clock),
             health=SourceHealth(config.name),
             stall=StallWatch(config.name),
-            discovery=Discovery(not source.asks_first()),
+            discovery=Discovery(is_needed=asks_first, is_done=not asks_first),
             times=PollTimes(self._clock.now()),
             apart=apart,
         )

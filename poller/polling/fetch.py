@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import msgspec
@@ -19,7 +19,6 @@ from poller.changes.page import compare, look_alike, quick_ids
 from poller.changes.recording import chain_digest
 from poller.clock import Clock
 from poller.documents.diff import parse
-from poller.hooks.source_adapter import SourceAdapter
 from poller.http_dates import instant, seconds_behind
 from poller.polling.chain import Chain
 from poller.polling.endpoint import WatchedEndpoint
@@ -38,9 +37,9 @@ from state.polls import Snapshot, UnitState
 from state.steps import Steps
 from state.store import PollStore
 
-Ask = Callable[[httpx.Request], Awaitable[httpx.Response]]
+if TYPE_CHECKING:
+    from poller.polling.source_calls import Ask, SourceCalls
 
-LARGE: Final = 256 * 1024  # answers of at least so many bytes are parsed in a thread
 REFUSED: Final = 3  # failures of queries of recent changes after which they begin at the latest sweep
 LONGEST_VALIDATOR: Final = 4096  # characters; a server refuses requests with longer headers
 AFTER_THE_END: Final = frozenset({404, 410, 416})  # answered for a page that does not exist
@@ -73,7 +72,7 @@ class Fetcher:
     """Fetches the units and items of one source. `ask` sends a request, paid from the budget, or raises FetchError."""
 
     def __init__(
-        self, source: SourceAdapter, ask: Ask, *, store: PollStore, steps: Steps, clock: Clock, apart: Apart
+        self, source: SourceCalls, ask: Ask, *, store: PollStore, steps: Steps, clock: Clock, apart: Apart
     ) -> None:
         self.ask = ask
         self.source = source
@@ -88,7 +87,7 @@ class Fetcher:
         at = None if unit is None else await self._position(w, key)
         if unit is None or at is None:
             return None
-        begun = self._begin(w, unit, at)
+        begun = await self._begin(w, unit, at)
         asked_at = self._clock.now()
         response = await self.ask(begun.request)
         unmodified = begun.is_conditional and response.status_code == httpx.codes.NOT_MODIFIED
@@ -115,16 +114,16 @@ class Fetcher:
             parent_id = parent_of(snapshot.object_id) if w.is_child else None
             if parent_id is not None and parent_id not in parents:
                 parents[parent_id] = await self._parent(w, parent_id)
-            found.append(self._item_request(w, snapshot, None if parent_id is None else parents[parent_id]))
+            found.append(await self._item_request(w, snapshot, None if parent_id is None else parents[parent_id]))
         return found
 
-    def _item_request(
+    async def _item_request(
         self, w: WatchedEndpoint, snapshot: Snapshot, parent: Mapping[str, Any] | None
     ) -> httpx.Request | None:
         name = own_id(snapshot.object_id, is_child=w.is_child)
         try:
             item = Item(object=parse(snapshot.body), parent=parent) if self.source.takes_items else None
-            return self.source.item_request(w.rules.endpoint, name, item)
+            return await self.source.item_request(w.rules.endpoint, name, item)
         except PageError:  # an id that cannot be part of a URL
             return None
 
@@ -136,8 +135,8 @@ class Fetcher:
         response = await self.ask(request)
         return response, self._answered(w, order, asked_at, response)
 
-    def _begin(self, w: WatchedEndpoint, unit: UnitState, at: Position) -> _Begun:
-        request = self.source.request(w.rules.endpoint, at)
+    async def _begin(self, w: WatchedEndpoint, unit: UnitState, at: Position) -> _Begun:
+        request = await self.source.request(w.rules.endpoint, at)
         # If only headers name the next page, a 304 might leave them out: request the last page unconditionally.
         must_be_seen = bool(w.rules.endpoint.page_headers) and unit.next is None
         # A page answered with 304 may show missing objects: some servers derive a page's ETag from its newest row.
@@ -190,7 +189,7 @@ class Fetcher:
             if len(pages) >= MOST_PAGES:
                 raise PageError(f"{w.label}: the list has not ended after {MOST_PAGES} pages")
             at = replace(following, parent=at.parent, since=at.since)
-            response = await self.ask(self.source.request(w.rules.endpoint, at))
+            response = await self.ask(await self.source.request(w.rules.endpoint, at))
             bodies.append(_digest(w, response))
             size += len(response.content)
             chain.add(await self._page(w, at, response, NO_PAGE if pages[-1].next is None else frozenset()))
@@ -229,9 +228,7 @@ class Fetcher:
         if not is_list(status, w.rules.endpoint):
             raise unwelcome(response)
         try:
-            if len(response.content) > LARGE:
-                return await self._apart(self.source.page, w.rules.endpoint, at, response)
-            return self.source.page(w.rules.endpoint, at, response)
+            return await self.source.page(w.rules.endpoint, at, response)
         except PageError:
             if no_page <= AFTER_THE_END:
                 raise

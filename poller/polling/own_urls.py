@@ -15,10 +15,10 @@ from poller.changes.own_url import own_object
 from poller.documents.diff import ParseError, parse
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint, exempt
-from poller.polling.fetch import LARGE, Fetcher, unwelcome
+from poller.polling.fetch import Fetcher, unwelcome
 from poller.polling.recorder import Recorder
 from poller.polling.results import PollResult
-from poller.polling.threads import Apart
+from poller.polling.threads import LARGE, Apart
 from poller.polling.unit_keys import own_id
 from poller.sources.statuses import is_list
 from poller.sources.urls import shown_url

@@ -177,13 +177,7 @@ async def discover(polling: Polling, active: ActiveSource) -> None:
     """Make the calls that the source needs before its first poll."""
     discovery = active.discovery
     try:
-        steps = active.source.discover()
-        try:
-            request = next(steps)
-            while True:
-                request = steps.send(await active.ask(request))
-        except StopIteration:
-            pass
+        await active.source.discover(active.ask)
     except Exception as error:
         if (failure := failed_poll(error, source=active.name)) is None:
             raise

@@ -16,10 +16,10 @@ from poller.polling.threads import Apart
 
 if TYPE_CHECKING:  # what a source has, and what it is made of
     from poller.config.models import SourceConfig
-    from poller.hooks.source_adapter import SourceAdapter
     from poller.polling.deletions import Deletions
-    from poller.polling.fetch import Ask, Fetcher
+    from poller.polling.fetch import Fetcher
     from poller.polling.loop import PollLoop
+    from poller.polling.source_calls import Ask, SourceCalls
     from poller.polling.turn import Turns
 
 log = structlog.get_logger("poller")
@@ -29,8 +29,9 @@ DISCOVER = "discover"  # takes the place of endpoint and unit for discovery
 
 
 class Discovery(msgspec.Struct):
-    """Whether a source has completed its discovery."""
+    """The calls that a source needs before its first poll."""
 
+    is_needed: bool  # there may be such calls
     is_done: bool
     at: float = 0.0  # when it is tried next
     failures: int = 0
@@ -48,7 +49,7 @@ class ActiveSource(msgspec.Struct, kw_only=True):
     """One source with everything that belongs to it."""
 
     config: SourceConfig
-    source: SourceAdapter
+    source: SourceCalls
     poll_loop: PollLoop
     fetcher: Fetcher
     turns: Turns
@@ -105,7 +106,7 @@ def kept_episode(poll_loop: PollLoop) -> str:
 def recall_health(active: ActiveSource, kept: Mapping[str, bytes]) -> None:
     """Restore a source's health: episodes are reported once and ended once, over any number of restarts."""
     units = {w.name: {*w.units, ITEM} for w in active.endpoints.values()}
-    if active.source.asks_first():
+    if active.discovery.is_needed:
         units[DISCOVER] = {DISCOVER}
     try:
         if (health := kept.get(f"health:{active.name}")) is not None:

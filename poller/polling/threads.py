@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+LARGE: Final = 256 * 1024  # bytes of an answer that is handled off the event loop
 
 
 class Apart(Protocol):

@@ -38,7 +38,7 @@ from poller.polling.endpoint import PendingAnswer, WatchedEndpoint
 from poller.polling.holds import accept_shift, missing_objects, recount
 from poller.polling.recorder import MOST_TRIES, Recorder
 from poller.polling.results import PollResult
-from poller.polling.threads import Apart
+from poller.polling.threads import LARGE, Apart
 from poller.polling.unit_keys import id_prefix, is_swept
 from state.errors import Conflict
 from state.polls import Snapshot, UnitState, Wanted
@@ -47,7 +47,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MOST_AT_ONCE: Final = 16  # answers in one turn
-LARGE: Final = 256 * 1024  # objects of at least so many bytes are compared off the event loop
 
 
 class Turns:

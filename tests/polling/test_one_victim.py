@@ -154,7 +154,7 @@ async def running(folder: Path) -> AsyncIterator[tuple[App, Network, dict[str, B
     network = Network()
     async with open_app(load(folder / "poller.toml", plugins), plugins, transport=network) as app:
         assert await sweep_once(app) == []
-        yield app, network, app.engine.sources["bad"].source._source.raises
+        yield app, network, app.engine.sources["bad"].source._source._source.raises
 
 
 async def look(app: App, name: str) -> str | None:
