@@ -372,6 +372,15 @@ def test_a_confirmed_deletion_is_told_as_the_object_was_or_as_its_own_url_shows_
     ]
 
 
+@pytest.mark.parametrize(("absent_at", "seen_at"), [(None, 100.0), (70.0, 70.0), (100.5, 100.0)])
+def test_a_deleted_object_was_certainly_absent_when_it_was_asked_for_or_earlier(
+    absent_at: float | None, seen_at: float
+):
+    found = delete(make_rules(), make_suspect(make_snapshot({"id": 1})), ASKED, absent_at=absent_at)
+
+    assert [one.seen_at for one in found.snapshots] == [seen_at]
+
+
 def test_a_deletion_that_a_plugin_drops_keeps_the_version():
     found = delete(make_rules(transform=lambda event: None), make_suspect(make_snapshot({"id": 1})), ASKED)
 

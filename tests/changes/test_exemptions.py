@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from poller.changes.exemptions import Clash, Exemptions, Misleading, Unlisted, clashes_after
+from poller.changes.exemptions import MOST_UNSHOWN, Clash, Exemptions, Misleading, Unlisted, clashes_after
 from poller.changes.guards import Quarantined, Shape, ShapeShift
 
 
@@ -66,3 +66,23 @@ def test_a_clash_seen_by_a_clock_that_was_ahead_counts_from_now():
         assert clashes != {}
 
     assert clashes_after(clashes, [], ended_at=131.0, absent_for=30.0) == {}
+
+
+def test_own_urls_that_answer_without_their_objects_are_known_until_it_is_known_what_became_of_those():
+    exemptions = Exemptions(deletions_until=4, unlisted=Unlisted(is_reported=True))
+    both = exemptions.with_unshown("7", 200).with_unshown("8", 204).with_unshown("7", 301)
+
+    assert both == Exemptions(deletions_until=4, unlisted=Unlisted(is_reported=True, unshown={"7": 301, "8": 204}))
+    assert both.with_shown(["7", "9"]).unlisted == Unlisted(is_reported=True, unshown={"8": 204})
+    assert both.with_shown(["7", "8"]) == exemptions
+    assert both.with_shown(["9"]) is both
+
+
+def test_only_so_many_of_them_are_known_and_their_latest_status():
+    exemptions = Exemptions()
+    for number in range(MOST_UNSHOWN):
+        exemptions = exemptions.with_unshown(str(number), 200)
+
+    assert len(exemptions.unlisted.unshown) == MOST_UNSHOWN
+    assert exemptions.with_unshown("one more", 200) is exemptions
+    assert exemptions.with_unshown("0", 204).unlisted.unshown["0"] == 204

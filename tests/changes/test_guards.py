@@ -17,7 +17,7 @@ from poller.changes.guards import (
     unexplained,
 )
 from poller.changes.many_missing import is_most
-from poller.documents.diff import compile_rules, diff
+from poller.documents.diff import DEPTH, compile_rules, diff
 from state.records import FieldChange
 
 NONE = compile_rules()
@@ -132,6 +132,9 @@ def test_what_came_and_went_more_than_an_hour_ago_is_forgotten():
     assert (turnover.deletions(HOUR), turnover.net_deletions(HOUR)) == (2, 0)
     turnover.deleted(HOUR + 1.0)
     assert (turnover.deletions(2 * HOUR), turnover.net_deletions(2 * HOUR)) == (1, 1)
+    turnover.deleted(HOUR + 1.0)
+    turnover.created(HOUR + 1.0)
+    assert (turnover.deletions(2 * HOUR), turnover.net_deletions(2 * HOUR)) == (2, 1)
 
 
 def test_no_more_than_a_hundred_thousand_of_each_are_remembered():
@@ -201,6 +204,26 @@ def test_the_counts_of_noise_are_bounded():
     assert poll(detector, *paths, unit="page=2") == ()
     assert poll(detector, "/x", unit="page=3") == ("/x",)
     assert len(poll(detector, *paths, unit="page=1")) == len(paths)
+
+
+def test_as_many_counts_of_noise_are_kept_as_are_allowed():
+    detector = NoiseDetector(polls=2)
+    paths = [f"/{number}a" for number in range(5_000)]
+    for unit in ("page=1", "page=2"):
+        poll(detector, *paths, unit=unit)
+
+    assert poll(detector, "/x", unit="page=3") == poll(detector, "/x", unit="page=3") == ()  # no room
+    assert len(poll(detector, *paths, unit="page=2")) == len(paths)
+
+
+@pytest.mark.parametrize(("levels", "is_found"), [(1, True), (DEPTH, True), (DEPTH + 1, False)])
+def test_a_change_of_form_is_found_as_deep_as_changes_are_reported(levels: int, is_found: bool):
+    old: dict[str, Any] = {"leaf": 1}
+    new: dict[str, Any] = {"leaf": None}
+    for _ in range(levels):
+        old, new = {"a": old}, {"a": new}
+
+    assert (shape_shift([(old, new)] * 10, 10) is not None) is is_found
 
 
 def test_units_are_counted_apart_and_a_gone_one_is_forgotten():

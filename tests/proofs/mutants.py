@@ -37,7 +37,7 @@ from rich.table import Table
 ASKED: Final = 0.9  # of the mutants that are more than a text
 SEED: Final = 17  # of the samples: the same mutants each time, while the code is the same
 LOOK: Final = 30.0  # seconds from one line of progress to the next
-KILLED: Final = (1, 3, 24, -24, 36, 152, 255)  # exit statuses of mutmut: a test failed, or ran into a limit of time
+KILLED: Final = (1, 3, 24, -24, -9, 36, 152, 255)  # exit statuses of mutmut: a test failed, or took too much
 SURVIVED: Final = 0
 UNTESTED: Final = (5, 33)
 NOBODY: Final = "nobody"  # no mutant has this name: mutmut makes the mutants, looks which tests reach them, and ends
