@@ -56,6 +56,11 @@ class NewEvent:
     observed_after: float | None
     raw: bytes  # the whole `data` member as JSON
 
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """The event's data, parsed on first use. Integers keep all their digits."""
+        return msgspec.json.decode(self.raw, type=dict[str, Any])  # orjson makes floats of integers beyond 64 bits
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event(NewEvent):
@@ -63,10 +68,10 @@ class Event(NewEvent):
 
     seq: int
 
-    @cached_property
-    def data(self) -> dict[str, Any]:
-        """The event's data, parsed on first use. Integers keep all their digits."""
-        return msgspec.json.decode(self.raw, type=dict[str, Any])  # orjson makes floats of integers beyond 64 bits
+    @property
+    def sequence(self) -> str:
+        """The number as the event's CloudEvent has it: 16 digits."""
+        return f"{self.seq:016d}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

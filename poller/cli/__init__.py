@@ -126,8 +126,8 @@ class _Commands(click.Group):
         """Find the command. Raises UsageError that names the nearest one."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             close = get_close_matches(args[0].lower(), self.list_commands(ctx), n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "poller --help lists them"
-            raise click.UsageError(f"no command {args[0]!r}: {hint}", ctx)
+            hint = f": did you mean {close[0]!r}?" if close else ""
+            raise click.UsageError(f"no command {args[0]!r}{hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
@@ -212,7 +212,8 @@ def invoke(words: Sequence[str] | None = None) -> int:
         result = cli.main(words, prog_name="poller", standalone_mode=False)
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "poller"
-        return _failed(error.format_message(), f"{path} --help", status=2)
+        text = error.format_message()
+        return _failed(text, None if text.endswith("?") else f"see {path} --help", status=2)
     except click.ClickException as error:
         return _failed(error.format_message(), None, status=1)
     except (click.Abort, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""The output of a command that fails: a line for the error, a line with advice, and the exit status."""
+"""The output of a command that fails: one line that says what, where and what to do, and the exit status."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from poller.cli.rights import rights
-from poller.options.problems import ConfigError
+from poller.options.problems import ConfigError, with_hint
 from poller.rendering.terminal import printable
 from state.errors import PollerError
 
@@ -31,11 +31,9 @@ def complain(error: Exception) -> int:
 
 
 def tell(text: str, hint: str | None, *, status: int) -> int:
-    """Print an error and its hint, and return the exit status."""
-    for line in text.split("\n"):
+    """Print an error with its hint, and return the exit status. A text of several errors has a line for each."""
+    for line in with_hint(text, hint).split("\n"):
         click.echo(printable(f"Error: {line}"), err=True)
-    if hint:
-        click.echo(printable(f"Try:   {hint}"), err=True)
     return status
 
 

@@ -9,6 +9,7 @@ import msgspec
 from poller.cli.daemon_client import DaemonClient, in_path
 from poller.cli.output import counted, say
 from poller.operations.inspection import Inspection
+from poller.options.problems import with_hint
 from poller.rendering.terminal import printable
 
 PATIENCE: Final = 60.0  # seconds for the daemon to look at one endpoint
@@ -57,7 +58,6 @@ def _list_line(found: Inspection) -> str:
 
 def _complain(text: str, hint: str | None, status: int | None) -> int:
     passing = status == 429 or (status or 0) >= 500
-    say(f"{'Warning' if passing else 'Error'}: {text}", err=True)
-    if hint := hint or HINTS.get(status or 0):
-        say(f"Try:   {hint}", err=True)
+    hint = hint or HINTS.get(status or 0)
+    say(f"{'Warning' if passing else 'Error'}: {with_hint(text, hint)}", err=True)
     return 0 if passing else 1

@@ -113,7 +113,7 @@ def _say(swept: Swept) -> None:
     for line in swept.not_seen:
         say(f"Error: {line}", err=True)
     if swept.not_seen:
-        say("Try:   poller check --online asks each source once; poller doctor looks at everything", err=True)
+        say("poller check --online asks each source once; poller doctor looks at everything", err=True)
 
 
 @contextlib.contextmanager

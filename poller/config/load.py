@@ -108,14 +108,14 @@ def load(
     checks = Checks(config, reading.problems)
     config = checks.connected(named if isinstance(named, dict) else (), reveal=reveal)
     if reading.problems:
-        raise ConfigError(_shown(file), _placed(reading.problems, file))
+        raise refusal(file, reading.problems)
     return config
 
 
-def _placed(problems: Iterable[Problem], file: Path) -> list[Problem]:
-    """The problems with their line numbers."""
+def refusal(file: Path, problems: Iterable[Problem]) -> ConfigError:
+    """The error that names each problem with its line in the file."""
     places = Places(file.read_text(encoding="utf-8-sig"))
-    return [replace(problem, at=places.line_of(problem.key)) for problem in problems]
+    return ConfigError(_shown(file), [replace(problem, at=places.line_of(problem.key)) for problem in problems])
 
 
 def parse(file: Path) -> dict[str, Any]:

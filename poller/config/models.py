@@ -60,6 +60,12 @@ def _pointer(text: str) -> str:
     return text
 
 
+def _word(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
+        raise ValueError("a namespace is one word: letters, digits, _ and -, the first a letter or digit")
+    return text
+
+
 def _proxy(url: str) -> str:
     try:
         parsed_proxy(url)
@@ -181,7 +187,7 @@ def is_loopback(host: str) -> bool:
 class BudgetConfig(_Table):
     """`[budgets.NAME]`"""
 
-    limits: tuple[Rate, ...] = ()  # never empty after loading
+    limits: tuple[Rate, ...] = Field(default=(), min_length=1)  # never empty after loading
     share: float = Field(default=0.9, gt=0, le=1)
     concurrency: StrictInt = Field(default=4, ge=1, le=64)
 
@@ -216,7 +222,7 @@ class SourceConfig(_PluginTable):
     """`[sources.NAME]`"""
 
     budget: str = ""  # after loading, the name of a budget in Config.budgets
-    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = ""  # never empty after loading
+    namespace: Annotated[str, AfterValidator(_word)] = ""  # never empty after loading
     timeout: Duration = 30.0
     max_answer: Size = 32_000_000
     max_depth: StrictInt = Field(default=64, ge=1, le=1000)

@@ -30,6 +30,7 @@ class Places:
 
 def _lines(text: str) -> Mapping[str, int]:
     found: dict[str, int] = {}
+    implied: dict[str, int] = {}  # tables without a header of their own: where the first table or key in them is
     tables: dict[str, int] = {}  # for an array of tables, the latest one
     at, alias = "", ""
     for number, written in enumerate(text.splitlines(), 1):
@@ -39,6 +40,8 @@ def _lines(text: str) -> Mapping[str, int]:
                 tables[at] = tables.get(at, -1) + 1
                 at = f"{at}[{tables[at]}]"
             found.setdefault(at, number)
+            for above in _tables_above(at):
+                implied.setdefault(above, number)
         elif key := _KEY.match(written):
             name = _dotted(key[1])
             if at.endswith("]") and name == "name" and (value := _STEP.match(key[2])):
@@ -47,7 +50,12 @@ def _lines(text: str) -> Mapping[str, int]:
                 found.update({alias + known.removeprefix(at): line for known, line in below.items()})
             for prefix in filter(None, (at, alias)) if at else ("",):
                 found.setdefault(f"{prefix}.{name}" if prefix else name, number)
-    return found
+    return {**implied, **found}
+
+
+def _tables_above(key: str) -> list[str]:
+    steps = key.split(".")
+    return [".".join(steps[:length]) for length in range(1, len(steps))]
 
 
 def _dotted(path: str) -> str:

@@ -76,7 +76,7 @@ def _head(event: Event, subject: str) -> bytes:
         "subject": subject,
         "time": iso(event.time),
         "datacontenttype": "application/json",
-        "sequence": f"{event.seq:016d}",
+        "sequence": event.sequence,
     }
     if event.observed_after is not None:
         attributes["observedafter"] = iso(event.observed_after)

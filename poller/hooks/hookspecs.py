@@ -46,8 +46,9 @@ def transform_event(event: NewEvent) -> NewEvent | bool | None:
     """Change an event's `data` before it is recorded, or drop the event.
 
     Synchronous. Called once per event before the transaction, on a thread of the event's source, so calls for several
-    sources may run at once. Return `dataclasses.replace(event, raw=...)` to change the data, False to drop the event
-    (which uses up no version), or None to leave it. Must be pure, because a repetition after a crash calls it again.
+    sources may run at once. Change `event.data` in place, or return `dataclasses.replace(event, raw=...)`. Return False
+    to drop the event, which uses up no version; None or the event keeps it. Must be pure, because a repetition after a
+    crash calls it again.
     """
 
 

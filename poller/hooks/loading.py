@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -183,12 +184,13 @@ class Plugins:
         A result that breaks the contract is recorded, and the event continues as it was before that plugin.
         """
         for implementation in implementations(self._manager, "transform_event"):
-            given = [event for _ in implementation.argnames]
-            answer, error = attempted(partial(implementation.function, *given))
+            given = replace(event)  # its own, which it may change in place
+            answer, error = attempted(partial(implementation.function, *[given for _ in implementation.argnames]))
             if answer is False:
                 return None
-            if answer is not None and answer is not True:
-                changed, error = attempted(partial(checked, event, answer))
+            if error is None:
+                made = given if answer is None or answer is True else answer
+                changed, error = attempted(partial(checked, event, made))
                 event = changed or event
             if error is not None:
                 self.note(implementation.plugin_name, "transform_event", error)

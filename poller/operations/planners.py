@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from poller.config.load import refusal
 from poller.config.models import Config, SourceConfig
 from poller.hooks.loading import attempted
 from poller.late import late
-from poller.options.problems import ConfigError
 from poller.planner.feasibility import Infeasible, infeasible
 from poller.planner.unit import Unit
 from poller.polling.unit_keys import key_of
@@ -60,7 +60,7 @@ def _promises(source: SourceConfig) -> bool:
 def check_promises(config: Config) -> None:
     """Check that every budget can keep its `max_staleness`. Raises ConfigError if not, or StateError."""
     if found := _broken(config):
-        raise ConfigError(config.path, [one.problem for one in found])
+        raise refusal(config.path, [one.problem for one in found])
 
 
 def _broken(config: Config) -> list[Infeasible]:

@@ -23,7 +23,7 @@ class Problem:
         """The problem as one line: FILE:LINE: key: problem; fix."""
         where = str(file) if self.at is None else f"{file}:{self.at}"
         where = f"{where}: {self.key}" if self.key else where
-        return f"{where}: {self.what}" + (f"; {self.hint}" if self.hint else "")
+        return f"{where}: {with_hint(self.what, self.hint)}"
 
 
 class ConfigError(PollerError):
@@ -43,6 +43,11 @@ class NotThere(PollerError):
 
 class NotNow(PollerError):
     """A command does not fit the current state."""
+
+
+def with_hint(text: str, hint: str | None) -> str:
+    """A text and what to do, in one line: `the text; the hint`."""
+    return f"{text.removesuffix('.')}; {hint}" if hint else text
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -42,6 +42,7 @@ _WORDS: Final[Mapping[str, tuple[str, str | None]]] = {
     "string_too_short": ("this must have at least {min_length} characters", None),
     "string_too_long": ("this must have at most {max_length} characters", None),
     "union_tag_invalid": ("{discriminator} must be one of {expected_tags}, not '{tag}'", None),
+    "string_pattern_mismatch": ("this text does not have the form {pattern}", None),
     "union_tag_not_found": ("the key {discriminator} is missing", "add it"),
 }
 
@@ -60,13 +61,18 @@ def problems_of(
     """The problems that pydantic found below the key path `at`. `also` lists further known keys besides the model's."""
     details = error.errors(include_url=False, include_input=False)
     problems = [_problem(detail, at, model, also) for detail in details]
-    # Of the members of a union, the one whose type fits describes the problem best.
+    # Of the members of a union, the one whose type fits describes the problem best; if none fits, the first.
     told = {one.key for one, detail in zip(problems, details, strict=True) if not detail["type"].endswith("_type")}
-    return [
-        one
-        for one, detail in zip(problems, details, strict=True)
-        if one.key not in told or not detail["type"].endswith("_type")
-    ]
+    kept: list[Problem] = []
+    for one, detail in zip(problems, details, strict=True):
+        if detail["type"] == "too_short" and any(other.startswith(f"{one.key}[") for other in told):
+            continue  # too few only because some of them are wrong
+        if not detail["type"].endswith("_type"):
+            kept.append(one)
+        elif one.key not in told:
+            told.add(one.key)
+            kept.append(one)
+    return kept
 
 
 def _problem(detail: Any, at: Sequence[str], model: type[BaseModel], also: Also) -> Problem:
@@ -78,6 +84,9 @@ def _problem(detail: Any, at: Sequence[str], model: type[BaseModel], also: Also)
         known = known_keys(model, loc[:-1]) | set(also(loc))
         return Problem(key=key, what="unknown key", hint=nearest(str(loc[-1]), known))
     what, hint = words_of(detail)
+    named, colon, rest = what.partition(": ")
+    if colon and named in known_keys(model, loc):  # a rule of a whole table that names the key it concerns
+        key, what = f"{key}.{named}", rest
     return Problem(key=key, what=f"{what[:1].lower()}{what[1:]}", hint=hint)
 
 
@@ -137,4 +146,6 @@ def _inside(annotation: Any, step: str | int) -> list[Any]:
         inner = [found for part in members for found in _inside(part, step)]
         # A step into no member is the tag of one, which pydantic adds to the location.
         return inner or [annotation]
-    return list(get_args(annotation)[-1:] if get_origin(annotation) is dict else get_args(annotation)[:1])
+    if get_origin(annotation) in (dict, Mapping):
+        return list(get_args(annotation)[-1:])
+    return list(get_args(annotation)[:1]) if isinstance(step, int) else []

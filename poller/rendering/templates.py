@@ -132,7 +132,9 @@ class Templated(BaseModel):
     def _readable(self, info: ValidationInfo) -> Self:
         self._zone = (info.context or {}).get("zone") or UTC
         if self.template is not None and self.template_file is not None:
-            raise PydanticCustomError("template", "template and template_file exclude each other: give one")
+            raise PydanticCustomError(
+                "template", "template_file: template and template_file exclude each other; give one"
+            )
         if self.template_file is not None:
             root = Path((info.context or {}).get("root") or ".")
             object.__setattr__(self, "template", _checked(_text_of(root / self.template_file.expanduser())))
@@ -145,7 +147,7 @@ def _text_of(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
         raise PydanticCustomError(
-            "template", "the template file {path} cannot be read: {reason}", {"path": str(path), "reason": reason}
+            "template", "template_file: {path} cannot be read: {reason}", {"path": str(path), "reason": reason}
         ) from None
 
 

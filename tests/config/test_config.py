@@ -90,6 +90,8 @@ WRONG = [
     # [budgets.NAME]
     ("[budgets.a]\nlimits = ['5/x']", "budgets.a.limits[0]", "a rate is", '"200/min"'),
     ("[budgets.a]\nlimits = '5/s'", "budgets.a.limits", "not a list", "write a list"),
+    ("[budgets.a]\nlimits = []", "budgets.a.limits", "at least 1", ""),
+    ("[budget.a]\nlimits = ['5/s']", "budget", "unknown table", "did you mean 'budgets'?"),
     ("[budgets.a]\nlimit = ['5/s']", "budgets.a.limit", "unknown key", "did you mean 'limits'?"),
     ("[budgets.a]\nshare = 2", "budgets.a.share", "at most 1", ""),
     ("[budgets.a]\nshare = 'half'", "budgets.a.share", "number", ""),
@@ -121,7 +123,11 @@ WRONG = [
         "size",
     ),
     (SHOP + "items = '$.['", "sources.shop.endpoints.items.items", "", ""),
-    (SHOP + "item_path = '/items'", "sources.shop.endpoints.items", "{id}", "/items/{id}"),
+    (SHOP + "id = 1", "sources.shop.endpoints.items.id", "this is not a text", "in quotes"),
+    (SHOP + "body = { a = 1 }", "sources.shop.endpoints.items.body", "a GET has none", 'method = "POST"'),
+    (shop("namespace = 'two words'"), "sources.shop.namespace", "a namespace is one word", "letters"),
+    (CONSOLE + "template_file = 'none'", "subscriptions.out.template_file", "cannot be read", ""),
+    (SHOP + "item_path = '/items'", "sources.shop.endpoints.items.item_path", "{id}", "/items/{id}"),
     (
         SHOP.replace('/items"', '/{parent.id}"') + "parent = 'itms'",
         "sources.shop",
@@ -156,7 +162,7 @@ WRONG = [
         "missing",
         "",
     ),
-    (ACME + "[sources.acme.endpoints.projets]", "sources.acme", 'did you mean "projects"?', ""),
+    (ACME + "[sources.acme.endpoints.projets]", "sources.acme.endpoints", 'did you mean "projects"?', ""),
     (ACME.replace("access_token", "acces_token"), "sources.acme.acces_token", "unknown key", "'access_token'"),
     (ACME.replace('access_token = "t"', ""), "sources.acme", "credentials are missing", "NUTCACHE_TOKEN"),
     # [[subscriptions]]
@@ -238,7 +244,7 @@ def test_on_the_command_line_it_is_one_line_and_status_2(poller: Run, tmp_path: 
     ran = poller("check")
 
     assert ran.status == 2
-    assert ran.err == "Error: poller.toml:2: poller.stat: unknown key\nTry:   did you mean 'state'?\n"
+    assert ran.err == "Error: poller.toml:2: poller.stat: unknown key; did you mean 'state'?\n"
 
 
 # Where it is found.

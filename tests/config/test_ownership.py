@@ -62,7 +62,7 @@ def test_a_file_that_a_group_can_write_is_taken_only_where_the_group_is_the_owne
     os.chown(config, 0, OTHER)
     ran = poller("check")
     assert ran.status == 2
-    assert "poller.toml can be written by the group 12345; chmod g-w" in ran.err.replace("\nTry:   ", "; ")
+    assert "poller.toml can be written by the group 12345; chmod g-w" in ran.err
 
 
 def test_a_file_that_is_named_is_taken(poller: Run, config: Path) -> None:

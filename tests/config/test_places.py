@@ -30,6 +30,8 @@ url = "u"
 [[subscriptions]]
 name = 'second'
 headers.X = "1"
+[budget.office]
+share = 0.5
 """
 LINES = {
     "poller": 1,
@@ -44,6 +46,8 @@ LINES = {
     "subscriptions[0].url": 17,
     "subscriptions.second.headers.X": 20,
     "subscriptions[1].missing": 18,
+    "budget": 21,  # has no header of its own
+    "sources.acme.endpoints": 7,
     "nothing": None,
 }
 
@@ -58,4 +62,4 @@ def test_check_names_file_and_line(poller: Run, tmp_path: Path) -> None:
 
     ran = poller("check")
 
-    assert ran.err.splitlines()[0] == "Error: poller.toml:4: poller.retentoin: unknown key"
+    assert ran.err.splitlines()[0] == "Error: poller.toml:4: poller.retentoin: unknown key; did you mean 'retention'?"

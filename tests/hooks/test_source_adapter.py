@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from poller import Endpoint, Page, PageError, Position
 from poller.hooks.source_adapter import SourceAdapter
 
-THINGS = Endpoint(name="things")
+THINGS = Endpoint("things")
 FIRST = Position()
 
 

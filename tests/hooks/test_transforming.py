@@ -43,6 +43,37 @@ def test_each_plugin_is_given_what_the_one_before_it_has_made() -> None:
     assert failed == []
 
 
+def test_one_may_change_the_data_in_place() -> None:
+    def named(event: NewEvent) -> None:
+        event.data["name"] = 2**70
+        event.data["a"] = True  # equal to 1, but not the same
+
+    def read(event: NewEvent) -> NewEvent:
+        assert event.data["a"] is True
+        return event
+
+    assert transformed(named, read) == (replace(EVENT, raw=b'{"a":true,"name":1180591620717411303424}'), [])
+
+
+def test_one_that_only_reads_the_data_leaves_the_event_as_it_is() -> None:
+    written = replace(EVENT, raw=b'{ "a": 1.50 }')
+    plugins = Plugins()
+    plugins.add("reading", Transforming(lambda event: event if event.data["a"] else False))
+
+    assert plugins.transform(written) == written
+
+
+def test_what_one_that_raises_had_changed_in_place_is_not_recorded() -> None:
+    def broken(event: NewEvent) -> None:
+        event.data["a"] = 2
+        raise ValueError("no")
+
+    event, [failed] = transformed(broken)
+
+    assert (event, failed) == (EVENT, failed)
+    assert "ValueError: no" in failed
+
+
 def test_one_that_drops_it_drops_it() -> None:
     assert transformed(lambda _: False) == (None, [])
 
@@ -57,6 +88,7 @@ def test_one_that_drops_it_drops_it() -> None:
         (lambda event: replace(event, raw='{"a":2}'), "it gave an event whose `raw` is str, not bytes"),
         (lambda event: replace(event, id="another"), "it changed more of the event than `raw`"),
         (lambda event: replace(event, type="a.b.deleted", raw=b"{}"), "it changed more of the event than `raw`"),
+        (lambda event: event.data.update(a=object()), "it changed the event's `data` to what is no JSON"),
         (lambda event: {"a": 1}, "it gave dict, not the event, False or None"),
         (lambda event: 1 / 0, "ZeroDivisionError: division by zero"),
     ],

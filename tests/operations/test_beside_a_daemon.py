@@ -67,4 +67,4 @@ def test_check_online_beside_a_daemon_fails_for_a_refused_key(
     refused = poller("check", "--online")
     assert refused.status == 1
     assert "401" in refused.err
-    assert "Try:   are the credentials right, and have they not expired?" in refused.err
+    assert "; are the credentials right, and have they not expired?" in refused.err

@@ -113,4 +113,4 @@ def test_an_endpoint_that_cannot_be_seen_is_an_error(poller: Run, tmp_path: Path
 
     assert (tried.status, checked.status) == (1, 1)
     assert "404" in tried.err
-    assert "Try:   is the path right?" in checked.err
+    assert "; is the path right?" in checked.err
