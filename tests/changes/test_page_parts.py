@@ -94,6 +94,13 @@ def test_a_page_of_which_nothing_can_be_used_says_what_to_do(body: bytes, hint: 
     assert refused.value.hint == hint
 
 
+@pytest.mark.parametrize("body", ['{"a":"e"}', '{"a":"é"}'])
+def test_an_object_without_an_id_is_said_to_have_none_in_any_script(body: str):
+    assert compare(make_rules(), raw(b'{"id":1}', body.encode()), {}).notes == [
+        "1 object without an id (`id`) set aside (index 1)"
+    ]
+
+
 def test_the_id_that_is_missing_is_named_as_it_is_configured():
     [note] = compare(make_rules(id=("a", "b")), raw(b'{"a":1}', b'{"a":1,"b":2}'), {}).notes
 
@@ -150,6 +157,10 @@ def test_depth_counts_from_where_the_last_bracket_was_closed(body: bytes, deepes
 @pytest.mark.parametrize(("values", "too_many"), [(MOST_VALUES, False), (MOST_VALUES + 1, True)])
 def test_an_object_has_too_many_values_by_its_commas_and_brackets(values: int, too_many: bool):
     assert has_too_many_values(b"[" + b",".join([b"0"] * values) + b"]") is too_many
+
+
+def test_an_object_of_many_small_ones_has_too_many_values():
+    assert has_too_many_values(b'{"a":[' + b",".join([b"{}"] * (MOST_VALUES // 2 + 1)) + b"]}")
 
 
 def test_a_long_text_is_one_value():
@@ -234,10 +245,10 @@ def test_an_object_of_which_nothing_is_left_out_is_stored_as_it_came():
 
 
 def test_an_object_of_a_plugin_may_have_space_around_it():
-    found = compare(make_rules(), raw(b' {"id":1} ', b" 7"), {})
+    found = compare(make_rules(), raw(b' {"id":1} ', b' "7"'), {})
 
     assert [one.object_id for one in found.fresh] == ["1"]
-    assert found.notes == ["1 object given as a number set aside (index 1)"]
+    assert found.notes == ["1 object given as text set aside (index 1)"]
 
 
 def test_the_prefix_precedes_every_id():
