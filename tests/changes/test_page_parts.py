@@ -231,6 +231,14 @@ def test_an_object_that_is_set_aside_by_its_id_is_not_missing_and_one_without_ma
     assert list(deep.members.values()) == list(unknown.members.values()) == ["p/2"]
 
 
+@pytest.mark.parametrize(("levels", "is_kept"), [(2, True), (3, True), (4, False)])
+def test_objects_without_lists_are_as_deep_as_is_allowed(levels: int, is_kept: bool):
+    nested = b'{"id":1,"a":' + b'{"a":' * (levels - 1) + b"1" + b"}" * levels
+    found = compare(make_rules(max_depth=3), raw(nested, b'{"id":2}'), {})
+
+    assert [one.object_id for one in found.fresh] == (["1", "2"] if is_kept else ["2"])
+
+
 def test_an_object_that_is_too_deep_is_not_parsed_for_its_id():
     found = compare(make_rules(max_depth=3), raw(b'{"id":1,\n"a":[[[]]]}', b'{"id":2}'), {})
 
