@@ -103,7 +103,7 @@ def test_an_impossible_max_staleness_is_refused_at_start(tmp_path, sandbox, name
     answer = command(configured(tmp_path, sandbox, more=UNKEEPABLE), name)
 
     assert isinstance(answer.exception, ConfigError), answer.output
-    assert ":9: sources.acme.endpoints.time_entries.max_staleness: cannot be kept" in str(answer.exception)
+    assert ":13: sources.acme.endpoints.time_entries.max_staleness: cannot be kept" in str(answer.exception)
     assert answer.exception.hint == "it requires at least 201/s, or a max_staleness of 1s"
 
 
