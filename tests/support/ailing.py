@@ -150,8 +150,9 @@ class Ward:
             poll_loop.pace.hurry = True
         while not self._has_looked(sweeping):
             assert time.monotonic() - began < PATIENCE, sweeping.stuck(self.app.clock.now())
-            for poll_loop in self.app.engine.loops.values():
-                await poll_loop.wake()
+            if not self._all_seen(sweeping):  # else a page that was set aside would be asked for again
+                for poll_loop in self.app.engine.loops.values():
+                    await poll_loop.wake()
             await asyncio.sleep(0.005)
         self.app.engine.interventions.end_sweeps()
 
@@ -159,6 +160,9 @@ class Ward:
         engine = self.app.engine
         if any(poll_loop.tasks for poll_loop in engine.loops.values()):
             return False
+        return self._all_seen(sweeping)
+
+    def _all_seen(self, sweeping: OnDemandSweep) -> bool:
         return all(self._is_seen(run, w, sweeping) for run, w in sweeping)
 
     def _is_seen(self, run: ActiveSource, w: WatchedEndpoint, sweeping: OnDemandSweep) -> bool:
