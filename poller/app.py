@@ -25,9 +25,13 @@ from poller.delivery.subscription import Route, Subscription
 from poller.hooks.loading import Plugins
 from poller.hooks.observers import Observers
 from poller.hooks.payloads import AttemptFinished, Polled
+from poller.hooks.plugin_loops import PluginLoops, is_ours
+from poller.hooks.sink_on_loop import SinkOnLoop
 from poller.late import late
 from poller.polling.engine import Engine
 from poller.polling.engines import Engines
+from poller.polling.threads import Apart, AtOnce, SourceThread
+from poller.sinks.protocol import Sink
 from state.errors import PollerError, Unavailable
 from state.leases import LOCAL, Worker
 from state.notices import Notice
@@ -108,6 +112,7 @@ class App:
         news: News,
         tenure: Tenure | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
+        apart: Callable[[str], Apart] = SourceThread,
     ) -> None:
         self.config = config
         self.plugins = plugins
@@ -127,6 +132,7 @@ class App:
                 clock=clock,
                 listener=news,
                 transport=transport,
+                apart=apart,
                 worker=LOCAL if tenure is None else tenure.worker,
                 valid_until=tenure,
             )
@@ -165,7 +171,7 @@ class App:
         Among workers that share a state, only those with the newest configuration do so.
         """
         now = self.clock.now()
-        registrations = [route.registration(now) for route in routes_of(self.config)]
+        registrations = [route.registration(now) for route in routes_of(self.config, self.plugins)]
         await self.write(self.store.deliveries.register, registrations, now=now)
 
     @property
@@ -185,13 +191,13 @@ class App:
             opened = self.engines.beside(config)
             try:
                 await opened.engine.prepare()
-                self.deliverer.check(routes_of(config))
+                self.deliverer.check(routes_of(config, self.plugins))
                 await self.engines.close()
                 if renaming is None:
                     await opened.engine.open(self.engine)
-                    await self.deliverer.reconfigure(routes_of(config))
+                    await self.deliverer.reconfigure(routes_of(config, self.plugins))
                 else:
-                    await self.deliverer.reconfigure(routes_of(config), meanwhile=renaming.do)
+                    await self.deliverer.reconfigure(routes_of(config, self.plugins), meanwhile=renaming.do)
                     await opened.engine.open()  # from the state alone, because names in memory are the old ones
             except BaseException as error:
                 await opened.abandon()
@@ -206,7 +212,7 @@ class App:
         """Open an engine for the configuration in use again, after it was closed for one that cannot be opened."""
         try:
             undo = None if renaming is None else renaming.undo
-            await self.deliverer.reconfigure(routes_of(self.config), meanwhile=undo)
+            await self.deliverer.reconfigure(routes_of(self.config, self.plugins), meanwhile=undo)
             await self.engines.reopen()
         except PollerError as error:  # the caller that keeps this app open tries again
             log.warning("engine.not_opened", error=str(error))
@@ -234,16 +240,18 @@ async def open_app(
 ) -> AsyncIterator[App]:
     """Open the state and everything on it. Nothing is polled or delivered until it is requested.
 
-    If `transport` is given, sources use it; the caller keeps ownership.
+    If `runner` is given, it runs the steps of the store, and plugins run on the event loop of the caller, too. If
+    `transport` is given, sources use it; the caller keeps ownership.
 
     Raises PollerError. The caller holds the state's lock.
     """
-    async with open_state(config.poller.state, now=time.time(), runner=runner) as (store, write):
+    plugins.loops = PluginLoops(is_one=runner is not None)
+    async with plugins.loops, open_state(config.poller.state, now=time.time(), runner=runner) as (store, write):
         clock = clock or SystemClock.resume(await write(store.calls.anchor), wall=store.wall)
         tenure = Tenure(worker=_new_worker()) if store.is_shared else None
         observers = Observers(plugins, partial(_event, write, store))
         deliverer = Deliverer(
-            routes_of(config),
+            routes_of(config, plugins),
             store=store.deliveries,
             leases=store.leases,
             write=write,
@@ -252,7 +260,18 @@ async def open_app(
             valid_until=tenure,
         )
         news = News(deliverer=deliverer, observers=observers)
-        app = App(config, plugins, store=store, write=write, clock=clock, news=news, tenure=tenure, transport=transport)
+        apart: Callable[[str], Apart] = SourceThread if runner is None else lambda _: AtOnce()
+        app = App(
+            config,
+            plugins,
+            store=store,
+            write=write,
+            clock=clock,
+            news=news,
+            tenure=tenure,
+            transport=transport,
+            apart=apart,
+        )
         async with observers:
             await app.open()
             try:
@@ -290,13 +309,14 @@ async def _event(write: Writer, store: Store, number: int) -> Event | None:
             await asyncio.sleep(1.0)
 
 
-def routes_of(config: Config) -> list[Route]:
+def routes_of(config: Config, plugins: Plugins) -> list[Route]:
     """The subscriptions in the form that delivery uses."""
-    return [_route(subscription, config) for subscription in config.subscriptions]
+    return [_route(subscription, config, plugins) for subscription in config.subscriptions]
 
 
-def _route(settings: SubscriptionConfig, config: Config) -> Route:
-    subscription = Subscription(
+def subscription_of(settings: SubscriptionConfig) -> Subscription:
+    """The settings of a subscription in the form that delivery uses."""
+    return Subscription(
         name=settings.name,
         plugin=settings.plugin,
         types=settings.types,
@@ -308,8 +328,15 @@ def _route(settings: SubscriptionConfig, config: Config) -> Route:
         retry=settings.retry,
         digest=settings.digest,
     )
+
+
+def _route(settings: SubscriptionConfig, config: Config, plugins: Plugins) -> Route:
+    """The route of a subscription. A sink of an installed plugin runs on the plugin's own loop."""
+    open_sink: Callable[[], Sink] = settings.build
+    if not is_ours(settings.cls):
+        open_sink = partial(SinkOnLoop, settings.build, plugins.loop_of_sink(settings.plugin))
     next_digest = partial(_next_digest, settings.digest, config) if isinstance(settings.digest, str) else None
-    return Route(subscription=subscription, open_sink=settings.build, next_digest=next_digest)
+    return Route(subscription=subscription_of(settings), open_sink=open_sink, next_digest=next_digest)
 
 
 def _next_digest(crontab: str, config: Config, after: float) -> float:

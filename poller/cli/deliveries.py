@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from poller.app import routes_of
+from poller.app import subscription_of
 from poller.cli.context import CliContext
 from poller.cli.names import named
 from poller.cli.output import (
@@ -265,7 +265,7 @@ def _event(config: Config, settings: SubscriptionConfig, seq: int | None) -> Eve
     if is_there(config.poller.state):
         with reading(config) as reader:
             if reader is not None:
-                found = reader.log.event(seq) if seq is not None else _latest(reader, _filter(config, settings))
+                found = reader.log.event(seq) if seq is not None else _latest(reader, _filter(settings))
     if found is None and seq is not None:
         raise NotThere(f"there is no event {seq} in the log", hint="poller events")
     if found is None:
@@ -273,8 +273,8 @@ def _event(config: Config, settings: SubscriptionConfig, seq: int | None) -> Eve
     return found or _example(config, settings)
 
 
-def _filter(config: Config, settings: SubscriptionConfig) -> Filter:
-    return next(route.filter() for route in routes_of(config) if route.subscription.name == settings.name)
+def _filter(settings: SubscriptionConfig) -> Filter:
+    return subscription_of(settings).filter()
 
 
 def _latest(reader: Reader, wanted: Filter) -> Event | None:

@@ -253,4 +253,4 @@ async def _then(event: asyncio.Event, act: Callable[[], None]) -> None:
 
 
 def _compile(routes: Sequence[Route]) -> list[Wanted]:
-    return [Wanted(route=route, filter=route.filter()) for route in routes]
+    return [Wanted(route=route, filter=route.subscription.filter()) for route in routes]

@@ -27,6 +27,10 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     retry: tuple[float, ...] = SCHEDULE  # seconds to wait after the first attempt, the second, ...
     digest: float | str | None = None  # seconds, or a crontab line
 
+    def filter(self) -> Filter:
+        """The filter of its events. Raises ExpressionError if its `where` cannot be used."""
+        return Filter(types=self.types, sources=self.sources, where=self.where, subscription=self.name)
+
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """A subscription with the sink that it opens.
@@ -61,8 +65,3 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         if self.next_digest is not None:
             return self.next_digest
         return lambda queued: queued + float(digest)
-
-    def filter(self) -> Filter:
-        """The filter of its events. Raises ExpressionError if its `where` cannot be used."""
-        settings = self.subscription
-        return Filter(types=settings.types, sources=settings.sources, where=settings.where, subscription=settings.name)

@@ -61,8 +61,9 @@ def event_recorded(event: Event) -> Any:
 def poll_finished(poll: Polled) -> Any:
     """Observe a poll of a unit that has ended; `poll.error` is set if it failed.
 
-    Observers are called after the fact, one call after the other in the order of events; they may be async. Their
-    exceptions are listed in `poller plugins` and change nothing. An observer that is 10,000 calls behind misses some.
+    Observers are called after the fact, one call after the other in the order of events, on the event loop of their
+    plugin. They may be async, and one that blocks delays only its plugin and later calls of observers. Their exceptions
+    are listed in `poller plugins` and change nothing. An observer that is 10,000 calls behind misses some.
     """
 
 

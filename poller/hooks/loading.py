@@ -11,7 +11,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from poller.hooks import hookspecs
 from poller.hooks.contracts import check_sink, check_source
 from poller.hooks.faults import PluginError, attempted, awaited, is_cancelled, said
 from poller.hooks.ownership import distrust
+from poller.hooks.plugin_loops import Loop, PluginLoops
 from poller.hooks.registration import classes_of, has_no_hook, implementations, known_hooks, unlike
 from poller.hooks.transforms import checked
 from poller.late import late
@@ -74,6 +75,7 @@ class Plugins:
         self.loaded: list[Loaded] = []
         self.failed: list[Failed] = []
         self._offered = list(offered)  # installed, but not loaded yet
+        self.loops = PluginLoops()
         self._logged = False
         self._manager = pluggy.PluginManager("poller")
         self._manager.add_hookspecs(hookspecs)
@@ -166,6 +168,10 @@ class Plugins:
             self._manager.unregister(name=name)  # so that it can be loaded again
         self.loaded.append(loaded)
 
+    def loop_of_sink(self, name: str) -> Loop:
+        """The event loop of the plugin that registered the sink of that name."""
+        return self.loops.of(next((one.name for one in self.loaded if name in one.sinks), name))
+
     def _take(self, name: str, cls: type[Any], into: dict[str, Any], names: list[str]) -> None:
         """Use a class under its name. Raises PluginError if the name is taken."""
         self.load_offered(name)
@@ -176,7 +182,15 @@ class Plugins:
 
     def call(self, hook: str, **arguments: Any) -> list[Any]:
         """Call every plugin that implements `hook`, and return the results that are not None."""
-        return [answer for _, answer in self._answers(hook, arguments) if answer is not None]
+        found = []
+        for implementation in implementations(self._manager, hook):
+            wanted = [arguments[name] for name in implementation.argnames]
+            answer, error = attempted(partial(implementation.function, *wanted))
+            if error is not None:
+                self.note(implementation.plugin_name, hook, error)
+            elif answer is not None:
+                found.append(answer)
+        return found
 
     def transform(self, event: NewEvent) -> NewEvent | None:
         """The event after the plugins' `transform_event`, applied one after the other; None if one drops it.
@@ -201,13 +215,13 @@ class Plugins:
         return bool(getattr(self._manager.hook, hook).get_hookimpls())
 
     async def observe(self, hook: str, **arguments: Any) -> None:
-        """Call every plugin that implements `hook`; async implementations are awaited, one after the other.
+        """Call every plugin that implements `hook`, one after the other, each on its own event loop.
 
         One that does not end is abandoned, so that neither other plugins nor the end of the program wait for it.
         """
-        for name, answer in self._answers(hook, arguments):
-            if not inspect.isawaitable(answer):
-                continue
+        for implementation in implementations(self._manager, hook):
+            name, wanted = implementation.plugin_name, [arguments[name] for name in implementation.argnames]
+            answer = self.loops.of(name).run(partial(_answer, implementation.function, *wanted))
             try:
                 await awaited(answer, limit=LIMITS.get(hook, LIMIT), grace=GRACE, label=f"{name}.{hook}")
             except BaseException as error:  # a plugin may raise anything; it is recorded with its name
@@ -229,15 +243,11 @@ class Plugins:
         for failed in self.failed:
             _log_failure(failed)
 
-    def _answers(self, hook: str, arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        """(plugin, result) of each implementation in the order of loading; pluggy would stop at the first exception."""
-        for implementation in implementations(self._manager, hook):
-            wanted = [arguments[name] for name in implementation.argnames]
-            answer, error = attempted(partial(implementation.function, *wanted))
-            if error is not None:
-                self.note(implementation.plugin_name, hook, error)
-            else:
-                yield implementation.plugin_name, answer
+
+async def _answer(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a hook returns, awaited if it is async."""
+    answer = function(*arguments)
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 def _load(

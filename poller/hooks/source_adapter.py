@@ -23,6 +23,7 @@ from poller.budget.limits import Limit
 from poller.documents.diff import dump
 from poller.hooks.contracts import check_auth, check_endpoints, check_limits
 from poller.hooks.faults import PluginError, is_cancelled, said, trace
+from poller.hooks.plugin_loops import is_ours
 from poller.late import late
 from poller.redaction import SECRETS
 from poller.sources.errors import FetchError
@@ -37,7 +38,6 @@ else:
 
 
 T = TypeVar("T")
-OURS: Final = "plugins"  # the package of the plugins that belong to Poller, which do not block
 MOST_PAGES: Final = 100_000  # of a numbered list; a list without an end is an error
 MOST_OBJECTS: Final = 10_000_000  # objects before an offset
 # Exceptions of an auth flow that are not the plugin's fault: the flow ends, or its answer is cut off or never ends.
@@ -53,7 +53,7 @@ class SourceAdapter:
     def __init__(self, plugin: str, source: Any) -> None:
         self._plugin = plugin
         self._source = source
-        self.is_ours = type(source).__module__.partition(".")[0] == OURS
+        self.is_ours = is_ours(type(source))
         with self._running("limits"):
             self.limits: Sequence[Limit] = getattr(source, "limits", ())
             check_limits(plugin, self.limits)

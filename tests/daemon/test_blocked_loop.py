@@ -1,15 +1,18 @@
-"""A plugin that blocks the event loop: no sign of life leaves, so that the service manager ends the program."""
+"""Plugins that block: a sink or observer delays itself alone. If the event loop itself is blocked, no sign of life
+leaves, so that the service manager ends the program.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import BaseModel
 
 from poller import Event, Receipt, hookimpl
@@ -18,7 +21,8 @@ from poller.config.load import load
 from poller.daemon.daemon import Daemon
 from poller.daemon.systemd import Notifier
 from poller.hooks.loading import load_plugins
-from tests.support.living import CONFIG, swept, until, world
+from poller.operations.commands import execute
+from tests.support.living import CONFIG, World, swept, until, world
 
 INTERVAL = 0.05  # seconds between two signs of life
 BLOCKING = '[[subscriptions]]\nname = "blocking"\nplugin = "blocking"\n'
@@ -31,6 +35,7 @@ class Sink:
         pass
 
     entered, may_go = threading.Event(), threading.Event()
+    blocks_in: str | None = None
 
     def __init__(self, name: str, options: BaseModel) -> None:
         pass
@@ -42,12 +47,21 @@ class Sink:
         pass
 
     async def deliver(self, events: Sequence[Event], attempt: Any) -> Receipt:
-        self.entered.set()
-        self.may_go.wait(60)
+        self.block("deliver")
         return Receipt("ok")
+
+    @classmethod
+    def block(cls, where: str) -> None:
+        if where == cls.blocks_in:
+            cls.entered.set()
+            cls.may_go.wait(60)
 
 
 class Plugin:
+    @hookimpl
+    def event_recorded(self, event: Event) -> None:
+        Sink.block("event_recorded")
+
     @hookimpl
     def register_sinks(self, register: Callable[[str, type], None]) -> None:
         register("blocking", Sink)
@@ -58,6 +72,7 @@ class Manager(threading.Thread):
 
     def __init__(self, address: Path) -> None:
         super().__init__(daemon=True)
+        self.looks = threading.Event()  # it is to look now
         self.came_while_blocked: bool | None = None
         self.came_afterwards = threading.Event()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -65,7 +80,7 @@ class Manager(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        Sink.entered.wait(60)
+        self.looks.wait(60)
         self._hear(INTERVAL)  # what was sent before
         self.came_while_blocked = self._hear(10 * INTERVAL)
         Sink.may_go.set()
@@ -84,24 +99,55 @@ class Manager(threading.Thread):
         return heard
 
 
-async def test_a_plugin_that_blocks_the_event_loop_gives_no_sign_of_life_until_it_returns(tmp_path: Path) -> None:
+@asynccontextmanager
+async def running(folder: Path, upstream: World) -> AsyncIterator[Daemon]:
+    """A daemon that gives signs of life, with a sink that may block."""
+    systemd = {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": f"{INTERVAL * 2e6:.0f}"}
+    path = folder / "poller.toml"
+    path.write_text(CONFIG.format(url=upstream.url, state="poller.db", listen="") + BLOCKING)
+    plugins = load_plugins(lazily=True)
+    plugins.add("blocking", Plugin())
+    async with open_app(load(path, plugins), plugins) as app:
+        daemon = Daemon(app, reload=lambda: load(path, plugins), notifier=Notifier(systemd))
+        running = asyncio.create_task(daemon.run())
+        try:
+            await until("the baseline", lambda: swept(daemon))
+            yield daemon
+        finally:
+            Sink.may_go.set()
+            daemon.stop.set()
+            await running
+
+
+@pytest.fixture(autouse=True)
+def afresh() -> None:
+    Sink.entered.clear()
+    Sink.may_go.clear()
+    Sink.blocks_in = None
+
+
+@pytest.mark.parametrize("where", ["deliver", "event_recorded"])
+async def test_a_sink_or_observer_that_blocks_delays_nothing_else(where: str, tmp_path: Path) -> None:
+    Sink.blocks_in = where
     manager = Manager(tmp_path / "notify")
-    systemd = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": f"{INTERVAL * 2e6:.0f}"}
-    async with world() as upstream:
-        path = tmp_path / "poller.toml"
-        path.write_text(CONFIG.format(url=upstream.url, state="poller.db", listen="") + BLOCKING)
-        plugins = load_plugins(lazily=True)
-        plugins.add("blocking", Plugin())
-        async with open_app(load(path, plugins), plugins) as app:
-            daemon = Daemon(app, reload=lambda: load(path, plugins), notifier=Notifier(systemd))
-            running = asyncio.create_task(daemon.run())
-            try:
-                await until("the baseline", lambda: swept(daemon))
-                upstream.edit(1, 1)
-                await until("the block and its end", manager.came_afterwards.is_set)
-                await until("the event, at a sink beside it", lambda: upstream.sizes(1) == [1])
-            finally:
-                Sink.may_go.set()
-                daemon.stop.set()
-                await running
+    async with world() as upstream, running(tmp_path, upstream) as daemon:
+        upstream.edit(1, 1)
+        await until("the block", Sink.entered.is_set)
+        await until("the event, at a sink beside it", lambda: upstream.sizes(1) == [1])
+        upstream.edit(2, 7)
+        await until("a later event", lambda: upstream.sizes(2) == [7])
+        for command in ("pause", "resume"):
+            await execute(daemon.app, command, {"subscription": "hook"})
+        assert not Sink.may_go.is_set()
+        manager.looks.set()
+        await until("an answer", manager.came_afterwards.is_set)
+    assert manager.came_while_blocked
+
+
+async def test_a_blocked_event_loop_gives_no_sign_of_life_until_it_goes_on(tmp_path: Path) -> None:
+    manager = Manager(tmp_path / "notify")
+    async with world() as upstream, running(tmp_path, upstream):
+        manager.looks.set()
+        Sink.may_go.wait(60)  # on the loop of the daemon
+        await until("the end of the block", manager.came_afterwards.is_set)
     assert manager.came_while_blocked is False

@@ -449,4 +449,4 @@ def test_a_subscription_filters_by_its_own_settings(event: dict[str, Any], is_wa
     if event["source"] == "/poller":
         fields["raw"] = b'{"summary":"x"}'
 
-    assert made.filter().matches(Event(**fields)) is is_wanted
+    assert made.subscription.filter().matches(Event(**fields)) is is_wanted

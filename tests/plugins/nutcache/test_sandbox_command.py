@@ -37,7 +37,7 @@ def test_it_serves_until_told_to_stop_and_sums_up(tmp_path, stop):
         out, err = process.communicate(timeout=30)
 
     assert (process.returncode, out) == (0, "")
-    assert err.startswith("1 calls, 0 refused")
+    assert err.startswith("1 call, 0 refused")
     assert json.loads(journal.read_text().splitlines()[0])["n"] == 1
 
 

@@ -31,6 +31,7 @@ import structlog
 from poller.app import routes_of
 from poller.config.load import load
 from poller.delivery.service import Deliverer
+from poller.hooks.plugin_loops import PluginLoops
 from poller.polling.engine import Engine
 from poller.polling.threads import AtOnce
 from poller.simulation.bounds import in_turn, optimum
@@ -188,6 +189,7 @@ class Year:
         self.days: list[Day] = []
         self.problems: list[str] = []
         self._plugins = plugins_with(self.seen.recorded, random.Random(seed))
+        self._plugins.loops = PluginLoops(is_one=True)
         path = folder / "poller.toml"
         path.write_text(CONFIG, encoding="utf-8")
         self._config = load(path, self._plugins)
@@ -212,7 +214,7 @@ class Year:
     async def _opened(self) -> AsyncIterator[tuple[Engine, Store]]:
         async with open_state(self.state, now=self._clock.now(), runner=Inline()) as (store, write):
             deliverer = Deliverer(
-                routes_of(self._config),
+                routes_of(self._config, self._plugins),
                 store=store.deliveries,
                 leases=store.leases,
                 write=write,

@@ -1,0 +1,156 @@
+"""An event loop for each plugin, on a separate thread: code of a plugin that blocks delays that plugin alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Generic, Protocol, Self, TypeVar, cast
+
+T = TypeVar("T")
+
+Call = Callable[[], Awaitable[T]]
+
+OURS: Final = "plugins"  # the package of Poller's own plugins
+ENDING: Final = 1.0  # seconds that the tasks of a closed loop have to end
+
+
+def is_ours(cls: type) -> bool:
+    """Whether a class belongs to one of Poller's own plugins, which do not block."""
+    return cls.__module__.partition(".")[0] == OURS
+
+
+class Loop(Protocol):
+    """Where coroutines of a plugin run."""
+
+    async def run(self, call: Call[T]) -> T:
+        """The result of a coroutine, which `call` makes. Raises whatever it raises."""
+        ...
+
+
+class CallersLoop:
+    """Runs them on the loop of the caller, for a virtual clock."""
+
+    async def run(self, call: Call[T]) -> T:
+        """See `Loop`."""
+        return await call()
+
+
+class PluginLoops:
+    """The loops of all plugins by name; each thread starts with the first call. `is_one`: all are the caller's loop.
+
+    Use as `async with PluginLoops() as loops`, which ends them.
+    """
+
+    def __init__(self, *, is_one: bool = False) -> None:
+        self._is_one = is_one
+        self._loops: dict[str, PluginLoop] = {}
+
+    def of(self, plugin: str) -> Loop:
+        """The loop of a plugin."""
+        if self._is_one:
+            return CallersLoop()
+        return self._loops.setdefault(plugin, PluginLoop(f"plugin {plugin}"))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """End every loop, without waiting for code that blocks it."""
+        while self._loops:
+            self._loops.popitem()[1].close()
+
+
+class PluginLoop:
+    """The event loop of one plugin."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def run(self, call: Call[T]) -> T:
+        """See `Loop`. If the caller is cancelled, so is the call, and this returns when that has ended."""
+        running = _Running(call, theirs=self._started())
+        try:
+            value, error = await asyncio.shield(running.begun())
+        except asyncio.CancelledError:
+            running.cancel()
+            value, error = await running.done
+        if error is not None:
+            raise error
+        return cast("T", value)
+
+    def close(self) -> None:
+        """End the loop, without waiting for code that blocks it."""
+        if self._loop is not None:
+            soon(self._loop, self._loop.stop)
+            self._loop = None
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=_run, args=(self._loop,), name=self._name, daemon=True).start()
+        return self._loop
+
+
+class _Running(Generic[T]):
+    """One call on a plugin's loop, and its result on the loop of the caller."""
+
+    def __init__(self, call: Call[T], *, theirs: asyncio.AbstractEventLoop) -> None:
+        self._call = call
+        self._theirs, self._ours = theirs, asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self.done: asyncio.Future[tuple[T | None, BaseException | None]] = self._ours.create_future()
+
+    def begun(self) -> asyncio.Future[tuple[T | None, BaseException | None]]:
+        """Begin; returns `done`."""
+        soon(self._theirs, self._begin)
+        return self.done
+
+    def cancel(self) -> None:
+        """Cancel the call."""
+        soon(self._theirs, lambda: self._task is not None and self._task.cancel())
+
+    def _begin(self) -> None:
+        self._task = self._theirs.create_task(self._run())
+        self._task.add_done_callback(self._ended)
+
+    async def _run(self) -> None:
+        """Make the call. Its exception is a value, because SystemExit and KeyboardInterrupt would end the loop."""
+        value, error = None, None
+        try:
+            value = await self._call()
+        except BaseException as raised:  # noqa: BLE001 - handed to whoever awaits it
+            error = raised
+        self._answer(cast("T", value), error)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():  # before it began
+            self._answer(None, asyncio.CancelledError())
+
+    def _answer(self, value: T | None, error: BaseException | None) -> None:
+        def over() -> None:
+            if not self.done.done():
+                self.done.set_result((value, error))
+
+        soon(self._ours, over)
+
+
+def soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    """Call a function on a loop of another thread, unless that loop has ended."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped, then cancel its tasks and close it."""
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    tasks: set[asyncio.Task[Any]] = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=ENDING))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()

@@ -1,0 +1,101 @@
+"""The event loop of a plugin: results, exceptions and cancellations cross from its thread as they would on one loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+
+from poller.hooks.plugin_loops import Loop, PluginLoops
+
+
+@pytest.fixture
+async def loop() -> AsyncIterator[Loop]:
+    async with PluginLoops() as loops:
+        yield loops.of("mine")
+
+
+async def test_the_result_comes_from_another_thread(loop: Loop) -> None:
+    async def where() -> int:
+        return threading.get_ident()
+
+    assert await loop.run(where) not in (threading.get_ident(), None)
+    assert await loop.run(where) == await loop.run(where)
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError()])
+async def test_whatever_is_raised_is_raised_here_and_ends_nothing(loop: Loop, error: BaseException) -> None:
+    async def raising() -> None:
+        raise error
+
+    async def well() -> str:
+        return "well"
+
+    with pytest.raises(type(error)):
+        await loop.run(raising)
+    assert await loop.run(well) == "well"
+
+
+async def test_a_function_that_cannot_even_begin_is_an_exception(loop: Loop) -> None:
+    def no_coroutine() -> asyncio.Future[None]:
+        raise StopIteration
+
+    with pytest.raises(RuntimeError):
+        await loop.run(no_coroutine)
+
+
+async def test_a_cancelled_caller_cancels_the_call_and_waits_for_its_end(loop: Loop) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def waiting() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.set()
+
+    task = asyncio.create_task(loop.run(waiting))
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
+async def test_a_call_that_was_cancelled_before_it_began_never_begins(loop: Loop) -> None:
+    may_go, called = threading.Event(), []
+
+    async def blocks() -> None:
+        may_go.wait(60)
+
+    async def calls() -> None:
+        called.append(1)
+
+    blocking = asyncio.create_task(loop.run(blocks))
+    waiting = asyncio.create_task(loop.run(calls))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    may_go.set()
+    await blocking
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not called
+
+
+async def test_the_end_waits_for_no_code_that_blocks() -> None:
+    begun, may_go = threading.Event(), threading.Event()
+
+    async def blocks() -> str:
+        begun.set()
+        may_go.wait(60)
+        return "over"
+
+    async with PluginLoops() as loops:
+        blocking = asyncio.create_task(loops.of("mine").run(blocks))
+        await asyncio.to_thread(begun.wait)
+    may_go.set()
+    assert await blocking == "over"
