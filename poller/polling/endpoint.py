@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -121,27 +121,26 @@ class Turn:
         self.looks_up = False  # an object assumed to be new was known: assume no more
         self._taker: PendingAnswer | None = None
 
-    @contextlib.asynccontextmanager
-    async def joined(self, answer: PendingAnswer) -> AsyncIterator[None]:
-        """Wait until this answer is over, or takes the turn for all that wait."""
+    async def join(self, answer: PendingAnswer) -> None:
+        """Wait until this answer is over, or takes the turn for all that wait. `leave` follows, even if this raises."""
         self.waiting.append(answer)
-        try:
-            if self._taker is None:
-                self._taker = answer
-                await asyncio.sleep(0)  # other answers that have arrived join it
-            else:
-                answer.woken = asyncio.get_running_loop().create_future()
-                await answer.woken
-            yield
-        finally:
-            if not answer.is_over:
-                answer.is_left = True
-                if answer in self.waiting:
-                    self.waiting.remove(answer)
-            if self._taker is answer:
-                self._taker = self.waiting[0] if self.waiting else None
-                if self._taker is not None:
-                    self._taker.wake()
+        if self._taker is None:
+            self._taker = answer
+            await asyncio.sleep(0)  # other answers that have arrived join it
+        else:
+            answer.woken = asyncio.get_running_loop().create_future()
+            await answer.woken
+
+    def leave(self, answer: PendingAnswer) -> None:
+        """Wait for this answer no longer. If it has the turn, the first of those that wait is next."""
+        if not answer.is_over:
+            answer.is_left = True
+            if answer in self.waiting:
+                self.waiting.remove(answer)
+        if self._taker is answer:
+            self._taker = self.waiting[0] if self.waiting else None
+            if self._taker is not None:
+                self._taker.wake()
 
 
 class Oddities:

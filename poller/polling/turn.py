@@ -61,12 +61,15 @@ class Turns:
         result = take_unchanged(w, waiting)
         if result is not None:
             return result
-        async with w.turn.joined(waiting):
+        try:
+            await w.turn.join(waiting)
             for _ in range(MOST_TRIES):
                 if waiting.is_over:
                     break
                 async with w.turn.lock:
                     await self._take(w)
+        finally:
+            w.turn.leave(waiting)
         if waiting.error is not None:
             raise waiting.error
         if waiting.result is not None:
@@ -186,8 +189,9 @@ class Turns:
 
     async def _snapshots(self, w: WatchedEndpoint, one: Answer, ids: Sequence[str]) -> dict[str, Snapshot]:
         """The snapshots of the objects that are new to the unit."""
-        known = {object_id: old for object_id in ids if (old := one.known.snapshots.get(object_id)) is not None}
-        if one.comparison is None or one.known.members:
+        found = one.known.snapshots
+        known = {object_id: found[object_id] for object_id in ids if object_id in found} if found else {}
+        if (one.comparison is None or one.known.members) and len(known) < len(ids):
             more = [object_id for object_id in ids if object_id not in known]
             known |= await self._recorder.snapshots(w, more)
         return known

@@ -152,7 +152,8 @@ class Takers:
         return asyncio.create_task(self._join(pending(key)))
 
     async def _join(self, answer: PendingAnswer) -> None:
-        async with self.turn.joined(answer):
+        try:
+            await self.turn.join(answer)
             if not answer.is_over:
                 batch = [*self.turn.waiting]
                 self.taken.append([one.key for one in batch])
@@ -161,6 +162,8 @@ class Takers:
                 for one in batch:
                     one.result = PollResult()
                     one.wake()
+        finally:
+            self.turn.leave(answer)
 
 
 async def test_answers_that_wait_at_the_same_time_go_in_one_turn() -> None:
