@@ -3,9 +3,10 @@
     python -m benchmarks.sweep [--objects 10000 100000] [--rounds 5]
 
 Pages of 100 objects (about 370 bytes each) are ready-made bytes. `settled` is everything from an answer's bytes down to
-the synced commit, with as many polls under way as the daemon has of one budget: four being asked for, eight recorded.
+the synced commit, with as many polls under way as the daemon has of one budget: four being asked for, twenty recorded.
 `whole` is a sweep as `poller once` does it, with transport, budget and planner, from a server in a process of its own,
-beside a bare http.client + orjson loop.
+beside a bare http.client + orjson loop. Throughout, also for `orjson.loads` and the bare loop, Python looks for garbage
+as seldom as in a process of Poller (`poller.garbage`).
 Exit status 1 when a target is missed.
 """
 
@@ -35,7 +36,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from poller import Endpoint, Position
+from poller import Endpoint, Position, garbage
 from poller.app import App, open_app, sweep_once
 from poller.config.load import load
 from poller.daemon.logs import configure
@@ -305,6 +306,8 @@ def main() -> int:
     arguments.add_argument("--known", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     given, console, missed = arguments.parse_args(), Console(), []
     configure("warning", "auto")
+    garbage.look_seldom()
+    garbage.keep_all()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # First, so that the peak is theirs: below whole lists are held in memory.

@@ -105,7 +105,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # docs/architecture.md; each may import
     ("poller.sources", "poller.planner"),
     ("poller.events", "poller.options"),
     ("poller.documents", "poller.rendering", "poller.sinks", "poller.budget"),
-    ("poller.clock", "poller.http_dates", "poller.late", "poller.lean", "poller.redaction", "poller.tracing"),
+    (
+        "poller.clock",
+        "poller.garbage",
+        "poller.http_dates",
+        "poller.late",
+        "poller.lean",
+        "poller.redaction",
+        "poller.tracing",
+    ),
 )
 EDGES = ("poller.cli", "poller.__main__", "poller.daemon", "poller.web")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import os
 import sys
@@ -16,6 +15,7 @@ from typing import Final, Protocol, runtime_checkable
 
 import click
 
+from poller import garbage
 from poller.cli.context import CliContext
 from poller.rendering.terminal import printable_lines
 
@@ -69,7 +69,6 @@ GROUPS: Final = {  # heading -> command: its module and its line in the list of 
 }
 COMMANDS: Final = {name: what for commands in GROUPS.values() for name, what in commands.items()}
 INTERRUPTED: Final = 130
-SELDOM: Final = 20_000  # new objects after which Python looks for garbage; by default after 700
 
 
 def _choose(context: click.Context, _: click.Parameter, path: Path | None) -> None:
@@ -168,10 +167,10 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """The console script."""
-    gc.set_threshold(SELDOM)  # nearly all objects that imports make stay: looking through them is a tenth of a start
+    garbage.look_seldom()
     _prepare_streams()
     status = invoke()
-    gc.freeze()  # the end of the process looks for garbage once more
+    garbage.keep_all()  # the end of the process looks for garbage once more
     if "poller.hooks.faults" in sys.modules:  # plugins' code may have run
         import_module("poller.cli.process").end_process(status)
     sys.exit(status)

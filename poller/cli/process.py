@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import sys
 import threading
@@ -13,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
+from poller import garbage
 from poller.hooks.faults import ABANDONED
 from poller.late import late
 
@@ -35,7 +35,7 @@ class _UnwaitedThreads(ThreadPoolExecutor):
 
 def run_coroutine(main: Coroutine[Any, Any, T]) -> T:
     """`asyncio.run` without waiting for threads that a plugin has left running."""
-    gc.freeze()  # what is loaded by now stays: it is not looked through for garbage
+    garbage.keep_all()
     with asyncio.Runner() as runner:
         runner.get_loop().set_default_executor(_UnwaitedThreads(thread_name_prefix="asyncio"))
         return runner.run(main)
