@@ -17,7 +17,7 @@ from poller.polling.tasks import Tasks
 from state.errors import LeaseLost
 
 PATIENCE = 60.0  # seconds for which chosen work waits for a server that wants no call
-PER_CALL = 3  # polls under way for each call in flight; the others wait to be recorded together
+PER_CALL = 6  # polls under way for each call in flight; the others wait to be recorded together
 
 
 W = TypeVar("W")

@@ -46,7 +46,7 @@ from state.polls import Snapshot, UnitState, Wanted
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MOST_AT_ONCE: Final = 16  # answers in one turn
+MOST_AT_ONCE: Final = 24  # answers in one turn
 
 
 class Turns:
