@@ -2,46 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
+from itertools import accumulate, pairwise
+from struct import pack, unpack, unpack_from
 from typing import Final
 
 import msgspec
 
 FEW: Final = 4  # so few changed members are found faster one by one
 
+_BORDER: Final = 4  # bytes of a place in the text of ids
+
+
+class _Packed(msgspec.Struct, array_like=True):
+    """The stored form of members."""
+
+    digests: bytes
+    ids: str | list[str]  # in the form of an earlier version a list
+    borders: bytes = b""
+
+
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[bytes, list[str]] | dict[bytes, str]).decode
+_decode = msgspec.msgpack.Decoder(_Packed | dict[bytes, str]).decode
 
 
 class Members(Mapping[bytes, str]):
     """The digest of each object's bytes -> its id, in order. All digests have the same length.
 
-    The digests are one run of bytes: a page of which one object was edited is compared and stored without a Python
-    object for each of its other members.
+    The digests are one run of bytes, the ids are one text: a page of which one object was edited is read, compared and
+    stored without a Python object for each of its other members.
     """
 
-    __slots__ = ("_by_digest", "_compared", "digests", "ids")
+    __slots__ = ("_borders", "_by_digest", "_compared", "_ids", "_number", "_width", "digests")
 
-    def __init__(self, digests: bytes = b"", ids: Sequence[str] = ()) -> None:
+    def __init__(self, digests: bytes = b"", ids: str = "", borders: bytes = bytes(_BORDER)) -> None:
         self.digests = digests
-        self.ids = ids
+        self._ids = ids
+        self._borders = borders  # where each id begins in that text, and where the last one ends
+        self._number = len(borders) // _BORDER - 1
+        self._width = len(digests) // (self._number or 1)
         self._by_digest: dict[bytes, str] | None = None
         self._compared: tuple[bytes, list[int] | None] | None = None  # the latest other run, and where it differs
 
     @classmethod
     def of(cls, members: Mapping[bytes, str]) -> Members:
         """The same members in this form."""
-        return members if isinstance(members, Members) else cls(b"".join(members), [*members.values()])
+        return members if isinstance(members, Members) else _joined(b"".join(members), members.values())
 
     @classmethod
     def unpacked(cls, packed: bytes | None) -> Members:
-        """The members from their stored form; none for None. The form of earlier versions is a map."""
-        found = _decode(packed) if packed else (b"", ())
-        return cls.of(found) if isinstance(found, dict) else cls(*found)
+        """The members from their stored form, or from one of those of earlier versions; none for None."""
+        if not packed:
+            return cls()
+        found = _decode(packed)
+        if isinstance(found, dict):
+            return cls.of(found)
+        if isinstance(found.ids, list):
+            return _joined(found.digests, found.ids)
+        return cls(found.digests, found.ids, found.borders)
 
     def packed(self) -> bytes:
         """The members in their stored form."""
-        return _encode((self.digests, self.ids))
+        return _encode((self.digests, self._ids, self._borders))
+
+    def edited(self, digests: bytes) -> Members:
+        """The same objects in the same places, some of them with other digests."""
+        return Members(digests, self._ids, self._borders)
+
+    def id_at(self, place: int) -> str:
+        """The id of the object in this place."""
+        begin, end = unpack_from("<2I", self._borders, place * _BORDER)
+        return self._ids[begin:end]
+
+    @property
+    def ids(self) -> list[str]:
+        """All ids, in order."""
+        ids = self._ids
+        return [ids[begin:end] for begin, end in pairwise(unpack(f"<{self._number + 1}I", self._borders))]
 
     def changed_places(self, digests: bytes) -> list[int] | None:
         """The places at which another run of digests differs. None: they are more than a few, or it is longer or
@@ -60,7 +97,7 @@ class Members(Mapping[bytes, str]):
         while digests[start:] != self.digests[start:]:
             if len(found) == FEW:
                 return None
-            low, high = start // width, len(self.ids)  # the first change is at one of these places
+            low, high = start // width, self._number  # the first change is at one of these places
             while high - low > 1:
                 middle = (low + high) // 2
                 if digests[low * width : middle * width] == self.digests[low * width : middle * width]:
@@ -75,8 +112,8 @@ class Members(Mapping[bytes, str]):
         """The ids of the members that are not among these digests."""
         run = b"".join(digests)
         places = self.changed_places(run)
-        if places is not None and not any(self._digest(place) in run for place in places):
-            return [self.ids[place] for place in places]
+        if places is not None and all(run.find(self._digest(place)) < 0 for place in places):
+            return list(map(self.id_at, places))
         shown = set(digests)
         return [object_id for digest, object_id in self.by_digest.items() if digest not in shown]
 
@@ -87,21 +124,22 @@ class Members(Mapping[bytes, str]):
         return iter(self.by_digest)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return self._number
 
     @property
     def by_digest(self) -> dict[bytes, str]:
         """The same as a dict, made on first use."""
         if self._by_digest is None:
-            self._by_digest = dict(zip(map(self._digest, range(len(self.ids))), self.ids, strict=True))
+            self._by_digest = dict(zip(map(self._digest, range(self._number)), self.ids, strict=True))
         return self._by_digest
-
-    @property
-    def _width(self) -> int:
-        return len(self.digests) // (len(self.ids) or 1)
 
     def _digest(self, place: int) -> bytes:
         return self.digests[place * self._width : (place + 1) * self._width]
+
+
+def _joined(digests: bytes, ids: Collection[str]) -> Members:
+    borders = accumulate(map(len, ids), initial=0)
+    return Members(digests, "".join(ids), pack(f"<{len(ids) + 1}I", *borders))
 
 
 NO_MEMBERS: Final = Members()

@@ -112,13 +112,13 @@ def _edited_in_place(
     """
     run = b"".join(digests)
     places = before.changed_places(run)
-    if places is None or any(digests[place] in before.digests for place in places):
+    if places is None or any(before.digests.find(digests[place]) >= 0 for place in places):
         return None
     aside: list[SetAside] = []
     fresh = _usable(rules, {digests[place]: objects[place] for place in places}, aside, prefix)
-    if aside or [shown.object_id for shown in fresh] != [before.ids[place] for place in places]:
+    if aside or [shown.object_id for shown in fresh] != list(map(before.id_at, places)):
         return None
-    return PageComparison(members=Members(run, before.ids), fresh=fresh)
+    return PageComparison(members=before.edited(run), fresh=fresh)
 
 
 def _anywhere(digests: Sequence[bytes], objects: Sequence[msgspec.Raw], before: Mapping[bytes, str]) -> Matched:
@@ -154,11 +154,12 @@ def _told_apart(
     """
     if rules.endpoint.id == CONTENT:
         return _named_apart(fresh, members), frozenset()
-    ids = {one.object_id for one in fresh}
+    names = [one.object_id for one in fresh]
+    ids = set(names)
     is_plain = len(ids) == len(fresh) and (
         len(fresh) == len(members) or ids.issubset(lost) or ids.isdisjoint(members.values())
     )
-    members.update({one.digest: one.object_id for one in fresh})
+    members.update(zip([one.digest for one in fresh], names, strict=True))
     if is_plain:
         return fresh, frozenset()
     doubles = {object_id for object_id, times in Counter(members.values()).items() if times > 1 and object_id}

@@ -185,6 +185,11 @@ def _commit(conn: sqlite3.Connection) -> None:
         raise
 
 
+def blob(value: bytes | None) -> bytearray | None:
+    """A value to bind as a blob. For bytes the sqlite3 module looks for an adapter first, which takes longer."""
+    return None if value is None else bytearray(value)
+
+
 def probe(db: State) -> None:
     """Write as much as a poll would, and delete it again. Raises the error that prevents writing the state."""
     with transaction(db) as conn:

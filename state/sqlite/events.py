@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from state.records import Event, EventQuery, NewEvent
 from state.rows import EVENT, event_of
-from state.sqlite.connection import State, read_meta, transaction
+from state.sqlite.connection import State, blob, read_meta, transaction
 from state.sqlite.migrations import Migrations
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def append(conn: sqlite3.Connection, events: Iterable[NewEvent]) -> list[int]:
         made = conn.execute(
             "INSERT INTO events (id, source, type, subject, time, observed_after, data) VALUES (?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (id) DO NOTHING",
-            [event.id, event.source, event.type, event.subject, event.time, event.observed_after, event.raw],
+            [event.id, event.source, event.type, event.subject, event.time, event.observed_after, blob(event.raw)],
         )
         if made.rowcount == 1 and made.lastrowid is not None:
             numbers.append(made.lastrowid)

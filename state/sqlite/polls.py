@@ -29,7 +29,7 @@ from state.sqlite.migrations import Migrations
 from state.sqlite.objects import KNOWN
 from state.sqlite.recording import write
 from state.sqlite.sweeps import read_endpoint, rebaseline
-from state.sqlite.units import make_unit, read_members, write_times
+from state.sqlite.units import make_unit, read_many_members, write_times
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -136,6 +136,11 @@ def add_runs_of_digests(db: Database) -> None:
     """Members are stored as one run of digests and a list of ids, which earlier versions cannot read."""
 
 
+@polls_migrations()
+def add_runs_of_ids(db: Database) -> None:
+    """The ids of members are stored as one text and where each begins in it, which earlier versions cannot read."""
+
+
 def _literal(text: str) -> str:
     """A pattern of GLOB that matches exactly this text."""
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in text)
@@ -190,7 +195,8 @@ class Polls:
 
     def known(self, endpoint: int, wanted: Sequence[Wanted]) -> list[Known]:
         """What is known of the objects of each unit, and of the requested objects."""
-        members = [read_members(self._db, one.unit) if one.with_members else NO_MEMBERS for one in wanted]
+        shown = iter(read_many_members(self._db, [one.unit for one in wanted if one.with_members]))
+        members = [next(shown) if one.with_members else NO_MEMBERS for one in wanted]
         asked = [[*before.lost(one.digests), *one.ids] for one, before in zip(wanted, members, strict=True)]
         found = self.snapshots(endpoint, list(chain.from_iterable(asked)))  # of all units at once
         return [

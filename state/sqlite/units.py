@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from state.members import Members
+import orjson
+
+from state.members import NO_MEMBERS, Members
 from state.polls import UnitState, UnitTimes
 from state.rows import UNIT, unit_of
-from state.sqlite.connection import State
+from state.sqlite.connection import State, blob
 
 
 def make_unit(conn: sqlite3.Connection, endpoint: int, key: str, position: bytes) -> UnitState:
@@ -29,18 +31,18 @@ def write_unit(conn: sqlite3.Connection, unit: UnitState, members: Mapping[bytes
         "shown = ?, validators = ?, next = ?, calls = ?, failures = 0, retry_at = NULL, error = ?, claims = ? "
         "WHERE id = ?",
         [
-            unit.position,
+            blob(unit.position),
             unit.asked_at,
             unit.answered_at,
             unit.asked_order,
-            unit.digest,
-            bytearray(Members.of(members).packed()),
+            blob(unit.digest),
+            blob(Members.of(members).packed()),
             unit.shown,
-            unit.validators,
-            unit.next,
+            blob(unit.validators),
+            blob(unit.next),
             unit.calls,
             unit.error,
-            unit.claims,
+            blob(unit.claims),
             unit.id,
         ],
     )
@@ -61,6 +63,16 @@ def read_members(db: State | sqlite3.Connection, unit: int) -> Members:
     """The members of a unit at its latest poll."""
     row = db.execute("SELECT members FROM units WHERE id = ?", [unit]).fetchone()
     return Members.unpacked(None if row is None else row[0])
+
+
+def read_many_members(db: State, units: Sequence[int]) -> list[Members]:
+    """The members of each of these units, in one statement; none of a unit that does not exist."""
+    rows = db.execute(
+        "SELECT u.id, u.members FROM json_each(?) asked CROSS JOIN units u ON u.id = asked.value",
+        [orjson.dumps(units).decode()],
+    )
+    found = {row[0]: Members.unpacked(row[1]) for row in rows}
+    return [found.get(unit, NO_MEMBERS) for unit in units]
 
 
 def take_members(conn: sqlite3.Connection, unit: int, ids: frozenset[str]) -> None:

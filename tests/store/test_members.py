@@ -1,9 +1,10 @@
-"""The members of a unit: as one run of digests and a list of ids, and in their stored forms."""
+"""The members of a unit: as one run of digests and one text of ids, and in their stored forms."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -18,15 +19,25 @@ def members_with(digests: Sequence[bytes]) -> dict[bytes, str]:
 
 
 @given(st.dictionaries(st.binary(min_size=16, max_size=16), st.text(), max_size=20))
-def test_members_are_the_same_as_a_dict_in_order_and_in_both_stored_forms(members: dict[bytes, str]) -> None:
+def test_members_are_the_same_as_a_dict_in_order_and_in_each_stored_form(members: dict[bytes, str]) -> None:
     kept = Members.of(members)
+    with_a_list = msgspec.msgpack.encode((b"".join(members), [*members.values()]))  # of an earlier version
 
-    for one in (kept, Members.unpacked(kept.packed()), Members.unpacked(packed_as_map(kept))):
+    for packed in (kept.packed(), packed_as_map(kept), with_a_list):
+        one = Members.unpacked(packed)
         assert list(one.items()) == list(members.items())
-        assert list(one.ids) == [*members.values()]
+        assert one.ids == [one.id_at(place) for place in range(len(one))] == [*members.values()]
         assert len(one) == len(members)
         assert one == members
+        assert one.packed() == kept.packed()
     assert packed_as_map(members) == packed_as_map(kept)
+
+
+def test_edited_objects_keep_their_ids_and_places() -> None:
+    edited = Members.of({b"aa": "1", b"bb": "2"}).edited(b"aacc")
+
+    assert edited == {b"aa": "1", b"cc": "2"}
+    assert Members.unpacked(edited.packed()) == edited
 
 
 @pytest.mark.parametrize("packed", [None, b""])
