@@ -97,13 +97,16 @@ def decided_members(decision: Decision, members: Mapping[bytes, str]) -> Mapping
 
 def undecided_members(decision: Decision, members: Mapping[bytes, str]) -> list[str]:
     """Members of the unit that it shows in another form than is known, and which of the two is older is not known."""
+    if not decision.undecided.digests:
+        return []
     return [members[digest] for digest, is_own in decision.undecided.digests.items() if is_own]
 
 
 def growth_of(snapshots: Sequence[Snapshot], known: Mapping[str, Snapshot]) -> int:
     """By how many objects the endpoint grows when these are written."""
-    before = [known[one.object_id] for one in snapshots if one.object_id in known] if known else ()
-    return _present(snapshots) - _present(before)
+    if not known:
+        return _present(snapshots)
+    return _present(snapshots) - _present([known[one.object_id] for one in snapshots if one.object_id in known])
 
 
 def appended(comparison: PageComparison, known: Mapping[str, Snapshot], unit: int | None) -> frozenset[str]:
@@ -128,5 +131,4 @@ def chain_digest(digests: Sequence[bytes]) -> bytes:
 
 
 def _present(snapshots: Sequence[Snapshot]) -> int:
-    deleted = Presence.DELETED
-    return len([one for one in snapshots if one.presence is not deleted])
+    return len(snapshots) - [one.presence for one in snapshots].count(Presence.DELETED)

@@ -61,6 +61,7 @@ class SourceAdapter:
             auth = getattr(source, "auth", None)
             check_auth(plugin, auth)
         self.auth: httpx.Auth | None = None if auth is None else _PluggedAuth(auth, self._running)
+        self._reading = self._running("page")
         ask = getattr(source, "item_request", None)
         self.takes_items = ask is not None and _takes(ask, 3)  # own URLs may depend on more than the id
 
@@ -83,7 +84,7 @@ class SourceAdapter:
 
     def page(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> Unparsed:
         """The page of a 2xx answer, its objects unparsed."""
-        with self._running("page"):
+        with self._reading:
             page = _checked(self._read(endpoint, at, _without_secrets(response)), Page)
             if page.next is not None:
                 _refuse_endless(endpoint, at, _checked(page.next, Position))

@@ -43,8 +43,9 @@ class Answer(msgspec.Struct, kw_only=True):
     """An answer with its objects, and what the state knows of them."""
 
     waiting: PendingAnswer
+    fetched: Fetched
     unit: UnitState
-    apart: bool = False  # large, or handled by plugin code: not on the event loop
+    is_paged: bool  # the unit is one page of a list of several pages
     objects: Sequence[msgspec.Raw] = ()
     digests: Sequence[bytes] = ()
     comparison: PageComparison | None = None  # computed early for a unit without earlier answers
@@ -55,28 +56,18 @@ class Answer(msgspec.Struct, kw_only=True):
     beyond: Position | None = None  # the position after a page that is short but may not be the last
 
     @property
-    def key(self) -> str:
-        """The key of the unit."""
-        return self.waiting.key
-
-    @property
-    def fetched(self) -> Fetched:
-        """What was fetched."""
-        return self.waiting.fetched
-
-    @property
     def following(self) -> Position | None:
         """The next position: the one that the answer names, or the one beyond a short page."""
-        if not self.fetched.pages or (self.repeats is not None and self.repeats.is_end):
-            return None
-        if self.known_pages > 1:  # the list would never end
-            return None
-        return self.fetched.pages[-1].next or self.beyond
+        if self.known_pages > 1 or (self.repeats is not None and self.repeats.is_end):
+            return None  # else the list would never end
+        pages = self.fetched.pages
+        return (pages[-1].next or self.beyond) if pages else None
 
     @property
     def is_last(self) -> bool:
         """Whether the answer itself says that it is the last."""
-        return self.following is None or self.following is self.beyond
+        following = self.following
+        return following is None or following is self.beyond
 
 
 class Repetition(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,12 +114,12 @@ def dropped_by(w: WatchedEndpoint, one: Answer) -> list[str]:
     """Units that no longer belong to the list: units that begin in the middle of this page, and, after a page that says
     it is the last, the later pages once none of them shows objects.
     """
-    if not is_paged(w, one.key):
+    if not one.is_paged:
         return []
     amid = _amid(w, one)
     if one.following is not None:
         return amid
-    after = [unit for unit in w.units.after(one.key) if unit.key not in amid]
+    after = [unit for unit in w.units.after(one.unit.key) if unit.key not in amid]
     return amid if any(unit.shown for unit in after) else [*amid, *(unit.key for unit in after)]
 
 
@@ -137,19 +128,19 @@ def _amid(w: WatchedEndpoint, one: Answer) -> list[str]:
     at = load_position(one.unit.position).offset
     if at is None or one.repeats is not None:
         return []
-    return w.units.amid(one.key, at + sum(len(page.objects) for page in one.fetched.pages or ()))
+    return w.units.amid(one.unit.key, at + sum(len(page.objects) for page in one.fetched.pages or ()))
 
 
 def onward(w: WatchedEndpoint, one: Answer) -> bytes | None:
     """The position after a page. If later pages were known to show objects, they are polled even after a page that says
     it is the last.
     """
-    if not is_paged(w, one.key):
+    if not one.is_paged:
         return None
     if one.following is not None:
         return dump_position(one.following)
     amid = _amid(w, one)
-    after = [unit for unit in w.units.after(one.key) if unit.key not in amid]
+    after = [unit for unit in w.units.after(one.unit.key) if unit.key not in amid]
     return after[0].position if any(unit.shown for unit in after) else None
 
 
@@ -164,15 +155,15 @@ def repeated_page(
 
     Some servers repeat the last page after the end of the list, or ignore the parameter that asks for another page.
     """
-    if not comparison.fresh or len(known) != len(comparison.members) or not is_paged(w, one.key):
+    if not comparison.fresh or len(known) != len(comparison.members) or not one.is_paged:
         return None
     if not all(is_same(shown, known[shown.object_id]) for shown in comparison.fresh):
         return None
     owners = {snapshot.unit for snapshot in known.values()}
     owner = w.units.by_id(owners.pop() or 0) if len(owners) == 1 else None
-    if owner is None or owner.shown != len(known) or not w.units.is_after(one.key, owner.key):
+    if owner is None or owner.shown != len(known) or not w.units.is_after(one.unit.key, owner.key):
         return None
-    between, is_first = w.units.before(one.key), w.units.before(owner.key) is None
+    between, is_first = w.units.before(one.unit.key), w.units.before(owner.key) is None
     is_second = is_first and between is owner
     may_be_capped = is_second and len(known) in COMMON_CAPS  # an API that knows neither the size nor the page
     return Repetition(
@@ -193,19 +184,23 @@ def _repeats(unit: UnitState) -> bool:
 def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision) -> Claims:
     """What the answer says about its list."""
     pages = one.fetched.pages or ()
-    doubts = [doubt for page in pages for doubt in page.doubts]
-    guesses = [guess for page in pages for guess in page.guesses]
-    totals = [page.total for page in pages if page.total is not None]
+    doubts, guesses, totals = list[str](), list[str](), list[int]()
+    for page in pages:
+        doubts += page.doubts
+        guesses += page.guesses
+        if page.total is not None:
+            totals.append(page.total)
     guessed_total = pages[-1].guessed_total if pages else None
     repeats = one.repeats
     if repeats is not None and repeats.is_first and not repeats.follows_last:
         doubts.append(
-            f"{one.key} shows what {repeats.page} shows: the API ignores this parameter, or the list has only one page"
+            f"{one.unit.key} shows what {repeats.page} shows: the API ignores this parameter, or the list has only one "
+            "page"
         )
     elif repeats is not None and repeats.confirms is not None and one.fetched.latest is not None:
         guesses += signs_of_more(one.fetched.latest)
         guessed_total = guessed_total if totals else counted_in(one.fetched.latest)
-    is_last = is_paged(w, one.key) and one.is_last
+    is_last = one.is_paged and one.is_last
     return Claims(
         total=max(totals, default=None),
         doubts=tuple(doubts),
@@ -223,10 +218,12 @@ def note_known(w: WatchedEndpoint, one: Answer, comparison: PageComparison, deci
     """Note whether the page shows only objects of other pages, as an API does that ignores the parameter while objects
     are held aside, so that no page looks like another one.
     """
-    others = {*_repeated(w, decision), *decision.undecided.clashes} if is_paged(w, one.key) else set()
-    if not others or not comparison.members or not others.issuperset(comparison.members.values()):
+    clashes = decision.undecided.clashes
+    if not one.is_paged or not comparison.members or not (decision.moved_from or clashes):
         return
-    before = w.units.before(one.key)
+    if not {*_repeated(w, decision), *clashes}.issuperset(comparison.members.values()):
+        return
+    before = w.units.before(one.unit.key)
     one.known_pages = 2 if before is not None and claims_of(before).is_known else 1
 
 
@@ -280,15 +277,15 @@ def unchanged(w: WatchedEndpoint, one: Answer, draft: Draft) -> PollResult:
     if fetched.digest is None or fetched.digest != unit.digest:
         result.aside = True  # it was compared with outdated knowledge
     elif w.guards.recount is not None:
-        recount(w, draft, one.key, fetched, one.known.snapshots)
+        recount(w, draft, one.unit.key, fetched, one.known.snapshots)
         result.aside = True
     else:
         seen = _note_unchanged(w, unit, fetched)
-        if is_paged(w, one.key) and unit.next is None and unit.shown > 0:
+        if one.is_paged and unit.next is None and unit.shown > 0:
             draft.marks.tail_asked_at = fetched.asked.at
-        if one.key == SINCE:
+        if one.unit.key == SINCE:
             draft.marks.since_at = fetched.asked.at - fetched.asked.behind
-        result.swept = _sweep(w, one.waiting, seen, draft, w.units[one.key])
+        result.swept = _sweep(w, one.waiting, seen, draft, w.units[one.unit.key])
     return result
 
 
@@ -336,7 +333,7 @@ def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, know
     """The context of a decision."""
     return Context(
         state=_state_for(w, one),
-        unit=one.unit.id if is_swept(one.key) else None,
+        unit=one.unit.id if is_swept(one.unit.key) else None,
         asked=one.fetched.asked,
         absent_since=absent_since(w, one.unit),
         appended=_appended(w, one, comparison, known),
@@ -350,7 +347,7 @@ def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, know
 
 def _state_for(w: WatchedEndpoint, one: Answer) -> EndpointState:
     """The endpoint's state. It is still in its baseline for a list that could not be read when the baseline ended."""
-    if one.key not in w.guards.exemptions.unread or w.in_baseline:
+    if one.unit.key not in w.guards.exemptions.unread or w.in_baseline:
         return w.state
     return msgspec.structs.replace(w.state, baseline_before=one.fetched.asked.at)
 
@@ -372,7 +369,7 @@ def _appended(
     w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]
 ) -> frozenset[str]:
     """New objects at the end of the list, if the list appends new objects and shows no known object after them."""
-    if w.rules.endpoint.order != "id" or not is_paged(w, one.key):
+    if w.rules.endpoint.order != "id" or not one.is_paged:
         return frozenset()
     if one.following is not None:
         after = w.units.get(key_of(one.following))
@@ -389,7 +386,7 @@ def clashes_in(w: WatchedEndpoint, one: Answer, decision: Decision, known: Mappi
     it delays every edit in a list that is sorted by its changes, and for objects that have changed twice within two
     sweeps.
     """
-    if not decision.moved_from or not is_paged(w, one.key):
+    if not decision.moved_from or not one.is_paged:
         return {}
     changed, clashes = {snapshot.object_id for snapshot in decision.snapshots}, w.guards.exemptions.clashes
     return {
@@ -415,7 +412,7 @@ def apply(
 ) -> PollResult:
     """Update memory with a decision and draft its recording. If recording fails, the endpoint is read again."""
     w.turn.is_stale = True
-    key, asked = one.key, one.fetched.asked
+    key, asked = one.unit.key, one.fetched.asked
     unit = _polled(w, one, comparison, decision)
     growth = growth_of(decision.snapshots, known)
     draft.polls.append(
@@ -435,26 +432,33 @@ def apply(
         draft.marks.tail_asked_at = None
     is_complete = _sweep(w, one.waiting, seen, draft, unit)
     result = _result(w, one, comparison, decision, seen, swept=is_complete)
-    clashes = w.guards.exemptions.clashes
-    if new := [object_id for object_id in decision.undecided.clashes if object_id not in clashes]:
-        found = dict.fromkeys(new, Clash(asked.answered_at))
-        exempt(w, draft, structs.replace(w.guards.exemptions, clashes={**clashes, **found}))
+    if decision.undecided.clashes:
+        _note_clashes(w, decision.undecided.clashes, asked.answered_at, draft)
     if w.guards.exemptions.unlisted.unshown:
         _forget_unshown(w, comparison, draft)
     _remember(w, unit, decision)
     return result
 
 
+def _note_clashes(w: WatchedEndpoint, ids: Sequence[str], now: float, draft: Draft) -> None:
+    """Remember ids that have clashed for the first time."""
+    before = w.guards.exemptions
+    if new := [object_id for object_id in ids if object_id not in before.clashes]:
+        exempt(w, draft, structs.replace(before, clashes={**before.clashes, **dict.fromkeys(new, Clash(now))}))
+
+
 def _result(
     w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision, seen: Seen, *, swept: bool
 ) -> PollResult:
     """The result of the poll."""
-    late = _note_late(w, one.key, decision)
+    late = _note_late(w, one.unit.key, decision)
     return PollResult(
         calls=one.fetched.calls,
         changed=decision.changed,
         units=UnitNews(
-            added=seen.added, dropped=seen.dropped, tail_moves=[(new, one.key) for new in seen.added if not one.is_last]
+            added=seen.added,
+            dropped=seen.dropped,
+            tail_moves=[(new, one.unit.key) for new in seen.added if not one.is_last],
         ),
         swept=swept,
         baseline=w.in_baseline,
@@ -466,7 +470,7 @@ def _result(
             relisted=_relisted(decision) if decision.relisted else (),
         ),
         notes=[*comparison.notes, *decision.notes[:1], *late],
-        noisy=w.oddities.noise.observe(one.key, len(comparison.members), decision.updates),
+        noisy=w.oddities.noise.observe(one.unit.key, len(comparison.members), decision.updates),
     )
 
 
@@ -513,14 +517,14 @@ def _seen(
     known: Mapping[str, Snapshot],
 ) -> Seen:
     """What the poll contributes to the current sweep."""
-    following = one.following if is_paged(w, one.key) else None
+    following = one.following if one.is_paged else None
     added = [] if following is None or key_of(following) in w.units else [key_of(following)]
     dropped, is_no_page = dropped_by(w, one), _is_no_page(w, one, comparison)
     return Seen(
-        key=one.key,
+        key=one.unit.key,
         asked=one.fetched.asked,
         added=added,
-        dropped=[*dropped, one.key] if is_no_page else dropped,
+        dropped=[*dropped, one.unit.key] if is_no_page else dropped,
         steady=is_certain(comparison) and not (decision.moves or comparison.missing or dropped),
         confirms=not comparison.is_partial
         and (bool(comparison.members) or unit.next is not None or one.repeats is not None or is_no_page),
@@ -533,9 +537,9 @@ def _seen(
 
 def _is_no_page(w: WatchedEndpoint, one: Answer, comparison: PageComparison) -> bool:
     """Whether the unit is no page: the page before it is the last, and nothing was ever shown here."""
-    if not is_paged(w, one.key) or one.unit.shown or comparison.members or one.following is not None:
+    if not one.is_paged or one.unit.shown or comparison.members or one.following is not None:
         return False
-    before = w.units.before(one.key)
+    before = w.units.before(one.unit.key)
     is_empty = not comparison.is_partial and (one.repeats is None or one.repeats.follows_last)
     return is_empty and before is not None and claims_of(before).is_last
 
@@ -546,17 +550,17 @@ def _draft_marks(
     """Draft the changes of the endpoint itself."""
     asked = one.fetched.asked
     draft.at, draft.dropped = asked.answered_at, seen.dropped
-    first_reading(w, draft, one.key)
-    draft.new_units = [(new, unit.next) for new in seen.added if unit.next is not None]
-    if unit.next is None and is_paged(w, one.key) and is_certain(comparison) and unit.shown:
+    first_reading(w, draft, one.unit.key)
+    draft.new_units = [(new, unit.next) for new in seen.added] if unit.next is not None else ()
+    if unit.next is None and one.is_paged and is_certain(comparison) and unit.shown:
         draft.marks.tail_asked_at = asked.at
-    if one.key == SINCE:
+    if one.unit.key == SINCE:
         draft.marks.since_at = asked.at - asked.behind
 
 
 def _loses_tail(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decision: Decision) -> bool:
     """Whether the page that was the last one has lost objects: they may be behind what is shown as new from now on."""
-    if w.state.tail_asked_at is None or not is_paged(w, one.key):
+    if w.state.tail_asked_at is None or not one.is_paged:
         return False
     sources = [unit for number in decision.moved_from if (unit := w.units.by_id(number)) is not None]
     losing = [*sources, *([one.unit] if comparison.missing else ())]
@@ -565,6 +569,8 @@ def _loses_tail(w: WatchedEndpoint, one: Answer, comparison: PageComparison, dec
 
 def _repeated(w: WatchedEndpoint, decision: Decision) -> list[str]:
     """Objects that another unit has already shown in this sweep."""
+    if not decision.moved_from:
+        return []
     return [object_id for unit, ids in decision.moved_from.items() if _is_polled(w, unit) for object_id in ids]
 
 

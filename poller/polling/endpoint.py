@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +22,22 @@ from state.leases import Lease
 from state.polls import EndpointState, Opened, UnitState, UnitTimes
 
 MOST_CHANGED: Final = 10_000
+
+
+class Asking:
+    """A request that is under way while its block runs; gives its order."""
+
+    def __init__(self, under_way: dict[str, int], what: str, order: int) -> None:
+        self._under_way = under_way
+        self._what = what
+        self._order = order
+
+    def __enter__(self) -> int:
+        self._under_way[self._what] = self._order
+        return self._order
+
+    def __exit__(self, *_: object) -> None:
+        self._under_way.pop(self._what, None)
 
 
 class Requests:
@@ -46,14 +61,9 @@ class Requests:
         self.latest += 1
         return self.latest
 
-    @contextlib.contextmanager
-    def asking(self, what: str) -> Iterator[int]:
+    def asking(self, what: str) -> Asking:
         """Register a request until its answer is recorded, and give its order."""
-        self._under_way[what] = order = self.next()
-        try:
-            yield order
-        finally:
-            self._under_way.pop(what, None)
+        return Asking(self._under_way, what, self.next())
 
     def changed_among(self, ids: Iterable[str]) -> dict[str, int]:
         """Those of these objects that changed while another request was under way, with the order of the answer."""

@@ -9,7 +9,8 @@ from poller.config.models import EndpointConfig, SourceConfig
 from poller.documents.diff import compile_rules
 from poller.events.filters import ObjectRule
 from poller.hooks.loading import Plugins
-from poller.sources.protocol import Endpoint, PageError, Source
+from poller.hooks.source_adapter import SourceAdapter
+from poller.sources.protocol import Endpoint, PageError
 from state.records import NewEvent
 
 Transform = Callable[[NewEvent], NewEvent | None]
@@ -48,7 +49,7 @@ def transformer(plugins: Plugins) -> Transform | None:
     return plugins.transform if plugins.implements("transform_event") else None
 
 
-def shape_of(source: Source, endpoint: Endpoint, settings: EndpointConfig) -> str:
+def shape_of(source: SourceAdapter, endpoint: Endpoint, settings: EndpointConfig) -> str:
     """What identifies the meaning of an endpoint's objects, as text: its path, id and excluded fields."""
     try:
         path = f"in each of {endpoint.parent}" if endpoint.parent else source.request(endpoint, endpoint.first).url.path

@@ -63,7 +63,8 @@ class SweepProgress:
 
     def ended_by(self, seen: Seen) -> Sweep | None:
         """The sweep that this poll completes, or None."""
-        if not is_swept(seen.key) or seen.added or len(self.pending) > len(self._done(seen)):
+        may_be_done = not seen.added and len(self.pending) <= 1 + len(seen.dropped)
+        if not (may_be_done and is_swept(seen.key)) or len(self.pending) > len(self._done(seen)):
             return None
         return Sweep(
             ended_at=seen.asked.answered_at,
@@ -82,8 +83,9 @@ class SweepProgress:
             self.steady &= seen.steady
             self.confirms &= seen.confirms
             self.nonempty |= seen.nonempty
-            self.repeated |= dict.fromkeys(seen.repeated)
-            self.clashes |= dict.fromkeys(seen.clashes)
+            if seen.repeated or seen.clashes:
+                self.repeated |= dict.fromkeys(seen.repeated)
+                self.clashes |= dict.fromkeys(seen.clashes)
             self.is_new |= seen.is_new
 
     def wait_for(self, keys: Iterable[str]) -> None:

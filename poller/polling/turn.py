@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from msgspec import structs
 
 from poller.changes.comparison import PageComparison
 from poller.changes.decide import decide, is_known
 from poller.changes.decision import Decision
+from poller.changes.endpoint_rules import EndpointRules
 from poller.changes.guards import Quarantined
 from poller.changes.many_missing import is_most
 from poller.changes.page import compare, digests_of, gathered
@@ -26,6 +27,7 @@ from poller.polling.answer import (
     context_of,
     dropped_by,
     is_late,
+    is_paged,
     is_strange,
     note_known,
     repeated_page,
@@ -83,7 +85,7 @@ class Turns:
         batch = [queue.popleft() for _ in range(min(len(queue), MOST_AT_ONCE))]
         results: list[tuple[PendingAnswer, PollResult, int | None]] = []
         try:
-            written: set[str] = set()  # ids of changed objects
+            written: set[str] = set()  # ids of new and changed objects
             for one in await self._compared(w, batch):
                 before = len(draft.polls)
                 try:
@@ -142,22 +144,31 @@ class Turns:
 
     async def _prepared(self, w: WatchedEndpoint, waiting: PendingAnswer, unit: UnitState) -> Answer:
         pages = waiting.fetched.pages
-        one = Answer(waiting=waiting, unit=unit)
+        paged = is_paged(w, unit.key)
+        one = Answer(waiting=waiting, fetched=waiting.fetched, unit=unit, is_paged=paged)
         if pages is not None:
-            one.beyond = beyond(w, unit, pages[-1]) if pages else None
-            one.apart = w.rules.runs_plugins or waiting.fetched.size > LARGE
+            if pages:
+                one.beyond = beyond(w, unit, pages[-1])
             one.objects = await self._call(one, gathered, w.rules, pages)
             one.digests = digests_of(w.rules, one.objects)
             if not unit.shown:
                 one.comparison = await self._call(
-                    one, compare, w.rules, one.objects, {}, one.digests, id_prefix(one.key)
+                    one, compare, w.rules, one.objects, {}, one.digests, id_prefix(one.unit.key)
                 )
         return one
 
-    async def _call(self, one: Answer, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        if one.apart:
-            return await self._apart(work, *args, **kwargs)
-        return work(*args, **kwargs)
+    async def _call(
+        self,
+        one: Answer,
+        work: Callable[Concatenate[EndpointRules, P], T],
+        rules: EndpointRules,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Do some work on an answer, off the event loop if it is large or handled by plugin code."""
+        if rules.runs_plugins or one.fetched.size > LARGE:
+            return await self._apart(work, rules, *args, **kwargs)
+        return work(rules, *args, **kwargs)
 
     async def _decided(self, w: WatchedEndpoint, one: Answer, draft: Draft, written: set[str]) -> PollResult | None:
         """Decide on one answer, and update memory as if that were recorded; None if it depends on `written` objects."""
@@ -165,9 +176,9 @@ class Turns:
             return unchanged(w, one, draft)
         comparison = one.comparison
         if comparison is None or one.known.members:
-            before, prefix = one.known.members, id_prefix(one.key)
+            before, prefix = one.known.members, id_prefix(one.unit.key)
             comparison = await self._call(one, compare, w.rules, one.objects, before, one.digests, prefix)
-        if not is_swept(one.key) or not one.fetched.complete:
+        if not is_swept(one.unit.key) or not one.fetched.complete:
             comparison = structs.replace(comparison, missing=())
         ids = [shown.object_id for shown in comparison.fresh]
         if not written.isdisjoint(ids):
@@ -178,13 +189,13 @@ class Turns:
             comparison = structs.replace(comparison, members={}, fresh=())
         if await self._is_counted(w, one, comparison, known):
             shown = await self._recorder.snapshots(w, list(dict.fromkeys(comparison.members.values())))
-            recount(w, draft, one.key, one.fetched, shown)
+            recount(w, draft, one.unit.key, one.fetched, shown)
             return PollResult(calls=one.fetched.calls, aside=True, notes=comparison.notes)
         decision = await self._decision(w, one, comparison, known, draft)
         if decision is None:
             return PollResult(calls=one.fetched.calls, aside=True, notes=comparison.notes)
         note_known(w, one, comparison, decision)
-        written.update(snapshot.object_id for snapshot in decision.snapshots)
+        written.update(ids)
         return apply(w, one, comparison, known, decision, draft)
 
     async def _snapshots(self, w: WatchedEndpoint, one: Answer, ids: Sequence[str]) -> dict[str, Snapshot]:
@@ -206,7 +217,7 @@ class Turns:
         missing = missing_objects(w, comparison, known, dropped_by(w, one))
         if missing and is_most(missing + await self._recorder.suspect_count(w), w.state.objects):
             return True
-        agreed = bool(guards.quarantine) and others_agree(guards.quarantine, one.key, REPLACED)
+        agreed = bool(guards.quarantine) and others_agree(guards.quarantine, one.unit.key, REPLACED)
         return agreed and is_strange(w, one, comparison, known)
 
     async def _decision(
@@ -220,15 +231,15 @@ class Turns:
             decision = await self._call(one, decide, w.rules, comparison, known, context)
         asked, guards = one.fetched.asked, w.guards
         if decision.shift is not None and decision.shift.is_torn:
-            if one.key not in guards.quarantine:
-                guards.quarantine[one.key] = Quarantined(decision.shift, asked.order, asked.order)
+            if one.unit.key not in guards.quarantine:
+                guards.quarantine[one.unit.key] = Quarantined(decision.shift, asked.order, asked.order)
                 return None  # the next poll shows whether the whole list has this form
             decision.shift = None
         shift = REPLACED if is_strange(w, one, comparison, known) else decision.shift
-        if shift is not None and keep_aside(guards.quarantine, one.key, shift, asked.order, w.units.swept()):
+        if shift is not None and keep_aside(guards.quarantine, one.unit.key, shift, asked.order, w.units.swept()):
             return None
         if (decision.shift is not None or guards.quarantine) and accept_shift(
-            w, draft, one.key, comparison, known, decision, now=asked.answered_at
+            w, draft, one.unit.key, comparison, known, decision, now=asked.answered_at
         ):
             context = structs.replace(context_of(w, one, comparison, known), clashing=clashing)
             return await self._call(one, decide, w.rules, comparison, known, context)

@@ -319,8 +319,9 @@ def _before(style: Pages | Offsets, at: Position) -> int:
 def _after(style: Pages | Offsets, at: Position, count: int, total: int | None) -> Position:
     if isinstance(style, Offsets):  # after a short answer, the next one begins after its own last object
         step = count if total is not None and 0 < count < style.size else style.size
-        return replace(at, offset=(style.start if at.offset is None else at.offset) + step)
-    return replace(at, page=(style.start if at.page is None else at.page) + 1)
+        begin = style.start if at.offset is None else at.offset
+        return Position(offset=begin + step, since=at.since, parent=at.parent)
+    return Position(page=(style.start if at.page is None else at.page) + 1, since=at.since, parent=at.parent)
 
 
 def _capped(style: Pages | Offsets, before: int, count: int, total: int | None) -> tuple[str, ...]:

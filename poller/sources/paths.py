@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -261,7 +262,7 @@ def unparsed_identity(spec: str | tuple[str, ...]) -> Callable[[bytes], list[str
     def identify(raw: bytes) -> list[str | None]:
         found: list[Any] = decode(raw)
         for _ in names:
-            found = [one.inner for one in found]
+            found = list(map(_inner, found))
         if set(map(type, found)) == {int}:  # the common case
             return list(map(str, found))
         return list(map(_id_text, found))
@@ -323,6 +324,9 @@ def _split(raw: bytes | msgspec.Raw, where: str, *, hint: str | None = None) -> 
         raise PageError(f"there is no list at {where}: it is {noun(raw)}", hint=hint)
     found: list[msgspec.Raw] = _decode(_elements, raw)
     return found
+
+
+_inner = attrgetter("inner")  # of a form made by `_nested`
 
 
 @lru_cache(maxsize=256)

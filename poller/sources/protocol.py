@@ -82,11 +82,16 @@ class Page:
     beyond: Position | None = None  # where a list would go on that ends here only because the page is short
 
 
-@dataclass(frozen=True, slots=True)
-class Unparsed(Page):
-    """A page of unparsed objects, the form in which the engine takes it from every source."""
+class Unparsed(msgspec.Struct, frozen=True):
+    """A page of unparsed objects, the form in which the engine takes it from every source. See `Page`."""
 
     objects: Sequence[msgspec.Raw]
+    next: Position | None = None
+    total: int | None = None
+    doubts: Sequence[str] = ()
+    guesses: Sequence[str] = ()
+    guessed_total: tuple[str, int] | None = None
+    beyond: Position | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
