@@ -156,10 +156,9 @@ def _told_apart(
         return _named_apart(fresh, members), frozenset()
     names = [one.object_id for one in fresh]
     ids = set(names)
-    is_plain = len(ids) == len(fresh) and (
-        len(fresh) == len(members) or ids.issubset(lost) or ids.isdisjoint(members.values())
-    )
-    members.update(zip([one.digest for one in fresh], names, strict=True))
+    all_are_new = len(fresh) == len(members)  # so both are in the same order
+    is_plain = len(ids) == len(fresh) and (all_are_new or ids.issubset(lost) or ids.isdisjoint(members.values()))
+    members.update(zip([*members] if all_are_new else [one.digest for one in fresh], names, strict=True))
     if is_plain:
         return fresh, frozenset()
     doubles = {object_id for object_id, times in Counter(members.values()).items() if times > 1 and object_id}
@@ -214,7 +213,8 @@ def _usable(
     together = b"[%b]" % b",".join(raws)
     ids = _ids(rules, together, len(raws))
     is_flat = together.find(b"[", 1) < 0 and max(map(bytes.count, raws, repeat(b"{"))) <= rules.max_depth
-    if is_flat and None not in ids and max(map(len, raws)) <= MOST_VALUES:  # the common case
+    are_small = len(together) <= MOST_VALUES or max(map(len, raws)) <= MOST_VALUES
+    if is_flat and are_small and None not in ids:  # the common case
         names = cast("list[str]", ids)
         return list(map(ShownObject, [prefix + name for name in names] if prefix else names, items, raws))
     shown = zip(items, raws, ids, strict=True)
