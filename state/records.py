@@ -81,8 +81,13 @@ class EventQuery:
     after: int = 0  # higher numbers only
     before: int | None = None  # lower numbers only
     type_glob: str | None = None
-    source: str | None = None  # its name
+    source: str | None = None  # its name, or the `source` of its events
     subject: str | None = None  # exactly, or as a glob
+
+    @property
+    def source_uri(self) -> str | None:
+        """The `source` of the events that are asked for; None: any."""
+        return self.source if self.source is None or self.source.startswith("/") else source_uri(self.source)
 
 
 def source_uri(source: str) -> str:

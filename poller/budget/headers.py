@@ -2,8 +2,8 @@
 
 Supported are `Retry-After` (RFC 9110, 10.2.3: seconds or a date), `RateLimit` with `RateLimit-Policy`
 (draft-ietf-httpapi-ratelimit-headers: structured fields since -08, `limit=, remaining=, reset=` in -07),
-`RateLimit-Limit`, `-Remaining` and `-Reset` (-06 and before) and the same with `X-`. Nothing here raises: headers that
-cannot be read are left out and listed in `notes`.
+`RateLimit-Limit`, `-Remaining` and `-Reset` (-06 and before), the same with `X-` and as `X-Rate-Limit-` (Okta, X), and
+`-Reset-After` (Discord). Nothing here raises: headers that cannot be read are left out and listed in `notes`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ _MOST_CALLS: Final = 10**9
 _LONGEST_HEADER: Final = 2048
 _MOST_QUOTAS: Final = 16
 
+_PREFIXES: Final = ("ratelimit", "x-ratelimit", "x-rate-limit")
+_ABOUT_LIMITS: Final = re.compile("rate-?limit|^retry-after$", re.IGNORECASE)
 _MEMBER: Final = re.compile(r'(?:[^,"]|"[^"]*")+')
 _PART: Final = re.compile(r'(?:[^;"]|"[^"]*")+')
 
@@ -48,13 +50,16 @@ def read_headers(status: int, headers: Mapping[str, str], now: float) -> RateLim
 
     Instants are compared with the answer's own `Date` if it has one, because the two clocks may differ.
     """
-    if not any("ratelimit" in name.lower() or name.lower() == "retry-after" for name in headers):
+    if not any(_ABOUT_LIMITS.search(name) for name in headers):
         return RateLimitHeaders(status=status)
     reader = _Reader(headers, now)
     retry_after = reader.retry_after()
-    quotas = (*reader.structured(), *reader.plain("ratelimit"), *reader.plain("x-ratelimit"))
+    quotas = [*reader.structured(), *(quota for prefix in _PREFIXES for quota in reader.plain(prefix))]
     return RateLimitHeaders(
-        status=status, retry_after=retry_after, quotas=quotas[:_MOST_QUOTAS], notes=tuple(reader.notes[:_MOST_QUOTAS])
+        status=status,
+        retry_after=retry_after,
+        quotas=tuple(quotas[:_MOST_QUOTAS]),
+        notes=tuple(reader.notes[:_MOST_QUOTAS]),
     )
 
 
@@ -113,7 +118,8 @@ class _Reader:
         limit, window = (self._header(f"{prefix}-limit") or "").partition(",")[0].partition(";")[0], None
         if prefix == "ratelimit":
             window = self._window()
-        quota = self._quota(f"{prefix}-", remaining, self._header(f"{prefix}-reset"), limit, window)
+        reset = self._header(f"{prefix}-reset-after") or self._header(f"{prefix}-reset")
+        quota = self._quota(f"{prefix}-", remaining, reset, limit, window)
         return () if quota is None else (quota,)
 
     def _member(

@@ -180,7 +180,7 @@ def _private(config: Config) -> Iterator[Finding]:
     files |= {state} if isinstance(state, Path) and state.exists() else set()
     for file in sorted(file for file in files if file.exists()):
         if file.stat().st_mode & OTHERS and not _is_shared(file):
-            what = "the state" if file == config.poller.state else "it holds a secret, and"
+            what = "the state" if file == config.poller.state else "it holds a secret, or what may be one, and"
             yield warn(str(file), f"{what} can be read by others", f"chmod 600 {file}")
 
 

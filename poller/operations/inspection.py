@@ -161,7 +161,7 @@ async def _page(
             doubts=(*page.doubts, *page.guesses, *comparison.notes),
         )
     )
-    found.doubts += [*page.doubts, *page.guesses, *comparison.notes]
+    found.doubts += [doubt for doubt in found.pages[-1].doubts if doubt not in found.doubts]
     if found.example is None and comparison.fresh:
         shown = comparison.fresh[0]
         found.example, found.example_name = shown.object_id, name_of(await active.apart(shown.parsed))

@@ -128,6 +128,8 @@ class SubscriptionStatus:
             return ""
         what = "1 delivery has" if self.retrying == 1 else f"{self.retrying} deliveries have"
         latest = f" ({self.retry_status})" if self.retry_status else ""
+        if self.state in ("paused", "disabled"):
+            return f"{what} failed{latest} and will be tried again after `poller resume {self.name}`"
         until = "" if self.next_attempt is None else f", the next one at {iso(self.next_attempt.timestamp())}"
         return f"{what} failed{latest} and will be tried again{until}"
 

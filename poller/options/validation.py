@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -116,7 +116,8 @@ def known_keys(model: Any, loc: Sequence[str | int]) -> set[str]:
     """The keys that a model, or the value at `loc` in it, accepts."""
     if not loc:
         return {key for found in _models(model) for key in keys_of(found)}
-    return {key for inner in _inside(model, loc[0]) for key in known_keys(inner, loc[1:])}
+    inside = _tagged(model, loc[0]) or _inside(model, loc[0])
+    return {key for inner in inside for key in known_keys(inner, loc[1:])}
 
 
 def keys_of(model: type[BaseModel]) -> set[str]:
@@ -135,6 +136,18 @@ def _members(annotation: Any) -> Sequence[Any]:
     if get_origin(annotation) is Annotated:
         return get_args(annotation)[:1]
     return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
+
+
+def _tagged(annotation: Any, tag: str | int) -> list[type[BaseModel]]:
+    """The members of a union with this tag, which pydantic adds to the location."""
+    return [
+        model
+        for model in _models(annotation)
+        if _members(annotation)
+        and any(
+            get_origin(f.annotation) is Literal and tag in get_args(f.annotation) for f in model.model_fields.values()
+        )
+    ]
 
 
 def _inside(annotation: Any, step: str | int) -> list[Any]:

@@ -28,7 +28,9 @@ Before = Annotated[Place | None, Query(max_length=TEXT, description="A sequence 
 TypeGlob = Annotated[
     str | None, Query(alias="type", max_length=TEXT, description="A glob on the event type, such as *.deleted.")
 ]
-SourceName = Annotated[str | None, Query(max_length=TEXT, description="The name of a source.")]
+SourceName = Annotated[
+    str | None, Query(max_length=TEXT, description="The name of a source, or the `source` of its events.")
+]
 Subject = Annotated[
     str | None, Query(max_length=TEXT, description="A subject such as projects/201001, or a glob such as projects/*.")
 ]

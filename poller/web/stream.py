@@ -178,7 +178,7 @@ def message_of(log_id: str, event: Event) -> bytes:
 def matches(message: Message, query: EventQuery) -> bool:
     """Whether an event matches a query, by the same rules as the log."""
     return (
-        (query.source is None or message.source == f"/sources/{query.source}")
+        (query.source_uri in (None, message.source))
         and (query.type_glob is None or _pattern(query.type_glob).match(message.type) is not None)
         and (query.subject is None or _pattern(query.subject).match(message.subject) is not None)
     )

@@ -91,7 +91,7 @@ def _conditions(query: EventQuery) -> tuple[str, list[object]]:
         ("seq >", query.after),
         ("seq <", query.before),
         ("type ~", None if query.type_glob is None else regex_of(query.type_glob)),
-        ("source =", None if query.source is None else f"/sources/{query.source}"),
+        ("source =", query.source_uri),
         ("subject ~" if is_glob(query.subject) else "subject =", subject),
     ]
     wanted = [(condition, value) for condition, value in given if value is not None]

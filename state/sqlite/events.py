@@ -57,7 +57,7 @@ def _conditions(query: EventQuery) -> tuple[str, list[int | str]]:
         ("seq > ?", query.after),
         ("seq < ?", query.before),
         ("type GLOB ?", query.type_glob),
-        ("source = ?", None if query.source is None else f"/sources/{query.source}"),
+        ("source = ?", query.source_uri),
         ("subject GLOB ?" if is_glob(query.subject) else "subject = ?", query.subject),
     ]
     wanted = [(condition, value) for condition, value in given if value is not None]

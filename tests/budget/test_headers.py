@@ -96,6 +96,14 @@ def test_what_cannot_be_read_is_noted_and_left_out(text: str):
             [Quota(name="x-ratelimit-", remaining=3, reset_in=7.0)],
         ),
         ({"X-RateLimit-Remaining": "3"}, [Quota(name="x-ratelimit-", remaining=3)]),
+        (  # Okta and X
+            {"x-rate-limit-limit": "600", "x-rate-limit-remaining": "0", "x-rate-limit-reset": str(int(NOW) + 9)},
+            [Quota(name="x-rate-limit-", remaining=0, reset_in=9.0, limit=600)],
+        ),
+        (  # Discord: the seconds are more exact than the epoch, which needs the two clocks to agree
+            {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(NOW + 500), "X-RateLimit-Reset-After": "1.5"},
+            [Quota(name="x-ratelimit-", remaining=0, reset_in=1.5)],
+        ),
         (
             {"RateLimit-Remaining": "9", "RateLimit-Policy": "100;w=60"},
             [Quota(name="ratelimit-", remaining=9, window=60.0)],

@@ -122,6 +122,12 @@ WRONG = [
         "unknown",
         "size",
     ),
+    (
+        SHOP + "pagination = { type = 'link', size = 1 }",
+        "sources.shop.endpoints.items.pagination.size",
+        "unknown key",
+        "known: in, param, rebase, total, total_header, type",
+    ),
     (SHOP + "items = '$.['", "sources.shop.endpoints.items.items", "", ""),
     (SHOP + "id = 1", "sources.shop.endpoints.items.id", "this is not a text", "in quotes"),
     (SHOP + "body = { a = 1 }", "sources.shop.endpoints.items.body", "a GET has none", 'method = "POST"'),

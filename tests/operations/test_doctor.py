@@ -239,3 +239,10 @@ def test_a_restored_backup_is_a_new_beginning_and_says_so(poller: Run, shop: Sho
     found = [row for row in poller("doctor", "--json").lines if row["about"] == "state"]
 
     assert any("a backup of 2027-01-15T08:00:00" in row["what"] and "are void" in row["what"] for row in found)
+
+
+@pytest.mark.parametrize("state", ["paused", "disabled"])
+def test_what_has_failed_before_a_subscription_was_stopped_waits_for_its_resume(state):
+    stopped = replace(SUBSCRIPTION, state=state, retrying=1, retry_status="410", next_attempt=NOON)
+
+    assert stopped.retry_text == "1 delivery has failed (410) and will be tried again after `poller resume crm`"

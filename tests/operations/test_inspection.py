@@ -71,6 +71,12 @@ PAGES = 'pagination = { type = "page", size_param = "size", size = 10 }\n'
         ("plain", 200, 'pagination = { type = "page", size_param = "size", size = 300 }', None),
         ("ignores its page", 200, 'pagination = { type = "page", size_param = "size", size = 300 }', None),
         ("plain", 404, 'item_path = "/things/{id}"\nparams = { size = 7 }', "says 404: is `item_path` right?"),
+        (  # said of both pages, and told once
+            "capped",
+            200,
+            'pagination = { type = "page", size_param = "size", size = 10, more = "$.nope" }',
+            "$.nope",
+        ),
         ("plain", 202, 'item_path = "/things/{id}"\nparams = { size = 7 }', "answers 202 without an object of this id"),
         ("plain", 299, 'item_path = "/things/{id}"\nparams = { size = 7 }', "answers 200 without an object of this id"),
     ],

@@ -84,6 +84,8 @@ def test_the_status_is_that_of_the_running_program(api: httpx.Client) -> None:
         ("?type=*.updated", 1),
         ("?type=*.deleted", 0),
         ("?source=x", 0),
+        ("?source=shop", 1),
+        ("?source=/sources/shop", 1),
         ("?subject=items/1", 1),
         ("?subject=items/*", 1),
         ("?subject=items/2", 0),
