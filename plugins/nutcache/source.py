@@ -168,7 +168,7 @@ class NutcacheSource:
             if not response.is_success:
                 raise PageError(
                     f"{self._name}: the companies cannot be listed: {response.status_code} from {resource.path}",
-                    hint="Check the credentials, or set `company` to its GUID.",
+                    hint="check the credentials, or set `company` to its GUID",
                 )
             page = self.page(endpoint, at, response)
             seen |= dict(_companies(resource, page))
@@ -180,7 +180,7 @@ class NutcacheSource:
         if resource.tenant:
             if self._company is None:
                 raise PageError(
-                    f"{self._name}: the company is not known yet", hint="Set `company`, or let it be looked up first."
+                    f"{self._name}: the company is not known yet", hint="set `company`, or let it be looked up first"
                 )
             headers[self._company_header] = self._company
         return httpx.Request("GET", url, headers=headers)
@@ -267,4 +267,4 @@ def _choose(source: str, wanted: str | None, seen: Mapping[str, str]) -> str:
         problem = "the key sees no company" if not seen else "the key sees several companies"
     else:
         problem = f'{len(found) or "no"} companies are named "{wanted}"'
-    raise PageError(f"{source}: {problem}: {told}", hint="Set `company` to the GUID of the right one.")
+    raise PageError(f"{source}: {problem}: {told}", hint="set `company` to the GUID of the right one")

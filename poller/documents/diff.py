@@ -103,9 +103,9 @@ def compile_rules(ignore: Iterable[str] = (), exclude: Iterable[str] = (), unord
 def steps(pointer: str) -> Steps:
     """Split a JSON Pointer (RFC 6901) into steps. Raises PointerError."""
     if not pointer.startswith("/"):
-        raise PointerError(f"{pointer!r} is not a JSON Pointer to a field", hint=f"Write '/{pointer}'.")
+        raise PointerError(f"{pointer!r} is not a JSON Pointer to a field", hint=f"write '/{pointer}'")
     if any(part[:1] not in ("0", "1") for part in pointer.split("~")[1:]):
-        raise PointerError(f"{pointer!r}: '~' must be followed by 0 or 1", hint="Write ~0 for ~ and ~1 for /.")
+        raise PointerError(f"{pointer!r}: '~' must be followed by 0 or 1", hint="write ~0 for ~ and ~1 for /")
     return tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer[1:].split("/"))
 
 

@@ -107,7 +107,7 @@ class Expression:
     def _refuse_unknown(self, known: set[str]) -> None:
         for name in self._program.variables():
             if name not in known and not _is_bound(name, self.text):
-                raise self._refused(f"{name!r} is unknown", hint=f"It may use {', '.join(sorted(known))}.")
+                raise self._refused(f"{name!r} is unknown", hint=f"it may use {', '.join(sorted(known))}")
         for name in self._program.functions():
             if name.isidentifier() and not _is_function(name):
                 raise self._refused(f"there is no function {name!r}")

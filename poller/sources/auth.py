@@ -154,7 +154,7 @@ def text(secret: Secret) -> str:
     if not (value.isascii() and value.isprintable()):
         raise AuthError(
             f"{secret!r} contains characters that no HTTP header may contain",
-            hint="Look for a line break or a space in it.",
+            hint="look for a line break or a space in it",
         )
     return value
 
@@ -289,7 +289,7 @@ def read_token(answer: httpx.Response, *, now: float) -> Token:
         url = answer.request.url.copy_with(query=None)
         raise AuthError(
             f"{url} gives no token: {answer.status_code}, {said}",
-            hint="Check the source's credentials, then run `poller check --online`.",
+            hint="check the source's credentials, then run `poller check --online`",
             status=None if answer.is_success else 401,
         )
     life = _seconds(found.get("expires_in"))

@@ -69,15 +69,15 @@ def compile_path(text: str) -> Path:
     if not text.startswith("$"):
         names = tuple(text.split("."))
         if not all(names):
-            raise PathError(f"{text!r} has an empty step", hint="Write 'data.id', or JSONPath as in $['data.id'].")
+            raise PathError(f"{text!r} has an empty step", hint="write 'data.id', or JSONPath as in $['data.id']")
         return Path(text=text, names=names)
     try:
         query = jsonpath.compile(text)
     except jsonpath.JSONPathError as exc:
         reason = str(exc).partition("\n")[0]
-        raise PathError(f"{text!r} is not JSONPath: {reason}", hint="Write $.data.items, for example.") from exc
+        raise PathError(f"{text!r} is not JSONPath: {reason}", hint="write $.data.items, for example") from exc
     if not isinstance(query, jsonpath.JSONPath):
-        raise PathError(f"{text!r} is more than one path", hint="Write one JSONPath.")
+        raise PathError(f"{text!r} is more than one path", hint="write one JSONPath")
     names = _plain_names(query)
     return Path(text=text, names=names, query=None if len(names) == len(query.segments) else query)
 
@@ -183,23 +183,27 @@ class Answer:
         return None if members is None else members.get(names[-1])
 
     def _only_list(self) -> bytes | msgspec.Raw:
-        """The answer itself, or the only list on the highest level that has one."""
+        """The answer itself, or the only list on the highest level that has one, besides an empty list of errors."""
         if _first(self._content) == b"[":
             return self._content
         level: list[tuple[str, ...]] = [()]
         while level:
             members = [(*names, key) for names in level for key in self.members(names) or ()]
-            lists = [names for names in members if self._starts(names, b"[")]
+            found = [names for names in members if self._starts(names, b"[")]
+            lists = [names for names in found if not self._is_empty_list_of_errors(names)] or found
             if len(lists) > 1:
                 told = ", ".join("$." + ".".join(names) for names in lists[:4])
-                raise PageError(f"the answer contains several lists ({told})", hint="Set `items` to the right one.")
+                raise PageError(f"the answer contains several lists ({told})", hint="set `items` to the right one")
             if lists and lists[0][-1] in _NO_OBJECTS:
-                raise PageError(f"the answer contains only a list of {lists[0][-1]}", hint="Set `items` to the list.")
+                raise PageError(f"the answer contains only a list of {lists[0][-1]}", hint="set `items` to the list")
             if lists:
                 return self._raw(lists[0]) or b"null"
             level = [names for names in members if self._starts(names, b"{")]
         _parsed(self._content)
-        raise PageError("the answer contains no list", hint="Set `items` to its path if it has another form.")
+        raise PageError("the answer contains no list", hint="set `items` to its path if it has another form")
+
+    def _is_empty_list_of_errors(self, names: tuple[str, ...]) -> bool:
+        return names[-1] in _NO_OBJECTS and not bytes(self._raw(names) or b"")[1:-1].strip()
 
     def _starts(self, names: tuple[str, ...], sign: bytes) -> bool:
         raw = self._raw(names)

@@ -69,6 +69,7 @@ def test_a_key_is_named_only_to_a_source_that_has_it(body):
         ([{"id": 1}], None),
         ([{"id": 1}], "$"),
         ({"items": [{"id": 1}], "total": 1}, None),
+        (b'{"errors": [ ], "items": [{"id": 1}], "warnings": []}', None),
         ({"data": {"items": [{"id": 1}]}, "meta": {"page": 1}}, None),
         ({"data": {"items": [{"id": 1}]}}, "data.items"),
         ({"data": {"items": [{"id": 1}]}}, "$.data.items"),
@@ -90,6 +91,8 @@ def test_the_list_is_found_anywhere_in_the_answer(body, path):
     [
         ({"a": [], "b": []}, None, r"several lists \(\$\.a, \$\.b\)"),
         ({"a": {"b": []}, "c": {"d": []}}, None, "several lists"),
+        ({"errors": []}, None, "contains only a list of errors"),
+        ({"a": [], "errors": [{"code": 1}]}, None, "several lists"),
         ({"errors": [{"id": 1}]}, None, "contains only a list of errors"),
         ({"items": None}, "$.items", "it is null"),
         ({"items": {}}, "$.items", "it is an object"),
