@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from poller.budget.budget import Budget
 from poller.budget.counted_calls import CountedCalls
 from poller.budget.headers import Quota
-from poller.budget.limits import HOUR, Limit, allowed, calls_allowed
+from poller.budget.limits import DAY, HOUR, Limit, allowed, calls_allowed
 from poller.budget.remaining import Remaining
 from poller.budget.throttle import Throttle
 from poller.budget.windows import longest_pause, window_of, windows_of
@@ -78,6 +78,7 @@ def test_each_call_of_a_few_is_expected_to_expire_and_the_last_one_too():
     ]
     assert counted([0.0, 5.0]).expiring(60.0, 62.0) == [(1, 60.0), (1, pytest.approx(3.0 + GUARD))]
     assert counted([]).expiring(60.0, 62.0) == [(0, 60.0)]
+    assert counted([0.0], 2).expiring(60.0, 20.0)[0] == (3, 60.0)  # calls in flight leave last
 
 
 def test_a_forecast_of_many_calls_looks_at_some_of_them_spread_evenly():
@@ -101,6 +102,26 @@ def test_many_answers_that_no_window_counts_take_no_memory():
     calls.forget(2000.0)
 
     assert calls.used(1e9, 2000.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "least"),
+    [
+        (Limit(30, 1.0), 0, 30.0),  # a window of at most a minute is not spread
+        (Limit(600, 60.0), 599, 10.0),
+        (Limit(1000, 61.0), 999, 0.5),  # a longer one is, at the rate that can be sustained
+        (Limit(1000, HOUR), 999, 0.5),
+        (Limit(1000, DAY), 959, 0.5),
+        (Limit(1000, DAY), 960, 0.0),  # of a day a few are saved
+        (Limit(250, DAY), 240, 0.0),
+        (Limit(249, DAY), 248, 0.5),  # too few to be worth it
+        (Limit(1000, 2 * DAY), 1000, 0.0),
+    ],
+)
+def test_what_a_window_would_lose_is_spent_except_for_a_few_calls_of_a_day(limit, used, least):
+    [window] = windows_of([limit], 1.0)
+
+    assert window.least(0.5, counted([0.0] * used, longest=limit.seconds), 0.0) == least
 
 
 def test_an_answer_counts_once_and_only_where_its_call_was_in_flight():

@@ -227,6 +227,15 @@ def test_a_forecast_looks_at_windows_of_an_hour_or_longer_or_else_at_the_longest
     assert horizon(Budget("k", limits, share=1.0), 0.0) == forecast
 
 
+def test_a_forecast_says_below_which_rate_calls_would_be_lost():
+    budget = Budget("k", [HOURLY], share=1.0)
+    assert budget.forecast(0.0).least == pytest.approx(100 / 3600)
+    assert Budget("k", [MINUTE]).forecast(0.0).least == pytest.approx(10 / 60)
+
+    budget.obey(told(Quota(remaining=3, reset_in=600.0)), 0.0)  # what a server leaves may be less than is used
+    assert budget.forecast(0.0).least == 0.0
+
+
 def test_a_forecast_sees_when_a_spent_window_refills():
     budget = spent(Budget("k", [Limit(4, 3600.0)], share=1.0), 4)
     first = budget.forecast(3590.0)

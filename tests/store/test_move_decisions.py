@@ -25,6 +25,7 @@ from state.move import (
     Result,
     Row,
     Table,
+    _table,
     encoded_mark,
     mark_of,
     move,
@@ -397,3 +398,13 @@ def test_a_mark_is_read_as_it_was_kept():
     found = mark_of({MOVING: encoded_mark(mark)})
     assert found is not None
     assert structs.replace(found, after=tuple(found.after)) == mark
+
+
+def test_a_table_is_read_from_its_columns_and_their_kinds():
+    assert _table("lines", "order id", "order:text id price:float", serial=True) == Table(
+        name="lines",
+        key=("order", "id"),
+        columns=(("order", "text"), ("id", "int"), ("price", "float")),
+        serial=True,
+    )
+    assert not _table("lines", "id", "id").serial
