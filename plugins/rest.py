@@ -234,7 +234,10 @@ class RestSource:
 
     def _url(self, path: str, query: Mapping[str, Any]) -> httpx.URL:
         base = str(self._base).rstrip("/")
-        url = httpx.URL(f"{base}/{path.lstrip('/')}" if path else base)
+        text = f"{base}/{path.lstrip('/')}" if path else base
+        if query and "?" not in text:
+            return httpx.URL(text, params=dict(query))  # parsed once
+        url = httpx.URL(text)
         return url.copy_merge_params(dict(query)) if query else url
 
     def _own(self, cursor: str) -> httpx.URL:
