@@ -11,7 +11,9 @@ from typing import Any
 
 class _Late(ModuleType):
     def __getattr__(self, name: str) -> Any:
-        return getattr(import_module(self.__name__), name)
+        found = getattr(import_module(self.__name__), name)
+        setattr(self, name, found)  # from now on it is found without this function
+        return found
 
 
 def late(name: str) -> Any:

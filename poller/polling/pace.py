@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from poller.budget.budget import Budget
 from poller.clock import Clock
-from poller.planner.planner import Planner
+
+if TYPE_CHECKING:
+    from poller.planner.planner import Planner
 
 CREDIT: Final = 2.0  # seconds of pace that may be caught up
 

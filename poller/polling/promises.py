@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import structlog
 
 from poller.budget.budget import Budget
 from poller.planner.feasibility import Infeasible, infeasible
-from poller.planner.planner import Planner
+
+if TYPE_CHECKING:
+    from poller.planner.planner import Planner
 
 log = structlog.get_logger("poller")
 
