@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from poller.planner.planner import Planner
 
 CREDIT: Final = 2.0  # seconds of pace that may be caught up
+CAUGHT_UP: Final = 4  # calls that may be caught up: a larger burst returns, after a gap as long, in every window
 
 
 class Pace:
@@ -36,7 +37,8 @@ class Pace:
         if self._is_unpaced(steady):
             self._paid_at = steady
         else:
-            self._paid_at = max(self._paid_at + self._interval(steady), steady - CREDIT)
+            interval = self._interval(steady)
+            self._paid_at = max(self._paid_at + interval, steady - min(CREDIT, CAUGHT_UP * interval))
 
     def _is_unpaced(self, steady: float) -> bool:
         return self.hurry or (self._is_hurried() and self._budget.burst_left(steady) > 0)

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
@@ -131,3 +132,13 @@ def test_a_busy_budget_uses_what_its_limits_allow_and_never_more(
 def test_twelve_calls_an_hour_are_twelve(drive: float) -> None:
     sent = Busy([Limit(12, HOUR)], 1.0, steadily(drive), 0.2).until(50 * HOUR)
     assert sum(1 for at in sent if at >= 2 * HOUR) >= 0.995 * 12 * 48
+
+
+@pytest.mark.parametrize("latency", [0.0, 0.1])
+def test_a_fast_budget_is_used_evenly_without_a_gap_and_a_burst_in_every_window(latency: float) -> None:
+    sent = Busy([Limit(600, 60.0)], 1.0, steadily(1.0), latency).until(300.0)
+    late = [at for at in sent if at >= 180.0]
+
+    assert len(late) >= 0.99 * 2 * 600 * 60.0 / (60.0 + latency)
+    assert max(second - first for first, second in pairwise(late)) < 0.75  # was 2.2 s
+    assert fullest(late, 0.05) <= 5  # was 21
