@@ -11,7 +11,6 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
-from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ValidationError
 
@@ -76,21 +75,11 @@ def load(
     digest = digest_of(file)  # computed before parsing, so that a later write counts as another file
     given = parse(file)
     plugins = plugins or Plugins()
-    context = {"root": file.parent, **({} if reveal else {"secrets": "later"})}
-    reading = _Reading(plugins, context)
-    given_settings = given.pop("poller", {})
-    if listen is not None and isinstance(given_settings, dict):
-        given_settings = {**given_settings, "listen": listen}
-    settings = reading.table(Settings, given_settings, "poller") or Settings()
-    reading.zone(settings.zone)
-    worker = worker and isinstance(settings.state, DatabaseUrl)
-    if worker:
+    reading = _Reading(plugins, {"root": file.parent, **({} if reveal else {"secrets": "later"})})
+    settings = reading.settings(given.pop("poller", {}), listen)
+    if worker := worker and isinstance(settings.state, DatabaseUrl):
         reading.spare_secrets()
-    if settings.plugins_dir is not None:
-        plugins.load_folder(settings.plugins_dir)
-    if plugins.implements("template_environment"):
-        for escape in templates.Escape:
-            plugins.call("template_environment", env=templates.environment(escape))
+    _load_folder(plugins, settings)
     named = given.pop("sources", {})
     config = Config(
         path=file,
@@ -101,15 +90,27 @@ def load(
         sources=reading.sources(named),
         subscriptions=reading.subscriptions(given.pop("subscriptions", [])),
     )
-    for key in given:
-        reading.wrong(key, what="unknown table", hint=nearest(key, ("poller", "budgets", "sources", "subscriptions")))
-    if worker:
-        config = config.model_copy(update={"lacks": lacking(config)})
-    checks = Checks(config, reading.problems)
-    config = checks.connected(named if isinstance(named, dict) else (), reveal=reveal)
+    _refuse(given, reading)
+    config = config.model_copy(update={"lacks": lacking(config)}) if worker else config
+    config = Checks(config, reading.problems).connected(named if isinstance(named, dict) else (), reveal=reveal)
     if reading.problems:
         raise refusal(file, reading.problems)
     return config
+
+
+def _load_folder(plugins: Plugins, settings: Settings) -> None:
+    """Load the one-file plugins of `plugins_dir`, and let plugins extend the environments of templates."""
+    if settings.plugins_dir is not None:
+        plugins.load_folder(settings.plugins_dir)
+    if plugins.implements("template_environment"):
+        for escape in templates.Escape:
+            plugins.call("template_environment", env=templates.environment(escape))
+
+
+def _refuse(unknown: Iterable[str], reading: _Reading) -> None:
+    """Note the tables that nothing is read from."""
+    for key in unknown:
+        reading.wrong(key, what="unknown table", hint=nearest(key, ("poller", "budgets", "sources", "subscriptions")))
 
 
 def refusal(file: Path, problems: Iterable[Problem]) -> ConfigError:
@@ -154,9 +155,13 @@ class _Reading:
         self._plugins = plugins
         self._context = dict(context)
 
-    def zone(self, zone: ZoneInfo) -> None:
-        """Use this time zone for times in everything read from now on."""
-        self._context["zone"] = zone
+    def settings(self, given: Any, listen: str | None) -> Settings:
+        """The table `[poller]`, with `listen` instead of its own. Its time zone is that of everything read later."""
+        if listen is not None and isinstance(given, dict):
+            given = {**given, "listen": listen}
+        settings = self.table(Settings, given, "poller") or Settings()
+        self._context["zone"] = settings.zone
+        return settings
 
     def spare_secrets(self) -> None:
         """Take no secret for missing in everything read from now on."""
