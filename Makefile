@@ -7,7 +7,7 @@ FOR ?=
 SOURCES := poller plugins state
 
 .DEFAULT_GOAL := help
-.PHONY: prove-slow prove-power soak soak-year help install demo test bench bench-sweep bench-delivery bench-planner bench-start bench-peers bench-cluster prove prove-truth prove-budget prove-delivery prove-backlog prove-servers prove-receivers prove-hostile prove-tests prove-api prove-crash prove-fuzz audit lint types format check docs lock clean
+.PHONY: deb prove-slow prove-power soak soak-year help install demo test bench bench-sweep bench-delivery bench-planner bench-start bench-peers bench-cluster prove prove-truth prove-budget prove-delivery prove-backlog prove-servers prove-receivers prove-hostile prove-tests prove-api prove-crash prove-fuzz audit lint types format check docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -43,6 +43,11 @@ check: lint types test  ## everything that CI runs
 docs: $(STAMP)  ## write the pages that come from the code, and the site into build/site
 	$(BIN)/python -m tools.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+deb:  ## a Debian package into build/deb, for the Debian or Ubuntu that builds it (needs debhelper and python3-venv)
+	rm -rf build/deb
+	git checkout-index --all --prefix=build/deb/poller/
+	cd build/deb/poller && dpkg-buildpackage --build=binary --no-sign
 
 lock: $(STAMP)  ## pin every dependency again, with hashes
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from poller.cli.unit import OTHERS
 from tests.support.command_line import Shop
 from tests.support.daemon import running_daemon
 
@@ -153,3 +154,40 @@ def test_the_health_check_knows_a_daemon_that_is_ready_from_none(shop: Shop, tmp
     after = subprocess.run(command, check=False, capture_output=True).returncode
 
     assert (beside, after) == (0, 1)
+
+
+# The Debian package, which `make deb` builds.
+
+DEBIAN = ROOT / "debian"
+
+
+def test_the_debian_package_has_the_version_the_user_and_the_folder_of_the_program() -> None:
+    [version] = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+
+    assert (DEBIAN / "changelog").read_text().startswith(f"poller ({version}) ")
+    for kind in ("sysusers", "tmpfiles"):
+        assert (DEBIAN / f"poller.{kind}").read_text() == OTHERS[f"etc/{kind}.d/poller.conf"]
+
+
+def test_the_unit_of_the_debian_package_starts_its_program_once_there_is_a_configuration() -> None:
+    [command] = re.findall(
+        r"^\t(sed [^>]*systemd/poller.service) >", (DEBIAN / "rules").read_text(), flags=re.MULTILINE
+    )
+    unit = subprocess.run(["sh", "-euc", command], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+    assert "ExecStart=/usr/bin/poller run --config /etc/poller/poller.toml\n" in unit
+    assert "\nConditionPathExists=/etc/poller/poller.toml\n" in unit
+    assert "/opt/" not in unit
+    assert "/usr/local" not in unit
+
+
+@pytest.mark.parametrize(("action", "kept"), [("remove", True), ("upgrade", True), ("purge", False)])
+def test_the_debian_package_keeps_configuration_and_state_until_it_is_purged(
+    action: str, kept: bool, tmp_path: Path
+) -> None:
+    for name in ("etc/poller", "var/lib/poller"):
+        (tmp_path / name).mkdir(parents=True)
+    script = re.sub(r" (/etc|/var/lib)/", rf" {tmp_path}\1/", (DEBIAN / "poller.postrm").read_text())
+    subprocess.run(["sh", "-c", script, "postrm", action], check=True)
+
+    assert [(tmp_path / name).exists() for name in ("etc/poller", "var/lib/poller")] == [kept, kept]
