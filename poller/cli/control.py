@@ -169,16 +169,17 @@ def ping(context: CliContext, subscription: str, as_json: bool) -> int:
     """
     with context.daemon() as daemon:
         if daemon is not None:
-            number = daemon.post(f"/api/v1/subscriptions/{in_path(subscription)}/ping")["delivery"]
-            state, attempt = _outcome(daemon, number)
+            queued = daemon.post(f"/api/v1/subscriptions/{in_path(subscription)}/ping")
+            waits = queued.get("state") in ("paused", "disabled")
+            state, attempt = ("pending", None) if waits else _outcome(daemon, queued["delivery"])
         else:
-            number = do_here(context, "ping", {"subscription": subscription})["delivery"]
-            state, attempt = _outcome_here(context, number)
+            queued = do_here(context, "ping", {"subscription": subscription})
+            waits = queued.get("state") in ("paused", "disabled")
+            state, attempt = _outcome_here(context, queued["delivery"])
+    number = queued["delivery"]
+    summary = queued["summary"] if waits else _answered(subscription, number, state, attempt)
     answered = {"subscription": subscription, "delivery": number, "delivered": state == "delivered", "attempt": attempt}
-    if as_json:
-        print_json({"summary": _answered(subscription, number, state, attempt), **answered})
-    else:
-        say(_answered(subscription, number, state, attempt))
+    tell({"summary": summary, **answered}, as_json)
     return 0 if state == "delivered" else 1
 
 

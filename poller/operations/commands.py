@@ -254,8 +254,12 @@ async def _ping(app: App, args: OfSubscription) -> Answer:
     name, now = _known(app, args.subscription), app.clock.now()
     delivery = await app.write(app.store.deliveries.ping, name, ping(name, now=now), now=now)
     app.deliverer.wake()
+    rows = await app.write(app.store.delivery_reader.subscriptions)
+    state = next((row.state for row in rows if row.name == name), "active")
     what = f"A test event was queued for {name} as delivery {delivery}."
-    return {"summary": what, "subscription": name, "delivery": delivery}
+    if state in ("paused", "disabled"):
+        what = f"Subscription {name} is {state}: its test, delivery {delivery}, waits for `poller resume {name}`."
+    return {"summary": what, "subscription": name, "delivery": delivery, "state": state}
 
 
 async def _pause(app: App, args: OfSubscription) -> Answer:

@@ -28,7 +28,7 @@ else:
 Form = Literal["null", "absent", "text", "object"]  # what an answer may have in the place of a list
 
 MISSING: Final = object()
-NO_LIST: Final = "If this stands for an empty list, or for a list of one object, name its form in `instead_of_list`."
+NO_LIST: Final = "if this stands for an empty list, or for a list of one object, name its form in `instead_of_list`"
 CONTENT: Final = "content"
 KEY: Final = "key"  # the id of objects that are members of an object: the key
 VALUE: Final = "value"  # the id of list elements that are texts or numbers: the element

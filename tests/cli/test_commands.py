@@ -258,6 +258,15 @@ def test_ping_sends_a_test_event(poller: Run, told: Shop, tmp_path: Path) -> Non
     assert "poller.ping" in (tmp_path / "out.jsonl").read_text()
 
 
+def test_ping_of_a_paused_subscription_says_what_it_waits_for(poller: Run, told: Shop, tmp_path: Path) -> None:
+    poller("pause", "file")
+    ran = poller("ping", "file")
+
+    assert ran.status == 1
+    assert ran.out.startswith("Subscription file is paused: its test, delivery ")
+    assert ran.out.endswith(" waits for `poller resume file`.\n")
+
+
 def test_what_is_paused_is_told_once_it_is_resumed(poller: Run, told: Shop, tmp_path: Path) -> None:
     poller("pause", "file")
     told.items[0]["name"] = "Medlar"
