@@ -27,7 +27,6 @@ from poller.config.models import (
     SubscriptionConfig,
     checked_name,
 )
-from poller.config.places import Places
 from poller.hooks.loading import Plugins, attempted
 from poller.late import late
 from poller.options.problems import ConfigError, Problem, dotted, nearest
@@ -35,9 +34,11 @@ from poller.options.validation import Also, keys_of, nothing, problems_of
 from state.place import DatabaseUrl
 
 if TYPE_CHECKING:
+    import poller.config.places as lines
     import poller.rendering.templates as templates
 else:
-    templates = late("poller.rendering.templates")
+    # Line numbers are needed for problems only, and templates for plugins that change them.
+    lines, templates = late("poller.config.places"), late("poller.rendering.templates")
 
 __all__ = [
     "BudgetConfig",
@@ -115,7 +116,7 @@ def _refuse(unknown: Iterable[str], reading: _Reading) -> None:
 
 def refusal(file: Path, problems: Iterable[Problem]) -> ConfigError:
     """The error that names each problem with its line in the file."""
-    places = Places(file.read_text(encoding="utf-8-sig"))
+    places = lines.Places(file.read_text(encoding="utf-8-sig"))
     return ConfigError(_shown(file), [replace(problem, at=places.line_of(problem.key)) for problem in problems])
 
 
