@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,6 @@ from poller.budget.limiter import Paused, Permit, RateLimiter, current_permit
 from poller.events.cloudevents import iso
 from poller.redaction import SECRETS
 from poller.sources.charsets import WrongCharset, as_utf8, charset_of, opening
-from poller.sources.connections import IDLE, Connections
 from poller.sources.content_coding import ACCEPTED, CodingError, TooMuch, Unpacker, codings_of
 from poller.sources.errors import FetchError, TooLarge, TooSlow
 from poller.sources.urls import shown_url
@@ -247,28 +246,57 @@ def system_trust() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _unchecked() -> ssl.SSLContext:
-    """Trusts everybody."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
+@cache
+def _no_trust() -> ssl.SSLContext:
+    """Trusts nobody: for calls without TLS."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+class _LateTrust(httpx.AsyncBaseTransport):
+    """The system's certificates are read for the first call with TLS: reading them takes as long as many calls without.
+
+    `made` makes the transport over the network that trusts what a context trusts.
+    """
+
+    def __init__(self, made: Callable[[ssl.SSLContext], httpx.AsyncBaseTransport]) -> None:
+        self._made = made
+        self._plain = made(_no_trust())
+        self._secure: httpx.AsyncBaseTransport | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request."""
+        if request.url.scheme != "https":
+            return await self._plain.handle_async_request(request)
+        if self._secure is None:
+            self._secure = self._made(system_trust())
+        return await self._secure.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._plain.aclose()
+        if self._secure is not None:
+            await self._secure.aclose()
 
 
 def _transport(network: Network) -> httpx.AsyncBaseTransport:
     if network.proxy and "@" in network.proxy:
         SECRETS.add(network.proxy)
+
+    def made(verify: ssl.SSLContext | bool) -> httpx.AsyncBaseTransport:
+        return httpx.AsyncHTTPTransport(
+            verify=verify,
+            proxy=network.proxy,
+            limits=httpx.Limits(max_connections=100, keepalive_expiry=60),
+            trust_env=False,
+        )
+
     try:
-        own = None if network.ca_file is None else ssl.create_default_context(cafile=network.ca_file)
+        trust = None if network.ca_file is None else ssl.create_default_context(cafile=network.ca_file)
     except (OSError, ssl.SSLError) as error:
         raise PollerError(f"sources.{network.source}.ca_file: {network.ca_file}: {error}", hint="a PEM file") from error
-
-    def trust() -> ssl.SSLContext:
-        return _unchecked() if not network.verify else own or system_trust()
-
-    if network.proxy is None:
-        return Connections(trust)
-    limits = httpx.Limits(max_connections=100, keepalive_expiry=IDLE)
-    return httpx.AsyncHTTPTransport(verify=trust(), proxy=network.proxy, limits=limits, trust_env=False)
+    if not network.verify:
+        return made(False)
+    return _LateTrust(made) if trust is None else made(trust)
 
 
 async def fetch(client: httpx.AsyncClient, request: httpx.Request, *, most: int) -> httpx.Response:

@@ -53,12 +53,6 @@ def test_a_short_command_ranks_no_units_and_loads_no_numpy(words: tuple[str, ...
     assert "numpy" not in loaded(*words, "--config", str(config))
 
 
-def test_a_sweep_needs_neither_the_pool_of_httpx_nor_anyio(tmp_path: Path) -> None:
-    config = tmp_path / "poller.toml"
-    config.write_text(CONFIG)
-    assert not loaded("once", "--config", str(config)) & {"httpcore", "anyio"}
-
-
 def test_a_daemon_that_nobody_asks_loads_nothing_that_answers(tmp_path: Path) -> None:
     config = tmp_path / "poller.toml"
     config.write_text(CONFIG)

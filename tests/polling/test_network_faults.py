@@ -1,9 +1,10 @@
 """What a network can do to a source: its own poll fails with a reason that an operator understands, others go on."""
 
 import asyncio
+import gc
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -86,6 +87,16 @@ async def served(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIterat
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """httpcore leaves the connection of a failed handshake to the collector: not to that of the next test."""
+    yield
+    gc.collect()
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 async def error_of(folder: Path, url: str, more: str = "") -> str:
