@@ -11,9 +11,7 @@ from typing import Any
 
 class _Late(ModuleType):
     def __getattr__(self, name: str) -> Any:
-        found = getattr(import_module(self.__name__), name)
-        setattr(self, name, found)  # from now on it is found without this function
-        return found
+        return getattr(import_module(self.__name__), name)
 
 
 def late(name: str) -> Any:

@@ -326,7 +326,6 @@ EXCUSED = {
     "state.polls.EndpointState": "one row of endpoints, read and compared as a whole",
     "state.polls.UnitState": "one row of units",
     "state.deliveries.Delivery": "one row of deliveries, as it is shown",
-    "poller.planner.units.Table": "the columns of the units' statistics",
     "poller.sources.protocol.Endpoint": "what plugin authors write, as keyword arguments",
     "plugins.rest.EndpointTable": "the keys of [sources.X.endpoints.Y]",
     "plugins.nutcache.profiles.Resource": "one row of the table of lists that the API documents",

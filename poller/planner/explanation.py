@@ -7,14 +7,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
 from poller.planner.learning import DAY
-from poller.planner.vectors import floats, np
 
 if TYPE_CHECKING:
     from poller.planner.unit import Unit
-    from poller.planner.units import Table
-    from poller.planner.vectors import Floats
+    from poller.planner.units import Floats, Table
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,13 +55,12 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 def explained(units: Iterable[tuple[int, Unit]], table: Table, figures: Figures) -> list[Explanation]:
     """Explain the units in the given slots."""
     top, now = table.top, figures.now
-    eligible = np.where(floats(table.ready, top) > now, -1.0, figures.score)
+    eligible = np.where(table.ready[:top] > now, -1.0, figures.score)
     ranks = np.empty(top, np.intp)
     ranks[np.argsort(-eligible, kind="stable")] = np.arange(1, top + 1)
     # At the optimum, T = sqrt(2 m c / (w l)) and sum c/T = B, where m is the score at which a unit is polled. Removed
     # units have weight 0.
-    worth = floats(table.weight, top) * figures.mean * floats(table.cost, top)
-    bar = float(np.sqrt(worth).sum()) ** 2 / (2 * figures.calls**2)
+    bar = float(np.sqrt(table.weight[:top] * figures.mean * table.cost[:top]).sum()) ** 2 / (2 * figures.calls**2)
     return [_explanation(unit, slot, table, figures, int(ranks[slot]), bar) for slot, unit in units]
 
 

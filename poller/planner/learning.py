@@ -9,9 +9,13 @@ follows a source whose behaviour drifts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from poller.planner.units import Floats
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -35,17 +39,27 @@ class Rhythm:
     """Hour-of-week profile of one source, with mean 1, and its integral over time."""
 
     def __init__(self) -> None:
-        self.seen = [0.0] * HOURS
-        self.expected = [0.0] * HOURS
-        self.set_levels([1.0] * HOURS)
+        self.seen = np.zeros(HOURS)
+        self.expected = np.zeros(HOURS)
+        self._set(np.ones(HOURS))
 
     def at(self, now: float) -> float:
         """The profile's level at this instant; 1 on average."""
-        return self.levels[int(now // HOUR) % HOURS]
+        return self._levels[int(now // HOUR) % HOURS]
 
     def integral(self, now: float) -> float:
         """The integral of the profile from the epoch to `now`, in seconds weighted by each hour's level."""
-        return _integral(self.levels, self._starts, now)
+        weeks, rest = divmod(now, WEEK)
+        hour = int(rest // HOUR)
+        return weeks * WEEK + self._starts[hour] + self._levels[hour] * (rest - hour * HOUR)
+
+    def integrals(self, times: Floats) -> Floats:
+        """`integral` of many instants; NaN stays NaN."""
+        known = np.nan_to_num(times)
+        weeks, rest = np.divmod(known, WEEK)
+        hours = (rest // HOUR).astype(np.intp)
+        found = weeks * WEEK + self._start_array[hours] + self.levels[hours] * (rest - hours * HOUR)
+        return np.where(np.isnan(times), np.nan, found)
 
     def learn(self, start: float, end: float, changed: float, rate: float) -> None:
         """Distribute the changes seen in an interval over its hours, in proportion to the profile."""
@@ -54,59 +68,36 @@ class Rhythm:
             self.seen[first % HOURS] += changed
             self.expected[first % HOURS] += rate * (end - start)
             return
-        spans = list(_spans(max(start, (last - 2 * HOURS) * HOUR), end))
-        whole = sum(self.levels[place] * seconds for place, seconds in spans)
-        for place, seconds in spans:
-            self.seen[place] += changed * self.levels[place] * seconds / whole
-            self.expected[place] += rate * seconds
+        hours = np.arange(max(first, last - 2 * HOURS), last + 1)
+        seconds = np.minimum(end, (hours + 1) * HOUR) - np.maximum(start, hours * HOUR)
+        places = hours % HOURS
+        shares = self.levels[places] * seconds
+        np.add.at(self.seen, places, changed * shares / shares.sum())
+        np.add.at(self.expected, places, rate * seconds)
 
     def refit(self, elapsed: float) -> None:
         """Recompute the profile: hours of the week are shrunk towards hours of the day, and those towards 1."""
         fade = math.exp(-elapsed / _MEMORY)
-        self.seen = [value * fade for value in self.seen]
-        self.expected = [value * fade for value in self.expected]
-        days = [(sum(self.seen[hour::24]) + _SHRINK) / (sum(self.expected[hour::24]) + _SHRINK) for hour in range(24)]
-        weeks = [
-            (seen + _SHRINK * day) / (expected + _SHRINK)
-            for seen, expected, day in zip(self.seen, self.expected, days * 7, strict=True)
-        ]
-        self.set_levels(_relative([max(level, _FLOOR) for level in _relative(weeks)]))
+        self.seen *= fade
+        self.expected *= fade
+        days = (self.seen.reshape(7, 24).sum(0) + _SHRINK) / (self.expected.reshape(7, 24).sum(0) + _SHRINK)
+        weeks = (self.seen + _SHRINK * np.tile(days, 7)) / (self.expected + _SHRINK)
+        levels = np.maximum(weeks / weeks.mean(), _FLOOR)
+        self._set(levels / levels.mean())
 
     def mean_root(self, now: float, seconds: float) -> float:
         """The mean square root of the level over the next `seconds`, at most a week."""
         end = now + min(max(seconds, 1.0), WEEK)
-        before, after = (_integral(self._roots, self._root_starts, at) for at in (now, end))
-        return (after - before) / (end - now)
+        hours = np.arange(int(now // HOUR), int(end // HOUR) + 1)
+        spent = np.minimum(end, (hours + 1) * HOUR) - np.maximum(now, hours * HOUR)
+        return float((np.sqrt(self.levels[hours % HOURS]) * spent).sum() / (end - now))
 
-    def set_levels(self, levels: Sequence[float]) -> None:
-        """Set the level of each hour of the week."""
-        self.levels = list(levels)
-        self._starts = _starts(self.levels)
-        self._roots = [math.sqrt(level) for level in levels]
-        self._root_starts = _starts(self._roots)
-
-
-def _starts(levels: Sequence[float]) -> list[float]:
-    """The integral from the beginning of the week to the beginning of each hour, and to the end of the week."""
-    return [before * HOUR for before in accumulate(levels, initial=0.0)]
-
-
-def _integral(levels: Sequence[float], starts: Sequence[float], at: float) -> float:
-    weeks, rest = divmod(at, WEEK)
-    hour = int(rest // HOUR)
-    return weeks * starts[HOURS] + starts[hour] + levels[hour] * (rest - hour * HOUR)
-
-
-def _spans(start: float, end: float) -> Iterator[tuple[int, float]]:
-    """The hours of an interval, and how many seconds of each belong to it."""
-    for hour in range(int(start // HOUR), int(end // HOUR) + 1):
-        yield hour % HOURS, min(end, (hour + 1) * HOUR) - max(start, hour * HOUR)
-
-
-def _relative(levels: Sequence[float]) -> list[float]:
-    """Levels in relation to their mean."""
-    mean = sum(levels) / len(levels)
-    return [level / mean for level in levels]
+    def _set(self, levels: Floats) -> None:
+        self.levels = levels
+        self._start_array = np.concatenate(([0.0], np.cumsum(levels[:-1]))) * HOUR
+        # Lists make reading a single number three times faster than arrays.
+        self._levels: list[float] = levels.tolist()
+        self._starts: list[float] = self._start_array.tolist()
 
 
 class SourceModel:
@@ -164,9 +155,9 @@ class SourceModel:
     def dump(self) -> dict[str, Any]:
         """The model as JSON-compatible values, for `load`."""
         return {
-            "seen": self.rhythm.seen,
-            "expected": self.rhythm.expected,
-            "levels": self.rhythm.levels,
+            "seen": self.rhythm.seen.tolist(),
+            "expected": self.rhythm.expected.tolist(),
+            "levels": self.rhythm.levels.tolist(),
             "offspring": self.offspring,
             "parents": self.parents,
             "eta": self.eta,
@@ -175,15 +166,15 @@ class SourceModel:
 
     def load(self, saved: Mapping[str, Any]) -> None:
         """Restore a dumped model. Raises KeyError, TypeError or ValueError if `saved` is not a dump."""
-        seen, expected, levels = (list(map(float, saved[name])) for name in ("seen", "expected", "levels"))
+        seen, expected, levels = (np.array(saved[name], float) for name in ("seen", "expected", "levels"))
         pairs = [tuple(map(float, saved[name])) for name in ("offspring", "parents", "eta")]
         refitted = float(saved["refitted"])
-        if {len(values) for values in (seen, expected, levels)} != {HOURS} or {len(pair) for pair in pairs} != {2}:
+        if {values.shape for values in (seen, expected, levels)} != {(HOURS,)} or {len(pair) for pair in pairs} != {2}:
             raise ValueError("a profile must have 168 hours and two spans")
-        if min(levels) <= 0 or not all(map(math.isfinite, (*seen, *expected, *levels, *sum(pairs, ()), refitted))):
+        if not (levels > 0).all() or not np.isfinite([*seen, *expected, *levels, *sum(pairs, ()), refitted]).all():
             raise ValueError("a profile must consist of finite numbers above 0")
         self.rhythm.seen, self.rhythm.expected = seen, expected
-        self.rhythm.set_levels(levels)
+        self.rhythm._set(levels)
         self.offspring, self.parents, self.eta = (list(pair) for pair in pairs)
         self.refitted = refitted
 

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import orjson
 
 from poller.planner.learning import SourceModel
@@ -14,7 +15,7 @@ from poller.planner.unit import Unit
 if TYPE_CHECKING:
     from poller.planner.models import Models
     from poller.planner.pacing import Pacing
-    from poller.planner.units import Units
+    from poller.planner.units import Floats, Units
 
 _LEARNED = ("last", "changes", "seen", "exposure", "minutes", "hours", "ready")  # statistics that are saved
 
@@ -23,7 +24,7 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True):
     """What was saved, read."""
 
     units: list[Unit]
-    columns: dict[str, list[float]]
+    columns: dict[str, Floats]
     sources: dict[str, SourceModel]
     pace: list[float | None]
 
@@ -37,7 +38,7 @@ def dumped(units: Units, models: Models, pacing: Pacing) -> bytes:
             "version": 1,
             "units": [[unit.source, unit.endpoint, unit.key] for _, unit in used],
             # NaN and infinity become null: a unit in flight is ready after a restart.
-            "columns": {name: list(map(getattr(units.table, name).__getitem__, slots)) for name in _LEARNED},
+            "columns": {name: getattr(units.table, name)[slots].tolist() for name in _LEARNED},
             "sources": models.dump(),
             "pace": pacing.dump(),
         }
@@ -47,10 +48,9 @@ def dumped(units: Units, models: Models, pacing: Pacing) -> bytes:
 def restore(saved: Learned, units: Units, models: Models, pacing: Pacing) -> None:
     """Restore what was saved, for the units that still exist."""
     pairs = [(slot, at) for at, unit in enumerate(saved.units) if (slot := units.slot(unit)) is not None]
+    slots, places = [slot for slot, _ in pairs], [at for _, at in pairs]
     for name, values in saved.columns.items():
-        column = getattr(units.table, name)
-        for slot, at in pairs:
-            column[slot] = values[at]
+        getattr(units.table, name)[slots] = values[places]
     models.load(saved.sources)
     pacing.load(saved.pace)
 
@@ -79,15 +79,15 @@ def _read(data: Any, moved: float) -> Learned:
         raise ValueError(f"version {data['version']!r} is not supported, only 1")
     units = [_unit(*identity) for identity in data["units"]]
     saved = {"seen": data["columns"]["changes"], **data["columns"]}  # earlier versions saved no `seen`
-    columns = {name: [math.nan if value is None else float(value) for value in saved[name]] for name in _LEARNED}
+    columns = {name: np.array(saved[name], float) for name in _LEARNED}
     for name, values in columns.items():
-        if len(values) != len(units):
-            raise ValueError(f"{name} has {len(values)} values for {len(units)} units")
+        if values.shape != (len(units),):
+            raise ValueError(f"{name} has {values.size} values for {len(units)} units")
     for name in ("changes", "seen", "exposure", "minutes", "hours"):
-        if not all(value >= 0 for value in columns[name]):
+        if not (columns[name] >= 0).all():
             raise ValueError(f"{name} must be numbers of at least 0")
-    columns["ready"] = [-math.inf if math.isnan(value) else value + moved for value in columns["ready"]]
-    columns["last"] = [value + moved for value in columns["last"]]
+    columns["ready"] = np.where(np.isnan(columns["ready"]), -math.inf, columns["ready"]) + moved
+    columns["last"] = columns["last"] + moved
     sources = {}
     for name, model in data["sources"].items():
         sources[name] = SourceModel(0.0)

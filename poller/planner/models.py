@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from poller.planner.learning import HOURS, KERNEL_SPANS, PRIOR, QUIET, SourceModel
 
 if TYPE_CHECKING:
@@ -40,11 +42,11 @@ class Models:
     def rhythm(self, source: str) -> list[float]:
         """The learned hour-of-week profile with mean 1, starting at Thursday midnight UTC like the Unix epoch."""
         at = self._numbers.get(source)
-        return [1.0] * HOURS if at is None else list(self._models[at].rhythm.levels)
+        return [1.0] * HOURS if at is None else self._models[at].rhythm.levels.tolist()
 
     def of(self, slot: int) -> SourceModel:
         """The model of a unit's source."""
-        return self._models[self._table.source[slot]]
+        return self._models[int(self._table.source[slot])]
 
     def observe(self, slot: int, now: float, changed: int, *, memory: float) -> None:
         """Learn from a poll; what was seen before is discounted with the time constant `memory`, in seconds."""
@@ -62,27 +64,25 @@ class Models:
         table, heir, giver = self._table, self._units.slot(new), self._units.slot(old)
         if heir is None or giver is None:
             return
-        self.forget(heir)
-        self.forget(giver)
         for column in (table.changes, table.seen, table.minutes, table.hours):
             column[heir] = column[giver]
             column[giver] *= keep
         table.exposure[heir] = table.exposure[giver]
-        self._count(heir)
-        self._count(giver)
+        self._recount(table.source[heir])
 
     def forget(self, slot: int) -> None:
         """Subtract a unit's statistics from the sums of its source."""
         model = self.of(slot)
-        model.changes -= self._table.changes[slot]
-        model.seen -= self._table.seen[slot]
-        model.exposure -= self._table.exposure[slot]
+        model.changes -= float(self._table.changes[slot])
+        model.seen -= float(self._table.seen[slot])
+        model.exposure -= float(self._table.exposure[slot])
 
     def refit(self, now: float) -> None:
         """Refit every model."""
-        for model in self._models:
+        for source, model in enumerate(self._models):
             model.refit(now)
-        self._restate()
+            self._recount(source)
+        self._restate_integrals()
 
     def dump(self) -> dict[str, Any]:
         """The models as JSON-compatible values, by source."""
@@ -92,36 +92,34 @@ class Models:
         """Adopt loaded models, once the loaded statistics are in the table."""
         for name, model in models.items():
             self._models[self.number(name, 0.0)] = model
-        self._restate()
+        for source in range(len(self._models)):
+            self._recount(source)
+        self._restate_integrals()
 
-    def _restate(self) -> None:
-        """Recompute each unit's integral up to its last poll, because the profile has changed, and each source's sums,
-        because differences accumulate rounding errors.
-        """
+    def _restate_integrals(self) -> None:
+        """Recompute each unit's integral up to its last poll, because the profile has changed."""
         table = self._table
-        for model in self._models:
-            model.changes = model.seen = model.exposure = 0.0
-        for slot in range(table.top):
-            self._count(slot)
-            if not math.isnan(last := table.last[slot]):
-                table.profile_integral[slot] = self.of(slot).rhythm.integral(last)
+        for source, model in enumerate(self._models):
+            of_source = np.flatnonzero(table.source[: table.top] == source)
+            table.profile_integral[of_source] = model.rhythm.integrals(table.last[of_source])
 
-    def _count(self, slot: int) -> None:
-        """Add a unit's statistics to the sums of its source."""
-        model = self.of(slot)
-        model.changes += self._table.changes[slot]
-        model.seen += self._table.seen[slot]
-        model.exposure += self._table.exposure[slot]
+    def _recount(self, source: int) -> None:
+        """Recompute a source's sums, because differences accumulate rounding errors."""
+        table, model = self._table, self._models[source]
+        of_source = table.source[: table.top] == source
+        model.changes = float(table.changes[: table.top][of_source].sum())
+        model.seen = float(table.seen[: table.top][of_source].sum())
+        model.exposure = float(table.exposure[: table.top][of_source].sum())
 
 
 def _learn(table: Table, model: SourceModel, slot: int, now: float, changed: int, memory: float) -> None:
-    last = table.last[slot]
+    last = float(table.last[slot])
     tau = now - last
-    changes, seen, exposure = table.changes[slot], table.seen[slot], table.exposure[slot]
+    changes, seen, exposure = float(table.changes[slot]), float(table.seen[slot]), float(table.exposure[slot])
     rate = (PRIOR + changes) / (PRIOR / model.pooled + exposure)
-    passed = model.rhythm.integral(now) - table.profile_integral[slot]
+    passed = model.rhythm.integral(now) - float(table.profile_integral[slot])
     fades = math.exp(-tau / KERNEL_SPANS[0]), math.exp(-tau / KERNEL_SPANS[1])
-    held = table.minutes[slot], table.hours[slot]
+    held = float(table.minutes[slot]), float(table.hours[slot])
     exposed = held[0] * (1 - fades[0]), held[1] * (1 - fades[1])
     counted, own = model.split(changed, rate * passed, exposed)
     for column, kept, fade, span in zip((table.minutes, table.hours), held, fades, KERNEL_SPANS, strict=True):
@@ -131,7 +129,7 @@ def _learn(table: Table, model: SourceModel, slot: int, now: float, changed: int
     table.changes[slot] = changes * remembered + own
     table.seen[slot] = seen * remembered + counted
     table.exposure[slot] = exposure * remembered + passed
-    model.changes += table.changes[slot] - changes
-    model.seen += table.seen[slot] - seen
-    model.exposure += table.exposure[slot] - exposure
+    model.changes += float(table.changes[slot]) - changes
+    model.seen += float(table.seen[slot]) - seen
+    model.exposure += float(table.exposure[slot]) - exposure
     model.rhythm.learn(last, now, own, rate)

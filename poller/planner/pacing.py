@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from poller.planner.learning import DAY, HOUR
-from poller.planner.vectors import floats, np, numbers
 
 if TYPE_CHECKING:
     from poller.planner.models import Models
@@ -61,10 +62,10 @@ class Pacing:
     def demand(self, now: float, expected: Expected) -> None:
         """Record the current demand and the sources' root rates, from which the usual demand of any hour follows."""
         table, top = self._table, self._table.top
-        weighted = floats(table.weight, top) * floats(table.cost, top)
+        weighted = table.weight[:top] * table.cost[:top]
         weighted[expected.never] = 0.0
         roots = np.sqrt(weighted * expected.base)
-        self._roots = np.bincount(numbers(table.source, top), roots, len(list(self._models))).tolist()
+        self._roots = np.bincount(table.source[:top], roots, len(list(self._models))).tolist()
         usual = sum(
             root * math.sqrt(model.rhythm.at(now)) for root, model in zip(self._roots, self._models, strict=True)
         )

@@ -23,7 +23,6 @@ from poller.planner.ranking import Ranking, Scores
 from poller.planner.rates import mean_rates
 from poller.planner.unit import Unit
 from poller.planner.units import Units
-from poller.planner.vectors import floats, numbers
 
 __all__ = ["Explanation", "Planner", "Unit", "explanations"]
 
@@ -52,6 +51,7 @@ class Planner:
         is_new = unit not in self.units
         slot = self.units.add(unit, self.models.number(unit.source, now))
         if is_new:
+            self._scores.fit()
             self._ranking.first_polls.add(slot)
 
     def remove(self, unit: Unit) -> None:
@@ -71,9 +71,9 @@ class Planner:
         new unit.
         """
         table = self.units.table
-        ready = floats(table.ready, table.top)
+        ready = table.ready[: table.top]
         if source is not None:
-            ready = ready[numbers(table.source, table.top) == self.models.known(source)]
+            ready = ready[table.source[: table.top] == self.models.known(source)]
         earliest = float(ready.min()) if ready.size else math.inf
         return None if earliest == math.inf else max(earliest, now)
 

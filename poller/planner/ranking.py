@@ -6,14 +6,14 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from poller.planner.rates import Expected, expected
-from poller.planner.vectors import floats, np
 
 if TYPE_CHECKING:
     from poller.planner.models import Models
     from poller.planner.pacing import Pacing
-    from poller.planner.units import Table, Units
-    from poller.planner.vectors import Floats
+    from poller.planner.units import Floats, Table, Units
 
 _NEVER = 1e200  # score of a unit that was never polled, minus its position in the queue
 _RANK_AGAIN = 60.0  # seconds until a ranking of up to 10,000 units expires
@@ -26,25 +26,25 @@ class Scores:
     def __init__(self, table: Table, models: Models, *, seed: int) -> None:
         self._table = table
         self._models = models
-        self._seed = seed
-        self._drawn: Floats | None = None
+        self._random = np.random.default_rng(seed)
+        self._tie_break = self._drawn()
+
+    def fit(self) -> None:
+        """Follow a table that has grown."""
+        if self._tie_break.size < self._table.source.size:
+            self._tie_break = np.concatenate((self._tie_break, self._drawn()))[: self._table.source.size]
 
     def at(self, now: float) -> tuple[Floats, Expected]:
         """Accumulated weighted delay per call of each slot, and what that follows from."""
         table, top = self._table, self._table.top
         found = expected(table, self._models, now)
-        worth = floats(table.weight, top) / np.maximum(floats(table.cost, top), 1.0)
-        score = found.gathered * worth * self._tie_break(top)
+        score = found.gathered * table.weight[:top] / np.maximum(table.cost[:top], 1.0) * self._tie_break[:top]
         if (never := found.never).size:
-            score[never] = _NEVER - floats(table.place, top)[never] * (_NEVER * 1e-12)
+            score[never] = _NEVER - table.place[never] * (_NEVER * 1e-12)
         return score, found
 
-    def _tie_break(self, top: int) -> Floats:
-        """The factors, drawn anew after the table has grown: those of the slots that it had are the same again."""
-        if self._drawn is None or self._drawn.size < top:
-            drawn = np.random.default_rng(self._seed).uniform(1 - 1e-6, 1 + 1e-6, self._table.capacity)
-            self._drawn = drawn
-        return self._drawn[:top]
+    def _drawn(self) -> Floats:
+        return self._random.uniform(1 - 1e-6, 1 + 1e-6, self._table.source.size)
 
 
 class FirstPolls:
@@ -60,7 +60,7 @@ class FirstPolls:
 
     def add(self, slot: int) -> None:
         """Append a unit."""
-        if len(self._queue) > 2 * self._table.capacity:
+        if len(self._queue) > 2 * self._table.source.size:
             self._queue = deque(entry for entry in self._queue if self._is_valid(*entry))
         self._queue.append((slot, int(self._table.place[slot])))
 
@@ -138,7 +138,7 @@ class Ranking:
         """Rank the best units and those that `max_staleness` makes urgent; update what the pace depends on."""
         table, top = self._table, self._table.top
         score, found = self._scores.at(now)
-        score[floats(table.ready, top) > now] = -1.0
+        score[table.ready[:top] > now] = -1.0
         wanted = min(max(8, top // 200), top)
         best = np.argpartition(score, top - wanted)[top - wanted :] if wanted < top else np.arange(top)
         best = best[np.argsort(score[best], kind="stable")]
@@ -167,13 +167,12 @@ class Ranking:
         if not self._units.limited or not speed:
             return
         table, top = self._table, self._table.top
-        last, limit = floats(table.last, top), floats(table.limit, top)
-        bound = np.flatnonzero((limit < math.inf) & (floats(table.ready, top) <= now) & (last <= now))
+        bound = np.flatnonzero((table.limit[:top] < math.inf) & (table.ready[:top] <= now) & (table.last[:top] <= now))
         if not bound.size:
             return
-        deadlines = last[bound] + limit[bound]
+        deadlines = table.last[bound] + table.limit[bound]
         order = np.argsort(deadlines, kind="stable")
-        deadlines, calls = deadlines[order], np.cumsum(floats(table.cost, top)[bound[order]])
+        deadlines, calls = deadlines[order], np.cumsum(table.cost[bound[order]])
         self._urgent = bound[order][::-1].tolist()
         self._urgent_at = float((deadlines - (calls + _SPARE) / speed).min())
         left = np.maximum(deadlines - now, 1 / speed)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from poller.planner.learning import KERNEL_SPANS, PRIOR, QUIET
-from poller.planner.vectors import floats, np, numbers
 
 if TYPE_CHECKING:
     from poller.planner.models import Models
-    from poller.planner.units import Table
-    from poller.planner.vectors import Floats, Slots
+    from poller.planner.units import Floats, Table
 
 
 def base_rates(table: Table, models: Models) -> Floats:
     """Changes per second of each unit without excitation, on average over the week."""
     top = table.top
-    pooled = np.array([model.pooled for model in models])[numbers(table.source, top)]
-    rates: Floats = (PRIOR + floats(table.changes, top)) / (PRIOR / pooled + floats(table.exposure, top))
+    pooled = np.array([model.pooled for model in models])[table.source[:top]]
+    rates: Floats = (PRIOR + table.changes[:top]) / (PRIOR / pooled + table.exposure[:top])
     return rates
 
 
@@ -30,8 +30,8 @@ def mean_rates(table: Table, models: Models) -> Floats:
     is counted in the base rate.
     """
     top = table.top
-    pooled = np.array([model.mean for model in models])[numbers(table.source, top)]
-    rates: Floats = (PRIOR + floats(table.seen, top)) / (PRIOR / pooled + floats(table.exposure, top))
+    pooled = np.array([model.mean for model in models])[table.source[:top]]
+    rates: Floats = (PRIOR + table.seen[:top]) / (PRIOR / pooled + table.exposure[:top])
     return rates
 
 
@@ -41,19 +41,19 @@ class Expected(msgspec.Struct, frozen=True):
     gathered: Floats  # delay that its unseen changes have accumulated
     rate: Floats  # changes per second now
     base: Floats  # changes per second without excitation, on average over the week
-    never: Slots  # slots of units that were never polled
+    never: NDArray[np.intp]  # slots of units that were never polled
 
 
 def expected(table: Table, models: Models, now: float) -> Expected:
     """What is expected of the units now."""
     top = table.top
-    last, source = floats(table.last, top), numbers(table.source, top)
+    last, source = table.last[:top], table.source[:top]
     tau = np.maximum(now - last, 0.0)
     base = base_rates(table, models)
-    passed = np.array([model.rhythm.integral(now) for model in models])[source] - floats(table.profile_integral, top)
+    passed = np.array([model.rhythm.integral(now) for model in models])[source] - table.profile_integral[:top]
     gathered = base * np.maximum(passed, 0.0) * tau / 2
     rate = base * np.array([model.rhythm.at(now) for model in models])[source]
-    for kind, held in enumerate((floats(table.minutes, top), floats(table.hours, top))):
+    for kind, held in enumerate((table.minutes[:top], table.hours[:top])):
         excited = (held > QUIET).nonzero()[0]
         if not excited.size:
             continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from msgspec import structs
@@ -22,9 +22,7 @@ from poller.planner.feasibility import infeasible
 from poller.planner.learning import DAY, HOURS
 from poller.planner.planner import Explanation, Planner, explanations
 from poller.planner.unit import Unit
-
-if TYPE_CHECKING:
-    from poller.planner.vectors import Floats
+from poller.planner.units import Floats
 
 _THURSDAY = 3  # weekday of the Unix epoch; Monday is 0
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

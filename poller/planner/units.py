@@ -3,80 +3,62 @@
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Iterable, Iterator
-from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from poller.planner.unit import Unit
 
-COLUMNS: Final = (
-    "last",
-    "profile_integral",
-    "changes",
-    "exposure",
-    "minutes",
-    "hours",
-    "ready",
-    "weight",
-    "cost",
-    "limit",
-    "place",
-    "seen",
-)
+Floats = NDArray[np.float64]
 
 
 class Table:
-    """Statistics of all units, one column each; slots of removed units are reused.
+    """Statistics of all units, one column each; slots of removed units are reused."""
 
-    The columns are arrays of the standard library: reading or writing one number of them is several times quicker than
-    with numpy, whose import a short command can do without. What is computed over all units looks at them by
-    `vectors`.
-    """
-
-    last: array[float]
-    profile_integral: array[float]
-    changes: array[float]
-    exposure: array[float]
-    minutes: array[float]
-    hours: array[float]
-    ready: array[float]
-    weight: array[float]
-    cost: array[float]
-    limit: array[float]
-    place: array[float]
-    seen: array[float]
+    columns = (
+        "last",
+        "profile_integral",
+        "changes",
+        "exposure",
+        "minutes",
+        "hours",
+        "ready",
+        "weight",
+        "cost",
+        "limit",
+        "place",
+        "seen",
+    )
 
     def __init__(self, capacity: int) -> None:
-        self.capacity = max(capacity, 16)
-        for name in COLUMNS:
-            setattr(self, name, array("d", bytes(8 * self.capacity)))
-        self.source = array("q", bytes(8 * self.capacity))  # number of each unit's source
+        self.rows = np.zeros((len(self.columns), max(capacity, 16)))
+        self.source = np.zeros(max(capacity, 16), np.intp)
         self.top = 0
         self.free: list[int] = []
+        self._name()
 
     def take(self) -> int:
         """Allocate a slot."""
         if self.free:
             return self.free.pop()
-        if self.top == self.capacity:
-            for name in (*COLUMNS, "source"):  # new arrays, because one that is looked at cannot grow
-                column = getattr(self, name)
-                setattr(self, name, column + array(column.typecode, bytes(8 * self.capacity)))
-            self.capacity *= 2
+        if self.top == self.source.size:
+            self.rows = np.concatenate((self.rows, np.zeros_like(self.rows)), axis=1)
+            self.source = np.concatenate((self.source, np.zeros_like(self.source)))
+            self._name()
         self.top += 1
         return self.top - 1
 
-    def clear(self, slot: int) -> None:
-        """Set every figure of a slot to zero."""
-        for name in COLUMNS:
-            getattr(self, name)[slot] = 0.0
-
     def give_back(self, slot: int) -> None:
         """Free a slot: nothing is expected of it, and it is never ready."""
-        self.clear(slot)
+        self.rows[:, slot] = 0.0
         self.ready[slot] = math.inf
         self.limit[slot] = math.inf
         self.free.append(slot)
+
+    def _name(self) -> None:
+        self.last, self.profile_integral, self.changes, self.exposure, self.minutes, self.hours = self.rows[:6]
+        self.ready, self.weight, self.cost, self.limit, self.place, self.seen = self.rows[6:]
 
 
 class Units:
@@ -102,13 +84,13 @@ class Units:
     @property
     def capacity(self) -> int:
         """The number of units for which memory is allocated."""
-        return self.table.capacity
+        return int(self.table.source.size)
 
     @property
     def promised(self) -> list[Unit]:
         """The units that have a `max_staleness`."""
-        limited = self.table.limit if self.limited else ()
-        return [unit for unit, limit in zip(self._at, limited, strict=False) if unit is not None and limit < math.inf]
+        limited = np.flatnonzero(self.table.limit[: self.table.top] < math.inf) if self.limited else ()
+        return [unit for slot in limited if (unit := self._at[slot]) is not None]
 
     def slots(self, units: Iterable[Unit] | None = None) -> list[tuple[int, Unit]]:
         """The slots of these units, or of all, with each unit as it was last added."""
@@ -129,7 +111,7 @@ class Units:
         if slot is None:
             slot = self._settle(source)
         else:
-            self.limited -= self.table.limit[slot] < math.inf
+            self.limited -= bool(self.table.limit[slot] < math.inf)
         self._slots[unit] = slot
         self._at[slot] = unit
         table = self.table
@@ -142,7 +124,7 @@ class Units:
     def remove(self, unit: Unit) -> None:
         """Remove a known unit and its statistics."""
         slot = self._slots.pop(unit)
-        self.limited -= self.table.limit[slot] < math.inf
+        self.limited -= bool(self.table.limit[slot] < math.inf)
         self._at[slot] = None
         self.table.give_back(slot)
 
@@ -152,7 +134,7 @@ class Units:
         slot = table.take()
         if slot == len(self._at):
             self._at.append(None)
-        table.clear(slot)
+        table.rows[:, slot] = 0.0
         table.source[slot] = source
         table.last[slot] = math.nan
         table.ready[slot] = -math.inf

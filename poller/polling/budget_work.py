@@ -50,13 +50,10 @@ class BudgetWork:
     def due(self, now: float) -> float | None:
         """The next time at which there may be work."""
         at = [active.discovery.at for active in self.sources.values() if not active.discovery.is_done]
-        if self.sweeping is not None:
-            next_due = self.sweeping.next_retry(now)
-        elif any(active.discovery.is_done for active in self.sources.values()):
-            next_due = self._planner.next_due(now)
-        else:
-            next_due = None
-        if next_due is not None:
+        if self.sweeping is not None and (retry := self.sweeping.next_retry(now)) is not None:
+            at.append(retry)
+        is_ready = any(active.discovery.is_done for active in self.sources.values())
+        if is_ready and (next_due := self._planner.next_due(now)) is not None:
             at.append(next_due)
         queues = [active.deletions.queue for active in self.sources.values()]
         at += [due for queue in queues if (due := queue.due_after(now - OVERDUE)) is not None]

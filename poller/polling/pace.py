@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from poller.budget.budget import Budget
 from poller.clock import Clock
-
-if TYPE_CHECKING:
-    from poller.planner.planner import Planner
+from poller.planner.planner import Planner
 
 CREDIT: Final = 2.0  # seconds of pace that may be caught up
 CAUGHT_UP: Final = 4  # calls that may be caught up: a larger burst returns, after a gap as long, in every window

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import structlog
 
 from poller.budget.budget import Budget
 from poller.planner.feasibility import Infeasible, infeasible
-
-if TYPE_CHECKING:
-    from poller.planner.planner import Planner
+from poller.planner.planner import Planner
 
 log = structlog.get_logger("poller")
 

@@ -1,7 +1,6 @@
 """The parts of the planner, each by itself: against plain sums, numeric integrals and cases worked out by hand."""
 
 import math
-from array import array
 
 import numpy as np
 import pytest
@@ -25,7 +24,7 @@ from poller.planner.models import Models
 from poller.planner.pacing import Pacing
 from poller.planner.ranking import FirstPolls, Ranking, Scores
 from poller.planner.rates import base_rates, expected, mean_rates
-from poller.planner.units import COLUMNS, Unit, Units
+from poller.planner.units import Unit, Units
 
 NOON = 1_790_000_000.0
 EPS = 1e-9
@@ -97,8 +96,7 @@ def test_a_unit_that_is_added_again_has_its_new_settings_and_its_old_statistics(
 def test_nothing_is_expected_of_an_empty_slot_and_it_is_never_ready():
     units = Units(1)
     slot = units.add(unit(1, weight=2.0, max_staleness=60.0), 0)
-    for name in COLUMNS:
-        getattr(units.table, name)[slot] = 5.0
+    units.table.rows[:, slot] = 5.0
     units.remove(unit(1))
 
     table = units.table
@@ -146,14 +144,14 @@ BUSY = [90.0 if 8 <= hour % 24 < 16 else 2.0 for hour in range(HOURS)]
 def test_a_profile_follows_what_was_seen_with_a_mean_of_one_and_is_nowhere_zero():
     rhythm = learned(*BUSY)
 
-    assert sum(rhythm.levels) / HOURS == pytest.approx(1.0)
-    assert min(rhythm.levels) > 0.04
+    assert rhythm.levels.mean() == pytest.approx(1.0)
+    assert rhythm.levels.min() > 0.04
     assert rhythm.at(10 * HOUR) / rhythm.at(20 * HOUR) == pytest.approx(rhythm.levels[10] / rhythm.levels[20])
     assert rhythm.levels[10] == pytest.approx(rhythm.levels[34], rel=0.01)
     assert rhythm.at(WEEK + 10 * HOUR + 5.0) == rhythm.levels[10]
     quiet = learned(*([0.0] * (HOURS - 1)), 50_000.0)
-    assert 0.04 < min(quiet.levels) <= 0.05
-    assert quiet.levels.index(max(quiet.levels)) == HOURS - 1
+    assert 0.04 < quiet.levels.min() <= 0.05
+    assert quiet.levels.argmax() == HOURS - 1
 
 
 def test_a_day_that_differs_from_the_others_is_told_apart_once_it_was_seen_often():
@@ -189,7 +187,7 @@ def test_the_quietest_hour_counts_as_a_twentieth_of_the_mean_however_much_more_w
     rhythm.seen[0] = 100_000.0
     rhythm.refit(0.0)
 
-    assert min(rhythm.levels) == pytest.approx(0.05, rel=0.1)
+    assert rhythm.levels.min() == pytest.approx(0.05, rel=0.1)
 
 
 def test_what_was_seen_fades_over_four_weeks():
@@ -230,12 +228,12 @@ def test_an_interval_within_an_hour_belongs_to_that_hour_and_a_long_one_to_two_w
     rhythm.learn(5 * HOUR, 5.25 * HOUR, 3.0, 2 / HOUR)
     assert rhythm.seen[5] == 3.0
     assert rhythm.expected[5] == pytest.approx(0.5)
-    assert sum(rhythm.seen) == 3.0
+    assert rhythm.seen.sum() == 3.0
 
     rhythm = Rhythm()
     rhythm.learn(0.0, 10 * WEEK + HOUR / 2, 336.5, 1 / HOUR)
-    assert sum(rhythm.seen) == pytest.approx(336.5)
-    assert sum(rhythm.expected) == pytest.approx(2 * HOURS + 0.5)
+    assert rhythm.seen.sum() == pytest.approx(336.5)
+    assert rhythm.expected.sum() == pytest.approx(2 * HOURS + 0.5)
     assert rhythm.expected[0] == pytest.approx(2.5)  # this hour of the week, and half of the one that has begun
 
 
@@ -392,10 +390,10 @@ def test_the_first_of_two_polls_at_one_moment_teaches_all():
     parts = Parts(one)
     slot = parts.set(one)
     parts.models.observe(slot, NOON + 60.0, 3, memory=30 * DAY)
-    before = [getattr(parts.table, name)[slot] for name in COLUMNS]
+    before = parts.table.rows[:, slot].copy()
     parts.models.observe(slot, NOON + 60.0, 3, memory=30 * DAY)
 
-    assert [getattr(parts.table, name)[slot] for name in COLUMNS] == before
+    assert parts.table.rows[:, slot].tolist() == before.tolist()
 
 
 def test_one_poll_is_learned_as_the_sums_say():
@@ -422,7 +420,7 @@ def test_one_poll_is_learned_as_the_sums_say():
     assert model.changes == pytest.approx(5.0 + table.changes[slot] - 2.0)
     assert model.exposure == pytest.approx(5000.0 + table.exposure[slot] - 1000.0)
     assert table.last[slot] == NOON + 600.0
-    assert sum(model.rhythm.seen) == pytest.approx(own)
+    assert model.rhythm.seen.sum() == pytest.approx(own)
 
 
 def test_an_excitation_that_has_faded_is_dropped():
@@ -440,7 +438,6 @@ def test_a_new_last_page_takes_over_what_the_old_one_was_expected_to_show():
     parts = Parts(old, new, other)
     parts.set(old, changes=10.0, seen=20.0, exposure=500.0, minutes=4.0, hours=2.0)
     parts.set(other, changes=7.0, seen=8.0, exposure=100.0)
-    parts.models.load({})  # counts what was set
     parts.models.inherit(new, old)
     parts.models.inherit(unit("unknown"), old)
     parts.models.inherit(new, unit("unknown"))
@@ -709,7 +706,7 @@ def test_promises_need_no_calls_for_units_in_flight_nor_before_any_call_was_answ
 
 def test_urgent_promises_are_kept_in_the_order_of_their_deadlines_and_then_the_best_unit_is_polled():
     parts, now = promised(300.0, 100.0, 200.0, None, None), NOON + 99.0
-    parts.table.weight[:5] = array("d", [9.0, 1.0, 5.0, 1.0, 2.0])
+    parts.table.weight[:5] = 9.0, 1.0, 5.0, 1.0, 2.0
     order = []
     for _ in range(5):
         slot = parts.ranking.next(now)

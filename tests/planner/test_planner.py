@@ -318,8 +318,18 @@ def test_long_intervals_are_spread_as_the_profile_expects():
     rhythm = Rhythm()
     rhythm.learn(0.5 * HOUR, 2.5 * HOUR, 8, 1 / HOUR)
 
-    assert rhythm.seen[:4] == pytest.approx([2, 4, 2, 0])
-    assert rhythm.expected[:4] == pytest.approx([0.5, 1, 0.5, 0])
+    assert rhythm.seen[:4].tolist() == pytest.approx([2, 4, 2, 0])
+    assert rhythm.expected[:4].tolist() == pytest.approx([0.5, 1, 0.5, 0])
+
+
+def test_integrals_of_many_instants_are_those_of_each():
+    rhythm = Rhythm()
+    rhythm.learn(0.0, HOUR, 500, 1 / HOUR)
+    rhythm.refit(0.0)
+    times = np.array([0.0, 1800.5, HOUR, WEEK + 7.0, NOON])
+
+    assert rhythm.integrals(times).tolist() == pytest.approx([rhythm.integral(time) for time in times.tolist()])
+    assert math.isnan(rhythm.integrals(np.array([math.nan]))[0])
 
 
 def test_changes_are_put_down_to_what_expected_them():
