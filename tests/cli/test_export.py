@@ -59,7 +59,10 @@ def test_an_export_goes_on_where_it_ended(poller: Run, swept: Path) -> None:
 def test_what_is_no_place_is_said_in_one_line(poller: Run, swept: Path) -> None:
     ran = poller("export", "events", "--after", "soon")
 
-    assert (ran.status, ran.err.splitlines()[0]) == (1, "Error: 'soon' is not a position in this table")
+    assert (ran.status, ran.err.splitlines()[0]) == (
+        1,
+        "Error: 'soon' is not a position in this table; give the `next` of a page",
+    )
 
 
 def test_a_daemon_exports_the_same(poller: Run, shop: Shop, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemon import running_daemon, wait_for
+from tests.support.loopback import Handler, serving_handler
 
 DEAR = {"aiohttp", "apprise", "apscheduler", "fastapi", "httpx", "jinja2", "jsonpath", "numpy", "pydantic", "rich"}
 DEAR |= {"pygments", "slack_sdk", "sqlite_utils", "structlog", "uvicorn"}
@@ -15,10 +17,27 @@ CONFIG = """
 listen = ""
 [sources.site]
 plugin = "rest"
-base_url = "http://127.0.0.1:9"
+base_url = "{url}"
 [sources.site.endpoints.page]
 path = "/page"
 """
+
+
+class Nothing(Handler):
+    """A list of nothing."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.answer(200, b"[]")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Path]:
+    """A configuration with one source, which answers."""
+    with serving_handler(Nothing) as address:
+        path = tmp_path / "poller.toml"
+        path.write_text(CONFIG.format(url=f"http://{address}"))
+        yield path
 
 
 PRINTING = "import sys; from poller.cli import invoke; invoke(sys.argv[1:])"
@@ -44,12 +63,10 @@ def test_a_sweep_loads_neither_the_server_nor_sinks_that_nobody_uses() -> None:
     assert not loaded("once", "--help") & {"aiohttp", "apprise", "fastapi", "slack_sdk", "uvicorn"}
 
 
-def test_a_daemon_that_nobody_asks_loads_nothing_that_answers(tmp_path: Path) -> None:
-    config = tmp_path / "poller.toml"
-    config.write_text(CONFIG)
+def test_a_daemon_that_nobody_asks_loads_nothing_that_answers(config: Path) -> None:
     words = [sys.executable, "-c", PRINTING, "run", "--config", str(config)]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as daemon:
-        wait_for("its socket", (tmp_path / "poller.db.sock").exists)
+        wait_for("its socket", (config.with_name("poller.db.sock")).exists)
         daemon.terminate()
         _, printed = daemon.communicate()
 
@@ -58,25 +75,19 @@ def test_a_daemon_that_nobody_asks_loads_nothing_that_answers(tmp_path: Path) ->
     assert not found & {"aiohttp", "apprise", "fastapi", "jinja2", "pygments", "rich", "slack_sdk", "uvicorn"}
 
 
-def test_a_status_without_a_daemon_needs_neither_planner_nor_log_nor_terminal(tmp_path: Path) -> None:
-    config = tmp_path / "poller.toml"
-    config.write_text(CONFIG)
+def test_a_status_without_a_daemon_needs_neither_planner_nor_log_nor_terminal(config: Path) -> None:
     assert loaded("once", "--config", str(config)) >= {"httpx", "numpy"}
 
     assert loaded("status", "--config", str(config)) <= {"httpx", "pydantic"}
 
 
-def test_a_sweep_of_a_state_that_is_up_to_date_makes_no_migration(tmp_path: Path) -> None:
-    config = tmp_path / "poller.toml"
-    config.write_text(CONFIG)
+def test_a_sweep_of_a_state_that_is_up_to_date_makes_no_migration(config: Path) -> None:
     assert "sqlite_utils" in loaded("once", "--config", str(config))
 
     assert "sqlite_utils" not in loaded("once", "--config", str(config))
 
 
-def test_a_status_beside_a_daemon_needs_no_configuration(tmp_path: Path) -> None:
-    config = tmp_path / "poller.toml"
-    config.write_text(CONFIG)
+def test_a_status_beside_a_daemon_needs_no_configuration(config: Path) -> None:
     with running_daemon(config):
         assert loaded("status", "--config", str(config)) <= {"httpx"}
 
