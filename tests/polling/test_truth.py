@@ -28,6 +28,10 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "a list that showed nothing, answers 304 for ever and whose own URLs know nothing": (
+        World(style="keyset", has_items=True, since=True, objects=1, seed=973, traits=("etag-stuck", "own-404")),
+        [Step(act="flap", times=2, wait=1.0)],
+    ),
     "a page beyond a short one is not dropped before it was read": (
         World(style="offset", size=3, objects=5, seed=371, traits=("caps-size",)),
         [Step(act="create")],
