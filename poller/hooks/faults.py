@@ -124,9 +124,9 @@ async def end(task: asyncio.Task[Any], grace: float, label: str) -> None:
 
 
 def abandon(task: asyncio.Task[Any], label: str, *, quietly: bool = False) -> None:
-    """Stop waiting for a plugin's task that ignores its cancellation, here and at the end of the program."""
+    """Stop waiting for a plugin's task that blocks or ignores its cancellation, here and at the end of the program."""
     if not quietly:
-        hint = "it ignores its cancellation: do not catch CancelledError in it"
+        hint = "it blocks, or ignores its cancellation: await what takes long, and do not catch CancelledError"
         structlog.get_logger("poller").error("plugin.abandoned", call=label, hint=hint)
     ABANDONED.add(task)
     task.add_done_callback(ABANDONED.discard)

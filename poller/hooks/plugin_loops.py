@@ -6,7 +6,16 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Generic, Protocol, Self, TypeVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar, cast
+
+from poller.hooks.faults import said
+from poller.late import late
+
+if TYPE_CHECKING:
+    import structlog
+else:
+    structlog = late("structlog")
 
 T = TypeVar("T")
 
@@ -51,7 +60,9 @@ class PluginLoops:
         """The loop of a plugin."""
         if self._is_one:
             return CallersLoop()
-        return self._loops.setdefault(plugin, PluginLoop(f"plugin {plugin}"))
+        if plugin not in self._loops:
+            self._loops[plugin] = PluginLoop(plugin)
+        return self._loops[plugin]
 
     async def __aenter__(self) -> Self:
         return self
@@ -63,11 +74,12 @@ class PluginLoops:
 
 
 class PluginLoop:
-    """The event loop of one plugin."""
+    """The event loop of one plugin. It runs until it is closed, whatever the plugin's tasks and callbacks do."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, plugin: str) -> None:
+        self._plugin = plugin
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
 
     async def run(self, call: Call[T]) -> T:
         """See `Loop`. If the caller is cancelled, so is the call, and this returns when that has ended."""
@@ -83,15 +95,26 @@ class PluginLoop:
 
     def close(self) -> None:
         """End the loop, without waiting for code that blocks it."""
+        self._is_closed = True
         if self._loop is not None:
             soon(self._loop, self._loop.stop)
-            self._loop = None
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            threading.Thread(target=_run, args=(self._loop,), name=self._name, daemon=True).start()
+            run = partial(self._run, self._loop)
+            threading.Thread(target=run, name=f"plugin {self._plugin}", daemon=True).start()
         return self._loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        while not self._is_closed:
+            try:
+                loop.run_forever()
+            except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a task or callback
+                log = structlog.get_logger("poller")
+                log.error("plugin.raised", plugin=self._plugin, call="a task of its own", error=said(error))
+        _end(loop)
 
 
 class _Running(Generic[T]):
@@ -104,8 +127,8 @@ class _Running(Generic[T]):
         self.done: asyncio.Future[tuple[T | None, BaseException | None]] = self._ours.create_future()
 
     def begun(self) -> asyncio.Future[tuple[T | None, BaseException | None]]:
-        """Begin; returns `done`."""
-        soon(self._theirs, self._begin)
+        """Begin; returns `done`. Raises RuntimeError if that loop has ended."""
+        self._theirs.call_soon_threadsafe(self._begin)
         return self.done
 
     def cancel(self) -> None:
@@ -143,10 +166,8 @@ def soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> Non
         loop.call_soon_threadsafe(callback)
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    """Run a loop until it is stopped, then cancel its tasks and close it."""
-    asyncio.set_event_loop(loop)
-    loop.run_forever()
+def _end(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel the tasks of a loop, and close it."""
     tasks: set[asyncio.Task[Any]] = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()

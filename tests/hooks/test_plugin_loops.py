@@ -86,6 +86,38 @@ async def test_a_call_that_was_cancelled_before_it_began_never_begins(loop: Loop
     assert not called
 
 
+async def test_a_task_or_callback_that_ends_the_loop_ends_only_itself(loop: Loop) -> None:
+    async def ends() -> None:
+        raise SystemExit(1)
+
+    async def leaves_a_task_behind() -> None:
+        asyncio.get_running_loop().create_task(ends())
+
+    async def stops() -> None:
+        asyncio.get_running_loop().stop()
+
+    async def well() -> str:
+        return "well"
+
+    for breaks in (leaves_a_task_behind, stops):
+        await loop.run(breaks)
+        assert await loop.run(well) == "well"
+
+
+async def test_a_loop_that_has_ended_refuses_calls() -> None:
+    async def well() -> str:
+        return "well"
+
+    async with PluginLoops() as loops:
+        loop = loops.of("mine")
+        await loop.run(well)
+    thread = next((one for one in threading.enumerate() if one.name == "plugin mine"), None)
+    if thread is not None:
+        await asyncio.to_thread(thread.join)
+    with pytest.raises(RuntimeError):
+        await loop.run(well)
+
+
 async def test_the_end_waits_for_no_code_that_blocks() -> None:
     begun, may_go = threading.Event(), threading.Event()
 
