@@ -30,15 +30,13 @@ class SourceCalls:
 
     async def request(self, endpoint: Endpoint, at: Position) -> httpx.Request:
         """See `SourceAdapter.request`."""
-        if self._source.is_ours:
-            return self._source.request(endpoint, at)
-        return await self._apart(self._source.request, endpoint, at)
+        return await self._call(self._source.request, endpoint, at)
 
     async def page(self, endpoint: Endpoint, at: Position, response: httpx.Response) -> Unparsed:
         """See `SourceAdapter.page`."""
-        if self._source.is_ours and len(response.content) <= LARGE:
-            return self._source.page(endpoint, at, response)
-        return await self._apart(self._source.page, endpoint, at, response)
+        if len(response.content) > LARGE:
+            return await self._apart(self._source.page, endpoint, at, response)
+        return await self._call(self._source.page, endpoint, at, response)
 
     async def item_request(self, endpoint: Endpoint, object_id: str, item: Item | None) -> httpx.Request | None:
         """See `SourceAdapter.item_request`."""
