@@ -4,51 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from poller import hookimpl
-from poller.app import open_app, sweep_once
 from poller.changes.comparison import RequestTimes
-from poller.config.load import load
-from poller.daemon.daemon import Daemon
-from poller.daemon.systemd import Notifier
-from poller.hooks.loading import load_plugins
-from poller.operations.commands import execute
 from poller.polling.endpoint import PendingAnswer, Turn
 from poller.polling.results import Fetched, PollResult
 from state.records import NewEvent
-from tests.support.living import World, until, world
-
-CONFIG = """
-[poller]
-state = "poller.db"
-listen = ""
-[budgets.slow]
-limits = ["1000/s"]
-[budgets.quick]
-limits = ["1000/s"]
-[sources.slow]
-plugin = "rest"
-budget = "slow"
-base_url = "{slow}"
-[sources.slow.endpoints.things]
-path = "/things"
-[sources.quick]
-plugin = "rest"
-budget = "quick"
-base_url = "{quick}"
-[sources.quick.endpoints.things]
-path = "/things"
-[[subscriptions]]
-name = "hook"
-plugin = "http"
-url = "{quick}/hook"
-allow_private = true
-"""
+from tests.support.living import World, until
+from tests.support.two_sources import goes_on, two_sources
 
 COMMANDS = 20
 
@@ -83,39 +50,15 @@ def blocking() -> Iterator[Blocking]:
     plugin.may_go.set()
 
 
-@asynccontextmanager
-async def running(folder: Path, plugin: object) -> AsyncIterator[tuple[Daemon, World, World]]:
-    async with world() as slow, world() as quick:
-        path = folder / "poller.toml"
-        path.write_text(CONFIG.format(slow=slow.url, quick=quick.url))
-        plugins = load_plugins(lazily=True)
-        plugins.add("odd", plugin)
-        async with open_app(load(path, plugins), plugins) as app:
-            assert await sweep_once(app) == []
-            daemon = Daemon(app, reload=lambda: load(path, plugins), notifier=Notifier({}))
-            running = asyncio.create_task(daemon.run())
-            try:
-                yield daemon, slow, quick
-            finally:
-                if isinstance(plugin, Blocking):
-                    plugin.may_go.set()
-                daemon.stop.set()
-                await running
-
-
 async def test_a_hook_that_blocks_delays_its_own_source_and_nobody_else(tmp_path: Path, blocking: Blocking) -> None:
-    async with running(tmp_path, blocking) as (daemon, slow, quick):
+    async with two_sources(tmp_path, blocking, end=blocking.may_go.set) as (daemon, slow, quick):
         slow.edit(1, 1)
         await until("the hook to block", blocking.entered.is_set)
         asked = quick.asked
         quick.edit(2, 7)
         await until("an event of the other source", lambda: 7 in quick_sizes(quick))
         assert quick.asked > asked
-        calls = daemon.app.engine.loops["quick"].tasks.begun
-        for _ in range(COMMANDS):
-            await execute(daemon.app, "pause", {"subscription": "hook"})
-            await execute(daemon.app, "resume", {"subscription": "hook"})
-        await until("more polls of it", lambda: daemon.app.engine.loops["quick"].tasks.begun > calls + COMMANDS)
+        await goes_on(daemon, commands=COMMANDS)
         assert not blocking.may_go.is_set()
         assert not [event for event in quick.received if event["source"] == "/sources/slow"]
 
@@ -124,7 +67,7 @@ async def test_a_hook_that_blocks_delays_its_own_source_and_nobody_else(tmp_path
 
 
 async def test_a_hook_that_raises_costs_nobody_anything(tmp_path: Path) -> None:
-    async with running(tmp_path, Raising()) as (daemon, slow, quick):
+    async with two_sources(tmp_path, Raising()) as (daemon, slow, quick):
         slow.edit(1, 1)
         quick.edit(2, 7)
         await until("both events", lambda: {e["source"] for e in quick.received} >= {"/sources/slow", "/sources/quick"})
