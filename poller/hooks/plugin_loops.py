@@ -124,6 +124,7 @@ class _Running(Generic[T]):
         self._call = call
         self._theirs, self._ours = theirs, asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
+        self._is_cancelled = False
         self.done: asyncio.Future[tuple[T | None, BaseException | None]] = self._ours.create_future()
 
     def begun(self) -> asyncio.Future[tuple[T | None, BaseException | None]]:
@@ -132,7 +133,8 @@ class _Running(Generic[T]):
         return self.done
 
     def cancel(self) -> None:
-        """Cancel the call."""
+        """Cancel the call; one that has not begun never does."""
+        self._is_cancelled = True
         soon(self._theirs, lambda: self._task is not None and self._task.cancel())
 
     def _begin(self) -> None:
@@ -143,6 +145,8 @@ class _Running(Generic[T]):
         """Make the call. Its exception is a value, because SystemExit and KeyboardInterrupt would end the loop."""
         value, error = None, None
         try:
+            if self._is_cancelled:
+                raise asyncio.CancelledError
             value = await self._call()
         except BaseException as raised:  # noqa: BLE001 - handed to whoever awaits it
             error = raised

@@ -65,16 +65,20 @@ async def test_a_cancelled_caller_cancels_the_call_and_waits_for_its_end(loop: L
     assert ended.is_set()
 
 
-async def test_a_call_that_was_cancelled_before_it_began_never_begins(loop: Loop) -> None:
-    may_go, called = threading.Event(), []
+@pytest.mark.parametrize("is_blocked_already", [True, False])
+async def test_a_call_that_was_cancelled_before_it_began_never_begins(loop: Loop, *, is_blocked_already: bool) -> None:
+    begun, may_go, called = threading.Event(), threading.Event(), []
 
     async def blocks() -> None:
+        begun.set()
         may_go.wait(60)
 
     async def calls() -> None:
         called.append(1)
 
     blocking = asyncio.create_task(loop.run(blocks))
+    if is_blocked_already:
+        await asyncio.to_thread(begun.wait)
     waiting = asyncio.create_task(loop.run(calls))
     await asyncio.sleep(0)
     waiting.cancel()
