@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+import time
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, Final, TypeVar, cast
 
 import psycopg
 from psycopg.types.string import StrBinaryDumper, StrDumper
@@ -44,6 +45,7 @@ _CONNECT: Final[dict[str, Any]] = {
     "application_name": "poller",
     "client_encoding": "utf8",
 }
+_MARGIN: Final = 5.0  # seconds beyond the server's own limit of a statement, after which its answer is not waited for
 _OPTION: Final = re.compile(r"(?:-c\s*|--)([\w.-]+)=")  # in `options` of a URL
 
 
@@ -60,6 +62,7 @@ class _BinaryTextDumper(StrBinaryDumper):
 
 
 Answer = psycopg.RawCursor[tuple[Any, ...]]  # of one statement
+R = TypeVar("R")
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -67,7 +70,42 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     Each statement is waited for. Sent together, in a pipeline, they would be quicker; but between a statement and the
     end of its batch the server knows no time limit, and a worker that was stopped there would hold its locks for good.
+
+    A connection that brings nothing for longer than the server takes for a statement is lost, and closed: a proxy that
+    has lost the server may keep it open, and answer all that TCP asks.
     """
+
+    silence: float | None = float(SETTINGS["statement_timeout"]) / 1000 + _MARGIN  # seconds; None: no limit
+    _is_unlimited = False  # the transaction under way has no limit
+
+    def wait(self, gen: Generator[Any, Any, R], *args: Any, **kwargs: Any) -> R:
+        """See psycopg. Raises OperationalError after a silence that is too long."""
+        if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+            self._is_unlimited = False
+        if self.silence is None or self._is_unlimited:
+            return super().wait(gen, *args, **kwargs)
+        return super().wait(self._limited(gen, self.silence), *args, **kwargs)
+
+    def lift_limits(self) -> None:
+        """Let every further statement of the transaction under way take as long as it takes."""
+        self.run("SET LOCAL statement_timeout = 0")
+        self._is_unlimited = True
+
+    def _limited(self, gen: Generator[Any, Any, R], seconds: float) -> Generator[Any, Any, R]:
+        """The generator, ended once nothing has arrived for so long. Its waits are interrupted now and then."""
+        heard = time.monotonic()
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if ready:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > seconds:
+                    self.close()
+                    raise psycopg.OperationalError(f"no answer within {seconds:g} s")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            return cast(R, end.value)
 
     def run(self, statement: str, values: Sequence[object] = ()) -> Answer:
         """Run one statement."""
@@ -128,6 +166,9 @@ def _set(conn: Connection, url: str, *, read_only: bool) -> None:
         "SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) AS s (name, value)",
         [ours, [settings[name] for name in ours]],
     )
+    if "statement_timeout" in chosen:
+        seconds = float(conn.value("SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'statement_timeout'"))
+        conn.silence = seconds + _MARGIN if seconds else None
 
 
 def refuse_pooled(url: str) -> None:

@@ -16,6 +16,7 @@ PREFIX: Final = "poller_"
 CHANNELS: Final = (f"{PREFIX}log", f"{PREFIX}commands", f"{PREFIX}deliveries")
 LOOK_EVERY: Final = 0.5  # seconds after which the thread notices that it should end
 AGAIN_AFTER: Final = 1.0  # seconds after a connection was lost
+ASK_AFTER: Final = 10  # looks without a notification after which the database is asked whether it is still there
 
 
 class Listening:
@@ -45,10 +46,17 @@ class Listening:
                 self._end.wait(AGAIN_AFTER)
 
     def _listen(self, loop: asyncio.AbstractEventLoop, hear: Callable[[str], None]) -> None:
-        with contextlib.closing(connect(self._url)) as conn:
+        with contextlib.closing(connect(self._url)) as conn, contextlib.suppress(RuntimeError):  # the loop has ended
             for channel in CHANNELS:
                 conn.execute(f"LISTEN {channel}".encode())
+            for channel in CHANNELS:  # what was told before is not repeated
+                loop.call_soon_threadsafe(hear, channel.removeprefix(PREFIX))
+            silent = 0
             while not self._end.is_set():
+                silent += 1
                 for news in conn.notifies(timeout=LOOK_EVERY, stop_after=1):
-                    with contextlib.suppress(RuntimeError):  # the loop has ended
-                        loop.call_soon_threadsafe(hear, news.channel.removeprefix(PREFIX))
+                    silent = 0
+                    loop.call_soon_threadsafe(hear, news.channel.removeprefix(PREFIX))
+                if silent == ASK_AFTER:
+                    conn.run("SELECT 1")
+                    silent = 0

@@ -126,6 +126,7 @@ def opened(url: str) -> Iterator[PostgresSide]:
             refuse_pooled(url)
             migrate(db)
             db.run("SET statement_timeout = 0")  # a large table is counted
+            db.conn.silence = None
             _hold(db.conn, str(DatabaseUrl(url)))
             yield PostgresSide(db)
     finally:

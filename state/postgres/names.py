@@ -42,7 +42,7 @@ class Names:
         known, or `new` has events of its own.
         """
         with transaction(self._db) as conn:
-            conn.run("SET LOCAL statement_timeout = 0")  # every event of the source is written
+            conn.lift_limits()  # every event of the source is written
             if not _endpoints(conn, old):
                 raise StateError(f"nothing is stored of a source {old!r}", hint=_known_sources(conn))
             if conn.value(TOLD, [f"/sources/{new}", new]) is not None:

@@ -267,7 +267,7 @@ def _change(db: Database) -> Iterator[Connection]:
     """One transaction that changes partitions. Raises Held if it would have to wait."""
     with held_if_busy(), transaction(db) as conn:
         conn.run(f"SET LOCAL lock_timeout = '{LONGEST_WAIT}'")
-        conn.run("SET LOCAL statement_timeout = 0")  # a partition that gets an end is read
+        conn.lift_limits()  # a partition that gets an end is read
         wait_for_others(conn)
         yield conn
 

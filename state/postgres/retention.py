@@ -65,7 +65,7 @@ def purge(conn: Connection, old: Expiring, *, before: float, notices: Sequence[N
 
     A partition may have millions of deliveries: they are counted before anything is locked.
     """
-    conn.run("SET LOCAL statement_timeout = 0")
+    conn.lift_limits()
     partitions.wait_for_others(conn)
     marks = conn.run(MARKS, [old.upto]).fetchall()
     counts: dict[int, int] = dict(conn.run(COUNT.format(of=""), [old.upto]).fetchall())

@@ -238,7 +238,7 @@ def migrate(db: Database) -> None:
     conn = db.conn
     with conn.transaction():
         conn.run("SET LOCAL lock_timeout = 0")  # whoever migrates a large state is waited for
-        conn.run("SET LOCAL statement_timeout = 0")
+        conn.lift_limits()
         conn.run("SELECT pg_advisory_xact_lock($1)", [_LOCK])
         if not _applied(conn):
             conn.run(
