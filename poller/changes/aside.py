@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -10,12 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
-from poller.changes.certainty import pattern_of
 from poller.documents.diff import ParseError, parse
 from poller.rendering.counting import counted
 
 NAMED: Final = 5  # objects named in one note
-_COUNTED: Final = re.compile(r"# (object|id)s\b")
 
 
 class SetAside(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,11 +42,6 @@ def summary_of(aside: Iterable[SetAside]) -> str:
     """How many objects are set aside, and why."""
     grouped = groupby(sorted(aside, key=attrgetter("why")), key=attrgetter("why"))
     return ", ".join(f"{counted(len([*some]), 'object')} {why}" for why, some in grouped)
-
-
-def kind_of(note: str) -> str:
-    """A note without its numbers and examples, by which the same note is known again."""
-    return _COUNTED.sub(r"# \1", pattern_of(note))
 
 
 def note_of(aside: Sequence[SetAside], digests: Sequence[bytes]) -> str:

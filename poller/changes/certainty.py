@@ -20,6 +20,8 @@ MOST_KNOWN: Final = 100  # stored patterns of reasons
 PATIENCE: Final = 3  # consecutive sweeps without new objects after which a baseline ends all the same ...
 LONGEST: Final = 10  # ... or so many in a row, whatever they showed
 MOST_REPEATED: Final = 100  # stored ids of objects that two answers of a chain show
+_VARYING: Final = re.compile(r"\((?:[^()]|\([^()]*\))*\)|\d+")  # numbers and examples, such as `Users('1')`
+_ONE: Final = re.compile(r"# (object|id|change)\b")  # a noun that follows the number 1
 LATE: Final = "updated_since"  # key of the note on changes that only sweeps find: they are late, not missing
 
 
@@ -125,9 +127,10 @@ def _unaccepted(doubts: Iterable[str], accepted: Set[str]) -> list[str]:
     return [text for text in dict.fromkeys(doubts) if pattern_of(text) not in accepted]
 
 
-def pattern_of(doubt: str) -> str:
-    """A doubt without its numbers and examples, which is the form that an operator accepts."""
-    return re.sub(r"\([^)]*\)|\d+", "#", doubt)
+def pattern_of(text: str) -> str:
+    """A doubt or a note without its numbers and examples: in this form it is accepted, and reported once."""
+    many = _ONE.sub(r"# \1s", _VARYING.sub("#", text))
+    return many.replace(" was seen", " were seen")
 
 
 def _doubts(swept: SweptList) -> Iterator[str]:

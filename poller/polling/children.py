@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from poller.changes.aside import kind_of
+from poller.changes.certainty import pattern_of
 from poller.clock import Clock
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint, may_delete
@@ -174,7 +174,7 @@ class FollowUp:
         """Log oddities of a poll. A note is logged again only after it was absent for a whole sweep."""
         noted, sweep = self._noted.setdefault(w.label, {}), w.state.sweep
         for note in result.notes:
-            kind = kind_of(note)  # the same note with other numbers and examples is not logged again
+            kind = pattern_of(note)  # the same note with other numbers and examples is not logged again
             if noted.get(kind, -2) < sweep - 2:
                 log.warning("page.odd", endpoint=w.label, note=note)
             noted[kind] = sweep

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from poller.changes.aside import SetAside, kind_of, note_of
+from poller.changes.aside import SetAside, note_of
+from poller.changes.certainty import pattern_of
 
 
 def note(count: int, why: str = "without an id (`id`)") -> str:
@@ -18,8 +19,10 @@ def note(count: int, why: str = "without an id (`id`)") -> str:
         (note(1), note(2), True),
         (note(7), note(3), True),
         (note(1), note(1, "given as a number"), False),
+        ("1 object odd set aside (index 0: items(1))", "2 objects odd set aside (index 3: a, index 4: b)", True),
+        ("1 change found by a complete sweep only (7)", "2 changes found by a complete sweep only (8, 9)", True),
         ("1 id shown more than once (7)", "2 ids shown more than once (7, 8)", True),
     ],
 )
 def test_a_note_is_the_same_with_other_numbers_and_examples(one: str, other: str, are_same: bool) -> None:
-    assert (kind_of(one) == kind_of(other)) is are_same
+    assert (pattern_of(one) == pattern_of(other)) is are_same

@@ -50,6 +50,26 @@ def test_what_an_operator_accepts_is_certain_whatever_its_numbers():
     assert judge(swept(unit("page=1", 90, doubts=("something else",))), found, accepted, now=6.0) is not None
 
 
+@pytest.mark.parametrize(
+    ("accepted", "later"),
+    [
+        (swept(unit("p", 30, guessed_total=("n", 58))), swept(unit("p", 1, guessed_total=("n", 2)))),
+        (swept(unit("p", 5), repeated=("Users('a')",)), swept(unit("p", 5), repeated=("Users('b')", "Users('c')"))),
+        (
+            SweptList(units={}, per_parent=False, clashes=["a (b)"]),
+            SweptList(units={}, per_parent=False, clashes=["c"]),
+        ),
+    ],
+    ids=["one object", "ids in brackets", "an id with a note in brackets"],
+)
+def test_what_was_accepted_of_many_is_accepted_of_one_and_of_any_id(accepted, later):
+    for one, other in ((accepted, later), (later, accepted)):
+        patterns = [pattern_of(doubt) for doubt in why(judge(one, None, (), now=5.0))]
+
+        assert patterns
+        assert judge(other, None, patterns, now=6.0) is None
+
+
 def test_an_episode_keeps_its_beginning_and_counts_its_sweeps():
     first = judge(swept(unit("page=1", 1, total=2)), None, (), now=5.0)
     second = judge(swept(unit("page=1", 1, total=2)), first, (), now=9.0)
@@ -161,6 +181,12 @@ def test_what_is_settled_counts_sweeps_without_anything_new():
     assert [one and one.settled for one in (first, second, third)] == [1, 2, 0]
     assert [one and one.since for one in (first, second, third)] == [5.0] * 3
     assert [one and one.sweeps for one in (first, second, third)] == [1, 2, 3]
+
+
+def test_a_single_object_is_said_to_be_one():
+    found = judge(swept(unit("page=1", 1, guessed_total=("count", 2))), None, (), now=5.0)
+
+    assert why(found) == ("the answer says count = 2, and 1 object was seen",)
 
 
 @pytest.mark.parametrize(("total", "why"), [(58, "the answer says count = 58, and 30 objects were seen"), (30, None)])
