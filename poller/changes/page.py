@@ -70,7 +70,7 @@ def _compare_all(
     members, new, lost = _anywhere(digests, objects, before)
     aside: list[SetAside] = []
     fresh, doubles = _told_apart(rules, _usable(rules, new, aside, prefix), members, lost)
-    unsure = doubles | {one.object_id for one in aside if one.object_id is not None} if aside else doubles
+    unsure = doubles | {one.object_id for one in aside if one.object_id is not None}
     if aside or doubles:
         members = {digest: object_id for digest, object_id in members.items() if object_id and object_id not in unsure}
         fresh = [shown for shown in fresh if shown.object_id not in unsure]
@@ -112,7 +112,7 @@ def _edited_in_place(
     """
     run = b"".join(digests)
     places = before.changed_places(run)
-    if places is None or any(before.digests.find(digests[place]) >= 0 for place in places):
+    if places is None:
         return None
     aside: list[SetAside] = []
     fresh = _usable(rules, {digests[place]: objects[place] for place in places}, aside, prefix)
@@ -133,7 +133,7 @@ def _anywhere(digests: Sequence[bytes], objects: Sequence[msgspec.Raw], before: 
     fresh, gone = set(members).difference(before), set(before).difference(members)
     places = sorted(map(digests.index, fresh)) if len(fresh) <= FEW else range(len(digests))
     new = {digest: objects[place] for place in places if (digest := digests[place]) in fresh}
-    lost = gone if len(gone) == 1 else [digest for digest in before if digest in gone] if gone else ()
+    lost = [digest for digest in before if digest in gone] if len(gone) > 1 else gone
     return members, new, [before[digest] for digest in lost]
 
 
@@ -210,10 +210,10 @@ def _usable(
     if not items:
         return []
     raws = list(map(bytes, items.values()))
-    together = b"[%b]" % b",".join(raws)
-    ids = _ids(rules, together, len(raws))
-    is_flat = together.find(b"[", 1) < 0 and max(map(bytes.count, raws, repeat(b"{"))) <= rules.max_depth
-    are_small = len(together) <= MOST_VALUES or max(map(len, raws)) <= MOST_VALUES
+    joined = b",".join(raws)
+    ids = _ids(rules, joined, len(raws))
+    is_flat = b"[" not in joined and max(map(bytes.count, raws, repeat(b"{"))) <= rules.max_depth
+    are_small = len(joined) <= MOST_VALUES or max(map(len, raws)) <= MOST_VALUES
     if is_flat and are_small and None not in ids:  # the common case
         names = cast("list[str]", ids)
         return list(map(ShownObject, [prefix + name for name in names] if prefix else names, items, raws))
@@ -258,11 +258,11 @@ def _is_object(raw: bytes) -> bool:
     return raw.lstrip().startswith(b"{")
 
 
-def _ids(rules: EndpointRules, together: bytes, number: int) -> Sequence[str | None]:
-    """The ids of a list of objects that are stored as they came; None for an object that must be parsed."""
-    if rules.identify_unparsed is not None and _NEWLINE not in together and _is_text(together):
+def _ids(rules: EndpointRules, joined: bytes, number: int) -> Sequence[str | None]:
+    """The ids of objects, joined by commas, that are stored as they came; None for an object that must be parsed."""
+    if rules.identify_unparsed is not None and _NEWLINE not in joined and _is_text(joined):
         try:
-            return rules.identify_unparsed(together)
+            return rules.identify_unparsed(b"[%b]" % joined)
         except (msgspec.DecodeError, RecursionError):
             pass  # an element is not an object, or has no id: look at each one
     return [None] * number
@@ -271,7 +271,7 @@ def _ids(rules: EndpointRules, together: bytes, number: int) -> Sequence[str | N
 def quick_ids(rules: EndpointRules, objects: Sequence[msgspec.Raw]) -> list[str | bytes]:
     """The id of each object if it can be read without parsing, else the object's bytes."""
     raws = list(map(bytes, objects))
-    ids = _ids(rules, b"[%b]" % b",".join(raws), len(raws))
+    ids = _ids(rules, b",".join(raws), len(raws))
     return [_name(rules, raw) if object_id is None else object_id for raw, object_id in zip(raws, ids, strict=True)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from poller.changes.comparison import CONTENT, PageComparison
@@ -57,12 +57,24 @@ OBJECTS = st.sampled_from(
 )
 
 
-@given(st.lists(OBJECTS, min_size=1, max_size=8), st.dictionaries(st.integers(0, 7), OBJECTS, max_size=3), st.data())
+PAIR = [b'{"id":1,"name":"a"}', b'{"id":2,"name":"a"}']
+
+
+@given(
+    st.lists(OBJECTS, min_size=1, max_size=8),
+    st.dictionaries(st.integers(0, 7), OBJECTS, max_size=3),
+    st.sampled_from(["id", CONTENT]),
+)
+@example(PAIR, {0: b'{"name":"without an id"}'}, "id")
+@example(PAIR, {1: b"7"}, CONTENT)
+@example(PAIR, {1: PAIR[0]}, "id")
+@example(PAIR, {0: PAIR[1], 1: PAIR[0]}, "id")
+@example(PAIR, {1: b'{"id":1,  "name":"a"}'}, CONTENT)
 @settings(max_examples=300)
 def test_edits_in_place_are_found_as_by_comparing_everything(
-    before: list[bytes], edits: dict[int, bytes], data: st.DataObject
+    before: list[bytes], edits: dict[int, bytes], id: str
 ) -> None:
-    rules = watch(id=data.draw(st.sampled_from(["id", CONTENT])))
+    rules = watch(id=id)
     now = [edits.get(place, one) for place, one in enumerate(before)]
     try:
         members = compare(rules, raw(*before), {}).members
@@ -168,6 +180,12 @@ def test_an_object_spread_over_lines_is_kept_on_one() -> None:
     assert one.body == b'{"id":1,"a":"b\\nc"}'
 
 
+def test_an_id_is_that_of_the_object_as_it_came_also_where_a_field_is_excluded() -> None:
+    [one] = compare(watch(id="$.*.id", exclude=["/first"]), raw(b'{"first":{"id":1},"second":{"id":2}}'), {}).fresh
+
+    assert (one.object_id, one.body) == ("1", b'{"second":{"id":2}}')
+
+
 def test_excluded_fields_are_not_kept() -> None:
     [one] = compare(watch(exclude=["/secret"]), raw(b'{"id":1,"secret":2}'), {}).fresh
 
@@ -236,13 +254,14 @@ def test_a_key_that_is_written_otherwise_is_the_same_key() -> None:
     assert shown(comparison) == {"1": {"id": 1}, "x": {"id": "x"}}
 
 
-def test_only_the_edited_object_of_a_page_gets_objects_of_its_own() -> None:
+@pytest.mark.parametrize("prefix", ["", "7/"])
+def test_only_the_edited_object_of_a_page_gets_objects_of_its_own(prefix: str) -> None:
     bodies = [b'{"id":%d}' % one for one in range(100)]
-    before = Members.of(compare(watch(), raw(*bodies), {}).members)
+    before = Members.of(compare(watch(), raw(*bodies), {}, prefix=prefix).members)
     bodies[37] = b'{"id":37,"name":"new"}'
 
-    comparison = compare(watch(), raw(*bodies), before)
+    comparison = compare(watch(), raw(*bodies), before, prefix=prefix)
 
-    assert shown(comparison) == {"37": {"id": 37, "name": "new"}}
-    assert comparison.members == compare(watch(), raw(*bodies), {}).members
+    assert shown(comparison) == {f"{prefix}37": {"id": 37, "name": "new"}}
+    assert comparison.members == compare(watch(), raw(*bodies), {}, prefix=prefix).members
     assert before._by_digest is None
