@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from poller.delivery import notices
@@ -29,15 +31,21 @@ def failing(*, receipt: Receipt = NO) -> Notice:
 
 
 @pytest.mark.parametrize(
-    ("notice", "kind"),
+    ("make", "kind"),
     [
-        (failing(), "subscription.failing"),
-        (notices.recovered("crm", event(), 7, NO, SinkHealth(failures=9), now=NOON), "subscription.recovered"),
-        (notices.disabled("crm", event(), 7, NO, now=NOON), "subscription.disabled"),
-        (notices.dead("crm", [job(1)], 7, NO, now=NOON), "delivery.dead"),
+        (failing, "subscription.failing"),
+        (
+            lambda: notices.recovered("crm", event(), 7, NO, SinkHealth(failures=9), now=NOON),
+            "subscription.recovered",
+        ),
+        (lambda: notices.disabled("crm", event(), 7, NO, now=NOON), "subscription.disabled"),
+        (lambda: notices.dead("crm", [job(1)], 7, NO, now=NOON), "delivery.dead"),
     ],
 )
-def test_a_notice_names_its_subscription_the_event_and_the_attempt_with_its_answer(notice: Notice, kind: str):
+def test_a_notice_names_its_subscription_the_event_and_the_attempt_with_its_answer(
+    make: Callable[[], Notice], kind: str
+):
+    notice = make()
     assert (notice.kind, notice.subject, notice.time) == (kind, "subscriptions/crm", NOON)
     assert {name: notice.detail[name] for name in ("event", "sequence", "type", "attempt", "status", "answer")} == {
         "event": "event-1",
