@@ -15,7 +15,7 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, StrictBool, field_validator
 from pydantic_core import PydanticCustomError
 from yarl import URL
 
@@ -87,7 +87,7 @@ class HttpOptions(Templated):
     headers: Mapping[str, Secret] = Field(default_factory=dict)
     timeout: Duration = Field(default=15.0, gt=0, le=60)  # the engine's limit for an attempt
     mode: Literal["structured", "batched"] = "structured"
-    allow_private: bool = False
+    allow_private: StrictBool = False
     ca_file: CaFile | None = None
     proxy: ProxyUrl | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import apprise
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
 from pydantic_core import PydanticCustomError
 
 from poller.options.secrets import Secret, SecretError
@@ -34,4 +34,4 @@ class AppriseOptions(Templated):
     """`[[subscriptions]]` with `plugin = "apprise"`."""
 
     urls: Annotated[tuple[ServiceUrl, ...], BeforeValidator(_listed), Field(min_length=1)]
-    allow_private: bool = False
+    allow_private: StrictBool = False

@@ -9,7 +9,7 @@ from email.headerregistry import Address
 from email.utils import getaddresses
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from poller.options.files import CaFile
@@ -60,7 +60,7 @@ class EmailOptions(Templated):
     """`[[subscriptions]]` with `plugin = "email"`."""
 
     host: str = "localhost"
-    port: int = Field(default=25, ge=1, le=65535)
+    port: StrictInt = Field(default=25, ge=1, le=65535)
     tls: Literal["starttls", "tls", "none"] | None = None  # None: STARTTLS if the server offers it
     helo: Annotated[str, AfterValidator(_checked_helo)] | None = None  # None: own_name()
     username: str | None = None

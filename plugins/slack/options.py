@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
 from poller.options.secrets import Secret, SecretError
@@ -36,7 +36,7 @@ class SlackOptions(Templated):
     channel: str | None = None
     thread: Literal["none", "object"] = "none"
     api_url: Annotated[str, AfterValidator(_checked_url)] = "https://slack.com/api/"
-    allow_private: bool = False
+    allow_private: StrictBool = False
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

@@ -45,11 +45,12 @@ class CliContext(msgspec.Struct):
         return config
 
     @contextlib.contextmanager
-    def daemon(self) -> Iterator[DaemonClient | None]:
+    def daemon(self, *, warn: bool = True) -> Iterator[DaemonClient | None]:
         """The client of the daemon that runs on the state; None if none runs.
 
-        Warns on standard error if the daemon runs another configuration than the file because it refused the file.
+        Warns on standard error if the daemon runs another configuration than the file because it refuses the file.
         Raises PollerError if this user may not ask the daemon.
         """
-        with import_module("poller.cli.daemon_client").daemon_of(self.path) as daemon:
+        clients = import_module("poller.cli.daemon_client")
+        with clients.daemon_of(self.path) if warn else clients.quiet_daemon_of(self.path) as daemon:
             yield daemon

@@ -90,29 +90,37 @@ def connected(state: Path) -> Iterator[DaemonClient | None]:
 
 @contextlib.contextmanager
 def daemon_of(path: Path | None) -> Iterator[DaemonClient | None]:
-    """The daemon on the state of a configuration file. Warns if it refused the file as it is now."""
+    """The daemon on the state of a configuration file. Warns if it refuses the file as it is now."""
+    with quiet_daemon_of(path) as daemon:
+        refusal = None if daemon is None else refusal_of(path, daemon.get("/api/v1/configuration"))
+        if refusal is not None:
+            click.echo(printable(refusal), err=True)
+        yield daemon
+
+
+@contextlib.contextmanager
+def quiet_daemon_of(path: Path | None) -> Iterator[DaemonClient | None]:
+    """The daemon on the state of a configuration file."""
     state = state_place(path)
     if state is None:
         yield None
         return
     with connected(state) as daemon:
-        if daemon is not None:
-            _warn_of_refusal(daemon, path)
         yield daemon
 
 
-def _warn_of_refusal(daemon: DaemonClient, path: Path | None) -> None:
-    running = daemon.get("/api/v1/configuration")
+def refusal_of(path: Path | None, running: Parameters) -> str | None:
+    """What a daemon with the configuration `running` would refuse in the file as it is now; None if nothing."""
     try:
         file = find(path)
         if digest_of(file) in ("", running["digest"]):  # the same file, or one that this user cannot read
-            return
+            return None
         import_module("poller.cli.loading").loaded(path, reveal=False)
     except ConfigError as error:
         first = error.problems[0]
         why = f"{first.key}: {first.what}" if first.key else first.what
-        text = f"{error.file}: refused ({why}); the daemon runs the one of {_read_at(running)}"
-        click.echo(printable(text), err=True)
+        return f"{error.file}: refused ({why}); the daemon runs the one of {_read_at(running)}"
+    return None
 
 
 def warn_of_another(path: Path | None) -> None:

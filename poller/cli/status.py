@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -25,14 +25,17 @@ from poller.operations.status import (
     document,
     parse,
 )
+from poller.rendering.sentences import clause
 from state.lock import StateLock
 from state.place import DatabaseUrl
 
 if TYPE_CHECKING:
+    import poller.cli.daemon_client as daemons
     import poller.operations.gathering as gathering
     import state.open as states
 else:
     gathering, states = late("poller.operations.gathering"), late("state.open")  # not needed beside a daemon
+    daemons = late("poller.cli.daemon_client")
 
 
 NAMED: Final = 4  # budgets, or subscriptions, of a worker that are named; of more, how many
@@ -49,36 +52,59 @@ def status(context: CliContext, as_json: bool) -> None:
 
     Example: poller status --json
     """
-    found, process = found_status(context)
+    shown = found_status(context)
+    if shown.refusal is not None:
+        say(shown.refusal, err=True)
     if as_json:
-        print_json(document(found))
-    elif found.log_id is None:
+        print_json(document(shown.status))
+    elif shown.status.log_id is None:
         say(NOTHING_YET)
     else:
-        running = f"running (process {process})" if process is not None else "not running"
-        if found.workers:
-            running = f"running ({counted(len(found.workers), 'worker')})"
-        say(f"{running}; {counted(found.last_seq, 'event')} in the log")
-        if found.state_error is not None:
-            say(f"! paused: {found.state_error}")
-        if found.config_error is not None:
-            say(f"! the configuration was refused at the latest reload: {found.config_error}")
-        _print_status(found)
+        say(shown.head)
+        for note in shown.notes:
+            say(f"! {note}")
+        _print_status(shown.status)
 
 
-def found_status(context: CliContext) -> tuple[Status, int | None]:
-    """The status, and the daemon's process if one runs, because it knows more than the file."""
-    with context.daemon() as daemon:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """The status, and what is said of the whole above its tables."""
+
+    status: Status
+    process: int | None = None  # of the daemon, if one runs
+    refusal: str | None = None  # why the daemon would refuse the configuration file as it is now
+
+    @property
+    def head(self) -> str:
+        """Who runs, and how much is in the log."""
+        running = f"running (process {self.process})" if self.process is not None else "not running"
+        if self.status.workers:
+            running = f"running ({counted(len(self.status.workers), 'worker')})"
+        return f"{running}; {counted(self.status.last_seq, 'event')} in the log"
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """The problems of the whole. Of a file that is still refused, the latest reload says nothing else."""
+        if self.status.state_error is not None:
+            yield f"paused: {self.status.state_error}"
+        if self.refusal is None and self.status.config_error is not None:
+            yield f"the configuration was refused at the latest reload: {self.status.config_error}"
+
+
+def found_status(context: CliContext) -> Shown:
+    """The status: of the daemon if one runs, because it knows more than the file."""
+    with context.daemon(warn=False) as daemon:
         if daemon is not None:
-            running: int = daemon.get("/api/v1/configuration")["process"]
-            return parse(daemon.get("/api/v1/status")), running
+            running = daemon.get("/api/v1/configuration")
+            refusal = daemons.refusal_of(context.path, running)
+            return Shown(status=parse(daemon.get("/api/v1/status")), process=running["process"], refusal=refusal)
     config, _ = context.load(reveal=False)
     place = config.poller.state
     found = gathering.read_status(config, now=time.time())
     if isinstance(place, DatabaseUrl):
-        return replace(found, running=states.holder(place) is not None), None
+        return Shown(status=replace(found, running=states.holder(place) is not None))
     process = StateLock(place).holder()  # it may be starting and not answer yet
-    return replace(found, running=process is not None), process
+    return Shown(status=replace(found, running=process is not None), process=process)
 
 
 def tables_of(found: Status) -> Iterator[tuple[list[str], list[list[str]], list[str]]]:
@@ -126,7 +152,7 @@ def _source_notes(one: SourceStatus) -> Iterator[str]:
     if one.state != "ok":
         since = f" since {_at(one.since)}" if one.since is not None else ""
         probe = f"; next probe {_at(one.next_probe)}" if one.next_probe is not None else ""
-        yield f"{one.name} is {one.state}{since}: {one.reason}{probe}"
+        yield f"{one.name} is {one.state}{since}: {clause(one.reason or '')}{probe}"
 
 
 def _endpoint(one: EndpointStatus, now: datetime) -> list[str]:

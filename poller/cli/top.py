@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import click
 from rich.console import Group
@@ -10,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from poller.cli.context import CliContext
-from poller.cli.output import console, counted, table
+from poller.cli.output import console, table
 from poller.cli.status import found_status, tables_of
 from poller.options.quantities import parse_duration
 from poller.rendering.terminal import printable
@@ -36,22 +37,23 @@ def top(context: CliContext, every: str) -> None:
         raise click.UsageError("this is for a terminal; poller status --json is for programs")
     with Live(console=out, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(_screen(context, out.width), refresh=True)
+            live.update(screen(context, out.width), refresh=True)
             time.sleep(seconds)
 
 
-def _screen(context: CliContext, width: int) -> Group:
+def screen(context: CliContext, width: int) -> Group:
     """The whole screen, or the reason why the status cannot be read."""
     try:
-        found, process = found_status(context)
+        shown = found_status(context)
     except PollerError as error:
         return Group(Text(printable(str(error)), "red"), Text(printable(error.hint or ""), "dim"))
-    head = f"running (process {process})" if process is not None else "not running"
-    rows = [
-        Text(f"{head}; {counted(found.last_seq, 'event')} in the log; {found.time:%Y-%m-%d %H:%M:%S %Z}", "bold"),
-        Text(""),
-    ]
-    parts: list[object] = [*rows]
-    for heads, cells, notes in tables_of(found):
-        parts += [table("", heads, cells, width), *(Text(printable(f"! {note}"), "yellow") for note in notes), Text("")]
+    head = Text(f"{shown.head}; {shown.status.time:%Y-%m-%d %H:%M:%S %Z}", "bold")
+    refusal = () if shown.refusal is None else (shown.refusal,)
+    parts: list[object] = [head, *_marked([*refusal, *shown.notes]), Text("")]
+    for heads, cells, notes in tables_of(shown.status):
+        parts += [table("", heads, cells, width), *_marked(notes), Text("")]
     return Group(*parts)  # type: ignore[arg-type]
+
+
+def _marked(notes: Iterable[str]) -> list[Text]:
+    return [Text(printable(f"! {note}"), "yellow") for note in notes]

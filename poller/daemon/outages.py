@@ -15,6 +15,7 @@ import structlog
 
 from poller.app import App
 from poller.events.cloudevents import iso
+from poller.rendering.sentences import clause
 from state.errors import PollerError, Unavailable
 from state.notices import Notice
 
@@ -51,7 +52,7 @@ class OutageKeeper:
         if outage is not None:
             log.error(
                 "state.failing",
-                summary=f"Nothing is polled or delivered for now: {outage}.",
+                summary=f"Nothing is polled or delivered for now: {clause(str(outage))}.",
                 hint=outage.hint,
                 policy="it continues by itself once the state can be written",
             )
@@ -92,7 +93,7 @@ class OutageKeeper:
         failing = Notice(
             kind="state.failing",
             subject="state",
-            summary=f"The state could not be written, so nothing was polled: {outage}.",
+            summary=f"The state could not be written, so nothing was polled: {clause(str(outage))}.",
             detail=detail,
             time=began,
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from poller.events.cloudevents import iso
 from poller.rendering.counting import counted
+from poller.rendering.sentences import clause
 from poller.sinks.protocol import Receipt
 from state.deliveries import Job, SinkHealth
 from state.notices import Notice
@@ -22,7 +23,7 @@ def failing(
     next_ = f"the next probe is sent at {iso(probe)} at the earliest, further ones at growing intervals; "
     next_ += "a probe is an ordinary attempt of a delivery, and may be its last; all other deliveries are kept; "
     next_ += f"`poller resume {name}` tries at once"
-    summary = f"Subscription {name} fails: {failures} attempts in a row, the latest answer {receipt.status}."
+    summary = f"Subscription {name} fails: {failures} attempts in a row, the latest answer {clause(receipt.status)}."
     return _notice("failing", name, summary, event, number, receipt, next_, now)
 
 
@@ -49,7 +50,8 @@ def dead(name: str, jobs: Sequence[Job], number: int, receipt: Receipt, *, now: 
     return Notice(
         kind="delivery.dead",
         subject=f"subscriptions/{name}",
-        summary=f"Subscription {name} has a dead letter: {what}, given up after {attempts}, the last {receipt.status}.",
+        summary=f"Subscription {name} has a dead letter: {what}, given up after {attempts}, "
+        f"the last {clause(receipt.status)}.",
         detail={"delivery": first.id, "events": len(jobs), **_detail(event, number, receipt, next_)},
         time=now,
     )

@@ -13,7 +13,8 @@ from poller.config.models import Config
 from poller.events.cloudevents import iso
 from poller.operations.status import BudgetStatus, EndpointStatus, SourceStatus, Status, SubscriptionStatus
 from poller.options.quantities import duration_text
-from poller.rendering.counting import counted
+from poller.rendering.counting import counted, failing_of
+from poller.rendering.sentences import clause
 
 ROOM_BAD: Final = 100_000_000  # bytes of free space: SQLite, its WAL and a log file can fill them within an hour
 ROOM_WARN: Final = 1_000_000_000
@@ -92,7 +93,7 @@ def of_status(status: Status, config: Config | None) -> Iterator[Finding]:
         yield bad(
             "state", f"{status.state_error}; nothing is polled until it can be", "polling then continues by itself"
         )
-    if status.config_error is not None:
+    if status.config_error is not None and config is not None:  # else the file is still refused, which is said already
         what = f"refused at the latest reload, the one before is in use: {status.config_error}"
         yield bad("configuration", what, "poller check; then reload again")
     for budget in status.budgets:
@@ -158,11 +159,10 @@ def _source(one: SourceStatus) -> Finding:
     if one.state != "ok":
         since = f" since {_at(one.since)}" if one.since is not None else ""
         probe = f"; next probe {_at(one.next_probe)}" if one.next_probe is not None else ""
-        return bad(
-            about, f"{one.state}{since}: {one.reason}{probe}", "fix the cause; poller check --online asks at once"
-        )
+        why = clause(one.reason or "")
+        return bad(about, f"{one.state}{since}: {why}{probe}", "fix the cause; poller check --online asks at once")
     if one.failing:
-        return ok(about, f"answers, but {one.failing} of its {one.units} units fail")
+        return ok(about, f"answers, but {failing_of(one.failing, one.units, 'unit')}")
     return ok(about, "answers" if one.last_poll is not None else "no problem is known")
 
 

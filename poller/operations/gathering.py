@@ -36,6 +36,7 @@ from poller.operations.status import (
 )
 from poller.planner.feasibility import Infeasible
 from poller.polling.health import EndpointHealth, HealthReport, SourceHealth
+from poller.rendering.counting import failing_of
 from state.deliveries import SubscriptionState
 from state.leases import Lease, WorkerState, budget_lease
 from state.open import is_there
@@ -320,8 +321,9 @@ def _state(
     if health.state in ("blocked", "probing"):
         return "blocked", f"source {source} is {health.state}: {health.reason}"
     if error is not None:
-        units = "lists" if row["per_parent"] else "units"
-        return "failing", f"{row['failing']} of {row['units']} {units} fail: {error}" if row["failing"] else error
+        noun = "list" if row["per_parent"] else "unit"
+        many = f"{failing_of(row['failing'], row['units'], noun)}: " if row["failing"] else ""
+        return "failing", f"{many}{error}"
     if health.is_whole:
         return "failing", f"source {source} is {health.state}: {health.reason}"
     if (doubt := _doubt(row, watched)) is not None:

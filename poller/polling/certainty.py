@@ -9,6 +9,7 @@ from poller.changes.exemptions import clashes_after
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint, exempt
 from poller.polling.sweep import Seen
+from poller.rendering.sentences import clause
 from state.notices import Notice
 from state.polls import Sweep, UnitState
 
@@ -76,7 +77,7 @@ def _notice(w: WatchedEndpoint, found: Uncertainty, now: float) -> Notice:
     return Notice(
         kind="endpoint.uncertain",
         subject=f"endpoints/{w.label}",
-        summary=f"The latest sweep of {w.label} may not have seen the whole list: {found.text}. "
+        summary=f"The latest sweep of {w.label} may not have seen the whole list: {clause(found.text)}. "
         f"Until that is fixed, or accepted with `poller release {w.label} --accept`, {effect}.",
         detail={"why": list(found.why)},
         time=now,

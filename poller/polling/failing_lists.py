@@ -9,6 +9,8 @@ from msgspec import structs
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint, exempt
 from poller.polling.unit_keys import id_prefix
+from poller.rendering.counting import failing_of
+from poller.rendering.sentences import clause
 from state.notices import Notice
 from state.polls import Sweep, UnitState
 
@@ -64,8 +66,8 @@ def failing_text(w: WatchedEndpoint) -> str | None:
 
 
 def _text(w: WatchedEndpoint, failing: Sequence[str]) -> str:
-    named = "; ".join(f"{key}: {w.units[key].error}" for key in failing[:NAMED])
-    return f"{len(failing)} of {len(w.units.swept())} lists fail ({named})"
+    named = "; ".join(f"{key}: {clause(w.units[key].error or '')}" for key in failing[:NAMED])
+    return f"{failing_of(len(failing), len(w.units.swept()), 'list')} ({named})"
 
 
 def _notice(w: WatchedEndpoint, failing: Sequence[str], now: float) -> Notice:

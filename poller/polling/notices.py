@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from poller.events.cloudevents import iso
+from poller.rendering.sentences import clause
 from state.notices import Notice
 
 NAMED: Final = 10  # units or endpoints named in one notice
@@ -40,7 +41,8 @@ def source_fails(source: str, failure: Failure, *, how: str, failing: Sequence[t
     return Notice(
         kind="source.failing",
         subject=f"sources/{source}",
-        summary=f"Source {source} fails: {how}: {failure.reason}. It is tried again at {iso(failure.next_try)}.",
+        summary=f"Source {source} fails: {how}: {clause(failure.reason)}. "
+        f"It is tried again at {iso(failure.next_try)}.",
         detail={"scope": "source", **_told(failure), "failing": named},
         time=failure.now,
     )
@@ -51,7 +53,7 @@ def endpoint_fails(source: str, failure: Failure, *, how: str) -> Notice:
     return Notice(
         kind="source.failing",
         subject=f"sources/{source}",
-        summary=f"Endpoint {source}/{failure.endpoint} {how}: {failure.reason}. "
+        summary=f"Endpoint {source}/{failure.endpoint} {how}: {clause(failure.reason)}. "
         f"It is tried again at {iso(failure.next_try)}; the other endpoints are polled as usual.",
         detail={"scope": "endpoint", **_told(failure)},
         time=failure.now,
@@ -128,7 +130,7 @@ def budget_throttled(budget: str, *, now: float, until: float, reason: str) -> N
     return Notice(
         kind="budget.throttled",
         subject=f"budgets/{budget}",
-        summary=f"Budget {budget} is throttled: {reason}. No call is sent before {iso(until)}; "
+        summary=f"Budget {budget} is throttled: {clause(reason)}. No call is sent before {iso(until)}; "
         f"`poller resume {budget}` ends the pause.",
         detail={"reason": reason, "until": iso(until)},
         time=now,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import httpx
 import msgspec
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
 
 from poller.rendering.counting import counted
 from poller.sources.contradictions import (
@@ -79,9 +79,9 @@ class Pages(_Flagged):
 
     type: Literal["page"]
     param: str = "page"
-    start: int = Field(default=1, ge=0)
+    start: StrictInt = Field(default=1, ge=0)
     size_param: str | None = None
-    size: int | None = Field(default=None, gt=0)
+    size: StrictInt | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _size_for_its_parameter(self) -> Pages:
@@ -95,9 +95,9 @@ class Offsets(_Flagged):
 
     type: Literal["offset"]
     param: str = "offset"
-    start: int = Field(default=0, ge=0)
+    start: StrictInt = Field(default=0, ge=0)
     size_param: str | None = "limit"
-    size: int = Field(default=100, gt=0)
+    size: StrictInt = Field(default=100, gt=0)
 
 
 class Cursors(_Flagged):
@@ -107,9 +107,9 @@ class Cursors(_Flagged):
     param: str = "cursor"
     next: Annotated[str, AfterValidator(_valid_next)] = "$.next"
     next_is: Literal["token", "url"] | None = None  # None: a URL if it looks like one
-    rebase: bool = False
+    rebase: StrictBool = False
     size_param: str | None = None
-    size: int | None = Field(default=None, gt=0)
+    size: StrictInt | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _size_with_its_parameter(self) -> Cursors:
@@ -123,7 +123,7 @@ class Links(_Style):
 
     type: Literal["link"]
     param: str = "page"
-    rebase: bool = False
+    rebase: StrictBool = False
 
 
 class Whole(_Style):
@@ -388,7 +388,7 @@ def _page_of(url: httpx.URL, asked: httpx.URL, param: str) -> int | None:
     return int(text) if here.isdigit() and int(text) == int(here) + 1 else None
 
 
-def _joined(asked: httpx.URL, href: str, *, rebase: bool) -> httpx.URL:
+def _joined(asked: httpx.URL, href: str, *, rebase: StrictBool) -> httpx.URL:
     """The next URL. With `rebase` only its path and query are used, at the origin that was asked."""
     try:
         url = asked.join(href)

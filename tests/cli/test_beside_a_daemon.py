@@ -1,8 +1,10 @@
 """Commands beside a daemon: done and seen by it, without its secrets, its file or rights on its state."""
 
 import codecs
+import io
 import os
 import re
+import signal
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -10,8 +12,11 @@ from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
+from rich.console import Console
 
+from poller.cli.context import CliContext
 from poller.cli.output import clock, unix
+from poller.cli.top import screen
 from poller.events.cloudevents import iso
 from poller.operations.local_socket import socket_path
 from tests.support.command_line import Run, Shop
@@ -244,3 +249,27 @@ def test_no_stored_time_is_too_long_to_be_shown(at: float, zone: str) -> None:
     assert clock(at, there)
     assert clock(unix(iso(at)), there)
     assert datetime.fromisoformat(iso(at)).astimezone(there)
+
+
+def test_a_refused_reload_is_named_once(poller: Run, daemon: Daemon, tmp_path: Path) -> None:
+    state = tmp_path / "poller.db"
+    os.kill(daemon.pid, signal.SIGHUP)
+    wait_for("the refusal", lambda: ask(state, "/api/v1/status")["config_error"])  # type: ignore[index]
+    status, doctor = poller("status"), poller("doctor", "--json")
+    out = Console(file=io.StringIO(), width=200)
+    out.print(screen(CliContext(tmp_path / "poller.toml"), 200))
+
+    assert (status.out + status.err).count("refused") == 1
+    assert [one["about"] for one in doctor.lines if one["level"] == "bad"] == ["configuration"]
+    assert out.file.getvalue().count("refused") == 1  # type: ignore[attr-defined]
+
+
+def test_a_refused_reload_is_named_until_the_next_one(poller: Run, daemon: Daemon, tmp_path: Path) -> None:
+    path, state = tmp_path / "poller.toml", tmp_path / "poller.db"
+    os.kill(daemon.pid, signal.SIGHUP)
+    wait_for("the refusal", lambda: ask(state, "/api/v1/status")["config_error"])  # type: ignore[index]
+    path.write_text(path.read_text().replace("\n[sources.shop\n", ""))
+    status, doctor = poller("status"), poller("doctor", "--json")
+
+    assert status.out.count("! the configuration was refused at the latest reload: ") == 1
+    assert ["refused at the latest reload" in one["what"] for one in doctor.lines if one["level"] == "bad"] == [True]

@@ -121,3 +121,10 @@ def test_of_a_long_answer_the_beginning_is_shown():
     text = "".join(str(place % 10) for place in range(900))
 
     assert failing(receipt=Receipt(status="503", text=text)).detail["answer"] == text[:ANSWER_SHOWN]
+
+
+def test_an_answer_that_ends_in_a_period_ends_no_sentence_twice():
+    refused = Receipt(status="550 No such mailbox.")
+
+    assert failing(receipt=refused).summary.endswith("the latest answer 550 No such mailbox.")
+    assert notices.dead("crm", [job(1)], 7, refused, now=NOON).summary.endswith("the last 550 No such mailbox.")

@@ -170,7 +170,7 @@ async def test_one_failing_page_among_others_is_no_failing_source(tmp_path: Path
             await w.run(5)
         (source, *_) = [one for one in of_status(standing(w), w.app.config) if one.about == "source shop"]
 
-        assert source.what == "answers, but 1 of its 3 units fail"
+        assert source.what == "answers, but 1 of 3 units fails"
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -112,7 +112,7 @@ async def test_a_list_that_never_succeeds_keeps_the_others_neither_in_baseline_n
         config, now = w.app.config, w.time.clock.now()
     found = next(one for one in read_status(config, now=now).endpoints if one.endpoint == "lines")
     assert (found.state, found.failing) == ("failing", 1)
-    assert (found.reason or "").startswith("1 of 12 lists fail: ")
+    assert (found.reason or "").startswith("1 of 12 lists fails: ")
 
 
 async def test_what_such_a_list_shows_first_is_no_news_and_what_it_shows_then_is(tmp_path):
@@ -172,7 +172,7 @@ async def test_that_lists_fail_is_said_on_the_bus_once(tmp_path):
 
         notices = w.app.store.log.read(limit=100, type_glob="poller.endpoint.uncertain")
         assert len(notices) == 1
-        assert "1 of 12 lists fail" in notices[0].data["summary"]
+        assert "1 of 12 lists fails" in notices[0].data["summary"]
 
 
 @pytest.mark.slow

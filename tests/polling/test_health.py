@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from poller.events.cloudevents import iso
 from poller.polling.episodes import backoff
 from poller.polling.health import EndpointHealth, HealthReport, HealthUpdate, SourceHealth
+from poller.polling.notices import budget_throttled
 from poller.polling.stall import StallWatch
 from state.notices import Notice
 from state.operational import notice_event
@@ -487,3 +488,13 @@ def test_a_due_time_that_starts_anew_at_each_look_hides_no_stall():
 
     told = [check(watch, at, due=at, polled=-5.0) for at in range(0, 400, 10)]
     assert [notice.kind for notice in told if notice] == ["source.failing"]
+
+
+def test_a_reason_that_ends_in_a_period_ends_no_sentence_twice(life: Life):
+    life.fail("projects", "1", 0, 401, reason="HTTP 401: This key is revoked.")
+    life.fail("orders", "1", 1, 403, reason="HTTP 403: Not yours.")
+    throttled = budget_throttled("acme", now=NOON, until=NOON + 60, reason="HTTP 429: Slow down.")
+
+    assert [notice.kind for notice in (*life.notices, throttled)] == ["source.failing", "budget.throttled"]
+    assert "revoked. It is tried again" in life.notices[0].summary
+    assert "Slow down. No call is sent" in throttled.summary
