@@ -22,7 +22,7 @@ class Connection:
     def __init__(self, options: EmailOptions, clock: Callable[[], float]) -> None:
         self._options = options
         self._clock = clock
-        self._smtp: aiosmtplib.SMTP | None = None
+        self.current: aiosmtplib.SMTP | None = None  # None: not open
         self._used_at = float("-inf")
         self._tls: ssl.SSLContext | None = None
         self._helo = options.helo
@@ -39,7 +39,7 @@ class Connection:
 
     async def quit(self) -> None:
         """End the connection."""
-        smtp, self._smtp = self._smtp, None
+        smtp, self.current = self.current, None
         if smtp is not None and smtp.is_connected:
             try:
                 await smtp.quit(timeout=2.0)
@@ -55,7 +55,7 @@ class Connection:
 
     async def opened(self) -> aiosmtplib.SMTP:
         """The open connection, tested after an idle time (servers close idle ones), or a new one."""
-        smtp = self._smtp
+        smtp = self.current
         if smtp is not None and smtp.is_connected:
             try:
                 if self._clock() - self._used_at > _IDLE:
@@ -65,7 +65,7 @@ class Connection:
                 self.forget()
         smtp = self._client()
         await smtp.connect()
-        self._smtp = smtp
+        self.current = smtp
         if smtp.is_ehlo_or_helo_needed:  # before the first mail, because the answer to EHLO states the largest size
             await _greet(smtp)
         return smtp
@@ -90,9 +90,9 @@ class Connection:
 
     def forget(self) -> None:
         """Close the connection; the next mail opens another one."""
-        if self._smtp is not None:
-            self._smtp.close()
-            self._smtp = None
+        if self.current is not None:
+            self.current.close()
+            self.current = None
 
     def unreached(self, exc: Exception) -> Receipt:
         """The receipt for a connection that could not be made or broke, with a hint about ports and TLS."""

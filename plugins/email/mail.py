@@ -10,16 +10,37 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, EmailPolicy
 from email.utils import formatdate
-from typing import Final
+from typing import Any, Final
 
 from plugins.email.options import EmailOptions, parsed_address
 from poller import Event
 from poller.rendering.event_view import one_line
 from poller.rendering.templates import Escape, render, render_default
 
-_POLICY: Final = SMTP.clone(cte_type="7bit")  # accepted by any relay, with or without 8BITMIME
+
+class _Policy(EmailPolicy):
+    """Folds a header of addresses, ids or URLs between them.
+
+    `EmailPolicy` also folds within them: a name loses its quotes, so that its commas divide it into several addresses
+    (python/cpython#87720), and a long id or URL becomes encoded words, which nobody decodes there (#79986).
+    """
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        """See `EmailPolicy`."""
+        if name.lower() in ("references", "in-reply-to", "list-unsubscribe"):
+            items = str(value).split()
+        else:
+            items = [f"{one}," for one in getattr(value, "addresses", ())]
+        text = f"{self.linesep} ".join(items).removesuffix(",")
+        if not (items and text.isascii()):
+            return super().fold_binary(name, value)
+        return f"{name}: {text}{self.linesep}".encode()
+
+
+# 7bit is accepted by any relay, with or without 8BITMIME.
+_POLICY: Final = _Policy(linesep=SMTP.linesep, cte_type="7bit")
 
 
 def mail_of(name: str, given: EmailOptions, events: Sequence[Event], last: str | None, *, now: float) -> EmailMessage:
@@ -52,7 +73,7 @@ def _identity(name: str, given: EmailOptions, events: Sequence[Event], last: str
     if len(events) > 1:
         return {"Message-ID": own}
     first = f"<object.{_digest(name, events[0].source, events[0].subject)}@{domain}>"
-    earlier = [first, last] if last and re.fullmatch(r"<[^<>\s]+>", last) else [first]
+    earlier = [first, last] if last and re.fullmatch(r"<[!-;=?-~]+>", last) else [first]
     return {"Message-ID": own, "In-Reply-To": earlier[-1], "References": " ".join(earlier)}
 
 

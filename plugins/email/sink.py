@@ -25,6 +25,7 @@ from poller.sinks.unrendered import unrendered
 
 ACCEPTANCE: Final = 600.0  # seconds after the final dot: giving up earlier causes duplicates (RFC 5321 4.5.3.2.6)
 PATIENCE: Final = 900.0  # seconds of one attempt: its commands, the acceptance, and earlier mails
+CLOSING: Final = 421  # the reply of a server that ends the connection
 DIGEST_BYTES: Final = (
     1_000_000  # bytes of events' data in one mail, which is a few times as large; servers accept 10 MB and more
 )
@@ -126,8 +127,7 @@ class EmailSink:
     async def _transact(self, mail: bytes, progress: _Progress) -> None:
         """One SMTP transaction; each recipient's reply is recorded in `progress`. Raises RetryLater, TooLarge."""
         try:
-            smtp = await self._connection.opened()
-            await self._begin(smtp, len(mail))
+            smtp = await self._begun(len(mail))
             taken = await self._offer(smtp, progress)
             if taken:
                 await self._data(smtp, mail, taken, progress)
@@ -139,6 +139,22 @@ class EmailSink:
             raise RetryLater(None, _said(exc)) from exc
         except (aiosmtplib.SMTPException, OSError, ValueError) as exc:
             raise RetryLater(None, self._connection.unreached(exc)) from exc
+
+    async def _begun(self, size: int) -> aiosmtplib.SMTP:
+        """A connection on which the mail was begun: a new one if the server ends the one that was kept.
+
+        Servers do so after some mails, or at any time (421: RFC 5321 3.8). Nobody was offered this mail yet.
+        """
+        kept, smtp = self._connection.current, await self._connection.opened()
+        try:
+            await self._begin(smtp, size)
+        except (aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPServerDisconnected) as exc:
+            if smtp is not kept or getattr(exc, "code", CLOSING) != CLOSING:
+                raise
+            self._connection.forget()
+            smtp = await self._connection.opened()
+            await self._begin(smtp, size)
+        return smtp
 
     async def _begin(self, smtp: aiosmtplib.SMTP, size: int) -> None:
         """Send the sender, and the mail's size if the server supports that (RFC 1870)."""

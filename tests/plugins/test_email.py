@@ -296,8 +296,8 @@ async def test_a_connection_that_the_server_dropped_meanwhile_is_made_again() ->
         office = sink(first, clock=lambda: now)
         await office.__aenter__()
         await office.deliver([make_event()], FIRST)
-        assert office._connection._smtp is not None
-        office._connection._smtp.transport.abort()  # type: ignore[union-attr]
+        assert office._connection.current is not None
+        office._connection.current.transport.abort()  # type: ignore[union-attr]
         now = 3600.0
         await office.deliver([make_event(id="k4y")], Attempt(number=1, delivery_id="8"))
         await office.__aexit__(None, None, None)
@@ -383,6 +383,24 @@ async def test_a_template_that_begins_with_a_tag_is_html_and_escaped(mailbox: Ma
     html = mailbox.mails[0].get_body(("html",))
     assert html is not None
     assert html.get_content() == "<p>&lt;script&gt;</p>\r\n"
+
+
+async def test_long_ids_urls_and_names_are_not_folded_within(mailbox: Mailbox) -> None:
+    domain = "notifications.eu-central-1.production.maple-industries.example"
+    url = f"https://{domain}/unsubscribe?list=poller-notifications&token={'0123456789abcdef' * 4}"
+    name = "Department of Very Long Names, Section for Commas, and (Parentheses) of the Town of Maple"
+    who = [f'"{name}" <ana@maple.example>', "b@maple.example"]
+    keys = {"from": f'"{name}" <poller@{domain}>', "to": who, "list_unsubscribe": url}
+    last = (await sent(mailbox, **keys)).reference
+    await sent(mailbox, make_event(id="k4y"), attempt=Attempt(number=1, delivery_id="8", last_reference=last), **keys)
+
+    raw = bytes(mailbox.envelopes[1].original_content or b"")
+    assert f"\r\nIn-Reply-To: {last}\r\n".encode() in raw
+    assert f"\r\nList-Unsubscribe: <{url}>\r\n".encode() in raw
+    mail = mailbox.mails[1]
+    assert mail["References"].split()[1] == last
+    assert [str(one) for one in mail["To"].addresses] == who
+    assert [one.display_name for one in mail["From"].addresses] == [name]
 
 
 HOSTILE = st.text(max_size=80) | st.sampled_from(

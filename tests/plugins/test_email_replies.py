@@ -146,6 +146,27 @@ async def test_a_server_that_hangs_up_after_a_refusal_has_refused_all_the_same(s
         await sent(server)
 
 
+@pytest.mark.parametrize("says", [b"421 4.4.2 too many messages\r\n", b""], ids=["421", "nothing"])
+async def test_a_server_that_ends_the_connection_between_mails_gets_the_next_one_at_once(
+    says: bytes, server: RawMailServer
+) -> None:
+    server.most, server.says = 2, says
+    async with EmailSink("office", options(server)) as office:
+        for number in range(5):
+            await office.deliver([make_event()], Attempt(number=1, delivery_id=str(number)))
+
+    assert (len(server.mails), server.connections) == (5, 3)
+
+
+async def test_a_server_that_ends_every_connection_is_tried_again_later(server: RawMailServer) -> None:
+    server.most = 0
+    async with EmailSink("office", options(server)) as office:
+        with pytest.raises(RetryLater):
+            await office.deliver([make_event()], FIRST)
+
+    assert server.connections == 1
+
+
 async def test_any_2yz_is_an_acceptance(server: RawMailServer) -> None:
     server.replies = {"mail": b"251 forwarded\r\n"}
 

@@ -32,6 +32,8 @@ class RawMailServer:
     commands: list[str] = field(default_factory=list)
     mails: list[bytes] = field(default_factory=list)
     connections: int = 0
+    most: int = 1000  # mails of one connection, which is then ended
+    says: bytes = b"421 4.4.2 too many messages\r\n"  # as it ends
 
     def reply(self, *steps: str) -> bytes | None:
         found = next(step for step in (*steps, "") if step in self.replies or step in FRIENDLY)
@@ -39,16 +41,21 @@ class RawMailServer:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        mails = 0
         try:
             open_ = await _said(writer, self.reply("greeting"))
             while open_ and (line := await reader.readline()):
                 command = line.decode().strip()
                 self.commands.append(command)
                 verb = command[:4].upper()
+                if verb == "MAIL" and mails >= self.most:
+                    await _said(writer, self.says)
+                    break
                 answer = self.reply(command, verb)
                 open_ = await _said(writer, answer) and verb != "QUIT"
                 if open_ and verb == "DATA" and (answer or b"").startswith(b"354"):
                     self.mails.append(await reader.readuntil(b"\r\n.\r\n"))
+                    mails += 1
                     open_ = await _said(writer, self.reply("mail"))
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
