@@ -83,7 +83,7 @@ class Builder:
         poll_loop, recorder = budget.poll_loop, self._polling.recorder
         client = build_client(_network_of(config), limiter=poll_loop.limiter, auth=source.auth, inner=self._transport)
         budget.clients.append(client)
-        ask = asked_again_if_refused(partial(fetch, client, most=config.max_answer))
+        ask = asked_again_if_refused(partial(fetch, client))
         apart = self._apart(config.name)
         calls, asks_first = SourceCalls(source, apart), source.asks_first()
         fetcher = Fetcher(calls, ask, store=recorder.store, steps=recorder.steps, clock=self._clock, apart=apart)

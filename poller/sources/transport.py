@@ -299,14 +299,11 @@ def _transport(network: Network) -> httpx.AsyncBaseTransport:
     return _LateTrust(made) if trust is None else made(trust)
 
 
-async def fetch(client: httpx.AsyncClient, request: httpx.Request, *, most: int) -> httpx.Response:
-    """Send a request and read its whole answer: at most `most` bytes, redirects only within its origin.
-
-    Raises FetchError.
-    """
+async def fetch(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """Send a request and read its whole answer, following redirects only within its origin. Raises FetchError."""
     first = request
     for _ in range(REDIRECTS + 1):
-        response = await _send(client, request, most)
+        response = await _send(client, request)
         if response.next_request is None:
             return response
         if _origin(response.next_request.url) != _origin(first.url):
@@ -320,51 +317,22 @@ async def fetch(client: httpx.AsyncClient, request: httpx.Request, *, most: int)
     raise FetchError(shown_url(first.url), f"redirected more than {REDIRECTS} times")
 
 
-async def _send(client: httpx.AsyncClient, request: httpx.Request, most: int) -> httpx.Response:
+async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
     for name, value in client.headers.items():
         request.headers.setdefault(name, value)
     try:
-        response = await client.send(request, stream=True)
-        try:
-            return await _bounded(response, most)
-        finally:
-            await response.aclose()
+        response = await client.send(request)
     except httpx.TransportError as error:
         raise FetchError(shown_url(request.url), f"no answer ({_said(error)})") from error
-
-
-async def _bounded(response: httpx.Response, most: int) -> httpx.Response:
-    """The answer with its whole body."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.aiter_bytes():
-        parts.append(part)
-        size += len(part)
-        if size > most:
-            raise TooLarge(
-                shown_url(response.request.url),
-                f"more than {most:,} bytes",
-                status=response.status_code,
-                hint="ask for smaller pages, or raise max_answer",
-            )
-    body = b"".join(parts)
+    body = response.content
     if len(body) > LARGE and body.lstrip()[:1] in (b"[", b"{") and sum(map(body.count, b",[{")) > MOST_VALUES:
         raise TooLarge(
-            shown_url(response.request.url),
+            shown_url(request.url),
             f"more than {MOST_VALUES:,} JSON values",
             status=response.status_code,
             hint="ask for smaller pages",
         )
-    whole = httpx.Response(
-        response.status_code,
-        headers=[(name, value) for name, value in response.headers.raw if name.lower() not in _OF_CODING],
-        content=body,
-        request=response.request,
-        extensions=response.extensions,
-    )
-    whole = _in_utf8(whole)
-    whole.next_request = response.next_request
-    return whole
+    return _in_utf8(response)
 
 
 def _in_utf8(response: httpx.Response) -> httpx.Response:
@@ -379,13 +347,15 @@ def _in_utf8(response: httpx.Response) -> httpx.Response:
     if body is response.content and (charset is not None or response.charset_encoding is None):
         return response
     headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _OF_BODY]
-    return httpx.Response(
+    readable = httpx.Response(
         response.status_code,
         headers=[*headers, (b"content-type", f"{kind}; charset=utf-8".encode())],
         content=body,
         request=response.request,
         extensions=response.extensions,
     )
+    readable.next_request = response.next_request
+    return readable
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

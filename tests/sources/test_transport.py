@@ -91,8 +91,8 @@ class Setup:
         network = Network(source="s", **{"timeout": 30.0, "most": 32_000_000, **options})
         self.client = build_client(network, limiter=self.limiter, auth=auth and auth(httpx.URL(url)))
 
-    async def get(self, path: str = "/list", *, most: int = 10_000) -> httpx.Response:
-        return await self.moving(fetch(self.client, httpx.Request("GET", self.url + path), most=most))
+    async def get(self, path: str = "/list") -> httpx.Response:
+        return await self.moving(fetch(self.client, httpx.Request("GET", self.url + path)))
 
     async def moving(self, work: Awaitable[Any]) -> Any:
         task = asyncio.ensure_future(work)
@@ -194,14 +194,20 @@ async def test_a_call_that_fails_counts_as_answered_then():
     async with setup(Limit(1, 10.0)) as s:
         dead = httpx.Request("GET", "http://127.0.0.1:9/")
         with pytest.raises(FetchError, match="no answer"):
-            await fetch(s.client, dead, most=10)
+            await fetch(s.client, dead)
 
         assert s.budget.in_flight == 0
         assert s.budget.wait(s.clock.steady()) == pytest.approx(10, abs=0.01)
 
 
-async def test_an_answer_that_is_too_large_or_too_slow_is_cut_and_counts():
-    async with setup(timeout=0.2) as s:
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [({"most": 5000}, TooLarge, "more than 5,000 bytes"), ({"timeout": 0.2}, TooSlow, "not complete within")],
+)
+async def test_an_answer_that_is_too_large_or_too_slow_is_cut_and_counts(
+    options: dict[str, Any], error: type[FetchError], match: str
+) -> None:
+    async with setup(**options) as s:
 
         async def endless() -> AsyncIterator[bytes]:
             while True:
@@ -209,10 +215,8 @@ async def test_an_answer_that_is_too_large_or_too_slow_is_cut_and_counts():
                 await asyncio.sleep(0.01)
 
         s.api.body = endless
-        with pytest.raises(TooLarge, match="more than 5,000 bytes"):
-            await s.get(most=5000)
-        with pytest.raises(TooSlow, match="not complete within"):
-            await s.get(most=10**9)
+        with pytest.raises(error, match=match):
+            await s.get()
 
         assert s.budget.in_flight == 0
 
@@ -308,7 +312,7 @@ async def test_a_list_of_millions_of_values_is_refused_before_it_is_split():
 
         s.api.body = body
         with pytest.raises(TooLarge, match="more than 2,000,000 JSON values"):
-            await s.get(most=10**9)
+            await s.get()
 
 
 async def test_a_proxy_that_does_not_answer_is_named_without_its_password():
