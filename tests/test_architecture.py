@@ -91,7 +91,7 @@ PURE = [
 INPUT_OUTPUT = {"asyncio", "http", "os", "select", "selectors", "signal", "socket", "sqlite3", "ssl", "subprocess"}
 INPUT_OUTPUT |= {"threading", "urllib.request", "shutil", "tempfile"}
 FRAMEWORKS = {"aiohttp", "apprise", "apscheduler", "click", "fastapi", "rich", "slack_sdk", "sqlite_utils", "starlette"}
-FRAMEWORKS |= {"structlog", "uvicorn", "aiosmtplib", "httpx_aiohttp", "prometheus_client"}
+FRAMEWORKS |= {"structlog", "uvicorn", "aiosmtplib", "prometheus_client"}
 LAYERS: tuple[tuple[str, ...], ...] = (  # docs/architecture.md; each may import what is below it, never a neighbour
     ("poller.__main__",),
     ("poller.cli",),

@@ -1,6 +1,8 @@
 """What Poller installs: pinned with hashes, and under licences that let everybody use it."""
 
 import re
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from tools.audit import installed, wrong_licences
@@ -26,3 +28,17 @@ def test_the_policy_says_where_to_report():
 
     assert "Report" in policy
     assert "docs/security.md" in policy
+
+
+def test_every_package_that_is_installed_with_poller_is_imported_somewhere():
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    code = "".join(path.read_text() for room in ("poller", "plugins", "state") for path in (ROOT / room).rglob("*.py"))
+    imported = set(re.findall(r"(?:import |from |late\(\")(\w+)", code))
+    packages = {named(name) for module in imported for name in packages_distributions().get(module, ())}
+
+    assert {named(re.split(r"[>\[]", one)[0]) for one in wanted} - packages == {"sniffio"}  # which httpcore imports
+
+
+def named(package: str) -> str:
+    """The name of a package as an index compares it."""
+    return package.lower().replace("_", "-")
