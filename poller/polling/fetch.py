@@ -141,6 +141,8 @@ class Fetcher:
         must_be_seen = bool(w.rules.endpoint.page_headers) and unit.next is None
         # A page answered with 304 may show missing objects: some servers derive a page's ETag from its newest row.
         must_be_seen = must_be_seen or (w.sweeps_decide and is_swept(unit.key))
+        # To a POST whose answer has not changed, 412 is the right answer (RFC 9110, 13.1.2).
+        must_be_seen = must_be_seen or request.method != "GET"
         # A 304 for a page that showed nothing looks for no missing object, and its whole answer is short anyway.
         must_be_seen = must_be_seen or not unit.shown
         is_believed = w.rules.conditional and w.requests.unmodified.get(unit.key, 0) < MOST_UNMODIFIED

@@ -53,6 +53,12 @@ _TOTALS: Final = (
 )
 _PAGES: Final = ("total_pages", "totalPages", "last_page", "lastPage", "page_count", "pageCount", "num_pages")
 _AROUND: Final = ("meta", "_meta", "pagination", "paging", "page", "page_info", "pageInfo")  # members that have those
+_PARTIAL: Final = (
+    *("incomplete_results", "incompleteResults", "timed_out", "timedOut", "partial", "is_partial", "isPartial"),
+    *("partial_results", "partialResults"),
+)
+_FAILED_PARTS: Final = ("_shards", "failed")  # Elasticsearch and OpenSearch: parts of the index that did not answer
+_ERRORS: Final = ("errors", "error")
 _TOTAL_HEADERS: Final = ("x-total-count", "x-total", "x-wp-total")
 _RANGE_HEADER: Final = "content-range"
 
@@ -105,6 +111,24 @@ def guesses(answer: Answer, response: httpx.Response, count: int, configured: Co
             if (pages := count_of(found)) is not None and pages > configured.page:
                 yield f"the answer says {name} = {pages} where the list should end with page {configured.page}"
                 break
+
+
+def signs_of_parts(answer: Answer) -> Iterator[str]:
+    """What an answer, the last or not, says of itself if it holds only a part of what was asked for.
+
+    Search engines give what they found until a time limit, and GraphQL what it could resolve, with status 200.
+    """
+    members = answer.members() or {}
+    found = [name for name in _PARTIAL if name in members and flag_of(answer.value(_member(name)))]
+    yield from (f"the answer says {name} = true: it may lack objects" for name in found[:1])
+    failed = answer.value(Path(text=".".join(_FAILED_PARTS), names=_FAILED_PARTS)) if "_shards" in members else MISSING
+    if count_of(failed):
+        yield f"the answer says {'.'.join(_FAILED_PARTS)} = {count_of(failed)}: it may lack objects"
+    reported = [name for name in _ERRORS if name in members and answer.value(_member(name))]
+    yield from (
+        f"the answer reports {name} beside its objects: it may lack some; `error` makes it a failed one"
+        for name in reported[:1]
+    )
 
 
 def guessed_total(answer: Answer, response: httpx.Response) -> tuple[str, int] | None:

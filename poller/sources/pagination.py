@@ -23,6 +23,7 @@ from poller.sources.contradictions import (
     guessed_total,
     guesses,
     next_href,
+    signs_of_parts,
 )
 from poller.sources.paths import MISSING, Answer, compile_path
 from poller.sources.protocol import PageError, Position
@@ -206,10 +207,11 @@ def following(style: Pagination, at: Position, *, answer: Answer, count: int, re
             found = FollowUp(next=_next_link(style, at, response))
         case _:
             found = FollowUp()
+    parts = tuple(signs_of_parts(answer))
     if found.next is not None:
-        return FollowUp(next=found.next, total=total, doubts=found.doubts + doubts) if total or doubts else found
+        return FollowUp(next=found.next, total=total, doubts=found.doubts + doubts, guesses=parts)
     configured = _configured(style, at)
-    guessed = tuple(guesses(answer, response, count, configured))
+    guessed = (*parts, *guesses(answer, response, count, configured))
     if total == LARGEST_COUNTED and count > 0:
         guessed += (f"total is exactly {total}: many search engines count no further, and the list may be longer",)
     return FollowUp(
@@ -298,14 +300,17 @@ def _counted(style: Pages | Offsets, at: Position, answer: Answer, count: int, t
     if flag is not None:
         goes_on = flag
     elif total is not None:
-        goes_on = count > 0 and before + count < total
+        # Some totals are estimates, or are counted before an object was added: a full page beyond one refutes it.
+        is_refuted = before + count > total and style.size is not None and count >= style.size
+        goes_on = count > 0 and (before + count < total or is_refuted)
     else:
         goes_on = count >= (style.size or 1)
     doubts = (*doubts, *_capped(style, before, count, total))
     if goes_on:
         return FollowUp(next=_after(style, at, count, total), doubts=doubts)
-    is_short = flag is None and total is None and count > 0
-    return FollowUp(beyond=_after(style, at, count, count) if is_short else None, doubts=doubts)
+    is_short = total is None or count == style.size  # a total that ends with a full page may count only that page
+    may_go_on = flag is None and count > 0 and is_short
+    return FollowUp(beyond=_after(style, at, count, count) if may_go_on else None, doubts=doubts)
 
 
 def _before(style: Pages | Offsets, at: Position) -> int:

@@ -35,6 +35,7 @@ class List:
     kind: str = "plain"
     asked: list[int] = field(default_factory=list)
     refusal: int = 404
+    part: dict[str, Any] = field(default_factory=dict)
 
     def rows(self, begin: int, size: int) -> list[dict[str, Any]]:
         return [{"id": n, "name": f"thing {n}"} for n in self.ids[begin : begin + size]]
@@ -42,22 +43,24 @@ class List:
     def answer(self, page: int, size: int) -> Response:
         self.asked.append(page)
         last, shown = max(0, (len(self.ids) - 1) // size), self.rows((page - 1) * size, size)
+        totals = {
+            "counts more than it shows": len(self.ids) + 7,
+            "counts what is left": len(self.ids) - (page - 1) * size,
+            "counts differently each time": len(self.ids) + 1 + len(self.asked) % 3,
+            "counts its pages": last + 1,
+            "counts too few": 13,
+            "counts each page": len(shown),
+        }
+        if self.kind in totals:
+            return JSONResponse({"items": shown, "total": totals[self.kind]})
         match self.kind:
             case "ignores its page":
                 return JSONResponse(self.rows(0, size))
             case "repeats its last page":
                 return JSONResponse(self.rows(min(page - 1, last) * size, size))
-            case "counts more than it shows":
-                return JSONResponse({"items": shown, "total": len(self.ids) + 7})
-            case "counts what is left":
-                return JSONResponse(
-                    {"items": self.rows((page - 1) * size, size), "total": len(self.ids) - (page - 1) * size}
-                )
-            case "counts differently each time":
-                total = len(self.ids) + 1 + len(self.asked) % 3
-                return JSONResponse({"items": shown, "total": total})
-            case "counts its pages":
-                return JSONResponse({"items": shown, "total": last + 1})
+            case "says that it is a part":
+                rows = [{"id": n, "name": f"thing {n}"} for n in self.ids[::2]]
+                return JSONResponse({"items": rows if self.asked[1:] else self.rows(0, 100), **self.part})
             case "counts once":
                 return JSONResponse({"items": shown, **({"total": len(self.ids)} if page == 1 else {})})
             case "shows the first pages only":
@@ -140,12 +143,42 @@ async def test_deletions_are_confirmed_in_a_list_whose_last_page_is_repeated(tmp
         assert uncertainty(app) is None
 
 
-@pytest.mark.parametrize(
-    ("kind", "why"),
-    [("counts more than it shows", "32 in all, 25 seen"), ("counts what is left", "25 in all, 20 seen")],
-)
-async def test_a_count_that_was_not_seen_makes_the_sweep_uncertain_until_an_operator_accepts_it(tmp_path, kind, why):
+@pytest.mark.parametrize("kind", ["counts too few", "counts what is left", "counts each page"])
+async def test_a_list_is_read_to_its_end_whatever_total_its_full_pages_refute(tmp_path, kind):
     found = List(kind=kind)
+    async with opened(tmp_path, TOTAL, found) as app:
+        await sweep_once(app)
+
+        assert app.engine.sources["api"].endpoints["things"].state.objects == 25
+        assert max(found.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [
+        ({"incomplete_results": True}, "incomplete_results = true"),
+        ({"timed_out": True, "_shards": {"failed": 0}}, "timed_out = true"),
+        ({"timed_out": False, "_shards": {"total": 5, "failed": 2}}, "_shards.failed = 2"),
+        ({"errors": [{"message": "one resolver failed"}]}, "reports errors beside its objects"),
+    ],
+    ids=str,
+)
+async def test_an_answer_that_says_that_it_is_a_part_confirms_no_deletion(tmp_path, part, why):
+    found = List(kind="says that it is a part", part=part)
+    async with opened(tmp_path, 'items = "$.items"\nabsent_for = "0s"', found) as app:
+        found.part = dict.fromkeys(part, False)
+        await sweep_once(app)
+        found.part = part
+        for _ in range(4):
+            await sweep_once(app)
+
+        assert told(app) == []
+        assert (doubt := uncertainty(app)) is not None
+        assert why in doubt.text
+
+
+async def test_a_count_that_was_not_seen_makes_the_sweep_uncertain_until_an_operator_accepts_it(tmp_path):
+    found, why = List(kind="counts more than it shows"), "32 in all, 25 seen"
     async with opened(tmp_path, TOTAL, found) as app:
         stuck = await sweep_once(app)
 

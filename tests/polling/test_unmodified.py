@@ -34,6 +34,8 @@ class Liar:
     async def things(self, request: Request) -> Response:
         sent = {name: value for name, value in request.headers.items() if name.startswith("if-")}
         self.asked.append(sent)
+        if sent and request.method == "POST":
+            return Response(status_code=412)
         headers = {**self.marks, "date": format_datetime(NOW, usegmt=True)}
         return Response(status_code=304, headers=headers) if sent else JSONResponse(self.rows, headers=headers)
 
@@ -44,7 +46,7 @@ def modified(age: timedelta) -> dict[str, str]:
 
 @asynccontextmanager
 async def opened(folder: Path, liar: Liar, table: str = "") -> AsyncIterator[App]:
-    async with serving(Starlette(routes=[Route("/things", liar.things)])) as url:
+    async with serving(Starlette(routes=[Route("/things", liar.things, methods=["GET", "POST"])])) as url:
         text = (
             f'[budgets.api]\nlimits = ["1000/s"]\n[sources.api]\nplugin = "rest"\nbase_url = "{url}"\nbudget = "api"\n'
         )
@@ -92,6 +94,15 @@ async def test_nothing_is_sent_back_where_that_is_switched_off(tmp_path):
             await sweep_once(app)
 
         assert liar.asked == [{}, {}, {}]
+
+
+async def test_a_list_that_is_asked_for_by_post_is_asked_for_unconditionally(tmp_path):
+    liar = Liar({"etag": '"a"'})
+    async with opened(tmp_path, liar, 'method = "POST"\n') as app:
+        for _ in range(2):
+            assert await sweep_once(app) == []
+
+        assert liar.asked == [{}, {}]
 
 
 @dataclass

@@ -423,6 +423,7 @@ def test_an_answer_short_of_its_size_goes_on_after_its_last_object_where_the_tot
         ({"type": "page", "size": 10}, 10, None),
         ({"type": "page"}, 0, None),
         ({"type": "page", "size": 10, "total": "$.total"}, 7, None),
+        ({"type": "page", "size": 10, "total": "$.total"}, 10, Position(page=4)),
         ({"type": "page", "size": 10, "more": "$.more"}, 7, None),
         ({"type": "link"}, 7, None),
         ({"type": "cursor"}, 7, None),
@@ -438,7 +439,7 @@ def test_a_list_may_go_on_beyond_a_page_that_is_the_last_only_by_its_number_of_o
         if table["type"] == "offset"
         else Position()
     )
-    response = answer({"total": 27, "more": False})
+    response = answer({"total": 20 + count, "more": False})
 
     assert (
         following(make_style(**table), at, answer=Answer(response.content), count=count, response=response).beyond

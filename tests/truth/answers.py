@@ -34,7 +34,7 @@ def listed(
             body["more"] = end < len(rows)
         case "page-total" | "offset-total":
             if begin == 0 or "total-once" not in traits:
-                body["total"] = _total(len(rows), begin, traits)
+                body["total"] = _total(len(rows), begin, size, traits)
         case "link" if end < len(rows):
             onward = request.url.copy_set_param("page", int(params.get("page", 1)) + 1)
             headers["link"] = f'<{onward}>; rel="next"'
@@ -78,11 +78,13 @@ def _slice(
     return begin, min(len(rows), begin + size - (begin // size % 2 if "short-pages" in traits else 0))
 
 
-def _total(number: int, begin: int, traits: Collection[str]) -> int | str:
+def _total(number: int, begin: int, size: int, traits: Collection[str]) -> int | str:
     if "total-odd" in traits:
         return "many"
     if "total-high" in traits:
         return number + 2
+    if "total-low" in traits:  # but not so low that it is right of the first pages
+        return next((low for low in range(number - 1, 0, -1) if low % size), number)
     return number - begin if "total-shrinks" in traits else number
 
 
@@ -120,6 +122,8 @@ def _spoiled(kind: str, answer: httpx.Response) -> httpx.Response:
             return as_json({**body, "items": None}, headers)
         case "errors":
             return as_json({**body, "items": half, "errors": [{"message": "a part timed out"}]}, headers)
+        case "part":
+            return as_json({**body, "items": half, "incomplete_results": True}, headers)
         case "202" | "206":
             return as_json({**body, "items": half}, headers, status=int(kind))
         case "renamed":

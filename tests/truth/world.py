@@ -15,7 +15,13 @@ MUTATIONS = ("create", "edit", "delete", "restore", "reorder", "swap", "soften",
 LINE_MUTATIONS = ("create-line", "edit-line", "delete-line")
 AWAY = (0.5, 3.5, 8.0, 5.0)  # seconds for which a flapping backend hides an object
 ERRORS = ("500", "502", "503", "408", "429", "429-date", "403-wait", "401", "403", "404", "400", "timeout", "reset")
-HALVES = ("errors", "202", "206", "renamed")  # answers that hold a part of the list, or another form, and say so
+HALVES = (
+    "errors",
+    "part",
+    "202",
+    "206",
+    "renamed",
+)  # answers that hold a part of the list, or another form, and say so
 FAULTS = (*ERRORS, *HALVES, "html", "truncated", "empty", "204", "null", "no-id", "twice")
 CRASHES = ("before", "inside", "after")
 
@@ -77,6 +83,7 @@ TRAITS: dict[str, Trait] = {
     # Pages have an object less than was asked for.
     "caps-size": Trait(fits=lambda w: w.style in ("page", "offset") and w.size > 1, may_begin=False),
     "total-high": Trait(fits=lambda w: w.knows_total, is_contradiction=lambda _: True),  # it counts what is hidden
+    "total-low": Trait(fits=lambda w: w.knows_total and w.size > 1),  # it is an estimate
     "total-shrinks": Trait(fits=lambda w: w.knows_total),  # it counts what is left from this page on
     "total-odd": Trait(fits=lambda w: w.knows_total, is_contradiction=lambda _: True),  # it is no number
     "total-once": Trait(fits=lambda w: w.knows_total),  # only the first answer has it
