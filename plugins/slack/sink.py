@@ -11,7 +11,7 @@ from typing import Final, Self
 import orjson
 from yarl import URL
 
-from plugins.slack.answers import api_receipt, webhook_receipt
+from plugins.slack.answers import ThreadClosed, api_receipt, webhook_receipt
 from plugins.slack.blocks import Message, message_of, text_of
 from plugins.slack.options import SlackOptions
 from plugins.slack.pace import Pace, pace_of
@@ -72,7 +72,10 @@ class SlackSink:
             if self._options.token is None:
                 return await self._to_webhook(message)
             root = attempt.last_reference if self._options.thread == "object" and len(events) == 1 else None
-            return await self._as_bot(message, root)
+            try:
+                return await self._as_bot(message, root)
+            except ThreadClosed:
+                return await self._as_bot(message, None)
         except RetryLater as exc:
             self._pace.hold(self._clock(), exc.after or 0.0)
             raise

@@ -55,6 +55,7 @@ class Slack:
     url: str = ""
     webhook_answer: tuple[int, str] = (200, "ok")
     api_answer: tuple[int, dict[str, Any] | str] = (200, {"ok": True})
+    reply_error: str = ""  # of the Web API for a reply in a thread
     headers: dict[str, str] = field(default_factory=dict)
     messages: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
@@ -68,6 +69,8 @@ class Slack:
         self.tokens.append(request.headers["Authorization"])
         self.messages.append(orjson.loads(await request.read()))
         status, body = self.api_answer
+        if self.reply_error and "thread_ts" in self.messages[-1]:
+            body = {"ok": False, "error": self.reply_error}
         if isinstance(body, str):
             return web.Response(status=status, text=body, content_type="text/html", headers=self.headers)
         stamp = {"ts": f"1795472732.{len(self.messages):06}", "channel": "C1"} if body["ok"] else {}
@@ -195,6 +198,23 @@ async def test_events_of_an_object_reply_to_its_first_message(slack: Slack) -> N
     assert [sent.get("thread_ts") for sent in slack.messages] == [None, first, first]
 
 
+@pytest.mark.parametrize("error", ["cannot_reply_to_message", "restricted_action_thread_locked", "invalid_thread_ts"])
+async def test_what_a_thread_does_not_accept_begins_another_one(slack: Slack, error: str) -> None:
+    slack.reply_error = error
+    async with as_bot(slack, thread="object") as team:
+        receipt = await team.deliver([make_event()], Attempt(number=1, delivery_id="1", last_reference="1.000009"))
+
+    assert [sent.get("thread_ts") for sent in slack.messages] == ["1.000009", None]
+    assert receipt.reference == "1795472732.000002"
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+async def test_any_2xx_of_a_webhook_is_delivered(slack: Slack, status: int) -> None:
+    slack.webhook_answer = (status, "")
+    async with by_webhook(slack) as team:
+        assert (await team.deliver([make_event()], FIRST)).status == str(status)
+
+
 async def test_a_digest_is_one_message(slack: Slack) -> None:
     async with by_webhook(slack) as team:
         await team.deliver([make_event(subject=f"projects/{number}") for number in range(5)], FIRST)
@@ -303,6 +323,8 @@ async def test_a_429_is_obeyed_by_every_message_to_the_channel(slack: Slack) -> 
         (403, "action_prohibited", Refused),
         (404, "channel_not_found", Refused),
         (404, "no_service", Gone),
+        (404, "no_active_hooks", Gone),
+        (403, "invalid_token", Gone),
         (410, "channel_is_archived", Gone),
         (429, "", RetryLater),
         (500, "rollup_error", RetryLater),
