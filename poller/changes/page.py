@@ -122,13 +122,13 @@ def _edited_in_place(
 
 
 def _anywhere(digests: Sequence[bytes], objects: Sequence[msgspec.Raw], before: Mapping[bytes, str]) -> Matched:
-    """The id of each object by digest, "" for those that the unit has not shown before; the latter, and the ids that it
-    shows no longer.
+    """The id of each object by digest, "" for new ones in their places if the unit has shown any before; the new ones,
+    and the ids that it shows no longer.
 
     Sets find both in half the time of loops, and most pages have only a few of them.
     """
     if not before:
-        return dict.fromkeys(digests, ""), dict(zip(digests, objects, strict=True)), []
+        return {}, dict(zip(digests, objects, strict=True)), []
     members = dict(zip(digests, map(before.get, digests, repeat("")), strict=True))
     fresh, gone = set(members).difference(before), set(before).difference(members)
     places = sorted(map(digests.index, fresh)) if len(fresh) <= FEW else range(len(digests))
@@ -156,9 +156,8 @@ def _told_apart(
         return _named_apart(fresh, members), frozenset()
     names = [one.object_id for one in fresh]
     ids = set(names)
-    all_are_new = len(fresh) == len(members)  # so both are in the same order
-    is_plain = len(ids) == len(fresh) and (all_are_new or ids.issubset(lost) or ids.isdisjoint(members.values()))
-    members.update(zip([*members] if all_are_new else [one.digest for one in fresh], names, strict=True))
+    is_plain = len(ids) == len(fresh) and (ids.issubset(lost) or ids.isdisjoint(members.values()))
+    members.update(zip([one.digest for one in fresh], names, strict=True))
     if is_plain:
         return fresh, frozenset()
     doubles = {object_id for object_id, times in Counter(members.values()).items() if times > 1 and object_id}
