@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from poller.options.problems import ConfigError, with_hint
 from poller.rendering.terminal import printable
 from state.errors import PollerError
 
+FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 FORESEEN: Final = (PollerError, OSError, sqlite3.Error)  # any other exception is a bug and shows its traceback
 
 
@@ -54,6 +56,8 @@ def _complain(error: Exception) -> int:
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None:
         text, hint = _refused_by_the_system(error, str(error.filename))
+    elif isinstance(error, OSError) and error.errno in FULL:
+        text, hint = f"the output cannot be written: {error.strerror}", "check the free space where it goes"
     if isinstance(error, sqlite3.Error):
         text, hint = f"the state cannot be read or written: {error}", "poller doctor checks it"
     return tell(text, hint, status=2 if isinstance(error, ConfigError) else 1)

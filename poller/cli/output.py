@@ -68,7 +68,9 @@ def _cells(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
-    """A table for a terminal, without lines. If it is too wide, only cells that contain spaces are wrapped."""
+    """A table for a terminal, without lines. If it is too wide, cells that contain spaces are wrapped; if that does not
+    suffice, all are, so that nothing is cut off.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -78,10 +80,12 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], width
     )
     columns = [[row[place] for row in cells] for place in range(len(heads))]
     wide = sum(max(map(len, (head, *column))) + 2 for head, column in zip(heads, columns, strict=True)) > width
-    for head, column in zip(heads, columns, strict=True):
-        solid = not any(" " in cell or len(cell) > width // 2 for cell in column)
-        shown = head.replace(" ", "\n") if wide and solid else head
-        made.add_column(shown, overflow="fold", no_wrap=solid, header_style="dim")
+    solid = [not any(" " in cell or len(cell) > width // 2 for cell in column) for column in columns]
+    shown = [head.replace(" ", "\n") if wide and one else head for head, one in zip(heads, solid, strict=True)]
+    least = [max(map(len, (*head.split("\n"), *column))) + 2 for head, column in zip(shown, columns, strict=True)]
+    narrow = sum(one if is_solid else 2 for one, is_solid in zip(least, solid, strict=True)) > width
+    for head, one in zip(shown, solid, strict=True):
+        made.add_column(head, overflow="fold", no_wrap=one and not narrow, header_style="dim")
     for row in cells:
         made.add_row(*map(Text, row))
     return made

@@ -12,7 +12,7 @@ import click
 from poller.cli.context import CliContext
 from poller.cli.output import console, print_json, say
 from poller.cli.plan import limits_option, weights_option
-from poller.cli.simulation import draw, print_result, print_scenario, result_row, scenario_row
+from poller.cli.simulation import draw, print_result, print_scenario, progress_of, result_row, scenario_row
 from poller.cli.state import reading
 from poller.config.models import Config
 from poller.operations.planners import planner_states
@@ -20,7 +20,7 @@ from poller.options.quantities import parse_duration
 from poller.planner.report import WhatIf, check_names
 from poller.simulation import worlds
 from poller.simulation.scenarios import DAYS, Scenario, changed, replay, run_scenario
-from poller.simulation.simulator import Result, simulate_world, units_of
+from poller.simulation.simulator import Progress, Result, simulate_world, units_of
 
 WORLD: Final[dict[str, Any]] = {"units": 200, "changes": 6000.0, "limits": ("20000/day",), "share": 1.0}  # defaults
 
@@ -49,7 +49,8 @@ def simulate(context: CliContext, /, plot: Path | None, as_json: bool, **asked: 
     """
     if asked["world"] is not None:
         _refuse(asked, with_world=True)
-        result = _in_world(**asked)
+        with progress_of(f"world {asked['world']}") as progress:
+            result = _in_world(progress, **asked)
         found, results = result_row(result), [result]
     else:
         _refuse(asked, with_world=False)
@@ -78,14 +79,16 @@ def _refuse(asked: dict[str, Any], *, with_world: bool) -> None:
         raise click.UsageError("--changes can only be used without --from-history: the log says how many there were")
 
 
-def _in_world(*, world: str, days: float | None, max_staleness: str | None, seed: int, **asked: Any) -> Result:
+def _in_world(
+    progress: Progress, *, world: str, days: float | None, max_staleness: str | None, seed: int, **asked: Any
+) -> Result:
     settings = {name: asked[name] or default for name, default in WORLD.items()}
     made = worlds.make(
         world, units=settings["units"], days=days or DAYS, changes_per_day=settings["changes"], seed=seed
     )
     units = units_of(made, max_staleness=_duration(max_staleness))
     limits = limits_option(settings["limits"])
-    return simulate_world(made, limits=limits, share=settings["share"], units=units, seed=seed)
+    return simulate_world(made, limits=limits, share=settings["share"], units=units, seed=seed, progress=progress)
 
 
 def _scenarios(config: Config, asked: dict[str, Any]) -> Iterator[Scenario]:
@@ -103,11 +106,14 @@ def _scenarios(config: Config, asked: dict[str, Any]) -> Iterator[Scenario]:
         here = changed(state, what_if)
         if not len(here.planner.units):
             continue
-        if asked["from_history"]:
-            replayed = replay(here, seen, days=asked["days"], seed=asked["seed"])
-            yield from () if replayed is None else (replayed,)
-        else:
-            yield run_scenario(here, days=asked["days"], changes_per_day=asked["changes"], seed=asked["seed"])
+        with progress_of(f"budget {state.budget}") as progress:
+            same: dict[str, Any] = {"days": asked["days"], "seed": asked["seed"], "progress": progress}
+            if asked["from_history"]:
+                replayed = replay(here, seen, **same)
+                found = () if replayed is None else (replayed,)
+            else:
+                found = (run_scenario(here, changes_per_day=asked["changes"], **same),)
+        yield from found
 
 
 def _duration(text: str | None) -> float | None:

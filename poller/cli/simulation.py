@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 import numpy as np
+from rich import progress
+from rich.console import Console
 
 from poller.cli.output import print_table, say
 from poller.options.quantities import duration_text
 from poller.rendering.counting import counted, plural
 from poller.simulation.scenarios import Scenario
-from poller.simulation.simulator import Result
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from poller.simulation.simulator import Progress, Result
 
 _BARS: Final = 16  # characters of the longest bar; two fit on a terminal
 _STEPS: Final = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 86400)  # seconds; steps of the chart
 _FIGURES: Final = ("units", "days", "calls", "used", "mean", "in_turn", "optimum", "hourly_bound", "stalest")
+
+
+@contextlib.contextmanager
+def progress_of(what: str, *, every: float = 10.0) -> Iterator[Progress]:
+    """Show how much of a simulation is done: a bar on a terminal; elsewhere a line every so many seconds."""
+    if not sys.stderr.isatty():
+        yield _lines(what, every)
+        return
+    columns = (
+        progress.TextColumn(what),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeElapsedColumn(),
+    )
+    with progress.Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+def _lines(what: str, every: float) -> Progress:
+    said = time.monotonic()
+
+    def tell(share: float) -> None:
+        nonlocal said
+        if time.monotonic() - said >= every:
+            said = time.monotonic()
+            say(f"{what}: {share:.0%} simulated", err=True)
+
+    return tell
 
 
 def result_row(result: Result) -> dict[str, Any]:

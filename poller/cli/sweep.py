@@ -113,7 +113,7 @@ def _say(swept: Swept) -> None:
     for line in swept.not_seen:
         say(f"Error: {line}", err=True)
     if swept.not_seen:
-        say("poller check --online asks each source once; poller doctor looks at everything", err=True)
+        say("poller doctor says what to do about it", err=True)
 
 
 @contextlib.contextmanager

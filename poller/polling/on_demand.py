@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
+import orjson
 
 from poller.changes.certainty import Uncertainty
 from poller.events.cloudevents import iso
@@ -150,7 +151,8 @@ def _throttled_until(active: ActiveSource, now: float) -> float | None:
 
 def _why(active: ActiveSource, w: WatchedEndpoint, now: float) -> str:
     if w.state.held is not None:
-        return "held: see `poller status`"
+        why = orjson.loads(w.state.held)["why"]
+        return f"held, {why}: nothing is recorded until `poller release {w.label}` with `--accept` or `--emit` decides"
     if (until := _throttled_until(active, now)) is not None:
         return f"the server wants no call of budget {active.poll_loop.name} before {iso(until)}"
     errors = [unit.error for unit in w.units.failing() if unit.error]

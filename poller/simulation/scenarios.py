@@ -12,7 +12,7 @@ from poller.planner.learning import HOURS
 from poller.planner.planner import Planner, Unit, explanations
 from poller.planner.report import PlannerState, WhatIf
 from poller.simulation import worlds
-from poller.simulation.simulator import Result, simulate_world
+from poller.simulation.simulator import Progress, Result, nobody, simulate_world
 from poller.simulation.worlds import DAY, HOUR, World
 from state.status import SeenChange
 
@@ -56,7 +56,12 @@ def changed(state: PlannerState, what_if: WhatIf) -> PlannerState:
 
 
 def run_scenario(
-    state: PlannerState, *, days: float | None = None, changes_per_day: float | None = None, seed: int = 0
+    state: PlannerState,
+    *,
+    days: float | None = None,
+    changes_per_day: float | None = None,
+    seed: int = 0,
+    progress: Progress = nobody,
 ) -> Scenario:
     """Simulate a budget from its planner's current state, in a world with the learned rates and weekly rhythm.
 
@@ -72,11 +77,16 @@ def run_scenario(
     if changes_per_day is not None:
         hourly *= changes_per_day / DAY / hourly.sum(axis=0).mean()
     world = worlds.expected(hourly, start=float(start), seed=seed, name=f"budget {state.budget}")
-    return _simulated(state, world, units, state.planner, seed)
+    return _simulated(state, world, units, state.planner, seed, progress)
 
 
 def replay(
-    state: PlannerState, seen: Iterable[SeenChange], *, days: float | None = None, seed: int = 0
+    state: PlannerState,
+    seen: Iterable[SeenChange],
+    *,
+    days: float | None = None,
+    seed: int = 0,
+    progress: Progress = nobody,
 ) -> Scenario | None:
     """Poll the recorded changes of the last `days` again, with a planner that has learned nothing yet.
 
@@ -100,7 +110,7 @@ def replay(
     start = max(min(times), end - days * DAY) if days is not None else min(times)
     name = f"budget {state.budget}, as recorded"
     world = worlds.recorded(histories, start=float(np.floor(start / HOUR) * HOUR), end=end, name=name)
-    return _simulated(state, world, units, Planner(units, now=world.start, seed=seed), seed)
+    return _simulated(state, world, units, Planner(units, now=world.start, seed=seed), seed, progress)
 
 
 def span(state: PlannerState) -> float:
@@ -108,9 +118,18 @@ def span(state: PlannerState) -> float:
     return min(DAYS, MOST_CALLS / (min(allowed(state.limits, state.share), 1 / LATENCY) * DAY))
 
 
-def _simulated(state: PlannerState, world: World, units: Sequence[Unit], planner: Planner, seed: int) -> Scenario:
+def _simulated(
+    state: PlannerState, world: World, units: Sequence[Unit], planner: Planner, seed: int, progress: Progress
+) -> Scenario:
     result = simulate_world(
-        world, limits=state.limits, share=state.share, units=units, planner=planner, seed=seed, latency=LATENCY
+        world,
+        limits=state.limits,
+        share=state.share,
+        units=units,
+        planner=planner,
+        seed=seed,
+        latency=LATENCY,
+        progress=progress,
     )
     groups: dict[tuple[str, str], list[int]] = {}
     for number, unit in enumerate(units):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +20,13 @@ Floats = NDArray[np.float64]
 
 LATENCY = 0.2  # seconds until a call is answered
 _THINK_AGAIN = 60.0  # seconds for which a pace is kept
+_TELL_AGAIN = 600.0  # simulated seconds between two words about progress
+
+Progress = Callable[[float], None]
+
+
+def nobody(_share: float) -> None:
+    """Progress that nobody waits for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +87,13 @@ def simulate_world(
     until: float = math.inf,
     seed: int = 0,
     latency: float = LATENCY,
+    progress: Progress = nobody,
 ) -> Result:
     """Poll a world with the real planner and budget, and measure the delays of changes from `since` to `until`.
 
     `units` correspond to the world's units, in order (default: `units_of`); `planner` must contain them (default: a new
-    planner). `since` and `until` are seconds from the world's start. Raises ValueError if the number of units differs
+    planner). `since` and `until` are seconds from the world's start. `progress` is called with the share of the period
+    that is done, from time to time. Raises ValueError if the number of units differs
     from the world's, or if there are no limits.
     """
     known = list(units) if units is not None else units_of(world)
@@ -92,7 +101,7 @@ def simulate_world(
         raise ValueError(f"{len(known)} units and {len(limits)} limits for a world of {world.units} units")
     planner = planner if planner is not None else Planner(known, now=world.start, seed=seed)
     run = _Run(world, known, Budget("simulated", limits, share=share, seed=seed), planner, latency)
-    run.to(world.start + world.seconds)
+    run.to(world.start + world.seconds, progress)
     return _result(
         run, world.start + since, world.start + until, allowed(limits, share), _most(limits, share, world.seconds)
     )
@@ -117,9 +126,13 @@ class _Run:
         self._gap = 0.0  # seconds between calls at the current pace
         self._paced = -math.inf
 
-    def to(self, end: float) -> None:
+    def to(self, end: float, progress: Progress) -> None:
         """Poll until the instant `end`."""
+        told = began = self.now
         while self.now < end:
+            if self.now - told >= _TELL_AGAIN:
+                told = self.now
+                progress((told - began) / (end - began))
             wait = self.budget.wait(self.now)
             unit = self.planner.choose(self.now) if not wait else None
             if unit is None:

@@ -67,3 +67,14 @@ def test_streams_that_another_program_has_put_in_place_are_left_to_it(monkeypatc
 
     assert ended.value.code == 2
     assert "did you mean 'check'?" in told.getvalue()
+
+
+def test_an_output_that_cannot_be_written_is_said_in_one_line(poller: Run, shop: Shop, tmp_path: Path):
+    shop.configure(tmp_path)
+    assert poller("once").status == 0
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "poller", "status"]
+        ran = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    why = "the output cannot be written: No space left on device; check the free space where it goes"
+    assert (ran.returncode, ran.stderr) == (1, f"Error: {why}\n")

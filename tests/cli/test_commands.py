@@ -282,7 +282,9 @@ def test_what_is_paused_is_told_once_it_is_resumed(poller: Run, told: Shop, tmp_
 def test_a_held_endpoint_records_nothing_until_it_is_released(poller: Run, told: Shop) -> None:
     poller("hold", "items")
     told.items[0]["name"] = "Medlar"
-    poller("once")
+    swept = poller("poll", "items")
+    assert "shop/items: held, on command: nothing is recorded until `poller release shop/items`" in swept.err
+    assert "check --online" not in swept.err
     status = poller("status", "--json").json
     assert status["endpoints"][0]["held"] is not None
     assert [event["type"] for event in poller("events", "--after", 3, "--json").lines] == ["poller.endpoint.held"]

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from poller.budget.limits import Limit
 from poller.cli import cli
+from poller.cli.simulation import progress_of
 from poller.planner.planner import Unit
 from poller.simulation.simulator import simulate_world, units_of
 from poller.simulation.worlds import DAY, make, recorded
@@ -128,3 +129,19 @@ def test_wrong_usage_is_said_so(wrong):
 
     assert answer.exit_code == 2
     assert wrong[0].lstrip("-") in answer.output
+
+
+def test_progress_is_told_from_the_beginning_to_the_end():
+    told: list[float] = []
+    run(days=1, progress=told.append)
+
+    assert told == sorted(told)
+    assert told[0] < 0.05
+    assert told[-1] > 0.95
+
+
+def test_a_command_says_how_far_a_simulation_is(capsys):
+    with progress_of("budget shop", every=0.0) as progress:
+        progress(0.25)
+
+    assert capsys.readouterr().err == "budget shop: 25% simulated\n"
