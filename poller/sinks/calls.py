@@ -32,6 +32,7 @@ else:
     aiohttp, connections, yarl = late("aiohttp"), late("poller.sinks.connections"), late("yarl")
 
 READ: Final = 64 * 1024  # bytes of an answer that are read before the connection is closed
+HEADER: Final = 32 * 1024  # bytes of one header of an answer; policies and cookies may have more than aiohttp's 8 KiB
 CONNECTIONS: Final = 100
 _SPECIAL: Final = "write / # ? @ and : in a user or password as %2F %23 %3F %40 and %3A"
 
@@ -105,7 +106,10 @@ class Calls:
             connector=connections.connector(allow_private=anywhere, limit=CONNECTIONS, tls=tls),
             timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=min(self._timeout, 10.0)),
             cookie_jar=aiohttp.DummyCookieJar(),
+            response_class=connections.Response,
             auto_decompress=False,
+            max_line_size=HEADER,
+            max_field_size=HEADER,
             trust_env=False,
             headers={"User-Agent": f"Poller/{version('poller')}", "Accept-Encoding": "identity"},
         )
@@ -126,6 +130,8 @@ class Calls:
         """
         try:
             return await self._sent(_target(url, self._proxy), method, body, headers, most)
+        except connections.Garbled as exc:  # a receiver that says 2xx has what it was sent
+            return Answer(exc.status, {}, b"")
         except (aiohttp.ClientError, OSError) as exc:  # a TimeoutError is an OSError
             raise RetryLater(None, self._unanswered(name or shown(url), exc)) from exc
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
-from aiohttp import TCPConnector
+from aiohttp import ClientError, ClientResponse, ClientResponseError, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from aiohttp.resolver import DefaultResolver
 
 from poller.sinks.ssrf import AddressRefused, literal_address, why_refused
 
+_STATUS: Final = re.compile(rb"HTTP/1\.[01] ([2-5][0-9]{2})[ \r\n]")
+_BEGINNING: Final = 16  # bytes of an answer that hold its status
 RECEIVE: Final = 16 * 1024  # bytes of a connection's receive buffer; answers to callbacks are small
 
 
@@ -34,6 +40,53 @@ class GuardedResolver(AbstractResolver):
 
     async def close(self) -> None:
         await self._resolver.close()
+
+
+class Garbled(ClientError):
+    """An answer with a status, of which the rest is not HTTP: a 204 with a body, two lengths, endless headers."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class _Protocol(ResponseHandler):
+    """Keeps the first bytes of an answer."""
+
+    beginning = b""
+
+    def set_response_params(self, **params: Any) -> None:
+        """See aiohttp. Called before each answer."""
+        self.beginning = b""
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        if len(self.beginning) < _BEGINNING:
+            self.beginning += data[: _BEGINNING - len(self.beginning)]
+        super().data_received(data)
+
+
+class Response(ClientResponse):
+    """A response. Raises Garbled if only its status can be read."""
+
+    async def start(self, connection: Connection) -> ClientResponse:
+        """See aiohttp."""
+        try:
+            return await super().start(connection)
+        except ClientResponseError as exc:
+            protocol = connection.protocol
+            if isinstance(protocol, _Protocol) and (found := _STATUS.match(protocol.beginning)):
+                raise Garbled(int(found[1])) from exc
+            raise
+
+
+class _Connector(TCPConnector):
+    """A connector whose answers keep their first bytes."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = partial(_Protocol, loop=self._loop)  # type: ignore[assignment] # aiohttp offers no other way
 
 
 def guarded_socket(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
@@ -64,8 +117,8 @@ def connector(
     connections.
     """
     if allow_private:
-        return TCPConnector(limit=limit, ssl=tls, resolver=resolver, socket_factory=small_socket)
-    return TCPConnector(limit=limit, ssl=tls, resolver=GuardedResolver(resolver), socket_factory=guarded_socket)
+        return _Connector(limit=limit, ssl=tls, resolver=resolver, socket_factory=small_socket)
+    return _Connector(limit=limit, ssl=tls, resolver=GuardedResolver(resolver), socket_factory=guarded_socket)
 
 
 async def check_host(host: str, resolver: AbstractResolver | None = None) -> None:

@@ -18,6 +18,7 @@ from standardwebhooks import Webhook
 from plugins.http import BATCH_BYTES, HttpOptions, HttpSink, message_id, signature
 from poller import Attempt, Event, Gone, Receipt, Refused, Rejected, RetryLater, TooLarge
 from poller.sinks.text import RECEIPT_BYTES
+from tests.support.raw_server import answer, answering
 
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER_KEY = "whsec_" + base64.b64encode(b"another key of 24 bytes!").decode()
@@ -234,6 +235,34 @@ async def test_a_2xx_whose_body_breaks_off_is_delivered() -> None:
         receipt = await deliver(options(f"http://127.0.0.1:{port}/"))
 
     assert receipt.status == "200"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"204 No Content\r\nContent-Length: 2\r\n\r\nok",
+        b"204 No Content\r\nConnection: close\r\n\r\nok",
+        b"204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"200 OK\r\nContent-Length: 0\r\n\r\nok",
+        b"200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+        b"200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"200 OK\r\nBad Name: x\r\nContent-Length: 0\r\n\r\n",
+        b"200 OK\r\n" + b"Set-Cookie: a=b\r\n" * 200 + b"\r\n",
+        b"200 OK\r\nContent-Security-Policy: " + b"x" * 50_000 + b"\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+async def test_a_2xx_is_delivered_although_the_rest_is_not_http(rest: bytes) -> None:
+    async with answering(lambda _: b"HTTP/1.1 " + rest) as url:
+        assert (await deliver(options(url))).status.startswith("20")
+
+
+async def test_a_large_header_does_not_hide_how_long_to_wait() -> None:
+    policy = b"Content-Security-Policy: " + b"x" * 16_000
+    async with answering(lambda _: answer(b"", b"Retry-After: 120", policy, status=b"429 Slow down")) as url:
+        with pytest.raises(RetryLater) as failure:
+            await deliver(options(url))
+
+    assert failure.value.after == 120
 
 
 async def test_nobody_there_is_told_without_secrets(callback: Callback) -> None:
