@@ -40,6 +40,7 @@ class RateLimitHeaders(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer says about further calls."""
 
     status: int = 200
+    is_refusal: bool = False  # the text of the answer says that there were too many calls
     retry_after: float | None = None  # seconds from now, at most LONGEST
     quotas: tuple[Quota, ...] = ()
     notes: tuple[str, ...] = ()  # headers that could not be read, for the operator
@@ -64,9 +65,11 @@ def read_headers(status: int, headers: Mapping[str, str], now: float) -> RateLim
 
 
 def is_throttled(headers: RateLimitHeaders) -> bool:
-    """Whether the answer refuses a call because there were too many: a 429, or a 403 that says so in its headers."""
+    """Whether the answer refuses a call because there were too many: a 429, a 403 that says so in its headers, or an
+    error that says so in its text.
+    """
     says_so = headers.retry_after is not None or any(quota.remaining == 0 for quota in headers.quotas)
-    return headers.status == 429 or (headers.status == 403 and says_so)
+    return headers.status == 429 or headers.is_refusal or (headers.status == 403 and says_so)
 
 
 def word_of(headers: RateLimitHeaders) -> str:

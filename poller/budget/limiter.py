@@ -12,6 +12,7 @@ from typing import Final, Self
 
 import msgspec
 import structlog
+from msgspec import structs
 
 from poller.budget.budget import Budget
 from poller.budget.headers import read_headers
@@ -50,7 +51,7 @@ class RateLimiter:
         self.budget = budget
         self.clock = clock
         self.calls = 0
-        self.refused = 0  # answers with 429
+        self.refused = 0  # answers that refused a call because there were too many
         self.freed: Callable[[], None] = lambda: None  # called when one more call may be in flight
         self.paid: Callable[[], None] = lambda: None  # called for every call that was written down
         self.noted = -math.inf  # the stored end of the server's pause (steady)
@@ -100,11 +101,11 @@ class RateLimiter:
         self._answered.set()
         self.freed()
 
-    async def heed(self, status: int, headers: Mapping[str, str]) -> None:
-        """Obey the headers of an answer about further calls."""
-        self.refused += status == HTTPStatus.TOO_MANY_REQUESTS
-        steady = self.clock.steady()
-        self.budget.obey(read_headers(status, headers, now=self.clock.now()), steady)
+    async def heed(self, status: int, headers: Mapping[str, str], *, is_refusal: bool = False) -> None:
+        """Obey the headers of an answer about further calls. `is_refusal`: its text says that there were too many."""
+        self.refused += is_refusal or status == HTTPStatus.TOO_MANY_REQUESTS
+        steady, said = self.clock.steady(), read_headers(status, headers, now=self.clock.now())
+        self.budget.obey(structs.replace(said, is_refusal=is_refusal), steady)
         until = self.budget.throttled_until(steady)
         if until is not None and until > max(self.noted, steady) + MOMENT:
             self.noted = until

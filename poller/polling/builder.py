@@ -13,11 +13,13 @@ from poller.clock import Clock
 from poller.config.models import BudgetConfig, SourceConfig
 from poller.hooks.loading import Plugins, said
 from poller.planner.planner import Planner
+from poller.polling.ask import asked_again_for_a_moment, asked_again_if_refused, obeyed_in_text
+from poller.polling.boundary import reason_of
 from poller.polling.budget_work import BudgetWork
 from poller.polling.budgets import BuiltEndpoint, PolledBudget
 from poller.polling.call_steps import CallSteps
 from poller.polling.deletions import Deletions
-from poller.polling.fetch import Fetcher, asked_again_if_refused
+from poller.polling.fetch import Fetcher, unwelcome
 from poller.polling.health import SourceHealth
 from poller.polling.loop import PollLoop
 from poller.polling.poll import Polling, do
@@ -83,10 +85,12 @@ class Builder:
         poll_loop, recorder = budget.poll_loop, self._polling.recorder
         client = build_client(_network_of(config), limiter=poll_loop.limiter, auth=source.auth, inner=self._transport)
         budget.clients.append(client)
-        ask = asked_again_if_refused(partial(fetch, client))
+        ask = asked_again_if_refused(obeyed_in_text(partial(fetch, client), poll_loop.limiter))
+        ask_on = asked_again_for_a_moment(ask, self._clock, refused=partial(_refused, poll_loop))
         apart = self._apart(config.name)
         calls, asks_first = SourceCalls(source, apart), source.asks_first()
-        fetcher = Fetcher(calls, ask, store=recorder.store, steps=recorder.steps, clock=self._clock, apart=apart)
+        steps = recorder.steps
+        fetcher = Fetcher(calls, ask, ask_on, store=recorder.store, steps=steps, clock=self._clock, apart=apart)
         active = ActiveSource(
             config=config,
             source=calls,
@@ -108,6 +112,11 @@ class Builder:
             )
             for endpoint in config.chosen(source.endpoints())
         ]
+
+
+def _refused(poll_loop: PollLoop, response: httpx.Response) -> None:
+    """Note a refused call that is repeated, to be reported like any other."""
+    poll_loop.pauses.repeats(reason_of(unwelcome(response)))
 
 
 def _network_of(config: SourceConfig) -> Network:

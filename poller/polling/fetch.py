@@ -11,7 +11,6 @@ import httpx
 import msgspec
 import orjson
 
-from poller.budget.headers import RateLimitHeaders, is_throttled, read_headers
 from poller.changes.certainty import claims_of
 from poller.changes.comparison import RequestTimes, digest_of
 from poller.changes.decide import is_known
@@ -31,7 +30,7 @@ from poller.sources.charsets import opening
 from poller.sources.errors import FetchError
 from poller.sources.pagination import COMMON_CAPS
 from poller.sources.protocol import Item, PageError, Position, Unparsed
-from poller.sources.statuses import is_list
+from poller.sources.statuses import is_list, is_refusal
 from poller.sources.urls import shown_url
 from state.polls import Snapshot, UnitState
 from state.steps import Steps
@@ -52,29 +51,21 @@ STRONG: Final = 60.0  # seconds
 MOST_PAGES: Final = 10_000  # of one chain: a list without an end is an error
 
 
-def asked_again_if_refused(ask: Ask) -> Ask:
-    """Repeats a request once if the credentials are refused. A single 401 may come from a server that does not know the
-    key yet.
-    """
-
-    async def twice(request: httpx.Request) -> httpx.Response:
-        response = await ask(request)
-        return response if response.status_code != httpx.codes.UNAUTHORIZED else await ask(request)
-
-    return twice
-
-
 class Unwelcome(FetchError):
     """The server answered, but not with the list."""
 
 
 class Fetcher:
-    """Fetches the units and items of one source. `ask` sends a request, paid from the budget, or raises FetchError."""
+    """Fetches the units and items of one source.
+
+    `ask` sends a request, paid from the budget, or raises FetchError; `ask_on` does so for later pages of a chain.
+    """
 
     def __init__(
-        self, source: SourceCalls, ask: Ask, *, store: PollStore, steps: Steps, clock: Clock, apart: Apart
+        self, source: SourceCalls, ask: Ask, ask_on: Ask, *, store: PollStore, steps: Steps, clock: Clock, apart: Apart
     ) -> None:
         self.ask = ask
+        self._ask_on = ask_on
         self.source = source
         self._store = store
         self._steps = steps
@@ -193,7 +184,7 @@ class Fetcher:
             if len(pages) >= MOST_PAGES:
                 raise PageError(f"{w.label}: the list has not ended after {MOST_PAGES} pages")
             at = replace(following, parent=at.parent, since=at.since)
-            response = await self.ask(await self.source.request(w.rules.endpoint, at))
+            response = await self._ask_on(await self.source.request(w.rules.endpoint, at))
             bodies.append(_digest(w, response))
             size += len(response.content)
             chain.add(await self._page(w, at, response, NO_PAGE if pages[-1].next is None else frozenset()))
@@ -227,7 +218,7 @@ class Fetcher:
         status = response.status_code
         if status == httpx.codes.NO_CONTENT or status in w.rules.endpoint.empty_status:
             return EMPTY
-        if status in no_page and not is_throttled(_headers(response)):
+        if status in no_page and not is_refusal(response):
             return EMPTY
         if not is_list(status, w.rules.endpoint):
             raise unwelcome(response)
@@ -296,17 +287,12 @@ def _digest(w: WatchedEndpoint, response: httpx.Response) -> bytes:
 
 def unwelcome(response: httpx.Response, advice: str = "") -> Unwelcome:
     """The error for an answer with an unexpected status: the status and the start of the answer's text."""
-    headers = _headers(response)
     start = " ".join(opening(response).split())
     return Unwelcome(
         shown_url(response.request.url),
         f"{response.status_code} {response.reason_phrase}" + (f": {start}" if start else "") + advice,
-        status=httpx.codes.TOO_MANY_REQUESTS if is_throttled(headers) else response.status_code,
+        status=httpx.codes.TOO_MANY_REQUESTS if is_refusal(response) else response.status_code,
     )
-
-
-def _headers(response: httpx.Response) -> RateLimitHeaders:
-    return read_headers(response.status_code, response.headers, now=0.0)
 
 
 def _validators(response: httpx.Response) -> bytes | None:

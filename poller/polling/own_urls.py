@@ -20,7 +20,7 @@ from poller.polling.recorder import Recorder
 from poller.polling.results import PollResult
 from poller.polling.threads import LARGE, Apart
 from poller.polling.unit_keys import own_id
-from poller.sources.statuses import is_list
+from poller.sources.statuses import is_list, is_refusal
 from poller.sources.urls import shown_url
 from state.notices import Notice
 from state.polls import Presence, Snapshot, Suspect
@@ -167,7 +167,7 @@ class OwnUrls:
         Raises FetchError for an answer that is a failure.
         """
         status = response.status_code
-        if not response.is_success and status != httpx.codes.FORBIDDEN:
+        if not response.is_success and (status != httpx.codes.FORBIDDEN or is_refusal(response)):
             raise unwelcome(response)
         found = None
         if is_list(status, w.rules.endpoint) and response.content:

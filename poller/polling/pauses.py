@@ -35,6 +35,7 @@ class Pauses:
         self._budget = budget
         self._clock = clock
         self._episode: Episode | None = None
+        self._unreported: Notice | None = None  # of a refused call that was repeated
 
     def until(self) -> float | None:
         """Wall time before which the server wants no call; None if calls are welcome."""
@@ -43,6 +44,15 @@ class Pauses:
     def refused(self, reason: str) -> Notice | None:
         """The notice of a call that was answered with 429, if it is to be reported."""
         return self._told(reason) if self._episode is None else self.long_one()
+
+    def repeats(self, reason: str) -> None:
+        """A refused call is repeated: it is reported with the next answer of a unit."""
+        self._unreported = self.refused(reason) or self._unreported
+
+    def unreported(self) -> Notice | None:
+        """The notice of a refused call that was repeated, or of a long pause, which was not reported yet."""
+        notice, self._unreported = self._unreported, None
+        return notice or self.long_one()
 
     def long_one(self) -> Notice | None:
         """The notice of a long pause that was not reported yet."""

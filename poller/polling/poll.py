@@ -193,7 +193,7 @@ async def discover(polling: Polling, active: ActiveSource) -> None:
 
 async def take(polling: Polling, active: ActiveSource, update: HealthUpdate) -> None:
     """Report changes of the source's health and its server's pauses, and let units be polled that are free again."""
-    if (paused := active.poll_loop.pauses.long_one()) is not None:
+    if (paused := active.poll_loop.pauses.unreported()) is not None:
         update = structs.replace(update, notices=(*update.notices, paused))
     await polling.follow_up.say(active, update)
     if update.reopened:

@@ -95,6 +95,8 @@ def distorted(kind: str, answer: httpx.Response, *, now: float) -> httpx.Respons
     """What comes instead of an answer that was to be good."""
     if kind == "429-date":
         return httpx.Response(429, headers={"retry-after": time_text(now + 2.0)})
+    if kind == "403-text":
+        return as_json({"message": "You have exceeded a secondary rate limit."}, status=403)
     status = kind.removesuffix("-wait")
     if status.isdigit() and status[0] in "45":
         return httpx.Response(int(status), headers=_HEADERS.get(kind, {}))

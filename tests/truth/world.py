@@ -14,7 +14,22 @@ STYLES = (*PAGED, *CHAINED, "none")
 MUTATIONS = ("create", "edit", "delete", "restore", "reorder", "swap", "soften", "harden")
 LINE_MUTATIONS = ("create-line", "edit-line", "delete-line")
 AWAY = (0.5, 3.5, 8.0, 5.0)  # seconds for which a flapping backend hides an object
-ERRORS = ("500", "502", "503", "408", "429", "429-date", "403-wait", "401", "403", "404", "400", "timeout", "reset")
+ERRORS = (
+    "500",
+    "502",
+    "503",
+    "408",
+    "429",
+    "429-date",
+    "403-wait",
+    "403-text",
+    "401",
+    "403",
+    "404",
+    "400",
+    "timeout",
+    "reset",
+)
 HALVES = (
     "errors",
     "part",
