@@ -2,6 +2,7 @@
 
 All of them run from compiled modules, as after an installation: compiling ours anew would cost more than all the rest.
 
+Beside `once` stands what its libraries alone cost: their imports, and the same requests by httpx, one after the other.
 urlwatch is not one of our packages: `URLWATCH=PATH` names its program, from an environment of its own. Without it that
 line is left out.
 """
@@ -41,6 +42,18 @@ base_url = "{url}"
 name = "out"
 plugin = "jsonl"
 path = "out.jsonl"
+"""
+LIBRARIES: Final = """
+from poller import lean
+lean.begin()
+import asyncio, click, httpx, msgspec, numpy, orjson, pluggy, pydantic, sqlite3, structlog, tomllib
+
+async def ask():
+    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        for number in range({pages}):
+            orjson.loads((await client.get("{url}/" + str(number))).content)
+
+asyncio.run(ask())
 """
 
 
@@ -97,7 +110,9 @@ def main() -> int:
             print(f"resident memory of a daemon   {resident:6.0f} MB  (at most {RESIDENT:g})")
             missed.append(resident > RESIDENT)
         missed.append(_ready(folder, url) > READY)
+        libraries = cost((sys.executable, "-c", LIBRARIES.format(pages=PAGES, url=url)), folder)
         print(f"poller once, {PAGES} pages       {once:6.0f} ms")
+        print(f"its libraries alone, with them{libraries:6.0f} ms")
         if program := os.environ.get("URLWATCH"):
             missed.append(once > _urlwatch(program, url, folder))
     return 1 if any(missed) else 0
