@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from types import FunctionType, MethodType
@@ -43,6 +43,7 @@ MOST_OBJECTS: Final = 10_000_000  # objects before an offset
 # Exceptions of an auth flow that are not the plugin's fault: the flow ends, or its answer is cut off or never ends.
 _OF_AUTH: Final = (httpx.TransportError, httpx.DecodingError, FetchError, StopAsyncIteration)
 Normalise = Callable[[dict[str, Any]], dict[str, Any]]
+Run = Callable[..., Awaitable[Any]]  # runs a function with these arguments
 
 
 class SourceAdapter:
@@ -60,7 +61,7 @@ class SourceAdapter:
         with self._running("auth"):
             auth = getattr(source, "auth", None)
             check_auth(plugin, auth)
-        self.auth: httpx.Auth | None = None if auth is None else _PluggedAuth(auth, self._running)
+        self.auth = None if auth is None else PluggedAuth(auth, self._running)
         self._reading = self._running("page")
         ask = getattr(source, "item_request", None)
         self.takes_items = ask is not None and _takes(ask, 3)  # own URLs may depend on more than the id
@@ -212,28 +213,60 @@ class _Running:
         ) from error
 
 
-class _PluggedAuth(httpx.Auth):
-    """A plugin's auth flow."""
+class PluggedAuth(httpx.Auth):
+    """A plugin's auth flow.
 
-    def __init__(self, auth: httpx.Auth, running: Callable[..., _Running]) -> None:
+    `apart` runs a function where it may block. Flows that httpx itself makes of an `auth_flow` run there; one that the
+    plugin wrote with `async_auth_flow` runs on the event loop.
+    """
+
+    def __init__(self, auth: httpx.Auth, running: Callable[..., _Running], apart: Run | None = None) -> None:
         self._auth = auth
         self._running = running
+        self._apart = apart
+
+    def on(self, apart: Run) -> PluggedAuth:
+        """The same flow, run by `apart` if it may block."""
+        kind = type(self._auth)
+        is_async = kind.async_auth_flow is not httpx.Auth.async_auth_flow
+        return self if is_async or _of_httpx(kind) else PluggedAuth(self._auth, self._running, apart)
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         with self._running("auth"):
             flow = self._auth.async_auth_flow(request)
+        given: httpx.Request | httpx.Response = request
+        answer = None
         try:
-            with self._running("auth", *_OF_AUTH):
-                asked = _checked(await anext(flow), httpx.Request)
             while True:
-                response = yield asked
+                if self._apart is not None:
+                    await given.aread()  # its connection belongs to this loop
                 with self._running("auth", *_OF_AUTH):
-                    asked = _checked(await flow.asend(response), httpx.Request)
+                    asked = _checked(
+                        await self._step(anext(flow) if answer is None else flow.asend(answer)), httpx.Request
+                    )
+                given = answer = yield asked
         except StopAsyncIteration:
             return
-        finally:
+        except GeneratorExit:
             with self._running("auth"):
-                await flow.aclose()
+                await self._step(flow.aclose())
+            raise
+
+    async def _step(self, step: Awaitable[T]) -> T:
+        return await step if self._apart is None else await self._apart(_completed, step)
+
+
+def _of_httpx(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == httpx.__name__
+
+
+def _completed(step: Coroutine[Any, Any, T]) -> T:
+    """The result of a step that waits for nothing."""
+    try:
+        step.send(None)
+    except StopIteration as done:
+        return cast("T", done.value)
+    raise RuntimeError("it waits")
 
 
 def _steps(given: Any) -> Generator[httpx.Request, Any, None]:

@@ -83,12 +83,12 @@ class Builder:
     def _add(self, budget: PolledBudget, config: SourceConfig) -> None:
         source = config.build()
         poll_loop, recorder = budget.poll_loop, self._polling.recorder
-        client = build_client(_network_of(config), limiter=poll_loop.limiter, auth=source.auth, inner=self._transport)
+        apart = self._apart(config.name)
+        calls, asks_first = SourceCalls(source, apart), source.asks_first()
+        client = build_client(_network_of(config), limiter=poll_loop.limiter, auth=calls.auth, inner=self._transport)
         budget.clients.append(client)
         ask = asked_again_if_refused(obeyed_in_text(partial(fetch, client), poll_loop.limiter))
         ask_on = asked_again_for_a_moment(ask, self._clock, refused=partial(_refused, poll_loop))
-        apart = self._apart(config.name)
-        calls, asks_first = SourceCalls(source, apart), source.asks_first()
         steps = recorder.steps
         fetcher = Fetcher(calls, ask, ask_on, store=recorder.store, steps=steps, clock=self._clock, apart=apart)
         active = ActiveSource(

@@ -27,6 +27,7 @@ class SourceCalls:
         self._source = source
         self._apart = apart
         self.takes_items = source.takes_items
+        self.auth = source.auth if source.auth is None or source.is_ours else source.auth.on(apart)
 
     async def request(self, endpoint: Endpoint, at: Position) -> httpx.Request:
         """See `SourceAdapter.request`."""

@@ -40,12 +40,20 @@ class Block:
 def plugin_of(block: Block) -> object:
     """A plugin with a source whose methods pass `block`."""
 
+    class Auth(httpx.Auth):
+        requires_response_body = True
+
+        def auth_flow(self, request: httpx.Request) -> Iterator[httpx.Request]:  # type: ignore[override]
+            block.at("auth")
+            answer = yield request
+            assert answer.content
+
     class Slow:
         class Options(BaseModel):
             base_url: str
 
         limits: Sequence[Any] = ()
-        auth = None
+        auth = Auth()
 
         def __init__(self, name: str, options: Options) -> None:
             self._url = options.base_url
@@ -84,7 +92,7 @@ def block() -> Iterator[Block]:
     made.may_go.set()
 
 
-@pytest.mark.parametrize("method", ["request", "page", "item_request", "discover"])
+@pytest.mark.parametrize("method", ["auth", "request", "page", "item_request", "discover"])
 async def test_a_method_that_blocks_delays_its_own_source_and_nobody_else(
     tmp_path: Path, block: Block, method: str
 ) -> None:
