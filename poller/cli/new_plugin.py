@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import keyword
 import re
 from pathlib import Path
 from typing import Final
@@ -9,6 +11,7 @@ from typing import Final
 import click
 
 from poller.cli.output import say
+from poller.hooks.loading import load_plugins
 from state.errors import PollerError
 
 SINK: Final = '''\
@@ -48,10 +51,12 @@ def register_sinks(register):
     register("WORD", NAMESink)
 '''
 SINK_TEST: Final = '''\
-"""Run with `pip install pytest pytest-asyncio` and `pytest -o asyncio_mode=auto`."""
+"""Run with `pip install pytest pytest-asyncio` and `pytest`."""
 
 import sys
 from pathlib import Path
+
+import pytest
 
 from poller.testing import Upstream, running
 
@@ -72,6 +77,7 @@ path = "written.txt"
 """
 
 
+@pytest.mark.asyncio
 async def test_an_event_is_delivered(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shop = Upstream({"/items": [{"id": 1, "name": "Chair"}]})
@@ -121,10 +127,12 @@ def register_sources(register):
     register("WORD", NAMESource)
 '''
 SOURCE_TEST: Final = '''\
-"""Run with `pip install pytest pytest-asyncio` and `pytest -o asyncio_mode=auto`."""
+"""Run with `pip install pytest pytest-asyncio` and `pytest`."""
 
 import sys
 from pathlib import Path
+
+import pytest
 
 from poller.testing import Upstream, running
 
@@ -143,6 +151,7 @@ class Api(Upstream):
         return self.empty() if request.url.params.get("page") == "2" else super().answer(request)
 
 
+@pytest.mark.asyncio
 async def test_a_change_becomes_an_event(tmp_path):
     api = Api({"/items": [{"id": 1, "name": "Chair"}]})
     async with running(CONFIG, tmp_path, plugins={"WORD": WORD}, upstream=api) as poller:
@@ -174,11 +183,21 @@ def new_plugin(name: str, kind: str, folder: Path) -> None:
         raise PollerError(
             f"{name!r} is not a valid name", hint="write lower case letters, digits and _, a letter first"
         )
+    _refuse_taken(name, kind)
     (folder / "tests").mkdir(mode=0o755, parents=True, exist_ok=True)
     for file_name, template in zip((f"{name}.py", f"tests/test_{name}.py"), TEMPLATES[kind], strict=True):
         text = template.replace("WORD", name).replace("NAME", "".join(map(str.capitalize, name.split("_"))))
         _write(folder / file_name, text)
     say(f'wrote {folder / name}.py and its test; next: plugins_dir = "{folder}" under [poller], then poller plugins')
+
+
+def _refuse_taken(name: str, kind: str) -> None:
+    """Refuse a name under which the plugin could not be registered, or its test not import it."""
+    plugins = load_plugins(lazily=True)
+    if name in (plugins.sinks if kind == "sink" else plugins.sources):
+        raise PollerError(f"there is a {kind} {name!r} already", hint=f"choose another name, such as my_{name}")
+    if keyword.iskeyword(name) or importlib.util.find_spec(name) is not None:
+        raise PollerError(f"{name!r} is a word or module of Python", hint=f"choose another name, such as my_{name}")
 
 
 def _write(path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ def test_a_new_plugin_is_loaded_and_its_test_passes(poller: Run, tmp_path: Path,
     plugins = load_plugins(folder)
     assert "pager_duty" in (plugins.sinks if kind == "sink" else plugins.sources)
     assert [failed.name for failed in plugins.failed if failed.name == "pager_duty"] == []
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     tested = subprocess.run([*command, str(folder)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert tested.returncode == 0, tested.stdout
 
@@ -35,4 +35,12 @@ def test_a_plugin_that_exists_is_not_overwritten(poller: Run, tmp_path: Path) ->
 
 def test_a_name_that_is_no_module_is_refused(poller: Run, tmp_path: Path) -> None:
     assert poller("new-plugin", "My Plugin", "--folder", str(tmp_path)).status == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["http", "json", "class", "poller"])
+def test_a_name_that_is_taken_is_refused(poller: Run, tmp_path: Path, name: str) -> None:
+    ran = poller("new-plugin", name, "--folder", str(tmp_path))
+
+    assert (ran.status, f"choose another name, such as my_{name}" in ran.err) == (1, True)
     assert list(tmp_path.iterdir()) == []
