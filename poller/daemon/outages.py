@@ -34,6 +34,7 @@ class OutageKeeper:
         self._app = app
         self._resumed = resumed
         self._rest = FIRST_WAIT
+        self._reasons: set[str] = set()  # logged reasons of the present outage
         self._told = ""  # the logged reason why the engine could not be opened
         self._ended_at = -RELAPSE  # steady
 
@@ -49,13 +50,9 @@ class OutageKeeper:
     async def _see_through(self, outage: Unavailable | None) -> None:
         app = self._app
         began = app.clock.now()
+        self._reasons.clear()
         if outage is not None:
-            log.error(
-                "state.failing",
-                summary=f"Nothing is polled or delivered for now: {clause(str(outage))}.",
-                hint=outage.hint,
-                policy="it continues by itself once the state can be written",
-            )
+            self._explain(outage)
         is_relapse = app.clock.steady() - self._ended_at < RELAPSE
         self._rest = min(RELAPSE, 2 * self._rest) if is_relapse else FIRST_WAIT
         await app.engines.pause()
@@ -69,13 +66,28 @@ class OutageKeeper:
         self._ended_at = app.clock.steady()
         self._resumed()
 
+    def _explain(self, outage: Unavailable) -> None:
+        """Log why the state cannot be written, each reason once: it may begin as a lost connection, and then be a
+        password that has changed.
+        """
+        if str(outage) in self._reasons:
+            return
+        self._reasons.add(str(outage))
+        log.error(
+            "state.failing",
+            summary=f"Nothing is polled or delivered for now: {clause(str(outage))}.",
+            hint=outage.hint,
+            policy="it continues by itself once the state can be written",
+        )
+
     async def _is_over(self) -> bool:
         """Whether the state can be written and the engine is open again."""
         try:
             await self._app.write.probe(self._app.store.probe)
             await self._app.engines.resume()
             await self._app.deliverer.resume()
-        except Unavailable:
+        except Unavailable as error:
+            self._explain(error)
             return False
         except PollerError as error:
             if str(error) != self._told:  # once, not at every attempt

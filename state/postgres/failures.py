@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import psycopg
@@ -23,6 +24,7 @@ PASSING: Final = {
     "40": "two workers wanted the same at once: it is done again",
     "08": "is the database up, can it be reached, and are its name, the user and the password in the URL right?",
 }
+_FULL: Final = re.compile("too many (?:clients|connections)|connection slots")
 DAMAGED: Final = ("XX001", "XX002")
 AGAIN: Final = ("40001", "40P01")  # nothing was written, and the same step may succeed at once
 
@@ -39,7 +41,8 @@ def translated(error: BaseException) -> BaseException:
         if passing and passing in PASSING:
             return _caused(Unavailable(f"the state cannot be written: {text}", hint=PASSING[passing]), error)
     if not code and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return _caused(Unavailable(f"the database cannot be reached: {text}", hint=PASSING["08"]), error)
+        hint = PASSING["53300" if _FULL.search(text) else "08"]  # a connection that is refused has no code
+        return _caused(Unavailable(f"the database cannot be reached: {text}", hint=hint), error)
     if code[:2] in ("28", "3D", "42"):
         what = f"the database does not let us in, or lacks what is needed: {text}"
         return _caused(StateError(what, hint="check the URL, the user's rights, and that the database is there"), error)

@@ -56,7 +56,11 @@ class StepRunner:
 
     async def probe(self, call: Callable[[], None]) -> None:
         """Run one step in spite of an outage, which ends if the step succeeds. Raises Unavailable if it fails."""
-        await _finished(asyncio.create_task(self._on(self._threads, call)))
+        try:
+            await _finished(asyncio.create_task(self._on(self._threads, call)))
+        except Unavailable as error:  # the latest reason: a lost connection says less than what prevents a new one
+            self.outage = error
+            raise
         self.outage = None
 
     def end(self, session: UnderWay) -> None:

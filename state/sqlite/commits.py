@@ -114,7 +114,7 @@ class SharedCommits:
             return
         step.run()
         if isinstance(step.error, Unavailable):
-            self.outage = self.outage or step.error
+            self.outage = step.error if step.is_probe else self.outage or step.error
         elif step.is_probe and step.error is None:
             self.outage = None
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+import structlog
 
 from poller.daemon.daemon import Daemon
 from tests.support.living import CONFIG, World, living, swept, until, world
@@ -95,6 +96,14 @@ async def test_a_worker_that_stays_cut_off_asks_nothing_once_its_lease_has_run_o
 ) -> None:
     url = server.database()
     name = url.rpartition("/")[2]
+    with structlog.testing.capture_logs() as rows:
+        await stay_cut_off(tmp_path, url, server, name)
+    told = [row["summary"] for row in rows if row["event"] == "state.failing"]
+    assert len(told) == len(set(told)) == 2
+    assert "not currently accepting connections" in told[1]
+
+
+async def stay_cut_off(tmp_path: Path, url: str, server: Server, name: str) -> None:
     async with polling(tmp_path, url) as (upstream, daemon):
         sql(server, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         sql(server, cut(url))
@@ -103,6 +112,7 @@ async def test_a_worker_that_stays_cut_off_asks_nothing_once_its_lease_has_run_o
         asked = upstream.asked
         await until("the pause", lambda: not daemon.app.is_polling)
         assert upstream.asked == asked
+        await until("the reason", lambda: "not currently accepting" in str(daemon.app.write.outage))
         sql(server, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
         await goes_on(upstream, daemon, edit_all(upstream, 1))
 

@@ -1,0 +1,43 @@
+"""Why a database cannot be used: the latest reason, with what to do."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from state.errors import Unavailable
+from state.postgres.failures import PASSING, translated
+from state.postgres.step_runner import StepRunner
+
+
+async def test_an_outage_has_the_reason_of_the_latest_probe() -> None:
+    runner = StepRunner()
+
+    def lost() -> None:
+        raise psycopg.errors.AdminShutdown("terminating connection")
+
+    def refused() -> None:
+        raise psycopg.OperationalError("password authentication failed")
+
+    with pytest.raises(Unavailable, match="terminating"):
+        await runner.run_urgently(lost)
+    with pytest.raises(Unavailable, match="password"):
+        await runner.probe(refused)
+    assert "password" in str(runner.outage)
+    await runner.close(lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("FATAL:  sorry, too many clients already", "53300"),
+        ("FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute", "53300"),
+        ('FATAL:  too many connections for role "poller"', "53300"),
+        ('FATAL:  password authentication failed for user "poller"', "08"),
+    ],
+)
+def test_a_connection_that_is_refused_names_what_to_do(text: str, hint: str) -> None:
+    error = translated(psycopg.OperationalError(text))
+
+    assert isinstance(error, Unavailable)
+    assert error.hint == PASSING[hint]
