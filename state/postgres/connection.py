@@ -46,6 +46,7 @@ _CONNECT: Final[dict[str, Any]] = {
     "client_encoding": "utf8",
 }
 _MARGIN: Final = 5.0  # seconds beyond the server's own limit of a statement, after which its answer is not waited for
+_LOOKS: Final = 20  # at the sessions behind a pooler
 _OPTION: Final = re.compile(r"(?:-c\s*|--)([\w.-]+)=")  # in `options` of a URL
 
 
@@ -172,17 +173,32 @@ def _set(conn: Connection, url: str, *, read_only: bool) -> None:
 
 
 def refuse_pooled(url: str) -> None:
-    """Raise StateError if two connections share a session of the server, as behind a pooler of transactions.
+    """Raise StateError if sessions of the server are shared by connections, as behind a pooler of transactions.
 
     Settings, notifications, prepared statements and locks of a session would belong to whoever uses it next. So this is
     found out before anything is set. Raises psycopg's errors.
     """
     with contextlib.closing(_plain(url)) as one, contextlib.closing(_plain(url)) as other:
-        if len({conn.value("SELECT pg_backend_pid()") for conn in (one, other)}) == 1:
+        if _are_pooled(one, other):
             raise StateError(
                 "a pooler gives one session of the database to several connections",
                 hint="let it pool sessions instead of transactions, or connect to the database itself",
             )
+
+
+def _are_pooled(*conns: Connection) -> bool:
+    """Whether connections share a session, or one has several. A pooler that others use gives any free session to each
+    statement, so it is looked at repeatedly, unless the sessions are those that the server named at the beginning.
+    """
+    sessions: list[set[int]] = [set() for _ in conns]
+    for _ in range(_LOOKS):
+        for conn, seen in zip(conns, sessions, strict=True):
+            seen.add(conn.value("SELECT pg_backend_pid()"))
+        if len(set().union(*sessions)) != len(conns) or any(len(seen) > 1 for seen in sessions):
+            return True
+        if all(seen == {conn.info.backend_pid} for conn, seen in zip(conns, sessions, strict=True)):
+            return False
+    return False
 
 
 class Database:

@@ -95,8 +95,11 @@ def test_settings_in_the_url_have_priority(backend: PostgresBackend) -> None:
         conn.close()
 
 
-def test_a_pooler_of_transactions_is_refused_before_it_shares_any_setting(backend: PostgresBackend) -> None:
-    with pooling(backend.server.folder) as address:
+@pytest.mark.parametrize("sessions", [1, 3, 4])
+def test_a_pooler_of_transactions_is_refused_before_it_shares_any_setting(
+    backend: PostgresBackend, sessions: int
+) -> None:
+    with pooling(backend.server.folder, sessions) as address:
         url = f"postgresql://postgres@{address}/{backend.url.partition('?')[0].rpartition('/')[2]}"
         for opened in (Store.open, Reader.open):
             with pytest.raises(StateError, match="a pooler gives one session of the database to several connections"):

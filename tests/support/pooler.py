@@ -1,4 +1,4 @@
-"""A pooler of transactions: all clients share one session of a PostgreSQL server, for one message or batch each."""
+"""A pooler of transactions: all clients share some sessions of a PostgreSQL server, for one message or batch each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -32,11 +33,12 @@ def message(sock: socket.socket, *, kind: bytes | None = None) -> tuple[bytes, b
 
 
 class Pooler:
-    """One session, given to each client in turn."""
+    """Sessions, given to each client in turn."""
 
-    def __init__(self, folder: Path) -> None:
-        self._server = socket.socket(socket.AF_UNIX)
-        self._server.connect(str(folder / ".s.PGSQL.5432"))
+    def __init__(self, folder: Path, sessions: int) -> None:
+        self._servers = deque(socket.socket(socket.AF_UNIX) for _ in range(sessions))
+        for server in self._servers:
+            server.connect(str(folder / ".s.PGSQL.5432"))
         self._turn = threading.Lock()
         self._greeting = b""
 
@@ -49,7 +51,8 @@ class Pooler:
                     break
                 client.sendall(b"N")
             with self._turn:
-                self._greeting = self._greeting or self._asked(start)
+                for _ in range(0 if self._greeting else len(self._servers)):
+                    self._greeting = self._asked(start)
             client.sendall(self._greeting)
             while True:
                 batch, kind = b"", b""
@@ -63,22 +66,25 @@ class Pooler:
 
     def _asked(self, request: bytes) -> bytes:
         """All messages of an answer, until the server is ready again."""
-        self._server.sendall(request)
+        self._servers.rotate()
+        server = self._servers[0]
+        server.sendall(request)
         answer, kind = b"", b""
         while kind != b"Z":
-            kind, one = message(self._server)
+            kind, one = message(server)
             answer += one
         return answer
 
     def close(self) -> None:
-        """End the session."""
-        self._server.close()
+        """End the sessions."""
+        for server in self._servers:
+            server.close()
 
 
 @contextlib.contextmanager
-def pooling(folder: Path) -> Iterator[str]:
+def pooling(folder: Path, sessions: int = 1) -> Iterator[str]:
     """The address of a pooler for the server whose socket is in that folder."""
-    pooler = Pooler(folder)
+    pooler = Pooler(folder, sessions)
 
     def accept(listening: socket.socket) -> None:
         with contextlib.suppress(OSError):
