@@ -17,6 +17,7 @@ from poller.config.models import Config, SourceConfig, SubscriptionConfig
 from poller.events.filters import matcher
 from poller.hooks.ownership import distrust
 from poller.operations.doctor import Finding, of_config, warn
+from poller.operations.file_systems import remote_file_system
 from poller.options.problems import dotted
 from poller.options.secrets import Secret, SecretError
 from poller.sinks.ssrf import literal_address, why_refused
@@ -53,6 +54,9 @@ def _folders(config: Config) -> Iterator[Finding]:
         yield warn(
             "poller.state", f"the folder {folder} does not exist yet: it will be created", "is it the right one?"
         )
+    if isinstance(state, Path) and (kind := remote_file_system(state)) is not None:
+        told = f"{state} is on {kind}, where SQLite's write-ahead log is not safe: it needs a local disk"
+        yield warn("poller.state", told, "move it to a local disk, or use PostgreSQL (docs/scale.md)")
     for subscription in config.subscriptions:
         for key, path in _paths(subscription.options):
             if not path.parent.is_dir():

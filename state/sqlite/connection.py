@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 meta_migrations = Migrations("meta")
 
+OLDEST = (3, 38, 0)  # release of SQLite: the first with `->>` and `unixepoch`, which statements and views use
 PAGE = 8192  # bytes: a poll writes half as many pages as with 4096, and edits of single objects no more of them
 PROBED = 256 * 1024  # bytes
 LARGEST_WAL = 16 * 1024 * 1024  # bytes to which the -wal file is truncated
@@ -59,6 +60,7 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
     Raises StateError when the file cannot be opened, is not a database, or is not of this version. A read-only
     connection never creates the file and never migrates.
     """
+    _refuse_old_sqlite()
     sets = (meta_migrations, *sets)
     try:
         if not (read_only or path.exists()):
@@ -74,7 +76,7 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
             _refuse_older(wanted - done, path)
         else:
             conn.execute(f"PRAGMA page_size = {PAGE}")  # an existing file keeps its own
-            conn.execute("PRAGMA journal_mode = WAL")
+            keep_log(conn, path)
             conn.execute("PRAGMA synchronous = FULL")
             conn.execute("PRAGMA wal_autocheckpoint = 500")
             conn.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")  # it grows while another program reads for long
@@ -92,6 +94,24 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
             else "check the path, its permissions and free space",
         ) from error
     return db
+
+
+def keep_log(conn: sqlite3.Connection, path: Path) -> None:
+    """Let SQLite keep a write-ahead log. Raises StateError if it cannot, of which it only says which mode it has."""
+    (mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StateError(
+            f"{path}: SQLite cannot keep a write-ahead log there (its journal mode is {mode!r})",
+            hint="put the state on a local disk",
+        )
+
+
+def _refuse_old_sqlite() -> None:
+    if sqlite3.sqlite_version_info < OLDEST:
+        raise StateError(
+            f"this Python has SQLite {sqlite3.sqlite_version}; Poller needs {'.'.join(map(str, OLDEST))} or newer",
+            hint="install Poller with another Python, for example one that uv brings: uv tool install --managed-python",
+        )
 
 
 def _drop_views(db: State) -> None:
