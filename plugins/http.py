@@ -23,7 +23,7 @@ from poller import Attempt, Event, Gone, Receipt, Refused, RetryLater, TooLarge,
 from poller.events.cloudevents import BATCH_CONTENT_TYPE, CONTENT_TYPE, batched, structured
 from poller.http_dates import retry_after
 from poller.options.files import CaFile
-from poller.options.quantities import Duration
+from poller.options.quantities import Duration, lasting
 from poller.options.secrets import Secret, SecretError
 from poller.rendering.rendered import rendered
 from poller.rendering.templates import RenderError, Templated, render
@@ -85,7 +85,7 @@ class HttpOptions(Templated):
     secret: SigningSecret | tuple[SigningSecret, ...] | None = None
     method: Literal["POST", "PUT", "PATCH"] = "POST"
     headers: Mapping[str, Secret] = Field(default_factory=dict)
-    timeout: Duration = Field(default=15.0, gt=0, le=60)  # the engine's limit for an attempt
+    timeout: Annotated[Duration, lasting(0.001, 60.0)] = 15.0  # the engine's limit for an attempt
     mode: Literal["structured", "batched"] = "structured"
     allow_private: StrictBool = False
     ca_file: CaFile | None = None

@@ -212,6 +212,8 @@ def invoke(words: Sequence[str] | None = None) -> int:
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "poller"
         text = error.format_message()
+        for clicks, ours in (("a valid integer range", "a whole number"), ("a valid float range", "a number")):
+            text = text.replace(clicks, ours)
         return _failed(text, None if text.endswith("?") else f"see {path} --help", status=2)
     except click.ClickException as error:
         return _failed(error.format_message(), None, status=1)

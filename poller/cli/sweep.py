@@ -113,7 +113,8 @@ def _say(swept: Swept) -> None:
     for line in swept.not_seen:
         say(f"Error: {line}", err=True)
     if swept.not_seen:
-        say("poller doctor says what to do about it", err=True)
+        asks = "" if all(": held, " in line for line in swept.not_seen) else "poller check --online asks each list; "
+        say(f"{asks}poller doctor says what to do", err=True)
 
 
 @contextlib.contextmanager

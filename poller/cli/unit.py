@@ -99,4 +99,5 @@ def _run(words: tuple[str, ...]) -> None:
         return
     ran = subprocess.run([program, *words[1:]], capture_output=True, text=True, check=False)
     if ran.returncode:
-        raise PollerError(f"`{' '.join(words)}` failed: {(ran.stderr or ran.stdout).strip()}", hint="run it by hand")
+        why = " ".join((ran.stderr or ran.stdout).split())
+        raise PollerError(f"`{' '.join(words)}` failed: {why}", hint="run it by hand")

@@ -32,7 +32,8 @@ def find(path: Path | None = None) -> Path:
             return place.absolute()
     missing = "this is a folder, not a file" if path is not None and path.is_dir() else "this file does not exist"
     what = missing if path is not None else "no configuration found (nor /etc/poller/poller.toml)"
-    hint = f"poller init --config {path}" if path is not None else "poller init, or --config FILE"
+    named = f"name a file in it: --config {path / 'poller.toml'}" if path is not None and path.is_dir() else ""
+    hint = named or (f"poller init --config {path}" if path is not None else "poller init, or --config FILE")
     raise ConfigError(path or PLACES[0], [Problem(key="", what=what, hint=hint)])
 
 

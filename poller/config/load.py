@@ -161,6 +161,10 @@ class _Reading:
         if listen is not None and isinstance(given, dict):
             given = {**given, "listen": listen}
         settings = self.table(Settings, given, "poller") or Settings()
+        if listen is not None:  # what is wrong with it is in no line of the file
+            self.problems = [
+                replace(one, key="--listen") if one.key == "poller.listen" else one for one in self.problems
+            ]
         self._context["zone"] = settings.zone
         return settings
 
@@ -268,7 +272,8 @@ class _Reading:
         known = self._plugins.sources if kind == "source" else self._plugins.sinks
         failed = {failed.name: failed.error for failed in self._plugins.failed}
         what = f"there is no {kind} plugin {name!r}"
-        hint = f"{nearest(name, known)} (installed: {', '.join(sorted(known)) or 'none'})"
+        guess, installed = nearest(name, known), ", ".join(sorted(known)) or "none"
+        hint = guess if guess.endswith(installed) else f"{guess} (installed: {installed})"
         if name in failed:
             what, hint = f"the plugin {name!r} could not be loaded: {failed[name]}", "poller plugins shows what failed"
         elif failed:

@@ -27,7 +27,7 @@ from poller.documents.diff import compile_rules
 from poller.hooks.source_adapter import SourceAdapter
 from poller.late import late
 from poller.options.files import CaFile, RootedPath, StatePlace
-from poller.options.quantities import Duration, Rate, Size, parse_duration
+from poller.options.quantities import Duration, Rate, Size, lasting, parse_duration
 from poller.options.secrets import Secret, SecretError
 from poller.sinks.calls import parsed_proxy, parsed_url
 from poller.sinks.protocol import Sink
@@ -100,7 +100,7 @@ class Settings(_Table):
     token: Secret | None = None
     allowed_hosts: tuple[str, ...] = Field(default=(), validate_default=True)
     plugins_dir: RootedPath | None = None
-    retention: Duration = 90 * 86400.0
+    retention: Annotated[Duration, lasting(60.0)] = 90 * 86400.0
     timezone: str = "UTC"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json", "journal"] = "auto"
@@ -223,7 +223,7 @@ class SourceConfig(_PluginTable):
 
     budget: str = ""  # after loading, the name of a budget in Config.budgets
     namespace: Annotated[str, AfterValidator(_word)] = ""  # never empty after loading
-    timeout: Duration = 30.0
+    timeout: Annotated[Duration, lasting(0.001)] = 30.0
     max_answer: Size = 32_000_000
     max_depth: StrictInt = Field(default=64, ge=1, le=1000)
     ca_file: CaFile | None = None

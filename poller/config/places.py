@@ -38,6 +38,7 @@ def _lines(text: str) -> Mapping[str, int]:
             at, alias = _dotted(header[2]), ""
             if header[1] == "[[":
                 tables[at] = tables.get(at, -1) + 1
+                implied.setdefault(at, number)
                 at = f"{at}[{tables[at]}]"
             found.setdefault(at, number)
             for above in _tables_above(at):

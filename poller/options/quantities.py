@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
 from poller.budget.limits import Limit
 
@@ -78,6 +79,18 @@ def duration_text(seconds: float) -> str:
         if count >= 1 and rest == 0:
             return f"{int(count)}{unit}"
     return f"{round(seconds * 1000)}ms"
+
+
+def lasting(least: float, most: float = math.inf) -> AfterValidator:
+    """The bounds of a duration in seconds, for `Annotated[Duration, lasting(...)]`."""
+    bounds = f"between {duration_text(least)} and {duration_text(most)}" if most < math.inf else ""
+
+    def checked(seconds: float) -> float:
+        if not least <= seconds <= most:
+            raise ValueError(f"this must be {bounds or f'at least {duration_text(least)}'}")
+        return seconds
+
+    return AfterValidator(checked)
 
 
 def _written(*examples: str) -> WithJsonSchema:

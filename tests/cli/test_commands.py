@@ -530,3 +530,32 @@ def test_nothing_is_restored_under_a_daemon_nor_from_what_is_no_backup(
     poller("backup", str(copy))
     assert "holds this state" in poller("restore", str(copy)).err
     assert poller("restore", str(tmp_path / "none.db")).status == 1
+
+
+def test_an_option_that_is_wrong_is_named_and_not_a_line_of_the_file(poller: Run, shop: Shop, tmp_path: Path) -> None:
+    shop.configure(tmp_path)
+
+    assert poller("run", "--listen", "80").err.startswith(
+        "Error: poller.toml: --listen: listen is HOST:PORT, for example"
+    )
+
+
+def test_a_folder_is_no_configuration_but_may_have_one(poller: Run, tmp_path: Path) -> None:
+    ran = poller("--config", tmp_path, "status")
+
+    assert (
+        ran.err
+        == f"Error: {tmp_path}: this is a folder, not a file; name a file in it: --config {tmp_path / 'poller.toml'}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("redeliver", "abc"), "'abc' is not a whole number"),
+        (("events", "--limit", "few"), "'few' is not a whole number"),
+        (("simulate", "--days", "few"), "'few' is not a number"),
+    ],
+)
+def test_what_is_no_number_is_said_in_plain_words(poller: Run, words: tuple[str, ...], said: str) -> None:
+    assert said in poller(*words).err

@@ -32,6 +32,8 @@ name = 'second'
 headers.X = "1"
 [budget.office]
 share = 0.5
+[[sinks]]
+[[sinks]]
 """
 LINES = {
     "poller": 1,
@@ -48,6 +50,7 @@ LINES = {
     "subscriptions[1].missing": 18,
     "budget": 21,  # has no header of its own
     "sources.acme.endpoints": 7,
+    "sinks": 23,
     "nothing": None,
 }
 
