@@ -13,6 +13,7 @@ from poller.documents.diff import ParseError, parse
 from poller.rendering.counting import counted
 
 NAMED: Final = 5  # objects named in one note
+SHOWN: Final = 200  # characters of an id in it
 
 
 class SetAside(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +26,10 @@ class SetAside(msgspec.Struct, frozen=True, kw_only=True):
     def noted(self, digests: Sequence[bytes]) -> str:
         """Its index among the objects of the answer, counted from 0, and its id."""
         place = f"index {digests.index(self.digest)}"
-        return place if self.object_id is None else f"{place}: {self.object_id}"
+        if self.object_id is None:
+            return place
+        more = "…" * (len(self.object_id) > SHOWN)
+        return f"{place}: {self.object_id[:SHOWN]}{more}"
 
 
 def id_of_unreadable(identify: Callable[[Mapping[str, Any]], str | None], raw: bytes) -> str | None:

@@ -25,6 +25,7 @@ from poller.sources.unreadable import NOT_UTF8, reason_of
 from state.members import FEW, Members
 
 MOST_OBJECTS = 100_000  # objects in one answer
+LONGEST_ID = 2000  # bytes of an id, with that of its parent: PostgreSQL has no index of much longer texts
 MOST_VALUES = 200_000  # values of one object: parsing more blocks all other threads
 
 _NEWLINE = ord("\n")
@@ -213,8 +214,8 @@ def _usable(
     ids = _ids(rules, joined, len(raws))
     is_flat = b"[" not in joined and max(map(bytes.count, raws, repeat(b"{"))) <= rules.max_depth
     are_small = len(joined) <= MOST_VALUES or max(map(len, raws)) <= MOST_VALUES
-    if is_flat and are_small and None not in ids:  # the common case
-        names = cast("list[str]", ids)
+    names = cast("list[str]", ids)
+    if is_flat and are_small and None not in ids and 4 * (len(prefix) + max(map(len, names))) <= LONGEST_ID:
         return list(map(ShownObject, [prefix + name for name in names] if prefix else names, items, raws))
     shown = zip(items, raws, ids, strict=True)
     found = [_usable_one(rules, digest, raw, object_id, aside, prefix) for digest, raw, object_id in shown]
@@ -229,9 +230,11 @@ def _usable_one(
         object_id, body = _parsed(rules, raw)
         if object_id is None:
             why, object_id = _why_unusable(rules, raw)
-    if why is None and object_id is not None:
-        return ShownObject(prefix + object_id, digest, body)
     known = None if object_id is None else prefix + object_id
+    if why is None and known is not None:
+        if len(known.encode(errors="replace")) <= LONGEST_ID:
+            return ShownObject(known, digest, body)
+        why = f"with an id of more than {LONGEST_ID:,} bytes"
     aside.append(SetAside(why=why or "", digest=digest, object_id=known))
     return None
 

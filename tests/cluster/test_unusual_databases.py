@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 
+from poller.changes.page import LONGEST_ID
 from state.errors import StateError
 from state.open import open_side
 from state.place import DatabaseUrl
@@ -108,6 +110,16 @@ def test_a_pooler_of_transactions_is_refused_before_it_shares_any_setting(
             raise AssertionError
         with psycopg.connect(url, autocommit=True) as other:
             assert other.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("0",)
+
+
+def test_the_longest_id_has_room_in_every_index(backend: PostgresBackend) -> None:
+    name = "endpoint" * 30 + "/" + secrets.token_urlsafe(LONGEST_ID)[:LONGEST_ID]
+    with connect(backend.url) as conn:
+        conn.run("INSERT INTO subscriptions (name, state, cursor) VALUES ('crm', 'active', 0)")
+        conn.run("INSERT INTO versions VALUES ($1, 1)", [name])
+        conn.run(
+            "INSERT INTO lanes (subscription, lane, due) SELECT id, $1, 0 FROM subscriptions", [f"/sources/{name}"]
+        )
 
 
 def test_a_worker_that_starts_waits_for_the_one_that_migrates(backend: PostgresBackend) -> None:
