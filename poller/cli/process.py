@@ -23,6 +23,8 @@ else:
 
 T = TypeVar("T")
 
+THREADS: Final = 200  # for host names that are looked up: a resolver that hangs holds each for half a minute
+_SHARED: Final = "asyncio"
 GRACE: Final = 5.0  # seconds that threads have to end after all work is done
 
 
@@ -37,7 +39,7 @@ def run_coroutine(main: Coroutine[Any, Any, T]) -> T:
     """`asyncio.run` without waiting for threads that a plugin has left running."""
     garbage.keep_all()
     with asyncio.Runner() as runner:
-        runner.get_loop().set_default_executor(_UnwaitedThreads(thread_name_prefix="asyncio"))
+        runner.get_loop().set_default_executor(_UnwaitedThreads(THREADS, thread_name_prefix=_SHARED))
         return runner.run(main)
 
 
@@ -54,6 +56,8 @@ def end_process(status: int) -> NoReturn:
     held = [one for one in others if one.is_alive()]
     for thread in held:
         hint = "it has not ended with the program: let the plugin end its threads where its sink closes"
+        if thread.name.startswith(_SHARED):
+            hint = "a host name that is still looked up, or a plugin's call of asyncio.to_thread; nothing waits for it"
         structlog.get_logger("poller").error("plugin.abandoned", call=f"thread {thread.name}", hint=hint)
     if not held and not ABANDONED:
         sys.exit(status)

@@ -175,3 +175,24 @@ def test_a_process_ends_beside_threads_and_coroutines_that_do_not() -> None:
     assert (ended.returncode, ended.stderr) == (3, "")
     assert "mine.deliver" in ended.stdout
     assert "thread asyncio_0" in ended.stdout
+
+
+WAITING_THREADS = """
+import asyncio, threading
+from poller.cli import process
+
+async def main():
+    answered = threading.Event()
+    lookups = [asyncio.create_task(asyncio.to_thread(answered.wait)) for _ in range(100)]
+    await asyncio.wait_for(asyncio.to_thread(int), 20)
+    answered.set()
+    await asyncio.gather(*lookups)
+    return 0
+
+process.end_process(process.run_coroutine(main()))
+"""
+
+
+def test_many_host_names_that_nobody_answers_for_keep_no_other_thread_waiting() -> None:
+    ended = subprocess.run([sys.executable, "-c", WAITING_THREADS], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "")
