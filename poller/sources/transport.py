@@ -113,7 +113,7 @@ class BudgetTransport(httpx.AsyncBaseTransport):
         except LeaseLost:
             raise
         except Exception as error:
-            raise FetchError(shown_url(request.url), f"no answer ({_said(error)})") from error
+            raise _unanswered(request, error) from error
         if response.has_redirect_location and not _is_redirect_target(request.url, response.headers["location"]):
             await response.aclose()
             raise FetchError(
@@ -323,7 +323,7 @@ async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Resp
     try:
         response = await client.send(request)
     except httpx.TransportError as error:
-        raise FetchError(shown_url(request.url), f"no answer ({_said(error)})") from error
+        raise _unanswered(request, error) from error
     body = response.content
     if len(body) > LARGE and body.lstrip()[:1] in (b"[", b"{") and sum(map(body.count, b",[{")) > MOST_VALUES:
         raise TooLarge(
@@ -360,6 +360,17 @@ def _in_utf8(response: httpx.Response) -> httpx.Response:
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
+
+
+def _unanswered(request: httpx.Request, error: Exception) -> FetchError:
+    """The error for a request that got no answer."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return FetchError(shown_url(request.url), f"no answer ({_said(error)})")
+    hint = "set ca_file to the certificate of its authority; if no server is trusted, install the system's certificates"
+    return FetchError(shown_url(request.url), f"its certificate is not accepted: {cause.verify_message}", hint=hint)
 
 
 def _said(error: Exception) -> str:
