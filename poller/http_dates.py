@@ -49,7 +49,12 @@ def seconds_behind(headers: Mapping[str, str], now: float) -> float:
     """
     date = headers.get("date")
     at = None if date is None else instant(date)
-    return 0.0 if at is None else max(0.0, now - at - (number(headers.get("age", "")) or 0.0))
+    return 0.0 if at is None else max(0.0, now - at - age(headers))
+
+
+def age(headers: Mapping[str, str]) -> float:
+    """Seconds for which an answer has been in a cache between the server and here (RFC 9111, 5.1); 0 if in none."""
+    return min(number(headers.get("age", "")) or 0.0, LONGEST)
 
 
 def number(text: str) -> float | None:

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from poller.http_dates import LONGEST, instant, number, retry_after
+from poller.http_dates import LONGEST, age, instant, number, retry_after
 
 _MOST_CALLS: Final = 10**9
 _LONGEST_HEADER: Final = 2048
@@ -49,7 +49,7 @@ class RateLimitHeaders(msgspec.Struct, frozen=True, kw_only=True):
 def read_headers(status: int, headers: Mapping[str, str], now: float) -> RateLimitHeaders:
     """The rate limit headers of an answer. `headers` finds lower-case names; `now` is Unix seconds of the wall clock.
 
-    Instants are compared with the answer's own `Date` if it has one, because the two clocks may differ.
+    Instants are compared with the answer's own `Date` and `Age` if it has them, because the two clocks may differ.
     """
     if not any(_ABOUT_LIMITS.search(name) for name in headers):
         return RateLimitHeaders(status=status)
@@ -88,7 +88,7 @@ class _Reader:
         self._headers = headers
         self.notes: list[str] = []
         sent = instant(headers.get("date", ""))
-        self._now = now if sent is None else sent
+        self._now = now if sent is None else sent + age(headers)
 
     def retry_after(self) -> float | None:
         text = self._header("retry-after")

@@ -20,10 +20,11 @@ digest_of = xxh3_128_digest
 class RequestTimes(msgspec.Struct, frozen=True, kw_only=True):
     """When a poll's first request was sent and its last answer arrived, by the wall clock and in order."""
 
-    at: float
+    at: float  # earlier by its age if the answer comes from a cache: it shows what was so then
     answered_at: float
     order: int = 0  # order of the request among all requests and answers of the endpoint
     answered_order: int = 0
+    age: float = 0.0  # seconds for which an answer may have been in a cache; 0: in none
     behind: float = 0.0  # seconds by which the server's clock is behind this one, by the `Date` of the first answer
 
 

@@ -150,11 +150,19 @@ def _is_undecided(
             decision.undecided.clashes.append(shown.object_id)
         return True
     changed_since = context.recent.get(shown.object_id, 0) > context.asked.order
-    if changed_since and (not same or old.presence is Presence.DELETED):
-        # Both requests were under way at once, so which answer is older is not known. The next answer decides.
+    is_older = context.asked.age > 0 and _is_older(shown.object_id, old, context)
+    if (changed_since or is_older) and (not same or old.presence is Presence.DELETED):
+        # Both requests were under way at once, so which answer is older is not known, or this one comes from a cache
+        # and is older than what is known. The next answer decides.
         decision.undecided.digests[shown.digest] = old.unit is not None and not moved
         return True
     return False
+
+
+def _is_older(object_id: str, old: Snapshot, context: Context) -> bool:
+    """Whether an answer from a cache may be older than what is known. Times in the future come from another clock."""
+    known = max(context.changed_at.get(object_id, 0.0), old.seen_at)
+    return context.asked.at < known <= context.asked.answered_at
 
 
 def _same(shown: ShownObject, old: Snapshot, context: Context, decision: Decision, moved: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 from msgspec import UNSET, structs
@@ -37,6 +38,8 @@ from poller.sources.contradictions import counted_in, signs_of_more
 from poller.sources.pagination import COMMON_CAPS
 from poller.sources.protocol import Position, Unparsed
 from state.polls import EndpointState, Known, Snapshot, UnitState, UnitTimes
+
+FRESH: Final = 1.0  # seconds: the possible age of an answer that gives it as 0
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -302,7 +305,13 @@ def _note_unchanged(w: WatchedEndpoint, unit: UnitState, fetched: Fetched) -> Se
     )
     w.oddities.noise.observe(unit.key, 1, ())
     w.guards.quarantine.pop(unit.key, None)
-    return Seen(key=unit.key, asked=asked, confirms=bool(unit.shown) or unit.next is None, nonempty=unit.shown > 0)
+    return Seen(
+        key=unit.key,
+        asked=asked,
+        steady=asked.age <= FRESH,
+        confirms=bool(unit.shown) or unit.next is None,
+        nonempty=unit.shown > 0,
+    )
 
 
 def _sweep(w: WatchedEndpoint, waiting: PendingAnswer, seen: Seen, draft: Draft, unit: UnitState) -> bool:
@@ -340,6 +349,7 @@ def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, know
         tail_since=w.state.tail_asked_at if w.state.uncertain is None else None,
         accepted=current_shift(w),
         nulled=w.guards.exemptions.nulled,
+        changed_at=w.requests.changed_at,
         recent=w.requests.changed_among(shown.object_id for shown in comparison.fresh),
         is_chain=one.fetched.calls > 1,
     )
@@ -362,7 +372,9 @@ def absent_since(w: WatchedEndpoint, unit: UnitState | None) -> float | None:
     whole = unit if w.is_child else w.units.only_one()
     if whole is not None and whole.digest is not None and whole.calls == 1 and whole.next is None:
         return whole.asked_at
-    return None if w.is_child and (unit is None or unit.asked_at is None) else w.state.steady_began
+    if w.state.steady_began is None or (w.is_child and (unit is None or unit.asked_at is None)):
+        return None
+    return w.state.steady_began - (FRESH if w.requests.ages else 0.0)
 
 
 def _appended(
@@ -525,7 +537,9 @@ def _seen(
         asked=one.fetched.asked,
         added=added,
         dropped=[*dropped, one.unit.key] if is_no_page else dropped,
-        steady=is_certain(comparison) and not (decision.moves or comparison.missing or dropped),
+        steady=is_certain(comparison)
+        and one.fetched.asked.age <= FRESH
+        and not (decision.moves or comparison.missing or dropped),
         confirms=not comparison.is_partial
         and (bool(comparison.members) or unit.next is not None or one.repeats is not None or is_no_page),
         nonempty=unit.shown > 0,

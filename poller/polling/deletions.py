@@ -251,7 +251,7 @@ class Deletions:
             draft.polls.append(PollRecord(growth=growth, snapshots=snapshots, events=decision.events))
         recorded = await self._recorder.record(w, draft)
         if snapshots:
-            w.requests.remember([object_id], asked.answered_order)
+            w.requests.remember([object_id], asked)
         events = recorded.events[0] if snapshots else ()
         result.events, result.changed, result.snapshots = [*events, *recorded.notices], len(snapshots), snapshots
 
@@ -266,6 +266,7 @@ def _is_swept_away(w: WatchedEndpoint, suspect: Suspect, *, now: float) -> bool:
     since = max(
         suspect.missing_at, certain if certain <= now else 0.0
     )  # an uncertain sweep did not miss it for certain
+    began -= max((old for key, old in w.requests.ages.items() if is_swept(key)), default=0.0)  # of copies in caches
     return began >= since + w.rules.deletion.missing_time(has_own_url=False)
 
 

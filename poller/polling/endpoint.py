@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from poller.changes.certainty import claims_of
+from poller.changes.comparison import RequestTimes
 from poller.changes.endpoint_rules import EndpointRules
 from poller.changes.exemptions import Exemptions
 from poller.changes.guards import NoiseDetector, Quarantine, Turnover
@@ -52,6 +53,10 @@ class Requests:
             str, int
         ] = {}  # objects that changed while another request was under way: order of the answer
         self.unmodified: dict[str, int] = {}  # by unit: consecutive answers with 304
+        self.changed_at: dict[str, float] = {}  # latest objects that changed: when the answer arrived that showed it
+        self.ages: dict[
+            str, float
+        ] = {}  # by unit: seconds for which its latest answer had been in a cache, if any ever was
         self.behind = 0.0  # seconds by which the server's clock is behind this one, by its latest answer
         self._under_way: dict[str, int] = {}
         self._most = MOST_CHANGED  # objects in `changed` before those that no longer matter are dropped
@@ -70,8 +75,13 @@ class Requests:
         changed = self.changed
         return {one: changed[one] for one in ids if one in changed} if changed else {}
 
-    def remember(self, ids: Iterable[str], answered_order: int) -> None:
-        """Remember objects that an answer changed, because answers to earlier requests may be older."""
+    def remember(self, ids: Sequence[str], asked: RequestTimes) -> None:
+        """Remember objects that an answer changed: answers to earlier requests, and copies in caches, may be older."""
+        answered_order = asked.answered_order
+        if self.ages:
+            self.changed_at.update(dict.fromkeys(ids, asked.answered_at))
+            while len(self.changed_at) > MOST_CHANGED:
+                del self.changed_at[next(iter(self.changed_at))]
         others = len(self._under_way) > 1
         if others:
             self.changed.update(dict.fromkeys(ids, answered_order))
@@ -246,6 +256,7 @@ class WatchedEndpoint:
         self.sweep.forget(key)
         self.guards.quarantine.pop(key, None)
         self.requests.unmodified.pop(key, None)
+        self.requests.ages.pop(key, None)
         self.oddities.forget(key)
 
 

@@ -18,7 +18,7 @@ from poller.changes.page import compare, look_alike, quick_ids
 from poller.changes.recording import chain_digest
 from poller.clock import Clock
 from poller.documents.diff import parse
-from poller.http_dates import instant, seconds_behind
+from poller.http_dates import age, instant, seconds_behind
 from poller.polling.chain import Chain
 from poller.polling.endpoint import WatchedEndpoint
 from poller.polling.results import Fetched
@@ -89,8 +89,8 @@ class Fetcher:
             is_list(status := response.status_code, w.rules.endpoint) or status in w.rules.endpoint.empty_status
         )
         if unmodified or (unit.calls == 1 and is_readable and digest == unit.digest):
-            asked = self._answered(w, order, asked_at, response)
-            return Fetched(asked=asked, calls=1, unit=unit.id, digest=unit.digest)
+            asked = self._answered(w, order, asked_at, [response.headers], unit)
+            return _unchanged(unit, asked, calls=1)
         first = _First(at, response, digest, asked_at, order)
         no_page = _no_page(w, unit)
         if no_page is AFTER_THE_END and response.status_code in REFUSALS - {*w.rules.endpoint.empty_status}:
@@ -124,7 +124,7 @@ class Fetcher:
         """Request a suspect's own URL. Raises FetchError."""
         asked_at = self._clock.now()
         response = await self.ask(request)
-        return response, self._answered(w, order, asked_at, response)
+        return response, self._answered(w, order, asked_at, [response.headers])
 
     async def _begin(self, w: WatchedEndpoint, unit: UnitState, at: Position) -> _Begun:
         request = await self.source.request(w.rules.endpoint, at)
@@ -176,6 +176,7 @@ class Fetcher:
         chain = Chain(partial(quick_ids, w.rules), partial(look_alike, w.rules))
         bodies, complete = [first.digest], True
         pages, size = chain.pages, len(response.content)
+        headers = [response.headers]
         chain.add(await self._page(w, at, response, no_page))
         while (following := _following(pages[-1], one_unit=one_unit)) is not None:
             if unit.key == NEWEST and await self._shows_nothing_new(w, pages[-1]):
@@ -186,11 +187,13 @@ class Fetcher:
             at = replace(following, parent=at.parent, since=at.since)
             response = await self._ask_on(await self.source.request(w.rules.endpoint, at))
             bodies.append(_digest(w, response))
+            headers.append(response.headers)
             size += len(response.content)
             chain.add(await self._page(w, at, response, NO_PAGE if pages[-1].next is None else frozenset()))
-        digest, asked = chain_digest(bodies), self._answered(w, first.order, first.asked_at, first.response)
-        if len(bodies) > 1 and digest == unit.digest:
-            return Fetched(asked=asked, calls=len(bodies), unit=unit.id, digest=digest)
+        digest = chain_digest(bodies)
+        asked = self._answered(w, first.order, first.asked_at, headers, unit)
+        if (len(bodies) > 1 and digest == unit.digest) or _is_outdated(unit, asked):
+            return _unchanged(unit, asked, calls=len(bodies))
         return Fetched(
             asked=asked,
             calls=len(bodies),
@@ -229,10 +232,25 @@ class Fetcher:
                 raise
             return EMPTY
 
-    def _answered(self, w: WatchedEndpoint, order: int, asked_at: float, response: httpx.Response) -> RequestTimes:
-        now, behind = self._clock.now(), seconds_behind(response.headers, asked_at)
+    def _answered(
+        self,
+        w: WatchedEndpoint,
+        order: int,
+        asked_at: float,
+        headers: Sequence[httpx.Headers],
+        unit: UnitState | None = None,
+    ) -> RequestTimes:
+        """The times of answers with these headers; `unit`: they are those of a unit, not of an own URL."""
+        now, behind, oldest = self._clock.now(), seconds_behind(headers[0], asked_at), max(map(_age, headers))
+        at = asked_at - oldest
+        began = w.state.baseline_before
+        if oldest and w.rules.baseline == "emit" and began is not None and began <= asked_at:
+            at = max(at, began)  # what a baseline has reported was not seen before it
         w.requests.behind = behind
-        return RequestTimes(at=asked_at, answered_at=now, order=order, answered_order=w.requests.next(), behind=behind)
+        if unit is not None and unit.key in w.units and (oldest or unit.key in w.requests.ages):
+            w.requests.ages[unit.key] = oldest
+        answered = w.requests.next()
+        return RequestTimes(at=at, answered_at=now, order=order, answered_order=answered, age=oldest, behind=behind)
 
 
 def _following(page: Unparsed, *, one_unit: bool) -> Position | None:
@@ -257,6 +275,29 @@ def _no_page(w: WatchedEndpoint, unit: UnitState) -> Set[int]:
     if unit.shown:
         return AFTER_THE_END
     return NO_PAGE if unit.failures + 1 < GIVEN_UP else NO_PAGE | ALWAYS_FAILS
+
+
+def _age(headers: httpx.Headers) -> float:
+    """Seconds for which an answer may have been in a cache. Its age is a whole number of seconds, also 0."""
+    return age(headers) + 1.0 if "age" in headers else 0.0
+
+
+def _unchanged(unit: UnitState, asked: RequestTimes, *, calls: int) -> Fetched:
+    """The result of a poll that shows nothing else than what is known of the unit."""
+    known_at = unit.asked_at
+    if asked.age and known_at is not None and asked.at < known_at <= asked.answered_at:
+        asked = msgspec.structs.replace(asked, at=known_at)
+    return Fetched(asked=asked, calls=calls, unit=unit.id, digest=unit.digest)
+
+
+def _is_outdated(unit: UnitState, asked: RequestTimes) -> bool:
+    """Whether an answer from a cache shows an earlier state of the unit than the one that is known.
+
+    Caches are many, and each has copies of its own. Nothing follows from such an answer, as from an unchanged one.
+    """
+    if not asked.age or unit.digest is None or unit.asked_at is None:
+        return False
+    return asked.at < unit.asked_at <= asked.answered_at
 
 
 class _Begun(msgspec.Struct, frozen=True):

@@ -103,7 +103,7 @@ class Turns:
             for waiting, result, at in results:
                 result.events = () if at is None else recorded.events[at]
                 waiting.result = result
-                w.requests.remember((one.object_id for one in result.snapshots), waiting.fetched.asked.answered_order)
+                w.requests.remember([one.object_id for one in result.snapshots], waiting.fetched.asked)
             if results and recorded.notices:
                 last = results[-1][1]
                 last.events = [*last.events, *recorded.notices]

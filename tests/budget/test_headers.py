@@ -49,6 +49,12 @@ def test_a_date_is_compared_with_the_servers_own_clock():
     assert found.retry_after == 30.0
 
 
+def test_a_reset_in_a_copy_from_a_cache_is_counted_from_when_it_was_made():
+    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1784019660", "Age": "45"}
+    (quota,) = read({**headers, "Date": "Tue, 14 Jul 2026 09:00:00 GMT"}).quotas
+    assert quota.reset_in == 15.0
+
+
 @pytest.mark.parametrize("text", ["", "-5", "soon", "1e9", "nan", "inf", "0x10", "Tue, 99 Jul 2026 33:00:00 GMT"])
 def test_what_cannot_be_read_is_noted_and_left_out(text: str):
     found = read({"Retry-After": text})

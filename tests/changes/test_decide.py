@@ -646,3 +646,25 @@ def test_an_ignored_field_is_no_change_of_form():
 
     found = decided(*shown, known=known, rules=make_rules(ignore=["/vat"]), is_chain=True)
     assert found.shift == ShapeShift(fields={"/a": Shape.ADDED}, objects=10, is_torn=True)
+
+
+@pytest.mark.parametrize(
+    ("age", "seen_at", "changed_at", "is_told"),
+    [
+        (0.0, 50.0, {}, True),
+        (0.0, 100.5, {"1": 100.5}, True),  # not from a cache
+        (30.0, 50.0, {}, True),
+        (30.0, 50.0, {"1": 99.0}, True),
+        (30.0, 50.0, {"2": 100.5}, True),
+        (30.0, 50.0, {"1": 100.5}, False),  # changed after the copy was made
+        (30.0, 100.5, {}, False),  # seen by another unit since
+        (30.0, 5000.0, {"1": 5000.0}, True),  # times of a clock that was ahead
+    ],
+)
+def test_a_copy_in_a_cache_undoes_nothing_that_was_seen_after_it_was_made(age, seen_at, changed_at, is_told):
+    asked = RequestTimes(at=100.0, answered_at=101.0, order=7, answered_order=8, age=age)
+    known = make_snapshot({"id": 1, "a": 1}, seen_at=seen_at, unit=None)
+    found = decided({"id": 1, "a": 2}, known=[known], asked=asked, changed_at=changed_at)
+
+    assert bool(found.events) == is_told
+    assert bool(found.undecided.digests) != is_told

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from tests.truth.answers import as_json, distorted, etag_of, listed, stamp, time_text
-from tests.truth.world import AWAY, LINE_MUTATIONS, TRAITS, Step, World
+from tests.truth.world import AWAY, LIARS, LINE_MUTATIONS, TRAITS, Step, World
 
 State = Mapping[str, Any]
 LIES = ("empty", "204")  # that there is nothing
@@ -20,8 +20,10 @@ UNKNOWABLE = (
     {"ignores-page", "tied"},
     {"lines-ignore-page", "lines-tied"},  # pages at random: no list
     {"short-pages", "total-low"},  # a short page that the total calls the last one
+    *({"cached", liar} for liar in LIARS),  # 304 says that an older copy is how it is now
 )
 TWIN = "twin"  # the name of the other object
+KEPT = 20.0  # seconds for which a cache keeps an answer
 NEVER = 1e6  # seconds after which nobody waits for an answer any more
 
 
@@ -90,6 +92,7 @@ class Upstream(httpx.AsyncBaseTransport):
         self._ids = 0
         self._edits = 0
         self._lied = False
+        self._copies: dict[tuple[int, str], tuple[float, httpx.Response]] = {}  # of caches
         self._numbers: defaultdict[str, int] = defaultdict(int)  # by parent, of its lines
         for _ in range(self.world.objects):
             self.change("create", len(self.rows))
@@ -301,6 +304,8 @@ class Upstream(httpx.AsyncBaseTransport):
         self.calls += 1
         self.arrivals.append(self.now())
         where, answer = self._answer(request)
+        if "cached" in self.traits:
+            answer = self._copy(request, answer)
         fault = self._fault(where)
         if fault is not None:
             answer = await self._faulty(fault, answer)
@@ -309,6 +314,19 @@ class Upstream(httpx.AsyncBaseTransport):
         await asyncio.sleep(self._random.choice((0.01, 0.1, 0.7)))
         self.answers.append((request.url.path, answer.status_code))
         return answer
+
+    def _copy(self, request: httpx.Request, answer: httpx.Response) -> httpx.Response:
+        """The copy of one of two caches, which it keeps for a while."""
+        key = (self._random.randrange(2), str(request.url))
+        at, kept = self._copies.get(key, (-NEVER, answer))
+        if self.now() - at > KEPT:
+            at, kept = self._copies[key] = (self.now(), answer)
+        if kept.status_code == 304:  # it keeps whole answers only
+            del self._copies[key]
+            return answer
+        etag, headers = kept.headers.get("etag"), {**kept.headers, "age": str(int(self.now() - at))}
+        is_same = etag is not None and request.headers.get("if-none-match") == etag
+        return httpx.Response(304, headers=headers) if is_same else _again(kept, headers)
 
     def _answer(self, request: httpx.Request) -> tuple[str, httpx.Response]:
         match request.url.path.strip("/").split("/"):
@@ -400,6 +418,10 @@ class Upstream(httpx.AsyncBaseTransport):
         if kind == "reset":
             raise httpx.ReadError("connection reset")
         return distorted(kind, answer, now=self.now())
+
+
+def _again(answer: httpx.Response, headers: Mapping[str, str]) -> httpx.Response:
+    return httpx.Response(answer.status_code, headers=headers, content=answer.content)
 
 
 def _picked(rows: list[dict[str, Any]], pick: int) -> dict[str, Any] | None:

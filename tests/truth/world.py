@@ -115,6 +115,8 @@ TRAITS: dict[str, Trait] = {
     ),
     # The own URL of every object says 404.
     "own-404": Trait(fits=lambda w: w.has_items),
+    # Two caches keep their own copies of its answers for a while, and say how old they are.
+    "cached": Trait(fits=lambda w: not w.has_items),
     # It answers 304 where the newest row of a page is still the same.
     "etag-newest": Trait(fits=lambda w: not w.content),
     # It answers 304 whatever has changed.
