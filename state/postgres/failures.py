@@ -15,6 +15,7 @@ PASSING: Final = {
     "53200": "give the database more memory",
     "53300": "raise max_connections of the database, or run fewer workers",
     "53": "look after the database: its log says more",
+    "54000": "the database is at a limit, as before a wraparound of transaction ids: do what its own hint says",
     "57014": "the database is slow, or another transaction holds a lock: pg_stat_activity shows which",
     "57": "wait for the database to be up again",
     "55P03": "another transaction holds a lock: pg_stat_activity shows which",

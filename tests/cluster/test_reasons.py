@@ -41,3 +41,11 @@ def test_a_connection_that_is_refused_names_what_to_do(text: str, hint: str) -> 
 
     assert isinstance(error, Unavailable)
     assert error.hint == PASSING[hint]
+
+
+def test_a_database_that_must_be_vacuumed_first_is_waited_for() -> None:
+    text = "database is not accepting commands\nHINT:  Execute a database-wide VACUUM in that database."
+    error = translated(psycopg.errors.ProgramLimitExceeded(text))
+
+    assert isinstance(error, Unavailable)
+    assert "VACUUM" in str(error)
