@@ -275,7 +275,11 @@ def _state(path: Path, config: Config | None, live: Status | None) -> Iterator[F
     yield from _owned(path)
     yield of_space(shutil.disk_usage(folder).free, path.stat().st_size if path.exists() else 0)
     if not path.exists():
-        yield warn("state", f"{path} does not exist yet", "poller once, or poller run")
+        if live is None:
+            yield warn("state", f"{path} does not exist yet", "poller once, or poller run")
+            return
+        yield bad("state", f"{path} is gone, and the daemon still uses it", "do not stop it: docs/how-to/backup.md")
+        yield from of_status(live, config)
         return
     try:
         with open_reader(path) as reader:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+from typing import TYPE_CHECKING
+
 import click
 
 from poller.cli.context import CliContext
-from poller.cli.process import run_coroutine
-from poller.daemon.daemon import run_daemon
-from poller.daemon.logs import configure
+from poller.late import late
+
+if TYPE_CHECKING:
+    import poller.cli.process as process
+    import poller.daemon.daemon as daemon
+    import poller.daemon.logs as logs
+else:  # loaded once SIGHUP ends nothing any more: this takes most of a start
+    process, daemon, logs = late("poller.cli.process"), late("poller.daemon.daemon"), late("poller.daemon.logs")
 
 
 @click.command()
@@ -20,7 +28,8 @@ def run(context: CliContext, listen: str | None) -> None:
 
     Example: poller run --config /etc/poller/poller.toml
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # one that comes early waits until the daemon can reload
     config, plugins = context.load(listen=listen, worker=True)
-    configure(config.poller.log_level, config.poller.log_format)
+    logs.configure(config.poller.log_level, config.poller.log_format)
     plugins.log_failures()
-    run_coroutine(run_daemon(config, plugins, listen=listen))
+    process.run_coroutine(daemon.run_daemon(config, plugins, listen=listen))

@@ -57,6 +57,7 @@ class Daemon:
         """Listen, report READY, poll and deliver until stopped; then end cleanly within seconds."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # `poller run` lets one that came early wait
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop.set)
         sharing = contextlib.nullcontext() if self._workers is None else self._workers.running()

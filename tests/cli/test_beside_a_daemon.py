@@ -273,3 +273,14 @@ def test_a_refused_reload_is_named_until_the_next_one(poller: Run, daemon: Daemo
 
     assert status.out.count("! the configuration was refused at the latest reload: ") == 1
     assert ["refused at the latest reload" in one["what"] for one in doctor.lines if one["level"] == "bad"] == [True]
+
+
+def test_doctor_names_a_state_that_is_gone_while_the_daemon_uses_it(
+    poller: Run, daemon: Daemon, tmp_path: Path
+) -> None:
+    state = tmp_path / "poller.db"
+    state.rename(tmp_path / "moved.db")
+    bad = [one["what"] for one in poller("doctor", "--json").lines if one["level"] == "bad"]
+    (tmp_path / "moved.db").rename(state)
+
+    assert f"{state} is gone, and the daemon still uses it" in bad

@@ -5,6 +5,7 @@ from pathlib import Path
 import orjson
 
 from tests.support.command_line import Run, Shop
+from tests.support.daemon import running_daemon, wait_for
 
 CHAIN = """
 [sources.shop.endpoints.orders]
@@ -23,3 +24,14 @@ def test_every_page_of_a_chain_is_a_call_that_once_counts(poller: Run, shop: Sho
     ran = poller("once")
 
     assert (ran.status, ran.err.splitlines()[0]) == (0, "10 calls, 0 events")
+
+
+def test_a_reload_that_is_asked_for_while_the_daemon_starts_is_done_when_it_has_started(
+    shop: Shop, tmp_path: Path
+) -> None:
+    config = shop.configure(tmp_path)
+    config.write_text(config.read_text().replace("[poller]", '[poller]\nplugins_dir = "plugins.d"'))
+    (tmp_path / "plugins.d").mkdir()
+    (tmp_path / "plugins.d" / "early.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\n")
+    with running_daemon(config) as daemon:
+        wait_for("the reload", lambda: "config.reloaded" in daemon.log)
