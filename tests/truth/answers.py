@@ -110,7 +110,7 @@ def distorted(kind: str, answer: httpx.Response, *, now: float) -> httpx.Respons
 def _spoiled(kind: str, answer: httpx.Response) -> httpx.Response:
     """A good answer made into a bad one."""
     body = orjson.loads(answer.content)
-    headers = {k: v for k, v in answer.headers.items() if k in ("link", "etag", "last-modified", "date")}
+    headers = {k: v for k, v in answer.headers.items() if k in ("link", "etag", "last-modified", "date", "age")}
     items = body.get("items")
     if kind == "truncated":
         return httpx.Response(200, content=answer.content[:-2], headers=headers)
