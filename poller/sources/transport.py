@@ -34,6 +34,7 @@ _OF_CODING: Final = (b"content-encoding", b"content-length", b"transfer-encoding
 _OF_BODY: Final = (b"content-type", b"content-length")
 USER_AGENT: Final = "Poller (+https://pypi.org/project/poller)"
 
+TO_LOG_IN: Final = "check the credentials, base_url and path: it may be a page to log in"
 PATIENCE: Final = 60.0  # seconds: longest wait in the middle of a chain for a server that wants no call
 
 
@@ -305,16 +306,22 @@ async def fetch(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Resp
     for _ in range(REDIRECTS + 1):
         response = await _send(client, request)
         if response.next_request is None:
+            if request is not first and response.is_success and response.content.lstrip()[:1] == b"<":
+                raise _misled(first, request, response, "which is a page of HTML", hint=TO_LOG_IN)
             return response
         if _origin(response.next_request.url) != _origin(first.url):
-            raise FetchError(
-                shown_url(first.url),
-                f"redirected to {shown_url(response.next_request.url)}, another origin",
-                status=response.status_code,
-                hint="credentials are not sent elsewhere; set the URL to where the API is",
-            )
+            hint = "credentials are not sent elsewhere; set the URL to where the API is"
+            raise _misled(first, response.next_request, response, "another origin", hint=hint)
+        if response.next_request.method != first.method:  # without its body, it is another question
+            what = f"but as a {response.next_request.method} instead of a {first.method}"
+            raise _misled(first, response.next_request, response, what, hint="set the URL to where the API is")
         request = response.next_request
     raise FetchError(shown_url(first.url), f"redirected more than {REDIRECTS} times")
+
+
+def _misled(first: httpx.Request, to: httpx.Request, response: httpx.Response, what: str, *, hint: str) -> FetchError:
+    reason = f"redirected to {shown_url(to.url)}, {what}"
+    return FetchError(shown_url(first.url), reason, status=response.status_code, hint=hint)
 
 
 async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:

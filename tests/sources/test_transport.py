@@ -66,6 +66,12 @@ class Api:
         if path.startswith("/hop/"):
             left = int(path.removeprefix("/hop/"))
             return RedirectResponse(f"/hop/{left - 1}" if left > 1 else "/list")
+        if path == "/members":
+            return RedirectResponse("/login?next=/members", 302)
+        if path == "/login":
+            return Response("<!doctype html><title>Log in</title>", media_type="text/html")
+        if path in ("/search", "/moved"):
+            return RedirectResponse("/list", 302 if path == "/search" else 308)
         if path == "/away":
             return RedirectResponse("http://localhost:9/elsewhere")
         if path == self.path_of_body and self.body is not None:
@@ -151,6 +157,23 @@ async def test_a_redirect_to_another_origin_is_not_followed():
             await s.get("/hop/9")
 
     assert len(s.written.calls) == 1 + 6
+
+
+async def test_a_redirect_to_a_page_to_log_in_names_the_page():
+    async with setup() as s:
+        with pytest.raises(
+            FetchError, match=r"/members: redirected to http://.*/login\?next=…, which is a page of HTML"
+        ):
+            await s.get("/members")
+
+
+async def test_a_post_that_is_redirected_as_a_get_is_not_followed():
+    async with setup() as s:
+        with pytest.raises(FetchError, match=r"redirected to http://.*/list, but as a GET instead of a POST"):
+            await s.moving(fetch(s.client, httpx.Request("POST", s.url + "/search", json={"q": "x"})))
+        await s.moving(fetch(s.client, httpx.Request("POST", s.url + "/moved", json={"q": "x"})))
+
+    assert [path for path, _ in s.api.arrived] == ["/search", "/moved", "/list"]
 
 
 class Grants:
