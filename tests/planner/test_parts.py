@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -59,6 +59,8 @@ class Parts:
 
 
 @settings(max_examples=40)
+@example([(True, 1, None), (True, 2, 60.0), (False, 1, None)])
+@example([(True, 1, 60.0), (True, 2, 60.0), (False, 1, 60.0)])
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 40), st.none() | st.just(60.0)), max_size=120))
 def test_units_are_those_that_were_added_and_not_removed_and_slots_are_used_again(steps):
     units, plain, most = Units(1), {}, 0

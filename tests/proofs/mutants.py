@@ -161,6 +161,7 @@ def configure(core: Core, folder: Path) -> None:
         "source_paths": ("poller", "state"),
         "only_mutate": core.modules,
         "pytest_add_cli_args_test_selection": (*core.tests, *(f"--deselect={test}" for test in core.slow)),
+        "pytest_add_cli_args": ("-p", "no:unraisableexception"),  # it collects garbage longer than most tests take
         "also_copy": ("plugins", "benchmarks", "docs", "examples", "tools"),
     }
     sections = [f"{key}=\n" + "".join(f"    {value}\n" for value in values) for key, values in lines.items()]
