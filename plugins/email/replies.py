@@ -36,6 +36,13 @@ def is_later(code: int) -> bool:
     return not 500 <= code < 600
 
 
+def is_mailbox_full(message: str) -> bool:
+    """Whether a 5yz says that a mailbox is full, which its owner can change: "a persistent transient failure"
+    (RFC 3463 3.3).
+    """
+    return enhanced(message) == "2.2"
+
+
 def is_about_setup(code: int, message: str) -> bool:
     """Whether a 5yz to a recipient or to the mail's text concerns the sender's set-up rather than this mail."""
     if code in _SETUP_CODES:

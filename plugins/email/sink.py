@@ -17,7 +17,7 @@ import aiosmtplib
 from plugins.email.connection import Connection
 from plugins.email.mail import mail_of
 from plugins.email.options import EmailOptions, parsed_address
-from plugins.email.replies import is_about_setup, is_later, is_too_large
+from plugins.email.replies import is_about_setup, is_later, is_mailbox_full, is_too_large
 from poller import Attempt, Event, Receipt, Rejected, RetryLater, TooLarge
 from poller.rendering.rendered import rendered
 from poller.rendering.templates import RenderError
@@ -43,7 +43,8 @@ class _Progress:
 
     def note(self, who: str, exc: aiosmtplib.SMTPResponseException) -> None:
         """Record a recipient that was not accepted, in the group that the reply means."""
-        if is_later(exc.code) or (exc.code == 552 and isinstance(exc, aiosmtplib.SMTPRecipientRefused)):
+        is_552 = exc.code == 552 and isinstance(exc, aiosmtplib.SMTPRecipientRefused)
+        if is_later(exc.code) or is_552 or is_mailbox_full(exc.message):
             group = self.waiting  # 552 at RCPT is "too many recipients" or "mailbox full": RFC 5321 4.5.3.1.10
         else:
             group = self.denied if is_about_setup(exc.code, exc.message) else self.refused
@@ -170,7 +171,8 @@ class EmailSink:
             if not is_later(exc.code) and is_too_large(exc.code, exc.message):
                 await self._connection.reset(smtp)
                 raise TooLarge(_said(exc)) from exc
-            raise
+            if not _is_accepted(exc):
+                raise
 
     async def _offer(self, smtp: aiosmtplib.SMTP, progress: _Progress) -> Sequence[str]:
         """Send the recipients who are still to be served; returns those that the server accepts."""
@@ -183,14 +185,17 @@ class EmailSink:
                 await smtp.rcpt(who)
                 taken.append(who)
             except aiosmtplib.SMTPRecipientRefused as exc:
-                progress.note(who, exc)
+                if _is_accepted(exc):
+                    taken.append(who)
+                else:
+                    progress.note(who, exc)
         return taken
 
     async def _data(self, smtp: aiosmtplib.SMTP, mail: bytes, taken: Sequence[str], progress: _Progress) -> None:
         try:
             reply = await smtp.data(mail, timeout=ACCEPTANCE)
         except aiosmtplib.SMTPDataError as exc:
-            if not 200 <= exc.code < 300:  # the first digit is the answer (RFC 5321 4.3.2)
+            if not _is_accepted(exc):
                 await self._connection.reset(smtp)
                 if not is_later(exc.code) and is_too_large(exc.code, exc.message):
                     raise TooLarge(_said(exc)) from exc
@@ -206,6 +211,13 @@ class EmailSink:
     def _encoded(self, events: Sequence[Event], last: str | None) -> tuple[EmailMessage, bytes]:
         mail = self._mail(events, last)
         return mail, mail.as_bytes()
+
+
+def _is_accepted(exc: aiosmtplib.SMTPResponseException) -> bool:
+    """Whether the reply is positive, though not the one that aiosmtplib expects: the first digit counts (RFC 5321
+    4.3.2).
+    """
+    return 200 <= exc.code < 300
 
 
 def _said(exc: aiosmtplib.SMTPResponseException) -> Receipt:

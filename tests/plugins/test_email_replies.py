@@ -96,6 +96,8 @@ async def test_a_refusal_in_latin_1_is_kept_as_what_it_says(step: str, code: byt
         ("mail", b"550 5.7.60 SMTP; Client does not have permissions to send as this sender"),
         ("mail", b"550-5.7.26 This mail has been blocked because the sender is unauthenticated\r\n550 bye"),
         ("mail", b"550 5.4.5 Daily user sending limit exceeded"),
+        ("mail", b"552 5.2.2 mailbox full"),
+        ("RCPT", b"550 5.2.2 The mailbox is over its quota"),
     ],
 )
 async def test_what_concerns_the_setup_is_tried_again(step: str, reply: bytes, server: RawMailServer) -> None:
@@ -167,8 +169,9 @@ async def test_a_server_that_ends_every_connection_is_tried_again_later(server: 
     assert server.connections == 1
 
 
-async def test_any_2yz_is_an_acceptance(server: RawMailServer) -> None:
-    server.replies = {"mail": b"251 forwarded\r\n"}
+@pytest.mark.parametrize("step", ["MAIL", "RCPT", "mail"])
+async def test_any_2yz_is_an_acceptance(step: str, server: RawMailServer) -> None:
+    server.replies = {step: b"252 as good as accepted\r\n"}
 
     assert (await sent(server)).status == "250"
 
