@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterable
 
 import click
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
+from rich.segment import Segment, Segments
 from rich.text import Text
 
 from poller.cli.context import CliContext
-from poller.cli.output import console, table
+from poller.cli.output import console, counted, table
 from poller.cli.status import found_status, tables_of
 from poller.options.quantities import parse_duration
 from poller.rendering.terminal import printable
@@ -37,8 +38,19 @@ def top(context: CliContext, every: str) -> None:
         raise click.UsageError("this is for a terminal; poller status --json is for programs")
     with Live(console=out, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(screen(context, out.width), refresh=True)
+            live.update(fitted(screen(context, out.width), out), refresh=True)
             time.sleep(seconds)
+
+
+def fitted(shown: Group, out: Console) -> Group:
+    """What fits on the terminal, and how many lines do not."""
+    lines = out.render_lines(shown, pad=False)
+    if len(lines) <= out.height:
+        return shown
+    kept = lines[: out.height - 1]
+    more = f"… {counted(len(lines) - len(kept), 'more line')}: enlarge the terminal, or see poller status"
+    parts = [piece for line in kept for piece in (*line, Segment.line())]
+    return Group(Segments(parts), Text(more, "yellow", no_wrap=True, overflow="ellipsis"))
 
 
 def screen(context: CliContext, width: int) -> Group:

@@ -3,9 +3,11 @@
 import io
 
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
+from rich.text import Text
 
 from poller.cli.output import table
+from poller.cli.top import fitted
 
 HEADS = ["endpoint", "state", "units", "objects", "swept", "expected delay"]
 ROWS = [
@@ -28,3 +30,13 @@ def test_a_name_is_whole_where_there_is_room_for_it() -> None:
     Console(file=out, width=60).print(table("", HEADS, ROWS, 60))
 
     assert "shop/orders  failing" in out.getvalue()
+
+
+@pytest.mark.parametrize(("lines", "last"), [(5, "line 4"), (6, "… 2 more lines: enlarge the terminal")])
+def test_lines_below_the_end_of_the_terminal_are_counted(lines: int, last: str) -> None:
+    out = Console(file=io.StringIO(), width=60, height=5)
+    out.print(fitted(Group(*(Text(f"line {number}") for number in range(lines))), out))
+    shown = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+    assert len(shown) == 5
+    assert shown[-1].startswith(last)
