@@ -185,6 +185,16 @@ async def test_a_pause_is_stored_when_it_becomes_longer_by_more_than_a_moment():
     assert one.limiter.refused == 5
 
 
+async def test_a_refusal_in_a_text_alone_lets_the_budget_wait():
+    one = Limited()
+    await one.limiter.heed(403, {})
+    assert one.budget.throttled_until(one.clock.steady()) is None
+
+    await one.limiter.heed(403, {}, is_refusal=True)
+    assert one.budget.throttled_until(one.clock.steady()) is not None
+    assert one.limiter.refused == 1
+
+
 async def test_a_pause_shorter_than_any_restart_is_not_stored():
     one = Limited()
     await one.limiter.heed(200, {"retry-after": "0.05"})
