@@ -189,7 +189,8 @@ class Fetcher:
             bodies.append(_digest(w, response))
             headers.append(response.headers)
             size += len(response.content)
-            chain.add(await self._page(w, at, response, NO_PAGE if pages[-1].next is None else frozenset()))
+            page = await self._page(w, at, response, NO_PAGE if pages[-1].next is None else frozenset())
+            chain.add(_cut_off(len(pages) + 1, response.status_code) if _is_cut_off(page, at, response) else page)
         digest = chain_digest(bodies)
         asked = self._answered(w, first.order, first.asked_at, headers, unit)
         if (len(bodies) > 1 and digest == unit.digest) or _is_outdated(unit, asked):
@@ -298,6 +299,19 @@ def _is_outdated(unit: UnitState, asked: RequestTimes) -> bool:
     if not asked.age or unit.digest is None or unit.asked_at is None:
         return False
     return asked.at < unit.asked_at <= asked.answered_at
+
+
+def _is_cut_off(page: Unparsed, at: Position, response: httpx.Response) -> bool:
+    """Whether an error that `empty_status` calls an empty list answers a cursor that the list itself has named."""
+    return page is EMPTY and at.cursor is not None and response.is_error
+
+
+def _cut_off(number: int, status: int) -> Unparsed:
+    """The end of such a chain: a cursor may have expired."""
+    why = (
+        f"answer {number} of the list has status {status}, although the one before names it: a cursor may have expired"
+    )
+    return Unparsed((), guesses=(why,))
 
 
 class _Begun(msgspec.Struct, frozen=True):

@@ -53,6 +53,10 @@ class List:
         }
         if self.kind in totals:
             return JSONResponse({"items": shown, "total": totals[self.kind]})
+        if self.kind in ("names its next page", "forgets its cursors"):
+            if self.kind == "forgets its cursors" and page > 2:
+                return JSONResponse({"error": "no such cursor"}, 404)
+            return JSONResponse({"items": shown, "next": page + 1 if page <= last else None})
         match self.kind:
             case "ignores its page":
                 return JSONResponse(self.rows(0, size))
@@ -323,3 +327,19 @@ async def test_a_guess_keeps_no_baseline_open_for_good_and_lets_no_sweep_confirm
         for _ in range(4):
             assert await sweep_once(app) == []
         assert uncertainty(app) is None
+
+
+async def test_a_cursor_that_is_refused_with_an_empty_status_ends_no_list_for_certain(tmp_path):
+    table = (
+        'absent_for = "0s"\nitems = "$.items"\nempty_status = [404]\npagination = { type = "cursor", param = "page" }'
+    )
+    found = List(kind="names its next page")
+    async with opened(tmp_path, table, found) as app:
+        await sweep_once(app)
+        found.kind = "forgets its cursors"
+        for _ in range(4):
+            await sweep_once(app)
+
+        assert told(app) == []
+        assert (doubt := uncertainty(app)) is not None
+        assert "answer 3 of the list has status 404" in doubt.text
