@@ -63,8 +63,14 @@ async def _refused(request: Request, error: HTTPException) -> Response:
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:
-    found = [f"{_place(one['loc'])}: {words_of(one)[0]}" for one in error.errors()]
+    found = [_said(one) for one in error.errors()]
     return _answer(request, 422, "; ".join(found)[:LONGEST], "/openapi.json describes every parameter")
+
+
+def _said(one: Any) -> str:
+    if one["type"] == "json_invalid":  # its place is a number of characters
+        return f"the body is not valid JSON: {one['ctx']['error']} (character {one['loc'][-1]})"
+    return f"{_place(one['loc'])}: {words_of(one)[0]}"
 
 
 def _place(loc: tuple[str | int, ...]) -> str:

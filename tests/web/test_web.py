@@ -135,6 +135,13 @@ def test_what_cannot_be_answered_is_told_with_what_to_do(api: httpx.Client, path
     assert answer.json()["hint"]
 
 
+def test_a_body_that_is_no_json_is_called_so(api: httpx.Client) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = api.post("/api/v1/redeliver", content='{"all": }', headers=headers)
+
+    assert (answer.status_code, answer.json()["detail"][:28]) == (422, "the body is not valid JSON: ")
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
