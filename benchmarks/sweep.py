@@ -150,7 +150,7 @@ class Sweeper:
         self._w = run.endpoints["items"]
         source = cast(SourceCalls, Asked(run.source))
         self._fetcher = Fetcher(
-            source, self._answer, store=app.store.polls, steps=app.write, clock=app.clock, apart=run.apart
+            source, self._answer, self._answer, store=app.store.polls, steps=app.write, clock=app.clock, apart=run.apart
         )
         self._turns = run.turns
         self._write, self._store = app.write, app.store
