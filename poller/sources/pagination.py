@@ -202,7 +202,7 @@ def following(style: Pagination, at: Position, *, answer: Answer, count: int, re
         case Pages() | Offsets():
             found = _counted(style, at, answer, count, total)
         case Cursors():
-            found = _next_cursor(style, at, answer, response)
+            found = _next_cursor(style, at, answer, response, is_counted=total is not None or count <= 1)
         case Links():
             found = FollowUp(next=_next_link(style, at, response))
         case _:
@@ -211,7 +211,7 @@ def following(style: Pagination, at: Position, *, answer: Answer, count: int, re
     if found.next is not None:
         return FollowUp(next=found.next, total=total, doubts=found.doubts + doubts, guesses=parts)
     configured = _configured(style, at)
-    guessed = (*parts, *guesses(answer, response, count, configured))
+    guessed = (*parts, *found.guesses, *guesses(answer, response, count, configured))
     if total == LARGEST_COUNTED and count > 0:
         guessed += (f"total is exactly {total}: many search engines count no further, and the list may be longer",)
     return FollowUp(
@@ -342,7 +342,16 @@ def _capped(style: Pages | Offsets, before: int, count: int, total: int | None) 
     return (f"size = {style.size}, but the answer holds {count} of {total}: set size to the server's real page size",)
 
 
-def _next_cursor(style: Cursors, at: Position, answer: Answer, response: httpx.Response) -> FollowUp:
+STANDS_STILL: Final = (
+    "the last answer shows several objects and names the cursor that was just used: if that cursor stands for the next "
+    "answer each time, as of a scroll, the list goes on"
+)
+
+
+def _next_cursor(
+    style: Cursors, at: Position, answer: Answer, response: httpx.Response, *, is_counted: bool
+) -> FollowUp:
+    """The next cursor. `is_counted`: the answer shows nothing new, or a total says whether something is missing."""
     flag, doubts = _goes_on(style, answer)
     if flag is False:
         return FollowUp(doubts=doubts)
@@ -359,7 +368,7 @@ def _next_cursor(style: Cursors, at: Position, answer: Answer, response: httpx.R
     if cursor == at.cursor:  # the cursor does not move: this was the end, unless a flag says that there is more
         if flag:
             raise PageError("the next cursor is the one that was just used: the list would never end")
-        return FollowUp(doubts=doubts)
+        return FollowUp(doubts=doubts, guesses=() if is_counted else (STANDS_STILL,))
     return FollowUp(next=replace(at, cursor=cursor), doubts=doubts)
 
 

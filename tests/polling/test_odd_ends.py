@@ -58,6 +58,8 @@ class List:
                 return JSONResponse({"error": "no such cursor"}, 404)
             return JSONResponse({"items": shown, "next": page + 1 if page <= last else None})
         match self.kind:
+            case "keeps its cursor":
+                return JSONResponse({"items": self.rows((len(self.asked) - 1) * size, size), "next": 7})
             case "ignores its page":
                 return JSONResponse(self.rows(0, size))
             case "repeats its last page":
@@ -204,6 +206,11 @@ UNTOTALLED = TOTAL.replace(', total = "$.total"', "")
     ("kind", "table", "why"),
     [
         ("counts its pages", TOTAL, "total is 3, but this answer alone has 10 objects: it may be the number of pages"),
+        (
+            "keeps its cursor",
+            'items = "$.items"\npagination = { type = "cursor", param = "page", next = "$.next" }',
+            "names the cursor that was just used",
+        ),
         ("shows the first pages only", UNTOTALLED, "the answer says meta.total = 25, and 20 objects were seen"),
     ],
 )
