@@ -340,17 +340,18 @@ def takes_new(w: WatchedEndpoint, unit: UnitState) -> bool:
 
 def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]) -> Context:
     """The context of a decision."""
+    ids, asked = [shown.object_id for shown in comparison.fresh], one.fetched.asked
     return Context(
         state=_state_for(w, one),
         unit=one.unit.id if is_swept(one.unit.key) else None,
-        asked=one.fetched.asked,
+        asked=asked,
         absent_since=absent_since(w, one.unit),
         appended=_appended(w, one, comparison, known),
         tail_since=w.state.tail_asked_at if w.state.uncertain is None else None,
         accepted=current_shift(w),
         nulled=w.guards.exemptions.nulled,
-        changed_at=w.requests.changed_at,
-        recent=w.requests.changed_among(shown.object_id for shown in comparison.fresh),
+        changed_at=w.requests.changed_at(ids) if asked.age else {},
+        recent=w.requests.changed_among(ids),
         is_chain=one.fetched.calls > 1,
     )
 

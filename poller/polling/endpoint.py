@@ -47,13 +47,14 @@ class Requests:
     Requests and answers are counted together. The order never depends on a clock, because a wall clock may be set back.
     """
 
-    def __init__(self, latest: int) -> None:
-        self.latest = latest
+    def __init__(self, *, since: float) -> None:
+        self.latest = 0
         self.changed: dict[
             str, int
         ] = {}  # objects that changed while another request was under way: order of the answer
         self.unmodified: dict[str, int] = {}  # by unit: consecutive answers with 304
-        self.changed_at: dict[str, float] = {}  # latest objects that changed: when the answer arrived that showed it
+        self._changed_at: dict[str, float] = {}  # latest objects that changed: when the answer arrived that showed it
+        self._since = since  # wall time since when those are known
         self.ages: dict[
             str, float
         ] = {}  # by unit: seconds for which its latest answer had been in a cache, if any ever was
@@ -75,13 +76,16 @@ class Requests:
         changed = self.changed
         return {one: changed[one] for one in ids if one in changed} if changed else {}
 
+    def changed_at(self, ids: Iterable[str]) -> dict[str, float]:
+        """When each of these objects may have changed at the latest: when the answer arrived that showed its change."""
+        return {one: self._changed_at.get(one, self._since) for one in ids}
+
     def remember(self, ids: Sequence[str], asked: RequestTimes) -> None:
         """Remember objects that an answer changed: answers to earlier requests, and copies in caches, may be older."""
         answered_order = asked.answered_order
-        if self.ages:
-            self.changed_at.update(dict.fromkeys(ids, asked.answered_at))
-            while len(self.changed_at) > MOST_CHANGED:
-                del self.changed_at[next(iter(self.changed_at))]
+        self._changed_at.update(dict.fromkeys(ids, asked.answered_at))
+        if len(self._changed_at) > MOST_CHANGED:
+            self._changed_at, self._since = {}, asked.answered_at
         others = len(self._under_way) > 1
         if others:
             self.changed.update(dict.fromkeys(ids, answered_order))
@@ -187,14 +191,14 @@ class Oddities:
 class WatchedEndpoint:
     """One endpoint: its rules, its state, and the progress of its sweep."""
 
-    def __init__(self, rules: EndpointRules, opened: Opened, lease: Lease) -> None:
+    def __init__(self, rules: EndpointRules, opened: Opened, lease: Lease, *, now: float) -> None:
         self.rules = rules
         self.lease = lease  # lease of its budget: recordings under an older one are refused
         self.turnover = Turnover()
         self.oddities = Oddities()
         self.unchanged: dict[int, UnitTimes] = {}  # unchanged polls that are written with the next transaction
         self.turn = Turn()
-        self.requests = Requests(0)
+        self.requests = Requests(since=now)
         self.load(opened)
 
     def load(self, opened: Opened) -> None:

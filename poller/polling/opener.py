@@ -84,7 +84,8 @@ class Opener:
             *(self._write(self._store.polls.open, _spec(active.name, one), now=now) for one in built)
         )
         for one, opened in zip(built, found, strict=True):
-            w = active.endpoints[one.rules.endpoint.name] = WatchedEndpoint(one.rules, opened, lease)
+            w = WatchedEndpoint(one.rules, opened, lease, now=now)
+            active.endpoints[one.rules.endpoint.name] = w
             for age in opened.deletions:
                 w.turnover.deleted(self._clock.steady() - age)
             for age in opened.creations:

@@ -28,6 +28,15 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "a copy in a cache that was made between a query and its answer, and is shown after a restart": (
+        World(style="page-open", size=3, since=True, objects=6, seed=636),
+        [
+            Step(act="restart", wait=1.0),
+            Step(act="begin", kind="cached", wait=30.0),
+            Step(act="fault", kind="timeout", wait=30.0),
+            Step(act="edit", wait=1.0),
+        ],
+    ),
     "a list that showed nothing, answers 304 for ever and whose own URLs know nothing": (
         World(style="keyset", has_items=True, since=True, objects=1, seed=973, traits=("etag-stuck", "own-404")),
         [Step(act="flap", times=2, wait=1.0)],
