@@ -160,8 +160,12 @@ def _is_undecided(
 
 
 def _is_older(object_id: str, old: Snapshot, context: Context) -> bool:
-    """Whether an answer from a cache may be older than what is known. Times in the future come from another clock."""
-    known = max(context.changed_at.get(object_id, 0.0), old.seen_at)
+    """Whether an answer from a cache may be older than what is known. Times in the future come from another clock.
+
+    When an object changed may be forgotten. A suspect that is shown is no change that could be undone.
+    """
+    forgotten = 0.0 if old.presence is Presence.SUSPECT else context.changes_since
+    known = max(context.changed_at.get(object_id, forgotten), old.seen_at)
     return context.asked.at < known <= context.asked.answered_at
 
 

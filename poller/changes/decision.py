@@ -52,7 +52,9 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     tail_since: float | None = None  # time at which those certainly did not exist yet
     accepted: ShapeShift = NO_SHIFT  # a schema change that is recorded without events
     nulled: Set[str] = frozenset()  # fields whose change to null was recorded without events
-    changed_at: Mapping[str, float] = {}  # for an answer from a cache: when objects may have changed at the latest
+    changed_at: Mapping[str, float] = {}  # for an answer from a cache: objects that changed since `changes_since`, and
+    # when the answer arrived that showed it
+    changes_since: float = 0.0
     recent: Mapping[str, int] = {}  # objects changed by other answers, with the order in which those arrived
     is_chain: bool = False  # the answers of several requests, one after the other
     clashing: Mapping[str, bool] = {}  # ids that belong to other units; False: those may have lost the object by now

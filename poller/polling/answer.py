@@ -351,6 +351,7 @@ def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, know
         accepted=current_shift(w),
         nulled=w.guards.exemptions.nulled,
         changed_at=w.requests.changed_at(ids) if asked.age else {},
+        changes_since=w.requests.since,
         recent=w.requests.changed_among(ids),
         is_chain=one.fetched.calls > 1,
     )

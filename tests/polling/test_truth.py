@@ -28,6 +28,18 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "a suspect that a fresh answer shows after a restart, behind caches": (
+        World(style="offset", size=3, objects=2, seed=569, traits=("cached",)),
+        [
+            Step(act="fault", kind="errors", times=2, wait=30.0),
+            Step(act="delete"),
+            Step(act="flap", wait=2.0),
+            Step(act="restore", wait=4.0),
+            Step(act="fault", pick=4, kind="500", times=3),
+            Step(act="delete", pick=7, wait=10.0),
+            Step(act="create"),
+        ],
+    ),
     "a copy in a cache that was made between a query and its answer, and is shown after a restart": (
         World(style="page-open", size=3, since=True, objects=6, seed=636),
         [
