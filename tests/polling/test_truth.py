@@ -28,6 +28,10 @@ def test_the_log_tells_what_happened_and_nothing_else(number):
 
 
 FOUND = {
+    "an object that was shown without its id while another one had it": (
+        World(style="none", seed=993, traits=("twin",)),
+        [Step(act="fault", kind="no-id"), Step(act="restart", wait=30.0)],
+    ),
     "a suspect that a fresh answer shows after a restart, behind caches": (
         World(style="offset", size=3, objects=2, seed=569, traits=("cached",)),
         [

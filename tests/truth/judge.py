@@ -158,9 +158,13 @@ class Judge:
         return False
 
     def _since_twin(self, event: Event, subject: str, before: State | None, mistaken: set[int]) -> list[int]:
-        """Where in its history an object begins again that was taken for its twin, once the twin is gone."""
+        """Where in its history an object begins again that was taken for its twin, once the twin is gone.
+
+        A silent baseline takes it so without an event, where the object itself was shown without its id.
+        """
         past = self._upstream.history.get(subject, [])
-        ended = [self._upstream.twins[number] for number in mistaken]
+        hidden = self._upstream.has_hidden_ids
+        ended = [twin for number, twin in enumerate(self._upstream.twins) if hidden or number in mistaken]
         begins = [one.begin for one in ended if _same(one.state, before) and one.end <= event.time]
         return [max(i for i, (at, _) in enumerate(past) if at <= begin) - 1 for begin in begins]
 

@@ -74,6 +74,7 @@ class Upstream(httpx.AsyncBaseTransport):
     lines: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     history: dict[str, list[tuple[float, State | None]]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    has_hidden_ids: bool = False  # an answer has left an id out
     lies: list[float] = field(default_factory=list)  # when it pretended that there was nothing
     traits: set[str] = field(default_factory=set)  # the ways in which it misbehaves now
     met: set[str] = field(default_factory=set)  # and ever did
@@ -400,6 +401,7 @@ class Upstream(httpx.AsyncBaseTransport):
                 fault.times -= 1
                 if fault.times == 0:
                     self.faults.remove(fault)
+                self.has_hidden_ids |= fault.kind == "no-id"
                 return fault.kind
         return None
 
