@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from typing import Final
 
 import msgspec
 
@@ -41,6 +42,16 @@ class Decision(msgspec.Struct, kw_only=True):
         return bool(self.moved_from or self.returned)
 
 
+class LatestChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """Which objects changed lately. Times are Unix seconds."""
+
+    since: float = 0.0  # earlier changes are forgotten
+    at: Mapping[str, float] = {}  # when the answers arrived that showed the others
+
+
+NO_CHANGES: Final = LatestChanges()
+
+
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What is known around one poll."""
 
@@ -52,9 +63,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     tail_since: float | None = None  # time at which those certainly did not exist yet
     accepted: ShapeShift = NO_SHIFT  # a schema change that is recorded without events
     nulled: Set[str] = frozenset()  # fields whose change to null was recorded without events
-    changed_at: Mapping[str, float] = {}  # for an answer from a cache: objects that changed since `changes_since`, and
-    # when the answer arrived that showed it
-    changes_since: float = 0.0
+    changed: LatestChanges = NO_CHANGES  # given for an answer from a cache
     recent: Mapping[str, int] = {}  # objects changed by other answers, with the order in which those arrived
     is_chain: bool = False  # the answers of several requests, one after the other
     clashing: Mapping[str, bool] = {}  # ids that belong to other units; False: those may have lost the object by now

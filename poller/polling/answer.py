@@ -11,7 +11,7 @@ from msgspec import UNSET, structs
 
 from poller.changes.certainty import LATE, MOST_REPEATED, Claims, claims_of
 from poller.changes.comparison import PageComparison, ShownObject, digest_of
-from poller.changes.decision import Context, Decision
+from poller.changes.decision import NO_CHANGES, Context, Decision
 from poller.changes.exemptions import Clash
 from poller.changes.late import late_changes
 from poller.changes.page import quick_ids
@@ -350,8 +350,7 @@ def context_of(w: WatchedEndpoint, one: Answer, comparison: PageComparison, know
         tail_since=w.state.tail_asked_at if w.state.uncertain is None else None,
         accepted=current_shift(w),
         nulled=w.guards.exemptions.nulled,
-        changed_at=w.requests.changed_at(ids) if asked.age else {},
-        changes_since=w.requests.since,
+        changed=w.requests.latest_changes(ids) if asked.age else NO_CHANGES,
         recent=w.requests.changed_among(ids),
         is_chain=one.fetched.calls > 1,
     )

@@ -11,6 +11,7 @@ import msgspec
 
 from poller.changes.certainty import claims_of
 from poller.changes.comparison import RequestTimes
+from poller.changes.decision import LatestChanges
 from poller.changes.endpoint_rules import EndpointRules
 from poller.changes.exemptions import Exemptions
 from poller.changes.guards import NoiseDetector, Quarantine, Turnover
@@ -54,7 +55,7 @@ class Requests:
         ] = {}  # objects that changed while another request was under way: order of the answer
         self.unmodified: dict[str, int] = {}  # by unit: consecutive answers with 304
         self._changed_at: dict[str, float] = {}  # latest objects that changed: when the answer arrived that showed it
-        self.since = since  # wall time since when those are known
+        self._since = since  # wall time since when those are known
         self.ages: dict[
             str, float
         ] = {}  # by unit: seconds for which its latest answer had been in a cache, if any ever was
@@ -76,16 +77,16 @@ class Requests:
         changed = self.changed
         return {one: changed[one] for one in ids if one in changed} if changed else {}
 
-    def changed_at(self, ids: Iterable[str]) -> dict[str, float]:
-        """When the answers arrived that showed the latest changes of these objects, if those came after `since`."""
-        return {one: self._changed_at[one] for one in ids if one in self._changed_at}
+    def latest_changes(self, ids: Iterable[str]) -> LatestChanges:
+        """What is remembered of the changes of these objects."""
+        return LatestChanges(since=self._since, at={i: self._changed_at[i] for i in ids if i in self._changed_at})
 
     def remember(self, ids: Sequence[str], asked: RequestTimes) -> None:
         """Remember objects that an answer changed: answers to earlier requests, and copies in caches, may be older."""
         answered_order = asked.answered_order
         self._changed_at.update(dict.fromkeys(ids, asked.answered_at))
         if len(self._changed_at) > MOST_CHANGED:
-            self._changed_at, self.since = {}, asked.answered_at
+            self._changed_at, self._since = {}, asked.answered_at
         others = len(self._under_way) > 1
         if others:
             self.changed.update(dict.fromkeys(ids, answered_order))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from poller.changes.comparison import PageComparison, RequestTimes, ShownObject
 from poller.changes.decide import change_on_its_own, decide, delete, is_known
-from poller.changes.decision import Context, Decision
+from poller.changes.decision import Context, Decision, LatestChanges
 from poller.changes.endpoint_rules import DeletionRules, EndpointRules
 from poller.changes.guards import Shape, ShapeShift
 from poller.changes.page import compare
@@ -648,6 +648,15 @@ def test_an_ignored_field_is_no_change_of_form():
     assert found.shift == ShapeShift(fields={"/a": Shape.ADDED}, objects=10, is_torn=True)
 
 
+@pytest.mark.parametrize(("presence", "is_told"), [(PRESENT, False), (DELETED, False), (SUSPECT, True)])
+def test_a_copy_that_is_older_than_what_is_remembered_undoes_nothing_but_shows_a_suspect(presence, is_told):
+    asked = RequestTimes(at=100.0, answered_at=101.0, order=7, answered_order=8, age=30.0)
+    known = make_snapshot({"id": 1, "a": 1}, seen_at=50.0, unit=None, presence=presence)
+    found = decided({"id": 1, "a": 2}, known=[known], asked=asked, changed=LatestChanges(since=100.5))
+
+    assert bool(found.events) == is_told
+
+
 @pytest.mark.parametrize(
     ("age", "seen_at", "changed_at", "is_told"),
     [
@@ -664,7 +673,7 @@ def test_an_ignored_field_is_no_change_of_form():
 def test_a_copy_in_a_cache_undoes_nothing_that_was_seen_after_it_was_made(age, seen_at, changed_at, is_told):
     asked = RequestTimes(at=100.0, answered_at=101.0, order=7, answered_order=8, age=age)
     known = make_snapshot({"id": 1, "a": 1}, seen_at=seen_at, unit=None)
-    found = decided({"id": 1, "a": 2}, known=[known], asked=asked, changed_at=changed_at)
+    found = decided({"id": 1, "a": 2}, known=[known], asked=asked, changed=LatestChanges(at=changed_at))
 
     assert bool(found.events) == is_told
     assert bool(found.undecided.digests) != is_told
