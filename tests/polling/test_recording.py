@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.sweep import Sweeper, changed_once_a_page, each_page, pages_of
 from poller.app import App, open_app
+from poller.changes.comparison import RequestTimes
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
 from poller.polling.endpoint import WatchedEndpoint
@@ -56,7 +57,8 @@ async def test_an_object_that_could_not_be_judged_is_missed_once_it_is_gone(app:
     sweeper, w = Sweeper(app), watching(app)
     await sweeper.cost([*pages_of(47), b'{"items":[]}'])
     with w.requests.asking("one"), w.requests.asking("another"):
-        w.requests.remember(["200001"], w.requests.latest + 60)  # by an answer that was under way at the same time
+        later = RequestTimes(at=0.0, answered_at=0.0, answered_order=w.requests.latest + 60)
+        w.requests.remember(["200001"], later)  # by an answer that was under way at the same time
         await sweeper.cost(changed_once_a_page(47, 1))
     assert app.store.log.last_seq() == 0
     w.requests.changed.clear()
