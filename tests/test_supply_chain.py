@@ -34,7 +34,8 @@ def test_every_package_that_is_installed_with_poller_is_imported_somewhere():
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     code = "".join(path.read_text() for room in ("poller", "plugins", "state") for path in (ROOT / room).rglob("*.py"))
     imported = set(re.findall(r"(?:import |from |late\(\")(\w+)", code))
-    packages = {named(name) for module in imported for name in packages_distributions().get(module, ())}
+    providers = packages_distributions()
+    packages = {named(name) for module in imported for name in providers.get(module, ())}
 
     # httpcore imports the one, zoneinfo the other
     assert {named(re.split(r"[>\[]", one)[0]) for one in wanted} - packages == {"sniffio", "tzdata"}
