@@ -402,7 +402,7 @@ def _page_of(url: httpx.URL, asked: httpx.URL, param: str) -> int | None:
     return int(text) if here.isdigit() and int(text) == int(here) + 1 else None
 
 
-def _joined(asked: httpx.URL, href: str, *, rebase: StrictBool) -> httpx.URL:
+def _joined(asked: httpx.URL, href: str, *, rebase: bool) -> httpx.URL:
     """The next URL. With `rebase` only its path and query are used, at the origin that was asked."""
     try:
         url = asked.join(href)
