@@ -164,7 +164,7 @@ def _is_older(object_id: str, old: Snapshot, context: Context) -> bool:
 
     When an object changed may be forgotten. A suspect that is shown is no change that could be undone.
     """
-    forgotten = 0.0 if old.presence is Presence.SUSPECT else context.changed.since
+    forgotten = old.seen_at if old.presence is Presence.SUSPECT else context.changed.since
     known = max(context.changed.at.get(object_id, forgotten), old.seen_at)
     return context.asked.at < known <= context.asked.answered_at
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from poller.changes.aside import SetAside, note_of
+from poller.changes.aside import SHOWN, SetAside, note_of
 from poller.changes.certainty import pattern_of
 
 
@@ -26,3 +26,9 @@ def note(count: int, why: str = "without an id (`id`)") -> str:
 )
 def test_a_note_is_the_same_with_other_numbers_and_examples(one: str, other: str, are_same: bool) -> None:
     assert (pattern_of(one) == pattern_of(other)) is are_same
+
+
+@pytest.mark.parametrize(("length", "shown"), [(SHOWN, "a" * SHOWN), (SHOWN + 1, "a" * SHOWN + "…")])
+def test_a_note_cuts_a_long_id(length: int, shown: str) -> None:
+    aside = SetAside(why="odd", digest=b"1", object_id="a" * length)
+    assert aside.noted([b"0", b"1"]) == f"index 1: {shown}"

@@ -665,7 +665,9 @@ def test_a_copy_that_is_older_than_what_is_remembered_undoes_nothing_but_shows_a
         (30.0, 50.0, {}, True),
         (30.0, 50.0, {"1": 99.0}, True),
         (30.0, 50.0, {"2": 100.5}, True),
-        (30.0, 50.0, {"1": 100.5}, False),  # changed after the copy was made
+        (30.0, 100.0, {}, True),  # as new as what is known
+        (1.0, 50.0, {"1": 100.5}, False),  # changed after the copy was made
+        (30.0, 50.0, {"1": 101.0}, False),  # at the moment of the answer
         (30.0, 100.5, {}, False),  # seen by another unit since
         (30.0, 5000.0, {"1": 5000.0}, True),  # times of a clock that was ahead
     ],
