@@ -634,16 +634,18 @@ def test_a_ranking_of_many_units_holds_for_longer():
     assert parts.ranking.is_outdated(NOON + 120.0)
 
 
-def test_many_units_are_ranked_once_for_every_500_polls():
+@pytest.mark.parametrize(("number", "polls"), [(3, 1), (999, 1), (1000, 2)])
+def test_units_are_ranked_again_after_each_poll_and_many_after_one_for_every_500(number, polls):
     now = NOON + HOUR
-    parts, units = crowd(1000)
-    assert parts.ranking.next(now) == parts.slots[units[999]]
-    parts.table.minutes[parts.slots[units[0]]] = 1e9
-    parts.ranking.started()
-    assert parts.ranking.next(now) == parts.slots[units[999]]
-    parts.ranking.started()
+    parts, units = crowd(number)
+    best, excited = parts.slots[units[-1]], parts.slots[units[0]]
+    assert parts.ranking.next(now) == best
+    parts.table.minutes[excited] = 1e9
+    for _ in range(polls):
+        assert parts.ranking.next(now) == best
+        parts.ranking.started()
 
-    assert parts.ranking.next(now) == parts.slots[units[0]]
+    assert parts.ranking.next(now) == excited
 
 
 def test_a_unit_that_was_polled_is_followed_by_the_next_one_of_the_same_ranking():
@@ -725,6 +727,7 @@ def test_a_promise_is_urgent_two_calls_before_it_must_leave():
 
     times = [second for second in range(100) if parts.ranking.next(NOON + second) == quiet]
     assert times[0] == pytest.approx(100 - 10 * (1 + 2), abs=2)
+    assert parts.ranking.next(parts.ranking._urgent_at) == quiet
 
 
 # Pace
