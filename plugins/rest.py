@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from poller import Endpoint, Limit, Page, PageError, Position, Source, hookimpl
 from poller.options.quantities import Duration
 from poller.options.secrets import Secret
-from poller.sources.auth import AuthTable, NoAuth, authenticate, http_url, text
+from poller.sources.auth import AuthTable, HeaderName, NoAuth, authenticate, http_url, text
 from poller.sources.pagination import (
     JsonPath,
     Pagination,
@@ -34,7 +34,6 @@ from poller.sources.protocol import Item
 
 _PARENT: Final = re.compile(r"\{parent\.([^{}]+)\}")
 _ANY_BRACES: Final = re.compile(r"\{[^{}]*\}")
-_HEADER_NAME: Final = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 
 Scalar = str | int | float | bool
 Status = Annotated[int, Field(ge=200, le=599)]
@@ -114,7 +113,7 @@ class RestOptions(_Table):
     """The `[sources.NAME]` table of a `rest` source."""
 
     base_url: Annotated[str, AfterValidator(http_url)]
-    headers: dict[Annotated[str, Field(pattern=_HEADER_NAME)], Secret] = {}
+    headers: dict[HeaderName, Secret] = {}
     auth: AuthTable = NoAuth()
     endpoints: dict[str, EndpointTable] = Field(min_length=1)
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, model_va
 from pydantic_core import PydanticCustomError
 
 from poller.options.files import CaFile
+from poller.options.forms import TextForm
 from poller.options.secrets import Secret
 from poller.rendering.templates import Templated, TemplateText
 
@@ -22,6 +23,9 @@ _FULL_NAME: Final = re.compile(
     r"(?=.{4,253}\Z)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9-]+"
 )
 _ADDRESS_LITERAL: Final = re.compile(r"\[(?:[0-9.]{7,15}|IPv6:[0-9A-Fa-f:.]{2,45})\]")
+_UNSUBSCRIBE: Final = TextForm(
+    r"^(https://|mailto:)[\x21-\x3b\x3d\x3f-\x7e]+$", "this must be an address that begins with https:// or mailto:"
+)
 _PORTS: Final = {"tls": 465, "starttls": 587}
 
 
@@ -70,7 +74,7 @@ class EmailOptions(Templated):
     to: MailAddresses = Field(min_length=1)
     cc: MailAddresses = ()
     subject: TemplateText = _SUBJECT
-    list_unsubscribe: str | None = Field(default=None, pattern=r"^(https://|mailto:)[\x21-\x3b\x3d\x3f-\x7e]+$")
+    list_unsubscribe: Annotated[str, _UNSUBSCRIBE] | None = None
 
     @model_validator(mode="after")
     def _login(self) -> Self:

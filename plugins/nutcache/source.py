@@ -22,7 +22,17 @@ from plugins.nutcache.profiles import BASE_URL, LIMITS, MAX_PAGE_SIZE, PROFILES,
 from poller import Endpoint, Limit, Page, PageError, Position
 from poller.options.quantities import parse_rate
 from poller.options.secrets import Secret
-from poller.sources.auth import AuthError, StaticAuth, TokenAuth, authorize, http_url, revealed, text, token_request
+from poller.sources.auth import (
+    AuthError,
+    HeaderName,
+    StaticAuth,
+    TokenAuth,
+    authorize,
+    http_url,
+    revealed,
+    text,
+    token_request,
+)
 from poller.sources.pagination import same_origin
 from poller.sources.paths import Answer, Path, identity
 
@@ -49,7 +59,7 @@ class NutcacheOptions(BaseModel):
     password: Secret | None = None
     api_key: Secret | None = None
     company: str | None = Field(default=None, min_length=1)
-    company_header: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]+$")
+    company_header: HeaderName | None = None
     endpoints: dict[str, EndpointTable] | None = None
 
     @model_validator(mode="after")

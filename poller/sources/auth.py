@@ -18,6 +18,7 @@ import httpx
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from poller.options.forms import TextForm
 from poller.options.secrets import Secret, SecretError
 from poller.redaction import SECRETS
 from poller.sources.pagination import same_origin
@@ -27,6 +28,13 @@ _EARLY: Final = 300.0  # a token is renewed so many seconds before it ends, or a
 _DEFAULT_LIFE: Final = 3600.0  # seconds, if the answer names none (RFC 6749 section 5.1 only recommends it)
 _LARGEST: Final = 100_000  # bytes of a token endpoint's answer: millions of values would take gigabytes
 _OUTAGES: Final = (408, 425, 429)  # as well as 5xx: such an answer says nothing about the credentials
+
+HeaderName = Annotated[
+    str,
+    TextForm(
+        r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", "this is not the name of a header: letters, digits and signs such as - and _"
+    ),
+]
 
 
 class AuthError(PageError):
@@ -63,7 +71,7 @@ class Header(_Table):
     """A key in a header."""
 
     type: Literal["header"]
-    name: str = Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+    name: HeaderName
     value: Secret
 
 

@@ -8,15 +8,23 @@ from fastapi import Depends, Header, Path, Query, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, WithJsonSchema
 
 from poller.operations.places import HIGHEST
+from poller.options.forms import TextForm
 
 TEXT: Final = 200  # characters of a name, a glob or a place
 STATE: Final = "(pending|delivered|dead)"
+STATES: Final = TextForm(f"^{STATE}(,{STATE})*$", "this must be pending, delivered or dead, or several with commas")
 
 TIME: Final = {"type": "string", "format": "date-time"}
 NUMBER: Final = {"type": "string", "pattern": "^(0|[1-9][0-9]{0,14})$"}
 CURSOR: Final = {"type": "string", "pattern": "^[0-9a-f]{8,40}-(0|[1-9][0-9]{0,14})$"}
-RATE: Final = r"^[1-9][0-9]{0,8}/([1-9][0-9]{0,5})?(ms|s|min|h|day)$"
-WEIGHT: Final = r"^[^=]{1,200}=([1-9][0-9]{0,5}(\.[0-9]{1,6})?|0\.[0-9]{0,5}[1-9][0-9]{0,5})$"
+RATE: Final = TextForm(
+    r"^[1-9][0-9]{0,8}/([1-9][0-9]{0,5})?(ms|s|min|h|day)$",
+    "a rate is calls per window, such as 5/s, 30/10s, 200/min, 5000/h or 20000/day",
+)
+WEIGHT: Final = TextForm(
+    r"^[^=]{1,200}=([1-9][0-9]{0,5}(\.[0-9]{1,6})?|0\.[0-9]{0,5}[1-9][0-9]{0,5})$",
+    "a weight is an endpoint and a number above 0, such as projects=5",
+)
 
 # OpenAPI describes positions as text; `parse_place` refuses invalid ones with a message.
 LogPlace = Annotated[str, WithJsonSchema({"anyOf": [NUMBER, CURSOR, TIME]})]
@@ -47,8 +55,8 @@ DeliveryBefore = Annotated[
     Query(max_length=TEXT, description="A delivery's number (the `next` of the previous answer), or a time."),
 ]
 States = Annotated[
-    str | None,
-    Query(pattern=f"^{STATE}(,{STATE})*$", description="pending, delivered, dead, or several of them with commas."),
+    Annotated[str, STATES] | None,
+    Query(description="pending, delivered, dead, or several of them with commas."),
 ]
 DeliveryStatus = Annotated[
     str | None, Query(max_length=TEXT, description="The status of the latest attempt, such as 500, or a glob: 5??.")

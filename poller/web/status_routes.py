@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
-from pydantic import StringConstraints
 
 import poller.web.parameters as p
 from poller.operations.status import Status, document
@@ -24,8 +23,8 @@ from state.errors import PollerError
 from state.status import SeenDelay
 
 DELAYS: Final = 10_000  # delays read at once
-Weights = list[Annotated[str, StringConstraints(pattern=p.WEIGHT)]]
-Rates = list[Annotated[str, StringConstraints(pattern=p.RATE)]]
+Weights = list[Annotated[str, p.WEIGHT]]
+Rates = list[Annotated[str, p.RATE]]
 
 router = APIRouter()
 
@@ -74,6 +73,7 @@ async def configuration(context: Context) -> Response:
             "read_at": read_at,
             "process": os.getpid(),
             "timezone": config.poller.timezone,
+            "sources": list(config.sources),
             "subscriptions": [one.name for one in config.subscriptions],
             "budgets": list(config.budgets),
         }

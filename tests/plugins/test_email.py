@@ -438,7 +438,7 @@ def test_no_header_can_be_injected(name: str, subject: str, last: str) -> None:
         ({"from": "Poller"}, "not an address"),
         ({"username": "x"}, "or neither"),
         ({"tls": "ssl"}, "starttls"),
-        ({"list_unsubscribe": "https://x/\r\nX: y"}, "pattern"),
+        ({"list_unsubscribe": "https://x/\r\nX: y"}, "an address that begins with https:// or mailto:"),
         ({"ca_file": "nowhere.pem"}, "does not exist"),
         ({"subject": "{{ event.name"}, "line 1"),
         ({"helo": "office"}, "full host name"),
