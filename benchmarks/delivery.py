@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import structlog
@@ -35,6 +35,7 @@ from poller.delivery.service import Deliverer
 from poller.delivery.subscription import Route, Subscription
 from poller.events.cloudevents import CONTENT_TYPE, structured
 from poller.hooks.payloads import AttemptFinished
+from poller.sinks.protocol import Sink
 from state.records import Event, NewEvent
 from state.sqlite.store import Store
 from state.sqlite.writer import Writer
@@ -87,7 +88,7 @@ def route_to(name: str, url: str, *, start: str = "beginning") -> Route:
     """A subscription of the `http` sink, signed."""
     options = HttpSink.Options.model_validate({"url": f"{url}/{name}", "secret": SECRET, "allow_private": True})
     subscription = Subscription(name=name, start=start, concurrency=IN_FLIGHT)
-    return Route(subscription=subscription, open_sink=partial(HttpSink, name, options))
+    return Route(subscription=subscription, open_sink=cast("Callable[[], Sink]", partial(HttpSink, name, options)))
 
 
 async def deliveries(folder: Path, url: str, events: int, subscriptions: int) -> Speed:
