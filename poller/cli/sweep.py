@@ -69,7 +69,7 @@ class Swept:
     calls: int  # including pages of a chain, logins and redirects
     events: int
     pending: int  # deliveries that wait
-    baselines: int  # endpoints that were swept for the first time
+    baselines: int  # endpoints whose baseline was completed: their first, or a new one on command
     not_seen: list[str]  # what could not be read, and why
 
 
@@ -109,7 +109,7 @@ def _say(swept: Swept) -> None:
     done = [counted(swept.calls, "call"), counted(swept.events, "event")]
     say(", ".join([*done, *([f"{counted(swept.pending, 'delivery')} pending"] if swept.pending else [])]), err=True)
     if swept.baselines:
-        say(f"First sweep of {counted(swept.baselines, 'endpoint')}: changes are reported from now on.", err=True)
+        say(f"Baseline of {counted(swept.baselines, 'endpoint')} complete: changes are reported from now on.", err=True)
     for line in swept.not_seen:
         say(f"Error: {line}", err=True)
     if swept.not_seen:

@@ -290,7 +290,7 @@ def test_a_held_endpoint_records_nothing_until_it_is_released(poller: Run, told:
     assert [event["type"] for event in poller("events", "--after", 3, "--json").lines] == ["poller.endpoint.held"]
 
     assert poller("release", "items", "--emit").status == 0
-    poller("once")
+    assert "aseline" not in poller("once").err
     types = [event["type"] for event in poller("events", "--after", 4, "--json").lines]
     assert types == ["poller.endpoint.released", "shop.items.updated"]
 
@@ -298,7 +298,7 @@ def test_a_held_endpoint_records_nothing_until_it_is_released(poller: Run, told:
 def test_a_rebaseline_takes_what_is_there_silently(poller: Run, told: Shop) -> None:
     assert poller("rebaseline", "shop/items").status == 0
     told.items[0]["name"] = "Medlar"
-    poller("once")
+    assert "Baseline of 1 endpoint complete: changes are reported from now on." in poller("once").err
 
     types = [event["type"] for event in poller("events", "--after", 3, "--json").lines]
     assert types == ["poller.endpoint.rebaselined"]
