@@ -11,6 +11,7 @@ from state.errors import StateError, Unavailable
 from state.lock import StateLock
 from state.place import DatabaseUrl, Place
 from state.sqlite.backup import copy_state
+from state.sqlite.connection import refuse_old_sqlite
 from state.sqlite.runner import Inline, Runner
 from state.sqlite.store import SCHEMA
 from state.sqlite.store import Reader as SqliteReader
@@ -35,6 +36,7 @@ __all__ = [
     "open_reader",
     "open_side",
     "open_state",
+    "refuse_old_sqlite",
 ]
 
 

@@ -22,6 +22,8 @@ from poller.options.problems import dotted
 from poller.options.secrets import Secret, SecretError
 from poller.sinks.ssrf import literal_address, why_refused
 from poller.sources.protocol import PageError
+from state.errors import StateError
+from state.open import refuse_old_sqlite
 
 _OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
 _SECRET_NAME: Final = re.compile(r"(?i)^(key|sig|pwd|.*(api[_-]?key|token|secret|password|passwd|signature))$")
@@ -57,6 +59,11 @@ def _folders(config: Config) -> Iterator[Finding]:
     if isinstance(state, Path) and (kind := remote_file_system(state)) is not None:
         told = f"{state} is on {kind}, where SQLite's write-ahead log is not safe: it needs a local disk"
         yield warn("poller.state", told, "move it to a local disk, or use PostgreSQL (docs/scale.md)")
+    if isinstance(state, Path):
+        try:
+            refuse_old_sqlite()
+        except StateError as error:
+            yield warn("poller.state", str(error), error.hint)
     for subscription in config.subscriptions:
         for key, path in _paths(subscription.options):
             if not path.parent.is_dir():

@@ -60,7 +60,7 @@ def open_database(path: Path, *, sets: tuple[Migrations, ...] = (), read_only: b
     Raises StateError when the file cannot be opened, is not a database, or is not of this version. A read-only
     connection never creates the file and never migrates.
     """
-    _refuse_old_sqlite()
+    refuse_old_sqlite()
     sets = (meta_migrations, *sets)
     try:
         if not (read_only or path.exists()):
@@ -106,7 +106,8 @@ def keep_log(conn: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _refuse_old_sqlite() -> None:
+def refuse_old_sqlite() -> None:
+    """Raises StateError if the SQLite of this Python lacks what the state needs."""
     if sqlite3.sqlite_version_info < OLDEST:
         raise StateError(
             f"this Python has SQLite {sqlite3.sqlite_version}; Poller needs {'.'.join(map(str, OLDEST))} or newer",

@@ -9,6 +9,7 @@ import pytest
 from poller.config.load import load
 from poller.hooks.loading import Plugins, load_plugins
 from poller.operations.advice import advice
+from state.sqlite import connection
 from tests.support.command_line import Run
 
 PARTS = {
@@ -72,6 +73,17 @@ def test_it_is_warned_of(tmp_path: Path, plugins: Plugins, text: str) -> None:
 @pytest.mark.parametrize("text", MEANT)
 def test_what_is_meant_is_not(tmp_path: Path, plugins: Plugins, text: str) -> None:
     assert warnings(tmp_path, plugins, text) == []
+
+
+def test_an_sqlite_with_which_nothing_would_start_is_warned_of(
+    tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "OLDEST", (9, 12, 0))
+    (tmp_path / "poller.toml").write_text(WHOLE)
+
+    found = [one for one in advice(load(tmp_path / "poller.toml", plugins)) if "9.12.0" in one.what]
+
+    assert [(one.about, one.hint is not None) for one in found] == [("poller.state", True)]
 
 
 def test_a_private_file_may_hold_secrets(tmp_path: Path, plugins: Plugins) -> None:
