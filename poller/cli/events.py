@@ -35,7 +35,7 @@ from poller.cli.view import PAGE, EventFilter, View, viewed
 from poller.config.load import load
 from poller.events.cloudevents import structured
 from poller.hooks.loading import Plugins, load_plugins
-from poller.options.problems import ConfigError, NotThere
+from poller.options.problems import ConfigError, NotThere, nearest
 from state.records import Event
 
 LATEST: Final = 20  # events shown without --limit
@@ -91,7 +91,7 @@ def events(
             seen, shown = _print_on(view, wanted, limit, tell)
             left = None if limit is None else limit - shown
         if not shown and not follow:
-            _say_types(view)
+            _say_what_there_is(view, source)
         while follow and left != 0:
             time.sleep(LOOK_EVERY)
             seen, shown = _print_on(view, replace(wanted, after=str(seen)), left, tell)
@@ -137,7 +137,10 @@ def _print_on(view: View, wanted: EventFilter, most: int | None, tell: Callable[
         wanted = replace(wanted, after=str(page.next))
 
 
-def _say_types(view: View) -> None:
+def _say_what_there_is(view: View, source: str | None) -> None:
+    if source is not None and source.removeprefix("/sources/") not in view.sources:
+        say(f"no event matches: no source is named {source!r}; {nearest(source, view.sources)}", err=True)
+        return
     types = ", ".join(view.event_types())
     say(f"no event matches; types in the log: {types}" if types else "no event yet", err=True)
 

@@ -20,6 +20,7 @@ from poller.operations.documents import (
     books_document,
     delivery_document,
     delivery_with_attempts,
+    known_object,
     object_document,
 )
 from poller.operations.log import place, place_before, read_batch, read_newest
@@ -67,6 +68,7 @@ class View(Protocol):
     """Reads events, deliveries and objects. Raises PollerError."""
 
     zone: tzinfo
+    sources: list[str]
     subscriptions: list[str]
 
     def events(self, wanted: EventFilter, *, limit: int, newest: bool = False) -> Page:
@@ -115,6 +117,7 @@ class FileView:
 
     def __init__(self, config: Config, reader: Reader) -> None:
         self.zone: tzinfo = config.poller.zone
+        self.sources = list(config.sources)
         self.subscriptions = sorted(
             {one.name for one in config.subscriptions} | {one.name for one in reader.deliveries.subscriptions()}
         )
@@ -166,10 +169,7 @@ class FileView:
         """One object with its history."""
         reader = self._reader
         source, name = find_endpoint(((row["source"], row["endpoint"]) for row in reader.polls.endpoints()), endpoint)
-        snapshot = reader.polls.object(source, name, object_id)
-        if snapshot is None:
-            hint = "its id is the end of an event's subject"
-            raise NotThere(f"{source}/{name} has no object {object_id!r}", hint=hint)
+        snapshot = known_object(reader, source, name, object_id)
         history = reader.log.history(source, f"{name}/{object_id}")
         return {**object_document(source, name, snapshot, ()), "object": snapshot.body, "history": history}
 
@@ -180,6 +180,7 @@ class DaemonView:
     def __init__(self, daemon: DaemonClient) -> None:
         running = daemon.get("/api/v1/configuration")
         self.zone: tzinfo = ZoneInfo(running["timezone"])
+        self.sources: list[str] = running["sources"]
         self.subscriptions: list[str] = running["subscriptions"]
         self._daemon = daemon
 

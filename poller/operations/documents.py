@@ -9,9 +9,11 @@ import orjson
 from msgspec import structs
 
 from poller.events.cloudevents import iso, structured
+from poller.options.problems import NotThere, find_endpoint
 from state.deliveries import AttemptRow, Delivery, SubscriptionLedger
 from state.polls import Snapshot
 from state.records import Event
+from state.store import Reader
 
 Document = dict[str, Any]
 
@@ -39,6 +41,15 @@ def object_document(source: str, endpoint: str, snapshot: Snapshot, history: Seq
         "object": orjson.Fragment(snapshot.body),
         "history": [orjson.Fragment(structured(event)) for event in history],
     }
+
+
+def known_object(reader: Reader, source: str, endpoint: str, object_id: str) -> Snapshot:
+    """The latest known state of an object. Raises NotThere, about the object or its endpoint."""
+    found = reader.polls.object(source, endpoint, object_id)
+    if found is None:
+        find_endpoint(((row["source"], row["endpoint"]) for row in reader.polls.endpoints()), f"{source}/{endpoint}")
+        raise NotThere(f"{source}/{endpoint} has no object {object_id!r}", hint="its id is the end of a subject")
+    return found
 
 
 def books_document(one: SubscriptionLedger) -> Document:

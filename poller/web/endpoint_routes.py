@@ -7,8 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 import poller.web.parameters as p
-from poller.operations.documents import object_document
-from poller.options.problems import NotThere
+from poller.operations.documents import known_object, object_document
 from poller.web.answers import Responses, as_json, problems
 from poller.web.context import Reader
 from poller.web.parameters import Context
@@ -72,7 +71,5 @@ async def rebaseline(context: Context, source: p.Source, endpoint: p.Endpoint) -
 
 
 def _object(reader: Reader, source: str, endpoint: str, object_id: str) -> dict[str, Any]:
-    snapshot = reader.polls.object(source, endpoint, object_id)
-    if snapshot is None:
-        raise NotThere(f"{source}/{endpoint} has no object {object_id!r}", hint="its id is the end of a subject")
+    snapshot = known_object(reader, source, endpoint, object_id)
     return object_document(source, endpoint, snapshot, reader.log.history(source, f"{endpoint}/{object_id}"))

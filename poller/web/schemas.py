@@ -119,5 +119,6 @@ class ConfigurationDocument(BaseModel):
     read_at: str
     process: int
     timezone: str
+    sources: list[str]
     subscriptions: list[str]
     budgets: list[str]

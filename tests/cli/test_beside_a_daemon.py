@@ -199,6 +199,7 @@ def test_what_matches_nothing_says_what_there_is(poller: Run, daemon: Daemon) ->
 
     assert ran.out == ""
     assert "no event matches; types in the log: shop.items.updated" in ran.err
+    assert "no source is named 'nobody'; known: shop" in poller("events", "--source", "nobody").err
 
 
 def test_what_a_command_shows_is_not_in_the_daemons_log(poller: Run, daemon: Daemon) -> None:

@@ -122,6 +122,7 @@ def test_events_are_given_from_a_number_on(api: httpx.Client, query: str, count:
         ("/api/v1/deliveries/99999999999999999999", 422),
         ("/api/v1/deliveries/-1", 422),
         ("/api/v1/endpoints/shop/items/object?id=99", 404),
+        ("/api/v1/endpoints/shop/nope/object?id=99", 404),
         ("/api/v1/nothing", 404),
     ],
 )
@@ -133,6 +134,24 @@ def test_what_cannot_be_answered_is_told_with_what_to_do(api: httpx.Client, path
     assert answer.json()["status"] == status
     assert answer.json()["detail"]
     assert answer.json()["hint"]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/api/v1/endpoints/shop/nope/object?id=99", ("no endpoint is named 'shop/nope'", "shop/items'?")),
+        ("/api/v1/endpoints/shop/items/object?id=99", ("shop/items has no object '99'", "its id is the end of")),
+        ("/api/v1/deliveries?state=lost", ("state: this must be pending, delivered or dead",)),
+        ("/api/v1/plan?weight=items", ("weight.0: a weight is an endpoint and a number above 0, such as projects=5",)),
+        ("/api/v1/plan?limits=fast", ("limits.0: a rate is calls per window, such as 5/s",)),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_and_with_what_there_is(
+    api: httpx.Client, path: str, said: tuple[str, ...]
+) -> None:
+    answer = api.get(path).json()
+
+    assert all(words in f"{answer['detail']}; {answer['hint']}" for words in said)
 
 
 def test_a_body_that_is_no_json_is_called_so(api: httpx.Client) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 from fastapi import APIRouter, Response
 
+from poller.operations.documents import known_object
 from poller.operations.status import EndpointStatus, Status
 from poller.options.problems import NotThere, nearest
 from poller.planner.explanation import Explanation
@@ -96,9 +97,7 @@ def _look(reader: Reader, source: str, endpoint: str, since: float) -> Look:
 
 
 def _object(reader: Reader, source: str, endpoint: str, object_id: str) -> tuple[Snapshot, list[Event]]:
-    snapshot = reader.polls.object(source, endpoint, object_id)
-    if snapshot is None:
-        raise NotThere(f"{source}/{endpoint} has no object {object_id!r}", hint="its id is the end of a subject")
+    snapshot = known_object(reader, source, endpoint, object_id)
     return snapshot, reader.log.history(source, f"{endpoint}/{object_id}")
 
 
