@@ -329,9 +329,9 @@ class Maintenance(Protocol):
         """
         ...
 
-    def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
-        """The oldest events before that time (at most `limit`), and which subscriptions did not get them; None if there
-        are none."""
+    def expiring(self, upto: int, *, before: float, limit: int = 2000) -> Expiring | None:
+        """The oldest events (at most `limit`) up to number `upto` of the log, and which subscriptions did not get them;
+        None if there are none. Those of `before` that time need not wait until more can be deleted together."""
         ...
 
     def purge(self, expiring: Expiring, *, before: float, notices: Sequence[Notice]) -> int:

@@ -18,6 +18,7 @@ from poller.config.models import Config
 from poller.daemon.logs import configure
 from poller.hooks.loading import Plugins
 from poller.operations.alone import opened_alone
+from poller.operations.retention import purge
 from poller.options.problems import find_endpoint
 from poller.options.quantities import parse_duration
 
@@ -96,6 +97,7 @@ async def _sweep_and_deliver(
         with _progress() as progress:
             stuck = await sweep_once(app, endpoints, progress=progress)
         await alone.drain(app.clock.now() + wait)
+        await purge(app)
         return Swept(
             calls=sum(poll_loop.limiter.calls for poll_loop in app.engine.loops.values()),
             events=await app.write(app.store.log.last_seq) - before,

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from typing import Final
 
-import structlog
-
 from poller.app import App
 from poller.daemon.heartbeat import beat
 from poller.daemon.journal import Journal
 from poller.daemon.timers import Timers
 from poller.operations.commands import run_posted
 from poller.operations.program import Program
+from poller.operations.retention import purge
 
 COMMANDS_EVERY: Final = 0.5  # seconds
 TELL_EVERY: Final = 1.0  # seconds between two reads of new notices
@@ -21,8 +20,6 @@ WATCH_EVERY: Final = 30.0
 MINUTE: Final = 60.0
 PURGE_EVERY: Final = 1800.0
 HOUR: Final = 3600.0
-
-log = structlog.get_logger("poller")
 
 
 class Upkeep:
@@ -51,16 +48,8 @@ class Upkeep:
         await self._app.engine.keeper.save_times()
 
     async def purge(self) -> None:
-        """Delete events older than the retention, and calls that no window counts any more.
-
-        Their age is measured by the earlier of two clocks, because a wall clock that was set years ahead must not make
-        everything look old.
-        """
-        now = min(self._app.clock.now(), self._app.clock.steady())
-        gone = await self._app.deliverer.purge(now - self._app.config.poller.retention)
-        if gone:
-            log.info("events.purged", events=gone)
-        await self._app.engine.keeper.forget_calls()
+        """Delete events older than the retention, and calls that no window counts any more."""
+        await purge(self._app)
 
     async def _save(self) -> None:
         await self._app.engine.keeper.save()

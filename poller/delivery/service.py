@@ -144,15 +144,16 @@ class Deliverer:
         if self._state != "off" and not self.consumers and not self._is_shared:
             await self._start()
 
-    async def purge(self, before: float) -> int:
-        """Delete the events before that time, and return how many. Undelivered ones are reported.
+    async def purge(self, upto: int, *, before: float) -> int:
+        """Delete the events up to number `upto`, and return how many. Undelivered ones are reported. What else is kept
+        as long as events is deleted by its time: `before`.
 
         If another transaction uses the log for long, such as a backup, the rest is left to the next purge.
         """
         steps, total = self.shared.steps, 0
         try:
             await steps(self._store.prepare, before)
-            while (old := await steps(self._store.expiring, before)) is not None:
+            while (old := await steps(self._store.expiring, upto, before=before)) is not None:
                 now = self.shared.clock.now()
                 notices = [dropped(name, events, now=now) for name, events in old.dropped.items()]
                 with contextlib.suppress(Conflict):  # some were delivered meanwhile: count again

@@ -124,12 +124,12 @@ class Deliveries:
         """Begin partitions ahead for a log whose events before that time are deleted. Raises Held."""
         partitions.extend(self._db, before)
 
-    def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
-        """The oldest events before that time (at most `limit`), and which subscriptions did not get them; None if there
-        are none.
+    def expiring(self, upto: int, *, before: float, limit: int = 2000) -> Expiring | None:
+        """The oldest events (at most `limit`) up to number `upto`, and which subscriptions did not get them; None if
+        there are none.
         """
         with transaction(self._db) as conn:
-            return retention.expiring(conn, before, limit)
+            return retention.expiring(conn, upto, before, limit)
 
     def purge(self, expiring: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
         """Delete these events and return how many; `notices` report undelivered ones.

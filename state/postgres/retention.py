@@ -50,14 +50,14 @@ CLOSE_BOOKS: Final = (
 )
 
 
-def expiring(conn: Connection, before: float, limit: int) -> Expiring | None:
-    """The oldest events before that time, and which subscriptions did not get them.
+def expiring(conn: Connection, upto: int, before: float, limit: int) -> Expiring | None:
+    """The oldest events up to this number, and which subscriptions did not get them.
 
-    Only a beginning of the log is deleted: an event after a younger one stays until that one is old enough. The events
-    of a partition that is over expire together if they can; others expire at most `limit` at once.
+    The events of a partition that is over expire together if they can; others expire at most `limit` at once, where the
+    oldest is from long `before` that time.
     """
-    upto = _last_of_partition(conn, before) or _last_old(conn, before, limit)
-    return None if upto is None else Expiring(upto=upto, dropped=_dropped(conn, upto))
+    last = _last_of_partition(conn, upto) or _last_old(conn, upto, before, limit)
+    return None if last is None else Expiring(upto=last, dropped=_dropped(conn, last))
 
 
 def purge(conn: Connection, old: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
@@ -104,28 +104,20 @@ def _close_books(conn: Connection, upto: int, ids: Sequence[int], counts: Mappin
     conn.run(CLOSE_BOOKS, [upto, *([list(column) for column in zip(*rows, strict=True)] or [[]] * 4)])
 
 
-def _last_of_partition(conn: Connection, before: float) -> int | None:
-    """The last number of the first partition, if it is over and everything in it is old."""
+def _last_of_partition(conn: Connection, upto: int) -> int | None:
+    """The last number of the first partition, if it is over and ends up to this number."""
     first = partitions.oldest(conn)
-    if first is None or first.upper is None or _has_young(conn, first.upper, before):
-        return None
-    return first.upper - 1
+    return None if first is None or first.upper is None or first.upper - 1 > upto else first.upper - 1
 
 
-def _has_young(conn: Connection, upper: int, before: float) -> bool:
-    query = "SELECT EXISTS (SELECT 1 FROM events WHERE seq < $1 AND time >= $2::float8)"
-    return bool(conn.value(query, [upper, before]))
-
-
-def _last_old(conn: Connection, before: float, limit: int) -> int | None:
-    rows = conn.run("SELECT seq, time FROM events ORDER BY seq LIMIT $1", [limit]).fetchall()
-    young = next((place for place, (_, time) in enumerate(rows) if time >= before), len(rows))
-    if not young:
+def _last_old(conn: Connection, upto: int, before: float, limit: int) -> int | None:
+    rows = conn.run("SELECT seq, time FROM events WHERE seq <= $1 ORDER BY seq LIMIT $2", [upto, limit]).fetchall()
+    if not rows:
         return None
     is_over = partitions.oldest(conn) is not None
     if is_over and rows[0][1] >= before - partitions.patience(conn, before):
         return None
-    return int(rows[young - 1][0])
+    return int(rows[-1][0])
 
 
 def _dropped(conn: Connection, upto: int) -> dict[str, int]:

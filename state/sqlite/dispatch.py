@@ -115,12 +115,12 @@ class Deliveries:
     def prepare(self, before: float) -> None:
         """Does nothing: the rows of a file are deleted one by one."""
 
-    def expiring(self, before: float, *, limit: int = 2000) -> Expiring | None:
-        """The oldest events before that time (at most `limit`), and which subscriptions did not get them; None if there
-        are none.
+    def expiring(self, upto: int, *, before: float, limit: int = 2000) -> Expiring | None:  # noqa: ARG002 - see `Maintenance`
+        """The oldest events (at most `limit`) up to number `upto`, and which subscriptions did not get them; None if
+        there are none.
         """
         with transaction(self._db) as conn:
-            return retention.expiring(conn, before, limit)
+            return retention.expiring(conn, upto, limit)
 
     def purge(self, expiring: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
         """Delete these events and return how many; `notices` report undelivered ones.

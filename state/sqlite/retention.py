@@ -15,13 +15,11 @@ from state.sqlite.notices import tell
 REASON = "retention"
 
 
-def expiring(conn: sqlite3.Connection, before: float, limit: int) -> Expiring | None:
-    """At most `limit` of the oldest events before that time, and which subscriptions did not get them.
-
-    Only a beginning of the log is deleted: an event after a younger one stays until that one is old enough.
-    """
-    upto = _last_old(conn, before, limit)
-    return None if upto is None else Expiring(upto=upto, dropped=_dropped(conn, upto))
+def expiring(conn: sqlite3.Connection, upto: int, limit: int) -> Expiring | None:
+    """At most `limit` of the oldest events up to this number, and which subscriptions did not get them."""
+    oldest = "SELECT seq FROM events WHERE seq <= ? ORDER BY seq LIMIT ?"
+    (last,) = conn.execute(f"SELECT max(seq) FROM ({oldest})", [upto, limit]).fetchone()
+    return None if last is None else Expiring(upto=last, dropped=_dropped(conn, last))
 
 
 def purge(conn: sqlite3.Connection, old: Expiring, *, before: float, notices: Sequence[Notice]) -> int:
@@ -50,12 +48,6 @@ def _dropped(conn: sqlite3.Connection, upto: int) -> dict[str, int]:
         [upto],
     )
     return {name: count for name, count in rows if count}
-
-
-def _last_old(conn: sqlite3.Connection, before: float, limit: int) -> int | None:
-    rows = conn.execute("SELECT seq, time FROM events ORDER BY seq LIMIT ?", [limit]).fetchall()
-    young = next((place for place, (_, time) in enumerate(rows) if time >= before), len(rows))
-    return int(rows[young - 1][0]) if young else None
 
 
 def _drop_unread(conn: sqlite3.Connection, id_: int, upto: int) -> None:

@@ -114,6 +114,22 @@ def test_once_tells_changes_after_a_silent_baseline(told: Shop, tmp_path: Path) 
     assert delivered(tmp_path) == 3
 
 
+def test_once_forgets_what_is_older_than_the_retention(poller: Run, told: Shop, tmp_path: Path) -> None:
+    config = tmp_path / "poller.toml"
+    config.write_text(config.read_text().replace("[poller]", '[poller]\nretention = "1h"'))
+    poller("once")
+    assert len(poller("events", "--json").lines) == 3
+    for _ in range(2):  # the first notes what is there
+        with sqlite3.connect(tmp_path / "poller.db") as conn:
+            looked = "json_set(value, '$.looked_at', 0.0)"  # long ago
+            conn.execute(f"UPDATE learned SET value = cast({looked} AS BLOB) WHERE key = 'log age'")
+        poller("once")
+    assert poller("events", "--json").out == ""
+    told.items[0]["name"] = "Medlar"
+    poller("once")
+    assert [line["data"]["version"] for line in poller("events", "--json").lines] == [2]
+
+
 def test_poll_sweeps_the_one_endpoint(poller: Run, told: Shop, tmp_path: Path) -> None:
     told.items[0]["name"] = "Medlar"
 

@@ -139,7 +139,10 @@ async def test_a_clock_years_ahead_drops_nothing_that_is_to_be_kept(tmp_path: Pa
         engine = daemon.app.engine
         await until("the clock to be followed", lambda: daemon.app.engine is not engine and daemon.app.is_polling)
         await daemon.upkeep.purge()
-        assert [event.type for event in log_of(tmp_path / "poller.db")] == ["api.things.updated", "poller.clock.set"]
+    async with world() as upstream, watched(tmp_path, Wall(18 * YEAR), upstream) as daemon:  # after a boot
+        await daemon.upkeep.purge()
+        await daemon.upkeep.purge()
+    assert [event.type for event in log_of(tmp_path / "poller.db")][:2] == ["api.things.updated", "poller.clock.set"]
 
 
 def test_what_a_planner_has_learned_does_not_take_a_clock_that_was_set_for_time_that_passed() -> None:

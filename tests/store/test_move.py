@@ -113,7 +113,7 @@ async def make_history(folder: Path, there: World) -> Path:
         await until("a pause", lambda: daemon.app.engine.loops["api"].pauses.until() is not None)
         await until("dead letters", lambda: _dead(state) > 0)
         await daemon.app.write(daemon.app.store.deliveries.replay, "hook", after=2)
-        old = await daemon.app.write(daemon.app.store.deliveries.expiring, time.time() + 1.0, limit=4)
+        old = await daemon.app.write(daemon.app.store.deliveries.expiring, 4, before=time.time())
         assert old is not None
         await daemon.app.write(daemon.app.store.deliveries.purge, old, before=time.time(), notices=[])
     there.status = 200

@@ -30,6 +30,7 @@ import structlog
 
 from poller.app import routes_of
 from poller.config.load import load
+from poller.delivery.retention import LogAge
 from poller.delivery.service import Deliverer
 from poller.hooks.plugin_loops import PluginLoops
 from poller.polling.engine import Engine
@@ -188,6 +189,7 @@ class Year:
         self.seen = Seen(self.api)
         self.days: list[Day] = []
         self.problems: list[str] = []
+        self._age = LogAge()
         self._plugins = plugins_with(self.seen.recorded, random.Random(seed))
         self._plugins.loops = PluginLoops(is_one=True)
         path = folder / "poller.toml"
@@ -235,15 +237,17 @@ class Year:
             await engine.open()
             delivering = asyncio.create_task(deliverer.run(stop))
             try:
-                async with _beside([_every(DAY, lambda: self._purge(deliverer, engine))]):
+                async with _beside([_every(DAY, lambda: self._purge(deliverer, engine, store))]):
                     yield engine, store
             finally:
                 stop.set()
                 await delivering
                 await engine.close()
 
-    async def _purge(self, deliverer: Deliverer, engine: Engine) -> None:
-        await deliverer.purge(self._clock.now() - self._config.poller.retention)
+    async def _purge(self, deliverer: Deliverer, engine: Engine, store: Store) -> None:
+        retention, now = self._config.poller.retention, self._clock.now()
+        self._age = self._age.at(now, store.log.last_seq(), retention)
+        await deliverer.purge(self._age.outlived(retention), before=now - retention)
         await engine.keeper.forget_calls()
 
     def _jobs(self, engine: Engine, store: Store) -> list[Coroutine[Any, Any, None]]:
