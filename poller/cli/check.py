@@ -12,7 +12,7 @@ import msgspec
 
 from poller.cli.context import CliContext
 from poller.cli.daemon_client import DaemonClient
-from poller.cli.findings import PATIENCE, inspected, report
+from poller.cli.findings import HINTS, PATIENCE, REFUSED, inspected, report
 from poller.cli.output import print_json, say
 from poller.cli.process import run_coroutine
 from poller.config.load import load
@@ -21,6 +21,7 @@ from poller.config.schema import schema_of
 from poller.hooks.loading import Plugins, attempted, load_plugins
 from poller.operations.advice import advice
 from poller.operations.alone import opened_alone
+from poller.operations.doctor import of_start
 from poller.operations.inspection import Inspection, inspect_all
 from poller.operations.planners import check_promises
 from poller.operations.run_command import run_command
@@ -96,7 +97,10 @@ def _looks(config: Config, plugins: Plugins, daemon: DaemonClient | None) -> Ite
         yield from run_coroutine(_online(config, plugins))
         return
     for row in daemon.get("/api/v1/status")["endpoints"]:
-        yield inspected(daemon, row["source"], row["endpoint"])
+        found = inspected(daemon, row["source"], row["endpoint"])
+        if found.status == REFUSED and found.hint is None and (kept := of_start(config, row["source"])):
+            found.hint = f"{HINTS[REFUSED]} {kept[0].upper()}{kept[1:]}"
+        yield found
     daemon.post("/api/v1/probe")
 
 

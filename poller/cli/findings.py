@@ -13,10 +13,11 @@ from poller.options.problems import with_hint
 from poller.rendering.terminal import printable
 
 PATIENCE: Final = 60.0  # seconds for the daemon to look at one endpoint
+REFUSED: Final = 401
 HINTS: Final = {
     301: "write the address that it names",
     302: "write the address that it names; a login page is not an API",
-    401: "are the credentials right, and have they not expired?",
+    REFUSED: "are the credentials right, and have they not expired?",
     403: "this key may not see it: grant access, or name only endpoints that it may see",
     404: "is the path right? The URL is base_url followed by path",
     429: "this passes by itself: a daemon waits for it",

@@ -13,6 +13,7 @@ from poller.config.models import Config
 from poller.events.cloudevents import iso
 from poller.operations.status import BudgetStatus, EndpointStatus, SourceStatus, Status, SubscriptionStatus
 from poller.options.quantities import duration_text
+from poller.options.secrets import secrets_in
 from poller.rendering.counting import counted, failing_of
 from poller.rendering.sentences import clause
 
@@ -99,7 +100,7 @@ def of_status(status: Status, config: Config | None) -> Iterator[Finding]:
     for budget in status.budgets:
         yield from _budget(budget)
     for source in status.sources:
-        yield _source(source)
+        yield _source(source, config)
     for endpoint in status.endpoints:
         yield from _endpoint(endpoint)
         yield from _promise(endpoint, config)
@@ -154,13 +155,21 @@ def _budget(one: BudgetStatus) -> Iterator[Finding]:
         yield bad(about, one.broken_promise, "poller check says what it would take")
 
 
-def _source(one: SourceStatus) -> Finding:
+def of_start(config: Config | None, source: str) -> str | None:
+    """What to do after a change of a secret that a running daemon has had since its start; None if it has no such."""
+    options = None if config is None or source not in config.sources else config.sources[source].options
+    names = " or ".join(sorted({one.place for one in secrets_in(options) if one.kind in ("env", "credential")}))
+    return f"after a new value of {names} restart the daemon, which has that of its start" if names else None
+
+
+def _source(one: SourceStatus, config: Config | None) -> Finding:
     about = f"source {one.name}"
     if one.state != "ok":
         since = f" since {_at(one.since)}" if one.since is not None else ""
         probe = f"; next probe {_at(one.next_probe)}" if one.next_probe is not None else ""
         why = clause(one.reason or "")
-        return bad(about, f"{one.state}{since}: {why}{probe}", "fix the cause; poller check --online asks at once")
+        hint = "; ".join(filter(None, (ASK_AT_ONCE, of_start(config, one.name) if one.state == "blocked" else None)))
+        return bad(about, f"{one.state}{since}: {why}{probe}", hint)
     if one.failing:
         return ok(about, f"answers, but {failing_of(one.failing, one.units, 'unit')}")
     return ok(about, "answers" if one.last_poll is not None else "no problem is known")

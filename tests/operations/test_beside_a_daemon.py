@@ -20,6 +20,11 @@ def daemon(poller: Run, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A daemon whose secret is not in this shell."""
     monkeypatch.setenv("CRM_SECRET", SECRET)
     config = shop.configure(tmp_path, listen=f"127.0.0.1:{free_port()}", more=CRM)
+    base = 'plugin = "rest"\n'
+    config.write_text(
+        config.read_text().replace(base, f'{base}auth = {{ type = "bearer", token = {{ env = "SHOP_TOKEN" }} }}\n', 1)
+    )
+    monkeypatch.setenv("SHOP_TOKEN", SECRET)
     config.chmod(0o600)
     with running_daemon(config) as daemon:
         wait_for("the first sweep", lambda: poller("status", "--json").json["endpoints"][0]["last_sweep"])
@@ -68,3 +73,4 @@ def test_check_online_beside_a_daemon_fails_for_a_refused_key(
     assert refused.status == 1
     assert "401" in refused.err
     assert "; are the credentials right, and have they not expired?" in refused.err
+    assert "After a new value of SHOP_TOKEN restart the daemon, which has that of its start" in refused.err

@@ -20,6 +20,8 @@ from poller.operations.status import (
     Status,
     SubscriptionStatus,
 )
+from poller.options.secrets import Secret
+from poller.sources.auth import Bearer
 from state.sqlite.backup import copy_state
 from tests.support.command_line import Ran, Run, Shop
 from tests.support.daemon import running_daemon
@@ -29,7 +31,11 @@ BUDGET = BudgetStatus(name="shop", limits=())
 SOURCE = SourceStatus(name="shop", state="ok", last_poll=NOON, units=9)
 ENDPOINT = EndpointStatus(source="shop", endpoint="items", state="ok", units=9, last_sweep=NOON, staleness_s=60.0)
 SUBSCRIPTION = SubscriptionStatus(name="crm", state="active")
-PROMISING = SourceConfig(plugin="rest", endpoints={"items": EndpointConfig(max_staleness=600.0)})
+PROMISING = SourceConfig(
+    plugin="rest",
+    endpoints={"items": EndpointConfig(max_staleness=600.0)},
+    options=Bearer.model_construct(type="bearer", token=Secret("env", "SHOP_TOKEN")),
+)
 
 
 def told(*records: Any) -> list[Finding]:
@@ -53,6 +59,7 @@ def test_where_all_is_well_nothing_is_to_do():
         (replace(BUDGET, throttled_until=NOON), "warn", "no call before 2027-01-15T12:00:00.000Z", "resume"),
         (replace(BUDGET, broken_promise="asks too much"), "bad", "asks too much", "poller check"),
         (replace(SOURCE, state="failing", reason="401"), "bad", "failing: 401", "check --online"),
+        (replace(SOURCE, state="blocked", reason="401"), "bad", "blocked: 401", "new value of SHOP_TOKEN restart the"),
         (replace(ENDPOINT, state="failing", reason="3 of 9"), "bad", "failing: 3 of 9", "check --online"),
         (replace(ENDPOINT, state="uncertain", last_sweep=None), "warn", "not read completely", "poller run"),
         (replace(ENDPOINT, state="uncertain", reason="page 2: odd"), "warn", "page 2: odd", None),
