@@ -263,14 +263,15 @@ class TokenAuth(httpx.Auth):
             async with self._lock:
                 token = self._token
                 if token is None or token is refused or self._clock() >= token.until:
-                    answer = yield self._grants.ask(token.refresh if token else None)
+                    refresh = token.refresh if token else None
+                    answer = yield self._grants.ask(refresh)
                     await answer.aread()
-                    if token and token.refresh and answer.status_code in (400, 401):
-                        answer = yield self._grants.ask(None)
+                    if refresh and answer.status_code in (400, 401):
+                        refresh, answer = None, (yield self._grants.ask(None))
                         await answer.aread()
                     if _is_outage(answer.status_code):
                         return
-                    self._token = token = read_token(answer, now=self._clock())
+                    self._token = token = read_token(answer, now=self._clock(), before=refresh)
             authorize(request, self._scheme, token.value)
             response = yield request
             if response.status_code != 401:
@@ -283,8 +284,11 @@ def token_request(url: str, form: dict[str, str]) -> httpx.Request:
     return httpx.Request("POST", url, data=form, headers={"Accept": "application/json"})
 
 
-def read_token(answer: httpx.Response, *, now: float) -> Token:
-    """The token in an answer (RFC 6749 section 5). Raises AuthError, which names the error's code, never the body."""
+def read_token(answer: httpx.Response, *, now: float, before: str | None = None) -> Token:
+    """The token in an answer (RFC 6749 section 5). Raises AuthError, which names the error's code, never the body.
+
+    `before` is the refresh token that was used: it stays valid if no other one comes (section 6).
+    """
     try:
         body = msgspec.json.decode(answer.content) if len(answer.content) <= _LARGEST else None
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -308,7 +312,7 @@ def read_token(answer: httpx.Response, *, now: float) -> Token:
     return Token(
         value=value,
         until=now + life - min(_EARLY, life / 10),
-        refresh=refresh if isinstance(refresh, str) and refresh else None,
+        refresh=refresh if isinstance(refresh, str) and refresh else before,
     )
 
 
