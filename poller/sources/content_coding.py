@@ -14,6 +14,10 @@ import brotli
 ACCEPTED: Final = "gzip, deflate, br"
 PIECE: Final = 64 * 1024  # bytes
 MOST_CODINGS: Final = 3  # codings of one answer; a proxy that compresses again makes two
+_OTHERS: Final = frozenset(
+    {"compress", "zstd", "dcb", "dcz", "aes128gcm", "exi", "pack200-gzip"}
+)  # registered codings that are not requested; any other name, such as UTF-8, is no coding and changes nothing
+_MEMBER: Final = b"\x1f\x8b"  # the beginning of each member of a gzip body (RFC 1952, 2.3.1)
 
 
 class CodingError(ValueError):
@@ -25,11 +29,13 @@ class TooMuch(ValueError):
 
 
 def codings_of(header: str) -> list[str]:
-    """The codings in the order in which they were applied. Raises CodingError for unknown or too many codings."""
-    names = [name.strip().lower() for name in header.split(",") if name.strip()]
-    codings = [name.removeprefix("x-") for name in names if name != "identity"]
-    if unknown := [name for name in codings if name not in _LAYERS]:
-        raise CodingError(f"it is encoded as {unknown[0][:40]!r}, which was not requested")
+    """The codings in the order in which they were applied. Raises CodingError for one that was not requested, or for
+    too many.
+    """
+    names = [name.strip().lower().removeprefix("x-") for name in header.split(",")]
+    if others := [name for name in names if name in _OTHERS]:
+        raise CodingError(f"it is encoded as {others[0]!r}, which was not requested")
+    codings = [name for name in names if name in _LAYERS]
     if len(codings) > MOST_CODINGS:
         raise CodingError(f"it is encoded {len(codings)} times")
     return codings
@@ -71,8 +77,8 @@ class _Layer(Protocol):
     def is_finished(self) -> bool: ...
 
 
-class _Gzip:
-    def __init__(self, bits: int = zlib.MAX_WBITS | 16) -> None:
+class _Zlib:
+    def __init__(self, bits: int = zlib.MAX_WBITS) -> None:
         self._inflate = zlib.decompressobj(bits)
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
@@ -91,11 +97,35 @@ class _Gzip:
         return self._inflate.eof
 
 
-class _Deflate(_Gzip):
+class _Gzip(_Zlib):
+    """Members, one after the other (RFC 1952, 2.2): some servers compress each part that they write by itself."""
+
+    def __init__(self) -> None:
+        super().__init__(zlib.MAX_WBITS | 16)
+        self._rest = b""  # too few bytes after a member to know whether another one follows
+        self._is_over = False
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        while not self._is_over:
+            if not self._inflate.eof:
+                yield from super().pieces(data)
+                data = self._inflate.unused_data
+            if not self._inflate.eof:
+                return
+            self._rest += data
+            if len(self._rest) < len(_MEMBER) and _MEMBER.startswith(self._rest):
+                return
+            data, self._rest = self._rest, b""
+            self._is_over = not data.startswith(_MEMBER)
+            if not self._is_over:
+                self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
+
+
+class _Deflate(_Zlib):
     """Zlib's format, or the raw one that some servers send under the same name."""
 
     def __init__(self) -> None:
-        super().__init__(zlib.MAX_WBITS)
+        super().__init__()
         self._is_first = True
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
