@@ -20,6 +20,11 @@ MOST_KNOWN: Final = 100  # stored patterns of reasons
 PATIENCE: Final = 3  # consecutive sweeps without new objects after which a baseline ends all the same ...
 LONGEST: Final = 10  # ... or so many in a row, whatever they showed
 MOST_REPEATED: Final = 100  # stored ids of objects that two answers of a chain show
+MOST_EMPTY: Final = 50  # answers in a row that show nothing and name a next one: filters leave some of them empty
+ENDLESS: Final = (
+    f"{MOST_EMPTY} answers in a row show nothing, and each names a next one: the list ended before them, or goes on "
+    "after them"
+)
 _VARYING: Final = re.compile(r"\((?:[^()]|\([^()]*\))*\)|\d+")  # numbers and examples, such as `Users('1')`
 _ONE: Final = re.compile(r"# (object|id|change)\b")  # a noun that follows the number 1
 LATE: Final = "updated_since"  # key of the note on changes that only sweeps find: they are late, not missing

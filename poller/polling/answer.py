@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, structs
 
-from poller.changes.certainty import LATE, MOST_REPEATED, Claims, claims_of
+from poller.changes.certainty import ENDLESS, LATE, MOST_EMPTY, MOST_REPEATED, Claims, claims_of
 from poller.changes.comparison import PageComparison, ShownObject, digest_of
 from poller.changes.decision import NO_CHANGES, Context, Decision
 from poller.changes.exemptions import Clash
@@ -57,11 +57,12 @@ class Answer(msgspec.Struct, kw_only=True):
     repeats: Repetition | None = None
     known_pages: int = 0  # in a row, up to this one (2 at most), that show only objects of other pages of this sweep
     beyond: Position | None = None  # the position after a page that is short but may not be the last
+    is_endless: bool = False  # the page names a next one, as many before it did, and none of them shows anything
 
     @property
     def following(self) -> Position | None:
         """The next position: the one that the answer names, or the one beyond a short page."""
-        if self.known_pages > 1 or (self.repeats is not None and self.repeats.is_end):
+        if self.known_pages > 1 or self.is_endless or (self.repeats is not None and self.repeats.is_end):
             return None  # else the list would never end
         pages = self.fetched.pages
         return (pages[-1].next or self.beyond) if pages else None
@@ -111,6 +112,24 @@ def beyond(w: WatchedEndpoint, unit: UnitState, page: Unparsed) -> Position | No
     is_awaited = after is not None and after.asked_at is None and after.failures < GIVEN_UP
     may_go_on = unit.asked_at is None or len(page.objects) in COMMON_CAPS or w.units.goes_on(unit.key)
     return page.beyond if may_go_on or is_awaited else None
+
+
+def is_endless(w: WatchedEndpoint, one: Answer) -> bool:
+    """Whether the page names a next one although neither it nor any of many pages before it shows anything."""
+    pages, before = one.fetched.pages, w.units.get(one.unit.key)
+    if not one.is_paged or one.objects or not pages or pages[-1].next is None:
+        return False
+    for _ in range(MOST_EMPTY - 1):
+        before = None if before is None else w.units.before(before.key)
+        if before is None or before.shown or before.asked_at is None:
+            return False
+    return True
+
+
+def _is_beyond_the_end(w: WatchedEndpoint, unit: UnitState) -> bool:
+    """Whether an empty page is one of those after the end of a list that always names a next one."""
+    after = w.units.after(unit.key)
+    return bool(after) and ENDLESS in claims_of(after[-1]).guesses and not any(one.shown for one in after)
 
 
 def dropped_by(w: WatchedEndpoint, one: Answer) -> list[str]:
@@ -203,6 +222,8 @@ def claims_in(w: WatchedEndpoint, one: Answer, comparison: PageComparison, decis
     elif repeats is not None and repeats.confirms is not None and one.fetched.latest is not None:
         guesses += signs_of_more(one.fetched.latest)
         guessed_total = guessed_total if totals else counted_in(one.fetched.latest)
+    if one.is_endless:
+        guesses.append(ENDLESS)
     is_last = one.is_paged and one.is_last
     return Claims(
         total=max(totals, default=None),
@@ -309,7 +330,7 @@ def _note_unchanged(w: WatchedEndpoint, unit: UnitState, fetched: Fetched) -> Se
         key=unit.key,
         asked=asked,
         steady=asked.age <= FRESH,
-        confirms=bool(unit.shown) or unit.next is None,
+        confirms=bool(unit.shown) or unit.next is None or _is_beyond_the_end(w, unit),
         nonempty=unit.shown > 0,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec.structs import replace
 
+from poller.changes.certainty import ENDLESS, MOST_EMPTY
 from poller.sources.protocol import Unparsed
 
 Objects = Sequence[msgspec.Raw]
@@ -17,7 +18,8 @@ class Chain:
     """The pages of one chain, in order. The chain ends at a page that shows exactly the objects of an earlier one.
 
     A page that shows those of the page just before it ends the chain if the next one does so, too: once, they may be
-    the same because the list moved, or because its order is not stable.
+    the same because the list moved, or because its order is not stable. It ends as well after many pages that show
+    nothing: some APIs always name a next one.
 
     `ids` names objects, and `alike` says whether two answers show the same content.
     """
@@ -28,6 +30,7 @@ class Chain:
         self._ids = ids
         self._shown: dict[str | bytes, list[tuple[int, frozenset[str | bytes]]]] = {}  # by first object
         self._repeats: set[int] = set()  # pages that show what the page before shows
+        self._empty = 0  # pages in a row that show nothing
 
     def add(self, page: Unparsed) -> Unparsed:
         """Add the next page, and return it in the form in which it counts."""
@@ -35,6 +38,9 @@ class Chain:
             self._told_apart(self.pages[0], 0)  # only now: most lists are one answer
         if self.pages:
             page = self._told_apart(page, len(self.pages))
+        self._empty = 0 if page.objects else self._empty + 1
+        if self._empty >= MOST_EMPTY and page.next is not None:
+            page = replace(page, next=None, guesses=(*page.guesses, ENDLESS))
         self.pages.append(page)
         return page
 

@@ -26,6 +26,7 @@ from poller.polling.answer import (
     clashes_in,
     context_of,
     dropped_by,
+    is_endless,
     is_late,
     is_paged,
     is_strange,
@@ -150,6 +151,7 @@ class Turns:
             if pages:
                 one.beyond = beyond(w, unit, pages[-1])
             one.objects = await self._call(one, gathered, w.rules, pages)
+            one.is_endless = is_endless(w, one)
             one.digests = digests_of(w.rules, one.objects)
             if not unit.shown:
                 one.comparison = await self._call(

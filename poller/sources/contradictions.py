@@ -206,13 +206,16 @@ def _larger(said: Iterable[tuple[str, Any]], count: int) -> list[str]:
 def next_href(response: httpx.Response) -> str | None:
     """The target of the first link with rel="next" (RFC 8288, section 3). Raises PageError if the header cannot be
     read.
+
+    Sentry always names a next page, and says of it with `results="false"` that it shows nothing.
     """
     text = ", ".join(response.headers.get_list("link"))
     try:
         links = parse_link_header(text).links
     except ValueError as exc:
         raise PageError(f"the Link header cannot be read (RFC 8288): {text[:80]!r}") from exc
-    return next((link.target for link in links if "next" in link.rel), None)
+    nexts = [link.target for link in links if "next" in link.rel and ("results", "false") not in link.attributes]
+    return next(iter(nexts), None)
 
 
 def _member(name: str) -> Path:

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from poller import Endpoint, Position
+from poller.changes.certainty import MOST_EMPTY
 from poller.changes.endpoint_rules import EndpointRules
 from poller.changes.page import look_alike, quick_ids
 from poller.documents.diff import compile_rules
@@ -16,6 +17,9 @@ from poller.sources.protocol import Unparsed
 from tests.support.command_line import Run, Shop
 
 RULES = EndpointRules(source="s", namespace="s", endpoint=Endpoint(name="items"), fields=compile_rules((), (), ()))
+
+
+NOTHING = [Unparsed((), Position(cursor=str(number))) for number in range(MOST_EMPTY)]
 
 
 def page(*ids: int, noise: int = 0, last: bool = False) -> Unparsed:
@@ -40,6 +44,8 @@ def taken(*pages: Unparsed, rules: EndpointRules = RULES) -> list[tuple[int, boo
         ([page(1, 2), page(3), page(3)], (1, True, 0)),
         ([page(1, 2), page(3), page(3), page(3)], (0, False, 0)),
         ([page(1, 2), page(3), page(3), page(4)], (1, True, 0)),
+        ([page(1, 2), *NOTHING[1:], page(3), *NOTHING[1:]], (0, True, 0)),
+        ([page(1, 2), *NOTHING[1:], page(3), *NOTHING], (0, False, 0)),
     ],
     ids=[
         "other objects go on",
@@ -50,6 +56,8 @@ def taken(*pages: Unparsed, rules: EndpointRules = RULES) -> list[tuple[int, boo
         "a page that is shown twice may be a list that moves",
         "a page that is shown three times is the last one",
         "a page that is shown twice and not a third time is none that ends the list",
+        "pages that show nothing may be filtered",
+        "so many in a row are behind the end",
     ],
 )
 def test_a_chain_ends_where_it_shows_an_earlier_page_again(pages, latest):

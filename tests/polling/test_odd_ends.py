@@ -19,6 +19,7 @@ from poller.config.load import load
 from poller.hooks.loading import load_plugins
 from poller.operations.commands import execute
 from poller.operations.gathering import read_status
+from poller.polling import answer
 from tests.polling.test_engine_planning import World as Time
 from tests.support.upstream import serving
 
@@ -58,6 +59,8 @@ class List:
                 return JSONResponse({"error": "no such cursor"}, 404)
             return JSONResponse({"items": shown, "next": page + 1 if page <= last else None})
         match self.kind:
+            case "always goes on":
+                return JSONResponse({"items": shown, "more": True})
             case "keeps its cursor":
                 return JSONResponse({"items": self.rows((len(self.asked) - 1) * size, size), "next": 7})
             case "ignores its page":
@@ -221,6 +224,24 @@ async def test_a_list_that_ends_too_early_is_uncertain(tmp_path, kind, table, wh
         doubt = uncertainty(app)
         assert doubt is not None
         assert why in doubt.text
+
+
+async def test_a_list_that_always_names_another_page_ends_once_many_show_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(answer, "MOST_EMPTY", 3)
+    found = List(kind="always goes on")
+    table = 'items = "$.items"\nabsent_for = "0s"\npagination = { type = "page", more = "$.more" }'
+    async with opened(tmp_path, table, found) as app:
+        stuck = await sweep_once(app)
+
+        assert found.asked == [1, 2, 3, 4, 5, 6]
+        assert "answers in a row show nothing, and each names a next one" in stuck[0]
+
+        await execute(app, "release", {"endpoint": "things", "accept": True})
+        assert await sweep_once(app) == []
+        del found.ids[12]
+        for _ in range(4):
+            assert await sweep_once(app) == []
+        assert told(app) == ["api.things.deleted"]
 
 
 async def test_a_total_in_the_first_answer_alone_is_enough(tmp_path):

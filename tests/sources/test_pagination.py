@@ -150,6 +150,12 @@ def test_links_are_read_as_rfc_8288_writes_them(header):
     assert after(make_style(type="link"), Position(page=1), answer([], Link=header)) == Position(page=2)
 
 
+def test_a_link_that_says_that_it_shows_nothing_is_the_end():
+    header = '<?page=1>; rel="previous"; results="true", <?page=2>; rel="next"; results="false"; cursor="0:100:0"'
+
+    assert after(make_style(type="link"), Position(page=1), answer([], Link=header)) is None
+
+
 def test_a_position_keeps_its_since_and_parent():
     at = Position(page=1, since=5.0, parent={"id": 1})
 

@@ -26,16 +26,19 @@ def listed(
     body: dict[str, Any] = {"items": [shown for _, shown in rows[begin:end]]}
     headers = {}
     match style:
+        case "keyset" | "cursor" if "next-for-ever" in traits:
+            last = rows[end - 1][0] if style == "keyset" and begin < end else end
+            body["next"] = str(last if begin < end else int(params.get("cursor", 0)) + 1)
         case "keyset":
             body["next"] = str(rows[end - 1][0]) if end < len(rows) else None
         case "cursor":
             body["next"] = str(end) if end < len(rows) else "0" if "cursor-loops" in traits and rows else None
         case "page-more":
-            body["more"] = end < len(rows)
+            body["more"] = end < len(rows) or "next-for-ever" in traits
         case "page-total" | "offset-total":
             if begin == 0 or "total-once" not in traits:
                 body["total"] = _total(len(rows), begin, size, traits)
-        case "link" if end < len(rows):
+        case "link" if end < len(rows) or "next-for-ever" in traits:
             onward = request.url.copy_set_param("page", int(params.get("page", 1)) + 1)
             headers["link"] = f'<{onward}>; rel="next"'
     if "counts-more" in traits:

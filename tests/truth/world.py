@@ -106,6 +106,10 @@ TRAITS: dict[str, Trait] = {
     "counts-more": Trait(fits=lambda w: not w.knows_total, is_contradiction=lambda w: w.past_end == 200),
     # The last page says that there is another one.
     "more-at-end": Trait(fits=lambda w: w.style != "page-more", is_contradiction=lambda w: w.past_end == 200),
+    # Every page names another one, also those after the end, which show nothing.
+    "next-for-ever": Trait(
+        fits=lambda w: w.style in ("page-more", "link", *CHAINED), is_contradiction=lambda w: w.past_end == 200
+    ),
     "tied": Trait(fits=lambda w: w.order == "any" and w.style != "keyset"),  # the order is another one at every call
     "cursor-loops": Trait(fits=lambda w: w.style == "cursor"),  # the cursor after the last page is that of the first
     # Two objects have one id.
