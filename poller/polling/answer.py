@@ -46,7 +46,6 @@ class Answer(msgspec.Struct, kw_only=True):
     """An answer with its objects, and what the state knows of them."""
 
     waiting: PendingAnswer
-    fetched: Fetched
     unit: UnitState
     is_paged: bool  # the unit is one page of a list of several pages
     objects: Sequence[msgspec.Raw] = ()
@@ -58,6 +57,11 @@ class Answer(msgspec.Struct, kw_only=True):
     known_pages: int = 0  # in a row, up to this one (2 at most), that show only objects of other pages of this sweep
     beyond: Position | None = None  # the position after a page that is short but may not be the last
     is_endless: bool = False  # the page names a next one, as many before it did, and none of them shows anything
+
+    @property
+    def fetched(self) -> Fetched:
+        """What was fetched."""
+        return self.waiting.fetched
 
     @property
     def following(self) -> Position | None:

@@ -146,7 +146,7 @@ class Turns:
     async def _prepared(self, w: WatchedEndpoint, waiting: PendingAnswer, unit: UnitState) -> Answer:
         pages = waiting.fetched.pages
         paged = is_paged(w, unit.key)
-        one = Answer(waiting=waiting, fetched=waiting.fetched, unit=unit, is_paged=paged)
+        one = Answer(waiting=waiting, unit=unit, is_paged=paged)
         if pages is not None:
             if pages:
                 one.beyond = beyond(w, unit, pages[-1])
