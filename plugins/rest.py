@@ -213,12 +213,11 @@ class RestSource:
         )
 
     def item_request(self, endpoint: Endpoint, object_id: str, item: Item | None = None) -> httpx.Request | None:
-        """The object's own URL by `item_path`; None without it, or if it names a field that is not known."""
+        """The object's own URL by `item_path`; None without it. Raises PageError for a field that is not known."""
         path = self._tables[endpoint.name].item_path
         if path is None:
             return None
-        filled = _item_path(path, object_id, item or Item())
-        return None if filled is None else self._built("GET", self._url(filled, {}), None)
+        return self._built("GET", self._url(_item_path(path, object_id, item or Item()), {}), None)
 
     def discover(self) -> Generator[httpx.Request, httpx.Response, None]:
         """No request is needed first."""
@@ -278,8 +277,8 @@ def _refuse_errors(answer: Answer, path: str) -> None:
         raise PageError(f"the answer reports an error at {path}: {str(found)[:200]}")
 
 
-def _item_path(path: str, object_id: str, item: Item) -> str | None:
-    """The path of an object's own URL; None if a field that it names is not known."""
+def _item_path(path: str, object_id: str, item: Item) -> str:
+    """The path of an object's own URL. Raises PageError if a field that it names is not known."""
 
     def fill(found: re.Match[str]) -> str:
         name = found[0][1:-1]
@@ -288,13 +287,10 @@ def _item_path(path: str, object_id: str, item: Item) -> str | None:
         known = item.parent if name.startswith("parent.") else item.object
         field = identity(name.removeprefix("parent."))(known or {})
         if field is None:
-            raise LookupError(name)
+            raise PageError(f"item_path names {found[0]}, which is not known of {object_id}")
         return _quoted(field)
 
-    try:
-        return _ANY_BRACES.sub(fill, path)
-    except LookupError:
-        return None
+    return _ANY_BRACES.sub(fill, path)
 
 
 def _time_text(since: UpdatedSince, at: float) -> str | int:

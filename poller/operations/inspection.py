@@ -208,7 +208,11 @@ async def _item(
         return
     shown = comparison.fresh[0]
     item = Item(object=await active.apart(shown.parsed), parent=at.parent)
-    request = await active.source.item_request(w.rules.endpoint, shown.object_id, item)
+    try:
+        request = await active.source.item_request(w.rules.endpoint, shown.object_id, item)
+    except PageError as error:
+        found.doubts.append(f"{error}: such an object has no own URL, and complete sweeps confirm its deletion")
+        return
     if request is None:
         return
     response = await active.ask(request)

@@ -77,6 +77,12 @@ PAGES = 'pagination = { type = "page", size_param = "size", size = 10 }\n'
             'pagination = { type = "page", size_param = "size", size = 10, more = "$.nope" }',
             "$.nope",
         ),
+        (
+            "plain",
+            200,
+            'item_path = "/things/{slug}"\nparams = { size = 7 }',
+            "item_path names {slug}, which is not known of 1: such an object has no own URL",
+        ),
         ("plain", 202, 'item_path = "/things/{id}"\nparams = { size = 7 }', "answers 202 without an object of this id"),
         ("plain", 299, 'item_path = "/things/{id}"\nparams = { size = 7 }', "answers 200 without an object of this id"),
     ],

@@ -324,7 +324,8 @@ def test_an_objects_own_url_may_need_its_fields_and_its_parent():
     known = Item(object={"name": "a/b", "type": "NS", "kind": {"code": 7}}, parent={"id": 3})
 
     assert str(source.item_request(endpoint, "a/b:NS", known).url) == f"{BASE}/zones/3/records/a%2Fb/7"
-    assert source.item_request(endpoint, "a/b:NS") is None
+    with pytest.raises(PageError, match=r"item_path names \{parent\.id\}, which is not known of a/b:NS"):
+        source.item_request(endpoint, "a/b:NS")
 
 
 def test_statuses_that_stand_for_an_empty_list_are_told_to_the_engine():

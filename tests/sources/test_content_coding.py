@@ -33,7 +33,7 @@ def test_what_was_packed_comes_out_again_in_small_pieces(codings, step):
 
 
 @pytest.mark.parametrize("step", [1, 7, 10**9])
-@pytest.mark.parametrize("after", [b"", b"\x1f", b"\n", bytes(100), b"<!-- cached -->" + gzip.compress(b"no more", mtime=0)])
+@pytest.mark.parametrize("after", [b"", b"\x1f", b"\n", bytes(100), b"<!-- -->" + gzip.compress(b"no more", mtime=0)])
 def test_every_member_of_a_gzip_body_is_read_and_nothing_else_after_its_end(step, after):
     body = gzip.compress(TEXT[:100]) + gzip.compress(b"") + gzip.compress(TEXT[100:9000])
 
