@@ -129,7 +129,10 @@ class Watched:
         self.upstream.keep_one()
         await self._restart()
         (await self.living()).engine.interventions.probe_now()
-        for sweep in range(SWEEPS_TO_SETTLE):
+        now = asyncio.get_running_loop().time
+        sweeps, until = 0, now() + _patience(self.upstream.world)
+        while sweeps < SWEEPS_TO_SETTLE or now() < until:
+            sweeps += 1
             try:
                 await self.sweep()
             except Endless:
@@ -137,7 +140,7 @@ class Watched:
                     return
                 raise
             wrong = await self._dishonest()
-            if wrong is None or (sweep >= SWEEPS_OF_TRIAL and not self._must_be_known()):
+            if wrong is None or (sweeps > SWEEPS_OF_TRIAL and not self._must_be_known()):
                 return
         raise Untrue(wrong)
 
