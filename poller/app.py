@@ -226,7 +226,7 @@ class App:
             self.clock.follow_wall()
             await self.engines.reopen(moved=moved)
             await self.write(self.store.notices.tell, [_clock_set(moved, self.clock.now())])
-            self.deliverer.log_grew()
+            self.deliverer.wake()  # waiting deliveries are due at other times now
 
 
 @contextlib.asynccontextmanager

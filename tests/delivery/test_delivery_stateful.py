@@ -29,8 +29,11 @@ from poller.delivery.notices import ping
 from poller.delivery.service import Deliverer
 from poller.sinks.protocol import Attempt, Gone, Receipt, Refused, Rejected, RetryLater
 from state.records import Event
+from state.sqlite.connection import transaction
 from state.sqlite.leases import LeaseTable
+from state.sqlite.rewind import rewind
 from state.sqlite.runner import Inline
+from state.sqlite.subscriptions import FREE
 from state.sqlite.writer import Writer
 from tests.support.bench import Bench, make_event
 
@@ -244,6 +247,9 @@ class Deliveries(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.runner = asyncio.Runner()
         self.recorded = 0
+        self.forgotten: dict[str, set[int]] = defaultdict(
+            set
+        )  # by subscription: what it wanted and is not kept any more
         self.do(self._begin())
 
     async def _begin(self) -> None:
@@ -335,6 +341,34 @@ class Deliveries(RuleBasedStateMachine):
         self.world.absent ^= {name}
         self.do(self._reconfigure())
 
+    @rule(seconds=st.sampled_from([-7200.0, -30.0, 7200.0]))
+    def clock_is_set(self, seconds: float) -> None:
+        """As the daemon follows it."""
+        world = self.world
+        world.clock.set_wall(seconds)
+        with transaction(world.db) as conn:
+            rewind(conn, world.clock.now(), min(seconds, 0.0))
+        self.wake()
+
+    @rule(share=st.floats(0, 1))
+    def forget(self, share: float) -> None:
+        """The oldest events have been kept long enough; who was not given them is disabled."""
+        for name, receiver in self.world.receivers.items():
+            self.forgotten[name] |= {event.seq for event in self.kept() if receiver.wants(event)}
+        self.do(self._forget(int(share * self.world.log.last_seq())))
+        left = {event.seq for event in self.kept()}
+        for seqs in self.forgotten.values():
+            seqs -= left
+
+    def kept(self) -> list[Event]:
+        return self.world.log.read(limit=10**6)
+
+    async def _forget(self, upto: int) -> None:
+        task = asyncio.create_task(self.world.delivering.purge(upto, before=0.0))
+        while not (task.done() or self.world.write.dead):
+            await self.world.settle()
+        await asyncio.gather(task, return_exceptions=self.world.write.dead)
+
     @rule(name=NAMES)
     def change_manner(self, name: str) -> None:
         """The configuration is read again: what left one by one leaves as a digest, or the other way round."""
@@ -376,15 +410,19 @@ class Deliveries(RuleBasedStateMachine):
 
     @invariant()
     def what_is_pending_has_a_lane_and_nothing_else_has(self) -> None:
+        """Except the lane of an attempt that is under way while its event is forgotten."""
         waiting = "SELECT DISTINCT subscription, lane FROM deliveries WHERE state = 'pending'"
-        lanes = "SELECT subscription, lane FROM lanes"
-        for more, less in ((waiting, lanes), (lanes, waiting)):
+        for more, less in (
+            (waiting, "SELECT subscription, lane FROM lanes"),
+            (f"SELECT subscription, lane FROM lanes WHERE {FREE}", waiting),
+        ):
             assert self.world.db.execute(f"{more} EXCEPT {less}").fetchall() == []
 
     def teardown(self) -> None:
         try:
             self.do(self._heal())
             self.the_books_balance()
+            assert self.world.db.execute("SELECT * FROM lanes").fetchall() == []
             self.nothing_is_out_of_order_or_unwanted()
             for name in self.world.receivers:
                 self.everything_came(name)
@@ -413,7 +451,7 @@ class Deliveries(RuleBasedStateMachine):
     def everything_came(self, name: str) -> None:
         """Each event that is wanted is delivered, and then it came, or dead; the others are noted as not matching."""
         world, receiver = self.world, self.world.receivers[name]
-        wanted = {event.seq for event in world.log.read(limit=10**6) if receiver.wants(event)}
+        wanted = {event.seq for event in self.kept() if receiver.wants(event)}
         ends: dict[str, set[int]] = {"delivered": set(), "dead": set()}
         for delivery in world.reader.deliveries(subscription=name, limit=10**6):
             assert delivery.state in ends, delivery
@@ -421,8 +459,13 @@ class Deliveries(RuleBasedStateMachine):
                 ends[delivery.state].add(delivery.seq)
         assert ends["delivered"] | ends["dead"] == wanted
         assert ends["delivered"] <= receiver.promised
-        assert world.books(name).unread == 0
-        assert world.books(name).not_matching == world.log.last_seq() - len(wanted)
+        books, forgotten = world.books(name), self.forgotten[name]
+        assert books.unread == 0
+        assert books.delivered + books.dead + books.dropped + books.not_matching == world.log.last_seq()
+        assert books.not_matching <= world.log.last_seq() - len(wanted | forgotten)
+        assert len(forgotten - receiver.promised) <= books.dead + books.dropped
+        if world.log.first_seq() <= 1:  # nothing was forgotten
+            assert (books.dropped, books.not_matching) == (0, world.log.last_seq() - len(wanted))
 
 
 TestDeliveries = Deliveries.TestCase

@@ -24,6 +24,7 @@ from state.sqlite.dispatch import Deliveries
 from state.sqlite.events import Log, log_migrations
 from state.sqlite.leases import LeaseTable, lease_migrations
 from state.sqlite.notices import notice_migrations
+from state.sqlite.polls import polls_migrations
 from state.sqlite.read_deliveries import DeliveryReader
 from state.sqlite.runner import Inline
 from state.sqlite.schema import delivery_migrations
@@ -108,7 +109,7 @@ class Bench:
 
     def open(self) -> None:
         self.db = open_database(
-            self.path, sets=(log_migrations, delivery_migrations, notice_migrations, lease_migrations)
+            self.path, sets=(log_migrations, delivery_migrations, notice_migrations, lease_migrations, polls_migrations)
         )
         self.log = Log(self.db)
         self.store = Deliveries(self.db, pending_limit=self.pending_limit)
