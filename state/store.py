@@ -386,8 +386,8 @@ class LogReader(Protocol):
         """The highest number ever assigned; 0 before the first event."""
         ...
 
-    def latest_time(self) -> float | None:
-        """The latest time of the stored events; None if there are none."""
+    def newest_time(self) -> float | None:
+        """The time of the newest event, whatever later time an older one has; None if there are none."""
         ...
 
     def seq_at(self, time: float) -> int:

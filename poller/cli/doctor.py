@@ -324,7 +324,7 @@ def _kept(reader: Reader, path: Place, config: Config | None, live: Status | Non
             yield bad(
                 f"subscription {books.subscription}", "its books do not balance", "poller ledger names what is missing"
             )
-    yield of_clock(now, reader.log.latest_time())
+    yield of_clock(now, reader.log.newest_time())
     if config is not None:
         yield from _beginning(reader, config, now)
     status = live or (None if config is None else read_status(config, now=now))

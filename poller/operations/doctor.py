@@ -21,7 +21,7 @@ ROOM_BAD: Final = 100_000_000  # bytes of free space: SQLite, its WAL and a log 
 ROOM_WARN: Final = 1_000_000_000
 BEHIND: Final = 3600.0  # seconds that an event may wait without a warning
 ASK_AT_ONCE: Final = "fix the cause; poller check --online asks at once"
-CLOCK_BACK: Final = 60.0  # seconds that the clock may be behind the latest call
+CLOCK_BACK: Final = 60.0  # seconds that the clock may be behind the newest event
 
 
 class Level(enum.StrEnum):
@@ -80,12 +80,13 @@ def of_space(free: int, state: int) -> Finding:
     return warn("disk", told, hint) if free < max(ROOM_WARN, state) else ok("disk", told)
 
 
-def of_clock(now: float, latest: float | None) -> Finding:
-    """The wall clock compared with the latest call or event that was recorded."""
-    if latest is not None and now < latest - CLOCK_BACK:
-        behind = duration_text(round(latest - now))
-        return bad("clock", f"it is {behind} behind the latest recorded time", "set it; is NTP on? timedatectl")
-    return ok("clock", "not behind the latest recorded time")
+def of_clock(now: float, newest: float | None) -> Finding:
+    """The wall clock compared with the time of the newest event."""
+    if newest is not None and now < newest - CLOCK_BACK:
+        span = duration_text(round((newest - now) / 60) * 60)
+        behind = f"it is {span} behind the newest event: it is wrong now, or it was ahead then"
+        return bad("clock", behind, "compare it with another clock; is NTP on? timedatectl")
+    return ok("clock", "not behind the newest event")
 
 
 def of_status(status: Status, config: Config | None) -> Iterator[Finding]:

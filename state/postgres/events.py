@@ -178,9 +178,9 @@ class Log:
         """The highest number ever assigned; 0 before the first event."""
         return int(self._db.value("SELECT last FROM log"))
 
-    def latest_time(self) -> float | None:
-        """The latest time of the stored events; None if there are none."""
-        latest = self._db.value("SELECT max(time) FROM events")
+    def newest_time(self) -> float | None:
+        """The time of the newest event, whatever later time an older one has; None if there are none."""
+        latest = self._db.value("SELECT time FROM events ORDER BY seq DESC LIMIT 1")
         return None if latest is None else float(latest)
 
     def seq_at(self, time: float) -> int:

@@ -149,10 +149,10 @@ class Log:
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
         return 0 if row is None else int(row[0])
 
-    def latest_time(self) -> float | None:
-        """The latest time of the stored events; None if there are none."""
-        row = self._db.execute("SELECT max(time) FROM events").fetchone()
-        return None if row[0] is None else float(row[0])
+    def newest_time(self) -> float | None:
+        """The time of the newest event, whatever later time an older one has; None if there are none."""
+        row = self._db.execute("SELECT time FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        return None if row is None else float(row[0])
 
     def seq_at(self, time: float) -> int:
         """The number after which to read for the events recorded from `time` on."""

@@ -122,6 +122,14 @@ def test_delays_are_read_in_order_after_a_number(backend: Backend) -> None:
     assert backend.look().sums.seen_delays(after=numbers[1], limit=10) == []
 
 
+def test_the_newest_event_is_not_one_of_a_clock_that_was_ahead(backend: Backend) -> None:
+    store = backend.open()
+    assert backend.look().log.newest_time() is None
+    store.log.append([event("a", NOW + 21_600.0), event("b", NOW)])
+
+    assert backend.look().log.newest_time() == NOW
+
+
 def test_what_lies_across_a_clock_that_was_set_is_no_delay(backend: Backend) -> None:
     jump = replace(event("clock", NOW + 3600, "clock"), source="/poller", type="poller.clock.set", id="jump")
     across = replace(event("a", NOW + 3601), observed_after=NOW)
