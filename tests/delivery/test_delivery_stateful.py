@@ -28,6 +28,7 @@ from pydantic import BaseModel
 from poller.delivery.notices import ping
 from poller.delivery.service import Deliverer
 from poller.sinks.protocol import Attempt, Gone, Receipt, Refused, Rejected, RetryLater
+from state.errors import Unavailable
 from state.records import Event
 from state.sqlite.connection import transaction
 from state.sqlite.leases import LeaseTable
@@ -46,9 +47,12 @@ class Died(BaseException):
 
 
 class Mortal:
-    """The way to the store of a process that may die in the middle of it, before a step or right behind its commit."""
+    """The way to the store of a process that may die in the middle of it, before a step or right behind its commit;
+    some steps find the disk full.
+    """
 
     def __init__(self) -> None:
+        self.full = 0  # steps that find it so
         self.steps_left: int | None = None
         self.commits = False
         self.dead = False
@@ -61,6 +65,9 @@ class Mortal:
                 await self._write(step, *args, **kwargs)
         if self.dead:
             raise Died
+        if self.full:
+            self.full -= 1
+            raise Unavailable("the disk is full")
         self.steps_left = self.steps_left and self.steps_left - 1
         return await self._write(step, *args, **kwargs)
 
@@ -296,6 +303,10 @@ class Deliveries(RuleBasedStateMachine):
     def die_soon(self, steps: int, commits: bool) -> None:
         self.world.write.steps_left, self.world.write.commits = steps, commits
 
+    @rule(steps=st.integers(1, 9))
+    def fill_the_disk(self, steps: int) -> None:
+        self.world.write.full = steps
+
     @rule()
     def die_now(self) -> None:
         self.do(self.world.reborn())
@@ -364,6 +375,7 @@ class Deliveries(RuleBasedStateMachine):
         return self.world.log.read(limit=10**6)
 
     async def _forget(self, upto: int) -> None:
+        self.world.write.full = 0
         task = asyncio.create_task(self.world.delivering.purge(upto, before=0.0))
         while not (task.done() or self.world.write.dead):
             await self.world.settle()
@@ -380,6 +392,7 @@ class Deliveries(RuleBasedStateMachine):
         self.do(self._reconfigure())
 
     async def _reconfigure(self) -> None:
+        self.world.write.full = 0
         task = asyncio.create_task(self.world.delivering.reconfigure(self.world.present()))
         while not (task.done() or self.world.write.dead):
             await self.world.settle()
@@ -439,7 +452,7 @@ class Deliveries(RuleBasedStateMachine):
         for receiver in world.receivers.values():
             receiver.script.clear()
             receiver.usual = OK
-        world.write.steps_left = None
+        world.write.steps_left, world.write.full = None, 0
         if gone:  # else not: it would free what is stuck
             await self._reconfigure()
         for name in world.receivers:
