@@ -21,7 +21,7 @@ WHY: Final = {
     403: "The request comes from a page of another site.",
     404: "It does not exist.",
     409: "It conflicts with the current state.",
-    410: "The position is in another log: the state was restored or replaced.",
+    410: "The position is in another log (the state was restored or replaced), or its next events are not kept.",
     413: "The body is larger than 64 kB.",
     421: "This server does not answer for the Host of the request.",
     422: "A parameter or the body is not valid.",

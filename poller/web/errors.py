@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from poller.operations.log import OtherLog
+from poller.operations.log import Forgotten, OtherLog
 from poller.operations.places import BadPlace
 from poller.options.problems import NotNow, NotThere
 from poller.options.validation import words_of
@@ -25,6 +25,7 @@ STATUSES: Final[dict[type[PollerError], int]] = {
     NotThere: 404,
     NotNow: 409,
     OtherLog: 410,
+    Forgotten: 410,
     StateError: 503,
     Busy: 503,
 }

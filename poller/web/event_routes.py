@@ -37,7 +37,8 @@ async def events(
 ) -> Response:
     """The log after `after`, in order, as CloudEvents; continue with `next`.
 
-    An answer ends after `limit` events or about 500 kB. 410: `after` is a position in another log.
+    An answer ends after `limit` events or about 500 kB. 410: `after` is a position in another log, or a
+    `LOGID-SEQ` whose next events are no longer kept.
     """
     query = EventQuery(
         after=await context.look(place, after, default=0),
@@ -48,7 +49,7 @@ async def events(
     )
     batch = await context.look(read_newest if newest else read_batch, query, limit)
     shown = b",".join(structured(event) for event in batch.events)
-    tail = orjson.dumps({"next": batch.next, "log_id": batch.log_id})
+    tail = orjson.dumps({"next": batch.next, "log_id": batch.log_id, "first": batch.first})
     return Response(b'{"events":[' + shown + b"]," + tail[1:], media_type="application/json")
 
 

@@ -12,11 +12,14 @@ class _Open(BaseModel):
 
 
 class EventPage(BaseModel):
-    """Events as CloudEvents, in order. Continue with `after` = `next`, or with `log_id`-`next`."""
+    """Events as CloudEvents, in order. Continue with `after` = `next`, or with `log_id`-`next`. `first` is the oldest
+    number that is still in the log.
+    """
 
     events: list[dict[str, Any]]
     next: int
     log_id: str
+    first: int
 
 
 class ObjectDocument(BaseModel):

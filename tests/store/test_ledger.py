@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from poller.delivery.notices import dropped
+from poller.operations.log import Forgotten, place
 from poller.sinks.protocol import Attempt, Receipt, Rejected
 from state.errors import Conflict
 from state.records import Event
@@ -148,3 +151,13 @@ async def test_numbers_are_kept_as_bits_across_blocks(bench: Bench) -> None:
     assert list(numbers(conn, 7)) == [4097, 9000]
     assert forget(conn, 7, 10_000) == 2
     assert list(numbers(conn, 8)) == [5]
+
+
+async def test_a_reader_whose_next_events_are_forgotten_is_told_so(busy: Bench) -> None:
+    while purge(busy, 8):
+        pass
+    reader: Any = SimpleNamespace(log=busy.log)
+    log_id = busy.log.id
+    with pytest.raises(Forgotten, match=f"the events 8 to 8 after {log_id}-7 are no longer in the log"):
+        place(reader, f"{log_id}-7", default=0)
+    assert [place(reader, cursor, default=0) for cursor in (f"{log_id}-8", "7", None)] == [8, 7, 0]

@@ -52,7 +52,7 @@ class Log:
         await asyncio.sleep(0)
         found = self.events[query.after : query.after + limit]
         next_ = found[-1].seq if found else query.after
-        return Batch(events=tuple(found), next=next_, log_id="log", is_full=len(found) == limit)
+        return Batch(events=tuple(found), next=next_, log_id="log", first=1, is_full=len(found) == limit)
 
 
 async def read(log: Log, tail: Tail, query: EventQuery, upto: int) -> list[int]:
