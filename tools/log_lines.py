@@ -46,7 +46,7 @@ LOG_LINES: Final = {
     "plugin.failed": "A plugin could not be loaded. `poller plugins` shows why; all others are used.",
     "plugin.raised": "A plugin raised an error. Only that poll or delivery fails.",
     "plugin.traceback": "The traceback of a plugin's error (at level `debug`).",
-    "plugins.not_reloaded": "A plugin's file has changed since it was loaded; a reload does not load it: restart.",
+    "plugins.not_reloaded": "A plugin's file has changed or is gone; its loaded code stays in use until a restart.",
     "poll.failed": "A unit of a source failed; the line says why and how often in a row.",
     "poll.raised": "An unexpected error ended one poll. The unit is polled again; please report it.",
     "poller.hour": "The summary of the last hour: calls, events, waiting deliveries, problems.",

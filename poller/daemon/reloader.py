@@ -68,11 +68,11 @@ class Reloader:
             log.warning("config.not_taken_over", keys=", ".join(taken.kept), hint="restart to change these")
 
     def _warn_of_code(self) -> None:
-        """Log the one-file plugins that were written since they were loaded, because the loaded code stays in use."""
+        """Log the one-file plugins that were written or removed since they were loaded: their code stays in use."""
         now = _code_of(self._app)
         changed = sorted(Path(one).name for one in now if self._code.get(one, now[one]) != now[one])
         if changed:
-            log.warning("plugins.not_reloaded", files=", ".join(changed), hint="restart to load the new code")
+            log.warning("plugins.not_reloaded", files=", ".join(changed), hint="restart to take them as they are now")
         self._code = {**now, **self._code}
 
     async def _take_over(self, config: Config, http: HttpServer | None) -> None:
@@ -94,7 +94,7 @@ class Reloader:
             self._resumed()  # the engine may be a new one
 
 
-def _code_of(app: App) -> dict[str, float]:
-    """The files of the loaded one-file plugins, and when each was written, in Unix seconds."""
+def _code_of(app: App) -> dict[str, float | None]:
+    """The files of the loaded one-file plugins, and when each was written, in Unix seconds; None if it is gone."""
     files = [one.origin for one in app.plugins.loaded if one.origin.endswith(".py")]
-    return {file: Path(file).stat().st_mtime for file in files if Path(file).is_file()}
+    return {file: Path(file).stat().st_mtime if Path(file).is_file() else None for file in files}

@@ -84,8 +84,11 @@ def of_clock(now: float, newest: float | None) -> Finding:
     """The wall clock compared with the time of the newest event."""
     if newest is not None and now < newest - CLOCK_BACK:
         span = duration_text(round((newest - now) / 60) * 60)
-        behind = f"it is {span} behind the newest event: it is wrong now, or it was ahead then"
-        return bad("clock", behind, "compare it with another clock; is NTP on? timedatectl")
+        return bad(
+            "clock",
+            f"it is {span} behind the newest event: it is wrong now, or it was ahead then",
+            "compare it with another clock; is NTP on? timedatectl",
+        )
     return ok("clock", "not behind the newest event")
 
 

@@ -277,6 +277,7 @@ async def test_a_reload_says_that_it_loads_no_code_again(tmp_path: Path) -> None
         os.utime(plugin, (1.0, 1.0))
         with structlog.testing.capture_logs() as logs:
             await daemon.reload()
+            plugin.unlink()
             await daemon.reload()
         await assert_goes_on(upstream, daemon, 1)
     named = [entry["files"] for entry in logs if entry["event"] == "plugins.not_reloaded"]
