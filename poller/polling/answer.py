@@ -398,9 +398,7 @@ def absent_since(w: WatchedEndpoint, unit: UnitState | None) -> float | None:
     whole = unit if w.is_child else w.units.only_one()
     if whole is not None and whole.digest is not None and whole.calls == 1 and whole.next is None:
         return whole.asked_at
-    if w.state.steady_began is None or (w.is_child and (unit is None or unit.asked_at is None)):
-        return None
-    return w.state.steady_began - (FRESH if w.requests.ages else 0.0)
+    return None if w.is_child and (unit is None or unit.asked_at is None) else w.state.steady_began
 
 
 def _appended(

@@ -163,7 +163,8 @@ class FollowUp:
 
         def decide() -> Draft:
             draft = Draft(at=now)
-            ended = Sweep(ended_at=now, ended_order=w.requests.next(), steady=w.sweep.steady, confirms=confirms)
+            order, sweep = w.requests.next(), w.sweep
+            ended = Sweep(ended_at=now, ended_order=order, began=sweep.since, steady=sweep.steady, confirms=confirms)
             draft.marks.ended = without_failing(w, draft, ended)
             return draft
 

@@ -139,7 +139,9 @@ class Deletions:
         due = [one for one in suspects if _is_swept_away(w, one, now=self._clock.now())]
         have_own_urls = {one.snapshot.object_id for one in await self._with_own_urls(w, due)}
         now, order = self._clock.now(), w.requests.next()
-        asked = RequestTimes(at=_swept_from(w), answered_at=now, order=w.sweep.order, answered_order=order)
+        asked = RequestTimes(
+            at=w.state.last_sweep_began or 0.0, answered_at=now, order=w.sweep.order, answered_order=order
+        )
         return [await self.delete(w, one, asked) for one in due if one.snapshot.object_id not in have_own_urls]
 
     async def delete(
@@ -264,13 +266,7 @@ def _is_swept_away(w: WatchedEndpoint, suspect: Suspect, *, now: float) -> bool:
     since = max(
         suspect.missing_at, certain if certain <= now else 0.0
     )  # an uncertain sweep did not miss it for certain
-    return _swept_from(w) >= since + w.rules.deletion.missing_time(has_own_url=False)
-
-
-def _swept_from(w: WatchedEndpoint) -> float:
-    """The time that the latest complete sweep shows: when it began, or when the oldest copy in a cache was made."""
-    oldest = max((age for key, age in w.requests.ages.items() if is_swept(key)), default=0.0)
-    return (w.state.last_sweep_began or 0.0) - oldest
+    return (w.state.last_sweep_began or 0.0) >= since + w.rules.deletion.missing_time(has_own_url=False)
 
 
 def _absent_at(w: WatchedEndpoint, suspect: Suspect) -> float:

@@ -56,9 +56,6 @@ class Requests:
         self.unmodified: dict[str, int] = {}  # by unit: consecutive answers with 304
         self._changed_at: dict[str, float] = {}  # latest objects that changed: when the answer arrived that showed it
         self._since = since  # wall time since when those are known
-        self.ages: dict[
-            str, float
-        ] = {}  # by unit: seconds for which its latest answer had been in a cache, if any ever was
         self.behind = 0.0  # seconds by which the server's clock is behind this one, by its latest answer
         self._under_way: dict[str, int] = {}
         self._most = MOST_CHANGED  # objects in `changed` before those that no longer matter are dropped
@@ -261,7 +258,6 @@ class WatchedEndpoint:
         self.sweep.forget(key)
         self.guards.quarantine.pop(key, None)
         self.requests.unmodified.pop(key, None)
-        self.requests.ages.pop(key, None)
         self.oddities.forget(key)
 
 

@@ -25,6 +25,7 @@ def give_up(w: WatchedEndpoint, unit: UnitState, draft: Draft, *, sweep_waits: b
     ended = Sweep(
         ended_at=draft.at,
         ended_order=w.requests.next(),
+        began=w.sweep.since,
         steady=w.sweep.steady,
         confirms=w.sweep.confirms and w.sweep.nonempty,
     )

@@ -89,7 +89,7 @@ class Fetcher:
             is_list(status := response.status_code, w.rules.endpoint) or status in w.rules.endpoint.empty_status
         )
         if unmodified or (unit.calls == 1 and is_readable and digest == unit.digest):
-            asked = self._answered(w, order, asked_at, [response.headers], unit)
+            asked = self._answered(w, order, asked_at, [response.headers])
             return _unchanged(unit, asked, calls=1)
         first = _First(at, response, digest, asked_at, order)
         no_page = _no_page(w, unit)
@@ -192,7 +192,7 @@ class Fetcher:
             page = await self._page(w, at, response, NO_PAGE if pages[-1].next is None else frozenset())
             chain.add(_cut_off(len(pages) + 1, response.status_code) if _is_cut_off(page, at, response) else page)
         digest = chain_digest(bodies)
-        asked = self._answered(w, first.order, first.asked_at, headers, unit)
+        asked = self._answered(w, first.order, first.asked_at, headers)
         if (len(bodies) > 1 and digest == unit.digest) or _is_outdated(unit, asked):
             return _unchanged(unit, asked, calls=len(bodies))
         return Fetched(
@@ -239,17 +239,14 @@ class Fetcher:
         order: int,
         asked_at: float,
         headers: Sequence[httpx.Headers],
-        unit: UnitState | None = None,
     ) -> RequestTimes:
-        """The times of answers with these headers; `unit`: they are those of a unit, not of an own URL."""
+        """The times of answers with these headers."""
         now, behind, oldest = self._clock.now(), seconds_behind(headers[0], asked_at), max(map(_age, headers))
         at = asked_at - oldest
         began = w.state.baseline_before
         if oldest and w.rules.baseline == "emit" and began is not None and began <= asked_at:
             at = max(at, began)  # what a baseline has reported was not seen before it
         w.requests.behind = behind
-        if unit is not None and unit.key in w.units and (oldest or unit.key in w.requests.ages):
-            w.requests.ages[unit.key] = oldest
         answered = w.requests.next()
         return RequestTimes(at=at, answered_at=now, order=order, answered_order=answered, age=oldest, behind=behind)
 

@@ -44,6 +44,8 @@ class SweepProgress:
         self.repeated: dict[str, None] = {}  # ids that two units have shown
         self.clashes: dict[str, None] = {}  # ids under which two units have shown different objects
         self.is_new = False  # it has shown unknown objects
+        asked = [unit.asked_at for key, unit in units.items() if is_swept(key) and key not in unseen]
+        self.since = min([state.sweep_began, *(at for at in asked if at is not None)])  # the time that it shows
 
     def interrupt(self) -> None:
         """Note a restart: whether objects moved or pages were empty before it is not known."""
@@ -69,6 +71,7 @@ class SweepProgress:
         return Sweep(
             ended_at=seen.asked.answered_at,
             ended_order=seen.asked.answered_order,
+            began=min(self.since, seen.asked.at),
             steady=self.steady and seen.steady,
             confirms=self.confirms and seen.confirms and (self.nonempty or seen.nonempty),
         )
@@ -79,6 +82,7 @@ class SweepProgress:
         if is_swept(seen.key):
             if seen.asked.order >= self.order:
                 self.has_seen = True
+                self.since = min(self.since, seen.asked.at)
                 self.given_up.discard(seen.key)
             self.steady &= seen.steady
             self.confirms &= seen.confirms

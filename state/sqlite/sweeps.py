@@ -89,9 +89,9 @@ def _begin_next(conn: sqlite3.Connection, endpoint: int, sweep: Sweep, gone: int
     # next sweep either, there was no such shift.
     conn.execute(
         "UPDATE endpoints SET last_sweep = CASE WHEN ?6 OR last_sweep IS NOT NULL THEN ?1 END, "
-        "last_sweep_began = CASE WHEN ?6 OR last_sweep IS NOT NULL THEN sweep_began END, uncertain = ?7, "
+        "last_sweep_began = CASE WHEN ?6 OR last_sweep IS NOT NULL THEN coalesce(?8, sweep_began) END, uncertain = ?7, "
         "steady_began = CASE WHEN ?2 AND calm_began IS NOT NULL THEN calm_began ELSE steady_began END, "
-        "calm_began = CASE WHEN ?2 THEN sweep_began END, "
+        "calm_began = CASE WHEN ?2 THEN coalesce(?8, sweep_began) END, "
         "baseline_before = CASE WHEN ?6 THEN NULL ELSE baseline_before END, "
         "sweep = sweep + 1, sweep_began = ?1, sweep_order = ?5, "
         "objects = objects - ?3 WHERE id = ?4",
@@ -103,5 +103,6 @@ def _begin_next(conn: sqlite3.Connection, endpoint: int, sweep: Sweep, gone: int
             sweep.ended_order,
             sweep.ends_baseline,
             sweep.uncertain,
+            sweep.began,
         ],
     )

@@ -99,3 +99,29 @@ async def test_copies_that_were_made_before_an_object_moved_do_not_confirm_its_d
 
         assert [event.type for event in told(app)] == ["api.things.created"]
         assert app.engine.sources["api"].endpoints["things"].state.objects == 5
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_a_sweep_shows_what_was_when_its_oldest_copy_was_made_also_after_a_restart(tmp_path, is_restarted):
+    clock, ids, headers = VirtualClock(), [1, 2, 3], {"age": "0"}  # up to a second old
+
+    def answer(request: Request) -> Response:
+        page = int(request.query_params["page"])
+        return JSONResponse([{"id": n} for n in ids[(page - 1) * 2 : page * 2]], headers=headers)
+
+    async def created() -> Event:
+        ids.append(4)
+        headers.clear()  # this answer comes from the server itself
+        await sweep_once(app)
+        (event,) = told(app)
+        return event
+
+    async with opened(tmp_path, PAGES, answer, clock) as app:
+        for _ in range(3):
+            await sweep_once(app)
+        event = None if is_restarted else await created()
+    async with opened(tmp_path, PAGES, answer, clock) as app:
+        event = event or await created()
+
+    assert event.observed_after is not None
+    assert event.observed_after <= clock.now() - 1.0
