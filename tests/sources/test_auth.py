@@ -109,7 +109,7 @@ def test_a_secret_that_cannot_be_read_is_an_error_that_says_what_to_do(monkeypat
     [
         ({"type": "barer", "token": "hush"}, "bearer"),
         ({"type": "bearer", "tokn": "hush"}, "tokn"),
-        ({"type": "header", "name": "X Key", "value": "hush"}, "pattern"),
+        ({"type": "header", "name": "X Key", "value": "hush"}, "this is not"),
         ({"type": "oauth2", "token_url": "/token", "client_id": "a", "client_secret": "hush"}, "https://"),
     ],
 )
