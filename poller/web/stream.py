@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 from poller.events.cloudevents import structured
 from poller.operations.log import Batch
+from state.errors import StateError
 from state.records import Event, EventQuery
 
 BATCH: Final = 200  # events read at once
@@ -142,10 +143,13 @@ class Tail:
 
 
 async def stream(program: News, tail: Tail, query: EventQuery, is_closing: Callable[[], bool]) -> AsyncIterator[bytes]:
-    """Messages with the events after `query.after`, until the listener closes; a comment after a silence."""
+    """Messages with the events after `query.after`, until the listener closes or the log cannot be read; a comment
+    after a silence.
+    """
     loop = asyncio.get_running_loop()
     spoke = loop.time()
-    with program.streaming(), tail.reading(query.after):
+    # Where the log cannot be read the answer can only end: readers ask again from their position, and hear why.
+    with program.streaming(), tail.reading(query.after), contextlib.suppress(StateError):
         yield b"retry: 2000\n: here\n\n"
         while not (program.is_closing or is_closing()):
             news = program.news

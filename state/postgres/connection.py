@@ -240,6 +240,14 @@ class Database:
         """The first column of the first row; None if there is no row."""
         return self.conn.value(statement, values)
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Let all reads within the block see one moment, despite concurrent writers."""
+        conn = self.conn
+        with conn.transaction():
+            conn.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield conn
+
     def renew(self) -> None:
         """Open each connection again at its next use, because others were probably lost as well."""
         self._age += 1
@@ -280,6 +288,14 @@ class Looking(Database):
         row = self.row(statement, values)
         return None if row is None else row[0]
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """See `Database.snapshot`. Raises StateError."""
+        with translating():
+            self.run("SELECT 1")  # on a new connection if this one was lost
+            with super().snapshot() as conn:
+                yield conn
+
 
 @contextlib.contextmanager
 def translating() -> Iterator[None]:
@@ -301,15 +317,6 @@ def transaction(db: Database) -> Iterator[Connection]:
         yield conn
         return
     with conn.transaction():
-        yield conn
-
-
-@contextlib.contextmanager
-def snapshot(db: Database) -> Iterator[Connection]:
-    """Let all reads within the block see one moment, despite concurrent writers."""
-    conn = db.conn
-    with conn.transaction():
-        conn.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield conn
 
 

@@ -130,7 +130,11 @@ def _tried(call: Callable[[], R]) -> R:
 
 
 def _report(task: asyncio.Task[Any]) -> None:
-    """Log the error of a step for which nobody waits any more, unless its lease had been lost."""
-    if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, LeaseLost):
+    """Log the error of a step for which nobody waits any more, unless its lease had been lost, or the state cannot be
+    written, which is reported anyway.
+    """
+    if task.cancelled() or (error := task.exception()) is None:
+        return
+    if not isinstance(error, LeaseLost | Unavailable):
         told = {"message": "a step of the store failed that nobody waits for", "exception": error}
         task.get_loop().call_exception_handler(told)

@@ -6,14 +6,14 @@ from typing import Final
 
 from state.deliveries import SubscriptionLedger
 from state.postgres import not_matching as passed_over
-from state.postgres.connection import Connection, Database, snapshot
+from state.postgres.connection import Connection, Database
 
 SHOWN: Final = 1000  # most numbers that are listed
 
 
 def ledger(db: Database) -> list[SubscriptionLedger]:
     """The books of every subscription by name. Nothing is taken from a stored sum if rows can prove it."""
-    with snapshot(db) as conn:
+    with db.snapshot() as conn:
         # A partition that is dropped disappears from every transaction that has not locked it before its first read.
         conn.run("LOCK TABLE events, deliveries IN ACCESS SHARE MODE")
         names = conn.run("SELECT id, name FROM subscriptions ORDER BY name").fetchall()

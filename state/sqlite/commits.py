@@ -63,7 +63,7 @@ class Step(msgspec.Struct, kw_only=True):
     def answer(self) -> None:
         """Give the result to the waiting task, on the loop's thread."""
         if self.done.cancelled():
-            if self.error is not None:
+            if self.error is not None and not isinstance(self.error, Unavailable):  # which is reported anyway
                 told = {"message": "a step of the store failed that nobody waits for", "exception": self.error}
                 self.done.get_loop().call_exception_handler(told)
         elif self.error is not None:

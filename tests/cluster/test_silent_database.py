@@ -8,9 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from state.errors import StateError
 from state.postgres.connection import Connection, connect
 from state.postgres.listening import Listening
-from tests.cluster.test_database_faults import edit_all, goes_on, polling
+from tests.cluster.test_database_faults import cut, edit_all, goes_on, polling
 from tests.support.living import until
 from tests.support.relay import Relay, relaying
 from tests.support.stores import PostgresBackend
@@ -38,6 +39,21 @@ async def test_an_answer_that_does_not_come_is_given_up_with_the_connection(back
         with pytest.raises(psycopg.OperationalError, match="no answer within"):
             await asyncio.to_thread(conn.value, "SELECT 1")
         assert conn.closed
+
+
+def test_books_that_are_read_while_connections_are_lost_are_read_again_or_refused(backend: PostgresBackend) -> None:
+    name = plain(backend).rpartition("/")[2]
+    backend.open()
+    reader = backend.look()
+    with psycopg.connect(backend.server.url(), autocommit=True) as conn:
+        assert reader.deliveries.ledger() == []
+        conn.execute(cut(backend.url).encode())
+        assert reader.deliveries.ledger() == []
+        conn.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false'.encode())
+        conn.execute(cut(backend.url).encode())
+        with pytest.raises(StateError):
+            reader.deliveries.ledger()
+        conn.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'.encode())
 
 
 @pytest.mark.parametrize("options", ["", "?options=-c%20statement_timeout%3D20s"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from state.lock import StateLock
 from state.notices import Notice
 from state.operational import notice_event
 from state.polls import Recorded
+from state.postgres.step_runner import StepRunner
 from state.records import NewEvent
 from state.sqlite.connection import transaction
 from state.sqlite.runner import Inline
@@ -242,16 +244,31 @@ async def test_a_step_goes_on_though_nobody_waits_for_it(write: Writer, store: S
     assert told() == 1
 
 
-async def test_a_step_that_fails_unheard_is_reported(write: Writer, store: Store) -> None:
+def unavailable(_: Store, __: int) -> None:
+    raise Unavailable("no disk")
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["sqlite", "postgres"])
+async def test_a_step_that_fails_unheard_is_reported_unless_the_outage_says_so(
+    write: Writer, store: Store, *, shared: bool
+) -> None:
     heard: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context["exception"]))
-    task = asyncio.create_task(write(failing, store, 1))
-    await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await write(int)
+    runner = StepRunner(1)
+    for step in (failing, unavailable):
+        work = runner.run(partial(step, store, 1)) if shared else write(step, store, 1)
+        task = asyncio.create_task(work)
+        while shared and not runner._threads._threads:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if not shared:
+            await write.probe(int)
+    await runner.close(int)
     await until(lambda: bool(heard))
-    assert isinstance(heard[0], KeyError)
+    assert [type(one) for one in heard] == [KeyError]
+    assert not shared or runner.outage is not None
 
 
 async def test_no_commit_waits_on_a_runner_of_the_caller(tmp_path: Path) -> None:

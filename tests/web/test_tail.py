@@ -9,6 +9,7 @@ import pytest
 
 from poller.operations.log import Batch, read_batch
 from poller.web.stream import MOST, MOST_BYTES, Message, Tail, matches, stream
+from state.errors import StateError
 from state.records import Event, EventQuery, NewEvent
 from state.sqlite.store import Reader, Store
 
@@ -122,6 +123,17 @@ async def test_a_filter_gives_what_it_asks_for() -> None:
     log.append(*[10] * 20)
 
     assert await read(log, tail, EventQuery(after=0, type_glob="*.updated"), 20) == list(range(2, 21, 2))
+
+
+async def test_a_stream_ends_where_the_log_cannot_be_read() -> None:
+    log = Log()
+
+    async def unreadable(query: EventQuery, limit: int) -> Batch:
+        raise StateError("the database cannot be reached")
+
+    assert [chunk async for chunk in stream(log, Tail(unreadable), EventQuery(after=0), lambda: False)] == [
+        b"retry: 2000\n: here\n\n"
+    ]
 
 
 @pytest.mark.parametrize(
