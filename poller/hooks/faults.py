@@ -7,9 +7,12 @@ through a call into a plugin is the cancellation of the calling task.
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from poller.late import late
@@ -25,6 +28,7 @@ T = TypeVar("T")
 
 LONGEST: Final = 500  # characters of a plugin's message
 _LOADER: Final = Path(__file__).with_name("loading.py")
+_BETWEEN: Final = frozenset({"httpx", "pluggy", "asyncio", "selectors"})  # packages by which plugins are called
 ABANDONED: Final[set[asyncio.Task[Any]]] = set()  # kept, since a coroutine may ignore even being thrown away
 
 
@@ -75,6 +79,27 @@ def _place(error: BaseException) -> str:
         return ""
     file, line = run[-1]
     return f" (line {line} of {file.name})"
+
+
+def call_under_way(thread: threading.Thread) -> FrameType | None:
+    """The function of a plugin that Poller has called on a thread and that has not returned; None if there is none.
+
+    As long as it is kept, another call has another frame.
+    """
+    found, frame = None, sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package == "poller":
+            return found
+        if package not in _BETWEEN:
+            found = frame
+        frame = frame.f_back
+    return None
+
+
+def where(call: FrameType) -> str:
+    """A function that runs, with its present line."""
+    return f"{call.f_code.co_name} (line {call.f_lineno} of {Path(call.f_code.co_filename).name})"
 
 
 def trace(error: BaseException) -> str:

@@ -77,6 +77,7 @@ class PluginLoop:
     """The event loop of one plugin. It runs until it is closed, whatever the plugin's tasks and callbacks do."""
 
     def __init__(self, plugin: str) -> None:
+        self.thread: threading.Thread | None = None  # where it runs, once it does
         self._plugin = plugin
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
@@ -103,7 +104,8 @@ class PluginLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             run = partial(self._run, self._loop)
-            threading.Thread(target=run, name=f"plugin {self._plugin}", daemon=True).start()
+            self.thread = threading.Thread(target=run, name=f"plugin {self._plugin}", daemon=True)
+            self.thread.start()
         return self._loop
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -11,9 +11,9 @@ import contextlib
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, cast
 
 import httpx
 import msgspec
@@ -43,7 +43,20 @@ MOST_OBJECTS: Final = 10_000_000  # objects before an offset
 # Exceptions of an auth flow that are not the plugin's fault: the flow ends, or its answer is cut off or never ends.
 _OF_AUTH: Final = (httpx.TransportError, httpx.DecodingError, FetchError, StopAsyncIteration)
 Normalise = Callable[[dict[str, Any]], dict[str, Any]]
-Run = Callable[..., Awaitable[Any]]  # runs a function with these arguments
+Step = Callable[[], Coroutine[Any, Any, Any]]  # makes a coroutine, which is one step of an auth flow
+RunStep = Callable[[Step], Awaitable[Any]]
+
+
+class Where(Protocol):
+    """Where code of a plugin runs that may block."""
+
+    async def __call__(self, work: Callable[..., Any], *args: Any) -> Any:
+        """The result of a function with these arguments."""
+        ...
+
+    async def run(self, call: Step) -> Any:
+        """The result of a coroutine."""
+        ...
 
 
 class SourceAdapter:
@@ -214,58 +227,73 @@ class _Running:
 
 
 class PluggedAuth(httpx.Auth):
-    """A plugin's auth flow.
+    """A plugin's auth flow. `run` runs each of its steps where it may block; None: on the loop of the caller."""
 
-    `apart` runs a function where it may block. Flows that httpx itself makes of an `auth_flow` run there; one that the
-    plugin wrote with `async_auth_flow` runs on the event loop.
-    """
-
-    def __init__(self, auth: httpx.Auth, running: Callable[..., _Running], apart: Run | None = None) -> None:
+    def __init__(self, auth: httpx.Auth, running: Callable[..., _Running], run: RunStep | None = None) -> None:
         self._auth = auth
         self._running = running
-        self._apart = apart
+        self._run = run
 
-    def on(self, apart: Run) -> PluggedAuth:
-        """The same flow, run by `apart` if it may block."""
+    def on(self, apart: Where) -> PluggedAuth:
+        """The same flow, run by `apart` if it may block: as functions where httpx makes its coroutines."""
         kind = type(self._auth)
-        is_async = kind.async_auth_flow is not httpx.Auth.async_auth_flow
-        return self if is_async or _of_httpx(kind) else PluggedAuth(self._auth, self._running, apart)
+        if _of_httpx(kind):
+            return self
+        if kind.async_auth_flow is httpx.Auth.async_auth_flow:
+            return PluggedAuth(self._auth, self._running, partial(apart, _completed))
+        return PluggedAuth(self._auth, self._running, apart.run)
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        with self._running("auth"):
-            flow = self._auth.async_auth_flow(request)
+        flow = _Flow(self._auth, request)
         given: httpx.Request | httpx.Response = request
         answer = None
         try:
             while True:
-                if self._apart is not None:
+                if self._run is not None:
                     await given.aread()  # its connection belongs to this loop
                 with self._running("auth", *_OF_AUTH):
-                    asked = _checked(
-                        await self._step(anext(flow) if answer is None else flow.asend(answer)), httpx.Request
-                    )
+                    asked = _checked(await self._step(partial(flow.step, answer)), httpx.Request)
                 given = answer = yield asked
         except StopAsyncIteration:
             return
         except GeneratorExit:
             with self._running("auth"):
-                await self._step(flow.aclose())
+                await self._step(flow.close)
             raise
 
-    async def _step(self, step: Awaitable[T]) -> T:
-        return await step if self._apart is None else await self._apart(_completed, step)
+    async def _step(self, step: Step) -> Any:
+        return await (step() if self._run is None else self._run(step))
+
+
+class _Flow:
+    """One run of an auth flow. It is created with its first step, since a plugin's code may do that, too."""
+
+    def __init__(self, auth: httpx.Auth, request: httpx.Request) -> None:
+        self._create = partial(auth.async_auth_flow, request)
+        self._flow: AsyncGenerator[httpx.Request, httpx.Response] | None = None
+
+    async def step(self, answer: httpx.Response | None) -> httpx.Request:
+        """The next request. Raises StopAsyncIteration at the end."""
+        if self._flow is None:
+            self._flow = self._create()
+        return await (anext(self._flow) if answer is None else self._flow.asend(answer))
+
+    async def close(self) -> None:
+        """End it early."""
+        if self._flow is not None:
+            await self._flow.aclose()
 
 
 def _of_httpx(kind: type) -> bool:
     return kind.__module__.partition(".")[0] == httpx.__name__
 
 
-def _completed(step: Coroutine[Any, Any, T]) -> T:
+def _completed(step: Step) -> Any:
     """The result of a step that waits for nothing."""
     try:
-        step.send(None)
+        step().send(None)
     except StopIteration as done:
-        return cast("T", done.value)
+        return done.value
     raise RuntimeError("it waits")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,17 @@ import pytest
 from pydantic import BaseModel
 
 from poller import Endpoint, Page, Position, hookimpl
+from poller.operations.commands import execute
 from tests.support.living import swept, until
 from tests.support.two_sources import goes_on, sizes, two_sources
 
 SOURCE = """[sources.slow]
 plugin = "slow"
-budget = "slow"
-base_url = "{slow}"
+budget = "{budget}"
+base_url = "{{slow}}"
 """
 COMMANDS = 5
+MANY = 5  # endpoints: more than calls of a budget may be in flight
 
 
 class Block:
@@ -37,7 +41,7 @@ class Block:
             self.may_go.wait(60)
 
 
-def plugin_of(block: Block) -> object:
+def plugin_of(block: Block, *, endpoints: int = 1) -> object:
     """A plugin with a source whose methods pass `block`."""
 
     class Auth(httpx.Auth):
@@ -48,12 +52,22 @@ def plugin_of(block: Block) -> object:
             answer = yield request
             assert answer.content
 
+    class AsyncAuth(Auth):
+        async def async_auth_flow(self, request: httpx.Request) -> AsyncIterator[httpx.Request]:  # type: ignore[override]
+            block.at("async auth")
+            if block.method == "async auth, awaiting":
+                block.entered.set()
+                while not block.may_go.is_set():
+                    await asyncio.sleep(0.01)
+            answer = yield request
+            assert answer.content
+
     class Slow:
         class Options(BaseModel):
             base_url: str
 
         limits: Sequence[Any] = ()
-        auth = Auth()
+        auth = AsyncAuth() if str(block.method).startswith("async") else Auth()
 
         def __init__(self, name: str, options: Options) -> None:
             self._url = options.base_url
@@ -63,7 +77,7 @@ def plugin_of(block: Block) -> object:
             yield httpx.Request("GET", f"{self._url}/things")
 
         def endpoints(self) -> list[Endpoint]:
-            return [Endpoint(name="things")]
+            return [Endpoint(name="things" if n == 0 else f"things{n}") for n in range(endpoints)]
 
         def request(self, endpoint: Endpoint, at: Position) -> httpx.Request:
             block.at("request")
@@ -76,6 +90,9 @@ def plugin_of(block: Block) -> object:
         def item_request(self, endpoint: Endpoint, object_id: str) -> httpx.Request:
             block.at("item_request")
             return httpx.Request("GET", f"{self._url}/things/{object_id}")
+
+    if endpoints > 1:  # each is to be asked at once
+        del Slow.discover
 
     class Plugin:
         @hookimpl
@@ -92,15 +109,17 @@ def block() -> Iterator[Block]:
     made.may_go.set()
 
 
-@pytest.mark.parametrize("method", ["auth", "request", "page", "item_request", "discover"])
+@pytest.mark.parametrize("method", ["auth", "async auth", "request", "page", "item_request", "discover"])
 async def test_a_method_that_blocks_delays_its_own_source_and_nobody_else(
     tmp_path: Path, block: Block, method: str
 ) -> None:
     sweeps = method != "discover"  # that is called before the first poll only
-    if not sweeps:
-        block.method = method
+    block.method = method
     plugin = plugin_of(block)
-    async with two_sources(tmp_path, plugin, source=SOURCE, sweeps=sweeps, end=block.may_go.set) as (
+    if sweeps:
+        block.method = None
+    source = SOURCE.format(budget="slow")
+    async with two_sources(tmp_path, plugin, source=source, sweeps=sweeps, end=block.may_go.set) as (
         daemon,
         slow,
         quick,
@@ -119,3 +138,42 @@ async def test_a_method_that_blocks_delays_its_own_source_and_nobody_else(
         await until("the baseline of the source that waited", lambda: swept(daemon))
         slow.edit(3, 9)
         await until("an event of the source that waited", lambda: sizes(quick, "slow", 3) == [9])
+
+
+@pytest.mark.parametrize(
+    ("method", "place"),
+    [
+        ("auth", r"auth_flow \(line \d+ of test_source_calls.py\)"),
+        ("page", r"page \(line \d+ of test_source_calls.py\)"),
+        ("async auth", r"async_auth_flow \(line \d+ of test_source_calls.py\)"),
+        pytest.param("async auth, awaiting", "its auth flow", marks=pytest.mark.slow),
+    ],
+)
+async def test_a_method_that_does_not_return_is_a_failure_of_its_own_source_until_it_does(
+    tmp_path: Path, block: Block, monkeypatch: pytest.MonkeyPatch, method: str, place: str
+) -> None:
+    monkeypatch.setattr("poller.polling.threads.PATIENCE", 0.1)
+    monkeypatch.setattr("poller.polling.threads.LONGEST", 0.1)
+    block.method = method
+    plugin, source = plugin_of(block, endpoints=MANY), SOURCE.format(budget="quick")
+    async with two_sources(tmp_path, plugin, source=source, sweeps=False, end=block.may_go.set) as (
+        daemon,
+        _,
+        quick,
+    ):
+        lists = daemon.app.engine.sources["slow"].endpoints.values()
+
+        def reasons() -> list[str]:
+            return [unit.error for w in lists for unit in w.units.values() if unit.error]
+
+        await until("as many failures as calls may be in flight", lambda: len(reasons()) >= MANY - 1)
+        assert [
+            said for said in reasons() if not re.fullmatch(f".* not returned from {place} within 0.1 s", said)
+        ] == []
+        asked = quick.asked
+        await until("more polls within the same budget", lambda: quick.asked > asked + 2)
+
+        block.method = None
+        block.may_go.set()
+        await execute(daemon.app, "probe", {})
+        await until("the baseline of the source that waited", lambda: swept(daemon))
