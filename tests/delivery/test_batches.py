@@ -28,6 +28,7 @@ def test_batches_keep_the_order_and_the_limit_and_are_as_few_as_that_allows(size
     made = [list(batch) for batch in batches(jobs, limit)]
 
     assert [one for batch in made for one in batch] == jobs
+    assert all(made)
     for batch in made:
         assert len(batch) == 1 or sum(len(one.event.raw) for one in batch) <= limit
     for batch, following in pairwise(made):

@@ -231,7 +231,15 @@ def test_a_lane_that_was_not_attempted_goes_back_as_it_was():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"health": SinkHealth(failures=1)}, {"disabled": "410"}, {"promote": True}, {"released": [1]}]
+    "fields",
+    [
+        {"health": SinkHealth(failures=1)},
+        {"disabled": "410"},
+        {"promote": True},
+        {"released": [1]},
+        {"settled": [1]},
+        {"notices": [1]},
+    ],
 )
 def test_a_draft_with_anything_in_it_is_to_be_written(fields: dict[str, Any]):
     assert SettlementDraft(**fields)
