@@ -101,7 +101,7 @@ def longest_pause(windows: Sequence[Window], length: float | None = None) -> flo
     At least an hour, because a server may have windows that are not configured.
     """
     known = [one.limit.seconds for one in windows] if length is None else [length]
-    return max(HOUR, *known)
+    return max((HOUR, *known))
 
 
 def window_of(windows: Sequence[Window], quota: Quota) -> Window | None:

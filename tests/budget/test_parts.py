@@ -169,6 +169,7 @@ def test_a_server_speaks_of_the_window_of_its_length_or_of_its_calls(quota, foun
 
 
 def test_a_pause_lasts_as_long_as_the_longest_window_and_an_hour_at_least():
+    assert longest_pause([]) == HOUR
     assert longest_pause(windows_of([Limit(1, 1.0)], 1.0)) == HOUR
     assert longest_pause(windows_of([Limit(1, 1.0), Limit(1, 86_400.0)], 1.0)) == 86_400.0
     assert longest_pause(windows_of([Limit(1, 86_400.0)], 1.0), 60.0) == HOUR

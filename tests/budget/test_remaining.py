@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.budget.budget import Budget
+from poller.budget.counted_calls import CountedCalls
 from poller.budget.headers import Quota, RateLimitHeaders, word_of
 from poller.budget.limits import Limit, allowed
+from poller.budget.remaining import Remaining
 from poller.budget.throttle import Throttle
 from poller.budget.windows import window_of, windows_of
 
@@ -392,3 +395,95 @@ def test_a_servers_word_never_raises_what_is_left(ours: int, remaining: int, res
     heard.obey(told(Quota(remaining=remaining, reset_in=reset, limit=10)), 0.0)
     assert heard.usage(0.0)[0].remaining <= min(remaining, silent.usage(0.0)[0].remaining)
     assert heard.wait(0.0) >= silent.wait(0.0)
+
+
+def refused(throttle: Throttle, now: float) -> None:
+    throttle.obey(now, pause=None, is_refused=True, went_well=False)
+
+
+def good(throttle: Throttle, now: float) -> None:
+    throttle.obey(now, pause=0.5, is_refused=False, went_well=True)
+
+
+@pytest.mark.parametrize("answer", [refused, good])
+def test_no_later_answer_shortens_a_pause(answer: Callable[[Throttle, float], None]):
+    throttle = Throttle(seed=1)
+    for now in (0.0, 10.0, 20.0):
+        refused(throttle, now)
+    until = throttle.until
+    answer(throttle, 20.1)
+    assert throttle.until == until
+
+
+def test_a_pause_that_the_server_names_is_named():
+    budget = Budget("k", [MINUTE])
+    budget.obey(told(status=429), 0.0)
+    assert budget.named_until(0.5) is None
+    budget.obey(told(status=503, retry_after=7.0), 0.5)
+    assert budget.named_until(0.5) == 7.5
+
+
+@pytest.mark.parametrize("later", [1, 5, 9])
+def test_a_later_answer_of_the_same_window_lowers_what_remains(later: int):
+    budget = Budget("k", [DAILY])
+    for remaining in (5, later):
+        budget.obey(told(Quota(remaining=remaining, reset_in=30.0)), 0.0)
+    assert [left for left, _ in budget._remaining.horizons(0.0)] == [min(5, later)]
+
+
+@pytest.mark.parametrize("resets", [(30.0, 50.0), (50.0, 30.0)])
+def test_of_two_windows_without_calls_the_later_one_is_waited_for(resets: tuple[float, float]):
+    budget = Budget("k", [DAILY])
+    budget.obey(told(*(Quota(name=f"{at}", remaining=0, reset_in=at) for at in resets)), 0.0)
+    assert budget.wait(0.0) == 50.0
+
+
+def test_a_call_that_was_sent_after_the_servers_word_is_not_in_doubt():
+    budget = Budget("k", [DAILY])
+    budget.obey(told(Quota(remaining=2, reset_in=30.0)), 0.0)
+    budget.spend(0.0)
+    assert budget.wait(0.0) == 0.0
+
+
+def test_calls_that_were_sent_on_a_servers_old_word_leave_nothing_and_no_less():
+    remaining = Remaining()
+    remaining.note(Quota(remaining=0, reset_in=30.0), None, CountedCalls(0.0), 0.0, longest=60.0)
+    remaining.spent()
+    assert remaining.horizons(0.0) == [(0, 30.0)]
+
+
+def test_a_first_sweep_leaves_what_others_have_used():
+    budget = Budget("k", [HOURLY], share=1.0)
+    assert budget.burst_left(0.0) == 25
+    budget.obey(told(Quota(remaining=4, reset_in=30.0, limit=100)), 0.0)
+    assert budget.burst_left(0.0) == 4
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Budget.wait,
+        Budget.throttled_until,
+        Budget.named_until,
+        Budget.usage,
+        Budget.burst_left,
+        Budget.forecast,
+        lambda budget, now: budget.obey(told(status=503, retry_after=90.0), now),
+        lambda budget, now: budget.restore([(940.0, None)], now),
+        lambda budget, now: budget.answered(budget.spend(1000.0), now),
+    ],
+)
+def test_a_clock_that_went_back_is_taken_for_what_it_showed_last(asked: Callable[[Budget, float], object]):
+    found = []
+    for now in (1000.0, 970.0):
+        budget = spent(Budget("k", [MINUTE, HOURLY]), 3, at=940.0)
+        budget.obey(told(Quota(remaining=5, reset_in=30.0, limit=10), status=429, retry_after=20.0), 960.0)
+        budget.wait(1000.0)
+        found.append((asked(budget, now), budget.usage(1000.0), budget.throttled_until(1000.0)))
+    assert found[0] == found[1]
+
+
+def test_a_call_of_another_worker_counts_from_a_moment_ahead_at_most():
+    budget = Budget("k", [MINUTE])
+    budget.restore([(0.0, 500.0)], 0.0)
+    assert [budget.usage(at)[0].used for at in (61.0, 61.1)] == [1, 0]
