@@ -52,6 +52,12 @@ def test_edits_of_values_are_never_a_shift_however_many(new: dict[str, Any]):
     assert shape_shift([(OLD, new)] * 100, shown=100) is None
 
 
+@pytest.mark.parametrize("before", [{**OLD, "fax": None}, {**OLD, "owner": 3}])
+def test_edits_beside_what_was_null_or_no_object_are_never_a_shift(before: dict[str, Any]):
+    after = {**before, "name": "B", "owner": OLD["owner"]}
+    assert shape_shift([(before, after)] * 100, shown=100, nulled={"/fax"}) is None
+
+
 @pytest.mark.parametrize(
     ("changed", "shown", "seen"), [(10, 19, True), (10, 20, False), (9, 9, False), (51, 100, True)]
 )

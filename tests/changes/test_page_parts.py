@@ -220,6 +220,11 @@ def test_ids_shown_more_than_once_are_counted_and_three_are_named():
     assert list(found.unsure) == ["0", "1", "2", "3"]
 
 
+def test_an_id_that_is_shown_once_usable_and_once_not_is_unsure():
+    found = compare(make_rules(max_depth=2), raw(b'{"id":1}', b'{"id":1,"a":[[]]}', b'{"id":2}'), {})
+    assert ([one.object_id for one in found.fresh], list(found.unsure)) == (["2"], ["1"])
+
+
 def test_an_object_that_is_set_aside_by_its_id_is_not_missing_and_one_without_makes_all_unsure():
     rules = make_rules(max_depth=2)
     before = compare(rules, raw(b'{"id":1}', b'{"id":2}', b'{"id":3}'), {}, prefix="p/").members
