@@ -22,6 +22,34 @@ def polled(*units, at=NOON):
     return planner
 
 
+def test_models_are_fitted_again_every_half_hour_and_forget_units_that_are_removed():
+    planner = polled(ONE, TWO)
+    [model, _] = planner.models
+    for passed, refitted in ((1799.0, NOON), (1800.0, NOON + 1800.0)):
+        planner.observe(ONE, NOON + passed, 3)
+        assert model.refitted == refitted
+    assert model.seen > 0
+    planner.remove(ONE)
+
+    assert (model.changes, model.seen, model.exposure) == (0.0, 0.0, 0.0)
+
+
+def test_what_is_loaded_and_where_a_poll_is_only_known_by_its_time_the_ranking_is_made_again():
+    units = [Unit("acme", "projects", str(key)) for key in range(3000)]  # so many that several picks share a ranking
+    planner = polled(*units)
+    now, best = NOON + 60.0, planner.choose(NOON + 60.0)
+    assert best is not None
+    saved = polled(*units)
+    saved.observe(best, now, 0)
+    planner.load(saved.dump())
+    second = planner.choose(now)
+    assert second is not None
+    assert second != best
+    planner.polled(second, now)
+
+    assert planner.choose(now) not in (None, best, second)
+
+
 def test_excitation_adds_up_and_fades():
     planner = polled(ONE, TWO)
     calm = planner.explain(ONE, NOON).rate
