@@ -22,7 +22,7 @@ from state.place import DatabaseUrl
 from state.polls import EndpointSpec, PollRecord, Recording
 from state.postgres import partitions
 from state.postgres.claims import CLAIM
-from state.postgres.connection import snapshot, transaction
+from state.postgres.connection import transaction
 from state.postgres.partitions import LEAST, cut, is_divided
 from state.postgres.store import Store
 from tests.store.test_delivery_contract import (
@@ -252,7 +252,7 @@ def test_a_transaction_that_reads_for_long_postpones_a_drop_and_blocks_nothing(b
     old = store.deliveries.expiring(2, before=OLD)
     assert old is not None
     before = backend.dump()
-    with snapshot(backend.open().db) as conn:
+    with backend.open().db.snapshot() as conn:
         conn.run("SELECT count(*) FROM events")
         with pytest.raises(Held, match="another transaction"):
             store.deliveries.purge(old, before=OLD, notices=[])
@@ -272,7 +272,7 @@ def test_a_ledger_that_has_begun_is_not_changed_by_a_drop(backend: PostgresBacke
     end_partitions(store)
     old = store.deliveries.expiring(2, before=OLD)
     assert old is not None
-    with snapshot(other.db) as conn:
+    with other.db.snapshot() as conn:
         conn.run("LOCK TABLE events, deliveries IN ACCESS SHARE MODE")
         with pytest.raises(Held):
             store.deliveries.purge(old, before=OLD, notices=[])
