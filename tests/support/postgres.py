@@ -57,7 +57,16 @@ class Server:
         if self._user is not None:
             _open_way(binaries())
             os.chown(self.folder, self._user, -1)
-        words = ["--auth=trust", "-U", "postgres", "--encoding=utf8", "--no-sync", "--no-instructions", "-D", self.data]
+        words: list[str | Path] = [
+            "--auth=trust",
+            "-U",
+            "postgres",
+            "--encoding=utf8",
+            "--no-sync",
+            "--no-instructions",
+            "-D",
+            self.data,
+        ]
         subprocess.run(
             [binaries() / "initdb", *words], check=True, stdout=subprocess.DEVNULL, user=self._user, cwd=self.folder
         )
