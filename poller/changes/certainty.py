@@ -101,6 +101,7 @@ class SweptList(msgspec.Struct, frozen=True, kw_only=True):
     repeated: Sequence[str] = ()  # ids that were on two pages
     clashes: Sequence[str] = ()  # ids under which two pages show different objects
     is_new: bool = False  # it showed objects that were not known before
+    hiding: Sequence[str] = ()  # keys of units before the last that show nothing, while objects are missing
 
 
 def judge(swept: SweptList, before: Uncertainty | None, accepted: Iterable[str], *, now: float) -> Uncertainty | None:
@@ -138,6 +139,13 @@ def pattern_of(text: str) -> str:
     return many.replace(" was seen", " were seen")
 
 
+def _hiding(keys: Iterable[str]) -> str:
+    return f"objects are missing, and a page before the last shows nothing and may hide them ({', '.join(keys)})"
+
+
+HIDING: Final = pattern_of(_hiding(()))
+
+
 def _doubts(swept: SweptList) -> Iterator[str]:
     for unit in swept.units.values():
         yield from claims_of(unit).doubts
@@ -160,6 +168,8 @@ def _lists(swept: SweptList) -> list[list[UnitState]]:
 def _guesses(swept: SweptList) -> Iterator[str]:
     for unit in swept.units.values():
         yield from claims_of(unit).guesses
+    if swept.hiding:
+        yield _hiding(swept.hiding)
     for units in _lists(swept):
         totals = [found for unit in units if (found := claims_of(unit).guessed_total) is not None]
         seen = sum(unit.shown for unit in units)

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, structs
 
-from poller.changes.certainty import ENDLESS, LATE, MOST_EMPTY, MOST_REPEATED, Claims, claims_of
+from poller.changes.certainty import ENDLESS, HIDING, LATE, MOST_EMPTY, MOST_REPEATED, Claims, claims_of
 from poller.changes.comparison import PageComparison, ShownObject, digest_of
 from poller.changes.decision import NO_CHANGES, Context, Decision
 from poller.changes.exemptions import Clash
@@ -330,12 +330,14 @@ def _note_unchanged(w: WatchedEndpoint, unit: UnitState, fetched: Fetched) -> Se
     )
     w.oddities.noise.observe(unit.key, 1, ())
     w.guards.quarantine.pop(unit.key, None)
+    hides = unit.shown == 0 and unit.next is not None and not _is_beyond_the_end(w, unit)
     return Seen(
         key=unit.key,
         asked=asked,
         steady=asked.age <= FRESH,
-        confirms=bool(unit.shown) or unit.next is None or _is_beyond_the_end(w, unit),
+        confirms=not hides or HIDING in w.guards.exemptions.doubts,
         nonempty=unit.shown > 0,
+        hides=hides,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import structs
 
 from poller.changes.certainty import PATIENCE, SweptList, Uncertainty, judge, pattern_of
@@ -12,6 +14,8 @@ from poller.polling.sweep import Seen
 from poller.rendering.sentences import clause
 from state.notices import Notice
 from state.polls import Sweep, UnitState
+
+MOST_HIDING: Final = 3  # pages that are named as showing nothing
 
 
 def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: UnitState) -> Sweep:
@@ -24,6 +28,7 @@ def judged(w: WatchedEndpoint, draft: Draft, ended: Sweep, seen: Seen, unit: Uni
         repeated=[*w.sweep.repeated, *seen.repeated],
         clashes=[*w.sweep.clashes, *seen.clashes],
         is_new=w.sweep.is_new or seen.is_new,
+        hiding=[*w.sweep.hiding, *([seen.key] if seen.hides else ())][:MOST_HIDING] if w.sweeps_decide else (),
     )
     clashes = clashes_after(
         w.guards.exemptions.clashes,

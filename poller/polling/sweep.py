@@ -27,6 +27,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     repeated: Sequence[str] = ()  # ids that another unit has also shown in this sweep
     clashes: Sequence[str] = ()  # ids that name other objects in another unit
     is_new: bool = False  # it showed unknown objects
+    hides: bool = False  # it still shows nothing, although the list goes on after it
 
 
 class SweepProgress:
@@ -44,6 +45,7 @@ class SweepProgress:
         self.repeated: dict[str, None] = {}  # ids that two units have shown
         self.clashes: dict[str, None] = {}  # ids under which two units have shown different objects
         self.is_new = False  # it has shown unknown objects
+        self.hiding: dict[str, None] = {}  # keys of units that still show nothing, although the list goes on after them
         asked = [unit.asked_at for key, unit in units.items() if is_swept(key) and key not in unseen]
         self.since = min([state.sweep_began, *(at for at in asked if at is not None)])  # the time that it shows
 
@@ -91,6 +93,8 @@ class SweepProgress:
                 self.repeated |= dict.fromkeys(seen.repeated)
                 self.clashes |= dict.fromkeys(seen.clashes)
             self.is_new |= seen.is_new
+            if seen.hides:
+                self.hiding[seen.key] = None
 
     def wait_for(self, keys: Iterable[str]) -> None:
         """Wait for new units."""

@@ -44,6 +44,7 @@ class List:
     def answer(self, page: int, size: int) -> Response:
         self.asked.append(page)
         last, shown = max(0, (len(self.ids) - 1) // size), self.rows((page - 1) * size, size)
+        shown = [] if self.kind == "shows nothing in the middle" and page == 2 else shown
         totals = {
             "counts more than it shows": len(self.ids) + 7,
             "counts what is left": len(self.ids) - (page - 1) * size,
@@ -52,6 +53,7 @@ class List:
             "counts too few": 13,
             "counts each page": len(shown),
             "always goes on": True,  # a flag for `more`
+            "shows nothing in the middle": page <= last,  # also a flag
         }
         if self.kind in totals:
             return JSONResponse({"items": shown, "total": totals[self.kind]})
@@ -241,6 +243,27 @@ async def test_a_list_that_always_names_another_page_ends_once_many_show_nothing
         for _ in range(4):
             assert await sweep_once(app) == []
         assert told(app) == ["api.things.deleted"]
+
+
+async def test_a_page_before_the_last_that_shows_nothing_is_named_where_it_may_hide_what_is_missing(tmp_path):
+    found = List(kind="shows nothing in the middle")
+    table = 'items = "$.items"\nabsent_for = "0s"\npagination = { type = "page", more = "$.total" }'
+    async with opened(tmp_path, table, found) as app:
+        for _ in range(2):
+            assert await sweep_once(app) == []
+        assert uncertainty(app) is None
+
+        found.ids[0] = 99  # object 1 is gone
+        for _ in range(4):
+            await sweep_once(app)
+        assert told(app) == ["api.things.created"]
+        assert (doubt := uncertainty(app)) is not None
+        assert "a page before the last shows nothing and may hide them (page=2)" in doubt.text
+
+        await execute(app, "release", {"endpoint": "things", "accept": True})
+        for _ in range(4):
+            assert await sweep_once(app) == []
+        assert told(app) == ["api.things.created", "api.things.deleted"]
 
 
 async def test_a_total_in_the_first_answer_alone_is_enough(tmp_path):
