@@ -76,8 +76,9 @@ def word_of(headers: RateLimitHeaders) -> str:
     """The part of an answer that asks for a pause, as text; empty if it asks for none."""
     if headers.retry_after is not None:
         return f"an answer {headers.status} says to come back in {headers.retry_after:.0f} s (Retry-After)"
-    if any(quota.remaining == 0 for quota in headers.quotas):
-        return f"an answer {headers.status} says that no call remains"
+    if used_up := [quota for quota in headers.quotas if quota.remaining == 0]:
+        until = "" if any(quota.reset_in is not None for quota in used_up) else ", and not until when"
+        return f"an answer {headers.status} says that no call remains{until}"
     return f"an answer {headers.status}" if is_throttled(headers) else ""
 
 

@@ -156,7 +156,8 @@ def test_what_ends_a_pause_forgets_everything_the_server_said():
     [
         (told(), ""),
         (told(Quota(remaining=1)), ""),
-        (told(Quota(remaining=0)), "an answer 200 says that no call remains"),
+        (told(Quota(remaining=0)), "an answer 200 says that no call remains, and not until when"),
+        (told(Quota(remaining=0, reset_in=9.0)), "an answer 200 says that no call remains"),
         (told(status=429), "an answer 429"),
         (told(status=403), ""),
         (told(status=500), ""),
