@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from asyncio import AbstractEventLoop
 from functools import partial
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from poller.sinks.ssrf import AddressRefused, literal_address, why_refused
 
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([2-5][0-9]{2})[ \r\n]")
 _BEGINNING: Final = 16  # bytes of an answer that hold its status
+LONGEST: Final = 300.0  # seconds; a connection that is always busy would never notice that its name has moved
 RECEIVE: Final = 16 * 1024  # bytes of a connection's receive buffer; answers to callbacks are small
 
 
@@ -51,9 +53,18 @@ class Garbled(ClientError):
 
 
 class _Protocol(ResponseHandler):
-    """Keeps the first bytes of an answer."""
+    """Keeps the first bytes of an answer. After `LONGEST` seconds its connection takes no further call."""
 
     beginning = b""
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._until = loop.time() + LONGEST
+
+    @property
+    def should_close(self) -> bool:
+        """See aiohttp. Asked after each answer."""
+        return super().should_close or self._loop.time() >= self._until
 
     def set_response_params(self, **params: Any) -> None:
         """See aiohttp. Called before each answer."""

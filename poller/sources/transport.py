@@ -22,6 +22,7 @@ from poller.redaction import SECRETS
 from poller.sources.charsets import WrongCharset, as_utf8, charset_of, opening
 from poller.sources.content_coding import ACCEPTED, CodingError, TooMuch, Unpacker, codings_of
 from poller.sources.errors import FetchError, TooLarge, TooSlow
+from poller.sources.renewal import RenewedTransport
 from poller.sources.urls import shown_url
 from state.errors import LeaseLost, PollerError
 
@@ -284,11 +285,13 @@ def _transport(network: Network) -> httpx.AsyncBaseTransport:
         SECRETS.add(network.proxy)
 
     def made(verify: ssl.SSLContext | bool) -> httpx.AsyncBaseTransport:
-        return httpx.AsyncHTTPTransport(
-            verify=verify,
-            proxy=network.proxy,
-            limits=httpx.Limits(max_connections=100, keepalive_expiry=60),
-            trust_env=False,
+        return RenewedTransport(
+            lambda: httpx.AsyncHTTPTransport(
+                verify=verify,
+                proxy=network.proxy,
+                limits=httpx.Limits(max_connections=100, keepalive_expiry=60),
+                trust_env=False,
+            )
         )
 
     try:

@@ -17,6 +17,7 @@ from standardwebhooks import Webhook
 
 from plugins.http import BATCH_BYTES, HttpOptions, HttpSink, message_id, signature
 from poller import Attempt, Event, Gone, Receipt, Refused, Rejected, RetryLater, TooLarge
+from poller.sinks import connections
 from poller.sinks.text import RECEIPT_BYTES
 from tests.support.raw_server import answer, answering
 
@@ -286,12 +287,16 @@ async def test_private_addresses_are_refused_unless_allowed(callback: Callback, 
     assert callback.requests == []
 
 
-async def test_connections_are_kept_open(callback: Callback) -> None:
+@pytest.mark.parametrize(("longest", "opened"), [(300.0, 1), (0.0, 5)])
+async def test_connections_are_kept_open_but_not_for_ever(
+    callback: Callback, monkeypatch: pytest.MonkeyPatch, longest: float, opened: int
+) -> None:
+    monkeypatch.setattr(connections, "LONGEST", longest)
     async with HttpSink("crm", options(callback.url)) as sink:
         for number in range(5):
             await sink.deliver([make_event(id=f"k{number}")], FIRST)
 
-        assert len(callback.connections) == 1
+        assert len(callback.connections) == opened
 
 
 async def test_own_headers_and_method(callback: Callback, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from poller.budget.budget import Budget
 from poller.budget.limiter import CallRecords, RateLimiter
 from poller.budget.limits import Limit
 from poller.clock import VirtualClock
+from poller.sources import renewal
 from poller.sources.auth import TokenAuth
 from poller.sources.errors import FetchError, TooLarge, TooSlow
 from poller.sources.transport import Network, build_client, fetch, system_trust
@@ -56,6 +57,7 @@ class Api:
         self.headers: dict[str, str] = {}
         self.status = 200
         self.token = "t1"
+        self.ports: set[int] = set()  # of connections
         self.body: Callable[[], AsyncIterator[bytes]] | None = None
         self.path_of_body = "/list"
         self._written = written
@@ -63,6 +65,7 @@ class Api:
     async def answer(self, request: Request) -> Response:
         path = request.url.path
         self.arrived.append((path, len(self._written.calls)))
+        self.ports.add(request.client.port if request.client else 0)
         if path.startswith("/hop/"):
             left = int(path.removeprefix("/hop/"))
             return RedirectResponse(f"/hop/{left - 1}" if left > 1 else "/list")
@@ -343,6 +346,35 @@ async def test_a_proxy_that_does_not_answer_is_named_without_its_password():
         with pytest.raises(FetchError, match=r"no answer through the proxy http://127\.0\.0\.1:1") as raised:
             await it.get()
     assert "password" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("longest", "seen"), [(300.0, 1), (0.0, 3)])
+async def test_a_connection_is_renewed_although_it_is_busy(monkeypatch, longest, seen):
+    monkeypatch.setattr(renewal, "LONGEST", longest)
+    async with setup() as s:
+        for _ in range(3):
+            await s.get()
+        assert len(s.api.ports) == seen
+
+
+async def test_an_answer_is_read_to_its_end_while_its_connection_is_renewed(monkeypatch):
+    monkeypatch.setattr(renewal, "LONGEST", 0.0)
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def body():
+        yield b"["
+        begun.set()
+        await over.wait()
+        yield b"]"
+
+    async with setup() as s:
+        s.api.body = body
+        reading = asyncio.ensure_future(s.get())
+        await begun.wait()
+        s.api.body = None
+        await s.get()
+        over.set()
+        assert (await reading).content == b"[]"
 
 
 async def test_certificates_are_read_for_the_first_call_with_tls():
