@@ -354,8 +354,10 @@ class Deliveries(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([-7200.0, -30.0, 7200.0]))
     def clock_is_set(self, seconds: float) -> None:
-        """As the daemon follows it."""
+        """As the daemon follows it: not while the disk is full, nor before what waited for that is written."""
         world = self.world
+        world.write.full = 0
+        self.do(world.pass_(5.0))
         world.clock.set_wall(seconds)
         with transaction(world.db) as conn:
             rewind(conn, world.clock.now(), min(seconds, 0.0))
