@@ -1,7 +1,11 @@
 """A peer that echoes all that it was sent finds none of our secrets kept, told, shown or logged."""
 
 import asyncio
+import contextlib
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +22,24 @@ CONFIG = """
 [poller]
 state = "poller.db"
 listen = ""
+plugins_dir = "plugins.d"
 [budgets.b]
 limits = ["1000/s"]
 {sources}
+[sources.ours]
+plugin = "ours"
+budget = "b"
+url = "{ours}"
+key = "C4NARY-ours-key"
+more = {{ keys = ["C4NARY-ours-more"] }}
+[[subscriptions]]
+name = "ours"
+plugin = "ours"
+url = "{sink}"
+key = "C4NARY-ours-sink"
+more = {{ keys = ["C4NARY-ours-more"] }}
+types = ["*", "poller.*"]
+retry = ["1s"]
 [[subscriptions]]
 name = "hook"
 plugin = "http"
@@ -51,6 +70,93 @@ AUTHS = {
     "body": '{{ type = "oauth2", token_url = "{url}/token", client_id = "me", client_secret = "C4NARY-body-secret", '
     'client_auth = "body", refresh_token = "C4NARY-refresh" }}',
 }
+PLUGIN = """
+import os
+import threading
+import warnings
+
+import httpx
+from pydantic import BaseModel
+
+from poller import Endpoint, Limit, Position, hookimpl
+from poller.options.secrets import Secret
+
+
+class Options(BaseModel, extra="forbid"):
+    url: str
+    key: Secret
+    more: dict[str, list[Secret]]
+
+
+class Ours:
+    Options = Options
+    limits = (Limit(1000, 1.0),)
+
+    def __init__(self, name, options):
+        self.url, self.text = options.url, options.key.reveal() + options.more["keys"][0].reveal()
+        if self.url == "none":
+            self.fail()
+
+    def fail(self, *_):
+        raise RuntimeError(self.text)
+
+    def endpoints(self):
+        return [Endpoint(name="things", first=Position(page=1))]
+
+    def discover(self):
+        if "LOUD" in os.environ:
+            threading.Thread(target=self.fail).start()
+            warnings.warn(self.text)
+            type("Bad", (), {"__del__": self.fail})()
+        yield from ()
+
+    def request(self, endpoint, at):
+        return httpx.Request("GET", f"{self.url}/things?key={self.text}", headers={"X-Key": self.text})
+
+    def page(self, endpoint, at, response):
+        raise RuntimeError(f"{response.request.url} {response.request.headers.raw} {response.text}")
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        self.fail()
+
+    async def deliver(self, events, attempt):
+        self.fail()
+
+
+@hookimpl
+def register_sources(register):
+    register("ours", Ours)
+
+
+@hookimpl
+def register_sinks(register):
+    register("ours", Ours)
+
+
+@hookimpl
+def poll_finished(poll):
+    raise RuntimeError("C4NARY-ours-key")
+"""
+LOOKS = (
+    "check --online",
+    "status",
+    "status --json",
+    "plan --all",
+    "try ours/things",
+    "try bearer/things",
+    "events --json",
+    "deliveries --json",
+    "deliveries show 1",
+    "ledger",
+    "doctor",
+    "plugins",
+    "preview hook",
+    "ping ours",
+    *(f"export {table}" for table in ("events", "changes", "objects", "deliveries", "polls")),
+)
 ECHOED = ("C4NARY", "QzROQVJZ", "pDNE5BUl", "M0TkFSW")  # as it is, and in Base64 at any of its three places
 
 
@@ -69,12 +175,13 @@ class Echo:
         head = b" ".join(request.split())[:1500]
         body = json.dumps([{"id": 1, "echo": head.decode("latin-1"), "again": line.decode()}]).encode()
         marks = (b'ETag: "%s"' % head, b"Last-Modified: " + head, b"X-Echo: " + head, b"Link: <?%s>; rel=x" % head)
+        marks += (b"Location: http://other.example/" + head.replace(b" ", b"/"),)
         return answer(body, *marks, status=self._status)
 
 
 @pytest.fixture
 def echoes() -> dict[bytes, Echo]:
-    return {b"403": Echo(b"403 Forbidden"), b"200": Echo(b"200 OK")}
+    return {status[:3]: Echo(status) for status in (b"403 Forbidden", b"200 OK", b"302 Found")}
 
 
 @pytest.fixture
@@ -85,7 +192,9 @@ def echoing(echoes) -> Iterator[dict[bytes, str]]:
     over = asyncio.Event()
 
     async def serve() -> None:
-        async with answering(echoes[b"403"]) as urls[b"403"], answering(echoes[b"200"]) as urls[b"200"]:
+        async with contextlib.AsyncExitStack() as open_:
+            for status, echo in echoes.items():
+                urls[status] = await open_.enter_async_context(answering(echo))
             ready.set()
             await over.wait()
 
@@ -98,6 +207,32 @@ def echoing(echoes) -> Iterator[dict[bytes, str]]:
     loop.close()
 
 
+def shown_by_commands(poller: Run, *commands: str) -> dict[str, str]:
+    """What each command prints."""
+    return {words: ran.out + ran.err for words in commands if (ran := poller(*words.split()))}
+
+
+@pytest.mark.parametrize(
+    "login",
+    [
+        "me:C4NARY%zz@127.0.0.1:9/x",
+        "me:C4NARY 1@127.0.0.1:9/x",
+        "me:1@C4NARY@127.0.0.1:9/x",
+        "127.0.0.1:9/x?password=C4NARY%00",
+        "127.0.0.1:9/x?password=1&C4NARY",
+        "me:C4NARY/1@127.0.0.1:9/x",
+        "me:C4NARY@127.0.0.1:9/x",
+    ],
+)
+def test_no_password_of_a_database_is_shown(poller: Run, tmp_path: Path, login: str):
+    (tmp_path / "poller.toml").write_text(f'[poller]\nstate = "postgresql://{login}"\nlisten = ""')
+
+    said = shown_by_commands(poller, "once", "status", "doctor")
+
+    assert [line for text in said.values() for line in text.splitlines() if "C4NARY" in line] == []
+    assert all("the database" in text for text in said.values())
+
+
 @pytest.mark.parametrize("status", [b"403", b"200"])
 def test_no_secret_that_is_echoed_is_kept_told_or_shown(poller: Run, echoing, status, tmp_path: Path):
     url = echoing[status]
@@ -105,17 +240,23 @@ def test_no_secret_that_is_echoed_is_kept_told_or_shown(poller: Run, echoing, st
         SOURCE.format(name=name, url=url, auth=auth.format(url=url) if "{{" in auth else auth)
         for name, auth in AUTHS.items()
     )
-    (tmp_path / "poller.toml").write_text(CONFIG.format(sources=sources, sink=echoing[b"403"]))
+    (tmp_path / "plugins.d").mkdir()
+    (tmp_path / "plugins.d" / "ours.py").write_text(PLUGIN)
+    config = CONFIG.format(sources=sources, sink=echoing[b"403"], ours="{ours}")
+    path = tmp_path / "poller.toml"
 
-    said = [
-        poller("once", "--wait", "3s"),
-        poller("check", "--online"),
-        poller("status"),
-        poller("status", "--json"),
-        poller("events", "--json"),
-        poller("deliveries", "--json"),
-        poller("doctor"),
-    ]
+    path.write_text(config.replace("{ours}", echoing[b"403"]))  # a poll that its plugin fails would be repeated
+    once = subprocess.run(
+        [sys.executable, "-m", "poller", "once", "--wait", "1s"],
+        env={**os.environ, "LOUD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    path.write_text(config.replace("{ours}", url))
+    said = {"once": once.stdout + once.stderr, **shown_by_commands(poller, *LOOKS)}
+    path.write_text(config.replace("{ours}", "none"))
+    said |= {f"{words} refused": text for words, text in shown_by_commands(poller, "check", "doctor").items()}
 
     found = {
         f"{path.name}: {text}"
@@ -124,8 +265,10 @@ def test_no_secret_that_is_echoed_is_kept_told_or_shown(poller: Run, echoing, st
         if text.encode() in path.read_bytes()
     }
     assert found == set()
-    shown = "\n".join(ran.out + ran.err for ran in said)
-    assert [line for line in shown.splitlines() if any(text in line for text in ECHOED)] == []
+    shown = "\n".join(said.values())
+    assert all(f"Exception {how}" in once.stderr for how in ("in thread", "ignored in"))
+    assert "UserWarning: **********" in once.stderr
+    assert [(at, line) for at, one in said.items() for line in one.splitlines() if any(t in line for t in ECHOED)] == []
     assert "**********" in shown
 
 

@@ -17,6 +17,7 @@ import click
 
 from poller import garbage
 from poller.cli.context import CliContext
+from poller.redaction import redacted
 from poller.rendering.terminal import printable_lines
 
 GROUPS: Final = {  # heading -> command: its module and its line in the list of commands
@@ -200,11 +201,14 @@ def _prepare_streams() -> None:
 
 
 class _Lossy(io.TextIOWrapper):
-    """A stream that loses what cannot be written: its disk is full, or its reader has gone."""
+    """A stream that loses what cannot be written: its disk is full, or its reader has gone.
+
+    Secrets are masked, also in what Python writes by itself: tracebacks of a plugin's threads, and warnings.
+    """
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
-            super().write(text)
+            super().write(redacted(text))
         return len(text)
 
     def flush(self) -> None:

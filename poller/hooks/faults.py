@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from poller.late import late
+from poller.redaction import redacted
 from state.errors import PollerError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def attempted(call: Callable[[], T]) -> tuple[T | None, str | None]:
 def said(error: BaseException) -> str:
     """An exception in one line, with the last line of the plugin's own code in its traceback."""
     try:
-        text = " ".join(str(error).split())[:LONGEST] or "no message"
+        text = " ".join(redacted(str(error)).split())[:LONGEST] or "no message"
     except BaseException as unprintable:  # noqa: BLE001 - even `str` of it is a plugin's code
         text = f"a message that cannot be shown ({type(unprintable).__name__})"
     if isinstance(error, PluginError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from poller.config.models import SubscriptionConfig
 from poller.hooks.loading import attempted
+from poller.redaction import redacted
 from poller.rendering.templates import RenderError
 from state.errors import PollerError
 from state.records import Event
@@ -24,4 +25,4 @@ def rendered(settings: SubscriptionConfig, event: Event) -> str:
         raise PollerError(f"{where}: {refused}", hint="fix its template in the configuration") from refused
     if text is None:
         raise PollerError(f"{where}: the preview failed: {error}", hint="poller plugins says where it comes from")
-    return text
+    return redacted(text)  # the path of a callback may be its secret

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from poller.redaction import redacted
 from state.errors import PollerError
 
 
@@ -30,6 +31,8 @@ class ConfigError(PollerError):
     """The configuration is invalid. The message has one line for each of `problems`."""
 
     def __init__(self, file: Path | str, problems: Sequence[Problem]) -> None:
+        # A plugin's own check may quote the options that it was given.
+        problems = [replace(problem, what=redacted(problem.what)) for problem in problems]
         alone = problems[0].hint if len(problems) == 1 else None
         shown = [replace(problems[0], hint=None)] if alone else problems
         super().__init__("\n".join(problem.line(file) for problem in shown), hint=alone)

@@ -144,7 +144,21 @@ def connect(url: str, *, read_only: bool = False) -> Connection:
 
 def _plain(url: str) -> Connection:
     """A connection without our settings."""
-    return Connection.connect(**{**_CONNECT, **psycopg.conninfo.conninfo_to_dict(url)}, autocommit=True)
+    return Connection.connect(**{**_CONNECT, **_read_url(url)}, autocommit=True)
+
+
+def _read_url(url: str) -> dict[str, Any]:
+    """The parts of a URL. The error quotes none of them: what is wrong is usually a password that is not quoted."""
+    try:
+        parts = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        parts = {"host": "@"}
+    if "@" in str(parts.get("host")):  # what follows the first @ of a password
+        raise StateError(
+            "the URL of the database cannot be read",
+            hint="in its user and password, write @ as %40, / as %2F, % as %25 and a space as %20",
+        ) from None
+    return parts
 
 
 def _refuse_encoding(conn: Connection) -> None:
@@ -158,7 +172,7 @@ def _refuse_encoding(conn: Connection) -> None:
 
 def _set(conn: Connection, url: str, *, read_only: bool) -> None:
     """Apply the settings, except for those in the URL, which have priority."""
-    options = psycopg.conninfo.conninfo_to_dict(url).get("options") or ""
+    options = _read_url(url).get("options") or ""
     chosen = {name.replace("-", "_").lower() for name in _OPTION.findall(str(options))}
     settings = {**SETTINGS, "default_transaction_read_only": "on"} if read_only else SETTINGS
     version = conn.info.server_version
