@@ -43,6 +43,8 @@ LOG_LINES: Final = {
     "planner.forgotten": "What the planner had learned could not be read; it learns again.",
     "planner.not_saved": "What the planner has learned could not be saved; it is tried again in a minute.",
     "plugin.abandoned": "A plugin's function ignored its cancellation and was abandoned.",
+    "plugin.slow": "A plugin's function has not returned for ten seconds while everything waits for it, at a start or "
+    "a reload: `function` and `module` name it. Fix the plugin, or what it waits for.",
     "plugin.failed": "A plugin could not be loaded. `poller plugins` shows why; all others are used.",
     "plugin.raised": "A plugin raised an error. Only that poll or delivery fails.",
     "plugin.traceback": "The traceback of a plugin's error (at level `debug`).",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 import click
 
 from poller.cli.context import CliContext
+from poller.hooks.slow_calls import SlowCalls
 from poller.late import late
 
 if TYPE_CHECKING:
@@ -29,7 +31,9 @@ def run(context: CliContext, listen: str | None) -> None:
     Example: poller run --config /etc/poller/poller.toml
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # one that comes early waits until the daemon can reload
-    config, plugins = context.load(listen=listen, worker=True)
-    logs.configure(config.poller.log_level, config.poller.log_format)
-    plugins.log_failures()
-    process.run_coroutine(daemon.run_daemon(config, plugins, listen=listen))
+    with SlowCalls(threading.main_thread()):
+        logs.configure("info", "auto")  # until the file says how
+        config, plugins = context.load(listen=listen, worker=True)
+        logs.configure(config.poller.log_level, config.poller.log_format)
+        plugins.log_failures()
+        process.run_coroutine(daemon.run_daemon(config, plugins, listen=listen))

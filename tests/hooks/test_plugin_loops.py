@@ -7,8 +7,11 @@ import threading
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog
 
+from poller.hooks.faults import attempted
 from poller.hooks.plugin_loops import Loop, PluginLoops
+from poller.hooks.slow_calls import SlowCalls
 
 
 @pytest.fixture
@@ -135,3 +138,27 @@ async def test_the_end_waits_for_no_code_that_blocks() -> None:
         await asyncio.to_thread(begun.wait)
     may_go.set()
     assert await blocking == "over"
+
+
+def test_a_function_that_does_not_return_is_named_once() -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def connect() -> None:
+        begun.set()
+        over.wait()
+
+    thread = threading.Thread(target=lambda: attempted(connect))
+    thread.start()
+    begun.wait()
+    slow = SlowCalls(thread)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            slow.look()
+    over.set()
+    thread.join()
+    slow.look()
+
+    [line] = logs
+    assert line["event"] == "plugin.slow"
+    assert line["function"].startswith("connect (line ")
+    assert line["module"] == __name__
