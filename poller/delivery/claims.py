@@ -82,7 +82,7 @@ class ClaimsInHand:
         if decision.state == "dead":
             self.health.report_dead(running.jobs, row.number, receipt, self.draft, now=now)
         if self.health.is_open and not held:
-            self.give_back()
+            self._give_back_due()
         repeated = before.dead_reported if decision.state == "dead" else before.failures > 0
         self._report(running, decision, row, is_repeated=repeated and decision.state != "delivered")
         return decision
@@ -101,9 +101,16 @@ class ClaimsInHand:
         self.draft.release(claim, decision)
 
     def give_back(self) -> None:
-        """Give back the claims that were not attempted."""
+        """Give back the claims that were not attempted. While the breaker is open, they are to be probed."""
+        if not self.health.is_open:
+            self._give_back_due()
         while self.ready:
             self.draft.give_back(self.ready.popleft())
+
+    def _give_back_due(self) -> None:
+        """Give back claims that were due: not at the time that they name, as the clock may have been set back since."""
+        while self.ready:
+            self.draft.release(self.ready.popleft(), None)
 
     def take_draft(self) -> SettlementDraft:
         """Take the draft of what must be written; later results go into a new one."""

@@ -9,11 +9,12 @@ import pytest
 
 from poller.delivery.notices import ping
 from poller.sinks.protocol import Receipt, RetryLater
-from state.sqlite.connection import open_database
+from state.sqlite.connection import open_database, transaction
 from state.sqlite.events import log_migrations
 from state.sqlite.migrations import Migrations
 from state.sqlite.notices import notice_migrations
 from state.sqlite.read_deliveries import DeliveryReader
+from state.sqlite.rewind import rewind
 from state.sqlite.schema import create_deliveries, delivery_migrations
 from tests.support.bench import Bench, bench, said
 
@@ -174,3 +175,18 @@ def test_rows_that_an_earlier_program_wrote_are_bounded(tmp_path: Path, until: f
     assert delivery.due is not None
     assert delivery.due < 4e9
     db.close()
+
+
+async def test_what_is_given_back_after_the_clock_was_set_back_is_due_at_once(bench: Bench) -> None:
+    box = bench.route("crm", concurrency=1, retry=(5.0,))
+    box.answer = box.hang
+    await bench.start()
+    await bench.record(1, 2, 3)
+    bench.clock.set_wall(-7200.0)
+    with transaction(bench.db) as conn:
+        rewind(conn, bench.clock.now(), -7200.0)
+    await bench.end()
+    box.answer = box.accept
+    await bench.start()
+    await bench.pass_(100.0)
+    assert sorted(box.seqs) == [1, 2, 3]
