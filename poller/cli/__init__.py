@@ -215,6 +215,10 @@ class _Lossy(io.TextIOWrapper):
         with contextlib.suppress(OSError):
             super().flush()
 
+    def close(self) -> None:
+        """Keep it open, because a log line that cannot be written would end the daemon: a plugin may call this."""
+        self.flush()
+
 
 def invoke(words: Sequence[str] | None = None) -> int:
     """Run a command line, by default that of this process. Returns its exit status: 0 done, 1 failed, 2 called

@@ -69,6 +69,19 @@ def test_streams_that_another_program_has_put_in_place_are_left_to_it(monkeypatc
     assert "did you mean 'check'?" in told.getvalue()
 
 
+def test_what_a_plugin_closes_stays_open_for_the_log(monkeypatch: pytest.MonkeyPatch):
+    log = io.BytesIO()
+    monkeypatch.setattr(sys, "argv", ["poller", "chek"])
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(log))
+    with pytest.raises(SystemExit):
+        main()
+
+    sys.stderr.close()
+    print("next line", file=sys.stderr)
+
+    assert log.getvalue().endswith(b"next line\n")
+
+
 def test_an_output_that_cannot_be_written_is_said_in_one_line(poller: Run, shop: Shop, tmp_path: Path):
     shop.configure(tmp_path)
     assert poller("once").status == 0
