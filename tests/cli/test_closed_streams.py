@@ -71,8 +71,9 @@ def test_streams_that_another_program_has_put_in_place_are_left_to_it(monkeypatc
 
 def test_what_a_plugin_closes_stays_open_for_the_log(monkeypatch: pytest.MonkeyPatch):
     log = io.BytesIO()
+    given = io.TextIOWrapper(log)  # kept, as the interpreter keeps its own
     monkeypatch.setattr(sys, "argv", ["poller", "chek"])
-    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(log))
+    monkeypatch.setattr(sys, "stderr", given)
     with pytest.raises(SystemExit):
         main()
 
