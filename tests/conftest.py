@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
 from poller.cli import invoke
 from poller.redaction import SECRETS
 from tests.support.command_line import Ran, Run, Shop, open_shop
+
+hypothesis.settings.register_profile("unhurried", deadline=None)  # how long an example takes is the machine's affair
+hypothesis.settings.load_profile("unhurried")
 
 
 def pytest_collection_finish() -> None:

@@ -152,8 +152,9 @@ async def test_a_method_that_blocks_delays_its_own_source_and_nobody_else(
 async def test_a_method_that_does_not_return_is_a_failure_of_its_own_source_until_it_does(
     tmp_path: Path, block: Block, monkeypatch: pytest.MonkeyPatch, method: str, place: str
 ) -> None:
-    monkeypatch.setattr("poller.polling.threads.PATIENCE", 0.1)
-    monkeypatch.setattr("poller.polling.threads.LONGEST", 0.1)
+    monkeypatch.setattr("poller.polling.threads.PATIENCE", 0.3)
+    if method == "async auth, awaiting":
+        monkeypatch.setattr("poller.polling.threads.LONGEST", 0.3)
     block.method = method
     plugin, source = plugin_of(block, endpoints=MANY), SOURCE.format(budget="quick")
     async with two_sources(tmp_path, plugin, source=source, sweeps=False, end=block.may_go.set) as (
@@ -168,7 +169,7 @@ async def test_a_method_that_does_not_return_is_a_failure_of_its_own_source_unti
 
         await until("as many failures as calls may be in flight", lambda: len(reasons()) >= MANY - 1)
         assert [
-            said for said in reasons() if not re.fullmatch(f".* not returned from {place} within 0.1 s", said)
+            said for said in reasons() if not re.fullmatch(f".* not returned from {place} within 0.3 s", said)
         ] == []
         asked = quick.asked
         await until("more polls within the same budget", lambda: quick.asked > asked + 2)

@@ -67,7 +67,7 @@ def failing(store: Store, version: int) -> Recorded:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0)
 
