@@ -170,6 +170,7 @@ class RestSource:
         self._base = httpx.URL(options.base_url)
         self._headers = options.headers
         self._tables = options.endpoints
+        self._places: dict[str, tuple[str, ...]] = {}  # by endpoint without `items`: where its lists are
         self.auth = authenticate(options.auth, self._base)
 
     def endpoints(self) -> Sequence[Endpoint]:
@@ -201,6 +202,8 @@ class RestSource:
         if table.error is not None:
             _refuse_errors(answer, table.error)
         objects = _objects(answer, table)
+        if table.items is None and not (table.id == KEY and answer.is_keyed()):
+            self._refuse_other_list(endpoint.name, answer.only_list(), is_empty=not objects)
         rest = following(table.pagination, at, answer=answer, count=len(objects), response=response)
         return Page(
             objects=objects,
@@ -211,6 +214,19 @@ class RestSource:
             guessed_total=rest.guessed_total,
             beyond=rest.beyond,
         )
+
+    def _refuse_other_list(self, name: str, place: tuple[str, ...], *, is_empty: bool) -> None:
+        """Refuse an answer whose only list is another one than before, as of a maintenance page. Raises PageError.
+
+        An empty list that is the answer itself may stand for any (PHP writes an empty object so).
+        """
+        known = self._places.get(name, place) if is_empty else self._places.setdefault(name, place)
+        if place != known and (place or not is_empty):
+            there, before = (".".join(("$", *names)) for names in (place, known))
+            raise PageError(
+                f"the only list of this answer is at {there}, but at {before} in earlier ones",
+                hint="set `items` to the right one; after a reload, the first answer decides",
+            )
 
     def item_request(self, endpoint: Endpoint, object_id: str, item: Item | None = None) -> httpx.Request | None:
         """The object's own URL by `item_path`; None without it. Raises PageError for a field that is not known."""

@@ -125,7 +125,7 @@ class Answer:
         `instead` names the forms that may be at a plain path in its place. None: the source has no key for them.
         """
         if path is None:
-            return _split(self._only_list(), "the answer")
+            return _split(self._raw(self.only_list()) or b"null", "the answer")
         if path.query is not None:
             return self._found(path, path.query)
         try:
@@ -182,10 +182,12 @@ class Answer:
         members = self.members(names[:-1])
         return None if members is None else members.get(names[-1])
 
-    def _only_list(self) -> bytes | msgspec.Raw:
-        """The answer itself, or the only list on the highest level that has one, besides an empty list of errors."""
+    def only_list(self) -> tuple[str, ...]:
+        """Where a list is without a path: the answer itself, or the only list on the highest level that has one,
+        besides an empty list of errors. Raises PageError if there is none, or several.
+        """
         if _first(self._content) == b"[":
-            return self._content
+            return ()
         level: list[tuple[str, ...]] = [()]
         while level:
             members = [(*names, key) for names in level for key in self.members(names) or ()]
@@ -197,7 +199,7 @@ class Answer:
             if lists and lists[0][-1] in _NO_OBJECTS:
                 raise PageError(f"the answer contains only a list of {lists[0][-1]}", hint="set `items` to the list")
             if lists:
-                return self._raw(lists[0]) or b"null"
+                return lists[0]
             level = [names for names in members if self._starts(names, b"{")]
         _parsed(self._content)
         raise PageError("the answer contains no list", hint="set `items` to its path if it has another form")

@@ -240,6 +240,19 @@ def test_an_answer_that_is_not_the_list_is_set_aside(body, says):
         read(make_source(), body)
 
 
+def test_the_list_of_another_document_is_no_page_of_this_one():
+    source = make_source()
+    assert len(read(source, b'{"items": [{"id": 1}]}').objects) == 1
+    for body in (b'{"notices": [{"id": "m1"}]}', b'{"notices": []}', b'[{"id": 2}]'):
+        with pytest.raises(PageError, match=r"only list of this answer is at \$.*, but at \$\.items in earlier ones"):
+            read(source, body)
+    assert [len(read(source, body).objects) for body in (b"[]", b'{"items": []}', b'{"items": [{"id": 3}]}')] == [
+        0,
+        0,
+        1,
+    ]
+
+
 @pytest.mark.parametrize(
     ("table", "says"),
     [
