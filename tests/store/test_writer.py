@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -256,13 +257,19 @@ async def test_a_step_that_fails_unheard_is_reported_unless_the_outage_says_so(
     asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context["exception"]))
     runner = StepRunner(1)
     for step in (failing, unavailable):
-        work = runner.run(partial(step, store, 1)) if shared else write(step, store, 1)
+        begun, cancelled = threading.Event(), threading.Event()
+
+        def slowly(step: Callable[..., object], begun: threading.Event, cancelled: threading.Event) -> object:
+            begun.set()
+            cancelled.wait(60)
+            return step(store, 1)
+
+        work = (runner.run if shared else write)(partial(slowly, step, begun, cancelled))
         task = asyncio.create_task(work)
-        while shared and not runner._threads._threads:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await until(begun.is_set)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        cancelled.set()
         if not shared:
             await write.probe(int)
     await runner.close(int)
