@@ -112,7 +112,8 @@ ROWS: dict[str, Row] = {
     "an empty page, objects have no URLs": Row(
         wrong=lambda api, body: json({"items": []}),
         has_items=False,
-        recorded="its objects are suspects until a page shows them; while a page before the last is empty, nothing confirms that they are gone",
+        recorded="its objects are suspects until a page shows them; while a page before the last is empty, nothing "
+        "confirms that they are gone",
         shown="`suspects`; after the next sweep `uncertain`, and which page is empty",
         shows=('"suspects":20', '"objects":60', '"uncertain"'),
         sent=("poller.endpoint.uncertain",),
