@@ -90,9 +90,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
 
     ended_at: float
     ended_order: int
-    began: float | None = (
-        None  # the time that it shows, if copies in caches show an earlier one than that of its beginning
-    )
+    began: float | None = None  # the time that it shows, if copies in caches are older than its beginning
     steady: bool  # no object moved between units during it
     confirms: bool = True  # False: it cannot prove that objects are gone (an empty list or page)
     uncertain: bytes | None = None  # JSON of its contradictions

@@ -29,9 +29,7 @@ T = TypeVar("T")
 
 LONGEST: Final = 500  # characters of a plugin's message
 _LOADER: Final = Path(__file__).with_name("loading.py")
-_BETWEEN: Final = frozenset(
-    {"httpx", "pluggy", "asyncio", "selectors", "importlib"}
-)  # packages by which plugins are called
+_BETWEEN: Final = frozenset({"httpx", "pluggy", "asyncio", "selectors", "importlib"})  # they call plugins for us
 ABANDONED: Final[set[asyncio.Task[Any]]] = set()  # kept, since a coroutine may ignore even being thrown away
 
 
