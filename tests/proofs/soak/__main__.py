@@ -4,7 +4,8 @@
 
 It polls an API that changes five times a second, delivers to a receiver that fails at random, to one that is dead and
 to a file that is rotated, is asked by clients, streams events, and reloads its configuration. What is older than five
-minutes is purged every minute. Exit status 1 where something grew, or was not delivered.
+minutes is purged every minute. Exit status 1 where something grew, or was not delivered; then its folder is kept, with
+the state and the log.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import shutil
 import signal
 import sys
 import tempfile
@@ -105,20 +107,17 @@ def main() -> int:
     parser.add_argument("--draw", type=Path, metavar="FILE.svg")
     parser.add_argument("--samples", type=Path, metavar="FILE.json")
     given = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as name,
-        Api(given.seed) as api,
-        Receiver(given.seed) as receiver,
-        Dead(0) as dead,
-    ):
-        config = Path(name) / "poller.toml"
+    folder = Path(tempfile.mkdtemp(prefix="soak"))
+    with Api(given.seed) as api, Receiver(given.seed) as receiver, Dead(0) as dead:
+        config = folder / "poller.toml"
         text = CONFIG.format(api=api.url, receiver=receiver.url, dead=dead.url, size=SIZE)
         config.write_text(text, encoding="utf-8")
         with _daemon(config) as daemon:
             url = wait_for("its address", daemon.url)
             with _busy(api.change, 0.2), _busy(Clients(url), 1.0), _busy(Operator(daemon, url), 1.0):
-                samples = list(_samples(daemon.pid, config, api, given.seconds))
-            faults = _end_well(config.parent / "poller.db", api, receiver)
+                samples = list(_samples(daemon.pid, config, api, receiver, given.seconds))
+            faults = _end_well(folder / "poller.db", api, receiver)
+            status = httpx.get(f"{url}/api/v1/status", timeout=60.0).text
     if given.samples is not None:
         given.samples.write_text(json.dumps([asdict(one) for one in samples]), encoding="utf-8")
     if given.draw is not None:
@@ -129,7 +128,12 @@ def main() -> int:
         print(f"  {one}")
     for fault in faults:
         print(f"BROKEN: {fault}")
-    return 1 if faults or any(one.is_too_much for one in found) else 0
+    if not (faults or any(one.is_too_much for one in found)):
+        shutil.rmtree(folder)
+        return 0
+    print(f"status at the end: {status}")
+    print(f"kept: {folder}")
+    return 1
 
 
 def growths(samples: Sequence[Sample]) -> list[Grown]:
@@ -174,7 +178,7 @@ def _busy(work: Callable[[], None], seconds: float) -> Iterator[None]:
         busy.end()
 
 
-def _samples(pid: int, config: Path, api: Api, seconds: float) -> Iterator[Sample]:
+def _samples(pid: int, config: Path, api: Api, receiver: Receiver, seconds: float) -> Iterator[Sample]:
     began, state = time.monotonic(), config.parent / "poller.db"
     for number in itertools.count():
         time.sleep(max(0.0, began + number * EVERY - time.monotonic()))
@@ -190,7 +194,7 @@ def _samples(pid: int, config: Path, api: Api, seconds: float) -> Iterator[Sampl
             calls=len(api.arrivals),
         )
         if number % 30 == 0:
-            print(f"{at:6.0f} s, {len(api.arrivals):7} calls", flush=True)
+            print(f"{at:6.0f} s, {len(api.arrivals):7} calls, {len(receiver.accepted):7} events accepted", flush=True)
         if at >= seconds:
             return
 
