@@ -173,14 +173,13 @@ class _Stream(httpx.AsyncByteStream):
         self._unpacker = Unpacker(codings, most=limits.most)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        came, gave, pieces = 0, 0, 0
+        came, pieces = 0, 0
         try:
             async for chunk in self._chunks():
                 came += len(chunk)
-                self._limits.check(came)
+                self._limits.check(came)  # also what follows the end of a coding, which unpacks to nothing
                 for piece in self._unpacker.feed(chunk):
-                    gave, pieces = gave + len(piece), pieces + 1
-                    self._limits.check(gave)
+                    pieces += 1
                     if pieces % STEPS == 0:
                         await asyncio.sleep(0)  # received data is read without waiting: let other tasks run
                     yield piece

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 
 from poller.app import open_app, sweep_once
 from poller.clock import SystemClock
@@ -133,9 +134,15 @@ async def test_once_asks_though_the_state_was_written_by_a_clock_ahead(tmp_path:
             before = upstream.asked
             upstream.edit(1, int(ahead))
             clock = SystemClock(wall=Wall(ahead))
-            async with open_app(load(config, plugins), plugins, clock=clock) as app:
-                assert await sweep_once(app) == []
+            with structlog.testing.capture_logs() as said:
+                async with open_app(load(config, plugins), plugins, clock=clock) as app:
+                    known = app.engine.sources["api"].endpoints["things"]
+                    times = [known.state.last_sweep, *(unit.answered_at for unit in known.units.values())]
+                    assert all(at is None or at <= clock.now() for at in times)
+                    assert await sweep_once(app) == []
             assert upstream.asked > before
+    moved = [one["seconds"] for one in said if one["event"] == "state.moved_back"]
+    assert moved == [pytest.approx(2 * DAY, abs=MINUTE)]
     assert [event.subject for event in log_of(tmp_path / "poller.db")] == ["things/1"]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -154,6 +155,17 @@ async def test_a_certificate_of_another_host_is_refused_whoever_signed_it(certif
     tls.load_cert_chain(certificate)
     async with served(saying(GOOD), tls) as url:
         assert "IP address mismatch" in await error_of(tmp_path, url, more=f'ca_file = "{certificate}.crt"')
+
+
+async def test_an_answer_in_plain_text_amid_tls_is_no_answer(certificate: Path, tmp_path: Path):
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        os.write(writer.get_extra_info("socket").fileno(), GOOD)
+
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    async with served(plain, tls) as url:
+        assert "no answer (SSLError" in await error_of(tmp_path, url, more=f'ca_file = "{certificate}.crt"')
 
 
 async def test_a_server_without_tls_is_refused_by_a_source_that_wants_it(tmp_path: Path):

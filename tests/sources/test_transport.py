@@ -1,6 +1,7 @@
 """Every call of a source is written down before it leaves and paid from the budget: held against a real server."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from email.utils import formatdate
@@ -84,7 +85,7 @@ class Api:
         if path == "/guarded" and request.headers.get("authorization") != f"Bearer {self.token}":
             return Response(status_code=401)
         if self.body is not None:
-            return StreamingResponse(self.body())
+            return StreamingResponse(self.body(), headers=self.headers)
         return Response("[]", self.status, headers=self.headers)
 
 
@@ -227,20 +228,26 @@ async def test_a_call_that_fails_counts_as_answered_then():
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "match"),
-    [({"most": 5000}, TooLarge, "more than 5,000 bytes"), ({"timeout": 0.2}, TooSlow, "not complete within")],
+    ("options", "begin", "error", "match"),
+    [
+        ({"most": 5000}, b"", TooLarge, "more than 5,000 bytes"),
+        ({"most": 5000}, gzip.compress(b"[]"), TooLarge, "more than 5,000 bytes"),
+        ({"timeout": 0.2}, b"", TooSlow, "not complete within"),
+    ],
+    ids=["too large", "too large after the end of its coding", "too slow"],
 )
 async def test_an_answer_that_is_too_large_or_too_slow_is_cut_and_counts(
-    options: dict[str, Any], error: type[FetchError], match: str
+    options: dict[str, Any], begin: bytes, error: type[FetchError], match: str
 ) -> None:
     async with setup(**options) as s:
 
         async def endless() -> AsyncIterator[bytes]:
+            yield begin
             while True:
                 yield b"x" * 1000
                 await asyncio.sleep(0.01)
 
-        s.api.body = endless
+        s.api.body, s.api.headers = endless, {"content-encoding": "gzip"} if begin else {}
         with pytest.raises(error, match=match):
             await s.get()
 
