@@ -162,6 +162,7 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     together: int = 0  # for a digest: most deliveries of one lane together
     max_bytes: int = 0  # bytes of the events of a digest together, unless it has one event
     probe: bool = False  # the next lane, even before it is due
+    failed: tuple[str, ...] = ()  # in a probe: lanes that others go before, the later ones last
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):

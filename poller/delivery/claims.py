@@ -20,6 +20,7 @@ from poller.sinks.protocol import Receipt, TooLarge
 from state.deliveries import AttemptRow, Claim, Job
 
 Answer = Receipt | BaseException
+REMEMBERED: Final = 100  # failed attempts
 OUTSIDE: Final = ("!", "replay ")  # prefixes of the lanes of redelivered and replayed events
 
 
@@ -51,8 +52,16 @@ class ClaimsInHand:
         self.health = SubscriptionHealth(settings.name, promotes=not self.together)
         self.ready: deque[Claim] = deque()  # claims not yet attempted
         self.draft = self._new_draft()
+        self._failed: deque[str] = deque(maxlen=REMEMBERED)  # lanes of the attempts that failed since one succeeded
         self.is_stuck = False  # results cannot be written: no further attempts
         self.is_closed = False  # the program stops: no further attempts
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The lanes that failed since an attempt succeeded, the latest last. The others are probed before them: a
+        receiver may refuse the events of one object alone.
+        """
+        return tuple(dict.fromkeys(reversed(self._failed)))[::-1]
 
     @property
     def may_go_on(self) -> bool:
@@ -81,6 +90,10 @@ class ClaimsInHand:
         self.health.follow(answer, first, row.number, receipt, self.draft, now=now, not_before=decision.not_before)
         if decision.state == "dead":
             self.health.report_dead(running.jobs, row.number, receipt, self.draft, now=now)
+        if decision.state == "delivered":
+            self._failed.clear()
+        else:
+            self._failed.append(running.claim.lane)
         if self.health.is_open and not held:
             self._give_back_due()
         repeated = before.dead_reported if decision.state == "dead" else before.failures > 0

@@ -18,11 +18,11 @@ from state.rows import EVENT, job_of
 # lane by lane, in order: $5 of each lane at most, fewer if there are many lanes, and $6 in all. Lanes are updated by
 # their place in the table, which cannot change while the subscription is locked: a join by name may be planned over all
 # lanes of a subscription that the statistics do not know yet.
-CLAIM: Final = f"""
+_CLAIM: Final = f"""
 WITH due AS MATERIALIZED (
     SELECT ctid AS place FROM lanes WHERE subscription = $1 AND epoch < $2 AND {{condition}} <= $3::float8
     AND EXISTS (SELECT 1 FROM subscriptions WHERE id = $1 AND state = 'active')
-    ORDER BY due, first_seq LIMIT $4
+    ORDER BY {{order}} LIMIT $4
 ), claimed AS (
     UPDATE lanes l SET epoch = $2 FROM due WHERE l.ctid = due.place
     RETURNING l.lane, l.due, l.not_before, l.first_seq
@@ -35,6 +35,11 @@ FROM claimed c LEFT JOIN LATERAL (
     LIMIT greatest(1, least($5::bigint, $6::bigint / (SELECT count(*) FROM claimed)))
 ) d ON true LEFT JOIN events e ON e.seq = d.seq ORDER BY c.due, c.first_seq, c.lane, d.id
 """
+CLAIM: Final = _CLAIM.format(condition="due", order="due, first_seq")
+# A lane that a command has opened goes first: it is due at 0. Then those that have not failed ($7).
+PROBE: Final = _CLAIM.format(
+    condition="not_before", order="due > 0, array_position($7::text[], lane) NULLS FIRST, due, first_seq"
+)
 # Gives lanes back: deleted if nothing is pending in them, else due again, at their own time if none is given. The
 # lane and its oldest pending delivery are looked up one by one, because a join may be planned over all of them.
 RELEASE: Final = """
@@ -166,8 +171,8 @@ def _claim(conn: Connection, id_: int, lease: Lease, request: ClaimRequest, now:
     lanes, each, most = (
         (1, *[request.together] * 2) if request.together else (request.deliveries, request.per_lane, request.deliveries)
     )
-    query = CLAIM.format(condition="not_before" if request.probe else "due")
-    return conn.run(query, [id_, lease.epoch, now, lanes, each, most])
+    given = [id_, lease.epoch, now, lanes, each, most]
+    return conn.run(PROBE, [*given, list(request.failed)]) if request.probe else conn.run(CLAIM, given)
 
 
 def _claims(conn: Connection, claimed: Answer, request: ClaimRequest) -> tuple[Claim, ...]:

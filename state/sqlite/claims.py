@@ -25,6 +25,17 @@ OLDEST = (
     "CROSS JOIN events e ON e.seq = d.seq"
 )
 
+_LANES = (
+    "SELECT l.lane, l.due, l.not_before, r.reference "
+    "FROM lanes l LEFT JOIN last_references r USING (subscription, lane)"
+)
+DUE = f"{_LANES} WHERE l.subscription = ? AND l.epoch < ? AND l.due <= ? ORDER BY l.due, l.first_seq LIMIT ?"
+# A lane that a command has opened goes first: it is due at 0.
+PROBE = (
+    f"{_LANES} LEFT JOIN json_each(?) f ON f.value = l.lane WHERE l.subscription = ? AND l.epoch < ? "
+    "AND l.not_before <= ? ORDER BY l.due > 0, f.key, l.due, l.first_seq LIMIT ?"
+)
+
 
 def settle(
     conn: sqlite3.Connection, lease: Lease, batch: Settlement, request: ClaimRequest | None, limit: int
@@ -163,13 +174,11 @@ def _due(conn: sqlite3.Connection, id_: int, release: Release) -> float:
 
 
 def _claim(conn: sqlite3.Connection, id_: int, lease: Lease, request: ClaimRequest, now: float) -> tuple[Claim, ...]:
-    condition = "l.not_before <= ?" if request.probe else "l.due <= ?"
-    lanes = conn.execute(
-        "SELECT l.lane, l.due, l.not_before, r.reference FROM lanes l LEFT JOIN last_references r "
-        f"USING (subscription, lane) WHERE l.subscription = ? AND l.epoch < ? AND {condition} "
-        "ORDER BY l.due, l.first_seq LIMIT ?",
-        [id_, lease.epoch, now, 1 if request.together else request.deliveries],
-    ).fetchall()
+    most = 1 if request.together else request.deliveries
+    if request.probe:
+        lanes = conn.execute(PROBE, [_table(request.failed), id_, lease.epoch, now, most]).fetchall()
+    else:
+        lanes = conn.execute(DUE, [id_, lease.epoch, now, most]).fetchall()
     if not lanes:
         return ()
     names = [lane for lane, *_ in lanes]

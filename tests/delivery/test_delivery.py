@@ -307,6 +307,25 @@ async def test_the_breaker_opens_once_probes_alone_and_tells_when_it_is_over(ben
     }
 
 
+async def test_a_receiver_that_refuses_two_objects_is_probed_with_another(bench: Bench) -> None:
+    box = bench.route("crm", retry=(), concurrency=1)
+
+    async def answer(events: Sequence[Event], attempt: Attempt) -> Receipt:
+        if events[0].subject == "items/good":
+            return OK
+        raise Refused(Receipt(status="400"))
+
+    box.answer = answer
+    await bench.start()
+    for number in range(1, 21):
+        await bench.record(number, subject=f"items/bad {number % 2}")
+    await bench.record(21, subject="items/good")
+    assert (len(box.calls), bench.state("crm").state) == (5, "failing")
+
+    await bench.pass_(5.1)
+    assert [event.id for event in box.got] == ["event-21"]
+
+
 async def test_an_open_breaker_outlives_a_restart_and_is_told_once(bench: Bench) -> None:
     box = bench.route("crm")
     box.fail(OSError("down"))

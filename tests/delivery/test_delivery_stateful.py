@@ -101,6 +101,8 @@ ANSWERS = (
     Answer("what no plugin should raise", lambda: KeyError("oops")),
 )
 OK = ANSWERS[0]
+REFUSED = Answer("400", lambda: Refused(SAID), arrives=False)
+LONGEST_OUTAGE = 500.0  # seconds: an attempt that gets no answer, a probe that is refused, the longest wait, another
 
 
 class Receiver:
@@ -112,6 +114,7 @@ class Receiver:
         self.wants = wants
         self.script: deque[Answer] = deque()
         self.usual = OK
+        self.refused: str | None = None  # the object whose events it refuses
         self.got: set[int] = set()
         self.promised: set[int] = set()  # answered with a receipt
         self.faults: list[str] = []
@@ -121,6 +124,8 @@ class Receiver:
 
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
         answer = self.script.popleft() if self.script else self.usual
+        if self.refused in {event.subject for event in events}:
+            answer = REFUSED
         lane, origin, state = self._bench.db.execute(
             "SELECT d.lane, d.origin, s.state FROM deliveries d JOIN subscriptions s ON s.id = d.subscription "
             "WHERE d.id = ?",
@@ -241,6 +246,7 @@ def is_even(event: Event) -> bool:
     return event.source == "/sources/acme" and event.data["object"].get("n", 1) % 2 == 0
 
 
+ONE_BY_ONE = ("all", "even", "single")
 NAMES = st.sampled_from(["all", "even", "digest", "single"])
 LETTERS = st.sampled_from("abcd")
 
@@ -294,6 +300,11 @@ class Deliveries(RuleBasedStateMachine):
     @rule(name=NAMES, answer=st.sampled_from(ANSWERS))
     def answer_always(self, name: str, answer: Answer) -> None:
         self.world.receivers[name].usual = answer
+
+    @rule(name=st.sampled_from(ONE_BY_ONE), letter=LETTERS | st.none())
+    def refuse(self, name: str, letter: str | None) -> None:
+        """From now on it refuses what concerns one object."""
+        self.world.receivers[name].refused = letter and f"items/{letter}"
 
     @rule(seconds=st.sampled_from([0.5, 6.0, 31.0, 70.0, 400.0]))
     def time_passes(self, seconds: float) -> None:
@@ -436,6 +447,8 @@ class Deliveries(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             self.do(self._heal())
+            self.what_is_not_refused_is_not_held_up()
+            self.do(self._accept_all())
             self.the_books_balance()
             assert self.world.db.execute("SELECT * FROM lanes").fetchall() == []
             self.nothing_is_out_of_order_or_unwanted()
@@ -448,7 +461,7 @@ class Deliveries(RuleBasedStateMachine):
             self.folder.cleanup()
 
     async def _heal(self) -> None:
-        """Everybody is well, nothing dies any more, and time passes."""
+        """Nothing dies any more, and every receiver is well, except that one object may still be refused."""
         world = self.world
         gone, world.absent = world.absent, set()
         for receiver in world.receivers.values():
@@ -460,8 +473,22 @@ class Deliveries(RuleBasedStateMachine):
         for name in world.receivers:
             world.store.resume(name)
         world.delivering.wake()
+        await world.pass_(LONGEST_OUTAGE)
+
+    def what_is_not_refused_is_not_held_up(self) -> None:
+        """A receiver that refuses one object has all others soon, however the probes fell."""
+        for name in ONE_BY_ONE:
+            refused = self.world.receivers[name].refused
+            waiting = self.world.reader.deliveries(states=["pending"], subscription=name, limit=10**6)
+            events = {event.seq: event.subject for event in self.kept()}
+            if refused is not None:
+                assert {events[one.seq] for one in waiting} <= {refused}, (name, refused, waiting)
+
+    async def _accept_all(self) -> None:
+        for receiver in self.world.receivers.values():
+            receiver.refused = None
         for _ in range(50):
-            await world.pass_(100.0)
+            await self.world.pass_(100.0)
 
     def everything_came(self, name: str) -> None:
         """Each event that is wanted is delivered, and then it came, or dead; the others are noted as not matching."""

@@ -297,6 +297,22 @@ def test_a_claim_takes_the_oldest_deliveries_of_each_lane_in_order(backend: Back
     assert seqs(claims) == [[1, 4], [2, 3], [6]]
 
 
+def test_a_probe_takes_first_what_a_command_opened_then_what_has_not_failed_then_what_failed_longest_ago(
+    backend: Backend,
+) -> None:
+    store = opened(backend)
+    record(store, "abcd")
+    lease = own(store, "crm")
+    read_on(store, lease)
+    [fourth] = [one.id for one in store.delivery_reader.deliveries(subscription="crm") if one.seq == 4]
+    store.deliveries.redeliver([fourth], now=NOW)
+    request = ClaimRequest(deliveries=1, probe=True, failed=("items/d", "items/c", "items/a"))
+
+    probes = [store.deliveries.settle(lease, Settlement(now=NOW), request).claims for _ in range(5)]
+
+    assert [seqs(claims) for claims in probes] == [[[4]], [[2]], [[3]], [[1]], []]
+
+
 def test_times_and_words_are_read_as_they_were_written(backend: Backend) -> None:
     store = opened(backend)
     record(store, "a")
