@@ -194,8 +194,9 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _next_free(path: Path) -> Path:
-    """The next free name for a rotated file; events.jsonl.1 is the oldest."""
-    taken = (other.name.removeprefix(f"{path.name}.") for other in path.parent.glob(f"{path.name}.*"))
+    """The next free name for a rotated file; events.jsonl.1 is the oldest, also where it was packed as .1.gz."""
+    begin = f"{path.name}."
+    taken = (name.removeprefix(begin).partition(".")[0] for name in os.listdir(path.parent) if name.startswith(begin))
     number = max((int(suffix) for suffix in taken if suffix.isdecimal()), default=0) + 1
     return path.with_name(f"{path.name}.{number}")
 

@@ -33,6 +33,7 @@ SETTINGS: Final = {
     "transaction_timeout": "0",
     "default_transaction_isolation": "read committed",
     "bytea_output": "hex",
+    "array_nulls": "on",
     "timezone": "UTC",
 }
 _SINCE: Final = {"transaction_timeout": 170000}  # version of the server that a setting needs

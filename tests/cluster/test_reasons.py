@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from state.errors import Unavailable
+from state.errors import StateError, Unavailable
 from state.postgres.failures import PASSING, translated
 from state.postgres.step_runner import StepRunner
 
@@ -49,3 +49,10 @@ def test_a_database_that_must_be_vacuumed_first_is_waited_for() -> None:
 
     assert isinstance(error, Unavailable)
     assert "VACUUM" in str(error)
+
+
+def test_a_search_path_without_a_schema_is_named() -> None:
+    error = translated(psycopg.errors.InvalidSchemaName("no schema has been selected to create in"))
+
+    assert isinstance(error, StateError)
+    assert "search_path" in error.hint

@@ -62,6 +62,7 @@ SET = {
     "timezone": "Asia/Kolkata",
     "datestyle": "German",
     "extra_float_digits": "-5",
+    "array_nulls": "off",
 }
 
 
@@ -80,6 +81,7 @@ def test_what_a_role_has_set_changes_nothing(backend: PostgresBackend, role: str
         assert shown["default_transaction_isolation"] == "read committed"
         assert store.db.value("SELECT value FROM meta WHERE key = $1", [TEXT]) == TEXT
         assert store.db.value("SELECT pg_backend_pid()") == pid
+        assert store.db.value("SELECT unnest($1::bigint[])", [[None]]) is None
         assert store.db.value("SELECT 0.1::float8 + 0.2::float8") == 0.1 + 0.2
     finally:
         store.close()

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugins.jsonl import JsonlOptions, JsonlSink, LineFile
+from plugins.jsonl import JsonlOptions, JsonlSink, LineFile, _next_free
 from poller import Attempt, Event
 
 FIRST = Attempt(number=1, delivery_id="7")
@@ -100,15 +100,21 @@ def test_blocks_that_a_power_cut_left_empty_are_taken_off(tmp_path: Path) -> Non
     assert path.read_bytes() == b""
 
 
-async def test_a_full_file_is_set_aside_under_the_next_number(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
+@pytest.mark.parametrize("name", ["events.jsonl", "events[1].jsonl", "*.jsonl"])
+async def test_a_full_file_is_set_aside_under_the_next_number(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     async with opened(path, rotate="600B") as sink:
         for number in range(7):
             await sink.deliver([make_event(number)], FIRST)
 
-    files = [tmp_path / "events.jsonl.1", tmp_path / "events.jsonl.2", tmp_path / "events.jsonl.3", path]
+    files = [*(tmp_path / f"{name}.{number}" for number in (1, 2, 3)), path]
     assert [line for file in files for line in ids(file)] == [f"k{number}" for number in range(7)]
     assert all(file.stat().st_size <= 600 for file in files)
+
+
+def test_the_number_of_a_packed_file_is_not_given_again(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl.3.gz").touch()
+    assert _next_free(tmp_path / "events.jsonl") == tmp_path / "events.jsonl.4"
 
 
 async def test_a_file_moved_away_is_begun_again(tmp_path: Path) -> None:
