@@ -15,7 +15,7 @@ from poller.delivery.opened_sink import OpenedSink, ends
 from poller.delivery.retry import RetryDecision, Unfinished
 from poller.delivery.subscription import Route
 from poller.hooks.faults import abandon, running_task
-from poller.sinks.protocol import Attempt, Receipt, TooLarge
+from poller.sinks.protocol import Attempt, Receipt
 from poller.tracing import span
 from state.deliveries import Claim
 
@@ -145,18 +145,15 @@ class AttemptRunner:
             if task is not None and task.cancelling():
                 _forget_cancellation(task)
 
-    def _concluded(self, running: RunningAttempt, answer: Answer) -> RetryDecision | None:
+    def _concluded(self, running: RunningAttempt, answer: Answer) -> RetryDecision:
         """Report an answer, and keep only the jobs that may follow it."""
         latency = self._clock.steady() - running.began
-        decision = None
-        if isinstance(answer, TooLarge) and len(running.jobs) > 1:
-            self._hand.halved(running, answer, latency)
+        decision = self._hand.answered(running, answer, latency)
+        if decision.halves and self._hand.may_go_on and not decision.not_before:
             attempted = [structs.replace(job, attempts=running.jobs[0].attempts + 1) for job in running.jobs]
-            running.waiting.extendleft(reversed(halves(attempted)) if self._hand.may_go_on else ())
-        else:
-            decision = self._hand.answered(running, answer, latency)
-            if not self._hand.may_follow(decision):
-                running.waiting.clear()
+            running.waiting.extendleft(reversed(halves(attempted)))
+        elif not self._hand.may_follow(decision):
+            running.waiting.clear()
         self._changed()
         return decision
 

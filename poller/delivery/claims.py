@@ -81,15 +81,24 @@ class ClaimsInHand:
         return decision.state == "delivered" and self.may_go_on
 
     def answered(self, running: RunningAttempt, answer: Answer, latency: float) -> RetryDecision:
-        """Record the result of an attempt."""
+        """Record the result of an attempt.
+
+        Only a single event becomes a dead letter: of several, one may be the cause, so each half is a separate digest
+        from now on.
+        """
         first, receipt, now = running.jobs[0], receipt_of(answer), self._clock.now()
         decision = self._judged(running, answer, now)
+        parts: tuple[tuple[Job, ...], ...] = (running.jobs,)
+        if decision.state == "dead" and len(running.jobs) > 1:
+            decision, parts = _again(first, decision), halves(running.jobs)
         row = _row(running, receipt, latency)
-        self.draft.settle(running.claim, running.jobs, decision, row)
+        for part in parts:
+            self.draft.settle(running.claim, part, decision, row)
         held, before = self.health.is_open, self.health.health
-        self.health.follow(answer, first, row.number, receipt, self.draft, now=now, not_before=decision.not_before)
+        if not (isinstance(answer, TooLarge) and len(parts) > 1):  # else the receiver is well
+            self.health.follow(answer, first, row.number, receipt, self.draft, now=now, not_before=decision.not_before)
         if decision.state == "dead":
-            self.health.report_dead(running.jobs, row.number, receipt, self.draft, now=now)
+            self.health.report_dead(first, row.number, receipt, self.draft, now=now)
         if decision.state == "delivered":
             self._failed.clear()
         else:
@@ -99,15 +108,6 @@ class ClaimsInHand:
         repeated = before.dead_reported if decision.state == "dead" else before.failures > 0
         self._report(running, decision, row, is_repeated=repeated and decision.state != "delivered")
         return decision
-
-    def halved(self, running: RunningAttempt, answer: TooLarge, latency: float) -> None:
-        """Record an attempt that carried too much: each half is a separate digest from now on."""
-        row = _row(running, receipt_of(answer), latency)
-        first = running.jobs[0]
-        decision = RetryDecision(state="pending", retries=first.retries, refusals=first.refusals)
-        for half in halves(running.jobs):
-            self.draft.settle(running.claim, half, decision, row)
-        self._report(running, decision, row)
 
     def release(self, claim: Claim, decision: RetryDecision | None) -> None:
         """Give a lane back: the claim has no further attempts for now."""
@@ -163,6 +163,18 @@ class ClaimsInHand:
                 is_repeated=is_repeated,
             )
         )
+
+
+def _again(first: Job, dead: RetryDecision) -> RetryDecision:
+    """Instead of a dead letter: another attempt of each half as soon as possible, which is the last one again."""
+    return RetryDecision(
+        state="pending",
+        retries=first.retries,
+        refusals=first.refusals,
+        due=dead.not_before or None,
+        not_before=dead.not_before,
+        halves=True,
+    )
 
 
 def _row(running: RunningAttempt, receipt: Receipt, latency: float) -> AttemptRow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from poller.events.cloudevents import iso
@@ -39,20 +38,19 @@ def disabled(name: str, event: Event, number: int, receipt: Receipt, *, now: flo
     return _notice("disabled", name, summary, event, number, receipt, f"its events are kept; {_resume(name)}", now)
 
 
-def dead(name: str, jobs: Sequence[Job], number: int, receipt: Receipt, *, now: float) -> Notice:
-    """The notice that an event, or a digest of several, was given up."""
-    first, more = jobs[0], len(jobs) - 1
-    event = first.event
-    what = f"event {event.seq} ({event.type}, {event.subject})" + (f" and {more} more of its digest" * (more > 0))
+def dead(name: str, job: Job, number: int, receipt: Receipt, *, now: float) -> Notice:
+    """The notice that an event was given up."""
+    event = job.event
+    what = f"event {event.seq} ({event.type}, {event.subject})"
     attempts = counted(number, "attempt")
-    next_ = f"`poller redeliver {first.id}` sends it again, `poller redeliver --subscription {name}` all dead letters; "
+    next_ = f"`poller redeliver {job.id}` sends it again, `poller redeliver --subscription {name}` all dead letters; "
     next_ += "the next dead letter is reported only after a delivery has succeeded"
     return Notice(
         kind="delivery.dead",
         subject=f"subscriptions/{name}",
         summary=f"Subscription {name} has a dead letter: {what}, given up after {attempts}, "
         f"the last {clause(receipt.status)}.",
-        detail={"delivery": first.id, "events": len(jobs), **_detail(event, number, receipt, next_)},
+        detail={"delivery": job.id, **_detail(event, number, receipt, next_)},
         time=now,
     )
 

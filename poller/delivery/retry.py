@@ -28,6 +28,7 @@ class RetryDecision(msgspec.Struct, frozen=True, kw_only=True):
     due: float | None = None  # while pending: time of the next attempt; None: as soon as possible
     not_before: float = 0.0  # no attempt before then, by the receiver's own request
     disables: bool = False  # the receiver wants no more events of this subscription
+    halves: bool = False  # each half of what was attempted is a separate digest from now on
 
 
 def judge(
@@ -58,7 +59,7 @@ def judge(
         )
     refusals += isinstance(answer, Refused)
     if retries >= len(schedule) or refusals >= REFUSALS:
-        return RetryDecision(state="dead", retries=retries + 1, refusals=refusals)
+        return RetryDecision(state="dead", retries=retries + 1, refusals=refusals, not_before=not_before)
     due = max(now + jittered(schedule[retries], chance), not_before)
     return RetryDecision(state="pending", retries=retries + 1, refusals=refusals, due=due, not_before=not_before)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from msgspec import structs
 
 from poller.delivery import breaker, notices
@@ -78,13 +76,11 @@ class SubscriptionHealth:
                 told = notices.failing(self.name, job.event, number, receipt, failures, probe=probe, now=now)
                 draft.notices.append(told)
 
-    def report_dead(
-        self, jobs: Sequence[Job], number: int, receipt: Receipt, draft: SettlementDraft, *, now: float
-    ) -> None:
+    def report_dead(self, job: Job, number: int, receipt: Receipt, draft: SettlementDraft, *, now: float) -> None:
         """Report a dead letter, unless one was reported since a delivery last succeeded."""
         if not self.health.dead_reported:
             self._set(structs.replace(self.health, dead_reported=True), draft)
-            draft.notices.append(notices.dead(self.name, jobs, number, receipt, now=now))
+            draft.notices.append(notices.dead(self.name, job, number, receipt, now=now))
 
     def _set(self, health: SinkHealth, draft: SettlementDraft) -> None:
         if health != self.health:

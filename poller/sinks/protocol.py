@@ -66,7 +66,7 @@ class RetryLater(DeliveryError):
 
 
 class Rejected(DeliveryError):
-    """Never in this form: a dead letter at once."""
+    """Never in this form: a dead letter at once. Of several events, each half is tried, until only one is left."""
 
 
 class TooLarge(Rejected):

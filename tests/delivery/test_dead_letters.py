@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from poller.sinks.protocol import Receipt, Rejected, TooLarge
-from tests.support.bench import Bench, bench, said
+from collections.abc import Sequence
+
+import pytest
+
+from poller.sinks.protocol import Attempt, DeliveryError, Receipt, Refused, Rejected, RetryLater, TooLarge
+from state.records import Event
+from tests.support.bench import OK, Bench, bench, said
 
 __all__ = ["bench", "said"]
 
@@ -24,7 +29,6 @@ async def test_a_dead_letter_is_reported_with_all_that_an_operator_needs(bench: 
         "version": 1,
         "detail": {
             "delivery": 1,
-            "events": 1,
             "event": "event-1",
             "sequence": 1,
             "type": "shop.items.updated",
@@ -55,16 +59,46 @@ async def test_it_is_reported_once_until_a_delivery_succeeds_also_over_a_restart
     assert bench.notices() == ["poller.delivery.dead"] * 2
 
 
-async def test_a_digest_that_dies_is_one_report_that_counts_its_events(bench: Bench) -> None:
-    bench.route("mail", digest=60.0).fail(NO)
-    witness = bench.route("ops", types=("poller.delivery.*",))
+@pytest.mark.parametrize(
+    ("answer", "tries"),
+    [(NO, 1), (Refused(Receipt(status="400")), 3), (RetryLater(None, Receipt(status="500")), 3)],
+    ids=["rejected", "refused", "failed"],
+)
+async def test_of_a_digest_only_the_event_that_is_not_accepted_dies(
+    bench: Bench, answer: DeliveryError, tries: int
+) -> None:
+    box = bench.route("mail", digest=60.0, retry=(5.0, 5.0))
+
+    async def only_without_3(events: Sequence[Event], attempt: Attempt) -> Receipt:
+        if any(event.seq == 3 for event in events):
+            raise answer
+        return OK
+
+    box.answer = only_without_3
     await bench.start()
-    await bench.record(1, 2, 3)
+    await bench.record(1, 2, 3, 4, 5)
+    await bench.pass_(61 + 15)
     await bench.pass_(61)
 
-    [event] = witness.got
-    assert "event 1 (shop.items.updated, items/1) and 2 more of its digest" in event.data["summary"]
-    assert event.data["detail"]["events"] == 3
+    assert box.seqs == [1, 2, 4, 5]
+    assert [one.seq for one in bench.reader.deliveries(states=["dead"])] == [3]
+    assert [seqs for seqs, _ in box.calls][:tries] == [(1, 2, 3, 4, 5)] * tries
+    assert bench.notices() == ["poller.delivery.dead"]
+    assert bench.books("mail").balanced
+
+
+async def test_the_halves_of_a_digest_that_is_given_up_wait_as_the_receiver_asked(bench: Bench) -> None:
+    box = bench.route("mail", digest=60.0, retry=())
+    box.fail(RetryLater(600.0, Receipt(status="429")))
+    await bench.start()
+    await bench.record(1, 2)
+    await bench.pass_(61)
+    box.answer = box.accept
+    await bench.pass_(590)
+    assert box.seqs == []
+    await bench.pass_(70)
+
+    assert box.seqs == [1, 2]
 
 
 async def test_a_subscription_never_gets_the_report_of_its_own_dead_letter(bench: Bench) -> None:
