@@ -43,16 +43,25 @@ def flag_of(found: Any) -> bool | None:
     return True if text in _TRUE else False if text in _FALSE else None
 
 
-_NEXT_TOKENS: Final = ("next_page", "nextPage", "next_cursor", "nextCursor", "next_page_token", "nextPageToken")
-_NEXT_URLS: Final = ("next", "next_url", "nextLink", "@odata.nextLink", "nextRecordsUrl")
-_MORE: Final = ("has_more", "hasMore", "has_next", "hasNext", "hasNextPage")
+# Names without capitals and punctuation: `next`, `nextPageToken`, `@odata.nextLink`, `next_records_url`.
+_NEXT: Final = re.compile(
+    r"(?:odata)?next(?:page|records)?(?:cursor|token|link|url|uri|href|offset|start|marker)?|continuationtoken"
+)
+_MORE: Final = re.compile(r"has(?:more|next)(?:page|pages|items|results|records)?|more(?:records|results)|istruncated")
+_LAST: Final = re.compile(r"(?:is)?last(?:page)?")
+_PUNCTUATION: Final = re.compile(r"[^a-z]+")
+_MOST_NAMES: Final = 100  # members of an object that is looked at: one with more has objects under their keys
 _TOTALS: Final = (
     *("total", "total_count", "totalCount", "total_results", "totalResults", "totalSize", "count", "@odata.count"),
     *("total_items", "totalItems", "total_records", "totalRecords", "total_elements", "totalElements"),
     *("total_entries", "totalEntries"),
 )
 _PAGES: Final = ("total_pages", "totalPages", "last_page", "lastPage", "page_count", "pageCount", "num_pages")
-_AROUND: Final = ("meta", "_meta", "pagination", "paging", "page", "page_info", "pageInfo")  # members that have those
+_AROUND: Final = (  # members that have those
+    *("meta", "_meta", "metadata", "pagination", "paging", "page", "page_info", "pageInfo", "info", "result_info"),
+    *("links", "_links", "response_metadata"),
+)
+_PLACES: Final[tuple[tuple[str, ...], ...]] = ((), *((name,) for name in _AROUND))
 _PARTIAL: Final = (
     *("incomplete_results", "incompleteResults", "timed_out", "timedOut", "partial", "is_partial", "isPartial"),
     *("partial_results", "partialResults"),
@@ -80,7 +89,7 @@ def contradictions(answer: Answer, response: httpx.Response, count: int, configu
     That is what the standards of HTTP define, and a URL that leads to the same list.
     """
     if not (configured.has_flag or configured.has_next):
-        yield from _named(name for name in _nexts(answer) if _leads_on(answer.value(_member(name)), response))
+        yield from _named(name for name, found in _alike(answer, _NEXT) if _leads_on(found, response))
     if not (configured.has_flag or configured.has_link) and _links_onward(response):
         yield 'the answer has a Link header with rel="next" where the list should end'
     if not configured.has_pages and _RANGE_HEADER in response.headers:
@@ -91,19 +100,15 @@ def guesses(answer: Answer, response: httpx.Response, count: int, configured: Co
     """What the answer says to the same effect under names that APIs commonly use. They are not configured, so they may
     mean something else.
 
-    Only members on the top level of the answer are considered, and totals one level below.
+    Only members on the top level of the answer are considered, and those one level below of what describes pages.
     """
-    members = answer.members() or {}
-    values = {name: answer.value(_member(name)) for name in _MORE if name in members}
     if not configured.has_flag:
-        yield from (
-            f"the answer says {name} = true where the list should end" for name in _MORE if flag_of(values.get(name))
-        )
+        more = [f"{name} = true" for name, found in _alike(answer, _MORE) if flag_of(found)]
+        more += [f"{name} = false" for name, found in _alike(answer, _LAST) if found is False]
+        yield from (f"the answer says {said} where the list should end" for said in more[:1])
     if not (configured.has_flag or configured.has_next):
-        nexts = {name: answer.value(_member(name)) for name in _nexts(answer)}
-        yield from _named(
-            name for name, value in nexts.items() if _names_a_page(value) and not _leads_on(value, response)
-        )
+        nexts = _alike(answer, _NEXT)
+        yield from _named(name for name, found in nexts if _names_a_page(found) and not _leads_on(found, response))
     if not configured.has_pages:
         yield from _larger(_totals(answer, response), count)
     if configured.page is not None and not configured.has_flag:
@@ -145,11 +150,15 @@ def _totals(answer: Answer, response: httpx.Response) -> list[tuple[str, Any]]:
 def _found(answer: Answer, names: Iterable[str]) -> list[tuple[str, Any]]:
     """The members with these names, on the top level of the answer and in what usually describes pages."""
     found = []
-    for around in ((), *((name,) for name in _AROUND)):
+    for around in _PLACES:
         members = answer.members(around) or {}
-        paths = [(*around, name) for name in names if name in members]
-        found += [(".".join(path), answer.value(Path(text=".".join(path), names=path))) for path in paths]
+        found += [_at(answer, (*around, name)) for name in names if name in members]
     return found
+
+
+def _at(answer: Answer, path: tuple[str, ...]) -> tuple[str, Any]:
+    text = ".".join(path)
+    return text, answer.value(Path(text=text, names=path))
 
 
 def signs_of_more(response: httpx.Response) -> tuple[str, ...]:
@@ -170,10 +179,15 @@ def counted_in(response: httpx.Response) -> tuple[str, int] | None:
         return None
 
 
-def _nexts(answer: Answer) -> list[str]:
-    """The members of an answer that may name its next page."""
-    members = answer.members() or {}
-    return [name for name in (*_NEXT_URLS, *_NEXT_TOKENS) if name in members]
+def _alike(answer: Answer, pattern: re.Pattern[str]) -> list[tuple[str, Any]]:
+    """The members whose names match without capitals and punctuation, where `_found` looks."""
+    found = []
+    for around in _PLACES:
+        members = answer.members(around) or {}
+        if len(members) <= _MOST_NAMES:
+            names = [name for name in members if pattern.fullmatch(_PUNCTUATION.sub("", name.lower()))]
+            found += [_at(answer, (*around, name)) for name in names]
+    return found
 
 
 def _named(names: Iterator[str]) -> Iterator[str]:
@@ -182,8 +196,9 @@ def _named(names: Iterator[str]) -> Iterator[str]:
 
 
 def _leads_on(found: Any, response: httpx.Response) -> bool:
-    """Whether it is a URL of the same list, but not the one that was requested."""
+    """Whether it is a URL of the same list, also as `{"href": ...}`, but not the one that was requested."""
     asked = response.request.url
+    found = found.get("href") if isinstance(found, dict) else found
     if not isinstance(found, str) or "?" not in found:
         return False
     try:
@@ -223,8 +238,8 @@ def _member(name: str) -> Path:
 
 
 def _names_a_page(found: Any) -> bool:
-    if isinstance(found, dict):
-        return bool(found)
+    if isinstance(found, dict):  # {"href": null} names none
+        return any(found.values())
     return isinstance(found, str | int) and not isinstance(found, bool) and bool(found)
 
 

@@ -226,6 +226,13 @@ def test_a_flag_says_whether_the_list_goes_on_in_every_form(kind, flag, is_true)
         ({"type": "page", "size": 200}, {"next_page": 2}, "names a next page (next_page)"),
         ({"type": "none"}, {"has_more": True}, "says has_more = true"),
         ({"type": "cursor", "next": "$.cursor"}, {"hasMore": "true"}, "says hasMore = true"),
+        ({"type": "none"}, {"links": {"next": "/items?page=2"}}, "names a next page (links.next)"),  # JSON:API
+        ({"type": "none"}, {"_links": {"next": {"href": "/items?page=2"}}}, "names a next page (_links.next)"),  # HAL
+        ({"type": "none"}, {"paging": {"next": {"after": "20"}}}, "names a next page (paging.next)"),  # HubSpot
+        ({"type": "none"}, {"response_metadata": {"next_cursor": "x"}}, "(response_metadata.next_cursor)"),  # Slack
+        ({"type": "none"}, {"NextToken": "x"}, "names a next page (NextToken)"),  # Amazon
+        ({"type": "none"}, {"info": {"more_records": True}}, "says info.more_records = true"),  # Zoho
+        ({"type": "none"}, {"last": False}, "says last = false"),  # Spring
         ({"type": "none"}, {"total": 288}, "total = 288 and shows 100 objects"),
         ({"type": "none"}, {"page": {"totalElements": 288}}, "page.totalElements = 288 and shows 100 objects"),
         ({"type": "page", "total": "$.pages"}, {"pages": 3}, "it may be the number of pages"),
@@ -247,6 +254,7 @@ def test_what_the_answer_says_against_the_configuration_is_a_doubt(table, body, 
     [
         ({"next": "https://shop.example/items?page=2"}, {}, False),
         ({"next": "/items?page=2"}, {}, False),
+        ({"links": {"next": {"href": "?page=2"}}}, {}, False),
         ({"next": "/events/tomorrow"}, {}, True),
         ({"next": "https://shop.example/items"}, {}, True),
         ({"total": 288}, {}, True),
@@ -263,6 +271,23 @@ def test_a_member_that_nobody_configured_is_a_guess_unless_it_leads_to_the_same_
     found = following(make_style(type="none"), Position(), answer=Answer(response.content), count=9, response=response)
 
     assert (len(found.doubts), len(found.guesses)) == ((0, 1) if is_guess else (1, 0))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"links": {"next": None, "last": "/items?page=9"}},
+        {"_links": {"self": {"href": "/items?page=9"}, "next": {"href": None}}},
+        {"info": {"more_records": False}, "last": True, "is_truncated": "false", "next_payment": "tomorrow"},
+    ],
+    ids=str,
+)
+def test_a_member_that_names_no_next_page_is_no_doubt(body):
+    response = answer(body)
+
+    found = following(make_style(type="none"), Position(), answer=Answer(response.content), count=9, response=response)
+
+    assert (found.doubts, found.guesses) == ((), ())
 
 
 @pytest.mark.parametrize("cursor", [None, "", False])
