@@ -93,7 +93,7 @@ class Fetcher:
             return _unchanged(unit, asked, calls=1)
         first = _First(at, response, digest, asked_at, order)
         no_page = _no_page(w, unit)
-        if no_page is AFTER_THE_END and response.status_code in REFUSALS - {*w.rules.endpoint.empty_status}:
+        if response.status_code in _maybe_no_page(w, unit, no_page) - {*w.rules.endpoint.empty_status}:
             raise unwelcome(response, f"; set empty_status = [{response.status_code}] if the list ends so")
         return await self._read_on(w, unit, first, no_page)
 
@@ -273,6 +273,16 @@ def _no_page(w: WatchedEndpoint, unit: UnitState) -> Set[int]:
     if unit.shown:
         return AFTER_THE_END
     return NO_PAGE if unit.failures + 1 < GIVEN_UP else NO_PAGE | ALWAYS_FAILS
+
+
+def _maybe_no_page(w: WatchedEndpoint, unit: UnitState, no_page: Set[int]) -> Set[int]:
+    """Statuses by which the list may end without being configured so, because the page has never shown an object, or
+    the previous one says that it is the last.
+    """
+    if no_page:
+        return REFUSALS if no_page is AFTER_THE_END else frozenset()
+    is_later = not w.is_child and is_swept(unit.key) and w.units.before(unit.key) is not None
+    return AFTER_THE_END | REFUSALS if is_later and not unit.shown else frozenset()
 
 
 def _age(headers: httpx.Headers) -> float:

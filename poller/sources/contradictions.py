@@ -49,6 +49,7 @@ _NEXT: Final = re.compile(
 )
 _MORE: Final = re.compile(r"has(?:more|next)(?:page|pages|items|results|records)?|more(?:records|results)|istruncated")
 _LAST: Final = re.compile(r"(?:is)?last(?:page)?")
+_PREVIOUS: Final = re.compile(r"prev(?:ious)?(?:page)?(?:link|url|uri|href)?")
 _PUNCTUATION: Final = re.compile(r"[^a-z]+")
 _MOST_NAMES: Final = 100  # members of an object that is looked at: one with more has objects under their keys
 _TOTALS: Final = (
@@ -134,6 +135,24 @@ def signs_of_parts(answer: Answer) -> Iterator[str]:
         f"the answer reports {name} beside its objects: it may lack some; `error` makes it a failed one"
         for name in reported[:1]
     )
+
+
+def says_it_is_last(answer: Answer, response: httpx.Response, seen: int | None) -> bool:
+    """Whether an answer says of itself that it is the last, by members that are not configured: `last` is true,
+    `has_more` false, or `next` is null although it names a previous page or counts just the objects that were seen.
+
+    A `next` that is null proves nothing by itself: the API may never use it.
+    """
+    more = [found for _, found in _alike(answer, _MORE)]
+    if any(found is True for _, found in _alike(answer, _LAST)) or (more and all(found is False for found in more)):
+        return True
+    nexts = [found for _, found in _alike(answer, _NEXT)]
+    if not nexts or any(_names_a_page(found) for found in nexts):
+        return False
+    if any(_names_a_page(found) for _, found in _alike(answer, _PREVIOUS)):
+        return True
+    total = guessed_total(answer, response)
+    return total is not None and total[1] == seen
 
 
 def guessed_total(answer: Answer, response: httpx.Response) -> tuple[str, int] | None:

@@ -23,6 +23,7 @@ from poller.sources.contradictions import (
     guessed_total,
     guesses,
     next_href,
+    says_it_is_last,
     signs_of_parts,
 )
 from poller.sources.paths import MISSING, Answer, compile_path
@@ -200,7 +201,7 @@ def following(style: Pagination, at: Position, *, answer: Answer, count: int, re
         )
     match style:
         case Pages() | Offsets():
-            found = _counted(style, at, answer, count, total)
+            found = _counted(style, at, answer, count, total, response)
         case Cursors():
             found = _next_cursor(style, at, answer, response, is_counted=total is not None or count <= 1)
         case Links():
@@ -294,7 +295,9 @@ def _unfit(found: Any, wanted: str) -> str:
     return f"is {str(found)[:40]!r} in the answer, not {wanted}"
 
 
-def _counted(style: Pages | Offsets, at: Position, answer: Answer, count: int, total: int | None) -> FollowUp:
+def _counted(
+    style: Pages | Offsets, at: Position, answer: Answer, count: int, total: int | None, response: httpx.Response
+) -> FollowUp:
     flag, doubts = _goes_on(style, answer)
     before = _before(style, at)
     if flag is not None:
@@ -304,7 +307,8 @@ def _counted(style: Pages | Offsets, at: Position, answer: Answer, count: int, t
         is_refuted = before + count > total and style.size is not None and count >= style.size
         goes_on = count > 0 and (before + count < total or is_refuted)
     else:
-        goes_on = count >= (style.size or 1)
+        seen = before + count if style.size or at == replace(first(style), since=at.since, parent=at.parent) else None
+        goes_on = count >= (style.size or 1) and not says_it_is_last(answer, response, seen)
     doubts = (*doubts, *_capped(style, before, count, total))
     if goes_on:
         return FollowUp(next=_after(style, at, count, total), doubts=doubts)

@@ -122,6 +122,37 @@ async def test_a_list_that_goes_on_after_short_pages_does_so_after_a_restart(tmp
         assert known(app) == 39
 
 
+class Django(List):
+    """A list as Django REST framework gives it, which answers 404 for a page after the last one."""
+
+    def answer(self, params: Any) -> Response:
+        page = int(params["page"])
+        begin, end = (page - 1) * self.cap, page * self.cap
+        if page > 1 and begin >= len(self.ids):
+            return JSONResponse({"detail": "Invalid page."}, 404)
+        before, after = (
+            (page > 1 and f"?page={page - 1}") or None,
+            (end < len(self.ids) and f"?page={page + 1}") or None,
+        )
+        shown = [{"id": number} for number in self.ids[begin:end]]
+        return JSONResponse({"count": len(self.ids), "next": after, "previous": before, "results": shown})
+
+
+@pytest.mark.parametrize("table", [PAGES, 'pagination = { type = "page" }'])
+async def test_a_list_whose_last_page_is_full_ends_at_a_404_where_that_page_says_that_it_is_the_last(tmp_path, table):
+    found = Django(ids=[*range(1, 21)])
+    async with opened(tmp_path, f'items = "$.results"\n{table}', found) as app:
+        assert await sweep_once(app) == []
+        assert (known(app), told(app)) == (20, [])
+
+        found.ids += [21, 22]
+        assert await sweep_once(app) == []
+        del found.ids[20:]
+        for _ in range(4):
+            assert await sweep_once(app) == []
+        assert [what for what, _ in told(app)] == ["created"] * 2 + ["deleted"] * 2
+
+
 NO_SUCH_PAGE: dict[str, Callable[[], Response]] = {
     **{
         str(status): lambda status=status: JSONResponse({"error": "no such page"}, status)

@@ -290,6 +290,31 @@ def test_a_member_that_names_no_next_page_is_no_doubt(body):
     assert (found.doubts, found.guesses) == ((), ())
 
 
+@pytest.mark.parametrize(
+    ("page", "body", "is_last"),
+    [
+        (2, {"next": None, "previous": "/items?page=1"}, True),  # Django REST framework
+        (1, {"next": None, "previous": None, "count": 9}, True),
+        (1, {"next": None, "previous": None, "count": 20}, False),
+        (2, {"next": None, "previous": None, "count": 9}, False),
+        (2, {"next": None}, False),
+        (2, {"next": "/items?page=3", "previous": "/items?page=1"}, False),
+        (2, {"links": {"next": None, "prev": "/items?page=1"}}, True),
+        (2, {"last": True}, True),
+        (2, {"has_more": False}, True),
+        (2, {"has_more": None}, False),
+    ],
+    ids=str,
+)
+def test_a_full_page_that_says_it_is_the_last_is_followed_by_one_that_need_not_exist(page, body, is_last):
+    style, response = make_style(type="page"), answer(body)
+
+    found = following(style, Position(page=page), answer=Answer(response.content), count=9, response=response)
+
+    onward = Position(page=page + 1)
+    assert (found.next, found.beyond) == ((None, onward) if is_last else (onward, None))
+
+
 @pytest.mark.parametrize("cursor", [None, "", False])
 def test_a_cursor_that_is_nothing_ends_the_list(cursor):
     assert after(make_style(type="cursor"), Position(cursor="99"), answer({"next": cursor})) is None
