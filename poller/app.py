@@ -22,6 +22,7 @@ from poller.clock import Clock, SystemClock
 from poller.config.models import Config, SubscriptionConfig
 from poller.delivery.service import Deliverer
 from poller.delivery.subscription import Route, Subscription
+from poller.hooks.forks import NOT_FORKED
 from poller.hooks.loading import Plugins
 from poller.hooks.observers import Observers
 from poller.hooks.payloads import AttemptFinished, Polled
@@ -283,7 +284,9 @@ async def open_app(
 @contextlib.asynccontextmanager
 async def opened(config: Config, plugins: Plugins) -> AsyncIterator[App]:
     """An app that holds its state's lock. Raises Held if another process runs on it."""
-    with held(config.poller.state):
+    with held(config.poller.state) as lock:
+        if lock is not None:
+            NOT_FORKED.add(lock)
         async with open_app(config, plugins) as app:
             yield app
 

@@ -8,6 +8,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from state.errors import Held, StateError, Unavailable
 from state.private import make_folder, opened
@@ -42,8 +43,10 @@ class StateLock:
         return self._path.stat().st_mtime
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the lock. Raises Held if another process holds it, and StateError if it cannot be created."""
+    def held(self) -> Iterator[TextIO]:
+        """Hold the lock, which is that of this open file. Raises Held if another process holds it, and StateError if
+        it cannot be created.
+        """
         make_folder(self._path.parent)
         with os.fdopen(opened(self._path), "r+") as file:
             try:
@@ -56,7 +59,7 @@ class StateLock:
                     hint="stop it first, or use the commands that work beside it",
                 ) from None
             self._sign(file.fileno())
-            yield
+            yield file
 
     def _sign(self, fd: int) -> None:
         """Write the holder into the file. Unbuffered, because text that a full disk refused must not fail again on

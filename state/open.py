@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from state.errors import StateError, Unavailable
 from state.lock import StateLock
@@ -62,13 +62,15 @@ def holder(place: Place) -> str | None:
 
 
 @contextlib.contextmanager
-def held(place: Place) -> Iterator[None]:
-    """Hold a file exclusively. Raises Held if another process does. On a database, leases replace this."""
+def held(place: Place) -> Iterator[TextIO | None]:
+    """Hold a file exclusively, by a lock on this open file. Raises Held if another process does. On a database, leases
+    replace this.
+    """
     if isinstance(place, DatabaseUrl):
-        yield
+        yield None
         return
-    with StateLock(place).held():
-        yield
+    with StateLock(place).held() as lock:
+        yield lock
 
 
 def connect_reader(place: Place) -> Reader:

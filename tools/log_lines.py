@@ -45,6 +45,8 @@ LOG_LINES: Final = {
     "plugin.abandoned": "A plugin's function ignored its cancellation and was abandoned.",
     "plugin.slow": "A plugin's function has not returned for ten seconds while everything waits for it, at a start or "
     "a reload: `function` and `module` name it. Fix the plugin, or what it waits for.",
+    "plugin.forked": "A process that a plugin forked has ended, because it would have run Poller a second time: "
+    "`function` has to end it by `os._exit`, or to use `subprocess`.",
     "plugin.failed": "A plugin could not be loaded. `poller plugins` shows why; all others are used.",
     "plugin.raised": "A plugin raised an error. Only that poll or delivery fails.",
     "plugin.traceback": "The traceback of a plugin's error (at level `debug`).",

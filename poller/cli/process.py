@@ -38,16 +38,18 @@ class _UnwaitedThreads(ThreadPoolExecutor):
 def run_coroutine(main: Coroutine[Any, Any, T]) -> T:
     """`asyncio.run` without waiting for threads that a plugin has left running."""
     garbage.keep_all()
-    with asyncio.Runner() as runner:
-        runner.get_loop().set_default_executor(_UnwaitedThreads(THREADS, thread_name_prefix=_SHARED))
+    threads = _UnwaitedThreads(THREADS, thread_name_prefix=_SHARED)
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:  # whatever policy a plugin sets
+        runner.get_loop().set_default_executor(threads)
         return runner.run(main)
 
 
 def end_process(status: int) -> NoReturn:
-    """End this process with `status`. Threads of plugins have `GRACE` seconds to end; abandoned tasks have none.
+    """End this process with `status`. Threads of plugins have `GRACE` seconds to end, then what is registered with
+    `atexit` as many; abandoned tasks have none.
 
-    A thread that is not a daemon would keep the process alive, and a coroutine that ignores even `GeneratorExit` would
-    run for ever while the interpreter discards it.
+    A thread that is not a daemon would keep the process alive, as would a process that `multiprocessing` began, and a
+    coroutine that ignores even `GeneratorExit` would run for ever while the interpreter discards it.
     """
     until = time.monotonic() + GRACE
     others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
@@ -59,9 +61,23 @@ def end_process(status: int) -> NoReturn:
         if thread.name.startswith(_SHARED):
             hint = "a host name that is still looked up, or a plugin's call of asyncio.to_thread; nothing waits for it"
         structlog.get_logger("poller").error("plugin.abandoned", call=f"thread {thread.name}", hint=hint)
-    if not held and not ABANDONED:
-        sys.exit(status)
+    limit = threading.Timer(GRACE, _give_up, [status])
+    limit.daemon = True
+    with suppress(RuntimeError):  # the system may have no thread to give
+        limit.start()
+    if held or ABANDONED or not limit.is_alive():
+        _end_now(status)
+    sys.exit(status)
+
+
+def _give_up(status: int) -> None:
+    hint = "what a plugin has registered with atexit, or began by multiprocessing, has not ended with the program"
+    structlog.get_logger("poller").error("plugin.abandoned", call="atexit", hint=hint)
+    _end_now(status)
+
+
+def _end_now(status: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # the reader may be gone
+        with suppress(Exception):  # the reader may be gone, or a plugin has replaced it
             stream.flush()
     os._exit(status)

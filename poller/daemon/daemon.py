@@ -28,6 +28,7 @@ from state.errors import Unavailable
 
 log = structlog.get_logger("poller")
 
+OBEYED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 LOOK_EVERY: Final = 1.0  # seconds between two checks of the clock and of failures
 
 
@@ -55,11 +56,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Listen, report READY, poll and deliver until stopped; then end cleanly within seconds."""
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # `poller run` lets one that came early wait
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stop.set)
+        self._handle_signals()
         sharing = contextlib.nullcontext() if self._workers is None else self._workers.running()
         async with sharing, serve(self._program, self.stop) as self._http, asyncio.TaskGroup() as group:
             group.create_task(self._deliver())
@@ -81,6 +78,14 @@ class Daemon:
                 await self._timers.close()
                 await self.app.engines.close()
         log.info("poller.stopped")
+
+    def _handle_signals(self) -> None:
+        """Obey signals. The set-up of a plugin's source, which a reload repeats, may replace the handlers."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, OBEYED)  # `poller run` lets a SIGHUP that came early wait
 
     async def _deliver(self) -> None:
         try:
@@ -104,6 +109,7 @@ class Daemon:
         while not self.stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stop.wait(), min(interval or LOOK_EVERY, LOOK_EVERY))
+            self._handle_signals()
             self._raise_failures()
             await self._follow_clock()
             if self._may_run():

@@ -29,7 +29,9 @@ T = TypeVar("T")
 
 LONGEST: Final = 500  # characters of a plugin's message
 _LOADER: Final = Path(__file__).with_name("loading.py")
-_BETWEEN: Final = frozenset({"httpx", "pluggy", "asyncio", "selectors", "importlib"})  # they call plugins for us
+_BETWEEN: Final = frozenset(  # they call plugins for us
+    {"httpx", "pluggy", "asyncio", "selectors", "importlib", "threading", "concurrent"}
+)
 ABANDONED: Final[set[asyncio.Task[Any]]] = set()  # kept, since a coroutine may ignore even being thrown away
 
 
@@ -87,7 +89,12 @@ def call_under_way(thread: threading.Thread) -> FrameType | None:
 
     As long as it is kept, another call has another frame.
     """
-    found, frame = None, sys._current_frames().get(thread.ident or 0)
+    return call_of_plugin(sys._current_frames().get(thread.ident or 0))
+
+
+def call_of_plugin(frame: FrameType | None) -> FrameType | None:
+    """The function of a plugin that was called by Poller, or began a thread, and has led to this one."""
+    found, package = None, ""
     while frame is not None:
         package = str(frame.f_globals.get("__name__")).partition(".")[0]
         if package == "poller":
@@ -95,7 +102,7 @@ def call_under_way(thread: threading.Thread) -> FrameType | None:
         if package not in _BETWEEN:
             found = frame
         frame = frame.f_back
-    return None
+    return found if package == "threading" else None
 
 
 def where(call: FrameType) -> str:

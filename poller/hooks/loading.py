@@ -24,6 +24,7 @@ import pluggy
 from poller.hooks import hookspecs
 from poller.hooks.contracts import check_sink, check_source
 from poller.hooks.faults import PluginError, attempted, awaited, is_cancelled, said
+from poller.hooks.forks import guard_forks
 from poller.hooks.ownership import distrust
 from poller.hooks.plugin_loops import Loop, PluginLoops
 from poller.hooks.registration import classes_of, has_no_hook, implementations, known_hooks, unlike
@@ -77,6 +78,7 @@ class Plugins:
         self._offered = list(offered)  # installed, but not loaded yet
         self.loops = PluginLoops()
         self._logged = False
+        guard_forks()
         self._manager = pluggy.PluginManager("poller")
         self._manager.add_hookspecs(hookspecs)
 

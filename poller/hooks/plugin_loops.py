@@ -102,10 +102,14 @@ class PluginLoop:
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            run = partial(self._run, self._loop)
-            self.thread = threading.Thread(target=run, name=f"plugin {self._plugin}", daemon=True)
-            self.thread.start()
+            loop = asyncio.SelectorEventLoop()  # whatever policy a plugin sets
+            thread = threading.Thread(target=partial(self._run, loop), name=f"plugin {self._plugin}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no thread to give; the next call tries again
+                loop.close()
+                raise
+            self._loop, self.thread = loop, thread
         return self._loop
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -56,8 +56,9 @@ class SourceThread:
 
     async def __call__(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread.start()  # fails if the system has no thread to give; the next call tries again
+            self._thread = thread
         self._calls.refuse_if_known(self._thread)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from poller.config.models import Settings
+from poller.hooks.forks import NOT_FORKED
 from poller.operations import local_socket
 from poller.operations.history import SAMPLE_EVERY
 from poller.operations.program import Program
@@ -44,6 +45,7 @@ class LateListener:
         self, listening: socket.socket, settings: Settings | None, app: Callable[[], Awaitable[ASGIApp]]
     ) -> None:
         self.listening = listening
+        NOT_FORKED.add(listening)
         self.settings = settings
         self._app = app
         self._listener: Listener | None = None

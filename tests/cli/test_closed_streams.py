@@ -62,6 +62,7 @@ def test_what_the_charset_of_the_terminal_lacks_is_escaped(poller: Run, shop: Sh
 
 def test_streams_that_another_program_has_put_in_place_are_left_to_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "argv", ["poller", "chek"])
+    monkeypatch.setattr("poller.cli.process.end_process", sys.exit)  # which would end this process later
     with contextlib.redirect_stderr(io.StringIO()) as told, pytest.raises(SystemExit) as ended:
         main()
 
@@ -73,6 +74,7 @@ def test_what_a_plugin_closes_stays_open_for_the_log(monkeypatch: pytest.MonkeyP
     log = io.BytesIO()
     given = io.TextIOWrapper(log)  # kept, as the interpreter keeps its own
     monkeypatch.setattr(sys, "argv", ["poller", "chek"])
+    monkeypatch.setattr("poller.cli.process.end_process", sys.exit)  # which would end this process later
     monkeypatch.setattr(sys, "stderr", given)
     with pytest.raises(SystemExit):
         main()

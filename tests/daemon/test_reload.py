@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -124,6 +125,16 @@ async def test_a_plugin_that_cannot_be_set_up_any_more_leaves_everything_as_it_w
         assert daemon.app.refused is not None
         await assert_goes_on(upstream, daemon, 1)
     assert capsys.readouterr().out.count("config.refused") == 1
+
+
+async def test_signals_are_obeyed_again_after_the_set_up_of_a_source_has_replaced_their_handlers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poller.daemon.daemon.LOOK_EVERY", 0.01)
+    async with own(tmp_path):
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+            await until("its handler", lambda number=number: signal.getsignal(number) is not signal.SIG_IGN)
 
 
 async def test_a_reload_that_fails_after_the_swap_has_begun_goes_back(tmp_path: Path) -> None:

@@ -196,3 +196,19 @@ process.end_process(process.run_coroutine(main()))
 def test_many_host_names_that_nobody_answers_for_keep_no_other_thread_waiting() -> None:
     ended = subprocess.run([sys.executable, "-c", WAITING_THREADS], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "")
+
+
+LAST_FUNCTIONS = """
+import atexit, sys, time
+from poller.cli import process
+
+process.GRACE = 0.01
+atexit.register(time.sleep, 3600)
+process.end_process(3)
+"""
+
+
+def test_a_process_ends_beside_what_a_plugin_has_registered_for_its_end() -> None:
+    ended = subprocess.run([sys.executable, "-c", LAST_FUNCTIONS], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (3, "")
+    assert "plugin.abandoned" in ended.stdout

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -303,3 +305,61 @@ async def test_the_daemon_runs_on_whatever_a_plugin_raises_everywhere(
 
     assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 1
     assert {failed.origin for failed in plugins.failed} >= {"started", "stopping", "poll_finished", "transform_event"}
+
+
+FORKING = """
+import asyncio, fcntl, os, signal, sys, tempfile, threading, time
+from poller.hooks.faults import attempted
+from poller.hooks.forks import NOT_FORKED
+from poller.hooks.loading import Plugins
+from poller.hooks.plugin_loops import PluginLoops
+
+def returning():
+    os.fork()
+
+def raising():
+    if os.fork() == 0:
+        raise ValueError
+
+async def awaiting():
+    os.fork()
+    await asyncio.sleep(0)
+
+async def signalled():
+    began, begin = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(begin, b"!")
+        time.sleep(3600)
+    os.read(began, 1)
+    lock.close()
+    with open(lock.name) as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.kill(child, signal.SIGTERM)
+    return -os.waitpid(child, 0)[1]
+
+async def main():
+    stopped = []
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.append, True)
+    async with PluginLoops() as loops:
+        mine = loops.of("mine")
+        for function in (returning, raising):
+            print(attempted(function), os.wait()[1] >> 8)
+        print(await mine.run(awaiting), os.wait()[1] >> 8)
+        print(await mine.run(lambda: asyncio.to_thread(returning)), os.wait()[1] >> 8)
+        print(await mine.run(signalled), stopped)
+
+with tempfile.NamedTemporaryFile("r+") as file:
+    lock = open(file.name)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    NOT_FORKED.add(lock)
+    Plugins()
+    asyncio.run(main())
+"""
+
+
+def test_a_process_that_a_plugin_forks_never_runs_the_program() -> None:
+    """It ends where it would return to Poller, keeps no lock, and a signal to it is none to its parent."""
+    ran = subprocess.run([sys.executable, "-uc", FORKING], capture_output=True, text=True, timeout=60, check=False)
+    told = [line for line in ran.stdout.splitlines() if "plugin.forked" not in line]
+    assert (ran.stderr, told) == ("", ["(None, None) 1"] * 2 + ["None 1"] * 2 + ["-15 []"])
+    assert all(f"{name} (line" in ran.stdout for name in ("returning", "raising", "awaiting"))
