@@ -6,6 +6,7 @@ import os
 import shlex
 import time
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 
 import click
@@ -41,7 +42,7 @@ def backup(context: CliContext, dest: str, as_json: bool) -> None:
     to = Path(dest)
     if _is_folder(dest):
         _make(to)
-        to /= f"{state.stem}-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}{state.suffix}"
+        to = _free(to / f"{state.stem}-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}{state.suffix}")
     copied = copy_state(state, to, now=now)
     if as_json:
         print_json({"path": str(to), "bytes": copied.bytes, "events": copied.events, "objects": copied.objects})
@@ -65,6 +66,12 @@ def _contents(events: int, objects: int) -> str:
 
 def _is_folder(dest: str) -> bool:
     return dest.endswith(os.sep) or Path(dest).is_dir()
+
+
+def _free(path: Path) -> Path:
+    """The path, with a number if there is a copy of the same second; sorted by name, copies are sorted by time."""
+    names = chain([path], (path.with_stem(f"{path.stem}_{number}") for number in count(2)))
+    return next(one for one in names if not one.exists())
 
 
 def _make(folder: Path) -> None:

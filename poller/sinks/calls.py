@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import ssl
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -82,7 +82,7 @@ def shown(url: URL) -> str:
 
 
 class Calls:
-    """The connections of one sink, kept open between calls."""
+    """The connections of one sink, kept open between calls, and made anew where a kept one had been closed."""
 
     def __init__(
         self,
@@ -96,14 +96,18 @@ class Calls:
         self._allow_private = allow_private
         self._ca_file = ca_file
         self._proxy = proxy
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: tuple[aiohttp.ClientSession, ...] = ()  # one that keeps connections, one that does not
 
     async def __aenter__(self) -> Self:
         tls = _system_trust() if self._ca_file is None else ssl.create_default_context(cafile=self._ca_file)
+        self._sessions = tuple(self._session(tls, keep=keep) for keep in (True, False))
+        return self
+
+    def _session(self, tls: ssl.SSLContext, *, keep: bool) -> aiohttp.ClientSession:
         # The operator chooses the proxy, so it may have any address; the URL is checked before each call.
         anywhere = self._allow_private or self._proxy is not None
-        self._session = aiohttp.ClientSession(
-            connector=connections.connector(allow_private=anywhere, limit=CONNECTIONS, tls=tls),
+        return aiohttp.ClientSession(
+            connector=connections.connector(allow_private=anywhere, limit=CONNECTIONS, tls=tls, keep=keep),
             timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=min(self._timeout, 10.0)),
             cookie_jar=aiohttp.DummyCookieJar(),
             response_class=connections.Response,
@@ -113,34 +117,51 @@ class Calls:
             trust_env=False,
             headers={"User-Agent": f"Poller/{version('poller')}", "Accept-Encoding": "identity"},
         )
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        sessions, self._sessions = self._sessions, ()
+        for session in sessions:
+            await session.close()
 
     async def send(
         self, method: str, url: URL, *, body: bytes, headers: Mapping[str, str], name: str = "", most: int = READ
     ) -> Answer:
         """Make one call and return its answer, whatever the status. Raises RetryLater if there is none; `name` is the
         URL in messages.
+
+        A receiver may close a connection that was kept just as it is used again, and has then seen nothing: the call is
+        made once more, on a new one.
         """
+        if not self._sessions:
+            raise RuntimeError("a call was made outside of `async with`")
+        kept, single = self._sessions
+        call = partial(self._sent, _target(url, self._proxy), method, body, headers, most)
         try:
-            return await self._sent(_target(url, self._proxy), method, body, headers, most)
+            try:
+                return await call(kept)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not connections.was_kept():
+                    raise
+                return await call(single)
         except connections.Garbled as exc:  # a receiver that says 2xx has what it was sent
             return Answer(exc.status, {}, b"")
         except (aiohttp.ClientError, OSError) as exc:  # a TimeoutError is an OSError
             raise RetryLater(None, self._unanswered(name or shown(url), exc)) from exc
 
-    async def _sent(self, target: _Target, method: str, body: bytes, headers: Mapping[str, str], most: int) -> Answer:
-        if self._session is None:
-            raise RuntimeError("a call was made outside of `async with`")
+    async def _sent(
+        self,
+        target: _Target,
+        method: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        most: int,
+        session: aiohttp.ClientSession,
+    ) -> Answer:
         if self._proxy is not None and not self._allow_private:
             await connections.check_host(target.url.raw_host or "")
-        async with self._session.request(
+        async with session.request(
             method,
             target.url,
             data=body,

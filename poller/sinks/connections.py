@@ -6,10 +6,11 @@ import re
 import socket
 import ssl
 from asyncio import AbstractEventLoop
+from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import ClientError, ClientResponse, ClientResponseError, TCPConnector
+from aiohttp import ClientError, ClientRequest, ClientResponse, ClientResponseError, ClientTimeout, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
@@ -17,9 +18,13 @@ from aiohttp.resolver import DefaultResolver
 
 from poller.sinks.ssrf import AddressRefused, literal_address, why_refused
 
+if TYPE_CHECKING:
+    from aiohttp.tracing import Trace
+
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([2-5][0-9]{2})[ \r\n]")
 _BEGINNING: Final = 16  # bytes of an answer that hold its status
 LONGEST: Final = 300.0  # seconds; a connection that is always busy would never notice that its name has moved
+_kept: ContextVar[bool] = ContextVar("kept", default=False)
 RECEIVE: Final = 16 * 1024  # bytes of a connection's receive buffer; answers to callbacks are small
 
 
@@ -56,6 +61,7 @@ class _Protocol(ResponseHandler):
     """Keeps the first bytes of an answer. After `LONGEST` seconds its connection takes no further call."""
 
     beginning = b""
+    calls = 0  # that it has carried
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -69,6 +75,7 @@ class _Protocol(ResponseHandler):
     def set_response_params(self, **params: Any) -> None:
         """See aiohttp. Called before each answer."""
         self.beginning = b""
+        self.calls += 1
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
@@ -93,11 +100,23 @@ class Response(ClientResponse):
 
 
 class _Connector(TCPConnector):
-    """A connector whose answers keep their first bytes."""
+    """A connector whose answers keep their first bytes, and whose connections know whether they were kept."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._factory = partial(_Protocol, loop=self._loop)  # type: ignore[assignment] # aiohttp offers no other way
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
+        """See aiohttp. Asked by the task that makes the call."""
+        _kept.set(False)
+        found = await super().connect(req, traces, timeout)
+        _kept.set(isinstance(found.protocol, _Protocol) and found.protocol.calls > 0)
+        return found
+
+
+def was_kept() -> bool:
+    """Whether the latest call of this task was made on a connection that had carried one before."""
+    return _kept.get()
 
 
 def guarded_socket(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
@@ -123,13 +142,15 @@ def connector(
     limit: int = 100,
     tls: ssl.SSLContext | bool = True,
     resolver: AbstractResolver | None = None,
+    keep: bool = True,
 ) -> TCPConnector:
     """An aiohttp connector that connects only to public addresses, unless `allow_private`. At most `limit`
-    connections.
+    connections; without `keep` each carries one call.
     """
+    common = {"limit": limit, "ssl": tls, "force_close": not keep}
     if allow_private:
-        return _Connector(limit=limit, ssl=tls, resolver=resolver, socket_factory=small_socket)
-    return _Connector(limit=limit, ssl=tls, resolver=GuardedResolver(resolver), socket_factory=guarded_socket)
+        return _Connector(resolver=resolver, socket_factory=small_socket, **common)
+    return _Connector(resolver=GuardedResolver(resolver), socket_factory=guarded_socket, **common)
 
 
 async def check_host(host: str, resolver: AbstractResolver | None = None) -> None:

@@ -126,7 +126,7 @@ def _refused_origin(method: str, headers: Headers) -> tuple[int, str] | None:
     origin = next(iter(headers.get("origin", ())), None)
     if site in (b"none", b"same-origin") and (origin is None or _is_here(origin, headers["host"][0])):
         return None
-    return 403, "pages of other sites may not change anything here"
+    return 403, "pages of other sites may not change anything here; a proxy has to pass on the Host of its clients"
 
 
 def _is_here(origin: bytes, host: bytes) -> bool:

@@ -39,6 +39,7 @@ def build(context: WebContext) -> FastAPI:
         version="1",
         docs_url=None,  # they would load scripts from other servers
         redoc_url=None,
+        redirect_slashes=False,  # the redirect would name the scheme that a proxy uses, not that of its client
         responses=problems(*ALWAYS),
     )
     api.state.context = context

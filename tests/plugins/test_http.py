@@ -299,6 +299,25 @@ async def test_connections_are_kept_open_but_not_for_ever(
         assert len(callback.connections) == opened
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_a_kept_connection_that_is_closed_as_it_is_used_again_costs_no_attempt(method: str) -> None:
+    async with (
+        answering(lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", closes_late=True) as url,
+        HttpSink("crm", options(url, method=method)) as sink,
+    ):
+        for number in range(3):
+            assert (await sink.deliver([make_event(id=f"k{number}")], FIRST)).status == "200"
+
+
+async def test_a_new_connection_that_is_closed_without_an_answer_is_a_failed_attempt() -> None:
+    asked = []
+    async with answering(lambda request: asked.append(request) or b"") as url:
+        with pytest.raises(RetryLater):
+            await deliver(options(url))
+
+    assert len(asked) == 1
+
+
 async def test_own_headers_and_method(callback: Callback, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK_TOKEN", "Bearer t0ken")
     given = options(callback.url, method="PUT", headers={"Authorization": {"env": "HOOK_TOKEN"}, "X-Tenant": "7"})

@@ -48,6 +48,17 @@ def test_a_folder_is_given_a_file_named_by_the_time(poller: Run, polled: Path, t
     assert (made.name[:8], made.suffix) == ("poller-2", ".db")
 
 
+def test_copies_of_one_second_are_numbered_in_the_order_of_their_names(
+    poller: Run, polled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poller.cli.backup.time.time", lambda: 1_790_000_000.0)
+    made = [Path(poller("backup", f"{tmp_path}/kept/", "--json").json["path"]).name for _ in range(3)]
+
+    assert made[0] == "poller-20260921T141320Z.db"
+    assert len(set(made)) == 3
+    assert sorted(made) == made
+
+
 def test_nothing_is_overwritten(poller: Run, polled: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.write_text("mine")

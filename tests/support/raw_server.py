@@ -10,8 +10,8 @@ Answers = Callable[[bytes], Answer]  # the request's head and body -> the answer
 
 
 @asynccontextmanager
-async def answering(answers: Answers) -> AsyncIterator[str]:
-    """Each connection gets one answer and is closed. Gives the base URL."""
+async def answering(answers: Answers, *, closes_late: bool = False) -> AsyncIterator[str]:
+    """Each connection gets one answer and is closed: at once, or when the next request begins. Gives the base URL."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -22,6 +22,8 @@ async def answering(answers: Answers) -> AsyncIterator[str]:
                 else:
                     writer.write(piece)
                     await writer.drain()
+            if closes_late:
+                await reader.read(1)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

@@ -209,6 +209,11 @@ def test_head_is_answered_where_get_is(api: httpx.Client) -> None:
         assert (answer.status_code, answer.content) == (200, b""), path
 
 
+def test_no_answer_names_the_scheme_of_the_request(api: httpx.Client) -> None:
+    answer = api.get("/api/v1/status/", follow_redirects=False)
+    assert (answer.status_code, "location" in answer.headers) == (404, False)
+
+
 def test_the_commands_of_the_api_say_a_sentence(api: httpx.Client) -> None:
     said = [
         api.post(path, json={}).json()["summary"]
