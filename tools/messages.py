@@ -69,7 +69,7 @@ AREAS: Final = (
         text="`poller status` shows them after the name of the unit, and the log as `poll.failed`. Nothing is concluded"
         " from such an answer; the unit is polled again after 5 s, then after twice as long each time, up to 30 min.",
         calls=frozenset(
-            ("PageError", "FetchError", "TooLarge", "TooSlow", "CodingError", "WrongCharset", "ParseError")
+            ("PageError", "NoList", "FetchError", "TooLarge", "TooSlow", "CodingError", "WrongCharset", "ParseError")
         ),
     ),
     Area(

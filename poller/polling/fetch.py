@@ -29,8 +29,9 @@ from poller.redaction import SECRETS
 from poller.sources.charsets import opening
 from poller.sources.errors import FetchError
 from poller.sources.pagination import COMMON_CAPS
+from poller.sources.paths import NoList
 from poller.sources.protocol import Item, PageError, Position, Unparsed
-from poller.sources.statuses import is_list, is_refusal
+from poller.sources.statuses import is_list, is_refusal, refuses_instead
 from poller.sources.urls import shown_url
 from state.polls import Snapshot, UnitState
 from state.steps import Steps
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from poller.polling.source_calls import Ask, SourceCalls
 
 REFUSED: Final = 3  # failures of queries of recent changes after which they begin at the latest sweep
+SHORT: Final = 200  # bytes of an answer that is shown if it has no list
 LONGEST_VALIDATOR: Final = 4096  # characters; a server refuses requests with longer headers
 AFTER_THE_END: Final = frozenset({404, 410, 416})  # answered for a page that does not exist
 REFUSALS: Final = frozenset({400, 422})  # answered for that by some servers, and for other reasons by many
@@ -53,6 +55,10 @@ MOST_PAGES: Final = 10_000  # of one chain: a list without an end is an error
 
 class Unwelcome(FetchError):
     """The server answered, but not with the list."""
+
+
+class RefusedInText(Unwelcome):
+    """The server answered with the status of a list, and said in the text that there were too many calls."""
 
 
 class Fetcher:
@@ -228,9 +234,11 @@ class Fetcher:
             raise unwelcome(response)
         try:
             return await self.source.page(w.rules.endpoint, at, response)
-        except PageError:
+        except PageError as error:
+            if refuses_instead(response):
+                raise _refused(response) from error
             if no_page <= AFTER_THE_END:
-                raise
+                raise _with_text(error, response) from error
             return EMPTY
 
     def _answered(
@@ -355,6 +363,20 @@ def unwelcome(response: httpx.Response, advice: str = "") -> Unwelcome:
         f"{response.status_code} {response.reason_phrase}" + (f": {start}" if start else "") + advice,
         status=httpx.codes.TOO_MANY_REQUESTS if is_refusal(response) else response.status_code,
     )
+
+
+def _refused(response: httpx.Response) -> RefusedInText:
+    text = " ".join(opening(response).split())
+    url, status = shown_url(response.request.url), httpx.codes.TOO_MANY_REQUESTS
+    return RefusedInText(url, f"{response.status_code}, but no list: {text}", status=status)
+
+
+def _with_text(error: PageError, response: httpx.Response) -> PageError:
+    """The error for an answer without a list, with the text of a short answer: it may say what is wrong."""
+    text = " ".join(opening(response).split())
+    if type(error) is not NoList or len(response.content) > SHORT or not text:
+        return error
+    return NoList(f"{error}; the answer is {text}", hint=error.hint)
 
 
 def _validators(response: httpx.Response) -> bytes | None:

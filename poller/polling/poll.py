@@ -16,6 +16,7 @@ from poller.polling.children import FollowUp
 from poller.polling.draft import Draft
 from poller.polling.endpoint import PendingAnswer, WatchedEndpoint
 from poller.polling.failing_lists import give_up
+from poller.polling.fetch import RefusedInText
 from poller.polling.health import HealthUpdate
 from poller.polling.recorder import Recorder
 from poller.polling.results import InFlight, PollResult
@@ -101,6 +102,8 @@ async def _asked(active: ActiveSource, w: WatchedEndpoint, key: str, order: int)
 async def _poll_failed(
     polling: Polling, active: ActiveSource, w: WatchedEndpoint, key: str, error: PollerError
 ) -> None:
+    if isinstance(error, RefusedInText):
+        await active.poll_loop.limiter.heed(error.status or 0, {}, is_refusal=True)
     failures = (w.units[key].failures if key in w.units else 0) + 1
     update = await _failed(polling, active, w.name, key, error, failures)
     now, reason = polling.clock.now(), reason_of(error)

@@ -96,6 +96,10 @@ def _plain_names(query: jsonpath.JSONPath) -> tuple[str, ...]:
 _NO_OBJECTS: Final = ("errors", "error", "warnings")  # names of lists that are no list of objects
 
 
+class NoList(PageError):
+    """An answer that is not JSON, or in which there is no list."""
+
+
 class Answer:
     """One JSON answer, parsed only as far as needed. Every method raises PageError if it is not JSON."""
 
@@ -109,7 +113,7 @@ class Answer:
         if path is not None and path.query is not None:
             raise PageError(f'{path.text} is not a plain path, which id = "{KEY}" needs')
         if raw is None or _first(raw) != b"{":
-            raise PageError(f"there is no object at {path.text if path else '$'}: it is {_what(raw)}")
+            raise NoList(f"there is no object at {path.text if path else '$'}: it is {_what(raw)}")
         _refuse_wide(raw)
         return [_with_key(key, item) for key, item in _decode(_members, raw).items()]
 
@@ -157,7 +161,7 @@ class Answer:
         raw, hint = self._raw(path.names), None if forms is None else NO_LIST
         if raw is None:
             _parsed(self._content)
-            raise PageError(f"the answer has no list at {path.text}", hint=hint)
+            raise NoList(f"the answer has no list at {path.text}", hint=hint)
         return _split(raw, path.text, hint=hint)
 
     def value(self, path: Path) -> Any:
@@ -202,7 +206,7 @@ class Answer:
                 return lists[0]
             level = [names for names in members if self._starts(names, b"{")]
         _parsed(self._content)
-        raise PageError("the answer contains no list", hint="set `items` to its path if it has another form")
+        raise NoList("the answer contains no list", hint="set `items` to its path if it has another form")
 
     def _is_empty_list_of_errors(self, names: tuple[str, ...]) -> bool:
         return names[-1] in _NO_OBJECTS and not bytes(self._raw(names) or b"")[1:-1].strip()
@@ -215,10 +219,10 @@ class Answer:
         """The matches of a JSONPath: lists are joined, objects are themselves."""
         if not self._starts(path.names, b"[") and not self._starts(path.names, b"{"):
             # An answer of another form matches nothing, which must not count as an empty list.
-            raise PageError(f"the answer has no {'.'.join(('$', *path.names))} for `items` = {path.text}")
+            raise NoList(f"the answer has no {'.'.join(('$', *path.names))} for `items` = {path.text}")
         found = query.findall(_parsed(self._content))
         if not found and path.is_single:
-            raise PageError(f"the answer has no list at {path.text}")
+            raise NoList(f"the answer has no list at {path.text}")
         objects: list[Any] = [item for match in found for item in (match if isinstance(match, list) else [match])]
         if not all(isinstance(item, dict) for item in objects):
             raise PageError(f"{path.text} matches something that is not an object")
@@ -327,7 +331,7 @@ def _id_text(value: Any) -> str | None:
 def _split(raw: bytes | msgspec.Raw, where: str, *, hint: str | None = None) -> list[msgspec.Raw]:
     if _first(raw) != b"[":
         _decode(_parse, raw)
-        raise PageError(f"there is no list at {where}: it is {noun(raw)}", hint=hint)
+        raise NoList(f"there is no list at {where}: it is {noun(raw)}", hint=hint)
     found: list[msgspec.Raw] = _decode(_elements, raw)
     return found
 
@@ -434,6 +438,6 @@ def _decode(decode: Callable[[bytes | msgspec.Raw], Any], raw: bytes | msgspec.R
         return decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         looks = "HTML" if _first(raw) == b"<" else "not JSON"
-        raise PageError(f"the answer is {looks}: {exc}") from exc
+        raise NoList(f"the answer is {looks}: {exc}") from exc
     except RecursionError as exc:
         raise PageError("the answer is nested too deeply") from exc

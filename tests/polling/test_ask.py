@@ -57,11 +57,12 @@ def test_a_refusal_of_a_later_page_is_reported_although_the_chain_goes_on():
     in_jumping_time(story())
 
 
-def test_a_403_whose_text_speaks_of_a_limit_is_a_refusal_of_the_budget():
+@pytest.mark.parametrize("kind", ["403-text", "200-text"])
+def test_an_answer_without_a_list_whose_text_speaks_of_a_limit_is_a_refusal_of_the_budget(kind):
     async def story():
         async with watched(World(style="none", objects=2)) as watching:
             await watching.sweep()
-            watching.upstream.fail(Step(act="fault", kind="403-text", times=1))
+            watching.upstream.fail(Step(act="fault", kind=kind, times=1))
             await watching.sweep()
             life = await watching.living()
 
@@ -80,6 +81,11 @@ def test_a_403_whose_text_speaks_of_a_limit_is_a_refusal_of_the_budget():
         (403, '[{"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "TotalRequests Limit exceeded."}]', True),
         (400, '{"error": {"code": 4, "message": "(#4) Application request limit reached"}}', True),
         (503, "Request was throttled.", True),
+        (503, '{"Code": "SlowDown", "Message": "Please reduce your request rate."}', True),
+        (403, '{"message": "Too many concurrent requests"}', True),
+        (403, '{"message": "Too many API requests"}', True),
+        (402, '{"message": "You have reached your API usage limit"}', True),
+        (400, '{"message": "Concurrency limit exceeded for user, please retry later"}', True),
         (403, '{"error": {"errors": [{"domain": "usageLimits", "reason": "accessNotConfigured"}]}}', False),
         (403, '{"message": "Resource not accessible by integration"}', False),
         (400, '{"message": "limit must not exceed 100"}', False),

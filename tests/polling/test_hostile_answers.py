@@ -155,6 +155,14 @@ async def test_utf_8_under_a_charset_that_servers_declare_by_default_stays_utf_8
     assert "Jürgen" in kept.body.decode()
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"error": "down until noon"}', b"down until noon", b'{"error": ["down until noon"]}']
+)
+async def test_a_short_answer_without_the_list_is_shown_because_it_may_say_why(body, tmp_path):
+    async with sources(tmp_path, more='items = "$.things"', bad=lambda request: answer(body)) as app:
+        assert "down until noon" in (await look(app) or "")
+
+
 async def test_what_is_not_utf_8_is_called_that(tmp_path):
     given = answer(b'[{"id": 1, "name": "J\xfcrgen"}]')
     async with sources(tmp_path, bad=lambda request: given) as app:

@@ -100,6 +100,8 @@ def distorted(kind: str, answer: httpx.Response, *, now: float) -> httpx.Respons
         return httpx.Response(429, headers={"retry-after": time_text(now + 2.0)})
     if kind == "403-text":
         return as_json({"message": "You have exceeded a secondary rate limit."}, status=403)
+    if kind == "200-text":
+        return as_json({"error": "Too many requests, slow down"})
     status = kind.removesuffix("-wait")
     if status.isdigit() and status[0] in "45":
         return httpx.Response(int(status), headers=_HEADERS.get(kind, {}))
