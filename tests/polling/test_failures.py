@@ -137,6 +137,8 @@ ROWS: dict[str, Row] = {
         wrong=lambda api, body: json(first_of(body, id=None)),
         recorded="the others as usual; nothing is concluded about what the page does not show",
         shown="a note at the endpoint",
+        has_items=False,
+        looks=4,
         shows=("1 object without an id (`id`) set aside",),
     ),
     "no object has its id": Row(
@@ -187,11 +189,12 @@ ROWS: dict[str, Row] = {
     ),
     "schema changed: a field is added everywhere": Row(
         wrong=lambda api, body: json(everywhere(body, color="red")),
+        change=lambda api: api.objects[3].update(name="another"),
         page=0,
         recorded="the new form, silently; real edits at the same time are reported",
         shown="nothing is wrong",
         shows=('"failing":0',),
-        sent=("poller.endpoint.schema_changed",),
+        sent=("poller.endpoint.schema_changed", "api.things.updated"),
         afterwards=("poller.endpoint.schema_changed",),
     ),
     "schema changed: a field is gone everywhere": Row(
