@@ -1,6 +1,6 @@
 """The heartbeat's peer can do no harm: only its status is read, and the whole call has a time limit."""
 
-from itertools import repeat
+from itertools import chain, repeat
 
 import pytest
 import structlog
@@ -15,7 +15,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
     ("given", "failed"),
     [
         (answer(b"ok"), None),
-        ([HEAD, *repeat(b"x" * 65536, 1000)], None),  # 64 MB, of which nothing is read
+        (chain([HEAD], repeat(b"x" * 65536)), None),  # without end, and nothing of it is read
         (answer(b"", b"X-User: J\xfcrgen"), None),
         (answer(b"", status=b"503 Busy"), 503),
         (answer(b"", b"Location: http://xn--/", status=b"302 Found"), "any"),

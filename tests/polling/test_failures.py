@@ -210,14 +210,14 @@ ROWS: dict[str, Row] = {
         change=lambda api: api.objects.pop(0),
         recorded="the deletion, once the object's URL says 404; what moved to other pages is not a change",
         shown="nothing is wrong",
-        shows=('"objects":59', '"suspects":0'),
+        shows=('"objects":59', '"suspects":0', '"failing":0'),
         sent=("api.things.deleted",),
     ),
     "the list shifted: one was added in front": Row(
         change=lambda api: api.objects.insert(0, thing(1000)),
         recorded="the new object; what moved to other pages is not a change",
         shown="nothing is wrong",
-        shows=('"objects":61', '"suspects":0'),
+        shows=('"objects":61', '"suspects":0', '"failing":0'),
         sent=("api.things.created",),
     ),
     "an object nested deeper than `max_depth`": Row(
@@ -230,7 +230,7 @@ ROWS: dict[str, Row] = {
         wrong=lambda api, body: Response(b'{"items": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"),
         recorded=NOTHING,
         shown=FAILS,
-        shows=(*FAILING,),
+        shows=(*FAILING, "nested too deeply"),
     ),
     "an answer of more than `max_answer` bytes": Row(
         wrong=lambda api, body: json(first_of(body, text="x" * 30_000)),

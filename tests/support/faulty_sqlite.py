@@ -14,6 +14,7 @@ CODES = {
     "database or disk is full": sqlite3.SQLITE_FULL,
     "database is locked": sqlite3.SQLITE_BUSY,
     "attempt to write a readonly database": sqlite3.SQLITE_READONLY,
+    "unable to open database file": sqlite3.SQLITE_CANTOPEN,
 }
 ROLLS_BACK = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 UNDOING = ("ROLLBACK", "RELEASE", "PRAGMA")  # SQLite has done that already where it fails
