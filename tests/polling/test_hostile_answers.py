@@ -77,6 +77,8 @@ FAILS = {
         b'[{"id": 1, "name": "\xff"}]', b"Content-Type: application/json; charset=shift_jis"
     ),
     "objects that are not UTF-8": answer(b'[{"id": 1, "name": "J\xfcrgen"}]'),
+    "a list that is still being prepared": answer(b"[]", status=b"202 Accepted"),
+    "a part of the list": answer(b'[{"id": 1}]', status=b"206 Partial Content"),
     "no HTTP at all": b"\x00\xff\xfe" * 50,
     "a status that is no number": b"HTTP/1.1 2x0 OK\r\n\r\n",
     "an answer that ends in its middle": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[",
