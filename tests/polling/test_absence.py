@@ -17,13 +17,13 @@ WITH_URL = replace(LIST, has_items=True)
 Story = Callable[[Watched], Awaitable[None]]
 
 
-def within(world: World, story: Story) -> None:
-    """Tell the story of a world that is watched with the default `absent_for`, from its baseline on."""
+def within(world: World, story: Story, *, absent_for: float | None = None) -> None:
+    """Tell the story of a world that is watched with this `absent_for` (None: the default), from its baseline on."""
 
     async def begun() -> None:
         async with watched(world) as watching:
             source = config_of(world, watching.config.path).sources["api"]
-            settings = {name: one.model_copy(update={"absent_for": None}) for name, one in source.endpoints.items()}
+            settings = {name: one.model_copy(update={"absent_for": absent_for}) for name, one in source.endpoints.items()}
             source = source.model_copy(update={"endpoints": settings})
             watching.config = watching.config.model_copy(update={"sources": {"api": source}})
             await watching.sweep()
@@ -96,6 +96,19 @@ def test_a_deletion_is_told_soon_after_it_has_lasted_long_enough(world, wait):
         assert wait <= (await told(watching))[0].time - gone <= wait + 10.0
 
     within(world, story)
+
+
+def test_without_an_own_url_an_object_is_gone_once_two_sweeps_after_the_first_have_not_shown_it():
+    async def story(watching):
+        watching.upstream.change("delete", 2)
+        seen = []
+        for _ in range(3):
+            await watching.sweep()
+            seen.append(await kinds(watching))
+
+        assert seen == [[], [], ["deleted"]]
+
+    within(LIST, story, absent_for=0.0)
 
 
 def test_the_budget_is_woken_when_an_own_url_may_be_asked():

@@ -113,6 +113,21 @@ def test_a_wrong_item_path_deletes_nothing_is_said_and_leaves_deletions_to_the_s
     within(replace(LIST, absent_for=absent_for), story)
 
 
+def test_one_404_for_a_listed_object_does_not_make_own_urls_wrong():
+    async def story(watching):
+        watching.upstream.begin("own-404")
+        watching.upstream.change("delete", 2)
+        while ("/things/1", 404) not in watching.upstream.answers:
+            await watching.do(Step(wait=0.5))
+        watching.upstream.end("own-404")
+        await watching.do(Step(wait=120.0))
+
+        assert await kinds(watching) == ["deleted things/3"]
+        assert (await watching.living()).store.log.read(limit=1000, type_glob="poller.endpoint.uncertain") == []
+
+    within(LIST, story)
+
+
 def test_deletions_of_the_same_time_ask_together_for_one_object_that_is_listed():
     async def story(watching):
         for many in (2, 1):
