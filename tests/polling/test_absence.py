@@ -23,7 +23,8 @@ def within(world: World, story: Story, *, absent_for: float | None = None) -> No
     async def begun() -> None:
         async with watched(world) as watching:
             source = config_of(world, watching.config.path).sources["api"]
-            settings = {name: one.model_copy(update={"absent_for": absent_for}) for name, one in source.endpoints.items()}
+            other = {"absent_for": absent_for}
+            settings = {name: one.model_copy(update=other) for name, one in source.endpoints.items()}
             source = source.model_copy(update={"endpoints": settings})
             watching.config = watching.config.model_copy(update={"sources": {"api": source}})
             await watching.sweep()
