@@ -45,6 +45,9 @@ LOG_LINES: Final = {
     "plugin.abandoned": "A plugin's function ignored its cancellation and was abandoned.",
     "plugin.slow": "A plugin's function has not returned for ten seconds while everything waits for it, at a start or "
     "a reload: `function` and `module` name it. Fix the plugin, or what it waits for.",
+    "log.handler_raised": "A handler or filter that a plugin has added to Python's `logging` raised an error. Only "
+    "that handler lacks the line of the library that `logger` names.",
+    "log.kept": "A plugin has tried to configure `structlog`. Poller's own log stays as it is.",
     "plugin.forked": "A process that a plugin forked has ended, because it would have run Poller a second time: "
     "`function` has to end it by `os._exit`, or to use `subprocess`.",
     "plugin.failed": "A plugin could not be loaded. `poller plugins` shows why; all others are used.",

@@ -31,7 +31,7 @@ def run(context: CliContext, listen: str | None) -> None:
     Example: poller run --config /etc/poller/poller.toml
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # one that comes early waits until the daemon can reload
-    with SlowCalls(threading.main_thread()):
+    with SlowCalls(threading.main_thread()), logs.kept():
         logs.configure("info", "auto")  # until the file says how
         config, plugins = context.load(listen=listen, worker=True)
         logs.configure(config.poller.log_level, config.poller.log_format)

@@ -1,11 +1,13 @@
 """Log lines that quote others: they steer no terminal, and forge neither a line nor a priority."""
 
+import io
 import logging
+import sys
 
 import pytest
 import structlog
 
-from poller.daemon.logs import configure
+from poller.daemon.logs import configure, kept
 
 EVIL = "\x1b]0;owned\x07\x1b[31mred\u202e\n<0>kernel: forged"
 
@@ -50,3 +52,27 @@ def test_what_libraries_log_is_printable_too(capsys: pytest.CaptureFixture[str])
     assert "library" in written
     assert not set(written) & {"\x1b", "\x07", "\u202e"}
     assert "\n<0>" not in written
+
+
+def test_the_log_stays_as_it_is_whatever_a_plugin_does_to_logging_and_structlog(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bad(*_: object) -> bool:
+        raise SystemExit("bad filter")
+
+    library = logging.getLogger("some.library")
+    with kept():
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        configure("info", "journal")
+        monkeypatch.setattr(library, "filters", [bad])
+        structlog.configure(processors=[bad])
+        for _ in range(2):
+            library.warning("a line")
+        structlog.reset_defaults()
+        structlog.get_logger("poller").info("next.line")
+
+    structlog.reset_defaults()
+    first, kept_as_it_is, again, last = sorted(capsys.readouterr().err.splitlines())
+    assert first.startswith("<3>log.handler_raised logger='some.library' error='SystemExit: bad filter (line")
+    assert kept_as_it_is == again
+    assert (kept_as_it_is.split()[0], last) == ("<4>log.kept", "<6>next.line")
