@@ -142,7 +142,7 @@ def deliver(store: Store, events: int) -> None:
     batch = Settlement(now=NOW)
     given = 0
     while given < events:
-        for feed in store.deliveries.feeds([lease]):
+        for feed in store.deliveries.feeds([lease], now=NOW):
             read = store.deliveries.read(feed.cursor, 100)
             matches = tuple(Match(seq=one.seq, lane=one.subject, due=NOW) for one in read)
             store.deliveries.dispatch(lease, [Dispatched(feed=feed, upto=read[-1].seq, matches=matches)], now=NOW)

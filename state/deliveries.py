@@ -14,7 +14,9 @@ Origin = Literal["log", "replay", "redelivery", "ping"]
 State = Literal["pending", "delivered", "dead"]
 
 LONGEST_WORD = 86_400.0  # longest wait in seconds that a receiver may ask for
-PENDING_LIMIT = 10_000  # pending deliveries of one subscription; further events stay in the log
+# Pending deliveries of one subscription; further events stay in the log. If half of this number wait for a retry, or
+# behind one, only the others count, up to ten times as many in all: objects that fail leave room for the rest.
+PENDING_LIMIT = 10_000
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):

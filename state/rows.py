@@ -13,10 +13,24 @@ from state.records import Event
 
 EVENT: Final = "seq, id, source, type, subject, time, observed_after, data"  # the columns of `event_of`
 
+_PENDING: Final = (
+    "SELECT 1 FROM lanes l CROSS JOIN deliveries d WHERE l.subscription = s.id AND d.subscription = s.id "
+    "AND d.lane = l.lane AND d.state = 'pending'"
+)
+
 _ENDPOINT_FIELDS: Final = EndpointState.__struct_fields__
 _UNIT_FIELDS: Final = UnitState.__struct_fields__
 ENDPOINT: Final = ", ".join(_ENDPOINT_FIELDS)
 UNIT: Final = ", ".join(_UNIT_FIELDS)
+
+
+def room(limit: str, now: str) -> str:
+    """SQL for how many more deliveries of a subscription `s` may become pending, as `PENDING_LIMIT` says."""
+    return f"""CASE
+WHEN s.pending < {limit} - {limit} / 20 OR s.pending >= 10 * {limit}
+    OR (SELECT count(*) FROM ({_PENDING} AND l.due > {now} LIMIT {limit} / 2) p) < {limit} / 2
+THEN {limit} - s.pending
+ELSE {limit} - (SELECT count(*) FROM ({_PENDING} AND l.due <= {now} LIMIT {limit}) p) END"""
 
 
 def event_of(row: Sequence[Any]) -> Event:

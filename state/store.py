@@ -194,7 +194,7 @@ class DeliveryStore(Protocol):
         """
         ...
 
-    def feeds(self, leases: Sequence[Lease]) -> list[Feed]:
+    def feeds(self, leases: Sequence[Lease], *, now: float) -> list[Feed]:
         """The positions from which active ones of these subscriptions can read on, if they have room."""
         ...
 

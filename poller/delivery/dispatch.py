@@ -89,7 +89,7 @@ async def dispatch(
     owned = {lease.subject: lease for lease in leases if lease.subject in by_name}
     read: dict[int, list[Event]] = {}
     dispatched: dict[str, list[Dispatched]] = {}
-    for feed in await steps(store.feeds, list(owned.values())):
+    for feed in await steps(store.feeds, list(owned.values()), now=now):
         if feed.cursor not in read:
             read[feed.cursor] = await steps(store.read, feed.cursor, BATCH)
         one = read_on(feed, read[feed.cursor], by_name[feed.subscription], now=now)

@@ -12,7 +12,7 @@ from state.leases import Lease
 from state.postgres import subscriptions
 from state.postgres.connection import Answer, Connection
 from state.postgres.notices import tell
-from state.rows import EVENT, job_of
+from state.rows import EVENT, job_of, room
 
 # Claims free lanes of a subscription ($1) that are due ($3), $4 at most, and reads their oldest pending deliveries,
 # lane by lane, in order: $5 of each lane at most, fewer if there are many lanes, and $6 in all. Lanes are updated by
@@ -56,7 +56,8 @@ FROM given r WHERE l.ctid = r.place AND r.next IS NOT NULL
 """
 # A subscription ($1): its state, whether it has room for more of the log, and the health of its sink.
 STATE: Final = (
-    "SELECT state, pending < $2 AND (cursor < (SELECT max(seq) FROM events) OR EXISTS (SELECT 1 FROM replays r "
+    f"SELECT state, {room('$2::bigint', '$3::float8')} > $2::bigint / 20 "
+    "AND (cursor < (SELECT max(seq) FROM events) OR EXISTS (SELECT 1 FROM replays r "
     "WHERE r.subscription = s.id)), failures, open_until, probe_wait, last_error, dead_reported "
     "FROM subscriptions s WHERE id = $1"
 )
@@ -81,7 +82,7 @@ def settle(
             [batch.now, id_, lease.epoch],
         )
     is_probe = request is not None and request.probe
-    shown = conn.run(STATE, [id_, limit - limit // 20])
+    shown = conn.run(STATE, [id_, limit, batch.now])
     claimed = None if request is None else _claim(conn, id_, lease, request, batch.now)
     next_ = conn.run(NEXT.format(order="not_before" if is_probe else "due, first_seq"), [id_, lease.epoch])
     claims = () if request is None or claimed is None else _claims(conn, claimed, request)

@@ -13,6 +13,7 @@ from msgspec import structs
 from state.deliveries import LONGEST_WORD, Feed, Registration, SinkHealth
 from state.errors import StateError
 from state.postgres.connection import Connection, Database
+from state.rows import room
 
 # A lane is free unless the current owner of the subscription has claimed it, under the epoch of the latest lease.
 FREE: Final = (
@@ -205,18 +206,24 @@ def id_of(conn: Connection, name: str) -> int:
     return int(id_)
 
 
-def feeds(db: Database, names: Iterable[str], limit: int) -> list[Feed]:
+ROOM: Final = room("$1::bigint", "$2::float8")
+FEEDS: Final = f"""
+SELECT * FROM (
+    SELECT name, cursor, {ROOM} AS room, NULL::bigint, NULL::bigint
+    FROM subscriptions s
+    WHERE state = 'active' AND name = ANY($3::text[]) AND cursor < (SELECT max(seq) FROM events)
+    UNION ALL
+    SELECT s.name, r.cursor, {ROOM}, r.id, r.until
+    FROM replays r JOIN subscriptions s ON s.id = r.subscription
+    WHERE s.state = 'active' AND s.name = ANY($3::text[])
+) f WHERE room > 0
+"""
+
+
+def feeds(db: Database, names: Iterable[str], limit: int, now: float) -> list[Feed]:
     """The positions from which active ones of these subscriptions can read on, if they have room."""
-    rows = db.run(
-        "SELECT name, cursor, $1::bigint - pending, NULL::bigint, NULL::bigint FROM subscriptions "
-        "WHERE state = 'active' AND name = ANY($2::text[]) AND pending < $1::bigint "
-        "AND cursor < (SELECT max(seq) FROM events) "
-        "UNION ALL SELECT s.name, r.cursor, $1::bigint - s.pending, r.id, r.until FROM replays r "
-        "JOIN subscriptions s ON s.id = r.subscription WHERE s.state = 'active' AND s.name = ANY($2::text[]) "
-        "AND s.pending < $1::bigint",
-        [limit, list(names)],
-    )
+    rows = db.run(FEEDS, [limit, now, list(names)])
     return [
-        Feed(subscription=name, cursor=cursor, room=room, replay=replay, until=until)
-        for name, cursor, room, replay, until in rows
+        Feed(subscription=name, cursor=cursor, room=left, replay=replay, until=until)
+        for name, cursor, left, replay, until in rows
     ]

@@ -10,7 +10,7 @@ import orjson
 
 from state.deliveries import AttemptOutcome, Claim, ClaimRequest, Job, Release, Settled, Settlement, SinkHealth
 from state.leases import Lease
-from state.rows import EVENT, job_of
+from state.rows import EVENT, job_of, room
 from state.sqlite import subscriptions
 from state.sqlite.notices import tell
 
@@ -36,6 +36,12 @@ PROBE = (
     "AND l.not_before <= ? ORDER BY l.due > 0, f.key, l.due, l.first_seq LIMIT ?"
 )
 
+STATE = (
+    f"SELECT state, {room('?1', '?2')} > ?1 / 20 AND (cursor < (SELECT max(seq) FROM events) "
+    "OR EXISTS (SELECT 1 FROM replays r WHERE r.subscription = s.id)), "
+    "failures, open_until, probe_wait, last_error, dead_reported FROM subscriptions s WHERE id = ?3"
+)
+
 
 def settle(
     conn: sqlite3.Connection, lease: Lease, batch: Settlement, request: ClaimRequest | None, limit: int
@@ -54,12 +60,7 @@ def settle(
             [batch.now, id_, lease.epoch],
         )
     recorded = tell(conn, batch.notices)
-    state, wants_more, *health = conn.execute(
-        "SELECT state, pending < ? AND (cursor < (SELECT max(seq) FROM events) OR EXISTS (SELECT 1 FROM replays r "
-        "WHERE r.subscription = s.id)), failures, open_until, probe_wait, last_error, dead_reported "
-        "FROM subscriptions s WHERE id = ?",
-        [limit - limit // 20, id_],
-    ).fetchone()
+    state, wants_more, *health = conn.execute(STATE, [limit, batch.now, id_]).fetchone()
     is_probe = request is not None and request.probe
     claims = _claim(conn, id_, lease, request, batch.now) if request is not None and state == "active" else ()
     return Settled(

@@ -58,9 +58,9 @@ class Deliveries:
         with transaction(self._db) as conn:
             subscriptions.resume(conn, name)
 
-    def feeds(self, leases: Sequence[Lease]) -> list[Feed]:
+    def feeds(self, leases: Sequence[Lease], *, now: float) -> list[Feed]:
         """The positions from which active ones of these subscriptions can read on, if they have room."""
-        return subscriptions.feeds(self._db, [lease.subject for lease in leases], self._limit)
+        return subscriptions.feeds(self._db, [lease.subject for lease in leases], self._limit, now)
 
     def read(self, after: int, limit: int) -> list[Event]:
         """The events after number `after`, in order."""

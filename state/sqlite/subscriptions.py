@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from msgspec import structs
 
 from state.deliveries import LONGEST_WORD, Feed, Registration, SinkHealth
 from state.errors import StateError
+from state.rows import room
 from state.sqlite.connection import State
 
 # A lane is free unless the current owner of the subscription has claimed it, under the epoch of the latest lease.
@@ -174,21 +176,24 @@ def id_of(conn: sqlite3.Connection, name: str) -> int:
     return int(row[0])
 
 
-def feeds(db: State, names: Iterable[str], limit: int) -> list[Feed]:
+ROOM: Final = room("?1", "?2")
+
+
+def feeds(db: State, names: Iterable[str], limit: int, now: float) -> list[Feed]:
     """The positions from which active ones of these subscriptions can read on, if they have room."""
     last = int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
     wanted = set(names)
     own = db.execute(
-        "SELECT name, cursor, ? - pending, NULL, NULL FROM subscriptions WHERE state = 'active' AND cursor < ?",
-        [limit, last],
+        f"SELECT name, cursor, {ROOM}, NULL, NULL FROM subscriptions s WHERE state = 'active' AND cursor < ?3",
+        [limit, now, last],
     ).fetchall()
     replays = db.execute(
-        "SELECT s.name, r.cursor, ? - s.pending, r.id, r.until FROM replays r "
+        f"SELECT s.name, r.cursor, {ROOM}, r.id, r.until FROM replays r "
         "JOIN subscriptions s ON s.id = r.subscription WHERE s.state = 'active'",
-        [limit],
+        [limit, now],
     ).fetchall()
     return [
-        Feed(subscription=name, cursor=cursor, room=room, replay=replay, until=until)
-        for name, cursor, room, replay, until in (*own, *replays)
-        if name in wanted and room > 0
+        Feed(subscription=name, cursor=cursor, room=left, replay=replay, until=until)
+        for name, cursor, left, replay, until in (*own, *replays)
+        if name in wanted and left > 0
     ]

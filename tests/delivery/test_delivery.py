@@ -307,6 +307,29 @@ async def test_the_breaker_opens_once_probes_alone_and_tells_when_it_is_over(ben
     }
 
 
+async def test_an_object_that_fails_for_days_leaves_room_for_the_others(bench: Bench) -> None:
+    bench.store = Deliveries(bench.db, pending_limit=20)
+    box = bench.route("crm", retry=(3600.0,) * 20)
+
+    async def answer(events: Sequence[Event], attempt: Attempt) -> Receipt:
+        if events[0].subject == "items/good":
+            return OK
+        raise RetryLater(None, Receipt(status="500"))
+
+    box.answer = answer
+    await bench.start()
+    for number in range(1, 101):
+        await bench.record(number, subject="items/bad")
+    await bench.record(101, subject="items/good")
+    assert [event.id for event in box.got] == ["event-101"]
+
+    for number in range(102, 302):
+        await bench.record(number, subject="items/bad")
+    state = bench.state("crm")
+    assert state.pending == 200
+    assert state.lag > state.pending
+
+
 async def test_a_receiver_that_refuses_two_objects_is_probed_with_another(bench: Bench) -> None:
     box = bench.route("crm", retry=(), concurrency=1)
 

@@ -53,7 +53,7 @@ def record(store: Store, objects: Iterable[str], first: int = 1) -> None:
 
 def read_on(store: Store, lease: Lease, *, due: float = NOW, wanted: Sequence[int] | None = None) -> bool:
     """Queue what is wanted (default: all) of what the subscription has not read, each object in its lane."""
-    feeds = store.deliveries.feeds([lease])
+    feeds = store.deliveries.feeds([lease], now=NOW)
     dispatched = [_read(store, feed, due, wanted) for feed in feeds]
     store.deliveries.dispatch(lease, dispatched, now=NOW)
     return bool(feeds)
@@ -114,7 +114,7 @@ def test_an_old_epoch_can_neither_dispatch_nor_settle_and_changes_nothing(backen
     record(store, "ab")
     read_on(store, old)
     record(store, "c", first=3)
-    [feed] = store.deliveries.feeds([old])
+    [feed] = store.deliveries.feeds([old], now=NOW)
     [first, _] = claim(store, old)
     own(store, "crm", Worker("ben"))
     before = backend.dump()
@@ -132,7 +132,7 @@ def test_a_cursor_that_has_moved_is_a_conflict_and_changes_nothing(backend: Back
     store = opened(backend)
     lease = own(store, "crm")
     record(store, "abc")
-    [feed] = store.deliveries.feeds([lease])
+    [feed] = store.deliveries.feeds([lease], now=NOW)
     read_on(store, lease)
     before = backend.dump()
 
@@ -146,7 +146,7 @@ def test_several_readings_of_one_step_are_written_together_or_not_at_all(backend
     store = opened(backend)
     lease = own(store, "crm")
     record(store, "abc")
-    [feed] = store.deliveries.feeds([lease])
+    [feed] = store.deliveries.feeds([lease], now=NOW)
     before = backend.dump()
 
     good = Dispatched(feed=feed, upto=3, not_matching=(1, 2, 3))
@@ -331,17 +331,42 @@ def test_times_and_words_are_read_as_they_were_written(backend: Backend) -> None
     assert kept.at == pytest.approx(due, abs=1e-6)
 
 
+def test_what_waits_behind_a_retry_leaves_room_for_the_rest_up_to_ten_times_the_limit(backend: Backend) -> None:
+    store = opened(backend, pending_limit=10)
+    record(store, "a" * 10 + "b")
+    lease = own(store, "crm")
+    read_on(store, lease)
+    assert store.deliveries.feeds([lease], now=NOW) == []
+
+    [one] = claim(store, lease, most=1)
+    retry = Settlement(
+        now=NOW, settled=(outcome(one, one.jobs, "pending"),), released=(Release(lane=one.lane, due=NOW + 9),)
+    )
+    assert store.deliveries.settle(lease, retry).wants_more
+    [feed] = store.deliveries.feeds([lease], now=NOW)
+    assert (feed.cursor, feed.room) == (10, 10)
+    assert store.deliveries.feeds([lease], now=NOW + 9) == []
+
+    read_on(store, lease)
+    assert seqs(claim(store, lease)) == [[11]]
+    record(store, "a" * 200, first=12)
+    while read_on(store, lease):
+        pass
+    [state] = store.delivery_reader.subscriptions()
+    assert 100 <= state.pending < 110
+
+
 def test_what_is_pending_stops_at_its_limit(backend: Backend) -> None:
     store = opened(backend, pending_limit=5)
     record(store, "abcdefgh")
     lease = own(store, "crm")
     read_on(store, lease)
-    assert store.deliveries.feeds([lease]) == []
+    assert store.deliveries.feeds([lease], now=NOW) == []
     claims = claim(store, lease)
     assert len(claims) == 5
 
     settle(store, lease, claims[0], "delivered")
-    [feed] = store.deliveries.feeds([lease])
+    [feed] = store.deliveries.feeds([lease], now=NOW)
     assert (feed.cursor, feed.room) == (5, 1)
 
 

@@ -110,7 +110,7 @@ def test_what_waits_of_a_renamed_source_stays_before_what_comes(backend: Backend
     store = items.store
     store.deliveries.register([Registration(name="crm", start="beginning")], now=NOW)
     lease = own(store, "crm")
-    [feed] = store.deliveries.feeds([lease])
+    [feed] = store.deliveries.feeds([lease], now=NOW)
     match = Match(seq=1, lane="/sources/shop items/a", due=NOW)
     store.deliveries.dispatch(lease, [Dispatched(feed=feed, upto=1, matches=(match,))], now=NOW)
 
