@@ -193,19 +193,24 @@ async def test_the_start_of_the_answer_is_kept(callback: Callback) -> None:
 
 
 async def test_an_endless_answer_is_cut_off() -> None:
-    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    was_cut: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def long(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
         try:
-            while True:
+            for _ in range(10_000):  # 40 MB, which no buffer on the way takes
                 writer.write(b"x" * 4096)
                 await writer.drain()
+            was_cut.set_result(False)
         except ConnectionError:
-            writer.close()
+            was_cut.set_result(True)
+        writer.close()
 
-    server = await asyncio.start_server(endless, "127.0.0.1", 0)
+    server = await asyncio.start_server(long, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
         receipt = await deliver(options(f"http://127.0.0.1:{port}/"))
+        assert await was_cut
 
     assert receipt == Receipt(status="200", text="x" * RECEIPT_BYTES)
 
