@@ -1,8 +1,10 @@
 """An answer of any kind concerns its own source: the poll fails with a note and backs off, or is read as ever."""
 
 import codecs
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import structlog
 from poller.app import App, open_app, sweep_once
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
+from poller.polling import fetch
 from poller.polling.episodes import FIRST_WAIT
 from poller.polling.poll import poll
 from tests.support.raw_server import Answers, answer, answering
@@ -206,3 +209,15 @@ async def test_one_object_that_cannot_be_used_is_named_once_and_the_others_are_r
         for _ in range(4):
             assert await sweep_once(app) == []
         assert app.engine.sources["bad"].endpoints["things"].oddities.notes == {}
+
+
+async def test_a_chain_of_too_many_answers_fails_its_poll(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "MOST_PAGES", 5)
+    numbers = count(1)
+
+    def answers(_: bytes) -> bytes:
+        number = next(numbers)
+        return answer(json.dumps({"items": [{"id": number}], "next": f"c{number}" if number < 9 else None}).encode())
+
+    async with sources(tmp_path, more='items = "$.items"\npagination = { type = "cursor" }', bad=answers) as app:
+        assert "has not ended after 5 pages" in str(await look(app))
