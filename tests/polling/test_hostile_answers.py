@@ -153,6 +153,12 @@ async def test_a_json_body_is_decoded_by_the_charset_that_it_declares(charset, t
     assert text in kept.body.decode()
 
 
+@pytest.mark.parametrize("status", [b"204 No Content", b"404 Not Found"])
+async def test_a_status_that_stands_for_an_empty_list_is_one(status, tmp_path):
+    async with sources(tmp_path, more="empty_status = [404]", bad=lambda _: answer(b"", status=status)) as app:
+        assert await sweep_once(app) == []
+
+
 async def test_utf_8_under_a_charset_that_servers_declare_by_default_stays_utf_8(tmp_path):
     given = answer('[{"id": 1, "name": "Jürgen"}]'.encode(), b"Content-Type: application/json; charset=ISO-8859-1")
     async with sources(tmp_path, bad=lambda request: given) as app:
