@@ -125,7 +125,9 @@ def test_nothing_to_say_is_not_said(manager, notifier):
     [
         "Type=notify",
         "WatchdogSec=60",
-        "Restart=on-failure",
+        "Restart=always",
+        "RestartSec=15",
+        "StartLimitIntervalSec=0",
         "StateDirectory=poller",
         "ProtectSystem=strict",
         "NoNewPrivileges=yes",
