@@ -17,6 +17,7 @@ from poller.rendering.terminal import printable
 from state.errors import PollerError
 
 FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+NO_THREAD: Final = "can't start new thread"  # Python's words
 FORESEEN: Final = (PollerError, OSError, sqlite3.Error)  # any other exception is a bug and shows its traceback
 
 
@@ -27,6 +28,9 @@ def complain(error: Exception) -> int:
         if mine is None or others is not None:
             raise error
         return max(map(_complain, _leaves(mine)))
+    if isinstance(error, RuntimeError) and str(error) == NO_THREAD:
+        hint = "raise the limit of processes and threads: TasksMax= of its service, or ulimit -u"
+        return tell("the system starts no more threads", hint, status=1)
     if not isinstance(error, FORESEEN):
         raise error
     return _complain(error)

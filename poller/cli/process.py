@@ -8,13 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from poller import garbage
 from poller.hooks.faults import ABANDONED
 from poller.late import late
+from state.threads import Threads
 
 if TYPE_CHECKING:
     import structlog
@@ -28,19 +28,24 @@ _SHARED: Final = "asyncio"
 GRACE: Final = 5.0  # seconds that threads have to end after all work is done
 
 
-class _UnwaitedThreads(ThreadPoolExecutor):
-    """The threads of `asyncio.to_thread`. Closing the event loop does not wait for them; each caller awaits its own."""
+class _Loop(asyncio.SelectorEventLoop):
+    """The event loop of a command, whatever policy a plugin sets. Closing it waits for no thread of
+    `asyncio.to_thread`; each caller awaits its own.
+    """
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - as it is called
-        super().shutdown(wait=False, cancel_futures=True)
+    def __init__(self) -> None:
+        super().__init__()
+        self._shared = Threads(THREADS, _SHARED)
+        self.set_default_executor(self._shared)
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002 - as it is called
+        self._shared.shutdown(wait=False, cancel_futures=True)
 
 
 def run_coroutine(main: Coroutine[Any, Any, T]) -> T:
     """`asyncio.run` without waiting for threads that a plugin has left running."""
     garbage.keep_all()
-    threads = _UnwaitedThreads(THREADS, thread_name_prefix=_SHARED)
-    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:  # whatever policy a plugin sets
-        runner.get_loop().set_default_executor(threads)
+    with closing(main), asyncio.Runner(loop_factory=_Loop) as runner:  # there may be no thread for the loop
         return runner.run(main)
 
 

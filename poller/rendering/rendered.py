@@ -37,7 +37,11 @@ async def rendered(make: Callable[[], T], events: Sequence[Event], template: str
             loop.call_soon_threadsafe(_settle, made, outcome)
 
     # Not a pool: the program would wait for a pool's threads at its end, and a template may never end.
-    threading.Thread(target=work, name="rendering", daemon=True).start()
+    try:
+        threading.Thread(target=work, name="rendering", daemon=True).start()
+    except RuntimeError:  # the system has no thread to give
+        _free.release()
+        raise
     return await made
 
 

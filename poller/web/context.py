@@ -8,7 +8,6 @@ import queue
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from poller.operations.program import Answer, Live, Program
@@ -17,6 +16,7 @@ from poller.planner.report import Report, WhatIf
 from state.errors import PollerError, StateError
 from state.open import connect_reader
 from state.store import Reader as Reader
+from state.threads import Threads
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class WebContext:
         self.ready = False
         self.closing = False
         self._news = asyncio.Event()
-        self._threads = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="reader")
+        self._threads = Threads(READERS, "reader")
         self._readers: queue.SimpleQueue[Reader] = queue.SimpleQueue()
         self._plan: tuple[float, Report] | None = None
         self._streams = 0

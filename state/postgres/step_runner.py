@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -13,6 +12,7 @@ import psycopg
 from state.errors import LeaseLost, StateError, Unavailable
 from state.leases import Lease
 from state.postgres.failures import AGAIN, translated
+from state.threads import Threads
 
 THREADS: Final = 4  # connections that write, of one worker
 URGENT: Final = 2  # connections for leases: one renews them while the other looks for free ones
@@ -35,8 +35,8 @@ class StepRunner:
     def __init__(self, threads: int = THREADS) -> None:
         self.outage: Unavailable | None = None  # why the state cannot be written
         self.failing = asyncio.Event()  # set when an outage has begun
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store")
-        self._urgent = ThreadPoolExecutor(URGENT, thread_name_prefix="leases")
+        self._threads = Threads(threads, "store")
+        self._urgent = Threads(URGENT, "leases")
         self._turns: dict[str, asyncio.Lock] = {}  # by lease
         self._ending: set[asyncio.Task[Any]] = set()  # steps under way of sessions that are over
 
@@ -96,7 +96,7 @@ class StepRunner:
             raise refused
         return await self._on(self._threads, call)
 
-    async def _on(self, threads: ThreadPoolExecutor, call: Callable[[], R]) -> R:
+    async def _on(self, threads: Threads, call: Callable[[], R]) -> R:
         try:
             return await asyncio.get_running_loop().run_in_executor(threads, _tried, call)
         except Unavailable as error:

@@ -198,6 +198,27 @@ def test_many_host_names_that_nobody_answers_for_keep_no_other_thread_waiting() 
     assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "")
 
 
+NO_MORE_THREADS = """
+import asyncio, threading
+from poller.cli import process
+
+def start(thread):
+    raise RuntimeError("can't start new thread")
+
+async def main():
+    threading.Thread.start = start
+    print(*await asyncio.gather(*(asyncio.to_thread(int, number) for number in "12345")))
+    return 0
+
+process.end_process(process.run_coroutine(main()))
+"""
+
+
+def test_a_process_goes_on_and_ends_with_the_threads_it_has_where_the_system_starts_no_more() -> None:
+    ended = subprocess.run([sys.executable, "-c", NO_MORE_THREADS], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "1 2 3 4 5\n")
+
+
 LAST_FUNCTIONS = """
 import atexit, sys, time
 from poller.cli import process

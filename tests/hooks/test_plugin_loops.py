@@ -12,6 +12,9 @@ import structlog
 from poller.hooks.faults import attempted
 from poller.hooks.plugin_loops import Loop, PluginLoops
 from poller.hooks.slow_calls import SlowCalls
+from poller.polling.threads import SourceThread
+from poller.rendering.rendered import rendered
+from poller.testing import make_event
 
 
 @pytest.fixture
@@ -123,6 +126,33 @@ async def test_a_loop_that_has_ended_refuses_calls() -> None:
         await asyncio.to_thread(thread.join)
     with pytest.raises(RuntimeError):
         await loop.run(well)
+
+
+async def test_what_the_system_has_no_thread_for_fails_and_runs_once_it_has_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def well() -> str:
+        return "well"
+
+    async with PluginLoops() as loops:
+        source = SourceThread("mine")
+        calls = (
+            lambda: loops.of("mine").run(well),
+            lambda: source.run(well),
+            lambda: source("well".strip),
+            lambda: rendered("well".strip, [make_event({"id": 1})], "{{ event }}"),
+        )
+        for call in calls:
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", start)
+                for _ in range(3):
+                    with pytest.raises(RuntimeError, match="new thread"):
+                        await asyncio.wait_for(call(), 10)
+            assert await asyncio.wait_for(call(), 10) == "well"
+        source.close()
 
 
 async def test_the_end_waits_for_no_code_that_blocks() -> None:
