@@ -36,8 +36,14 @@ def parsed_address(text: str) -> Address:
         parsed = Address(display_name=name, addr_spec=spec)
     except (HeaderParseError, ValueError, IndexError):
         parsed = Address()
-    if more or not (parsed.username and parsed.domain and spec.isascii()) or re.search(r"[\x00-\x1f\x7f]", text):
-        raise PydanticCustomError("address", "not an address: write ana@maple.example or Ana Roy <ana@maple.example>")
+    if not spec.isascii():
+        raise PydanticCustomError("address", "an address has ASCII characters only: write its domain as xn--...")
+    if more or not (parsed.username and parsed.domain) or re.search(r"[\x00-\x1f\x7f]", text):
+        raise PydanticCustomError(
+            "address",
+            "not one address: write ana@maple.example, Ana Roy <ana@maple.example>, or a list of them; a name with a "
+            "comma needs quotes: '\"Roy, Ana\" <ana@maple.example>'",
+        )
     return parsed
 
 

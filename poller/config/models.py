@@ -188,14 +188,14 @@ class BudgetConfig(_Table):
     """`[budgets.NAME]`"""
 
     limits: tuple[Rate, ...] = Field(default=(), min_length=1)  # never empty after loading
-    share: float = Field(default=0.9, gt=0, le=1)
+    share: float = Field(default=0.9, gt=0, le=1, strict=True)
     concurrency: StrictInt = Field(default=4, ge=1, le=64)
 
 
 class EndpointConfig(_Table):
     """Keys of `[sources.NAME.endpoints.X]` that the engine accepts for every plugin."""
 
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False, strict=True)
     max_staleness: Duration | None = None
     ignore: tuple[Pointer, ...] = ()
     exclude: tuple[Pointer, ...] = ()

@@ -16,6 +16,7 @@ from poller.daemon.logs import configure
 from poller.daemon.reloads import Reload, reload_of
 from poller.daemon.systemd import Notifier
 from poller.hooks.loading import said
+from poller.operations.file_systems import REPLACED, REPLACED_HINT, was_replaced
 from state.errors import PollerError
 
 if TYPE_CHECKING:  # the daemon opens it
@@ -45,6 +46,8 @@ class Reloader:
             self._notifier.reloading()
             before = self._app.config.poller
             try:
+                if was_replaced(self._app.config.path):
+                    raise PollerError(f"{self._app.config.path}: {REPLACED}", hint=REPLACED_HINT)
                 taken = reload_of(self._app.config, self._read())
                 await self._take_over(taken.config, http)
             except PollerError as error:

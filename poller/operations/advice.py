@@ -17,7 +17,7 @@ from poller.config.models import Config, SourceConfig, SubscriptionConfig
 from poller.events.filters import matcher
 from poller.hooks.ownership import distrust
 from poller.operations.doctor import Finding, of_config, warn
-from poller.operations.file_systems import remote_file_system
+from poller.operations.file_systems import REPLACED, REPLACED_HINT, has_other_place, remote_file_system, was_replaced
 from poller.options.problems import dotted
 from poller.options.secrets import Secret, SecretError
 from poller.sinks.ssrf import literal_address, why_refused
@@ -28,6 +28,7 @@ from state.open import refuse_old_sqlite
 _OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
 _SECRET_NAME: Final = re.compile(r"(?i)^(key|sig|pwd|.*(api[_-]?key|token|secret|password|passwd|signature))$")
 _SECRET_HEADER: Final = re.compile(r"(?i)^(authorization|cookie|proxy-authorization)$")
+_VARIABLE: Final = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}|\A\$[A-Z][A-Z0-9_]+\Z")
 _SIGNING: Final = "whsec_"
 _FEW: Final = 10  # distinct bytes; 24 random bytes practically always have more
 _LONG: Final = 32  # a text of at least so many bytes may be the digits of a random number
@@ -47,7 +48,10 @@ def advice(config: Config) -> Iterator[Finding]:
         yield from _unmatched(subscription, types)
         yield from _private_address(subscription)
         yield from _weak_secret(subscription)
+    yield from _unexpanded(config.path)
     yield from _open_secrets(config.path)
+    if was_replaced(config.path):
+        yield warn(str(config.path), REPLACED, REPLACED_HINT)
 
 
 def _folders(config: Config) -> Iterator[Finding]:
@@ -59,6 +63,9 @@ def _folders(config: Config) -> Iterator[Finding]:
     if isinstance(state, Path) and (kind := remote_file_system(state)) is not None:
         told = f"{state} is on {kind}, where SQLite's write-ahead log is not safe: it needs a local disk"
         yield warn("poller.state", told, "move it to a local disk, or use PostgreSQL (docs/scale.md)")
+    if isinstance(state, Path) and (why := has_other_place(state)) is not None:
+        told = f"{state} {why}: the latest events are in {state.name}-wal beside it, and would be lost without it"
+        yield warn("poller.state", told, f"mount or link its folder {state.parent} instead")
     if isinstance(state, Path):
         try:
             refuse_old_sqlite()
@@ -155,26 +162,40 @@ def _texts(value: Any) -> Iterator[str]:
                 yield from _texts(one)
 
 
+def _unexpanded(file: Path) -> Iterator[Finding]:
+    """Texts that look as if a variable of the environment were to be put into them, which nothing does."""
+    for key, text in _keyed_texts(_read(file)):
+        if found := _VARIABLE.search(text):
+            told = f"{found[0]} is used as it is written: variables are not replaced in texts"
+            yield warn(dotted(key), told, 'a secret may be { env = "NAME" }, without anything around it')
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+
+
 def _open_secrets(file: Path) -> Iterator[Finding]:
     """Secrets in a file that others can read, and a file that others can write."""
     if (why := distrust(file)) is not None:
         yield warn(str(file), f"{why[0]}: it could be made to run code or to send secrets elsewhere", why[1])
     if file.stat().st_mode & _OTHERS:
-        for key in _secret_keys(tomllib.loads(file.read_text(encoding="utf-8-sig"))):
-            yield warn(key, f"this looks like a secret, and {file} can be read by others", f"chmod 600 {file}")
+        for key, text in _keyed_texts(_read(file)):
+            if _looks_secret(text, key):
+                told = f"this looks like a secret, and {file} can be read by others"
+                yield warn(dotted(key), told, f"chmod 600 {file}")
 
 
-def _secret_keys(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[str]:
-    """Keys of a file whose value is a secret in plain text, judged by the key's place and the value's form."""
+def _keyed_texts(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Every text of a file, with its place; a table of a list is named by its name."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _secret_keys(inner, (*at, key))
+            yield from _keyed_texts(inner, (*at, key))
     elif isinstance(value, list):
         for place, inner in enumerate(value):
             name = inner.get("name") if isinstance(inner, dict) else None
-            yield from _secret_keys(inner, (*at, name if isinstance(name, str) else place))
-    elif isinstance(value, str) and _looks_secret(value, at):
-        yield dotted(at)
+            yield from _keyed_texts(inner, (*at, name if isinstance(name, str) else place))
+    elif isinstance(value, str):
+        yield at, value
 
 
 def _looks_secret(text: str, at: tuple[str | int, ...]) -> bool:

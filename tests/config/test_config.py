@@ -109,6 +109,7 @@ WRONG = [
     (shop("weigth = 1"), "sources.shop.weigth", "unknown key", ""),
     (SHOP + "weigth = 1", "sources.shop.endpoints.items.weigth", "unknown key", "did you mean 'weight'?"),
     (SHOP + "weight = 0", "sources.shop.endpoints.items.weight", "more than 0", ""),
+    (SHOP + "weight = '5'", "sources.shop.endpoints.items.weight", "not a number", "without quotes"),
     (SHOP + "weight = 'much'", "sources.shop.endpoints.items.weight", "number", ""),
     (SHOP + "max_staleness = '10'", "sources.shop.endpoints.items.max_staleness", "a duration is", ""),
     (SHOP + "ignore = ['seen']", "sources.shop.endpoints.items.ignore[0]", 'begins with "/"', "/last_viewed"),

@@ -127,6 +127,15 @@ async def test_a_plugin_that_cannot_be_set_up_any_more_leaves_everything_as_it_w
     assert capsys.readouterr().out.count("config.refused") == 1
 
 
+async def test_a_file_that_was_replaced_outside_of_the_container_is_not_called_reloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poller.daemon.reloader.was_replaced", lambda path: path.name == "poller.toml")
+    async with own(tmp_path) as (_, daemon, _):
+        await daemon.reload()
+        assert "the one outside was replaced" in (daemon.app.refused or "")
+
+
 async def test_signals_are_obeyed_again_after_the_set_up_of_a_source_has_replaced_their_handlers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,12 @@ WARNED = {  # the file: the beginning of what is said of it
     WHOLE + 'secret = "whsec_YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFh"': "subscriptions.crm.secret: this secret looks",
     WHOLE + 'secret = "whsec_MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0"': "subscriptions.crm.secret: this secret looks",
     WHOLE.replace(
+        "https://crm.example", "https://${HOST}/x"
+    ): "subscriptions.crm.url: ${HOST} is used as it is written",
+    WHOLE.replace(
+        '"/items"', '"/items", params = { shop = "$SHOP_ID" }'
+    ): "sources.shop.endpoints.items.params.shop: $",
+    WHOLE.replace(
         "https://shop.example", 'https://shop.example"\nverify = false\nnamespace = "shop'
     ): "source shop: cert",
 }
@@ -47,7 +53,8 @@ MEANT = [
     WHOLE + 'types = ["*", "poller.*"]',
     WHOLE + 'sources = ["shop"]\ntypes = ["*.deleted", "shop.items.created"]',
     WHOLE.replace("https://crm.example", 'http://127.0.0.1:8000/"\nallow_private = true\nmethod = "POST'),
-    WHOLE.replace('"/items"', '"/items", params = { keyword = "x", sort_key = "2" }'),
+    WHOLE + 'template = "US${{ total }} $x $.a"',
+    WHOLE.replace('"/items"', '"/items", items = "$.items", params = { keyword = "x", sort_key = "2" }'),
 ]
 
 

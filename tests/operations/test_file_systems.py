@@ -1,5 +1,6 @@
 """On which file system a state lies: SQLite's write-ahead log needs a local one."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from poller.config.load import load
 from poller.hooks.loading import load_plugins
 from poller.operations import file_systems
 from poller.operations.advice import advice
-from poller.operations.file_systems import file_system, remote_file_system
+from poller.operations.file_systems import REPLACED, file_system, remote_file_system
 from tests.operations.test_advice import WHOLE
 
 MOUNTS = r"""
@@ -56,3 +57,38 @@ def test_a_state_on_another_machine_is_warned_of(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(file_systems, "MOUNTS", tmp_path / "none")
     assert remote_file_system(tmp_path) is None
+
+
+def test_a_state_whose_log_is_not_beside_it_for_everybody_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "poller.db"
+    state.touch()
+    (tmp_path / "poller.toml").write_text(WHOLE)
+    (tmp_path / "mounts").write_text(f"22 1 254:0 / / rw - ext4 a rw\n31 22 0:27 /x {state} rw - ext4 b rw\n")
+    config = load(tmp_path / "poller.toml", load_plugins())
+    assert list(advice(config)) == []
+
+    os.link(state, tmp_path / "other.db")
+    [finding] = advice(config)
+    assert "poller.db has another name (a hard link)" in finding.what
+
+    monkeypatch.setattr(file_systems, "MOUNTS", tmp_path / "mounts")
+    [finding] = advice(config)
+    assert "poller.db is mounted as a single file" in finding.what
+    assert finding.hint == f"mount or link its folder {tmp_path} instead"
+
+
+def test_a_configuration_that_was_replaced_outside_of_a_container_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "poller.toml"
+    path.write_text(WHOLE)
+    (tmp_path / "mounts").write_text(f"22 1 254:0 / / rw - ext4 a rw\n31 22 0:27 /x {path} rw - ext4 b rw\n")
+    config = load(path, load_plugins())
+    monkeypatch.setattr(file_systems, "MOUNTS", tmp_path / "mounts")
+    assert list(advice(config)) == []
+
+    real = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda self, **how: os.stat_result([*real(self, **how)[:3], 0, *real(self)[4:]]))
+    assert [(finding.about, finding.what) for finding in advice(config)] == [(str(path), REPLACED)]
