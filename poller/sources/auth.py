@@ -7,6 +7,7 @@ are never added to a request for another origin than the source's own.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -21,12 +22,19 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from poller.options.forms import TextForm
 from poller.options.secrets import Secret, SecretError
 from poller.redaction import SECRETS
+from poller.sources.charsets import opening
 from poller.sources.pagination import same_origin
 from poller.sources.protocol import PageError
+from poller.sources.statuses import READ, is_refusal
 
 _EARLY: Final = 300.0  # a token is renewed so many seconds before it ends, or a tenth of its life if that is less
 _DEFAULT_LIFE: Final = 3600.0  # seconds, if the answer names none (RFC 6749 section 5.1 only recommends it)
 _LARGEST: Final = 100_000  # bytes of a token endpoint's answer: millions of values would take gigabytes
+_SETTLED: Final = 60.0  # seconds: the age from which a token that an answer calls invalid may have been a valid one
+_OLD: Final = 900.0  # seconds: the age from which any 403 may mean that the token has ended
+_OF_TOKENS: Final = re.compile(
+    r"token.{0,60}(?:expired|invalid|revoked|required)|(?:expired|invalid|revoked|active).{0,40}token", re.I | re.S
+)
 _OUTAGES: Final = (408, 425, 429)  # as well as 5xx: such an answer says nothing about the credentials
 
 HeaderName = Annotated[
@@ -190,7 +198,8 @@ class Token:
     """An issued token. Never shown."""
 
     value: str
-    until: float  # renewed from then on, by the flow's own clock
+    since: float  # when it was given, by the flow's own clock
+    until: float  # renewed from then on
     refresh: str | None = None
 
 
@@ -228,7 +237,7 @@ class OAuth2Grants:
 
 
 class TokenAuth(httpx.Auth):
-    """A token that is requested, kept in memory, renewed before it ends and once after a 401.
+    """A token that is requested, kept in memory, renewed before it ends and once after it is refused.
 
     Requests without a token wait for the one that requests it. An outage of the token endpoint (429, 5xx) is returned
     as the request's own answer, so it is handled like any other. Raises AuthError if the credentials are refused.
@@ -266,7 +275,7 @@ class TokenAuth(httpx.Auth):
                     refresh = token.refresh if token else None
                     answer = yield self._grants.ask(refresh)
                     await answer.aread()
-                    if refresh and answer.status_code in (400, 401):
+                    if refresh and answer.status_code in (400, 401, 403):
                         refresh, answer = None, (yield self._grants.ask(None))
                         await answer.aread()
                     if _is_outage(answer.status_code):
@@ -274,9 +283,23 @@ class TokenAuth(httpx.Auth):
                     self._token = token = read_token(answer, now=self._clock(), before=refresh)
             authorize(request, self._scheme, token.value)
             response = yield request
-            if response.status_code != 401:
+            if not await self._is_refused(response, token):
                 return
             refused = token
+
+    async def _is_refused(self, response: httpx.Response, token: Token) -> bool:
+        """Whether an answer refuses the token: a 401, a 400 or 403 that says so in its text, or any 403 to a token that
+        was given long ago. A server may end a token earlier than it has said, and answer all that is forbidden alike.
+        """
+        if response.status_code == 401:
+            return True
+        age = self._clock() - token.since
+        if response.status_code not in (400, 403) or age < _SETTLED:
+            return False
+        await response.aread()
+        if is_refusal(response):
+            return False
+        return (response.status_code == 403 and age >= _OLD) or _OF_TOKENS.search(opening(response, READ)) is not None
 
 
 def token_request(url: str, form: dict[str, str]) -> httpx.Request:
@@ -290,19 +313,21 @@ def read_token(answer: httpx.Response, *, now: float, before: str | None = None)
     `before` is the refresh token that was used: it stays valid if no other one comes (section 6).
     """
     try:
-        body = msgspec.json.decode(answer.content) if len(answer.content) <= _LARGEST else None
+        content = answer.content.removeprefix(b"\xef\xbb\xbf")
+        body = msgspec.json.decode(content) if len(content) <= _LARGEST else None
     except (msgspec.DecodeError, UnicodeDecodeError):
         body = None
     found = body if isinstance(body, dict) else {}
     value = found.get("access_token")
     if not answer.is_success or not isinstance(value, str) or not (value.isascii() and value.isprintable()):
         code = found.get("error")
-        said = code if isinstance(code, str) and code.isidentifier() else "no token in the answer"
+        is_code = isinstance(code, str) and code.isidentifier()
+        said = code if is_code else "no token in the answer" if found else "the answer is no JSON object"
         url = answer.request.url.copy_with(query=None)
         raise AuthError(
             f"{url} gives no token: {answer.status_code}, {said}",
             hint="check the source's credentials, then run `poller check --online`",
-            status=None if answer.is_success else 401,
+            status=None if answer.is_success and not is_code else 401,  # GitHub refuses credentials with 200
         )
     life = _seconds(found.get("expires_in"))
     refresh = found.get("refresh_token")
@@ -311,16 +336,19 @@ def read_token(answer: httpx.Response, *, now: float, before: str | None = None)
             SECRETS.add(given)
     return Token(
         value=value,
+        since=now,
         until=now + life - min(_EARLY, life / 10),
         refresh=refresh if isinstance(refresh, str) and refresh else before,
     )
 
 
 def _seconds(value: Any) -> float:
+    """The lifetime that a token has. 0 means that it is not known: a token that has ended would not be given."""
     try:
-        return max(float(value), 0.0)
+        life = float(value)
     except (TypeError, ValueError):
         return _DEFAULT_LIFE
+    return life if life > 0 else _DEFAULT_LIFE
 
 
 def _is_outage(status: int) -> bool:

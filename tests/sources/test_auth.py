@@ -134,6 +134,7 @@ class Bank:
     asked: list[dict[str, str]] = field(default_factory=list)
     clients: list[str] = field(default_factory=list)
     served: int = 0
+    refusal: tuple[int, str] = (401, "who are you?")  # the answer to a token that is not valid
     silent: bool = False  # the token endpoint does not answer before `go_on`
     waited_on: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
@@ -157,7 +158,7 @@ class Bank:
         """The list, for who has a valid token."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme != "Bearer" or token not in self.valid:
-            return PlainTextResponse("who are you?", 401)
+            return PlainTextResponse(self.refusal[1], self.refusal[0])
         self.served += 1
         return JSONResponse([])
 
@@ -227,6 +228,32 @@ async def test_a_refused_token_is_renewed_once_and_the_request_repeated(client, 
     assert (answer.status_code, len(bank.asked)) == (200, 2)
 
 
+@pytest.mark.parametrize(
+    ("status", "text", "age", "is_renewed"),
+    [
+        (403, '{"error": {"code": "InvalidTokenError", "message": "Challenge failed: TokenExpired"}}', 61, True),
+        (400, '{"message": "An active access token is required", "type": "TokenInvalidError"}', 61, True),
+        (403, '{"message": "The access token is invalid"}', 59, False),  # it was not valid before either
+        (403, '{"message": "Not permitted"}', 899, False),
+        (403, '{"message": "Not permitted"}', 901, True),
+        (400, '{"message": "limit is invalid"}', 901, False),
+        (403, '{"message": "Too many requests"}', 901, False),
+        (404, '{"message": "invalid token"}', 901, False),
+    ],
+)
+async def test_a_token_is_renewed_by_whatever_status_says_that_it_has_ended(
+    client, bank, clock, status, text, age, is_renewed
+):
+    bank.refusal = (status, text)
+    await client.get("/items")
+    bank.valid.clear()
+    clock.now += age
+
+    answer = await client.get("/items")
+
+    assert (answer.status_code, len(bank.asked)) == ((200, 2) if is_renewed else (status, 1))
+
+
 async def test_a_renewal_in_vain_ends_with_the_401(client, bank):
     bank.broken = [(200, json.dumps({"access_token": f"useless-{n}"}).encode()) for n in range(2)]
 
@@ -256,11 +283,12 @@ async def test_a_refresh_token_is_used_for_the_renewal(client, bank, clock):
     assert bank.asked[1:] == [{"grant_type": "refresh_token", "refresh_token": "refresh-1", "scope": "read"}] * 2
 
 
-async def test_a_refused_refresh_token_falls_back_to_the_credentials(client, bank, clock):
+@pytest.mark.parametrize("refusal", [400, 401, 403])
+async def test_a_refused_refresh_token_falls_back_to_the_credentials(client, bank, clock, refusal):
     bank.refresh = True
     await client.get("/items")
     clock.now += bank.life
-    bank.broken = [(400, b'{"error": "invalid_grant"}')]
+    bank.broken = [(refusal, b'{"error": "invalid_grant"}')]
 
     answer = await client.get("/items")
 
@@ -287,7 +315,8 @@ async def test_an_outage_of_the_token_endpoint_is_the_requests_own_answer(client
     ("status", "body", "says"),
     [
         (400, b'{"error": "invalid_client", "error_description": "hush"}', "400, invalid_client"),
-        (401, b"<html>hush</html>", "401, no token in the answer"),
+        (401, b"<html>hush</html>", "401, the answer is no JSON object"),
+        (200, b'{"error": "incorrect_client_credentials", "error_description": "hush"}', "200, incorrect_client_"),
         (200, b'{"token": "hush"}', "200, no token in the answer"),
         (200, b'{"access_token": "two\\nhush"}', "200, no token in the answer"),
     ],
@@ -299,7 +328,7 @@ async def test_refused_credentials_are_an_error_without_the_answers_body(client,
         await client.get("/items")
 
     assert "hush" not in str(raised.value)
-    assert (raised.value.status, bool(raised.value.hint)) == (None if status == 200 else 401, True)
+    assert (raised.value.status, bool(raised.value.hint)) == (None if "200, no token" in says else 401, True)
 
 
 async def test_a_login_that_is_given_up_does_not_block_the_next(client, bank):
@@ -332,10 +361,10 @@ def test_client_credentials_may_go_into_the_body_and_a_refresh_token_may_be_give
 
 
 @pytest.mark.parametrize(
-    ("told", "until"), [(1000, 900.0), ("1000", 900.0), (None, 3300.0), ("soon", 3300.0), (0, 0.0)]
+    ("told", "until"), [(1000, 900.0), ("1000", 900.0), (None, 3300.0), ("soon", 3300.0), (0, 3300.0)]
 )
 def test_a_token_lasts_as_long_as_it_says_less_a_margin(told, until):
-    content = json.dumps({"access_token": "hush", "expires_in": told}).encode()
+    content = b"\xef\xbb\xbf" + json.dumps({"access_token": "hush", "expires_in": told}).encode()
     answer = httpx.Response(200, content=content, request=httpx.Request("POST", HOME))
 
     token = read_token(answer, now=0.0)
@@ -356,5 +385,5 @@ def test_a_token_in_an_answer_of_millions_of_values_is_not_looked_for():
         200, content=b"[" + b"{}," * 100_000 + b"{}]", request=httpx.Request("POST", "https://id.example/token")
     )
 
-    with pytest.raises(AuthError, match="no token in the answer"):
+    with pytest.raises(AuthError, match="no JSON object"):
         read_token(answer, now=0.0)
