@@ -31,8 +31,10 @@ from poller.sources.pagination import (
 )
 from poller.sources.paths import CONTENT, KEY, MISSING, VALUE, Answer, Form, compile_path, identity, wrapped
 from poller.sources.protocol import Item
+from poller.sources.urls import with_parameters
 
 _PARENT: Final = re.compile(r"\{parent\.([^{}]+)\}")
+_DIGITS: Final = re.compile(r"-?[0-9]{1,18}")
 _ANY_BRACES: Final = re.compile(r"\{[^{}]*\}")
 
 Scalar = str | int | float | bool
@@ -190,7 +192,7 @@ class RestSource:
         for key, value in carried.items():
             if _belongs_into_body(table, key):
                 body = {} if body is None else body
-                _set(body, key, value)
+                _set(body, key, _of_kind(_found(body, key), value))
             else:
                 query[key] = value
         return self._built(table.method, self._url(_filled(table.path, at.parent, quoted=True), query), body)
@@ -252,7 +254,7 @@ class RestSource:
         if query and "?" not in text:
             return httpx.URL(text, params=dict(query))  # parsed once
         url = httpx.URL(text)
-        return url.copy_merge_params(dict(query)) if query else url
+        return with_parameters(url, query) if query else url
 
     def _own(self, cursor: str) -> httpx.URL:
         url = self._base.join(cursor)
@@ -318,18 +320,25 @@ def _time_text(since: UpdatedSince, at: float) -> str | int:
 def _belongs_into_body(table: EndpointTable, key: str) -> bool:
     if table.method != "POST" or table.pagination.place == "query":
         return False
-    return table.pagination.place == "body" or _has(table.body or {}, key)
+    return table.pagination.place == "body" or _found(table.body or {}, key) is not MISSING
 
 
-def _has(body: Any, key: str) -> bool:
+def _of_kind(known: Any, value: Any) -> Any:
+    """A cursor of digits is a number where the body has one: a strict API refuses "5" there."""
+    is_number = isinstance(known, int) and not isinstance(known, bool)
+    return int(value) if is_number and isinstance(value, str) and _DIGITS.fullmatch(value) else value
+
+
+def _found(body: Any, key: str) -> Any:
+    """The value at a dotted path of keys and indexes, or MISSING."""
     for step in key.split("."):
         if isinstance(body, list) and step.isdecimal() and int(step) < len(body):
             body = body[int(step)]
         elif isinstance(body, dict) and step in body:
             body = body[step]
         else:
-            return False
-    return True
+            return MISSING
+    return body
 
 
 def _set(body: Any, key: str, value: Any) -> None:

@@ -26,6 +26,7 @@ from poller.sources.charsets import opening
 from poller.sources.pagination import same_origin
 from poller.sources.protocol import PageError
 from poller.sources.statuses import READ, is_refusal
+from poller.sources.urls import with_parameters
 
 _EARLY: Final = 300.0  # a token is renewed so many seconds before it ends, or a tenth of its life if that is less
 _DEFAULT_LIFE: Final = 3600.0  # seconds, if the answer names none (RFC 6749 section 5.1 only recommends it)
@@ -360,7 +361,7 @@ def _add_header(request: httpx.Request, name: str, value: str) -> None:
 
 
 def _add_param(request: httpx.Request, name: str, value: str) -> None:
-    request.url = request.url.copy_set_param(name, value)
+    request.url = with_parameters(request.url, {name: value})
 
 
 def _add_basic(request: httpx.Request, username: Secret, password: Secret) -> None:

@@ -13,14 +13,13 @@ from typing import Any, Final
 
 import httpx
 import msgspec
-from httplink import parse_link_header
 
 from poller.rendering.counting import counted
 from poller.sources.paths import MISSING, Answer, Path
 from poller.sources.protocol import PageError
 
 _RANGE: Final = re.compile(r"(?:[a-zA-Z]+[ =])?(?:\d+-\d+|\*)/(\d{1,18})")  # Content-Range: RFC 9110, 14.4
-_DIGITS: Final = re.compile(r"[0-9]{1,18}")
+_DIGITS: Final = re.compile(r"([0-9]{1,18})(?:\.0+)?")
 _TRUE: Final = ("true", "yes", "1")
 _FALSE: Final = ("false", "no", "0", "", "null", "none")
 
@@ -29,9 +28,10 @@ def count_of(found: Any) -> int | None:
     """A count of objects: a number, its text, or the end of a `Content-Range`; None for anything else."""
     if isinstance(found, str):
         text = found.strip()
-        ranged = _RANGE.fullmatch(text)
-        text = ranged[1] if ranged else text
-        return int(text) if _DIGITS.fullmatch(text) else None
+        digits = _RANGE.fullmatch(text) or _DIGITS.fullmatch(text)
+        return int(digits[1]) if digits else None
+    if isinstance(found, float) and found.is_integer():  # some languages write every number so
+        found = int(found)
     return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
 
 
@@ -69,6 +69,8 @@ _PARTIAL: Final = (
 )
 _FAILED_PARTS: Final = ("_shards", "failed")  # Elasticsearch and OpenSearch: parts of the index that did not answer
 _ERRORS: Final = ("errors", "error")
+_LINK: Final = re.compile(r"""<([^<>]*)>((?:[^",]|"(?:[^"\\]|\\.)*")*)""")  # URL and parameters (RFC 8288, B.2)
+_LINK_PARAMETER: Final = re.compile(r""";\s*([^\s=;]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;]*))?""")
 _TOTAL_HEADERS: Final = ("x-total-count", "x-total", "x-wp-total")
 _RANGE_HEADER: Final = "content-range"
 
@@ -244,12 +246,14 @@ def next_href(response: httpx.Response) -> str | None:
     Sentry always names a next page, and says of it with `results="false"` that it shows nothing.
     """
     text = ", ".join(response.headers.get_list("link"))
-    try:
-        links = parse_link_header(text).links
-    except ValueError as exc:
-        raise PageError(f"the Link header cannot be read (RFC 8288): {text[:80]!r}") from exc
-    nexts = [link.target for link in links if "next" in link.rel and ("results", "false") not in link.attributes]
-    return next(iter(nexts), None)
+    if _LINK.sub("", text).strip(", \t"):
+        raise PageError(f"the Link header cannot be read (RFC 8288): {text[:80]!r}")
+    for href, parameters in _LINK.findall(text):
+        given = [(name.lower(), value.strip("\"'")) for name, value in _LINK_PARAMETER.findall(parameters)]
+        rels = [value.lower().split() for name, value in given if name == "rel"]  # the first one counts
+        if rels and "next" in rels[0] and ("results", "false") not in given:
+            return str(href)
+    return None
 
 
 def _member(name: str) -> Path:

@@ -364,9 +364,9 @@ def _next_cursor(
         if flag:
             raise PageError(f"the answer says that there is more, but has nothing at next = {style.next!r}")
         return FollowUp(doubts=doubts)
-    if not isinstance(found, str | int) or isinstance(found, bool):
+    if not isinstance(found, str | int | float) or isinstance(found, bool):
         raise PageError(f"the cursor at next = {style.next!r} is neither text nor a number")
-    cursor = str(found)
+    cursor = str(int(found) if isinstance(found, float) and found.is_integer() else found)
     if style.next_is == "url" or (style.next_is is None and is_url(cursor)):
         cursor = str(_joined(response.request.url, cursor, rebase=style.rebase))
     if cursor == at.cursor:  # the cursor does not move: this was the end, unless a flag says that there is more

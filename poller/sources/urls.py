@@ -1,8 +1,10 @@
-"""URLs for display. Pure."""
+"""URLs with further parameters, and URLs for display. Pure."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import unquote_plus
 
 import httpx
 
@@ -11,6 +13,15 @@ from poller.redaction import SECRETS
 _SHOWN: Final = frozenset(
     {"page", "limit", "per_page", "offset", "cursor", "since", "size", "starting_after"}
 )  # parameters whose values are shown, unless one is a secret
+
+
+def with_parameters(url: httpx.URL, params: Mapping[str, Any]) -> httpx.URL:
+    """The URL with these parameters, instead of others of the same names. The rest of its query is kept to the byte:
+    in a next URL it may be signed, or not UTF-8.
+    """
+    given = url.query.decode("ascii").split("&")
+    kept = [part for part in given if part and unquote_plus(part.partition("=")[0]) not in params]
+    return url.copy_with(query="&".join([*kept, str(httpx.QueryParams(params))]).encode())
 
 
 def shown_url(url: httpx.URL | str) -> str:

@@ -193,6 +193,20 @@ def test_a_search_is_posted_and_its_cursor_goes_into_the_body():
     assert str(second.url) == f"{BASE}/search"
 
 
+def test_a_cursor_is_a_number_where_the_body_has_one():
+    source = make_source(method="POST", body={"after": 0, "q": "7"}, pagination={"type": "cursor", "param": "after"})
+
+    asked = [json.loads(ask(source, Position(cursor=cursor)).content)["after"] for cursor in ("5", "x5")]
+
+    assert asked == [5, "x5"]
+
+
+def test_what_a_path_has_for_a_query_is_sent_as_it_is():
+    source = make_source(path="/items?f=a%20eq%20b,c&l=%E9&page=9", pagination={"type": "page"})
+
+    assert str(ask(source).url) == f"{BASE}/items?f=a%20eq%20b,c&l=%E9&page=1"
+
+
 def test_a_parameter_that_the_body_has_already_is_set_there_and_others_go_into_the_query():
     source = make_source(
         method="POST", body={"offset": 0}, pagination={"type": "offset", "size_param": "limit", "size": 10}

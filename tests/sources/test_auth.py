@@ -55,6 +55,14 @@ def test_a_key_goes_into_the_query_beside_what_is_there():
     )
 
 
+def test_a_key_in_the_query_leaves_the_rest_of_a_next_url_as_it_is():
+    url = "https://shop.example/api/items?c=%E9&f=a%26b&f=x+y,z&e&key=old&sig=ab%2F=="
+
+    with_key = sent(make_auth({"type": "query", "name": "key", "value": "k"}), url)
+
+    assert str(with_key.url) == "https://shop.example/api/items?c=%E9&f=a%26b&f=x+y,z&e&sig=ab%2F==&key=k"
+
+
 def test_an_open_api_needs_none():
     assert make_auth({"type": "none"}) is None
 

@@ -144,6 +144,9 @@ def test_any_other_link_is_followed_as_it_is(href):
         '<?page=2>; title="a"; rel="next last"',
         '<https://shop.example/items;v=1,2?page=1>; rel="prev", <?page=2>; Rel=next',
         '<?page=2>; title="a=b, <x>; rel=prev"; rel="next"',
+        "<https://shop.example>; rel=preconnect; crossorigin, <?page=2>; rel=next",
+        '<?page=9>; rel=last; title="say \\"next\\", please", <?page=2>; rel=next;,',
+        "<?page=2>;rel='next';title*=UTF-8''%e2%82%ac",
     ],
 )
 def test_links_are_read_as_rfc_8288_writes_them(header):
@@ -320,7 +323,7 @@ def test_a_cursor_that_is_nothing_ends_the_list(cursor):
     assert after(make_style(type="cursor"), Position(cursor="99"), answer({"next": cursor})) is None
 
 
-@pytest.mark.parametrize("object_id", [0, "0", "null", "None", "undefined"])
+@pytest.mark.parametrize("object_id", [0, "0", "null", "None", "undefined", 1.5])
 def test_a_cursor_that_is_the_id_of_an_object_does_not_end_the_list(object_id):
     style = make_style(type="cursor", next="$.data[-1].id")
 
@@ -401,6 +404,9 @@ def test_an_answer_that_agrees_with_the_configuration_leaves_no_doubt(table, bod
     [
         ("288", 288),
         (288, 288),
+        (288.0, 288),
+        ("288.0", 288),
+        (288.5, None),
         ("0-9/20", 20),
         ("items 0-9/20", 20),
         ("*/0", 0),
