@@ -13,6 +13,7 @@ from poller.changes.comparison import RequestTimes
 from poller.changes.exemptions import Exemptions, Misleading
 from poller.changes.own_url import own_object
 from poller.documents.diff import ParseError, parse
+from poller.polling.ask import PASSING
 from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint, exempt
 from poller.polling.fetch import Fetcher, unwelcome
@@ -26,6 +27,7 @@ from state.notices import Notice
 from state.polls import Presence, Snapshot, Suspect
 
 GONE: Final = frozenset({404, 410})
+NO_OWN_URL: Final = "; if that means that it is gone, remove item_path: then complete sweeps confirm deletions"
 HOUR: Final = 3600.0  # seconds
 NEVER: Final = float("-inf")
 
@@ -168,7 +170,8 @@ class OwnUrls:
         """
         status = response.status_code
         if not response.is_success and (status != httpx.codes.FORBIDDEN or is_refusal(response)):
-            raise unwelcome(response)
+            is_wrong = 400 <= status < 500 and not is_refusal(response) and status not in PASSING
+            raise unwelcome(response, NO_OWN_URL if is_wrong and status != httpx.codes.UNAUTHORIZED else "")
         found = None
         if is_list(status, w.rules.endpoint) and response.content:
             name = own_id(snapshot.object_id, is_child=w.is_child)

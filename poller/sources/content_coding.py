@@ -45,13 +45,18 @@ class Unpacker:
     """Decodes one body. `most` limits what each of its codings produces, including the last."""
 
     def __init__(self, codings: Sequence[str], *, most: int) -> None:
-        self._layers = [_LAYERS[name]() for name in reversed(codings)]
+        self._layers: list[_Layer] = [_LAYERS[name]() for name in reversed(codings)]
         self._given = [0] * len(self._layers)
         self._most = most
         self._has_data = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The decoded form of this part of the body, piece by piece. Raises CodingError or TooMuch."""
+        """The decoded form of this part of the body, piece by piece. Raises CodingError or TooMuch.
+
+        A body that begins as gzip does is unpacked, too, if its header does not say so: it cannot be text.
+        """
+        if not (self._layers or self._has_data) and data.startswith(_MEMBER):
+            self._layers, self._given = [_Gzip()], [0]
         self._has_data = self._has_data or bool(data)
         return self._through(0, data)
 

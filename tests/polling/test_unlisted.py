@@ -136,6 +136,17 @@ async def test_an_answer_of_its_own_url_is_an_update_where_the_endpoint_says_so(
         assert shown(app).unlisted == 0
 
 
+async def test_an_own_url_that_says_otherwise_that_its_object_is_gone_is_named_with_a_way_out(tmp_path):
+    issues = Issues(own=JSONResponse({"error": "Object Not Found"}, 400))
+    async with opened(tmp_path, issues) as app:
+        del issues.all[3]
+        for _ in range(3):
+            await sweep_once(app)
+
+        assert "400 Bad Request" in (shown(app).reason or "")
+        assert "remove item_path" in (shown(app).reason or "")
+
+
 async def test_what_is_back_in_the_list_as_its_own_url_showed_it_is_no_second_change(tmp_path):
     issues = Issues()
     async with opened(tmp_path, issues, 'unlisted = "updated"') as app:

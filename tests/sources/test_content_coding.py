@@ -40,6 +40,11 @@ def test_every_member_of_a_gzip_body_is_read_and_nothing_else_after_its_end(step
     assert b"".join(unpacked(["gzip"], body + after, step=step)) == TEXT[:9000]
 
 
+@pytest.mark.parametrize(("body", "text"), [(gzip.compress(b"[]"), b"[]"), (b"[\x1f\x8b]", b"[\x1f\x8b]")])
+def test_gzip_that_no_header_announces_is_unpacked(body, text):
+    assert b"".join(unpacked([], body)) == text
+
+
 def test_deflate_without_zlibs_frame_is_read_as_well():
     assert b"".join(unpacked(["deflate"], zlib.compress(TEXT)[2:-4])) == TEXT
 
