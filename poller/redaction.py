@@ -2,7 +2,7 @@
 
 Secrets are registered here when they are revealed or received at a login; one list serves the whole process. If a peer
 echoes a secret (in an error page, a header, a redirect), a mask replaces it, in any of these forms: literal, quoted for
-a URL, escaped for JSON, or in the Base64 of a user name and password.
+a URL, escaped for JSON, or in Base64, also of a text that contains it, such as a user name and password.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 MASK: Final = "**********"
 SHORTEST_IN_DATA: Final = 12  # characters; shorter secrets are not masked in list data
 SHORTEST: Final = 4  # characters; masking shorter secrets would tear words apart without hiding anything
+SHORTEST_WITHIN: Final = 6  # characters of Base64; fewer occur by chance
 FEW: Final = 200  # forms that are looked for one after the other; a text is read once for more of them
 MOST: Final = 10_000  # values remembered; the oldest are forgotten, for example renewed tokens
 LONG: Final = 8  # characters; a shorter secret of letters only is a word that occurs in many texts by chance
@@ -199,7 +200,19 @@ def _forms(value: str) -> set[str]:
         repr(value)[1:-1],
         b64encode(encoded).decode(),
         urlsafe_b64encode(encoded).decode().rstrip("="),
+        *_within_base64(encoded),
     }
+
+
+def _within_base64(value: bytes) -> Iterator[str]:
+    """The characters that stand for a secret in the Base64 of a text that contains it, as of a user name and password,
+    whatever is before and after it.
+    """
+    for before in range(3):
+        begin, end = -(-before * 8 // 6), (before + len(value)) * 8 // 6
+        if end - begin >= SHORTEST_WITHIN:
+            for encode in (b64encode, urlsafe_b64encode):
+                yield encode(bytes(before) + value)[begin:end].decode()
 
 
 SECRETS: Final = Redactor()

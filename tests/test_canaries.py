@@ -1,9 +1,11 @@
 """A peer that echoes all that it was sent finds none of our secrets kept, told, shown or logged."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -157,7 +159,7 @@ LOOKS = (
     "ping ours",
     *(f"export {table}" for table in ("events", "changes", "objects", "deliveries", "polls")),
 )
-ECHOED = ("C4NARY", "QzROQVJZ", "pDNE5BUl", "M0TkFSW")  # as it is, and in Base64 at any of its three places
+ECHOED = ("C4NARY", "QzROQVJZ", "DNE5BUl", "0TkFSW")  # as it is, and in Base64 at any of its three places
 
 
 class Echo:
@@ -179,6 +181,18 @@ class Echo:
         return answer(body, *marks, status=self._status)
 
 
+async def echo_mail(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A mail server that refuses every login, and says which: as it came, and in plain text."""
+    writer.write(b"220 mail.example ESMTP\r\n")
+    while (line := await reader.readline()) and not line.startswith(b"QUIT"):
+        reply = b"250-mail.example\r\n250 AUTH PLAIN"
+        if line.startswith(b"AUTH PLAIN "):
+            given = line.split()[2]
+            reply = b"535 5.7.8 not with %s: %s" % (given, base64.b64decode(given).replace(b"\0", b" "))
+        writer.write(reply + b"\r\n")
+    writer.close()
+
+
 @pytest.fixture
 def echoes() -> dict[bytes, Echo]:
     return {status[:3]: Echo(status) for status in (b"403 Forbidden", b"200 OK", b"302 Found")}
@@ -186,7 +200,7 @@ def echoes() -> dict[bytes, Echo]:
 
 @pytest.fixture
 def echoing(echoes) -> Iterator[dict[bytes, str]]:
-    """An echoing server for each status, on a thread with a loop of its own."""
+    """An echoing server for each status, and the port of a mail server, on a thread with a loop of its own."""
     urls: dict[bytes, str] = {}
     ready, loop = threading.Event(), asyncio.new_event_loop()
     over = asyncio.Event()
@@ -195,6 +209,8 @@ def echoing(echoes) -> Iterator[dict[bytes, str]]:
         async with contextlib.AsyncExitStack() as open_:
             for status, echo in echoes.items():
                 urls[status] = await open_.enter_async_context(answering(echo))
+            mailer = await open_.enter_async_context(await asyncio.start_server(echo_mail, "127.0.0.1", 0))
+            urls[b"mail"] = str(mailer.sockets[0].getsockname()[1])
             ready.set()
             await over.wait()
 
@@ -313,6 +329,11 @@ SINKS = {
     "slack": 'plugin = "slack"\nallow_private = true\nwebhook_url = "{refusing}/services/T00/B00/C4NARY-slack-path"',
     "bot": 'plugin = "slack"\nallow_private = true\ntoken = "xoxb-C4NARY-slack-token"\nchannel = "c"\n'
     'api_url = "{refusing}/api/"',
+    "mail": 'plugin = "email"\nhost = "127.0.0.1"\nport = {mail}\ntls = "none"\nusername = "poller"\n'
+    'password = "C4NARY-mail-password"\nfrom = "poller@maple.example"\nto = "ana@maple.example"',
+    "many": 'plugin = "apprise"\nallow_private = true\nurls = ['
+    '"json://poller:C4NARY-apprise-password@{at}/C4NARY-apprise-path-000001?+X-Key=C4NARY-apprise-header", '
+    '"mailto://poller:C4NARY-apprise-mail@127.0.0.1:{mail}?mode=insecure&smtp=127.0.0.1&from=poller@maple.example&to=ana@maple.example"]',
     "took": 'plugin = "http"\nallow_private = true\nurl = "{taking}/took"',
 }
 TOKEN = {"Authorization": "Bearer C4NARY-api-token"}
@@ -336,7 +357,7 @@ def shown_by(url: str) -> dict[str, str]:
 
 def test_a_daemon_shows_no_secret_in_its_log_api_metrics_pages_and_messages(echoing, echoes, tmp_path: Path):
     refusing, taking = echoing[b"403"], echoing[b"200"]
-    at = {"at": refusing.removeprefix("http://"), "refusing": refusing, "taking": taking}
+    at = {"at": refusing.removeprefix("http://"), "refusing": refusing, "taking": taking, "mail": echoing.pop(b"mail")}
     sources = "".join(
         SOURCE.format(name=f"{name}{status.decode()}", url=url, auth=auth.format(url=url) if "{{" in auth else auth)
         for name, auth in AUTHS.items()
@@ -362,6 +383,11 @@ def test_a_daemon_shows_no_secret_in_its_log_api_metrics_pages_and_messages(echo
             wait_for("every sink to be asked", lambda: tried() == set(SINKS))
             wait_for("every source to have failed", lambda: len(failing()) >= len(AUTHS) + 2)
         shown = shown_by(url)
+        config.write_text(
+            config.read_text().replace('log_level = "debug"', 'log_level = "debug"\nlog_format = "journal"')
+        )
+        daemon.signal(signal.SIGHUP)
+        wait_for("failures in lines of the journal", lambda: "<4>poll.failed" in daemon.log)
     shown |= {path.name: path.read_bytes().decode("latin-1") for path in tmp_path.glob("poller.db*") if path.is_file()}
     shown["daemon.log"] = daemon.log
     received = [*echoes[b"403"].bodies, *echoes[b"200"].bodies]

@@ -29,6 +29,7 @@ def redactor() -> Redactor:
         json.dumps(SECRET, ensure_ascii=False),
         repr(SECRET),
         b64encode(SECRET.encode()).decode(),
+        *(b64encode(b"\0poller\0"[before:] + SECRET.encode() + b"!").decode() for before in range(3)),
     ],
 )
 def test_a_secret_is_masked_in_every_form(redactor, form):
