@@ -34,6 +34,10 @@ PATIENCE: Final = 30.0  # seconds
 Parameters = Mapping[str, Any]
 
 
+class Unanswered(PollerError):
+    """The daemon has ended, or does not answer in time."""
+
+
 class DaemonClient:
     """The API of a daemon. Raises PollerError if the daemon refuses, with the daemon's message."""
 
@@ -60,7 +64,7 @@ class DaemonClient:
         try:
             answer = self._client.request(method, route, **request)
         except httpx.HTTPError as error:
-            raise PollerError(
+            raise Unanswered(
                 f"the daemon does not answer on {self._path}: {error or type(error).__name__}", hint="its log says why"
             ) from error
         if not answer.is_success:

@@ -17,6 +17,7 @@ import orjson
 from msgspec import structs
 
 from poller.cli.context import CliContext
+from poller.cli.daemon_client import Unanswered
 from poller.cli.names import named
 from poller.cli.output import (
     clock,
@@ -36,6 +37,7 @@ from poller.config.load import load
 from poller.events.cloudevents import structured
 from poller.hooks.loading import Plugins, load_plugins
 from poller.options.problems import ConfigError, NotThere, nearest
+from state.errors import StateError
 from state.records import Event
 
 LATEST: Final = 20  # events shown without --limit
@@ -92,10 +94,33 @@ def events(
             left = None if limit is None else limit - shown
         if not shown and not follow:
             _say_what_there_is(view, source)
-        while follow and left != 0:
-            time.sleep(LOOK_EVERY)
-            seen, shown = _print_on(view, replace(wanted, after=str(seen)), left, tell)
-            left = None if left is None else left - shown
+    if follow:
+        _follow(context, wanted, seen, left, tell)
+
+
+def _follow(
+    context: CliContext, wanted: EventFilter, seen: int, left: int | None, tell: Callable[[Event], None]
+) -> None:
+    """Print what is recorded after `seen`, `left` events if that is a number, also over restarts of the daemon."""
+    waits = False
+
+    def told(event: Event) -> None:
+        nonlocal seen, left
+        tell(event)
+        seen, left = event.seq, None if left is None else left - 1
+
+    while left != 0:
+        time.sleep(LOOK_EVERY)
+        try:
+            with _viewed(context, True) as view:
+                while view is not None and left != 0:
+                    seen, _ = _print_on(view, replace(wanted, after=str(seen)), left, told)
+                    waits = False
+                    time.sleep(LOOK_EVERY)
+        except (Unanswered, StateError) as error:
+            if not waits:
+                say(f"{error}; waiting until it can be read again", err=True)
+            waits = True
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Commands as users type them: with and without a daemon, and where something is wrong."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -13,6 +14,12 @@ from pathlib import Path
 import pytest
 
 from poller.cli import invoke
+from poller.cli.context import CliContext
+from poller.cli.daemon_client import Unanswered
+from poller.cli.events import _follow
+from poller.cli.view import EventFilter, Page
+from state.records import Event
+from tests.support.bench import make_event
 from tests.support.command_line import Ran, Run, Shop, open_shop
 from tests.support.daemon import Daemon, running_daemon, wait_for
 
@@ -359,6 +366,29 @@ def test_events_are_followed_as_they_come(told: Shop, daemon: Daemon, tmp_path: 
 
     assert b'"after":"Medlar"' in out
     assert follow.returncode == 0
+
+
+def test_events_are_followed_over_a_restart_of_the_daemon_and_none_is_shown_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = [Event(**vars(make_event(number)), seq=number) for number in range(1, 6)]
+    lost = [False, True, True, False, False]
+
+    class View:
+        def events(self, wanted: EventFilter, *, limit: int) -> Page:
+            if lost.pop(0):
+                raise Unanswered("the daemon does not answer")
+            after = int(wanted.after or 0)
+            found = log[after : after + 2]
+            return Page(events=found, next=found[-1].seq if found else after)
+
+    monkeypatch.setattr("poller.cli.events._viewed", lambda *_: contextlib.nullcontext(View()))
+    monkeypatch.setattr("poller.cli.events.time.sleep", lambda _: None)
+    shown: list[int] = []
+    _follow(CliContext(None), EventFilter(), 0, 5, lambda event: shown.append(event.seq))
+
+    assert shown == [1, 2, 3, 4, 5]
+    assert capsys.readouterr().err == "the daemon does not answer; waiting until it can be read again\n"
 
 
 def test_ctrl_c_ends_what_follows_without_a_word(told: Shop, tmp_path: Path) -> None:
