@@ -1,10 +1,12 @@
 """The heartbeat's peer can do no harm: only its status is read, and the whole call has a time limit."""
 
 from itertools import chain, repeat
+from types import SimpleNamespace
 
 import pytest
 import structlog
 
+from poller.daemon import upkeep
 from poller.daemon.heartbeat import call
 from tests.support.raw_server import answer, answering
 
@@ -34,3 +36,18 @@ async def test_whatever_the_heartbeat_is_answered_ends_nothing(given, failed):
     assert len(said) == (failed is not None)
     assert failed in (None, "any", *said)
     assert "s3cret" not in str(logs)
+
+
+@pytest.mark.parametrize(("is_well", "refused", "beats"), [(True, None, 1), (False, None, 0), (True, "a key", 0)])
+async def test_the_heart_stands_still_in_an_outage_and_under_a_refused_configuration(
+    monkeypatch, is_well, refused, beats
+):
+    heard = []
+
+    async def beat(app):
+        heard.append(app)
+
+    monkeypatch.setattr(upkeep, "beat", beat)
+    await upkeep.Upkeep(SimpleNamespace(is_well=is_well, refused=refused))._beat()
+
+    assert len(heard) == beats

@@ -196,3 +196,22 @@ async def test_recording_keeps_its_order_though_nobody_follows_the_clock(tmp_pat
         assert await poller.sweep() == []
         told = [(event.subject, event.type.rpartition(".")[2]) for event in poller.events]
         assert sorted(told) == [("items/1", "updated"), ("items/2", "deleted")]
+
+
+async def test_times_of_long_ago_move_back_with_the_clock_as_well(tmp_path: Path) -> None:
+    """What nobody has polled for longer than the clock was set back does not lie in the future, and moves all the same."""
+    upstream = Upstream(lists={"/items": [{"id": 1}]})
+    async with running(SHOP, tmp_path, upstream=upstream) as poller:
+        assert await poller.sweep() == []
+        active = poller.app.engine.sources["shop"]
+        before = active.endpoints["items"].units["list"].asked_at or 0.0
+        await poller.advance(2 * HOUR)
+        planner, unit = active.poll_loop.planner, active.unit(active.endpoints["items"], "list")
+        staleness = planner.explain(unit, poller.clock.now()).staleness
+        poller.clock.set_wall(-HOUR)
+        await poller.app.engines.reopen(moved=-HOUR)
+
+        active = poller.app.engine.sources["shop"]
+        assert active.endpoints["items"].units["list"].asked_at == before - HOUR
+        there = active.poll_loop.planner.explain(unit, poller.clock.now())
+        assert there.staleness == pytest.approx(staleness)

@@ -475,6 +475,13 @@ def test_an_answer_short_of_its_size_goes_on_after_its_last_object_where_the_tot
     assert after(style, Position(offset=7), answer({"total": 11}), count=4) is None
 
 
+def test_a_total_that_a_full_page_exceeds_counts_for_nothing():
+    style = make_style(type="page", size=10, total="$.total")
+
+    assert after(style, Position(page=2), answer({"total": 15}), count=10) == Position(page=3)
+    assert after(style, Position(page=2), answer({"total": 15}), count=5) is None
+
+
 @pytest.mark.parametrize(
     ("table", "count", "beyond"),
     [
