@@ -6,11 +6,12 @@ import asyncio
 import re
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import httpx
 import structlog
 
-from tests.support.disk import small_disk
+from tests.support.disk import SmallDisk, small_disk
 from tests.support.living import CONFIG, World, living, log_of, swept, until, world
 
 
@@ -124,21 +125,36 @@ async def test_a_state_that_was_moved_away_is_an_outage_until_it_is_back(tmp_pat
         assert_told_once_in_order(upstream, state)
 
 
+class Filling(list[dict[str, Any]]):
+    """What a receiver has, whose answers find the disk full."""
+
+    def __init__(self, disk: SmallDisk) -> None:
+        self._disk = disk
+
+    def append(self, event: dict[str, Any]) -> None:
+        self._disk.fill()
+        super().append(event)
+
+
 async def test_a_stop_during_an_outage_ends_in_seconds_and_the_next_start_goes_on(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk") as disk, structlog.testing.capture_logs() as rows:
         async with world() as upstream:
             state = disk.folder / "poller.db"
             config = configured(tmp_path, upstream, state=state)
             async with living(config) as daemon:
                 await until("the baseline", lambda: swept(daemon))
-                disk.fill()
+                upstream.received = Filling(disk)
                 upstream.edit(1, 1)
                 await until("the pause", lambda: not daemon.app.is_polling)
+                upstream.edit(2, 1)
                 began = asyncio.get_running_loop().time()
             assert asyncio.get_running_loop().time() - began < 10.0
+            assert [row["event"] for row in rows].count("delivery.not_recorded") == 1
             disk.free()
+            (unrecorded,), upstream.received = upstream.received, []
             async with living(config) as daemon:
-                await until("the event", lambda: upstream.sizes(1))
+                await until("both events", lambda: upstream.sizes(1) and upstream.sizes(2))
+            assert unrecorded["id"] in [event["id"] for event in upstream.received]
             assert_told_once_in_order(upstream, state)
 
 

@@ -199,7 +199,7 @@ async def test_recording_keeps_its_order_though_nobody_follows_the_clock(tmp_pat
 
 
 async def test_times_of_long_ago_move_back_with_the_clock_as_well(tmp_path: Path) -> None:
-    """What nobody has polled for longer than the clock was set back does not lie in the future, and moves all the same."""
+    """What was polled longer ago than the clock was set back does not lie in the future, and moves all the same."""
     upstream = Upstream(lists={"/items": [{"id": 1}]})
     async with running(SHOP, tmp_path, upstream=upstream) as poller:
         assert await poller.sweep() == []

@@ -161,6 +161,13 @@ def test_the_source_is_said_to_fail_once_and_to_be_back_once(life: Life):
     assert recovered.detail["seconds"] == 75
 
 
+def test_no_try_is_announced_before_the_budget_allows_a_call(life: Life):
+    for number in range(5):
+        life.fail("projects", f"page={number}", 0.0, not_before=NOON + HOUR)
+
+    assert [notice.detail["next_try"] for notice in life.notices] == [iso(NOON + HOUR)]
+
+
 def test_a_source_of_one_unit_is_said_to_fail_at_the_fifth_time(life: Life):
     life.succeed("items", "", 0.0)
     for at in (10.0, 15.0, 25.0, 45.0):

@@ -58,10 +58,11 @@ async def answer(port: int, request: bytes) -> bytes:
 
 
 async def test_idle_connections_keep_nobody_out() -> None:
-    async with served(connections=10) as port:
+    async with served(connections=10, head=60.0) as port:
         idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
         assert b"0 bytes" in await answer(port, ASK)
-        ended = [await reader.read() for reader, _ in idle[:90]]
+        async with asyncio.timeout(10.0):  # else each ends by itself, as it asks for nothing
+            ended = [await reader.read() for reader, _ in idle[:90]]
         for _, writer in idle:
             writer.close()
 
