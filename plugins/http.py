@@ -24,7 +24,7 @@ from poller.events.cloudevents import BATCH_CONTENT_TYPE, CONTENT_TYPE, batched,
 from poller.http_dates import retry_after
 from poller.options.files import CaFile
 from poller.options.quantities import Duration, lasting
-from poller.options.secrets import Secret, SecretError
+from poller.options.secrets import HeaderSecret, Secret, SecretError, refuse_lines
 from poller.rendering.rendered import rendered
 from poller.rendering.templates import RenderError, Templated, render
 from poller.sinks.calls import Answer, Calls, parsed_proxy, parsed_url, shown
@@ -84,7 +84,7 @@ class HttpOptions(Templated):
     url: HttpUrl
     secret: SigningSecret | tuple[SigningSecret, ...] | None = None
     method: Literal["POST", "PUT", "PATCH"] = "POST"
-    headers: Mapping[str, Secret] = Field(default_factory=dict)
+    headers: Mapping[str, HeaderSecret] = Field(default_factory=dict)
     timeout: Annotated[Duration, lasting(0.001, 60.0)] = 15.0  # the engine's limit for an attempt
     mode: Literal["structured", "batched"] = "structured"
     allow_private: StrictBool = False
@@ -187,8 +187,18 @@ class HttpSink:
         for name, value in self._options.headers.items():
             if name.lower() == "content-type":
                 name = "Content-Type"
-            headers[name] = value.reveal()
+            headers[name] = _sendable(name, value)
         return headers
+
+
+def _sendable(name: str, value: Secret) -> str:
+    """The value of a header. Raises RetryLater for one that was changed since it was checked."""
+    text = value.reveal()
+    try:
+        refuse_lines(text)
+    except ValueError as exc:
+        raise RetryLater(None, Receipt(status="header", text=f"headers.{name}: {exc}")) from None
+    return text
 
 
 def judged(answer: Answer, *, now: float) -> Receipt:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from poller import Endpoint, Limit, Page, PageError, Position, Source, hookimpl
 from poller.options.quantities import Duration
-from poller.options.secrets import Secret
+from poller.options.secrets import HeaderSecret
 from poller.sources.auth import AuthTable, HeaderName, NoAuth, authenticate, http_url, text
 from poller.sources.pagination import (
     JsonPath,
@@ -115,7 +115,7 @@ class RestOptions(_Table):
     """The `[sources.NAME]` table of a `rest` source."""
 
     base_url: Annotated[str, AfterValidator(http_url)]
-    headers: dict[HeaderName, Secret] = {}
+    headers: dict[HeaderName, HeaderSecret] = {}
     auth: AuthTable = NoAuth()
     endpoints: dict[str, EndpointTable] = Field(min_length=1)
 

@@ -101,6 +101,7 @@ AREAS: Final = (
             (
                 "PollerError",
                 "NotThere",
+                "Unanswered",
                 "NotNow",
                 "BadPlace",
                 "Busy",

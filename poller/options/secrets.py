@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic import AfterValidator, BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import PydanticCustomError, core_schema
 
 from poller.redaction import SECRETS
 from state.errors import PollerError
 
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 MASK: Final = "**********"
 Kind = Literal["text", "env", "file", "credential"]
 _Stamp = tuple[int, int, int]  # inode, mtime in ns, size; a different stamp means a different file or content
@@ -180,3 +182,22 @@ _READERS: Final[Mapping[Kind, Callable[[Secret], str]]] = {
     "file": _from_file,
     "credential": _from_credential,
 }
+
+
+def refuse_lines(text: str) -> None:
+    """Raise ValueError, which does not repeat the text, if no header can carry it."""
+    if _CONTROLS.search(text):
+        raise ValueError("this has a line break, or another control character, which no HTTP header may contain")
+
+
+def _one_line(secret: Secret) -> Secret:
+    try:
+        refuse_lines(secret.reveal())
+    except SecretError:  # the secret could not be read, which its own check has accepted for this command
+        return secret
+    except ValueError as exc:
+        raise PydanticCustomError("secret", "{why}", {"why": str(exc)}) from None
+    return secret
+
+
+HeaderSecret = Annotated[Secret, AfterValidator(_one_line)]  # the value of a header

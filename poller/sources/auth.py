@@ -20,7 +20,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from poller.options.forms import TextForm
-from poller.options.secrets import Secret, SecretError
+from poller.options.secrets import HeaderSecret, Secret, SecretError
 from poller.redaction import SECRETS
 from poller.sources.charsets import opening
 from poller.sources.pagination import same_origin
@@ -65,7 +65,7 @@ class Bearer(_Table):
     """`Authorization: Bearer TOKEN` (RFC 6750)."""
 
     type: Literal["bearer"]
-    token: Secret
+    token: HeaderSecret
 
 
 class Basic(_Table):
@@ -81,7 +81,7 @@ class Header(_Table):
 
     type: Literal["header"]
     name: HeaderName
-    value: Secret
+    value: HeaderSecret
 
 
 class Query(_Table):

@@ -7,6 +7,7 @@ import base64
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -321,6 +322,18 @@ async def test_a_new_connection_that_is_closed_without_an_answer_is_a_failed_att
             await deliver(options(url))
 
     assert len(asked) == 1
+
+
+async def test_a_header_with_a_line_break_is_named(callback: Callback, tmp_path: Path) -> None:
+    path = tmp_path / "tenant"
+    path.write_text("7\n")
+    given = options(callback.url, headers={"X-Tenant": {"file": str(path)}})
+    path.write_text("7\nX-Admin: yes\n")
+    with pytest.raises(RetryLater) as raised:
+        await deliver(given)
+    assert "headers.X-Tenant: this has a line break" in raised.value.receipt.text
+    with pytest.raises(ValidationError, match="line break"):
+        options(callback.url, headers={"X-Tenant": {"file": str(path)}})
 
 
 async def test_own_headers_and_method(callback: Callback, monkeypatch: pytest.MonkeyPatch) -> None:
