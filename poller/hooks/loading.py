@@ -26,6 +26,7 @@ from poller.hooks.contracts import check_sink, check_source
 from poller.hooks.faults import PluginError, attempted, awaited, is_cancelled, said
 from poller.hooks.forks import guard_forks
 from poller.hooks.ownership import distrust
+from poller.hooks.payloads import own
 from poller.hooks.plugin_loops import Loop, PluginLoops
 from poller.hooks.registration import classes_of, has_no_hook, implementations, known_hooks, unlike
 from poller.hooks.transforms import checked
@@ -217,12 +218,13 @@ class Plugins:
         return bool(getattr(self._manager.hook, hook).get_hookimpls())
 
     async def observe(self, hook: str, **arguments: Any) -> None:
-        """Call every plugin that implements `hook`, one after the other, each on its own event loop.
+        """Call every plugin that implements `hook`, one after the other, each on its own event loop, and with events of
+        its own, whose `data` it may change.
 
         One that does not end is abandoned, so that neither other plugins nor the end of the program wait for it.
         """
         for implementation in implementations(self._manager, hook):
-            name, wanted = implementation.plugin_name, [arguments[name] for name in implementation.argnames]
+            name, wanted = implementation.plugin_name, [own(arguments[name]) for name in implementation.argnames]
             answer = self.loops.of(name).run(partial(_answer, implementation.function, *wanted))
             try:
                 await awaited(answer, limit=LIMITS.get(hook, LIMIT), grace=GRACE, label=f"{name}.{hook}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar
@@ -59,8 +60,8 @@ class SinkOnLoop:
         await self._ended()
 
     async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
-        """See `Sink.deliver`."""
-        return await self._loop.run(partial(self._sink.deliver, events, attempt))
+        """See `Sink.deliver`. The sink has events of its own, whose `data` it may change."""
+        return await self._loop.run(partial(self._sink.deliver, [replace(event) for event in events], attempt))
 
     async def _held(self, hold: Callable[[], Awaitable[None]]) -> BaseException | None:
         """Open and close the sink. The exception is a value, because a task that raises SystemExit ends the loop."""

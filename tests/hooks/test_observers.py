@@ -6,16 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from poller import hookimpl
+from poller import Attempt, Receipt, hookimpl
 from poller.hooks.loading import Plugins
 from poller.hooks.observers import MOST_WAITING, Observers
-from poller.hooks.payloads import Polled
+from poller.hooks.payloads import AttemptFinished, Polled
+from poller.hooks.plugin_loops import CallersLoop
+from poller.hooks.sink_on_loop import SinkOnLoop
+from poller.testing import make_event
+from state.deliveries import AttemptRow, Job
 from state.errors import StateError
+from state.records import Event
 from tests.support.command_line import Run, Shop
 
 PLUGIN = """
 import pathlib
-from poller import hookimpl
+from poller import Attempt, Receipt, hookimpl
 
 def note(text):
     with pathlib.Path("told.txt").open("a") as told:
@@ -159,3 +164,48 @@ def test_a_plugins_filter_is_there_in_templates(poller: Run, configured: Path) -
         config.write(LOUD)
 
     assert "SHOP.PROJECTS.UPDATED" in poller("preview", "loud").out
+
+
+class Changing:
+    """A plugin that sees the name of an event's object, and changes it."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    @hookimpl
+    def event_recorded(self, event: Event) -> None:
+        self.seen.append(event.data["object"]["name"])
+        event.data["object"]["name"] = "changed"
+
+    @hookimpl
+    def delivery_finished(self, delivery: AttemptFinished) -> None:
+        self.event_recorded(delivery.jobs[0].event)
+
+    async def deliver(self, events: list[Event], attempt: Attempt) -> Receipt:
+        self.event_recorded(events[0])
+        return Receipt("ok")
+
+    async def __aenter__(self) -> Changing:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+async def test_what_a_plugin_changes_in_an_event_is_seen_by_no_other() -> None:
+    plugins, both = Plugins(), [Changing(), Changing()]
+    event = make_event({"id": 1, "name": "Pear"})
+    for number, plugin in enumerate(both):
+        plugins.add(f"changing{number}", plugin)
+    job = Job(id=1, event=event, attempts=0, retries=0, refusals=0)
+    attempt = AttemptRow(number=1, at=0.0, latency=0.0, status="ok")
+
+    await plugins.observe("event_recorded", event=event)
+    finished = AttemptFinished(subscription="a", jobs=(job,), state="delivered", attempt=attempt)
+    await plugins.observe("delivery_finished", delivery=finished)
+    async with SinkOnLoop(lambda: both[0], CallersLoop()) as sink:
+        for number in (1, 2):
+            await sink.deliver([event], Attempt(number=number, delivery_id="1"))
+
+    assert [plugin.seen for plugin in both] == [["Pear"] * 4, ["Pear"] * 2]
+    assert event.data["object"] == {"id": 1, "name": "Pear"}
