@@ -40,7 +40,7 @@ def test_every_member_of_a_gzip_body_is_read_and_nothing_else_after_its_end(step
     assert b"".join(unpacked(["gzip"], body + after, step=step)) == TEXT[:9000]
 
 
-@pytest.mark.parametrize(("body", "text"), [(gzip.compress(b"[]"), b"[]"), (b"[\x1f\x8b]", b"[\x1f\x8b]")])
+@pytest.mark.parametrize(("body", "text"), [(gzip.compress(b"[]", mtime=0), b"[]"), (b"[\x1f\x8b]", b"[\x1f\x8b]")])
 def test_gzip_that_no_header_announces_is_unpacked(body, text):
     assert b"".join(unpacked([], body)) == text
 
