@@ -11,8 +11,16 @@ import httpx
 LONGEST: Final = 300.0  # seconds; a connection that is always busy is never idle for long enough to be closed
 
 
+class Dropped(httpx.RemoteProtocolError):
+    """No answer, over a connection that may have been kept from an earlier one."""
+
+
 class RenewedTransport(httpx.AsyncBaseTransport):
-    """A transport that is made anew after `LONGEST` seconds. The one before is closed after its last answer."""
+    """A transport that is made anew after `LONGEST` seconds. The one before is closed after its last answer.
+
+    Some servers end a connection that they have said to keep, or send bytes after an answer, which are then taken for
+    the beginning of the next one. After a call that failed so, no connection is kept until the transport is made anew.
+    """
 
     def __init__(self, made: Callable[[], httpx.AsyncBaseTransport]) -> None:
         self._made = made
@@ -27,7 +35,17 @@ class RenewedTransport(httpx.AsyncBaseTransport):
         elif now >= self._until:
             before, self._current, self._until = self._current, _Transport(self._made()), now + LONGEST
             await before.retire()
-        return await self._current.answer(request)
+        used = self._current
+        may_be_kept = used.has_answered and not used.closes
+        try:
+            return await used.answer(request)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
+            if not may_be_kept:
+                raise
+            if self._current is used:
+                self._current = _Transport(self._made(), closes=True)
+                await used.retire()
+            raise Dropped(str(error), request=request) from error
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -37,18 +55,23 @@ class RenewedTransport(httpx.AsyncBaseTransport):
 class _Transport:
     """One transport, with the number of answers that it still reads."""
 
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, inner: httpx.AsyncBaseTransport, *, closes: bool = False) -> None:
         self.inner = inner
+        self.closes = closes  # each connection is closed after its answer
+        self.has_answered = False
         self._reading = 0
         self._is_retired = False
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
         self._reading += 1
+        if self.closes:
+            request.headers["connection"] = "close"
         try:
             response = await self.inner.handle_async_request(request)
         except BaseException:
             await self.left()
             raise
+        self.has_answered = True
         assert isinstance(response.stream, httpx.AsyncByteStream)
         response.stream = _Stream(response.stream, self)
         return response

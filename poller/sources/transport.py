@@ -22,7 +22,7 @@ from poller.redaction import SECRETS
 from poller.sources.charsets import WrongCharset, as_utf8, charset_of, opening
 from poller.sources.content_coding import ACCEPTED, CodingError, TooMuch, Unpacker, codings_of
 from poller.sources.errors import FetchError, TooLarge, TooSlow
-from poller.sources.renewal import RenewedTransport
+from poller.sources.renewal import Dropped, RenewedTransport
 from poller.sources.urls import shown_url
 from state.errors import LeaseLost, PollerError
 
@@ -70,7 +70,15 @@ class BudgetTransport(httpx.AsyncBaseTransport):
             request.extensions = {**request.extensions, "trace": self._before_it_leaves}
         try:
             self._limiter.refuse_if_late()
-            response = await self._answer(request, until)
+            try:
+                response = await self._answer(request, until)
+            except Dropped:
+                if request.method != "GET":  # it may have been carried out (RFC 9110, 9.2.2)
+                    raise
+                permit.done()
+                permit = await self._permit(request)
+                until = asyncio.get_running_loop().time() + self._timeout
+                response = await self._answer(request, until)
             await self._limiter.heed(response.status_code, response.headers)
             codings = _codings(request, response)
         except BaseException:
@@ -106,7 +114,7 @@ class BudgetTransport(httpx.AsyncBaseTransport):
         except TimeoutError as error:
             raise TooSlow(shown_url(request.url), f"no answer within {self._timeout:g} s") from error
         except httpx.TransportError as error:
-            if self._proxy is None:
+            if self._proxy is None or isinstance(error, Dropped):
                 raise
             what = f"no answer through the proxy {shown_url(self._proxy)} ({_said(error)})"
             raise FetchError(

@@ -1,6 +1,7 @@
 """Every call of a source is written down before it leaves and paid from the budget: held against a real server."""
 
 import asyncio
+import contextlib
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -382,6 +383,32 @@ async def test_an_answer_is_read_to_its_end_while_its_connection_is_renewed(monk
         await s.get()
         over.set()
         assert (await reading).content == b"[]"
+
+
+@pytest.mark.parametrize(("after", "method", "calls"), [(b"", "GET", 4), (b"\r\n", "GET", 4), (b"", "POST", 2)])
+async def test_a_call_over_a_kept_connection_that_brings_no_answer_is_repeated_over_a_new_one(after, method, calls):
+    arrived = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]" + after)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            arrived.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    async with setup() as s, await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await s.moving(fetch(s.client, httpx.Request("GET", url)))
+        if method == "POST":
+            with pytest.raises(FetchError, match="no answer"):
+                await s.moving(fetch(s.client, httpx.Request(method, url)))
+        else:
+            for _ in range(2):
+                assert (await s.moving(fetch(s.client, httpx.Request(method, url)))).content == b"[]"
+        await s.client.aclose()
+
+    assert (len(arrived), len(s.written.calls)) == (calls, calls)  # each call is paid
+    assert [b"connection: close" in head.lower() for head in arrived] == [False, False, True, True][:calls]
 
 
 async def test_certificates_are_read_for_the_first_call_with_tls():
