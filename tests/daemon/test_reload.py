@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from poller.config.load import load
+from poller.config.models import Config
 from poller.daemon.daemon import Daemon
 from poller.daemon.reloads import reload_of
 from poller.hooks.loading import load_plugins
@@ -125,6 +126,20 @@ async def test_a_plugin_that_cannot_be_set_up_any_more_leaves_everything_as_it_w
         assert daemon.app.refused is not None
         await assert_goes_on(upstream, daemon, 1)
     assert capsys.readouterr().out.count("config.refused") == 1
+
+
+async def test_a_reload_that_raises_anything_leaves_everything_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with own(tmp_path) as (upstream, daemon, _):
+
+        def read() -> Config:
+            raise ValueError("boom")
+
+        monkeypatch.setattr(daemon._reloader, "_read", read)
+        await daemon.reload()
+        assert "ValueError: boom" in (daemon.app.refused or "")
+        await assert_goes_on(upstream, daemon, 1)
 
 
 async def test_a_file_that_was_replaced_outside_of_the_container_is_not_called_reloaded(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -46,8 +47,16 @@ async def watched(folder: Path, wall: Wall, upstream: World) -> AsyncIterator[Da
         yield daemon
 
 
+@pytest.fixture
+def said() -> Iterator[list[MutableMapping[str, Any]]]:
+    with structlog.testing.capture_logs() as found:
+        yield found
+
+
 @pytest.mark.parametrize("jump", [-HOUR, -9 * YEAR, HOUR, 9 * YEAR])
-async def test_a_clock_that_is_set_while_the_daemon_runs_stops_nothing(tmp_path: Path, jump: float) -> None:
+async def test_a_clock_that_is_set_while_the_daemon_runs_stops_nothing(
+    tmp_path: Path, jump: float, said: list[MutableMapping[str, Any]]
+) -> None:
     wall = Wall()
     async with world() as upstream, watched(tmp_path, wall, upstream) as daemon:
         upstream.edit(1, 1)
@@ -60,6 +69,8 @@ async def test_a_clock_that_is_set_while_the_daemon_runs_stops_nothing(tmp_path:
         await until("an event after", lambda: upstream.sizes(1) == [1, 2])
         await until("a deletion", lambda: any(event["type"] == "api.things.deleted" for event in upstream.told))
         assert abs(daemon.app.clock.now() - wall()) < 1.0
+    (told,) = [one for one in said if one["event"] == "clock.set"]
+    assert told["seconds"] == pytest.approx(jump, abs=MINUTE)
     for event in log_of(tmp_path / "poller.db"):
         assert event.observed_after is None or event.observed_after <= event.time
     with open_reader(tmp_path / "poller.db") as reader:
