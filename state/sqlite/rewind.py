@@ -24,6 +24,7 @@ ENDPOINT: Final = (
 AHEAD: Final = (
     ("objects", "seen_at"),
     ("objects", "missing_at"),
+    ("objects", "denied_at"),
     ("lanes", "due"),
     ("deliveries", "due"),
     ("lanes", "not_before"),

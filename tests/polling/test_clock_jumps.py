@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from contextlib import asynccontextmanager
@@ -19,7 +20,9 @@ from poller.daemon.daemon import Daemon
 from poller.hooks.loading import load_plugins
 from poller.planner import Planner, Unit
 from poller.testing import Upstream, running
+from state.move import TABLES
 from state.open import open_reader
+from state.sqlite.rewind import rewind
 from tests.support.living import CONFIG, World, living, log_of, swept, until, world
 
 MINUTE = 60.0
@@ -182,6 +185,25 @@ def test_what_a_planner_has_learned_does_not_take_a_clock_that_was_set_for_time_
     there, here = later.explain(unit, 9 * YEAR + 610.0), planner.explain(unit, 610.0)
     assert there.rate == pytest.approx(here.rate, rel=0.01)
     assert there.staleness == pytest.approx(here.staleness)
+
+
+KEPT = ("probe_wait", "queued_at", "finished_at")  # a duration, and times that are only shown
+
+
+def test_every_time_that_is_compared_with_the_clock_moves_back_with_it() -> None:
+    now, state = 1_795_000_000.0, sqlite3.connect(":memory:")
+    names = ("units", "endpoints", "objects", "lanes", "deliveries", "subscriptions")
+    for table in (one for one in TABLES if one.name in names):
+        times = [name for name, kind in table.columns if kind == "float" and name not in KEPT]
+        state.execute(f"CREATE TABLE {table.name} ({', '.join(times)})")
+        state.execute(f"INSERT INTO {table.name} VALUES ({', '.join('?' * len(times))})", [now + DAY] * len(times))
+    state.execute("INSERT INTO units (retry_at) VALUES (?)", [now + 3 * DAY])  # later than any failure makes it
+
+    assert rewind(state, now, 0.0) == -DAY
+    left = {name: state.execute(f"SELECT * FROM {name}").fetchall() for name in names}
+    assert {at for rows in left.values() for row in rows for at in row} == {now, None}
+    assert left["units"] == [(now, now, now), (None, None, None)]
+    state.close()
 
 
 SHOP = """
