@@ -5,7 +5,6 @@ disk.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import stat
@@ -196,7 +195,11 @@ def _write(fd: int, data: bytes) -> None:
 def _next_free(path: Path) -> Path:
     """The next free name for a rotated file; events.jsonl.1 is the oldest, also where it was packed as .1.gz."""
     begin = f"{path.name}."
-    taken = (name.removeprefix(begin).partition(".")[0] for name in os.listdir(path.parent) if name.startswith(begin))
+    try:
+        names = os.listdir(path.parent)
+    except PermissionError as error:
+        raise OSError(f"{path.parent} may not be listed: rotate needs that, to find the next number") from error
+    taken = (name.removeprefix(begin).partition(".")[0] for name in names if name.startswith(begin))
     number = max((int(suffix) for suffix in taken if suffix.isdecimal()), default=0) + 1
     return path.with_name(f"{path.name}.{number}")
 
@@ -206,12 +209,15 @@ def _make_folder(path: Path) -> None:
     if not path.is_dir():
         _make_folder(path.parent)
         path.mkdir(exist_ok=True)
-        with contextlib.suppress(PermissionError):  # one may make a folder where one may not look
-            _sync_folder(path.parent)
+        _sync_folder(path.parent)
 
 
 def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # one may write where one may not look
+        os.sync()
+        return
     try:
         os.fsync(fd)
     finally:

@@ -201,3 +201,22 @@ async def test_who_may_read_it_stays_as_it_was_when_it_is_rotated(tmp_path: Path
 
     assert (tmp_path / "out.jsonl.1").exists()
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+async def test_a_folder_that_may_not_be_listed_takes_a_file_that_is_not_rotated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Any, flags: int = os.O_DIRECTORY, *more: Any) -> int:
+        if flags & os.O_DIRECTORY:
+            raise PermissionError(13, "Permission denied", path)
+        return opening(path, flags, *more)
+
+    opening = os.open
+    monkeypatch.setattr("plugins.jsonl.os.open", refused)
+    monkeypatch.setattr("plugins.jsonl.os.listdir", refused)
+    async with opened(tmp_path / "events.jsonl", rotate="1B") as sink:
+        await sink.deliver([make_event(1)], FIRST)
+        with pytest.raises(OSError, match="may not be listed: rotate needs that"):
+            await sink.deliver([make_event(2)], FIRST)
+
+    assert ids(tmp_path / "events.jsonl") == ["k1"]
