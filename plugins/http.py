@@ -33,6 +33,7 @@ from poller.sinks.unrendered import unrendered
 BATCH_BYTES: Final = (
     512 * 1024
 )  # bytes of events' data in one body; with attributes it stays below 1 MiB, which servers accept
+_REMEMBERED: Final = 10_000  # accepted events of unfinished digests
 _KEY_BYTES: Final = 24  # least bytes of a secret (Standard Webhooks)
 _LATER: Final = frozenset({407, 408, 425, 429})
 _OURS: Final = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature", "content-length", "host"})
@@ -114,6 +115,7 @@ class HttpSink:
         given = options.secret if isinstance(options.secret, tuple) else (options.secret,)
         self._secrets = tuple(secret for secret in given if secret is not None)
         self._calls: Calls | None = None
+        self._accepted: dict[str, Receipt] = {}  # of digests that are not delivered as a whole yet, by the event's id
 
     @property
     def max_bytes(self) -> int | None:
@@ -137,13 +139,27 @@ class HttpSink:
             await self._calls.__aexit__(kind, error, trace)
             self._calls = None
 
-    async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:  # noqa: ARG002 - the contract's
-        """POST the events; in structured mode several events are sent one by one, in order."""
-        if self._options.mode == "batched" or self._options.template is not None or len(events) == 1:
+    async def deliver(self, events: Sequence[Event], attempt: Attempt) -> Receipt:
+        """POST the events; in structured mode several events are sent one by one, in order, and a later attempt goes on
+        where the one before it has failed.
+        """
+        if attempt.number == 1:  # perhaps a redelivery, which is to be sent
+            self._forget(events)
+        is_alone = len(events) == 1 and events[0].id not in self._accepted
+        if is_alone or self._options.mode == "batched" or self._options.template is not None:
             return await self._post(events)
-        for event in events[:-1]:
-            await self._post([event])
-        return await self._post(events[-1:])
+        for event in events:
+            if event.id not in self._accepted:
+                self._accepted[event.id] = await self._post([event])
+        receipt = self._accepted[events[-1].id]
+        self._forget(events)
+        while len(self._accepted) > _REMEMBERED:
+            del self._accepted[next(iter(self._accepted))]
+        return receipt
+
+    def _forget(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._accepted.pop(event.id, None)
 
     def render(self, events: Sequence[Event]) -> str:
         """The request as it would be sent, without signature and without the values of configured headers."""

@@ -305,6 +305,29 @@ async def test_connections_are_kept_open_but_not_for_ever(
         assert len(callback.connections) == opened
 
 
+async def test_a_later_attempt_of_a_digest_goes_on_where_the_one_before_it_failed(callback: Callback) -> None:
+    events = [make_event(id=f"k{number}") for number in range(4)]
+    room = [2, 1, 9]  # how many events the receiver takes, attempt by attempt
+
+    def answer(request: web.Request) -> web.Response:
+        room[0] -= 1
+        return web.Response(status=200 if room[0] >= 0 else 429)
+
+    callback.answer = answer
+    async with HttpSink("crm", options(callback.url)) as sink:
+        for number in (1, 2):
+            with pytest.raises(RetryLater):
+                await sink.deliver(events, Attempt(number=number, delivery_id="7"))
+            del room[0]
+        await sink.deliver(events[:3], Attempt(number=3, delivery_id="7"))  # a half
+        await sink.deliver(events[3:], Attempt(number=3, delivery_id="8"))
+        posted = [headers["webhook-id"] for headers, _ in callback.requests]
+        assert posted == ["k0", "k1", "k2", "k2", "k3", "k3"]
+
+        await sink.deliver(events[:1], FIRST)
+        assert len(callback.requests) == 7
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 async def test_a_kept_connection_that_is_closed_as_it_is_used_again_costs_no_attempt(method: str) -> None:
     async with (
