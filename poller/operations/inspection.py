@@ -90,7 +90,9 @@ async def _discovered(active: ActiveSource) -> Inspection | None:
 
 
 async def inspect(active: ActiveSource, w: WatchedEndpoint) -> Inspection:
-    """Read one page, a second one if there is one, and one object's own URL. Failures are part of the result."""
+    """Read one page, a second one and a page 0 if there are any, and one object's own URL. Failures are part of the
+    result.
+    """
     found = Inspection(endpoint=w.label)
     try:
         at = await _first(active, w)
@@ -107,6 +109,7 @@ async def inspect(active: ActiveSource, w: WatchedEndpoint) -> Inspection:
             found.doubts.append(
                 f"exactly {len(first.objects)} objects and no next page: if the list has more, see `pagination`"
             )
+        await _zero(active, w, at, comparison, found)
         await _item(active, w, at, comparison, found)
     except Exception as error:
         if not _failed(found, error, active):
@@ -172,7 +175,12 @@ async def _second(
     active: ActiveSource, w: WatchedEndpoint, at: Position, first: Unparsed, before: PageComparison, found: Inspection
 ) -> None:
     assert first.next is not None
-    _, comparison = await _page(active, w, replace(first.next, parent=at.parent), found)
+    second, comparison = await _page(active, w, replace(first.next, parent=at.parent), found)
+    if at.offset is not None and first.total is None and not second.objects:
+        found.doubts.append(
+            f"exactly {counted(len(first.objects), 'object')} on the first page and none on the second: if the list "
+            'has more, the API may count pages where `type = "offset"` counts objects'
+        )
     again = set(comparison.members.values()) & set(before.members.values())
     if again and len(again) == len(comparison.members):
         found.doubts.append("the second page shows what the first one shows: does the API ignore this parameter?")
@@ -199,6 +207,21 @@ async def _beyond(
             f"the first page has only {counted(len(first.objects), 'object')}, and the list goes on at "
             f"{_place(beyond)}: set `size` to the server's real page size"
         )
+
+
+async def _zero(
+    active: ActiveSource, w: WatchedEndpoint, at: Position, first: PageComparison, found: Inspection
+) -> None:
+    """Look whether pages are counted from 0 where the list is configured to begin with page 1."""
+    if at.page != 1 or w.rules.endpoint.page_headers:
+        return
+    try:
+        page = await _asked(active, w.rules.endpoint, replace(at, page=0))
+        comparison = await active.apart(compare, w.rules, page.objects, {})
+    except (FetchError, PageError):  # there is no such page
+        return
+    if set(comparison.members.values()) - set(first.members.values()):
+        found.doubts.append("page 0 shows other objects than page 1: if the list begins there, set start = 0")
 
 
 async def _item(

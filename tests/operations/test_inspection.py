@@ -16,6 +16,8 @@ from tests.support.upstream import serving_in_a_thread
 LISTS: dict[str, Callable[[int, int], Any]] = {
     "plain": lambda page, size: rows(page, size, 25),
     "ignores its page": lambda page, size: rows(1, size, 25),
+    "counted from 0": lambda page, size: rows(page or 3, size, 25),
+    "counts pages": lambda page, size: rows(page + 1, size, 25),
     "capped in silence": lambda page, size: rows(page, min(size, 100), 288),
     "capped": lambda page, size: {"total": 288, "items": rows(page, min(size, 100), 288)},
 }
@@ -50,6 +52,13 @@ PAGES = 'pagination = { type = "page", size_param = "size", size = 10 }\n'
     [
         ("plain", 200, PAGES, None),
         ("plain", 200, "", "exactly 10 objects and no next page"),
+        ("counted from 0", 200, PAGES, "page 0 shows other objects than page 1"),
+        (
+            "counts pages",
+            200,
+            'pagination = { type = "offset", param = "page", size_param = "size", size = 10 }',
+            "exactly 10 objects on the first page and none on the second",
+        ),
         (
             "ignores its page",
             200,
