@@ -161,6 +161,15 @@ def test_the_source_is_said_to_fail_once_and_to_be_back_once(life: Life):
     assert recovered.detail["seconds"] == 75
 
 
+def test_a_fifth_forbidden_list_in_a_row_closes_its_endpoint(life: Life):
+    blocked = []
+    for number in range(5):
+        life.fail("lines", f"parent={number}", 0.0, 403, per_parent=True)
+        blocked.append(life.health.snapshot().endpoints[0].blocked)
+
+    assert blocked == [False, False, False, False, True]
+
+
 def test_no_try_is_announced_before_the_budget_allows_a_call(life: Life):
     for number in range(5):
         life.fail("projects", f"page={number}", 0.0, not_before=NOON + HOUR)
