@@ -195,7 +195,7 @@ UNDECIDED = {
     "HTML": HTMLResponse("<html>Log in</html>"),
     "another object": JSONResponse({"id": 7}),
     "an error": JSONResponse({"error": "not found"}),
-    "not JSON": Response(b'{"id": 2', media_type="application/json"),
+    "403": JSONResponse({"error": "you may not see it"}, 403),
 }
 
 
