@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import psycopg
 import pytest
 
 from state.errors import StateError, Unavailable
+from state.postgres import step_runner
 from state.postgres.failures import PASSING, translated
 from state.postgres.step_runner import StepRunner
 
@@ -56,3 +59,18 @@ def test_a_search_path_without_a_schema_is_named() -> None:
 
     assert isinstance(error, StateError)
     assert "search_path" in error.hint
+
+
+@pytest.mark.parametrize("error", [psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure])
+def test_a_step_that_another_one_was_in_the_way_of_is_done_again_a_few_times(error: type[psycopg.Error]) -> None:
+    tries: list[int] = []
+
+    def step(until: int) -> None:
+        tries.append(until)
+        if len(tries) < until:
+            raise error("another one was in the way")
+
+    step_runner._tried(partial(step, step_runner.TRIES))
+    assert len(tries) == step_runner.TRIES
+    with pytest.raises(Unavailable):
+        step_runner._tried(partial(step, 3 * step_runner.TRIES))
