@@ -129,6 +129,21 @@ async def test_a_server_that_ignores_the_page_is_read_once_and_called_uncertain(
         assert app.engine.sources["api"].endpoints["things"].in_baseline
 
 
+async def test_pages_that_show_only_what_other_pages_show_end_a_list_whatever_differs_on_them(tmp_path):
+    found = List(ids=[1, 2, 3])
+
+    def answered(*_: int) -> Response:
+        found.asked.append(1)
+        first, *others = found.rows(0, 3)
+        noisy = {**first, "asked": len(found.asked)}  # no page looks like another one
+        return JSONResponse({"items": [noisy, *others], "more": len(found.asked) < 30})
+
+    found.answer = answered
+    async with opened(tmp_path, 'items = "$.items"\npagination = { type = "page", more = "$.more" }', found) as app:
+        assert "objects on two pages of one sweep" in (await sweep_once(app))[0]
+        assert len(found.asked) == 3
+
+
 async def test_a_server_that_repeats_its_last_page_has_ended_there(tmp_path):
     found = List(kind="repeats its last page")
     async with opened(tmp_path, 'pagination = { type = "page" }', found) as app:
