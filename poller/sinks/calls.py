@@ -8,6 +8,7 @@ Answers have limits in bytes and time. Errors never repeat a URL's user, passwor
 from __future__ import annotations
 
 import base64
+import re
 import ssl
 from collections.abc import Mapping
 from functools import lru_cache, partial
@@ -34,6 +35,7 @@ else:
 READ: Final = 64 * 1024  # bytes of an answer that are read before the connection is closed
 HEADER: Final = 32 * 1024  # bytes of one header of an answer; policies and cookies may have more than aiohttp's 8 KiB
 CONNECTIONS: Final = 100
+_AS_WRITTEN: Final = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")  # RFC 3986
 _SPECIAL: Final = "write / # ? @ and : in a user or password as %2F %23 %3F %40 and %3A"
 
 
@@ -52,9 +54,11 @@ class Answer(NamedTuple):
 
 @lru_cache(maxsize=256)
 def parsed_url(text: str) -> URL:
-    """An http or https URL. Raises ValueError that does not repeat the URL, because it may hold a password."""
+    """An http or https URL, sent as it is written if all of its characters are those of a URL: a signature may be made
+    of them. Raises ValueError that does not repeat the URL, because it may hold a password.
+    """
     try:
-        url = yarl.URL(text)
+        url = yarl.URL(text, encoded=_AS_WRITTEN.fullmatch(text) is not None)
         port = url.explicit_port
     except ValueError:
         raise ValueError(f"not a URL; {_SPECIAL}") from None

@@ -305,6 +305,24 @@ async def test_connections_are_kept_open_but_not_for_ever(
         assert len(callback.connections) == opened
 
 
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("/a%2Fb/%7Ec?sig=a%2Bb%2Fc%3D&sp=%2Frun&x=a+b&e=%c3%bc", None),
+        ("/h(1)?q=%41&t=%27&u=%28a%29&v=a%2Cb", None),
+        ("/\u00e4 b?x=\u00fc", "/%C3%A4%20b?x=%C3%BC"),
+        ("/%zz?100%", "/%25zz?100%25"),
+    ],
+)
+async def test_a_url_is_sent_as_it_is_written(callback: Callback, written: str, sent: str | None) -> None:
+    paths = []
+    callback.answer = lambda request: paths.append(request.raw_path) or web.Response()
+    await deliver(options(callback.url.replace("//", "//me:p%40ss@") + written))
+
+    assert paths == ["/hook" + (sent or written)]
+    assert callback.requests[0][0]["authorization"] == "Basic " + base64.b64encode(b"me:p@ss").decode()
+
+
 async def test_a_later_attempt_of_a_digest_goes_on_where_the_one_before_it_failed(callback: Callback) -> None:
     events = [make_event(id=f"k{number}") for number in range(4)]
     room = [2, 1, 9]  # how many events the receiver takes, attempt by attempt
