@@ -395,5 +395,6 @@ def test_a_daemon_shows_no_secret_in_its_log_api_metrics_pages_and_messages(echo
     shown |= {f"message {number}": body.decode("latin-1") for number, body in enumerate(ours)}
 
     assert "403" in daemon.log
+    assert '"event": ' not in daemon.log.partition("[config.reloaded]")[2]  # every line is one of the journal
     assert len(shown) > 40
     assert {(place, found) for place, text in shown.items() for found in ECHOED if found in text} == set()

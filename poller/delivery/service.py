@@ -60,7 +60,7 @@ class Deliverer:
             grace=grace,
             log_grew=self.log_grew,
             at_rest=lambda: self._calm.set(),
-            finished=partial(_report, log.bind(), finished),  # bound once, because it is used for every attempt
+            finished=partial(_report, finished),
             valid_until=valid_until,
         )
         self.ears: list[Callable[[], None]] = []  # called when the log has grown
@@ -230,13 +230,9 @@ async def _insist(act: Callable[[], Awaitable[None]], stop: asyncio.Event, clock
         await clock.sleep(1.0)
 
 
-def _report(
-    logger: structlog.typing.FilteringBoundLogger,
-    observe: Callable[[AttemptFinished], None] | None,
-    attempt: AttemptFinished,
-) -> None:
+def _report(observe: Callable[[AttemptFinished], None] | None, attempt: AttemptFinished) -> None:
     """Log an attempt that has ended, quietly if it only repeats what was logged, and report it to observers."""
-    getattr(logger, "debug" if attempt.is_repeated else _LOUD[attempt.state])(
+    getattr(log, "debug" if attempt.is_repeated else _LOUD[attempt.state])(
         "delivery.failed" if attempt.state == "pending" else f"delivery.{attempt.state}",
         subscription=attempt.subscription,
         sequence=attempt.jobs[0].event.seq,
