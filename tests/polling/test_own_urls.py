@@ -113,6 +113,20 @@ def test_a_wrong_item_path_deletes_nothing_is_said_and_leaves_deletions_to_the_s
     within(replace(LIST, absent_for=absent_for), story)
 
 
+def test_an_own_url_that_denies_what_is_listed_again_after_its_deletion_is_said_to_be_wrong():
+    async def story(watching):
+        watching.upstream.begin("own-404")
+        now = watching.upstream.now()
+        watching.upstream.hidden[1].append(Hidden(now, now + 60.0))  # the list shows nothing that could be asked for
+        await watching.do(Step(wait=120.0))
+
+        assert await kinds(watching) == ["deleted things/1", "created things/1"]
+        state, reason = await shown(watching)
+        assert (state, "is `item_path` right?" in reason) == ("uncertain", True)
+
+    within(replace(LIST, objects=1), story)
+
+
 def test_one_404_for_a_listed_object_does_not_make_own_urls_wrong():
     async def story(watching):
         watching.upstream.begin("own-404")
