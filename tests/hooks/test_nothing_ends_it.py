@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -179,8 +180,9 @@ def test_whatever_a_source_raises_is_a_page_error_that_names_its_plugin(member: 
     for Raising.error in ALL:
         with pytest.raises(
             PageError, match=rf"the plugin 'mine' failed in {member}\(\): {type(Raising.error).__name__}"
-        ):
+        ) as failed:
             calls[member]()
+        assert re.search(r"\(line \d+ of test_nothing_ends_it.py\)", str(failed.value))
 
 
 async def test_whatever_an_auth_flow_or_discover_raises_is_a_page_error() -> None:
