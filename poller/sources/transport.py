@@ -379,13 +379,21 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
+_MEANINGS: Final = {  # of errors that libraries name by their own parts
+    "illegal request line": "what came is not HTTP/1.1",  # which h11 takes for a request
+    "illegal status line": "what came is not HTTP/1.1",
+    "WRONG_VERSION_NUMBER": "what answers there does not speak TLS; is its URL http:// or another port?",
+}
+
+
 def _unanswered(request: httpx.Request, error: Exception) -> FetchError:
     """The error for a request that got no answer."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
         cause = cause.__cause__ or cause.__context__
     if cause is None:
-        return FetchError(shown_url(request.url), f"no answer ({_said(error)})")
+        meaning = next((f": {words}" for sign, words in _MEANINGS.items() if sign in str(error)), "")
+        return FetchError(shown_url(request.url), f"no answer ({_said(error)}){meaning}")
     hint = "set ca_file to the certificate of its authority; if no server is trusted, install the system's certificates"
     return FetchError(shown_url(request.url), f"its certificate is not accepted: {cause.verify_message}", hint=hint)
 

@@ -62,7 +62,7 @@ FAULTS: dict[str, tuple[Serve, str]] = {
     "chunks that break off": (saying(OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\n[{"), "no whole answer"),
     "chunks of no number": (saying(OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n[]"), "no whole answer"),
     "100 Continue without end": (saying(*[b"HTTP/1.1 100 Continue\r\n\r\n"] * 30, every=0.1), "no answer within 0.5 s"),
-    "TLS where there should be HTTP": (saying(b"\x15\x03\x01\x00\x02\x02\x50"), "no answer"),
+    "TLS where there should be HTTP": (saying(b"\x15\x03\x01\x00\x02\x02\x50"), "what came is not HTTP/1.1"),
 }  # fmt: skip
 
 
