@@ -150,15 +150,15 @@ def _plain(url: str) -> Connection:
 
 def _read_url(url: str) -> dict[str, Any]:
     """The parts of a URL. The error quotes none of them: what is wrong is usually a password that is not quoted."""
+    hint = "in its user and password, write @ as %40, / as %2F, ? as %3F, % as %25 and a space as %20"
     try:
         parts = psycopg.conninfo.conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
+    except psycopg.ProgrammingError as error:
         parts = {"host": "@"}
+        if "query parameter" in str(error):
+            hint = f"leave out parameters after the ? that only other programs know, such as schema=; {hint}"
     if "@" in str(parts.get("host")):  # what follows the first @ of a password
-        raise StateError(
-            "the URL of the database cannot be read",
-            hint="in its user and password, write @ as %40, / as %2F, % as %25 and a space as %20",
-        ) from None
+        raise StateError("the URL of the database cannot be read", hint=hint) from None
     return parts
 
 

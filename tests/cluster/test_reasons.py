@@ -9,6 +9,7 @@ import pytest
 
 from state.errors import StateError, Unavailable
 from state.postgres import step_runner
+from state.postgres.connection import _read_url
 from state.postgres.failures import PASSING, translated
 from state.postgres.step_runner import StepRunner
 
@@ -58,7 +59,7 @@ def test_a_search_path_without_a_schema_is_named() -> None:
     error = translated(psycopg.errors.InvalidSchemaName("no schema has been selected to create in"))
 
     assert isinstance(error, StateError)
-    assert "search_path" in error.hint
+    assert "search_path" in str(error.hint)
 
 
 @pytest.mark.parametrize("error", [psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure])
@@ -74,3 +75,20 @@ def test_a_step_that_another_one_was_in_the_way_of_is_done_again_a_few_times(err
     assert len(tries) == step_runner.TRIES
     with pytest.raises(Unavailable):
         step_runner._tried(partial(step, 3 * step_runner.TRIES))
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("postgresql://me:p@ss@host/name", "in its user and password"),
+        ("postgresql://me:100%@host/name", "in its user and password"),
+        ("postgresql://me:word@host/name?schema=public", "leave out parameters after the ?"),
+    ],
+)
+def test_a_url_that_cannot_be_read_says_why_and_repeats_nothing(url: str, hint: str) -> None:
+    with pytest.raises(StateError, match="cannot be read") as raised:
+        _read_url(url)
+
+    assert raised.value.hint is not None
+    assert raised.value.hint.startswith(hint)
+    assert "host" not in f"{raised.value} {raised.value.hint}"
