@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from poller.changes.endpoint_rules import ABSENT_FOR, ABSENT_FOR_WITH_URL
+from poller.changes.endpoint_rules import ABSENT_FOR, ABSENT_FOR_WITH_URL, DeletionRules
+from poller.polling.suspects import is_proved
+from state.polls import Presence, Snapshot, Suspect
 from state.records import Event
 from tests.truth.run import Watched, in_jumping_time, watched
 from tests.truth.settings import config_of
@@ -110,6 +112,14 @@ def test_without_an_own_url_an_object_is_gone_once_two_sweeps_after_the_first_ha
         assert seen == [[], [], ["deleted"]]
 
     within(LIST, story, absent_for=0.0)
+
+
+def test_a_second_404_proves_nothing_before_its_time():
+    snapshot = Snapshot(object_id="3", version=1, body=b"{}", unit=None, seen_at=80.0, presence=Presence.SUSPECT)
+    suspect = Suspect(snapshot=snapshot, missing_at=90.0, missing_sweep=1, checks=0, denied_at=100.0)
+    times = (100.0, 99.0 + ABSENT_FOR_WITH_URL, 100.0 + ABSENT_FOR_WITH_URL)
+
+    assert [is_proved(suspect, DeletionRules(), asked=at) for at in times] == [False, False, True]
 
 
 def test_the_budget_is_woken_when_an_own_url_may_be_asked():
