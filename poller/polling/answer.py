@@ -406,8 +406,12 @@ def absent_since(w: WatchedEndpoint, unit: UnitState | None) -> float | None:
 def _appended(
     w: WatchedEndpoint, one: Answer, comparison: PageComparison, known: Mapping[str, Snapshot]
 ) -> frozenset[str]:
-    """New objects at the end of the list, if the list appends new objects and shows no known object after them."""
-    if w.rules.endpoint.order != "id" or not one.is_paged:
+    """New objects at the end of the list, if the list appends new objects and shows no known object after them.
+
+    A page that was not the last one may show objects that were there before: those that moved to it when others were
+    deleted.
+    """
+    if w.rules.endpoint.order != "id" or not one.is_paged or one.unit.next is not None:
         return frozenset()
     if one.following is not None:
         after = w.units.get(key_of(one.following))

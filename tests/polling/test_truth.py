@@ -554,6 +554,16 @@ FOUND = {
         World(size=1, concurrency=1, objects=0),
         [Step(act="fault", kind="401", wait=0.3)],
     ),
+    "what moves to a page that was not the last one may have been there while the last one was read": (
+        World(style="page-more", order="id", lines=True, objects=6, seed=175),
+        [
+            Step(act="edit", wait=0.3),
+            Step(act="delete", wait=2.0),
+            Step(act="delete"),
+            Step(act="delete", pick=7, wait=1.0),
+            Step(act="wait", wait=2.0),
+        ],
+    ),
     "a first sweep that was complete is so after a crash": (
         World(style="keyset", order="id", concurrency=1, objects=5),
         [Step(act="crash", pick=4, kind="before", wait=0.3), Step(act="edit")],
