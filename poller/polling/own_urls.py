@@ -102,12 +102,19 @@ class OwnUrls:
         return PollResult() if asked is None else await self._look(w, asked)
 
     async def to_try_again(self, w: WatchedEndpoint, steady: float) -> Snapshot | None:
-        """An object that its list shows, where no own URL is believed: each hour one is asked whether that is over.
+        """An object that its list shows, where no own URL is believed, or that of this object has answered without it:
+        each hour one is asked whether that is over.
 
         Where the list shows nothing, an object that is missing: if its own URL shows it, own URLs are right again.
         """
-        if w.guards.exemptions.misleading is None or steady < self._try_at.get(w.label, steady):
+        if steady < self._try_at.get(w.label, steady):
             return None
+        if w.guards.exemptions.misleading is None:
+            unshown = await self._recorder.snapshots(w, [*w.guards.exemptions.unlisted.unshown])
+            listed = next(filter(_is_listed, unshown.values()), None)
+            if listed is not None:
+                self._try_at[w.label] = steady + HOUR
+            return listed
         self._try_at[w.label] = steady + HOUR
         listed = await self._recorder.steps.read(self._recorder.store.listed, w.state.id)
         if listed is not None:

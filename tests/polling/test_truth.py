@@ -564,6 +564,14 @@ FOUND = {
             Step(act="wait", wait=2.0),
         ],
     ),
+    "an own URL of a listed object that answers without it is asked again": (
+        World(style="cursor", has_items=True, seed=740),
+        [
+            Step(act="fault", pick=1, kind="403", where="item", wait=1.0),
+            Step(act="begin", kind="own-404"),
+            Step(act="unlist", wait=4.0),
+        ],
+    ),
     "a first sweep that was complete is so after a crash": (
         World(style="keyset", order="id", concurrency=1, objects=5),
         [Step(act="crash", pick=4, kind="before", wait=0.3), Step(act="edit")],
