@@ -9,7 +9,17 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, structs
 
-from poller.changes.certainty import ENDLESS, HIDING, LATE, MOST_EMPTY, MOST_REPEATED, Claims, claims_of
+from poller.changes.certainty import (
+    ENDLESS,
+    HIDING,
+    LATE,
+    MOST_EMPTY,
+    MOST_REPEATED,
+    Claims,
+    SweptList,
+    claims_of,
+    judge,
+)
 from poller.changes.comparison import PageComparison, ShownObject, digest_of
 from poller.changes.decision import NO_CHANGES, Context, Decision
 from poller.changes.exemptions import Clash
@@ -399,8 +409,14 @@ def absent_since(w: WatchedEndpoint, unit: UnitState | None) -> float | None:
         return None  # the earlier sweep may not have seen the whole list
     whole = unit if w.is_child else w.units.only_one()
     if whole is not None and whole.digest is not None and whole.calls == 1 and whole.next is None:
-        return whole.asked_at
+        return whole.asked_at if _is_certain(w, whole) else None
     return None if w.is_child and (unit is None or unit.asked_at is None) else w.state.steady_began
+
+
+def _is_certain(w: WatchedEndpoint, whole: UnitState) -> bool:
+    """Whether the latest answer of a unit, which is a whole list, contradicts neither itself nor the configuration."""
+    swept = SweptList(units={whole.key: whole}, per_parent=w.is_child)
+    return judge(swept, None, w.guards.exemptions.doubts, now=whole.asked_at or 0.0) is None
 
 
 def _appended(

@@ -572,6 +572,10 @@ FOUND = {
             Step(act="unlist", wait=4.0),
         ],
     ),
+    "a list that says that it is incomplete does not show that an object was absent": (
+        World(style="page-open", size=1, lines=True, concurrency=4, objects=4, seed=627, traits=("tied",)),
+        [Step(act="fault", pick=5, kind="part", where="lines"), Step(act="crash", kind="after", wait=30.0)],
+    ),
     "a first sweep that was complete is so after a crash": (
         World(style="keyset", order="id", concurrency=1, objects=5),
         [Step(act="crash", pick=4, kind="before", wait=0.3), Step(act="edit")],
