@@ -293,12 +293,14 @@ async def test_a_page_that_goes_wrong_is_recorded_shown_and_sent_as_the_table_sa
 
         shown = orjson.dumps(patient.status()).decode()
         assert [text for text in row.shows if text not in shown] == [], shown
-        assert [event.type for event in patient.told()] == list(row.sent)
+        assert sorted(event.type for event in patient.told()) == sorted(
+            row.sent
+        )  # what a poll tells depends on their order
         assert patient.api.strangers == []
 
         await patient.heal()
 
-        assert [event.type for event in patient.told()] == [*row.sent, *row.afterwards]
+        assert [event.type for event in patient.told()][len(row.sent) :] == list(row.afterwards)
 
 
 def shown_without_a_daemon(patient: Ward) -> EndpointStatus:
