@@ -576,6 +576,17 @@ FOUND = {
         World(style="page-open", size=1, lines=True, concurrency=4, objects=4, seed=627, traits=("tied",)),
         [Step(act="fault", pick=5, kind="part", where="lines"), Step(act="crash", kind="after", wait=30.0)],
     ),
+    "an empty answer just before an object is hidden makes it look away for longer": (
+        World(
+            style="page-open", past_end=404, concurrency=1, objects=2, absent_for=5.0, seed=287, traits=("counts-more",)
+        ),
+        [
+            Step(act="swap", wait=1.0),
+            Step(act="fault", kind="empty"),
+            Step(act="fault", kind="403", wait=2.0),
+            Step(act="flap", times=4),
+        ],
+    ),
     "a first sweep that was complete is so after a crash": (
         World(style="keyset", order="id", concurrency=1, objects=5),
         [Step(act="crash", pick=4, kind="before", wait=0.3), Step(act="edit")],

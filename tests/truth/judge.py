@@ -90,7 +90,20 @@ class Judge:
         since = 0.0 if self._upstream.met & LIARS else event.observed_after or 0.0
         is_denied = "own-404" in self._upstream.met and self._was_hidden(subject, since, event.time)
         is_of_lost = self._is_of_unlisted(event) or self._is_of_early_parent(event, since)
-        return is_denied or self._was_unseen(since, event.time) or is_of_lost
+        is_prolonged = self._is_prolonged(subject, since, event.time)
+        return is_denied or is_prolonged or self._was_unseen(since, event.time) or is_of_lost
+
+    def _is_prolonged(self, subject: str, since: float, until: float) -> bool:
+        """Whether the API said that there was nothing just before or after it hid the object: both look like one time,
+        which is longer than what it hides an object for.
+        """
+        number, margin = subject.split("/")[1], self._upstream.world.absent_for
+        spans = self._upstream.hidden[int(number)] if number.isdigit() else []
+        return any(
+            one.meets(since, until) and one.begin - margin <= at <= one.end + margin
+            for one in spans
+            for at in self._upstream.lies
+        )
 
     def _is_of_early_parent(self, event: Event, since: float) -> bool:
         """Whether its parent was not in its own list when the baseline of that list ended."""
