@@ -393,7 +393,13 @@ def test_events_are_followed_over_a_restart_of_the_daemon_and_none_is_shown_twic
 
 def test_ctrl_c_ends_what_follows_without_a_word(told: Shop, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "poller.cli", "events", "--follow", "--json"]
-    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as follow:
+    with subprocess.Popen(
+        words,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the tests may run where it is ignored
+    ) as follow:
         assert follow.stdout is not None
         follow.stdout.readline()  # it has begun
         follow.send_signal(signal.SIGINT)
