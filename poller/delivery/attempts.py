@@ -103,7 +103,8 @@ class AttemptRunner:
             running.waiting.extend(batches(claim.jobs, self.sink.max_bytes))
         else:
             running.waiting.extend((job,) for job in claim.jobs)
-        while running.waiting and not running.abandoned:
+        # An attempt that ended since the launch may have disabled the subscription.
+        while running.waiting and not running.abandoned and self._hand.health.active:
             running.jobs = running.waiting.popleft()
             answer = not_opened or await self._attempt(running, reference)
             if not running.abandoned:

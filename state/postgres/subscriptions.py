@@ -112,7 +112,7 @@ def _relane(conn: Connection, id_: int, *, digest: bool) -> None:
     conn.run("DELETE FROM lanes WHERE subscription = $1", [id_])
     lane = "''" if digest else f"(SELECT {LANE} FROM events e WHERE e.seq = deliveries.seq)"
     conn.run(
-        f"UPDATE deliveries SET digest = NULL, due = queued_at, lane = CASE WHEN lane LIKE '!%' THEN lane "
+        f"UPDATE deliveries SET digest = NULL, due = least(queued_at, due), lane = CASE WHEN lane LIKE '!%' THEN lane "
         f"WHEN origin = 'replay' THEN 'replay ' || {lane} ELSE {lane} END "
         "WHERE subscription = $1 AND state = 'pending'",
         [id_],

@@ -90,7 +90,7 @@ def _relane(conn: sqlite3.Connection, id_: int, *, digest: bool) -> None:
     conn.execute("DELETE FROM lanes WHERE subscription = ?", [id_])
     lane = "''" if digest else f"(SELECT {LANE} FROM events e WHERE e.seq = deliveries.seq)"
     conn.execute(
-        f"UPDATE deliveries SET digest = NULL, due = queued_at, lane = CASE WHEN lane LIKE '!%' THEN lane "
+        f"UPDATE deliveries SET digest = NULL, due = min(queued_at, due), lane = CASE WHEN lane LIKE '!%' THEN lane "
         f"WHEN origin = 'replay' THEN 'replay ' || {lane} ELSE {lane} END WHERE subscription = ? AND state = 'pending'",
         [id_],
     )

@@ -381,7 +381,7 @@ async def test_what_the_breaker_holds_back_uses_up_no_retries(bench: Bench) -> N
 
 
 async def test_gone_disables_keeps_the_events_and_resume_goes_on(bench: Bench) -> None:
-    box = bench.route("crm", concurrency=1)
+    box = bench.route("crm", concurrency=3)
     box.fail(Gone(Receipt(status="410", text="moved out")))
     await bench.start()
     await bench.record(1, 2, 3)

@@ -198,6 +198,10 @@ class World(Bench):
     def present(self) -> list[Any]:
         return [route for route in self.routes if route.subscription.name not in self.absent]
 
+    def is_digest(self, name: str) -> bool:
+        [subscription] = [one.subscription for one in self.routes if one.subscription.name == name]
+        return subscription.digest is not None
+
     def deliverer(self, **keys: Any) -> Deliverer:
         return Deliverer(
             self.present(),
@@ -480,7 +484,7 @@ class Deliveries(RuleBasedStateMachine):
         """A receiver that refuses one object has all others soon, however the probes fell and whatever waits."""
         for name in ONE_BY_ONE:
             receiver, state = self.world.receivers[name], self.world.state(name)
-            if receiver.refused is None or state.pending >= 10 * ROOM:
+            if receiver.refused is None or self.world.is_digest(name) or state.pending >= 10 * ROOM:
                 continue
             others = {e.seq for e in self.kept() if receiver.wants(e) and e.subject != receiver.refused}
             pending = self.world.reader.deliveries(states=["pending"], subscription=name, limit=10**6)
