@@ -18,6 +18,7 @@ from poller.polling.draft import Draft
 from poller.polling.endpoint import WatchedEndpoint, exempt, may_delete
 from poller.polling.fetch import Fetcher
 from poller.polling.holds import holds_deletion
+from poller.polling.independent_sweeps import IndependentSweeps
 from poller.polling.own_urls import GONE, Control, OwnUrls
 from poller.polling.recorder import MOST_TRIES, Recorder
 from poller.polling.results import PollResult
@@ -44,6 +45,7 @@ class Deletions:
         # By endpoint and id: when an object went missing that its own URL shows, and whose deletion the list decides.
         self._unlisted: dict[tuple[str, str], float] = {}
         self._own_urls = OwnUrls(fetcher, recorder, apart)
+        self._sweeps = IndependentSweeps()
         self._fetcher = fetcher
         self._recorder = recorder
         self._apart = apart
@@ -129,6 +131,8 @@ class Deletions:
 
         A sweep in which a unit was answered with 304 has not seen the whole list and confirms nothing.
         """
+        if w.state.last_sweep_began is not None and w.state.last_sweep is not None:
+            self._sweeps.add(w.name, began=w.state.last_sweep_began, ended=w.state.last_sweep)
         if not may_delete(w):
             return []
         if (listed := await self._own_urls.to_try_again(w, self._clock.steady())) is not None:
@@ -136,7 +140,11 @@ class Deletions:
         if any(in_a_row and is_swept(key) for key, in_a_row in w.requests.unmodified.items()):
             return []
         suspects = await self._recorder.steps.read(self._recorder.store.suspects, w.state.id)
-        due = [one for one in suspects if _is_swept_away(w, one, now=self._clock.now())]
+        due = [
+            one
+            for one in suspects
+            if _is_swept_away(w, one, now=self._clock.now()) and self._sweeps.are_two_since(w.name, one.missing_at)
+        ]
         have_own_urls = {one.snapshot.object_id for one in await self._with_own_urls(w, due)}
         now, order = self._clock.now(), w.requests.next()
         asked = RequestTimes(

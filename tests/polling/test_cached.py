@@ -15,6 +15,7 @@ from poller.app import App, open_app, sweep_once
 from poller.clock import VirtualClock
 from poller.config.load import load
 from poller.hooks.loading import load_plugins
+from poller.polling.independent_sweeps import IndependentSweeps
 from state.records import Event
 from tests.support.upstream import serving
 
@@ -125,3 +126,23 @@ async def test_a_sweep_shows_what_was_when_its_oldest_copy_was_made_also_after_a
 
     assert event.observed_after is not None
     assert event.observed_after <= clock.now() - 1.0
+
+
+def test_two_sweeps_count_as_two_if_they_share_no_copy():
+    sweeps = IndependentSweeps()
+    sweeps.add("items", began=0.0, ended=10.0)
+    sweeps.add("items", began=10.0, ended=20.0)
+    assert sweeps.are_two_since("items", 15.0)  # nothing says that there are caches
+
+    sweeps.add("items", began=12.0, ended=30.0)
+    assert [sweeps.are_two_since("items", at) for at in (0.0, 0.1)] == [True, False]
+    sweeps.add("items", began=25.0, ended=40.0)
+    sweeps.add("items", began=39.0, ended=50.0)
+    assert [sweeps.are_two_since("items", at) for at in (10.0, 10.1)] == [True, False]
+    sweeps.add("items", began=41.0, ended=60.0)
+    assert [sweeps.are_two_since("items", at) for at in (25.0, 25.1)] == [True, False]
+
+    sweeps.add("items", began=1.0, ended=2.0)  # the clock was set back
+    assert not sweeps.are_two_since("items", 0.0)
+    sweeps.add("items", began=2.0, ended=3.0)
+    assert sweeps.are_two_since("items", 1.0)

@@ -587,6 +587,17 @@ FOUND = {
             Step(act="flap", times=4),
         ],
     ),
+    "sweeps that share copies of caches are one, however many": (
+        World(style="page-open", size=3, objects=5, absent_for=5.0, seed=759, traits=("cached",)),
+        [
+            Step(act="conflict", wait=30.0),
+            Step(act="flap", wait=10.0),
+            Step(act="flap", times=4),
+            Step(act="create", pick=4, wait=10.0),
+            Step(act="fault", kind="401", wait=2.0),
+            Step(act="delete"),
+        ],
+    ),
     "a first sweep that was complete is so after a crash": (
         World(style="keyset", order="id", concurrency=1, objects=5),
         [Step(act="crash", pick=4, kind="before", wait=0.3), Step(act="edit")],
