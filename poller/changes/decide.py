@@ -146,8 +146,8 @@ def _is_undecided(
     """Whether the object must be polled again, because it may not be the known one, or may be outdated."""
     if moved and not same and shown.object_id in context.clashing:
         decision.undecided.digests[shown.digest] = False
-        if context.clashing[shown.object_id]:
-            decision.undecided.clashes.append(shown.object_id)
+        undecided = decision.undecided.clashes if context.clashing[shown.object_id] else decision.undecided.moved
+        undecided.append(shown.object_id)
         return True
     changed_since = context.recent.get(shown.object_id, 0) > context.asked.order
     is_older = context.asked.age > 0 and _is_older(shown.object_id, old, context)

@@ -18,6 +18,7 @@ class Undecided(msgspec.Struct, kw_only=True):
 
     digests: dict[bytes, bool] = {}  # digests of objects to be compared again; True: they belong to this unit
     clashes: list[str] = []  # ids that another unit has shown with other content
+    moved: list[str] = []  # ids that another unit showed with other content, and may show no longer
 
 
 class Decision(msgspec.Struct, kw_only=True):

@@ -256,10 +256,8 @@ def note_known(w: WatchedEndpoint, one: Answer, comparison: PageComparison, deci
     """Note whether the page shows only objects of other pages, as an API does that ignores the parameter while objects
     are held aside, so that no page looks like another one.
     """
-    clashes = decision.undecided.clashes
-    if not one.is_paged or not comparison.members or not (decision.moved_from or clashes):
-        return
-    if not {*_repeated(w, decision), *clashes}.issuperset(comparison.members.values()):
+    elsewhere = {*_repeated(w, decision), *decision.undecided.clashes, *decision.undecided.moved}
+    if not one.is_paged or not comparison.members or not elsewhere.issuperset(comparison.members.values()):
         return
     before = w.units.before(one.unit.key)
     one.known_pages = 2 if before is not None and claims_of(before).is_known else 1

@@ -598,6 +598,10 @@ FOUND = {
             Step(act="delete"),
         ],
     ),
+    "a list whose parameter is ignored ends also while its first page fails and an edit is undecided": (
+        World(style="offset-total", baseline="emit", concurrency=1, seed=311, traits=("ignores-page",)),
+        [Step(act="fault", pick=2, kind="503", wait=2.0), Step(act="edit")],
+    ),
     "a first sweep that was complete is so after a crash": (
         World(style="keyset", order="id", concurrency=1, objects=5),
         [Step(act="crash", pick=4, kind="before", wait=0.3), Step(act="edit")],
