@@ -24,7 +24,7 @@ from poller.events.cloudevents import BATCH_CONTENT_TYPE, CONTENT_TYPE, batched,
 from poller.http_dates import retry_after
 from poller.options.files import CaFile
 from poller.options.quantities import Duration, lasting
-from poller.options.secrets import HeaderSecret, Secret, SecretError, refuse_lines
+from poller.options.secrets import HeaderSecret, Secret, checked, refuse_lines
 from poller.rendering.rendered import rendered
 from poller.rendering.templates import RenderError, Templated, render
 from poller.sinks.calls import Answer, Calls, parsed_proxy, parsed_url, shown
@@ -39,26 +39,16 @@ _LATER: Final = frozenset({407, 408, 425, 429})
 _OURS: Final = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature", "content-length", "host"})
 
 
-def _checked(secret: Secret, parse: Callable[[str], object]) -> Secret:
-    try:
-        parse(secret.reveal())
-    except SecretError:  # the secret could not be read, which its own check has accepted for this command
-        return secret
-    except ValueError as exc:
-        raise PydanticCustomError("secret", "{why}", {"why": str(exc)}) from None
-    return secret
-
-
 def _checked_url(secret: Secret) -> Secret:
-    return _checked(secret, parsed_url)
+    return checked(secret, parsed_url)
 
 
 def _checked_proxy(secret: Secret) -> Secret:
-    return _checked(secret, parsed_proxy)
+    return checked(secret, parsed_proxy)
 
 
 def _checked_key(secret: Secret) -> Secret:
-    return _checked(secret, _key)
+    return checked(secret, _key)
 
 
 @lru_cache(maxsize=64)

@@ -190,14 +190,19 @@ def refuse_lines(text: str) -> None:
         raise ValueError("this has a line break, or another control character, which no HTTP header may contain")
 
 
-def _one_line(secret: Secret) -> Secret:
+def checked(secret: Secret, parse: Callable[[str], object]) -> Secret:
+    """The secret, if `parse` takes its text. Raises PydanticCustomError with what `parse` says in a ValueError."""
     try:
-        refuse_lines(secret.reveal())
+        parse(secret.reveal())
     except SecretError:  # the secret could not be read, which its own check has accepted for this command
         return secret
     except ValueError as exc:
         raise PydanticCustomError("secret", "{why}", {"why": str(exc)}) from None
     return secret
+
+
+def _one_line(secret: Secret) -> Secret:
+    return checked(secret, refuse_lines)
 
 
 HeaderSecret = Annotated[Secret, AfterValidator(_one_line)]  # the value of a header
