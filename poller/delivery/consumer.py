@@ -159,7 +159,7 @@ class Consumer:
             together=self._hand.together,
             max_bytes=self._runner.sink.max_bytes,
             probe=probing and not self._hand.together,
-            failed=self._hand.failed,
+            failed=self._hand.failed if probing else (),
         )
 
     async def _commit(self, draft: SettlementDraft, claim: ClaimRequest | None) -> Settled:

@@ -10,7 +10,7 @@ import orjson
 
 from state.deliveries import AttemptOutcome, Claim, ClaimRequest, Job, Release, Settled, Settlement, SinkHealth
 from state.leases import Lease
-from state.rows import EVENT, job_of, room
+from state.rows import EVENT, job_of
 from state.sqlite import subscriptions
 from state.sqlite.notices import tell
 
@@ -37,7 +37,7 @@ PROBE = (
 )
 
 STATE = (
-    f"SELECT state, {room('?1', '?2')} > ?1 / 20 AND (cursor < (SELECT max(seq) FROM events) "
+    f"SELECT state, {subscriptions.ROOM} > ?1 / 20 AND (cursor < (SELECT max(seq) FROM events) "
     "OR EXISTS (SELECT 1 FROM replays r WHERE r.subscription = s.id)), "
     "failures, open_until, probe_wait, last_error, dead_reported FROM subscriptions s WHERE id = ?3"
 )

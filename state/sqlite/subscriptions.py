@@ -13,6 +13,7 @@ from state.errors import StateError
 from state.rows import room
 from state.sqlite.connection import State
 
+ROOM: Final = room("?1", "?2")  # most pending deliveries, now
 # A lane is free unless the current owner of the subscription has claimed it, under the epoch of the latest lease.
 FREE = (
     "lanes.epoch < coalesce((SELECT l.epoch FROM leases l JOIN subscriptions s ON l.name = 'subscription/' || s.name "
@@ -174,9 +175,6 @@ def id_of(conn: sqlite3.Connection, name: str) -> int:
         known = ", ".join(row[0] for row in conn.execute("SELECT name FROM subscriptions ORDER BY name"))
         raise StateError(f"no subscription is named {name!r}", hint=f"known: {known or 'none'}")
     return int(row[0])
-
-
-ROOM: Final = room("?1", "?2")
 
 
 def feeds(db: State, names: Iterable[str], limit: int, now: float) -> list[Feed]:
