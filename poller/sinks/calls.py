@@ -135,8 +135,8 @@ class Calls:
         """Make one call and return its answer, whatever the status. Raises RetryLater if there is none; `name` is the
         URL in messages.
 
-        A receiver may close a connection that was kept just as it is used again, and has then seen nothing: the call is
-        made once more, on a new one.
+        A receiver may close a connection that was kept just as it is used again: the call is made once more, on a new
+        one. A receiver that had taken the first one, and closed without an answer, gets the same twice.
         """
         if not self._sessions:
             raise RuntimeError("a call was made outside of `async with`")
